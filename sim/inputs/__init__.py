@@ -1,0 +1,1 @@
+"""Frozen, validated descriptions: hardware, topology, model, engine, workload. No files, no time."""

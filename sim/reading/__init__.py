@@ -1,0 +1,1 @@
+"""Text to descriptions: YAML with line numbers, Hugging Face configurations, request traces."""
