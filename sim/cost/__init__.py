@@ -1,0 +1,1 @@
+"""How long things take alone: pure arithmetic, no clock."""
