@@ -42,7 +42,7 @@ _UNUSUAL = re.compile(r".?i?bit|[KMGTP]i|[KE]|.*FLOPS$")
 _NUMBER_AND_UNIT = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*?)?\s*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: fields put it in unions, which must hash
 class Kind:
     """A kind of quantity: its base unit, the spellings it takes, and the range in which it makes sense."""
 

@@ -1,0 +1,129 @@
+"""What a service is asked: arrivals, lengths, classes of requests with their objectives, shared prefixes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, model_validator
+
+from sim.inputs.arrivals import Arrivals, PositiveSeconds, Sessions, Trace
+from sim.inputs.lengths import EmpiricalLength, FixedLength, Lengths, Positive, SharedPrefix, TraceLength
+from sim.inputs.quantities import Count
+
+Milliseconds = Annotated[float, Gt(0), Le(1e12)]
+
+
+class Slo(BaseModel, frozen=True, extra="forbid"):
+    """Service-level objectives of one request, in milliseconds as in vLLM's goodput option; all that are
+    set must hold.
+
+    `ttft_ms` time to first token from arrival, `tpot_ms` mean time per further token, `e2el_ms` arrival to
+    last token.
+    """
+
+    ttft_ms: Milliseconds | None = None
+    tpot_ms: Milliseconds | None = None
+    e2el_ms: Milliseconds | None = None
+
+
+class RequestClass(BaseModel, frozen=True, extra="forbid"):
+    """A kind of request: how often it comes, and what differs from the workload for it.
+
+    `share` is a weight (shares are divided by their sum). A lower `priority` is served first, as in vLLM's
+    priority scheduling. What is None is the workload's.
+    """
+
+    share: Annotated[Positive, Le(1e9)] = 1.0
+    prompt_tokens: Lengths | None = None
+    output_tokens: Lengths | None = None
+    prefix: SharedPrefix | None = None
+    slo: Slo | None = None
+    priority: int = 0
+    model: str | None = None
+
+
+class Workload(BaseModel, frozen=True, extra="forbid"):
+    """The traffic of one run. It ends after `requests` requests, or with what arrives within `duration_s`,
+    or both.
+
+    Lengths are needed unless the arrivals are a trace, which has its own. Which class a request is of, its
+    lengths, its prefix, and when it arrives come from random streams of their own: changing one changes
+    none of the others.
+
+    >>> Workload(arrivals={"kind": "poisson", "rate_per_s": 2}, prompt_tokens=57, output_tokens=9, requests=5)
+    ...     .longest_tokens
+    66
+    """
+
+    name: str = ""
+    arrivals: Arrivals
+    prompt_tokens: Lengths | None = None
+    output_tokens: Lengths | None = None
+    requests: Annotated[Count, Ge(1)] | None = None
+    duration_s: PositiveSeconds | None = None
+    classes: dict[str, RequestClass] = {}
+    prefix: SharedPrefix | None = None
+    slo: Slo | None = None
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _lengths_are_known(self) -> Self:
+        if isinstance(self.arrivals, Trace):
+            return self
+        for field in ("prompt_tokens", "output_tokens"):
+            if getattr(self, field) is None:
+                lacking = [name for name, kind in self.classes.items() if getattr(kind, field) is None]
+                if lacking or not self.classes:
+                    whose = f" for the classes {', '.join(lacking)}" if lacking else ""
+                    raise ValueError(f"{field} is missing{whose}; write it, as in {field}: 512, or as a law")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if isinstance(self.arrivals, Trace) or self.requests is not None:
+            return self
+        if self.duration_s is None:
+            raise ValueError("the traffic never ends; write requests: N, or duration_s: T, or both")
+        starts = self.arrivals.starts if isinstance(self.arrivals, Sessions) else self.arrivals
+        if starts.kind == "burst":
+            raise ValueError("a burst does not say how many arrive; write requests: N")
+        return self
+
+    @property
+    def slos(self) -> dict[str, Slo]:
+        """The objectives by class; without classes the workload's own, under the empty name."""
+        named = {name: kind.slo or self.slo for name, kind in (self.classes or {"": RequestClass()}).items()}
+        return {name: slo for name, slo in named.items() if slo is not None}
+
+    @property
+    def traces(self) -> tuple[Trace | TraceLength, ...]:
+        """Every recorded trace that this workload reads, arrivals first."""
+        laws = [self.prompt_tokens, self.output_tokens]
+        for kind in self.classes.values():
+            laws += [kind.prompt_tokens, kind.output_tokens]
+        arrivals = (self.arrivals,) if isinstance(self.arrivals, Trace) else ()
+        return (*arrivals, *(law for law in laws if isinstance(law, TraceLength)))
+
+    @property
+    def longest_tokens(self) -> int | None:
+        """The longest text (prompt and answer) that can come; None if the description does not say it."""
+        if isinstance(self.arrivals, Trace | Sessions):
+            return self.arrivals.max_context_tokens if isinstance(self.arrivals, Sessions) else None
+        longest = 0
+        for kind in self.classes.values() or (RequestClass(),):
+            prefix = kind.prefix or self.prefix
+            parts = [kind.prompt_tokens or self.prompt_tokens, kind.output_tokens or self.output_tokens]
+            lengths = [_longest(law) for law in (*parts, prefix and prefix.tokens) if law]
+            if None in lengths:
+                return None
+            longest = max(longest, sum(length or 0 for length in lengths))
+        return longest
+
+
+def _longest(law: Lengths) -> int | None:
+    if isinstance(law, FixedLength):
+        return law.tokens
+    if isinstance(law, EmpiricalLength):
+        return max(law.values)
+    return law.high if law.kind in ("uniform", "zipf") else None

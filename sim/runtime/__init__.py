@@ -1,0 +1,1 @@
+"""What happens when: the only package in which time passes and state changes."""

@@ -1,0 +1,39 @@
+"""What arrives: one request as the engine sees it, before anything has happened to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Request:
+    """One request: when it arrives, how long it is, and which of its tokens others share.
+
+    `arrival_s` is simulated time; `output_tokens` is what the request will generate (an oracle: the engine
+    must not schedule by it). `block_hashes[i]` names tokens `[i*hash_block_tokens,
+    (i+1)*hash_block_tokens)` of the text, prompt first and then output, together with everything before
+    them: two requests whose hashes agree up to `i` share a prefix of `(i+1)*hash_block_tokens` tokens. The
+    tuple may stop inside the prompt (what follows is private to the request) and may go on into the output
+    (a later turn of the session will begin with it). Its last block may be partial, as in Mooncake's
+    traces; it then covers the text up to the end of the prompt.
+
+    Written once by the traffic, only read afterwards; not frozen, because a frozen dataclass costs three
+    times as much to make and traffic is drawn by the million.
+    """
+
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    block_hashes: tuple[int, ...] = ()
+    hash_block_tokens: int = 0
+    session: int = -1
+    turn: int = 0
+    request_class: str = ""
+    model: str = ""
+    priority: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the text when the request is done."""
+        return self.prompt_tokens + self.output_tokens
