@@ -51,8 +51,8 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     lengths, its prefix, and when it arrives come from random streams of their own: changing one changes
     none of the others.
 
-    >>> Workload(arrivals={"kind": "poisson", "rate_per_s": 2}, prompt_tokens=57, output_tokens=9, requests=5)
-    ...     .longest_tokens
+    >>> every_second = {"kind": "constant", "rate_per_s": 1}
+    >>> Workload(arrivals=every_second, prompt_tokens=57, output_tokens=9, requests=5).longest_tokens
     66
     """
 

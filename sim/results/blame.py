@@ -1,0 +1,29 @@
+"""Where a request's time went: the names of the causes, and what stands in which column.
+
+Every second between a request's arrival and its last token is charged to exactly one cause, along the request's own
+path: while it waits, to what it waits for; while a step computes it, to the parts of that step. A request's causes add up
+to its latency.
+"""
+
+from __future__ import annotations
+
+CAUSES: tuple[str, ...] = (
+    "prefill_compute",  # FLOP-bound kernel time of steps before its first token
+    "decode_compute",  # FLOP-bound kernel time of steps after it
+    "memory",  # HBM-bound kernel time
+    "kernel_latency",  # launch floors of kernels
+    "collective_latency",  # start-up and hops of collectives
+    "collective_bytes",  # bytes of collectives over links that nobody else uses
+    "host",  # the engine's processor time that the GPUs wait for, and the API server
+    "sharing",  # what transfers lost to other traffic on their links
+    "pipeline",  # waiting for a pipeline stage, and sending between stages
+    "routing",  # from arrival to the replica's queue
+    "admission",  # in the queue before the first step
+    "preempted",  # in the queue after a preemption
+    "recompute",  # steps that compute again what a preemption threw away
+    "hand_over",  # KV cache on its way to another replica or tier
+)
+"""Column order of `Result.blame`."""
+
+STEP_CAUSES = 6
+"""How many causes a step has of its own: sim.cost.batch.Causes, whose first becomes prefill or decode compute."""

@@ -1,0 +1,320 @@
+"""What a run leaves behind: one row per request, per span of equal steps, per group of gaps between tokens.
+
+Memory grows with requests and with changes of the batch, not with tokens: while a batch stays the same its
+step times go up by a constant (the KV cache grows by one token per sequence), and such a span is one row
+with the first and the last duration. Which steps share a row follows from the steps alone, by taking each
+step into the open row while it continues that row's line; so a run that hands in spans leaves the rows of a
+run that hands in single steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.columns import Table
+
+Status = Literal["finished", "unfinished", "rejected", "aborted"]
+
+LINE_TOLERANCE = 1e-9
+"""Relative difference up to which a step continues its row's line: that of folded against played runs."""
+CLOCK_ULPS = 8
+"""A duration taken from a clock is off by some units in the last place of the clock's reading."""
+
+
+class RequestRecords(Table):
+    """One row per request, written when it ends or when the run does; shown by request_id.
+
+    Times are simulated seconds, NaN where it never came to that. `output_tokens` is what was asked,
+    `generated_tokens` what came out, `cached_tokens` the prompt tokens that were found in the KV cache when
+    the request was first admitted. `routed_s` is when a replica was chosen, `admitted_s` when it was first
+    scheduled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "request_id": "count",
+                "request_class": "text",
+                "session": "count",
+                "turn": "count",
+                "model": "text",
+                "replica": "count",
+                "arrival_s": "number",
+                "routed_s": "number",
+                "admitted_s": "number",
+                "first_token_s": "number",
+                "finished_s": "number",
+                "prompt_tokens": "count",
+                "output_tokens": "count",
+                "generated_tokens": "count",
+                "cached_tokens": "count",
+                "preemptions": "count",
+                "status": "text",
+            }
+        )
+
+    def add(
+        self,
+        request_id: int,
+        arrival_s: float,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        status: Status = "finished",
+        generated_tokens: int | None = None,
+        routed_s: float = math.nan,
+        admitted_s: float = math.nan,
+        first_token_s: float = math.nan,
+        finished_s: float = math.nan,
+        cached_tokens: int = 0,
+        preemptions: int = 0,
+        replica: int = -1,
+        request_class: str = "",
+        model: str = "",
+        session: int = -1,
+        turn: int = 0,
+    ) -> None:
+        """One request. `generated_tokens` is by default all it asked for if it finished, and none if not."""
+        if generated_tokens is None:
+            generated_tokens = output_tokens if status == "finished" else 0
+        self.append(
+            request_id,
+            request_class,
+            session,
+            turn,
+            model,
+            replica,
+            arrival_s,
+            routed_s,
+            admitted_s,
+            first_token_s,
+            finished_s,
+            prompt_tokens,
+            output_tokens,
+            generated_tokens,
+            cached_tokens,
+            preemptions,
+            status,
+        )
+
+    def order(self) -> NDArray[np.int64]:
+        """By request_id: which of two requests ended first at the same instant must not show."""
+        return np.argsort(self["request_id"], kind="stable")
+
+
+class StepRecords(Table):
+    """One row per span of consecutive steps of one pipeline stage with one batch and evenly growing
+    durations.
+
+    `steps` steps from `start_s` to `end_s`, the first lasting `first_step_s`, the last `last_step_s`, the
+    others evenly between. `prefill_tokens`, `decode_tokens` and `sequences` are per step; `kv_tokens` is
+    the KV cache of the batch in tokens before the first step, and grows by `decode_tokens` per step. `gaps`
+    is the number of sequences per step for which the step's duration is the time since their last token.
+    Shown by replica, stage and start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "replica": "count",
+                "stage": "count",
+                "start_s": "number",
+                "end_s": "number",
+                "steps": "count",
+                "sequences": "count",
+                "prefill_tokens": "count",
+                "decode_tokens": "count",
+                "gaps": "count",
+                "kv_tokens": "count",
+                "first_step_s": "number",
+                "last_step_s": "number",
+            }
+        )
+        self._open: dict[tuple[int, int], tuple[int, int]] = {}  # (replica, stage) -> row, batch_id
+        self._steps, self._end_s = self.columns["steps"], self.columns["end_s"]
+        self._gaps = self.columns["gaps"]
+        self._first_s, self._last_s = self.columns["first_step_s"], self.columns["last_step_s"]
+
+    def add_steps(
+        self,
+        replica: int,
+        start_s: float,
+        end_s: float,
+        n_steps: int,
+        sequences: int,
+        prefill_tokens: int,
+        decode_tokens: int,
+        first_step_s: float,
+        last_step_s: float,
+        *,
+        batch_id: int,
+        stage: int = 0,
+        kv_tokens: int = 0,
+        gaps: int | None = None,
+    ) -> None:
+        """`n_steps` steps in a row whose durations grow evenly; they go on the open row if they continue it.
+
+        `batch_id` must change whenever the batch does (its sequences, or what any of them has to do in a
+        step). By default every decode token's gap is its step's duration, which is so on one stage that
+        never pauses between the steps of a sequence; pass `gaps=0` (or how many it is true for) and write
+        the others to `GapRecords`.
+        """
+        if gaps is None:
+            gaps = decode_tokens
+        opened = self._open.get((replica, stage))
+        if opened is not None and opened[1] == batch_id:
+            row = opened[0]
+            end_before_s = self._end_s[row]
+            slack_s = CLOCK_ULPS * math.ulp(end_s)
+            contiguous = abs(start_s - end_before_s) <= LINE_TOLERANCE * first_step_s + slack_s
+            if contiguous and self._gaps[row] == gaps:
+                taken = steps_that_continue(
+                    self._steps[row],
+                    self._first_s[row],
+                    self._last_s[row],
+                    n_steps,
+                    first_step_s,
+                    last_step_s,
+                    slack_s,
+                )
+                if taken == n_steps:
+                    self._steps[row] += n_steps
+                    self._end_s[row] = end_s
+                    self._last_s[row] = last_step_s
+                    return
+                if taken == 1:
+                    self._steps[row] += 1
+                    start_s += first_step_s
+                    self._end_s[row] = start_s
+                    self._last_s[row] = first_step_s
+                    first_step_s += (last_step_s - first_step_s) / (n_steps - 1)
+                    n_steps -= 1
+                    kv_tokens += decode_tokens
+        self._open[replica, stage] = (len(self), batch_id)
+        self.append(
+            replica,
+            stage,
+            start_s,
+            end_s,
+            n_steps,
+            sequences,
+            prefill_tokens,
+            decode_tokens,
+            gaps,
+            kv_tokens,
+            first_step_s,
+            last_step_s,
+        )
+
+    def order(self) -> NDArray[np.int64]:
+        """By replica, stage and start: the order between replicas depends on when a span was handed in."""
+        return np.lexsort((self["start_s"], self["stage"], self["replica"]))
+
+
+class GapRecords(Table):
+    """Times between tokens that are not the duration of a step: after a preemption, a pause, across
+    pipeline stages.
+
+    One row is `sequences` x `gaps` of them: per sequence the first is `first_gap_s`, the last `last_gap_s`,
+    the others evenly between. Shown by replica and in order of time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "replica": "count",
+                "sequences": "count",
+                "gaps": "count",
+                "first_gap_s": "number",
+                "last_gap_s": "number",
+            }
+        )
+        self._open: dict[int, tuple[int, int]] = {}  # replica -> row, batch_id
+        self._gaps = self.columns["gaps"]
+        self._first_s, self._last_s = self.columns["first_gap_s"], self.columns["last_gap_s"]
+
+    def add_gaps(
+        self,
+        replica: int,
+        sequences: int,
+        n_gaps: int,
+        first_gap_s: float,
+        last_gap_s: float,
+        *,
+        batch_id: int = -1,
+        at_s: float = 0.0,
+    ) -> None:
+        """`n_gaps` gaps in a row of each of `sequences` sequences; with a `batch_id` they may continue the
+        open row.
+
+        `at_s` is the time of the last of them, for the rounding that a difference of two such times carries.
+        """
+        opened = self._open.get(replica)
+        if batch_id >= 0 and opened is not None and opened[1] == batch_id:
+            row = opened[0]
+            if self.columns["sequences"][row] == sequences:
+                taken = steps_that_continue(
+                    self._gaps[row],
+                    self._first_s[row],
+                    self._last_s[row],
+                    n_gaps,
+                    first_gap_s,
+                    last_gap_s,
+                    CLOCK_ULPS * math.ulp(at_s),
+                )
+                if taken == n_gaps:
+                    self._gaps[row] += n_gaps
+                    self._last_s[row] = last_gap_s
+                    return
+                if taken == 1:
+                    self._gaps[row] += 1
+                    self._last_s[row] = first_gap_s
+                    first_gap_s += (last_gap_s - first_gap_s) / (n_gaps - 1)
+                    n_gaps -= 1
+        self._open[replica] = (len(self), batch_id)
+        self.append(replica, sequences, n_gaps, first_gap_s, last_gap_s)
+
+    def order(self) -> NDArray[np.int64]:
+        """By replica, and in the order of time within one."""
+        return np.argsort(self["replica"], kind="stable")
+
+
+@dataclass
+class Records:
+    """All rows of one run. `end_s` is when it stopped: later than the last row if it ran out of time."""
+
+    requests: RequestRecords = field(default_factory=RequestRecords)
+    steps: StepRecords = field(default_factory=StepRecords)
+    gaps: GapRecords = field(default_factory=GapRecords)
+    end_s: float = 0.0
+
+
+def steps_that_continue(
+    steps: int,
+    first_s: float,
+    last_s: float,
+    n_steps: int,
+    next_first_s: float,
+    next_last_s: float,
+    slack_s: float,
+) -> int:
+    """How many of the next `n_steps` steps, taken one by one, continue the line of a row: 0, 1 or all.
+
+    A row of one step has no slope yet, so that the next step always continues it.
+
+    >>> steps_that_continue(3, 1.0, 1.2, 4, 1.3, 1.6, 0.0), steps_that_continue(1, 1.0, 1.0, 2, 1.1, 1.1, 0.0)
+    (4, 1)
+    """
+    slope_s = (last_s - first_s) / (steps - 1) if steps > 1 else next_first_s - last_s
+    slack_s += LINE_TOLERANCE * abs(next_first_s)
+    if steps > 1 and abs(last_s + slope_s - next_first_s) > slack_s:
+        return 0
+    if n_steps == 1:
+        return 1
+    next_slope_s = (next_last_s - next_first_s) / (n_steps - 1)
+    return n_steps if abs(next_slope_s - slope_s) <= slack_s else 1
