@@ -1,0 +1,43 @@
+# The first time needs a package index; afterwards every target works offline.
+.DEFAULT_GOAL := help
+.PHONY: help run test quick lint bench clean
+SHELL := /bin/sh
+
+PY := .venv/bin/python
+READY := .venv/.ready
+# The first Python on the path that is new enough; `make PYTHON=/path/to/python3 ...` chooses another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1	/'
+
+run: $(READY)  ## why is a model served over two nodes slower than over one? from YAML to a table and a picture
+	$(PY) experiments/why_is_tp16_slower_than_tp8.py
+
+test: lint  ## everything: ruff, mypy --strict, all tests
+	$(PY) -m pytest -q -n 2 -m ""
+
+quick: $(READY)  ## the usual loop: the tests that are not slow
+	$(PY) -m pytest -q -n 2
+
+lint: $(READY)  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(READY)  ## the benchmarks: ratios measured within one run
+	$(PY) -m benchmarks
+
+clean:  ## remove the environment and caches
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "fabricsim needs Python 3.11 or newer and found none on the path;" \
+		"install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv >/dev/null 2>&1 || \
+		{ $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(PY) install -q pip; } || \
+		{ echo "$(PYTHON) can make no virtual environment with pip in it;" \
+		"on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PY) -m pip install -q "hatchling>=1.27"
+	$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
+	@touch $@

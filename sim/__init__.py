@@ -1,0 +1,99 @@
+"""A discrete-event simulator of distributed LLM inference: one graph, one clock, all traffic.
+
+The names here are the ones that scripts rely on. Each is imported when it is first asked for, so that
+`import sim` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.alone import collective, kernel
+    from sim.catalog import (
+        list_models,
+        list_topologies,
+        list_workloads,
+        load_model,
+        load_topology,
+        load_workload,
+    )
+    from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
+    from sim.inputs.model import Model
+    from sim.inputs.topology import Topology
+    from sim.inputs.workload import Workload
+    from sim.scenario import Scenario, load_scenario, with_changes
+    from sim.simulate import Result, simulate
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "collective": "sim.alone",
+    "kernel": "sim.alone",
+    "list_models": "sim.catalog",
+    "list_topologies": "sim.catalog",
+    "list_workloads": "sim.catalog",
+    "load_model": "sim.catalog",
+    "load_topology": "sim.catalog",
+    "load_workload": "sim.catalog",
+    "InfeasibleError": "sim.inputs.errors",
+    "InputError": "sim.inputs.errors",
+    "UnfinishedError": "sim.inputs.errors",
+    "Model": "sim.inputs.model",
+    "Topology": "sim.inputs.topology",
+    "Workload": "sim.inputs.workload",
+    "Scenario": "sim.scenario",
+    "load_scenario": "sim.scenario",
+    "with_changes": "sim.scenario",
+    "Result": "sim.simulate",
+    "simulate": "sim.simulate",
+}
+
+__all__ = [
+    "InfeasibleError",
+    "InputError",
+    "Model",
+    "Result",
+    "Scenario",
+    "Topology",
+    "UnfinishedError",
+    "Workload",
+    "collective",
+    "kernel",
+    "list_models",
+    "list_topologies",
+    "list_workloads",
+    "load_model",
+    "load_scenario",
+    "load_topology",
+    "load_workload",
+    "simulate",
+    "with_changes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps `sim.simulate` the function, where importing the module of that name would put the module."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and name in _HOME:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
