@@ -69,3 +69,11 @@ class UnfinishedError(Exception):
         self.reason = reason
         self.waiting: tuple[str, ...] = tuple(waiting)
         super().__init__("\n".join((reason, *self.waiting)))
+
+
+class LocatedError(ValueError):
+    """Several things wrong with one description, each with the path of keys below the description that it is about."""
+
+    def __init__(self, found: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
+        self.found = tuple(found)
+        super().__init__("\n".join(f"{'.'.join(map(str, where))}: {what}" for where, what in self.found))

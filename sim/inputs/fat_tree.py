@@ -1,0 +1,62 @@
+"""Joins servers by a rail-optimised fat tree: one switch where it suffices, else leaves per rail and spines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import networkx as nx
+
+from sim.inputs.errors import InfeasibleError
+from sim.inputs.hardware import LinkType
+from sim.inputs.parts import ScaleOut
+from sim.inputs.wiring import edge_attributes
+
+
+def join_servers(
+    graph: nx.DiGraph[str], servers: Sequence[Sequence[str]], network: ScaleOut, link: LinkType
+) -> None:
+    """Add switches and edges to `graph`. `servers` has the names of each server's NICs, in the order of their rails.
+
+    A leaf serves the NICs of one rail of consecutive servers (a scalable unit), as in NVIDIA's SuperPOD reference
+    designs: with 64-port switches 32 servers per unit and at most 64 leaves, so 2,048 NICs. InfeasibleError above.
+    """
+    per_server = len(servers[0])
+    rails = network.rails or per_server
+    ports = network.switch_ports
+    if per_server * len(servers) <= ports:
+        _add_switch(graph, f"{network.name}leaf0", 0, network)
+        for nics in servers:
+            for nic in nics:
+                _connect(graph, nic, f"{network.name}leaf0", link, 1)
+        return
+    down = network.down_ports or ports // 2
+    up = ports - down
+    on_rail = [[nic for nics in servers for nic in nics[rail::rails]] for rail in range(rails)]
+    leaves = rails * -(-max(map(len, on_rail)) // down)
+    if leaves > ports:
+        raise InfeasibleError(
+            f"{len(servers)} servers of {per_server} NICs are more than two tiers of {ports}-port switches can join",
+            f"{ports // rails * down * rails // per_server} servers can, or switches with more ports",
+        )
+    spines = next(number for number in range(1, up + 1) if up % number == 0 and number * ports >= leaves * up)
+    for leaf in range(leaves):
+        _add_switch(graph, f"{network.name}leaf{leaf}", leaf, network)
+    for spine in range(spines):
+        _add_switch(graph, f"{network.name}spine{spine}", leaves + spine, network)
+    for rail, nics in enumerate(on_rail):
+        for position, nic in enumerate(nics):
+            _connect(graph, nic, f"{network.name}leaf{position // down * rails + rail}", link, 1)
+    for leaf in range(leaves):
+        for spine in range(spines):
+            _connect(graph, f"{network.name}leaf{leaf}", f"{network.name}spine{spine}", link, up // spines)
+
+
+def _add_switch(graph: nx.DiGraph[str], name: str, index: int, network: ScaleOut) -> None:
+    graph.add_node(
+        name, kind="switch", node=-1, index=index, latency_s=network.latency_s, reduces=network.reduces
+    )
+
+
+def _connect(graph: nx.DiGraph[str], one: str, other: str, link: LinkType, count: int) -> None:
+    graph.add_edge(one, other, **edge_attributes(link, count))
+    graph.add_edge(other, one, **edge_attributes(link, count))

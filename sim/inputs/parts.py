@@ -1,0 +1,157 @@
+"""What a topology is written with: parts, wires between them, the network that joins servers, and transports."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from sim.inputs.provenance import Provenance
+from sim.inputs.quantities import BytesPerSecond, LatencySeconds
+
+Kind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
+Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
+
+MOST_OF_A_PART = 4096
+_SELECTION = re.compile(r"([a-z][a-z_]*)(?:\[(\d*)(:?)(\d*)(?::(\d+))?\])?")
+
+
+def _whole(written: object) -> object:
+    if isinstance(written, bool) or isinstance(written, str):
+        raise ValueError(f"{written!r} is not a whole number; write one, as in 8")
+    return written
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    provenance: dict[str, Provenance] = {}
+
+
+class Part(_Described):
+    """`count` equal things in one server. A capacity of its own only where the thing itself can block."""
+
+    kind: Kind
+    count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_OF_A_PART)] = 1
+    model: str | None = None
+    reduces: bool = False
+    latency_s: LatencySeconds = 0.0
+    bytes_per_s: BytesPerSecond | None = None
+    transport: Literal["infiniband", "ethernet"] | None = None
+
+    @model_validator(mode="after")
+    def _fields_that_belong_to_a_kind(self) -> Part:
+        if self.kind == "gpu" and self.model is None:
+            raise ValueError("a gpu needs a model; name one, as in 'model: h100-sxm'")
+        if self.kind != "gpu" and self.model is not None:
+            raise ValueError(f"model is for gpus; a {self.kind} has none")
+        if self.kind != "nic" and self.transport is not None:
+            raise ValueError(f"transport is for nics; a {self.kind} has none")
+        if self.reduces and self.kind not in ("nvswitch", "switch"):
+            raise ValueError(f"reduces is for switches that add numbers on the way; a {self.kind} does not")
+        return self
+
+
+class Wire(_Described):
+    """Links between the members of two parts, in both directions.
+
+    `from` and `to` name a part or some of it (`host`, `host[0]`, `gpu[0:4]`, `host[0::2]`). Patterns: `all` (each to
+    each; within one part, each to every other), `one_to_one`, `blocks` (consecutive `of` to one), `modulo` (i to i
+    modulo their number: rails). `links` is how many run in parallel, one number or one per member of `to`.
+    """
+
+    source: str = Field(alias="from")
+    to: str
+    pattern: Pattern
+    of: Whole | None = None
+    link: str
+    links: Whole | tuple[Whole, ...] = 1
+
+    @field_validator("source", "to")
+    @classmethod
+    def _well_formed(cls, selection: str) -> str:
+        if _SELECTION.fullmatch(selection) is None:
+            raise ValueError(
+                f"{selection!r} is not a selection; write a part or some of it: host, host[0], gpu[0:4]"
+            )
+        return selection
+
+    @model_validator(mode="after")
+    def _blocks_have_a_size(self) -> Wire:
+        if (self.pattern == "blocks") != (self.of is not None):
+            raise ValueError(
+                "'of' goes with pattern blocks: how many consecutive ones share one, as in 'of: 4'"
+            )
+        return self
+
+
+def part_of(selection: str) -> str:
+    """The part that a selection is from: `host` for `host[0]`."""
+    return selection.partition("[")[0]
+
+
+def members(selection: str, count: int) -> range:
+    """The indices that a selection picks out of `count`. ValueError where it picks none or runs over the end.
+
+    >>> members("gpu", 4), members("gpu[1]", 4), members("gpu[0::2]", 4)
+    (range(0, 4), range(1, 2), range(0, 4, 2))
+    """
+    found = _SELECTION.fullmatch(selection)
+    if found is None:
+        raise ValueError(
+            f"{selection!r} is not a selection; write a part or some of it: host, host[0], gpu[0:4]"
+        )
+    _, start, colon, stop, step = found.groups()
+    if not (start or colon):
+        return range(count)
+    first = int(start or 0)
+    last = (int(stop) if stop else count) if colon else first + 1
+    if first >= last or last > count:
+        raise ValueError(
+            f"{selection} is outside the {count} that there are; indices run from 0 to {count - 1}"
+        )
+    return range(first, last, int(step or 1))
+
+
+class ScaleOut(_Described):
+    """A network that joins servers: rail-optimised, of one switch where all NICs fit, else of two tiers.
+
+    `of` selects the NICs of a server. NIC i is on rail i modulo `rails` (default: all rails of their own). A leaf
+    takes `down_ports` NICs of one rail (default half of `switch_ports`) and has the rest of its ports up. The spines
+    are the fewest that take all uplinks and give every leaf equally many links to each of them. `name` prefixes the
+    switches' names.
+    """
+
+    of: str
+    link: str
+    rails: Whole | None = None
+    switch_ports: Whole = 64
+    down_ports: Whole | None = None
+    latency_s: LatencySeconds
+    reduces: bool = False
+    name: str = Field(default="", pattern=r"^[a-z_]*$")
+
+    @model_validator(mode="after")
+    def _ports_both_ways(self) -> ScaleOut:
+        if self.down_ports is not None and self.down_ports >= self.switch_ports:
+            raise ValueError(
+                f"down_ports {self.down_ports} leaves none of {self.switch_ports} switch_ports to go up; "
+                f"{self.switch_ports // 2} keeps full bisection"
+            )
+        return self
+
+
+class Transport(_Described):
+    """How traffic between servers is carried: which NICs, and what software adds or takes away.
+
+    `hop_s` is the time a small message of a collective takes from one server's NIC proxy to another's; None leaves the
+    collective library's own constants. `bytes_per_s` is what one server can move per direction; None leaves the NICs'.
+    """
+
+    kind: Literal["infiniband", "tcp"]
+    hop_s: LatencySeconds | None = None
+    bytes_per_s: BytesPerSecond | None = None

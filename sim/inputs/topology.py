@@ -1,0 +1,265 @@
+"""A system: GPUs and what joins them, described by parts and wires, and the graph that this expands to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+import networkx as nx
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from sim.inputs.errors import InfeasibleError, LocatedError
+from sim.inputs.fat_tree import join_servers
+from sim.inputs.given_graph import completed_graph
+from sim.inputs.hardware import Gpu, LinkType
+from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
+from sim.inputs.provenance import Provenance
+from sim.inputs.wiring import number_domains, places_of_kind, server_edges, server_places, wire_pairs
+
+MOST_NODES = 16_384
+MOST_PLACES = 500_000
+BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
+
+_Graph = Annotated[
+    Any,
+    BeforeValidator(
+        lambda given: nx.node_link_graph(given, edges="edges") if isinstance(given, Mapping) else given
+    ),
+    PlainSerializer(
+        lambda given: given if given is None else nx.node_link_data(given, edges="edges"), when_used="json"
+    ),
+    WithJsonSchema({"type": "object", "description": "a networkx graph as node-link data"}),
+]
+
+
+class Topology(BaseModel):
+    """A system of `nodes` equal servers (racks, where one NVLink domain fills a rack).
+
+    `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold the types
+    that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs` sends PCIe peer
+    traffic up to the root complex; `inter_node` names the transport between servers. All three change paths. A script's
+    own graph stands in `own_graph` (see `of_graph`) in place of parts and wires.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    nodes: Annotated[Whole, Field(le=MOST_NODES)] = 1
+    peer_to_peer: bool = True
+    acs: bool = False
+    inter_node: str = "infiniband"
+    parts: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$", max_length=40)], Part] = {}
+    wires: tuple[Wire, ...] = ()
+    scale_out: tuple[ScaleOut, ...] = ()
+    transports: dict[str, Transport] = {}
+    links: dict[str, LinkType] = {}
+    gpus: dict[str, Gpu] = {}
+    own_graph: _Graph = Field(default=None, repr=False)
+    provenance: dict[str, Provenance] = {}
+
+    @model_validator(mode="after")
+    def _parts_and_names_go_together(self) -> Self:
+        found = [] if self.own_graph is not None else list(self._inconsistencies())
+        if self.inter_node not in {**BUILT_IN_TRANSPORTS, **self.transports}:
+            known = ", ".join({**BUILT_IN_TRANSPORTS, **self.transports})
+            found.append(
+                (("inter_node",), f"{self.inter_node!r} is not a transport of {self.name}; {known} are")
+            )
+        if found:
+            raise LocatedError(found)
+        return self
+
+    def _inconsistencies(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        if not any(part.kind == "gpu" for part in self.parts.values()):
+            yield (
+                ("parts",),
+                "no part has kind gpu; at least one is needed, as in 'gpu: {kind: gpu, model: h100-sxm}'",
+            )
+            return
+        places = self.nodes * sum(part.count for part in self.parts.values())
+        if places > MOST_PLACES:
+            yield (
+                ("nodes",),
+                f"{self.nodes} servers have {places} places; {MOST_PLACES} are the most that is simulated",
+            )
+            return
+        whole = True
+        for number, wire in enumerate(self.wires):
+            for problem in self._wire_problems(wire):
+                whole = False
+                yield ("wires", number), problem
+        for number, network in enumerate(self.scale_out):
+            for problem in self._scale_out_problems(network):
+                yield ("scale_out", number), problem
+        if whole:
+            try:
+                server_edges(self.parts, self.wires, self.links)
+            except ValueError as problem:
+                yield ("wires",), str(problem)
+
+    def _wire_problems(self, wire: Wire) -> Iterable[str]:
+        missing = {part_of(wire.source), part_of(wire.to)} - self.parts.keys()
+        for name in sorted(missing):
+            yield f"{name!r} is not a part; {', '.join(self.parts)} are"
+        if wire.link not in self.links:
+            yield f"{wire.link!r} is not a type of link; {', '.join(self.links)} are"
+        if not missing:
+            try:
+                for _ in wire_pairs(wire, self.parts):
+                    pass
+            except ValueError as problem:
+                yield str(problem)
+
+    def _scale_out_problems(self, network: ScaleOut) -> Iterable[str]:
+        part = self.parts.get(part_of(network.of))
+        if part is None or part.kind != "nic":
+            nics = [name for name, part in self.parts.items() if part.kind == "nic"]
+            yield f"of: {network.of!r} is not a part of kind nic; " + (
+                f"{', '.join(nics)} is" if nics else "add one"
+            )
+            return
+        if network.link not in self.links:
+            yield f"{network.link!r} is not a type of link; {', '.join(self.links)} are"
+        try:
+            nics_per_server = len(members(network.of, part.count))
+        except ValueError as problem:
+            yield str(problem)
+            return
+        if network.rails is not None and nics_per_server % network.rails:
+            yield f"{network.rails} rails do not divide the {nics_per_server} NICs of a server"
+
+    @classmethod
+    def of_graph(
+        cls,
+        graph: nx.DiGraph[str],
+        *,
+        name: str = "",
+        gpus: Mapping[str, Gpu] | None = None,
+        peer_to_peer: bool | None = None,
+        acs: bool | None = None,
+        inter_node: str | None = None,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> Topology:
+        """A topology from a script's own graph; see `given_graph.completed_graph` for what the graph must say.
+
+        Properties that are not given are taken from `graph.graph`, where they have the same names.
+        """
+        completed = completed_graph(graph)
+        stated = graph.graph
+        nodes = {attributes["node"] for _, attributes in completed.nodes(data=True)} - {-1}
+        return cls(
+            name=name or stated.get("name") or "own-graph",
+            nodes=max(len(nodes), 1),
+            peer_to_peer=stated.get("peer_to_peer", True) if peer_to_peer is None else peer_to_peer,
+            acs=stated.get("acs", False) if acs is None else acs,
+            inter_node=inter_node or stated.get("inter_node", "infiniband"),
+            transports=dict(transports or {}),
+            gpus=dict(gpus or {}),
+            own_graph=completed,
+        )
+
+    @cached_property
+    def graph(self) -> nx.DiGraph[str]:
+        """The system as a graph: one node per place, two directed edges per link. Not to be changed in place.
+
+        InfeasibleError where the servers cannot be joined.
+        """
+        graph = self._own() if self.own_graph is not None else self._expanded()
+        transport = self.transport
+        if transport.bytes_per_s is not None:
+            _limit_servers(graph, transport)
+        graph.graph.update(
+            name=self.name,
+            peer_to_peer=self.peer_to_peer,
+            acs=self.acs,
+            inter_node=transport.kind,
+            transport=self.inter_node,
+            transport_hop_s=transport.hop_s,
+        )
+        return graph
+
+    @property
+    def transport(self) -> Transport:
+        """The transport that `inter_node` names."""
+        return self.transports.get(self.inter_node) or BUILT_IN_TRANSPORTS[self.inter_node]
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one server."""
+        if self.own_graph is not None:
+            return len(self.graph.graph["gpus"]) // self.nodes
+        return sum(part.count for part in self.parts.values() if part.kind == "gpu")
+
+    def gpu(self, place: str) -> Gpu:
+        """What the GPU at `place` (`node0.gpu3`) is."""
+        return self.gpus[self.graph.nodes[place]["model"]]
+
+    def _own(self) -> nx.DiGraph[str]:
+        own: nx.DiGraph[str] = self.own_graph.copy()
+        return own
+
+    def _expanded(self) -> nx.DiGraph[str]:
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        places = server_places(self.parts)
+        edges = server_edges(self.parts, self.wires, self.links)
+        for node in range(self.nodes):
+            graph.add_nodes_from((f"node{node}.{name}", {**place, "node": node}) for name, place in places)
+            graph.add_edges_from(
+                (f"node{node}.{one}", f"node{node}.{other}", dict(edge))
+                for (one, other), edge in edges.items()
+            )
+        number_domains(graph)
+        if self.nodes > 1:
+            self._join(graph)
+        graph.graph["gpus"] = places_of_kind(graph, "gpu")
+        return graph
+
+    def _join(self, graph: nx.DiGraph[str]) -> None:
+        if not self.scale_out:
+            raise InfeasibleError(
+                f"{self.name} describes one server and no network between servers, so {self.nodes} nodes cannot be joined",
+                "nodes: 1 can, or a topology with a scale_out block",
+            )
+        for network in self.scale_out:
+            part = part_of(network.of)
+            nics = [f"{part}{i}" for i in members(network.of, self.parts[part].count)]
+            servers = [[f"node{node}.{nic}" for nic in nics] for node in range(self.nodes)]
+            join_servers(graph, servers, network, self.links[network.link])
+
+    def __copy__(self) -> Self:
+        # pydantic copies cached properties too, and a copy with other links must not keep the old graph
+        copied = super().__copy__()
+        copied.__dict__.pop("graph", None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied.__dict__.pop("graph", None)
+        return copied
+
+
+def _limit_servers(graph: nx.DiGraph[str], transport: Transport) -> None:
+    """Hold what each server sends and receives over the transport's NICs to `transport.bytes_per_s`."""
+    assert transport.bytes_per_s is not None
+    carrier = "ethernet" if transport.kind == "tcp" else "infiniband"
+    nics: dict[int, list[str]] = {}
+    for place, attributes in graph.nodes(data=True):
+        if attributes["kind"] == "nic" and attributes["transport"] == carrier:
+            nics.setdefault(attributes["node"], []).append(place)
+    for of_one_server in nics.values():
+        share = transport.bytes_per_s / len(of_one_server)
+        for nic in of_one_server:
+            for switch in graph.successors(nic):
+                if graph.nodes[switch]["node"] != graph.nodes[nic]["node"]:
+                    for edge in (graph.edges[nic, switch], graph.edges[switch, nic]):
+                        edge["bytes_per_s"] = min(edge["bytes_per_s"], share)
