@@ -71,9 +71,11 @@ class Network:
         self.peer_to_peer: bool = graph.graph.get("peer_to_peer", True)
         self.acs: bool = graph.graph.get("acs", False)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
-        self.places: dict[str, dict[str, Any]] = dict(graph.nodes(data=True))
+        self.places: dict[str, dict[str, Any]] = {place: data for place, data in graph.nodes(data=True)}
         named = graph.graph.get("gpus")
-        self.gpus: tuple[str, ...] = tuple(named) if named else tuple(sorted(self._of_kind("gpu"), key=self._order))
+        self.gpus: tuple[str, ...] = (
+            tuple(named) if named else tuple(sorted(self._of_kind("gpu"), key=self._order))
+        )
         self.gpu_index: dict[str, int] = {gpu: rank for rank, gpu in enumerate(self.gpus)}
         self.node_of: dict[str, int] = {gpu: self.places[gpu].get("node", 0) for gpu in self.gpus}
 
@@ -105,7 +107,9 @@ class Network:
 
     def _add_link(self, name: str, bytes_per_s: float) -> int:
         if not bytes_per_s > 0.0:
-            raise InfeasibleError(f"link {name} has {bytes_per_s} bytes/s; a link needs a capacity above zero")
+            raise InfeasibleError(
+                f"link {name} has {bytes_per_s} bytes/s; a link needs a capacity above zero"
+            )
         link = len(self.links)
         self.links.append(name)
         self.capacity.append(float(bytes_per_s))
@@ -150,7 +154,8 @@ class Network:
                 self._crossbars[gpu] = crossbar
             total = sum(bytes_per_s for bytes_per_s, _ in up.values())
             self.stripes[crossbar] = {
-                chip: _sum_edges(graph, [(gpu, chip) for gpu in gpus])[0] / total for chip in sorted(chips, key=self._order)
+                chip: _sum_edges(graph, [(gpu, chip) for gpu in gpus])[0] / total
+                for chip in sorted(chips, key=self._order)
             }
             self._reduces[crossbar] = all(self.places[chip].get("reduces", False) for chip in chips)
             collapsed |= members
@@ -188,7 +193,11 @@ class Network:
         crossbar = self._crossbars.get(gpu)
         if crossbar is not None:
             return self.capacity[self.link_id[f"{gpu}->{crossbar}"]]
-        return sum(self.capacity[link] for target, link, _ in self._out[gpu] if self.kind(target) in ("gpu", "nvswitch"))
+        return sum(
+            self.capacity[link]
+            for target, link, _ in self._out[gpu]
+            if self.kind(target) in ("gpu", "nvswitch")
+        )
 
     def nics_of(self, gpu: str) -> tuple[str, ...]:
         """The NICs that carry a GPU's traffic to other servers: the nearest ones, the GPU's own rail first.
@@ -212,7 +221,8 @@ class Network:
             found = [
                 place
                 for place in hops
-                if self.kind(place) == "nic" and self.places[place].get("transport", "infiniband") == transport
+                if self.kind(place) == "nic"
+                and self.places[place].get("transport", "infiniband") == transport
             ]
             least = min((hops[nic] for nic in found), default=0)
             self._rail_of[gpu] = tuple(sorted((nic for nic in found if hops[nic] == least), key=self._order))
@@ -223,7 +233,9 @@ class Network:
         hops = self._spread(gpu, _INSIDE, self.node_of[gpu], backwards=False)
         hosts = [place for place in hops if self.kind(place) == "host"]
         if not hosts:
-            raise InfeasibleError(f"{gpu} has no path to a host; wire it to a host or to a PCIe switch below one")
+            raise InfeasibleError(
+                f"{gpu} has no path to a host; wire it to a host or to a PCIe switch below one"
+            )
         return min(hosts, key=lambda host: (hops[host], self._order(host)))
 
     def path(self, source: str, target: str) -> Path:
@@ -294,7 +306,9 @@ class Network:
                                  self._required(self.host_of(source), target, _INSIDE, server))  # fmt: skip
             return Path(self._charged(leg, set()), leg.latency_s, "pcie")
         staging = self.host_of(target)
-        leg = self._join(self._required(source, staging, _INSIDE, server), self._required(staging, target, _INSIDE, server))
+        leg = self._join(
+            self._required(source, staging, _INSIDE, server), self._required(staging, target, _INSIDE, server)
+        )
         return Path(self._charged(leg, {staging}), leg.latency_s, "host")
 
     def _path_between_servers(self, source: str, target: str, server: int, other: int) -> Path:
@@ -340,7 +354,11 @@ class Network:
             return (place,)
         transport = "ethernet" if self.inter_node == "tcp" else "infiniband"
         hops = self._spread(place, _INSIDE | {"nic"}, server, backwards=False)
-        found = [p for p in hops if self.kind(p) == "nic" and self.places[p].get("transport", "infiniband") == transport]
+        found = [
+            p
+            for p in hops
+            if self.kind(p) == "nic" and self.places[p].get("transport", "infiniband") == transport
+        ]
         return tuple(sorted(found, key=lambda nic: (hops[nic], self._order(nic))))
 
     def _same_rail(self, out_nics: Sequence[str], in_nics: Sequence[str]) -> tuple[str, str] | None:
@@ -352,7 +370,9 @@ class Network:
                     return out_nic, in_nic
         return None
 
-    def _neighbour_on_rail(self, source: str, in_nics: Sequence[str]) -> tuple[str | None, tuple[str, str] | None]:
+    def _neighbour_on_rail(
+        self, source: str, in_nics: Sequence[str]
+    ) -> tuple[str | None, tuple[str, str] | None]:
         for gpu in self.gpus:
             if gpu != source and self.node_of[gpu] == self.node_of[source] and self.nics_of(gpu):
                 chosen = self._same_rail(self.nics_of(gpu)[:1], in_nics)
@@ -364,7 +384,10 @@ class Network:
         if self.kind(start) == "gpu" and (tcp or not self.peer_to_peer):
             host = self.host_of(start)
             staged.add(host)
-            return [self._required(start, host, _INSIDE, server), self._required(host, nic, _INSIDE | {"nic"}, server)]
+            return [
+                self._required(start, host, _INSIDE, server),
+                self._required(host, nic, _INSIDE | {"nic"}, server),
+            ]
         if self.kind(start) in ("host", "store"):
             staged.add(start)
         return [self._required(start, nic, _INSIDE | {"nic"}, server)]
@@ -403,7 +426,9 @@ class Network:
             self._distances[target] = self._spread(target, frozenset({"switch"}), None, backwards=True)
         return self._distances[target]
 
-    def _spread(self, start: str, through: frozenset[str], server: int | None, *, backwards: bool) -> dict[str, int]:
+    def _spread(
+        self, start: str, through: frozenset[str], server: int | None, *, backwards: bool
+    ) -> dict[str, int]:
         """Hops from `start` to every place reachable through places of the given kinds. NICs and stores end a way."""
         hops = {start: 0}
         waiting = deque([start])
@@ -447,7 +472,11 @@ class Network:
         return leg
 
     def _unreachable(self, source: str, target: str) -> InfeasibleError:
-        way = "over Ethernet NICs (inter_node: tcp)" if self.inter_node == "tcp" else "over NVLink, PCIe or InfiniBand NICs"
+        way = (
+            "over Ethernet NICs (inter_node: tcp)"
+            if self.inter_node == "tcp"
+            else "over NVLink, PCIe or InfiniBand NICs"
+        )
         return InfeasibleError(
             f"no path from {source} to {target} {way}; wire them through a switch, a host or a NIC, or leave one out"
         )
@@ -467,7 +496,9 @@ class Network:
         if self.kind(first.places[-1]) == "gpu":
             meeting_s = 0.0
         return _Leg(
-            first.places + second.places[1:], first.links + second.links, first.latency_s + meeting_s + second.latency_s
+            first.places + second.places[1:],
+            first.links + second.links,
+            first.latency_s + meeting_s + second.latency_s,
         )
 
     def _charged(self, leg: _Leg, staged: set[str]) -> tuple[int, ...]:
@@ -475,7 +506,8 @@ class Network:
         own = [
             self._own_link[place]
             for place in leg.places
-            if place in self._own_link and (place in staged or self.kind(place) not in ("host", "store", "gpu"))
+            if place in self._own_link
+            and (place in staged or self.kind(place) not in ("host", "store", "gpu"))
         ]
         return leg.links + tuple(own)
 

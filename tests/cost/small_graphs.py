@@ -11,7 +11,9 @@ UPI = 20e9
 MEMORY = 30e9
 
 
-def wire(graph: nx.DiGraph, here: str, there: str, bytes_per_s: float, latency_s: float = 0.0, link: str = "wire") -> None:
+def wire(
+    graph: nx.DiGraph, here: str, there: str, bytes_per_s: float, latency_s: float = 0.0, link: str = "wire"
+) -> None:
     for edge in ((here, there), (there, here)):
         graph.add_edge(*edge, bytes_per_s=bytes_per_s, latency_s=latency_s, link=link, count=1)
 
@@ -44,10 +46,19 @@ def servers(
             wire(graph, f"leaf{rail}", f"spine{spine}", nic * nodes / spines)
     for node in range(nodes):
         for socket in range(2):
-            graph.add_node(f"node{node}.host{socket}", kind="host", node=node, index=socket, bytes_per_s=MEMORY)
+            graph.add_node(
+                f"node{node}.host{socket}", kind="host", node=node, index=socket, bytes_per_s=MEMORY
+            )
         wire(graph, f"node{node}.host0", f"node{node}.host1", UPI)
         for chip in range(chips):
-            graph.add_node(f"node{node}.nvswitch{chip}", kind="nvswitch", node=node, index=chip, domain=node, reduces=reduces)
+            graph.add_node(
+                f"node{node}.nvswitch{chip}",
+                kind="nvswitch",
+                node=node,
+                index=chip,
+                domain=node,
+                reduces=reduces,
+            )
         switches = gpus // gpus_per_switch
         for switch in range(switches):
             graph.add_node(f"node{node}.pcie{switch}", kind="pcie_switch", node=node, index=switch)

@@ -68,7 +68,12 @@ def test_pcie_peers_turn_round_at_the_nearest_common_place() -> None:
 def test_acs_sends_peer_traffic_up_to_the_root_complex() -> None:
     network = Network(servers(chips=0, gpus_per_switch=2, acs=True))
     path = names(network, network.path("node0.gpu0", "node0.gpu1"))
-    assert path == ["node0.gpu0->node0.pcie0", "node0.pcie0->node0.host0", "node0.host0->node0.pcie0", "node0.pcie0->node0.gpu1"]
+    assert path == [
+        "node0.gpu0->node0.pcie0",
+        "node0.pcie0->node0.host0",
+        "node0.host0->node0.pcie0",
+        "node0.pcie0->node0.gpu1",
+    ]
 
 
 def test_peer_to_peer_off_stages_everything_in_host_memory_even_with_nvlink() -> None:
@@ -102,7 +107,12 @@ def test_traffic_to_another_rail_crosses_nvlink_first() -> None:
 
 def test_without_nvlink_another_rail_is_reached_over_the_spines_which_are_used_evenly() -> None:
     network = Network(servers(nodes=4, chips=0, spines=4))
-    used = [link for node in range(1, 4) for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6")) if "->spine" in link]
+    used = [
+        link
+        for node in range(1, 4)
+        for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6"))
+        if "->spine" in link
+    ]
     assert len(used) == 3 and len(set(used)) == 3
 
 
