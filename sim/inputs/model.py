@@ -1,0 +1,258 @@
+"""A transformer as its shapes: what it weighs, what a token reads of it, what a token leaves in the KV cache.
+
+Every figure is an exact sum over the tensors of the published checkpoint, not a rounded "70B". Multi-token
+prediction layers are not counted: they are a second, optional model (DeepSeek-V3: 671 B without, 685 B with).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sim.inputs.errors import InfeasibleError
+from sim.inputs.quantities import DTYPE_BYTES
+
+
+class LatentAttention(BaseModel):
+    """Multi-head latent attention (DeepSeek-V2/V3): keys and values of all heads live in one small vector.
+
+    The cache holds `kv_lora_rank + rope_head_dim` values per token and layer, on every tensor-parallel rank.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kv_lora_rank: int = Field(gt=0)
+    rope_head_dim: int = Field(gt=0)
+    nope_head_dim: int = Field(gt=0)
+    v_head_dim: int = Field(gt=0)
+    q_lora_rank: int | None = Field(default=None, gt=0)
+
+    @property
+    def cached_values(self) -> int:
+        """Values per token and layer in the KV cache: 576 for DeepSeek-V3."""
+        return self.kv_lora_rank + self.rope_head_dim
+
+    @property
+    def qk_head_dim(self) -> int:
+        return self.nope_head_dim + self.rope_head_dim
+
+    def parameters(self, hidden: int, heads: int) -> int:
+        """Projections and the norms of the latent vectors, for `heads` heads."""
+        query = heads * self.qk_head_dim
+        if self.q_lora_rank is None:
+            queries = hidden * query
+        else:
+            queries = hidden * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * query
+        keys_values = hidden * self.cached_values + self.kv_lora_rank
+        keys_values += self.kv_lora_rank * heads * (self.nope_head_dim + self.v_head_dim)
+        return queries + keys_values + heads * self.v_head_dim * hidden
+
+
+class Model(BaseModel):
+    """The shapes of one decoder-only transformer, dense or with experts.
+
+    `intermediate` is the width of a dense MLP, `moe_intermediate` that of one expert; all MLPs are gated
+    (gate, up, down). `shared_intermediate` is the summed width of the shared experts. `dense_layer_indices` are
+    the layers of a mixture-of-experts model that have a plain MLP. `sliding_layers` layers attend to the last
+    `sliding_window` tokens only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    architecture: str
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    intermediate: int = Field(ge=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    vocab: int = Field(gt=0)
+    max_context: int = Field(default=0, ge=0)
+    tie_embeddings: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: str | None = Field(default=None, pattern="^(head|layer)$")
+    attention_sinks: bool = False
+    experts: int = Field(default=0, ge=0)
+    experts_per_token: int = Field(default=0, ge=0)
+    moe_intermediate: int = Field(default=0, ge=0)
+    shared_experts: int = Field(default=0, ge=0)
+    shared_intermediate: int = Field(default=0, ge=0)
+    shared_expert_gate: bool = False
+    router_bias: bool = False
+    dense_layer_indices: tuple[int, ...] = ()
+    mla: LatentAttention | None = None
+    sliding_window: int | None = Field(default=None, gt=0)
+    sliding_layers: int = Field(default=0, ge=0)
+    native_weights: str = "bf16"
+
+    @property
+    def is_moe(self) -> bool:
+        return self.experts > 0
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers with a plain MLP: all of a dense model."""
+        return len(self.dense_layer_indices) if self.is_moe else self.layers
+
+    @property
+    def moe_layers(self) -> int:
+        return self.layers - self.dense_layers
+
+    def is_moe_layer(self, layer: int) -> bool:
+        return self.is_moe and layer not in self.dense_layer_indices
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * (self.mla.qk_head_dim if self.mla else self.head_dim)
+
+    @property
+    def attention_parameters_per_layer(self) -> int:
+        """Projections, their biases, norms of queries and keys, sinks."""
+        return self.attention_parameters_per_gpu(1)
+
+    def attention_parameters_per_gpu(self, tensor_parallel_size: int) -> int:
+        """One layer's attention on one of `tensor_parallel_size` ranks: heads are split, one KV head at least.
+
+        Latent attention splits only what belongs to heads; its down-projections are on every rank.
+        """
+        tp = self.check_tensor_parallel(tensor_parallel_size)
+        heads, kv_heads = self.heads // tp, self.kv_heads_per_gpu(tp)
+        if self.mla is not None:
+            return self.mla.parameters(self.hidden, heads)
+        qkv = (heads + 2 * kv_heads) * self.head_dim
+        parameters = self.hidden * qkv + heads * self.head_dim * self.hidden
+        parameters += qkv if self.qkv_bias else 0
+        parameters += self.hidden if self.output_bias else 0
+        parameters += heads if self.attention_sinks else 0
+        if self.qk_norm == "head":
+            parameters += 2 * self.head_dim
+        elif self.qk_norm == "layer":
+            parameters += (heads + kv_heads) * self.head_dim
+        return parameters
+
+    @property
+    def norm_parameters_per_layer(self) -> int:
+        return 2 * self.hidden
+
+    @property
+    def dense_mlp_parameters(self) -> int:
+        return self._gated_mlp(self.intermediate)
+
+    @property
+    def expert_parameters(self) -> int:
+        """One routed expert."""
+        return self._gated_mlp(self.moe_intermediate) if self.is_moe else 0
+
+    @property
+    def shared_expert_parameters_per_layer(self) -> int:
+        gate = self.hidden if self.shared_expert_gate else 0
+        return self._gated_mlp(self.shared_intermediate) + gate if self.shared_intermediate else 0
+
+    @property
+    def router_parameters_per_layer(self) -> int:
+        return self.hidden * self.experts + (self.experts if self.router_bias else 0)
+
+    def _gated_mlp(self, width: int) -> int:
+        return 3 * self.hidden * width + (2 * width + self.hidden if self.mlp_bias else 0)
+
+    def mlp_parameters_per_layer(self, layer: int) -> int:
+        """A dense MLP, or router, all experts and shared experts of one layer."""
+        if not self.is_moe_layer(layer):
+            return self.dense_mlp_parameters
+        routed = self.experts * self.expert_parameters
+        return self.router_parameters_per_layer + routed + self.shared_expert_parameters_per_layer
+
+    def active_mlp_parameters_per_layer(self, layer: int) -> int:
+        """What one token uses of `mlp_parameters_per_layer`."""
+        idle = self.experts - self.experts_per_token if self.is_moe_layer(layer) else 0
+        return self.mlp_parameters_per_layer(layer) - idle * self.expert_parameters
+
+    def layer_parameters(self, layer: int) -> int:
+        return (
+            self.attention_parameters_per_layer
+            + self.norm_parameters_per_layer
+            + self.mlp_parameters_per_layer(layer)
+        )
+
+    @property
+    def embedding_parameters(self) -> int:
+        return self.vocab * self.hidden
+
+    @property
+    def lm_head_parameters(self) -> int:
+        """Weights of the output projection alone: none where it is tied to the embedding, which is read instead."""
+        return 0 if self.tie_embeddings else self.vocab * self.hidden
+
+    @cached_property
+    def parameters(self) -> int:
+        layers = sum(self.layer_parameters(layer) for layer in range(self.layers))
+        return layers + self.embedding_parameters + self.lm_head_parameters + self.hidden
+
+    @cached_property
+    def active_parameters(self) -> int:
+        """Parameters that one token passes: all but the experts it is not sent to. The embedding counts."""
+        return (
+            self.parameters
+            - self.moe_layers * (self.experts - self.experts_per_token) * self.expert_parameters
+        )
+
+    def weight_bytes(self, dtype: str, expert_dtype: str | None = None, unquantised: str = "bf16") -> float:
+        """Bytes of the weights with projections in `dtype` and routed experts in `expert_dtype` (default: the same).
+
+        Below 16 bits, embedding, lm_head, norms and router stay in `unquantised`, as in published FP8 and FP4
+        checkpoints. Scale factors of FP8 blocks (a thousandth of the bytes) are left out; NVFP4 counts 4.5 bits.
+        """
+        weights = DTYPE_BYTES[dtype]
+        kept = DTYPE_BYTES[unquantised] if weights < 2 else weights
+        routed = self.moe_layers * self.experts * self.expert_parameters
+        plain = self.embedding_parameters + self.lm_head_parameters + self.hidden
+        plain += (
+            self.layers * self.norm_parameters_per_layer + self.moe_layers * self.router_parameters_per_layer
+        )
+        rest = self.parameters - routed - plain
+        return rest * weights + routed * DTYPE_BYTES[expert_dtype or dtype] + plain * kept
+
+    @property
+    def kv_values_per_token_per_layer(self) -> int:
+        return self.mla.cached_values if self.mla else 2 * self.kv_heads * self.head_dim
+
+    def kv_bytes_per_token(self, dtype: str = "bf16") -> float:
+        """KV cache of one token over all layers, before any sharding."""
+        return self.layers * self.kv_values_per_token_per_layer * DTYPE_BYTES[dtype]
+
+    def kv_heads_per_gpu(self, tensor_parallel_size: int) -> int:
+        """At least one: beyond `kv_heads` ranks, KV heads are replicated."""
+        return max(1, self.kv_heads // tensor_parallel_size)
+
+    def kv_bytes_per_token_per_gpu(
+        self, tensor_parallel_size: int = 1, dtype: str = "bf16", layers: int = 0
+    ) -> float:
+        """KV cache of one token on one tensor-parallel rank that holds `layers` layers (default: all).
+
+        More ranks than KV heads replicate them; a latent cache is on every rank whole.
+        """
+        tp = self.check_tensor_parallel(tensor_parallel_size)
+        values = self.mla.cached_values if self.mla else 2 * self.kv_heads_per_gpu(tp) * self.head_dim
+        return (layers or self.layers) * values * DTYPE_BYTES[dtype]
+
+    def check_tensor_parallel(self, tensor_parallel_size: int) -> int:
+        """The size itself when the heads can be split so; else InfeasibleError with the sizes that can."""
+        if self._splits(tensor_parallel_size):
+            return tensor_parallel_size
+        able = [size for size in range(1, self.heads + 1) if self._splits(size)]
+        what = f"{self.heads} attention heads and {self.kv_heads} KV heads"
+        if tensor_parallel_size > 0 and self.heads % tensor_parallel_size:
+            what = f"{self.heads} attention heads"
+        raise InfeasibleError(
+            f"tensor_parallel_size {tensor_parallel_size} does not divide {what} of {self.name}",
+            f"{', '.join(map(str, able))} {'do' if len(able) > 1 else 'does'}",
+        )
+
+    def _splits(self, tp: int) -> bool:
+        if tp < 1 or self.heads % tp:
+            return False
+        return self.mla is not None or self.kv_heads % tp == 0 or tp % self.kv_heads == 0
