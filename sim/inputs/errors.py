@@ -40,7 +40,7 @@ class InputError(Exception):
         if isinstance(problems, Problem | str):
             problems = (problems,)
         self.problems: tuple[Problem, ...] = tuple(
-            problem if isinstance(problem, Problem) else Problem(problem) for problem in problems
+            Problem(problem) if isinstance(problem, str) else problem for problem in problems
         )
         super().__init__("\n".join(map(str, self.problems)))
 

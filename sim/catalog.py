@@ -1,0 +1,162 @@
+"""Finds what is shipped, or what a path points to: topologies, GPUs, types of links, models, workloads."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import networkx as nx
+
+from sim.inputs.errors import InputError, Problem
+from sim.inputs.hardware import Gpu, LinkType
+from sim.inputs.topology import Topology
+from sim.reading.problems import unknown_name
+from sim.reading.topology_files import Library, gpu_of, links_of, topology_of
+from sim.reading.yaml_lines import read_yaml
+
+if TYPE_CHECKING:
+    from sim.inputs.model import Model
+    from sim.inputs.workload import Workload
+
+Kind = Literal["topology", "gpu", "links", "model", "workload"]
+
+_PLACES: dict[Kind, tuple[str, str]] = {
+    "topology": ("topologies", ".yaml"),
+    "gpu": ("topologies/gpus", ".yaml"),
+    "links": ("topologies/links", ".yaml"),
+    "model": ("workloads/models", ".json"),
+    "workload": ("workloads", ".yaml"),
+}
+
+
+@cache
+def data_folder() -> Path:
+    """The folder that has `topologies/` and `workloads/`: in an installed wheel `sim/data`, else the checkout."""
+    inside = Path(__file__).parent / "data"
+    return inside if (inside / "topologies").is_dir() else Path(__file__).parent.parent
+
+
+def names_of(kind: Kind) -> list[str]:
+    """Names of everything of a kind that is shipped."""
+    folder, suffix = _PLACES[kind]
+    return sorted(path.stem for path in (data_folder() / folder).glob(f"*{suffix}"))
+
+
+def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
+    """The file of a shipped name, or of a path (relative to `near`, else to where the command runs).
+
+    What has a suffix or a slash is a path. InputError names the nearest match where there is none.
+    """
+    text = str(name)
+    folder, suffix = _PLACES[kind]
+    looks_like_path = isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml", ".json"))
+    if looks_like_path:
+        for base in ((near, Path()) if near else (Path(),)):
+            path = base / Path(text).expanduser()
+            if path.exists():
+                return path
+        raise InputError(Problem(f"there is no such file; a path or one of {', '.join(names_of(kind))} is right", text))
+    path = data_folder() / folder / f"{text}{suffix}"
+    if text not in names_of(kind):
+        raise InputError(Problem(unknown_name(kind, text, names_of(kind))))
+    return path
+
+
+def load_topology(
+    name_or_path: str | Path | nx.DiGraph[str] | Topology, nodes: int | None = None, *, near: Path | None = None
+) -> Topology:
+    """A shipped system by name, one's own by path, or a script's own graph; of `nodes` servers where that is given.
+
+    >>> topology = load_topology("nd-h100-v5", nodes=2)
+    >>> len(topology.graph.graph["gpus"]), topology.graph.edges["node0.gpu0", "node0.nvswitch0"]["count"]
+    (16, 5)
+    """
+    if isinstance(name_or_path, nx.Graph):
+        return _topology_of_graph(name_or_path)
+    if isinstance(name_or_path, Topology):
+        return name_or_path if nodes is None else Topology.model_validate({**dict(name_or_path), "nodes": nodes})
+    document = read_yaml(find("topology", name_or_path, near))
+    return topology_of(document, library(), nodes=nodes)
+
+
+def _topology_of_graph(graph: nx.DiGraph[str]) -> Topology:
+    bare = Topology.of_graph(graph)
+    models = {attributes["model"] for _, attributes in bare.own_graph.nodes(data=True) if attributes["kind"] == "gpu"}
+    return Topology.of_graph(graph, gpus={model: load_gpu(model) for model in sorted(models)})
+
+
+def load_gpu(name_or_path: str | Path, *, near: Path | None = None) -> Gpu:
+    """A shipped GPU by name, or one's own by path."""
+    return _gpu(find("gpu", name_or_path, near))
+
+
+def load_link(name: str) -> LinkType:
+    """A shipped type of link."""
+    links = _shipped_links()
+    if name not in links:
+        raise InputError(Problem(unknown_name("link", name, sorted(links))))
+    return links[name]
+
+
+def load_model(name_or_path: str | Path, *, near: Path | None = None) -> Model:
+    """A shipped model by name, or the Hugging Face `config.json` at a path."""
+    from sim.reading.huggingface import read_model
+
+    path = find("model", name_or_path, near)
+    named = path.parent.name if path.stem == "config" else path.stem
+    return read_model(path, named)
+
+
+def load_workload(name_or_path: str | Path, *, near: Path | None = None) -> Workload:
+    """A shipped workload by name, or one's own by path."""
+    from sim.reading.workload_files import read_workload
+
+    return read_workload(find("workload", name_or_path, near))
+
+
+def list_topologies() -> list[str]:
+    """Names of the shipped systems."""
+    return names_of("topology")
+
+
+def list_gpus() -> list[str]:
+    """Names of the shipped GPUs."""
+    return names_of("gpu")
+
+
+def list_links() -> list[str]:
+    """Names of the shipped types of links."""
+    return sorted(_shipped_links())
+
+
+def list_models() -> list[str]:
+    """Names of the shipped models."""
+    return names_of("model")
+
+
+def list_workloads() -> list[str]:
+    """Names of the shipped workloads."""
+    return names_of("workload")
+
+
+def library() -> Library:
+    """The shipped GPUs and links, for files that name them."""
+    return Library(list_gpus(), load_gpu, list_links(), load_link)
+
+
+@cache
+def _shipped_links() -> dict[str, LinkType]:
+    links: dict[str, LinkType] = {}
+    for name in names_of("links"):
+        links |= links_of(read_yaml(find("links", name)))
+    return links
+
+
+def _gpu(path: Path) -> Gpu:
+    return _gpu_as_of(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _gpu_as_of(path: Path, changed_ns: int) -> Gpu:
+    return gpu_of(read_yaml(path), path.stem)

@@ -1,0 +1,174 @@
+"""From pydantic's findings to messages a person can act on: file, line, key, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem, UnfinishedError
+from sim.reading.yaml_lines import Document, Key, dotted
+
+__all__ = [
+    "InfeasibleError",
+    "InputError",
+    "Problem",
+    "UnfinishedError",
+    "did_you_mean",
+    "problems_of",
+    "unknown_name",
+    "validated",
+]
+
+Described = TypeVar("Described", bound=BaseModel)
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """`; did you mean 'nodes'?`, or nothing where no known name is near.
+
+    >>> did_you_mean("node", ["nodes", "name"])
+    "; did you mean 'nodes'?"
+    """
+    known = list(known)
+    by_lower = {name.lower().replace("_", "-"): name for name in known}
+    near = get_close_matches(str(wrong).lower().replace("_", "-"), by_lower, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{by_lower[near[0]]}'?"
+    inside = [name for name in known if str(wrong).lower() in name.lower()] if len(str(wrong)) >= 3 else []
+    return f"; did you mean '{inside[0]}'?" if inside else ""
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> str:
+    """What to say where `name` is not among the known names of a kind."""
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"there is no {kind} named '{name}'; known are {listed}{did_you_mean(name, known)}"
+
+
+def validated(model: type[Described], data: Any, document: Document, at: Key = ()) -> Described:
+    """`data` as a `model`, where it stands at the path `at` of `document`. InputError with all problems."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(problems_of(error, document, at, model)) from error
+
+
+def problems_of(
+    error: ValidationError, document: Document | None = None, at: Key = (), model: type[BaseModel] | None = None
+) -> list[Problem]:
+    """One problem for each thing that pydantic found, with the line of `document` where it is."""
+    problems: dict[tuple[Key, str], Problem] = {}
+    for details in error.errors(include_url=False):
+        for where, what in _located(details, model):
+            key = (*at, *where)
+            if document is None:
+                problem = Problem(what, key=dotted(key))
+            else:
+                problem = document.problem(key, what)
+            problems.setdefault((key, what), problem)
+    return list(problems.values())
+
+
+def _located(details: ErrorDetails, model: type[BaseModel] | None) -> Iterator[tuple[Key, str]]:
+    location = tuple(part for part in details["loc"] if not _is_branch(part))
+    inner = details.get("ctx", {}).get("error")
+    if isinstance(inner, LocatedError):
+        for where, what in inner.found:
+            yield (*location, *where), what
+    else:
+        yield location, _sentence(details, location, model)
+
+
+def _is_branch(part: str | int) -> bool:
+    """Pydantic puts the branch of a union that it tried (`tuple[...]`, `constrained-int`) among the keys."""
+    return isinstance(part, str) and ("[" in part or "constrained" in part or "function-" in part)
+
+
+def _sentence(details: ErrorDetails, location: Key, model: type[BaseModel] | None) -> str:
+    context = details.get("ctx", {})
+    written = _shown(details["input"])
+    match details["type"]:
+        case "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            hint = did_you_mean(str(location[-1]), known)
+            listed = f"; known are {', '.join(known)}" if known and not hint else ""
+            return f"is not a known key{listed}{hint}"
+        case "missing":
+            return "is missing; this key is needed"
+        case "value_error" | "assertion_error":
+            return str(context.get("error", details["msg"]))
+        case "literal_error" | "enum":
+            expected = str(context["expected"])
+            names = [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
+            return f"{written} is not known; {expected} would be right{did_you_mean(str(details['input']), names)}"
+        case "union_tag_invalid":
+            expected = str(context["expected_tags"])
+            names = [name.strip(" '") for name in expected.split(",")]
+            return f"{context['tag']!r} is not known; {expected} would be right{did_you_mean(context['tag'], names)}"
+        case "union_tag_not_found":
+            return "has no kind; say which with 'kind:'"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"{written} is not a whole number; write one, as in 8"
+        case "float_type" | "float_parsing":
+            return f"{written} is not a number; write one, as in 0.9"
+        case "finite_number":
+            return f"{written} is not a finite number"
+        case "bool_type" | "bool_parsing":
+            return f"{written} is neither true nor false"
+        case "string_type":
+            return f"{written} is not text"
+        case "dict_type" | "model_type" | "model_attributes_type" | "mapping_type":
+            return f"{written} is not a mapping; write keys and values below it"
+        case "list_type" | "tuple_type":
+            return f"{written} is not a list; write one, as in [1, 2]"
+        case "string_pattern_mismatch":
+            return f"{written} is not a name that can be used here; it must match {context['pattern']}"
+    return f"{written}: {details['msg'][:1].lower()}{details['msg'][1:]}"
+
+
+def _shown(written: Any) -> str:
+    text = repr(written)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(model: Any, location: Key) -> list[str]:
+    """The keys that the description at `location` below `model` takes, for suggestions; none where that is unclear."""
+    candidates = [model]
+    for part in location:
+        candidates = [inner for candidate in candidates for inner in _step(candidate, part)]
+    fields: list[str] = []
+    for candidate in candidates:
+        for described in _models_in(candidate):
+            fields += [field.alias or name for name, field in described.model_fields.items()]
+    return list(dict.fromkeys(fields))
+
+
+def _step(annotation: Any, part: str | int) -> list[Any]:
+    found: list[Any] = []
+    for described in _models_in(annotation):
+        for name, field in described.model_fields.items():
+            if part in (name, field.alias):
+                found.append(field.annotation)
+    if not found:
+        for container in _branches(annotation):
+            if get_origin(container) in (dict, list, tuple) or get_origin(container) is not None:
+                found += [argument for argument in get_args(container)[-1:] if argument is not Ellipsis]
+                found += [argument for argument in get_args(container)[:1] if get_args(container)[-1:] == (Ellipsis,)]
+    return found
+
+
+def _branches(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is None or origin in (dict, list, tuple):
+        return [annotation]
+    if hasattr(annotation, "__metadata__"):
+        return _branches(get_args(annotation)[0])
+    if origin is Union or str(origin) == "<class 'types.UnionType'>":
+        return [branch for argument in get_args(annotation) for branch in _branches(argument)]
+    return [annotation]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    return [branch for branch in _branches(annotation) if isinstance(branch, type) and issubclass(branch, BaseModel)]

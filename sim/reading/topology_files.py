@@ -1,0 +1,204 @@
+"""Files that describe systems, GPUs and types of links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from sim.inputs.errors import InputError, Problem
+from sim.inputs.hardware import Gpu, LinkType
+from sim.inputs.parts import part_of
+from sim.inputs.topology import Topology
+from sim.reading.problems import problems_of, unknown_name, validated
+from sim.reading.provenance import separated
+from sim.reading.yaml_lines import Document, Key
+
+
+@dataclass(frozen=True)
+class Library:
+    """Where a topology file finds the GPUs and links that it names."""
+
+    gpu_names: Sequence[str]
+    gpu: Callable[[str], Gpu]
+    link_names: Sequence[str]
+    link: Callable[[str], LinkType]
+
+
+def gpu_of(document: Document, name: str) -> Gpu:
+    """The GPU that a file of its own describes. InputError with all problems."""
+    problems: list[Problem] = []
+    block = separated({"name": name, **document.data}, document, (), problems)
+    gpu = validated(Gpu, block, document)
+    if problems:
+        raise InputError(problems)
+    return gpu
+
+
+def links_of(document: Document) -> dict[str, LinkType]:
+    """The types of links that a file describes, by name. InputError with all problems."""
+    links: dict[str, LinkType] = {}
+    problems: list[Problem] = []
+    for name, block in document.data.items():
+        try:
+            links[name] = validated(
+                LinkType, _named(separated(block, document, (name,), problems), name), document, (name,)
+            )
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return links
+
+
+def topology_of(document: Document, library: Library, *, nodes: int | None = None) -> Topology:
+    """The system that a file describes, of `nodes` servers where that is given. InputError with all problems.
+
+    `parts` and `wires` may stand in a `node:` block, as what is repeated. A link or GPU that the file describes itself
+    goes before the library's; where the name is known, keys that the file leaves out are taken from there.
+    """
+    reading = _Reading(document, library)
+    data = reading.block(nodes)
+    try:
+        topology = Topology.model_validate(data)
+    except ValidationError as error:
+        found = problems_of(error, reading.document, (), Topology)
+        reported = {problem.key.partition(".")[0] for problem in reading.problems}
+        known = {problem.key for problem in reading.problems}
+        reading.problems += [
+            problem for problem in found if problem.key not in known and problem.key not in reported
+        ]  # one message where a name is unknown, not a second one that the wire is wrong
+    if reading.problems:
+        raise InputError(sorted(reading.problems, key=_line_of))
+    return topology
+
+
+def _line_of(problem: Problem) -> int:
+    return problem.line or 0
+
+
+class _Reading:
+    """One pass over one file: data for `Topology`, and what is wrong with it so far."""
+
+    def __init__(self, document: Document, library: Library) -> None:
+        self.library = library
+        self.problems: list[Problem] = []
+        self.document = self._lifted(document)
+
+    def _lifted(self, document: Document) -> Document:
+        """With what stands in `node:` put at the top, its lines with it."""
+        node = document.data.get("node")
+        if node is None:
+            return document
+        if not isinstance(node, Mapping):
+            self.problems.append(document.problem(("node",), "is not a mapping; write parts and wires below it"))
+            node = {}
+        for name in node:
+            if name not in ("parts", "wires"):
+                self.problems.append(document.problem(("node", name), "is not a known key; parts and wires belong here"))
+            elif name in document.data:
+                self.problems.append(document.problem((name,), f"stands at the top and in node; keep node.{name}"))
+        data = {name: value for name, value in document.data.items() if name != "node"}
+        lines = {key: line for key, line in document.lines.items() if key[:1] != ("node",)}
+        lines |= {key[1:]: line for key, line in document.lines.items() if key[:1] == ("node",) and len(key) > 1}
+        lifted = {name: value for name, value in node.items() if name in ("parts", "wires")}
+        return Document(document.path, {**lifted, **data}, lines)
+
+    def block(self, nodes: int | None) -> dict[str, Any]:
+        """The file's data in the form that `Topology` takes."""
+        data = dict(self.document.data)
+        data.setdefault("name", self.document.path.stem)
+        if nodes is not None:
+            data["nodes"] = nodes
+        data.pop("own_graph", None)
+        if isinstance(data.get("scale_out"), Mapping):
+            data["scale_out"] = [data["scale_out"]]
+        for name in ("parts", "transports"):
+            if isinstance(data.get(name), Mapping):
+                data[name] = {key: self._separated(block, (name, key)) for key, block in data[name].items()}
+        for name in ("wires", "scale_out"):
+            if isinstance(data.get(name), list):
+                data[name] = [self._separated(block, (name, i)) for i, block in enumerate(data[name])]
+        self._check_part_names(data)
+        data["links"] = self._types(data, "links", self._links_used(data), self.library.link_names, self._link)
+        data["gpus"] = self._types(data, "gpus", self._gpus_used(data), self.library.gpu_names, self._gpu)
+        return data
+
+    def _separated(self, block: Any, at: Key) -> Any:
+        return separated(block, self.document, at, self.problems)
+
+    def _check_part_names(self, data: Mapping[str, Any]) -> None:
+        parts = data.get("parts")
+        known = list(parts) if isinstance(parts, Mapping) else []
+        for i, wire in _blocks(data.get("wires")):
+            for end in ("from", "to"):
+                self._check_selection(wire.get(end), known, ("wires", i, end))
+        for i, network in _blocks(data.get("scale_out")):
+            self._check_selection(network.get("of"), known, ("scale_out", i, "of"))
+
+    def _check_selection(self, selection: Any, known: list[str], at: Key) -> None:
+        if isinstance(selection, str) and part_of(selection) not in known:
+            self.problems.append(self.document.problem(at, unknown_name("part", part_of(selection), known)))
+
+    def _links_used(self, data: Mapping[str, Any]) -> list[tuple[str, Key]]:
+        wires = [(wire.get("link"), ("wires", i, "link")) for i, wire in _blocks(data.get("wires"))]
+        networks = [(one.get("link"), ("scale_out", i, "link")) for i, one in _blocks(data.get("scale_out"))]
+        return [(name, at) for name, at in [*wires, *networks] if isinstance(name, str)]
+
+    def _gpus_used(self, data: Mapping[str, Any]) -> list[tuple[str, Key]]:
+        parts = data.get("parts")
+        blocks = parts.items() if isinstance(parts, Mapping) else ()
+        models = [(part.get("model"), ("parts", name, "model")) for name, part in blocks if isinstance(part, Mapping)]
+        return [(name, at) for name, at in models if isinstance(name, str)]
+
+    def _types(
+        self,
+        data: Mapping[str, Any],
+        kind: str,
+        used: list[tuple[str, Key]],
+        known: Sequence[str],
+        described: Callable[[str, Any], Any],
+    ) -> dict[str, Any]:
+        """The links (or GPUs) that are used: described in the file, or in the library."""
+        own = data.get(kind, {})
+        if not isinstance(own, Mapping):
+            self.problems.append(self.document.problem((kind,), "is not a mapping; write names and blocks below it"))
+            own = {}
+        types: dict[str, Any] = {}
+        for name in [*dict.fromkeys(name for name, _ in used), *own]:
+            if name in known or name in own:
+                types[name] = types.get(name) or described(name, own.get(name))
+        for name, at in used:
+            if name not in types:
+                self.problems.append(self.document.problem(at, unknown_name(kind[:-1], name, sorted({*known, *own}))))
+        return types
+
+    def _link(self, name: str, own: Any) -> Any:
+        return self._over_library(name, own, "links", self.library.link_names, self.library.link)
+
+    def _gpu(self, name: str, own: Any) -> Any:
+        return self._over_library(name, own, "gpus", self.library.gpu_names, self.library.gpu)
+
+    def _over_library(
+        self, name: str, own: Any, kind: str, known: Sequence[str], shipped: Callable[[str], LinkType | Gpu]
+    ) -> Any:
+        if own is None:
+            return shipped(name)
+        block = self._separated(own, (kind, name))
+        if not isinstance(block, dict) or name not in known:
+            return _named(block, name)
+        base = shipped(name).model_dump()
+        provenance = {**base["provenance"], **block.get("provenance", {})}
+        return {**base, **block, "provenance": provenance}
+
+
+def _named(block: Any, name: str) -> Any:
+    return {"name": name, **block} if isinstance(block, Mapping) else block
+
+
+def _blocks(written: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    if not isinstance(written, Sequence) or isinstance(written, str):
+        return []
+    return [(i, block) for i, block in enumerate(written) if isinstance(block, Mapping)]

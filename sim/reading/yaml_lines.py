@@ -1,0 +1,204 @@
+"""YAML with line numbers, which refuses what is ambiguous (duplicate keys) or hostile (bombs)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sim.inputs.errors import InputError, Problem
+
+MOST_BYTES = 4_000_000
+MOST_VALUES = 200_000
+DEEPEST = 40
+
+Key = tuple[str | int, ...]
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# YAML 1.1 takes 1e6 for text, because it has no dot
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The contents of a file, and the line on which each key stands. `data` is a mapping of plain values."""
+
+    path: Path
+    data: dict[str, Any]
+    lines: dict[Key, int]
+
+    def line_of(self, key: Key) -> int | None:
+        """The line of `key` (a path of keys and list positions), else of the nearest key around it."""
+        for end in range(len(key), -1, -1):
+            line = self.lines.get(key[:end])
+            if line is not None:
+                return line
+        return None
+
+    def problem(self, key: Key, what: str) -> Problem:
+        """`what` is wrong with `key`, with file and line."""
+        return Problem(what, str(self.path), self.line_of(key), dotted(key))
+
+
+def dotted(key: Key) -> str:
+    """`('wires', 2, 'link')` as `wires[2].link`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+
+
+def read_yaml(path: str | Path) -> Document:
+    """The file as plain data with line numbers. InputError where it cannot be read, with all duplicate keys at once."""
+    path = Path(path)
+    return parse_yaml(_text_of(path), path)
+
+
+def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
+    """Like `read_yaml`, from text; `path` is what messages call it."""
+    path = Path(path)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(_syntax_problem(error, path)) from error
+    except RecursionError as error:
+        raise InputError(Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(path))) from error
+    if root is None:
+        raise InputError(Problem("is empty; a mapping of keys to values is needed, as in 'name: my-system'", str(path)))
+    if not isinstance(root, yaml.MappingNode):
+        what = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise InputError(
+            Problem(f"is {what} at its top level; a mapping is needed, as in 'name: my-system'", str(path), 1)
+        )
+    builder = _Builder(path)
+    data = builder.value(root, (), 0)
+    if builder.problems:
+        raise InputError(builder.problems)
+    return Document(path, data, builder.lines)
+
+
+def _text_of(path: Path) -> str:
+    name = str(path)
+    try:
+        if path.is_dir():
+            raise InputError(Problem("is a directory; a YAML file is needed", name))
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(Problem(f"has {path.stat().st_size} bytes; {MOST_BYTES} are the most that is read", name))
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(Problem("there is no such file", name)) from error
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror or error}", name)) from error
+    if b"\0" in content:
+        raise InputError(Problem("is a binary file; YAML text is needed", name))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(Problem("is not UTF-8 text; save it as UTF-8", name, line)) from error
+
+
+def _syntax_problem(error: yaml.YAMLError, path: Path) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    what = str(getattr(error, "problem", None) or error).strip()
+    if "\\t" in what or "'\t'" in what:
+        return Problem("a tab cannot indent YAML; use spaces", str(path), mark.line + 1 if mark else None)
+    if "alias" in what:
+        return Problem(f"is not valid YAML: {what}", str(path), mark.line + 1 if mark else None)
+    return Problem(
+        f"is not valid YAML: {what}; check the indentation, the colons and the brackets here and just above",
+        str(path),
+        mark.line + 1 if mark else None,
+    )
+
+
+class _Builder:
+    """Plain values from YAML nodes, with lines. Aliases are expanded, and count each time that they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[Key, int] = {}
+        self.problems: list[Problem] = []
+        self.values = 0
+
+    def value(self, node: yaml.Node, key: Key, depth: int) -> Any:
+        self.values += 1
+        line = node.start_mark.line + 1
+        if self.values > MOST_VALUES:
+            raise InputError(
+                Problem(f"expands to more than {MOST_VALUES} values; aliases multiply, so write fewer of them", str(self.path))
+            )
+        if depth > DEEPEST:
+            raise InputError(Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(self.path), line))
+        self.lines.setdefault(key, line)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*key, i), depth + 1) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(node, key)
+
+    def _mapping(self, node: yaml.MappingNode, key: Key, depth: int) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for name_node, value_node in self._entries(node, key):
+            name = name_node.value
+            line = name_node.start_mark.line + 1
+            if name in mapping:
+                first = self.lines[(*key, name)]
+                self._problem(line, (*key, name), f"is given twice, first on line {first}; keep one of them")
+                continue
+            self.lines[(*key, name)] = line
+            mapping[name] = self.value(value_node, (*key, name), depth + 1)
+        return mapping
+
+    def _entries(self, node: yaml.MappingNode, key: Key) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+        for name_node, value_node in node.value:
+            line = name_node.start_mark.line + 1
+            if not isinstance(name_node, yaml.ScalarNode):
+                self._problem(line, key, "a key is a list or a mapping; a plain word is needed")
+            elif name_node.tag == "tag:yaml.org,2002:merge":
+                self._problem(line, key, "'<<' merges are not read; write the keys out, or use an alias for the value")
+            else:
+                yield name_node, value_node
+
+    def _scalar(self, node: yaml.ScalarNode, key: Key) -> Any:
+        tag, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
+        if tag == "str" and node.style is None and _NUMBER.fullmatch(text):
+            return float(text.replace("_", ""))
+        match tag:
+            case "null":
+                return None
+            case "bool":
+                return text.lower() in ("true", "yes", "on")
+            case "int":
+                return _integer(text)
+            case "float":
+                return _float(text)
+            case "str" | "timestamp":
+                return text
+        self._problem(node.start_mark.line + 1, key, f"tag {node.tag!r} is not read; write plain values")
+        return None
+
+    def _problem(self, line: int, key: Key, what: str) -> None:
+        self.problems.append(Problem(what, str(self.path), line, dotted(key)))
+
+
+def _integer(text: str) -> int | str:
+    digits = text.replace("_", "")
+    if len(digits) > 40:
+        return text
+    try:
+        # 010 is eight to YAML 1.1 and ten to its readers; 1:30 is ninety seconds. Both stay what they look like.
+        return text if ":" in digits else int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0b") else 10)
+    except ValueError:
+        return text
+
+
+def _float(text: str) -> float | str:
+    if text.lower().lstrip("+-") in (".inf", ".nan"):
+        return math.nan if "nan" in text.lower() else math.copysign(math.inf, -1 if text[0] == "-" else 1)
+    try:
+        return float(text.replace("_", ""))
+    except ValueError:
+        return text
