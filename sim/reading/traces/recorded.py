@@ -1,0 +1,127 @@
+"""A trace in memory: columns in order of arrival, and what was left out on the way there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RecordedTrace:
+    """The rows of a trace that can be replayed, in order of arrival, the first one at time zero.
+
+    `arrival_s` is None for a trace of lengths only, and NaN for a later turn of a session, which comes
+    `delay_s` after the answer before it. `block_hashes[i]` are ids of prefix blocks of `hash_block_tokens`
+    tokens, as in `Request`; `session` is -1 outside sessions. `rows` were read, `dropped` says for each
+    reason how many of them went.
+    """
+
+    path: str
+    family: str
+    source: str
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+    arrival_s: NDArray[np.float64] | None = None
+    session: NDArray[np.int64] | None = None
+    turn: NDArray[np.int64] | None = None
+    delay_s: NDArray[np.float64] | None = None
+    request_class: tuple[str, ...] | None = None
+    model: tuple[str, ...] | None = None
+    block_hashes: tuple[tuple[int, ...], ...] | None = None
+    hash_block_tokens: int = 0
+    rows: int = 0
+    dropped: tuple[tuple[str, int], ...] = ()
+    out_of_order: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+    @property
+    def starts_s(self) -> NDArray[np.float64]:
+        """Arrivals that the trace itself times: of all requests, or of the first turns of sessions."""
+        if self.arrival_s is None:
+            return np.empty(0)
+        return self.arrival_s[~np.isnan(self.arrival_s)]
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """Implied mean rate: gaps over the time they span; None if there are no two arrivals apart."""
+        starts = self.starts_s
+        span_s = float(starts[-1] - starts[0]) if len(starts) > 1 else 0.0
+        return (len(starts) - 1) / span_s if span_s > 0 else None
+
+    def describe(self) -> str:
+        """What was detected, kept and dropped, in one line for a person."""
+        words = [f"{self.path}: {self.family}, {len(self)} of {self.rows} rows"]
+        if self.dropped:
+            words.append("dropped " + ", ".join(f"{count} ({reason})" for reason, count in self.dropped))
+        if self.out_of_order:
+            words.append(f"{self.out_of_order} out of order, sorted by arrival")
+        if self.arrival_s is None:
+            words.append("lengths only, no arrivals")
+        elif self.rate_per_s is not None:
+            words.append(f"{self.rate_per_s:.4g} arrivals/s over {float(self.starts_s[-1]):.4g} s")
+        if len(self):
+            mean_in, mean_out = float(self.prompt_tokens.mean()), float(self.output_tokens.mean())
+            words.append(f"mean {mean_in:.4g} tokens in, {mean_out:.4g} out")
+        return "; ".join(words)
+
+
+def selected(
+    trace: RecordedTrace,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    limit: int | None = None,
+    speedup: float = 1.0,
+) -> RecordedTrace:
+    """A part of a trace, played faster: what arrives in `duration_s` of recorded time from `start_s` on, of
+    that the first `limit` rows, with all times divided by `speedup`. Later turns go with the first turn of
+    their session.
+
+    Time zero of the part is `start_s`; with `start_s` 0 that is the first arrival.
+    """
+    keep = np.ones(len(trace), dtype=bool)
+    arrival_s, delay_s = trace.arrival_s, trace.delay_s
+    if arrival_s is not None:
+        begun_s = arrival_s
+        if trace.session is not None and trace.turn is not None:
+            begun_s = _arrival_of_the_session(arrival_s, trace.session, trace.turn)
+        keep &= begun_s >= start_s
+        if duration_s is not None:
+            keep &= begun_s < start_s + duration_s
+        arrival_s = (arrival_s - start_s) / speedup
+    if delay_s is not None:
+        delay_s = delay_s / speedup
+    rows = np.flatnonzero(keep)[:limit]
+    taken = replace(trace, arrival_s=arrival_s, delay_s=delay_s)
+    return replace(taken, **{name: _taken(getattr(taken, name), rows) for name in _COLUMNS})
+
+
+_COLUMNS = (
+    "prompt_tokens",
+    "output_tokens",
+    "arrival_s",
+    "session",
+    "turn",
+    "delay_s",
+    "request_class",
+    "model",
+    "block_hashes",
+)
+
+
+def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
+    if column is None:
+        return None
+    return tuple(column[row] for row in rows) if isinstance(column, tuple) else column[rows]
+
+
+def _arrival_of_the_session(
+    arrival_s: NDArray[np.float64], session: NDArray[np.int64], turn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    first = {int(s): float(t) for s, t, k in zip(session, arrival_s, turn, strict=True) if s >= 0 and k == 0}
+    return np.array([first.get(int(s), t) if s >= 0 else t for s, t in zip(session, arrival_s, strict=True)])

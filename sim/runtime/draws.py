@@ -1,0 +1,156 @@
+"""Random numbers by law: one independent stream per source of chance, drawn in blocks.
+
+Each source (arrivals, prompt lengths, think times, a router ...) has a stream of its own, seeded by the
+run's seed and the source's name. A change in how often one is used changes nothing in another: two systems
+compared on one seed see the same traffic.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.inputs.lengths import (
+    EmpiricalLength,
+    ExponentialWait,
+    FixedLength,
+    FixedWait,
+    GeometricLength,
+    Lengths,
+    LognormalLength,
+    LognormalWait,
+    SharedPrefix,
+    TraceLength,
+    UniformLength,
+    UniformWait,
+    Waits,
+)
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+DrawInts = Callable[[int], Ints]
+DrawFloats = Callable[[int], Floats]
+Columns = Callable[[TraceLength], tuple[Ints, Ints]]
+
+
+def random_stream(seed: int, source: str) -> np.random.Generator:
+    """The stream of one source of chance, the same for the same seed and name on every machine.
+
+    >>> float(random_stream(7, "arrivals").random()) == float(random_stream(7, "arrivals").random())
+    True
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(source.encode())]))
+
+
+def lengths_by(law: Lengths | None, stream: np.random.Generator, recorded: Ints | None = None) -> DrawInts:
+    """A function that draws the next `n` lengths, zeros without a law; `recorded` are those of a trace."""
+    if law is None:
+        return lambda n: np.zeros(n, dtype=np.int64)
+    if isinstance(law, FixedLength):
+        return lambda n: np.full(n, law.tokens, dtype=np.int64)
+    if isinstance(law, UniformLength):
+        return lambda n: stream.integers(law.low, law.high, size=n, endpoint=True)
+    if isinstance(law, LognormalLength):
+        drawn = _lognormal(law.mean, law.cv, stream)
+        return lambda n: np.clip(np.rint(drawn(n)), law.low, law.high).astype(np.int64)
+    if isinstance(law, GeometricLength):
+        return lambda n: np.minimum(stream.geometric(1.0 / law.mean, size=n), law.high)
+    if isinstance(law, EmpiricalLength):
+        values = np.array(law.values, dtype=np.int64)
+        chosen = choices_by(np.array(law.weights or [1.0] * len(values)), stream)
+        return lambda n: values[chosen(n)]
+    if isinstance(law, TraceLength):
+        if recorded is None:
+            raise ValueError("lengths of a trace need the trace")
+        rows = rows_by(law, len(recorded), stream)
+        held = np.clip(recorded, law.low, law.high)
+        return lambda n: held[rows(n)]
+    ranks = np.arange(1, law.high - law.low + 2, dtype=np.float64)
+    chosen = choices_by(ranks**-law.exponent, stream)
+    return lambda n: law.low + chosen(n)
+
+
+def text_lengths_by(
+    prompt: Lengths | None, output: Lengths | None, seed: int, suffix: str, columns: Columns
+) -> Callable[[int], tuple[Ints, Ints]]:
+    """A function that draws the next `n` prompt and output lengths: whole rows, if both laws are one trace."""
+    if isinstance(prompt, TraceLength) and isinstance(output, TraceLength):
+        where = ("name", "path", "order")
+        if all(getattr(prompt, name) == getattr(output, name) for name in where):
+            prompts, outputs = columns(prompt)
+            prompts = np.clip(prompts, prompt.low, prompt.high)
+            outputs = np.clip(outputs, output.low, output.high)
+            rows = rows_by(prompt, len(prompts), random_stream(seed, "trace_rows" + suffix))
+
+            def whole_rows(n: int) -> tuple[Ints, Ints]:
+                drawn = rows(n)
+                return prompts[drawn], outputs[drawn]
+
+            return whole_rows
+    draw_prompt = lengths_by(
+        prompt,
+        random_stream(seed, "prompt_tokens" + suffix),
+        columns(prompt)[0] if isinstance(prompt, TraceLength) else None,
+    )
+    draw_output = lengths_by(
+        output,
+        random_stream(seed, "output_tokens" + suffix),
+        columns(output)[1] if isinstance(output, TraceLength) else None,
+    )
+    return lambda n: (draw_prompt(n), draw_output(n))
+
+
+def rows_by(law: TraceLength, rows: int, stream: np.random.Generator) -> DrawInts:
+    """A function that draws the next `n` rows of a trace: at random, or in order and from the top again."""
+    if law.order == "random":
+        return lambda n: stream.integers(0, rows, size=n)
+    taken = 0
+
+    def in_order(n: int) -> Ints:
+        nonlocal taken
+        taken += n
+        return np.arange(taken - n, taken, dtype=np.int64) % rows
+
+    return in_order
+
+
+def choices_by(weights: Floats, stream: np.random.Generator) -> DrawInts:
+    """A function that draws the next `n` indices, each with a probability proportional to its weight."""
+    cumulated = np.cumsum(weights)
+    cumulated /= cumulated[-1]
+    return lambda n: np.minimum(np.searchsorted(cumulated, stream.random(n), side="right"), len(weights) - 1)
+
+
+def waits_by(law: Waits, stream: np.random.Generator) -> DrawFloats:
+    """A function that draws the next `n` waits, in seconds."""
+    if isinstance(law, FixedWait):
+        return lambda n: np.full(n, law.value_s)
+    if isinstance(law, ExponentialWait):
+        return lambda n: stream.exponential(law.mean_s, size=n)
+    if isinstance(law, UniformWait):
+        return lambda n: stream.uniform(law.low_s, law.high_s, size=n)
+    assert isinstance(law, LognormalWait)
+    return _lognormal(law.mean_s, law.cv, stream)
+
+
+def prefixes_by(prefix: SharedPrefix, seed: int, suffix: str, columns: Columns) -> tuple[Ints, DrawInts]:
+    """The length of each shared prefix, and a function that draws which of them `n` requests have; -1 is none."""
+    law = prefix.tokens
+    recorded = columns(law)[0] if isinstance(law, TraceLength) else None
+    lengths = lengths_by(law, random_stream(seed, "prefix_tokens" + suffix), recorded)(prefix.groups)
+    stream = random_stream(seed, "prefix_group" + suffix)
+    chosen = choices_by(np.arange(1, prefix.groups + 1, dtype=np.float64) ** -prefix.popularity, stream)
+    sharing = random_stream(seed, "prefix_share" + suffix)
+    return lengths, lambda n: np.where(sharing.random(n) < prefix.share, chosen(n), -1)
+
+
+def _lognormal(mean: float, cv: float, stream: np.random.Generator) -> DrawFloats:
+    if mean == 0 or cv == 0:
+        return lambda n: np.full(n, float(mean))
+    variance = math.log1p(cv * cv)
+    location, scale = math.log(mean) - variance / 2, math.sqrt(variance)
+    return lambda n: stream.lognormal(location, scale, size=n)
