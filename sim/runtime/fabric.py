@@ -1,0 +1,617 @@
+"""All traffic: every link's bytes/s shared max-min fair among the transfers that need it, as time passes.
+
+A transfer puts given bytes on given links. After its latency the bytes flow, on all its links in step, at the
+max-min fair rate of `sim.cost.fairshare`; rates change only where a transfer begins or ends or a link's
+capacity changes, and only within the transfers that are tied to that place by shared links.
+
+How it keeps its price low, without changing a result:
+
+* A transfer that nobody is about for is one event from start to end. It is turned into a flowing one at the
+  instant that somebody comes, with the floats that it would have had anyway.
+* All changes of one instant are worked out once, after everything else of that instant (priority `FLUSH`).
+* A walk from the changed links finds who can be affected; few are solved in plain Python, many in numpy, and
+  only those whose rate has changed are touched. One alarm is armed for the earliest end.
+* What is left of a transfer is computed from the start of its current rate, never summed up along the way.
+
+Programs that a stage has folded into one event are not here at all. Their stage watches the links, is told
+before somebody else's bytes begin to flow there, and then puts in the transfer it is in the middle of:
+`start` with a `began_at` in the past.
+
+Where it stops: a fluid. No packets, no incast, no flow control; a collective slows as a whole; rates settle
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from math import inf, isfinite
+from typing import Protocol
+
+from simpy import Environment
+
+from sim.cost.fairshare import SAME, fair_levels
+from sim.runtime.clock import COMPLETION, FLUSH, at
+from sim.runtime.crowd import Crowd
+from sim.runtime.link_use import LinkRow, LinkUse
+from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
+
+__all__ = ["Fabric", "Transfer", "Watcher"]
+
+FEW = 48
+"""Up to so many transfers tied together are solved in plain Python (measured: benchmarks/fabric.py)."""
+
+PLANS = 4096
+"""Demands remembered at a time."""
+
+
+class CompiledLinks(Protocol):
+    """What a compiled network says about its links: their names, and bytes/s of each."""
+
+    @property
+    def links(self) -> Sequence[Hashable]: ...
+    @property
+    def capacity(self) -> Sequence[float]: ...
+
+
+class Fabric:
+    """The links of a network and the transfers on them.
+
+    Args:
+        env: the clock. capacities: bytes/s by link, or a compiled network. A link is named by its key, or by
+        its number in that order.
+
+    Example: two transfers of 100 bytes share a link of 10 bytes/s; the second begins when the first is half
+    way.
+        >>> env = Environment()
+        >>> fabric = Fabric(env, {"a->b": 10.0})
+        >>> first = fabric.transfer({"a->b": 100.0})
+        >>> env.run(until=5.0)
+        >>> second = fabric.transfer({"a->b": 100.0})
+        >>> env.run()
+        >>> first.end_s, second.end_s, second.lost_s
+        (15.0, 20.0, 5.0)
+    """
+
+    def __init__(self, env: Environment, capacities: Mapping[Hashable, float] | CompiledLinks) -> None:
+        self.env = env
+        if isinstance(capacities, Mapping):
+            names, capacity = list(capacities), list(capacities.values())
+        else:
+            names, capacity = list(capacities.links), list(capacities.capacity)
+        self.links: tuple[Hashable, ...] = tuple(names)
+        self.capacity = [_checked_capacity(name, value) for name, value in zip(names, capacity, strict=True)]
+        self._built = tuple(self.capacity)
+        self._link_id = {name: link for link, name in enumerate(names)}
+        self._on: list[dict[Footprint, None]] = [{} for _ in names]
+        self._watchers: list[list[Watcher]] = [[] for _ in names]
+        self._epoch = 0  # changes when a link may have become less quiet for a reason other than a transfer
+        self._footprints: dict[tuple[int, ...], Footprint] = {}
+        self._plans: dict[int, Plan] = {}
+        self._use = LinkUse(len(names))
+        self._changed: set[int] = set()  # links whose capacity is not the one they were built with
+
+        self._began: list[Transfer] = []
+        self._new_capacity: dict[int, float] = {}
+        self._unsettled: dict[int, None] = {}
+        self._flush_due = False
+        self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
+        self._armed_s = inf
+        self._crowd = Crowd(self.capacity)
+        self._number = 0
+
+    # ---- traffic
+
+    def transfer(
+        self,
+        n_bytes: Mapping[Hashable, float] | DemandLike,
+        latency_s: float = 0.0,
+        least_s: float = 0.0,
+        weight: float = 1.0,
+    ) -> Transfer:
+        """Begin a transfer of bytes by link now; the SimPy event of its end. Its flowing takes `least_s` at
+        least.
+        """
+        if not isinstance(n_bytes, Mapping):
+            return self.start(n_bytes, weight=weight)
+        links = tuple([self._id(link) for link in n_bytes])
+        return self._start(
+            self._compile(Bytes(links, tuple(n_bytes.values()), latency_s, least_s)),
+            weight,
+            None,
+            None,
+            None,
+            None,
+        )
+
+    def start(
+        self,
+        demand: DemandLike,
+        *,
+        weight: float = 1.0,
+        began_at: float | None = None,
+        planned_end: float | None = None,
+        on_done: Callable[[Transfer], None] | None = None,
+        owner: Watcher | None = None,
+    ) -> Transfer:
+        """Begin a transfer; `on_done(transfer)` is called at its end.
+
+        Args:
+            demand: links and bytes. The same object used again is cheaper than an equal one. began_at: when
+            its latency began, now if None. May be in the past, where the caller vouches that nothing else
+                has been on the links since.
+            planned_end: the exact instant at which it ends if its rate never changes from the one it has
+            alone on the
+                links as built; else that is computed here.
+            owner: a watcher that is not disturbed by this transfer.
+        """
+        plan = self._plans.get(id(demand)) or self._keep(demand)
+        return self._start(plan, weight, began_at, planned_end, on_done, owner)
+
+    def abort(self, transfer: Transfer) -> float:
+        """Give a transfer up; the part of its bytes that has flowed, from 0 to 1. It never happens as an
+        event.
+        """
+        state, now = transfer.state, self.env.now
+        if state >= State.DONE:
+            return transfer.done_part(now)
+        part = transfer.done_part(now)
+        plan, footprint = transfer.plan, transfer.plan.footprint
+        transfer.state = State.ABORTED
+        if state is State.FLOWING:
+            self._take_off(transfer, now)
+            self._use.carry(plan.links, plan.n_bytes, part)
+        elif state is State.ALONE:
+            footprint.alone = None
+            self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
+            if footprint.crowded:
+                self._unregister(footprint)
+        return part
+
+    def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
+        """From this instant on a link has another capacity. At 0 it is down: transfers on it wait until it is
+        up again.
+        """
+        self._new_capacity[self._id(link)] = _checked_capacity(link, bytes_per_s)
+        self._request_flush()
+
+    # ---- watching
+
+    def watch(self, links: Iterable[int], watcher: Watcher) -> None:
+        """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
+        there.
+        """
+        self._epoch += 1
+        for link in links:
+            self._watchers[link].append(watcher)
+
+    def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
+        for link in links:
+            self._watchers[link].remove(watcher)
+
+    def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
+        """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
+        built.
+        """
+        return self._is_quiet(self._footprint(links), watcher)
+
+    def credit(self, traffic: Mapping[int, tuple[float, float]]) -> None:
+        """Count bytes and busy seconds, by link number, of traffic that was folded into somebody's closed
+        form.
+        """
+        self._use.credit(traffic)
+
+    # ---- what has been
+
+    def rows(self) -> list[LinkRow]:
+        """Every link's traffic so far, with what is on its way counted up to now."""
+        now = self.env.now
+        self._settle_plans()
+        n_bytes = list(self._use.n_bytes)
+        busy_s, shared_s = self._use.until(now)
+        for footprint in self._footprints.values():
+            under_way = list(footprint.flowing)
+            if footprint.alone is not None and now > footprint.alone.flows_s:
+                under_way.append(footprint.alone)
+                for link in footprint.links:
+                    busy_s[link] += now - footprint.alone.flows_s
+            for transfer in under_way:
+                part = transfer.done_part(now)
+                for link, amount in zip(footprint.links, transfer.plan.n_bytes, strict=True):
+                    n_bytes[link] += part * amount
+        return [
+            LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
+        ]
+
+    def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
+        """Transfers whose bytes cannot flow, each with the links that are down."""
+        return [
+            (transfer, tuple(self.links[link] for link in footprint.links if not self.capacity[link]))
+            for footprint in self._footprints.values()
+            for transfer in footprint.flowing
+            if transfer.level == 0.0
+        ]
+
+    # ---- a transfer's life
+
+    def _start(
+        self,
+        plan: Plan,
+        weight: float,
+        began_at: float | None,
+        planned_end: float | None,
+        on_done: Callable[[Transfer], None] | None,
+        owner: Watcher | None,
+    ) -> Transfer:
+        env = self.env
+        flows_s = (env.now if began_at is None else began_at) + plan.latency_s
+        transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
+        footprint = plan.footprint
+        if not footprint.links or self._is_quiet(footprint, owner):
+            if not footprint.registered:
+                self._register(footprint)
+            if footprint.links:
+                footprint.alone = transfer
+            transfer.state = State.ALONE
+            transfer.end_s = flows_s + plan.alone_s if planned_end is None else planned_end
+            at(env, transfer.end_s, self._ended_alone, COMPLETION, transfer)
+        else:
+            self._wait(transfer)
+        return transfer
+
+    def _ended_alone(self, transfer: Transfer) -> None:
+        if transfer.state is not State.ALONE:
+            return  # somebody came
+        plan = transfer.plan
+        footprint = plan.footprint
+        footprint.alone = None
+        if footprint.crowded:
+            self._unregister(footprint)
+        if plan.kept:
+            plan.runs_alone += 1
+            plan.seconds_alone += transfer.end_s - transfer.flows_s
+        else:
+            self._use.carry(plan.links, plan.n_bytes, 1.0, transfer.end_s - transfer.flows_s)
+        self._happen(transfer)
+
+    def _wait(self, transfer: Transfer) -> None:
+        if transfer.flows_s > self.env.now:
+            transfer.state = State.WAITING
+            at(self.env, transfer.flows_s, self._begin_flowing, COMPLETION, transfer)
+        else:
+            self._begin_flowing(transfer)
+
+    def _begin_flowing(self, transfer: Transfer) -> None:
+        if transfer.state is State.ABORTED:
+            return
+        plan = transfer.plan
+        footprint = plan.footprint
+        now = self.env.now
+        self._number += 1
+        as_built = not self._changed or self._changed.isdisjoint(plan.links)
+        transfer.begin_flowing(plan.alone_s if as_built else plan.seconds(self.capacity), self._number)
+        if transfer.end_s < now:
+            raise ValueError(
+                f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
+            )
+        if not footprint.registered:
+            self._register(footprint)
+        footprint.flowing[transfer] = None
+        self._use.begin(plan.links, transfer.flows_s, now)
+        if transfer.end_s < inf:
+            heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
+        self._began.append(transfer)
+        self._request_flush()
+
+    def _wake(self, armed_s: float) -> None:
+        if armed_s == self._armed_s:
+            self._armed_s = inf
+        now = self.env.now
+        ends = self._ends
+        while ends and ends[0][0] <= now:
+            _, _, version, transfer = heappop(ends)
+            if version == transfer.version and transfer.state is State.FLOWING:
+                transfer.end_s = now
+                if transfer.touched:
+                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.alone_s)
+                self._take_off(transfer, now)
+                self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
+                self._happen(transfer)
+        if not self._flush_due:
+            self._arm()
+
+    def _take_off(self, transfer: Transfer, now: float) -> None:
+        footprint = transfer.plan.footprint
+        del footprint.flowing[transfer]
+        transfer.version += 1
+        if transfer.row >= 0:
+            self._crowd.remove(transfer)
+        self._use.end(footprint.links, now)
+        if not footprint.flowing:
+            self._unregister(footprint)
+        freed = [link for link in footprint.links if self._on[link]]
+        if freed:
+            self._unsettled.update(dict.fromkeys(freed))
+            self._request_flush()
+
+    def _happen(self, transfer: Transfer) -> None:
+        transfer.state = State.DONE
+        transfer._value = None
+        if transfer.callbacks:
+            self.env.schedule(transfer, COMPLETION, 0)
+        else:
+            transfer.callbacks = None  # type: ignore[assignment]  # SimPy's way to say that it has been processed
+        if transfer.on_done is not None:
+            transfer.on_done(transfer)
+
+    # ---- the changes of one instant
+
+    def _request_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            at(self.env, self.env.now, self._flush, FLUSH)
+
+    def _flush(self, _: None) -> None:
+        now = self.env.now
+        unsettled = self._unsettled
+        checked = 0
+        while checked < len(self._began) or self._new_capacity:
+            while checked < len(self._began):
+                transfer = self._began[checked]
+                checked += 1
+                if transfer.state is State.FLOWING:
+                    self._disturb(transfer.plan.links, transfer.owner, now)
+                    unsettled.update(dict.fromkeys(transfer.plan.links))
+            self._change_capacities(now)
+        self._began.clear()
+        self._unsettled = {}
+        self._flush_due = False
+        self._share(unsettled, now)
+        self._arm()
+
+    def _disturb(self, links: Iterable[int], owner: Watcher | None, now: float) -> None:
+        for link in links:
+            for footprint in list(self._on[link]):
+                alone = footprint.alone
+                if alone is not None:
+                    footprint.alone = None
+                    self._wait(alone)
+                    if not footprint.flowing:
+                        self._unregister(footprint)
+        watchers = {id(watcher): watcher for link in links for watcher in self._watchers[link]}
+        for watcher in watchers.values():
+            if watcher is not owner:
+                watcher.disturbed(now)
+
+    def _change_capacities(self, now: float) -> None:
+        changes = self._new_capacity
+        self._new_capacity = {}
+        changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
+        if changes:
+            self._disturb(changes, None, now)
+            self._epoch += 1
+            for link, value in changes.items():
+                self.capacity[link] = value
+                if value == self._built[link]:
+                    self._changed.discard(link)
+                else:
+                    self._changed.add(link)
+                self._unsettled[link] = None
+
+    def _share(self, unsettled: Iterable[int], now: float) -> None:
+        """Work out the rates of everybody who is tied to one of the links by shared links."""
+        seen: set[int] = set()
+        crowd = self._crowd
+        to_crowd = False
+        for link in unsettled:
+            if link in seen or not self._on[link]:
+                continue
+            flowing, meets_crowd = self._tied_to(link, seen)
+            if meets_crowd or len(flowing) > FEW:
+                to_crowd = True
+                for transfer in flowing:
+                    crowd.add(transfer)
+            elif len(flowing) == 1:
+                (transfer,) = flowing
+                self._set_level(transfer, transfer.whole / self._seconds_alone(transfer.plan), now)
+            elif flowing:
+                flowing.sort(key=_order)
+                levels = fair_levels([transfer.flow for transfer in flowing], self.capacity)
+                for transfer, level in zip(flowing, levels, strict=True):
+                    self._set_level(transfer, level, now)
+        if to_crowd:
+            for transfer, level in crowd.changed():
+                self._set_level(transfer, level, now)
+        if 0 < len(crowd) < FEW // 2:
+            crowd.dissolve()
+
+    def _tied_to(self, start: int, seen: set[int]) -> tuple[list[Transfer], bool]:
+        """Who is tied to a link and not in the crowd yet, and whether the crowd is.
+
+        The walk stops at the crowd: whoever is tied to one of the crowd is in it.
+        """
+        on = self._on
+        seen.add(start)
+        stack = [start]
+        met: set[Footprint] = set()
+        flowing: list[Transfer] = []
+        meets_crowd = False
+        while stack:
+            for footprint in on[stack.pop()]:
+                if footprint in met:
+                    continue
+                met.add(footprint)
+                fresh = [transfer for transfer in footprint.flowing if transfer.row < 0]
+                flowing += fresh
+                if len(fresh) < len(footprint.flowing):
+                    meets_crowd = True
+                elif fresh:
+                    for link in footprint.links:
+                        if link not in seen:
+                            seen.add(link)
+                            stack.append(link)
+        return flowing, meets_crowd
+
+    def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
+        old = transfer.level
+        if level <= old * SAME and old <= level * SAME:
+            return
+        transfer.set_level(level, now)
+        if transfer.row >= 0:
+            self._crowd.set_level(transfer)
+        if level > 0.0:
+            heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
+
+    def _seconds_alone(self, plan: Plan) -> float:
+        if not self._changed or self._changed.isdisjoint(plan.links):
+            return plan.alone_s
+        return plan.seconds(self.capacity)
+
+    def _arm(self) -> None:
+        ends = self._ends
+        while ends and ends[0][2] != ends[0][3].version:
+            heappop(ends)
+        if ends and ends[0][0] < self._armed_s:
+            self._armed_s = ends[0][0]
+            at(self.env, self._armed_s, self._wake, COMPLETION, self._armed_s)
+
+    # ---- who is on which link
+
+    def _is_quiet(self, footprint: Footprint, watcher: Watcher | None) -> bool:
+        if footprint.alone is not None or footprint.flowing:
+            return False
+        if footprint.unwatched_at != self._epoch or footprint.unwatched_but_by is not watcher:
+            if any(other is not watcher for link in footprint.links for other in self._watchers[link]):
+                return False
+            if not self._changed.isdisjoint(footprint.links):
+                return False
+            footprint.unwatched_at = self._epoch
+            footprint.unwatched_but_by = watcher
+        if footprint.registered:
+            return True
+        return not any(
+            other.alone is not None or other.flowing for link in footprint.links for other in self._on[link]
+        )
+
+    def _register(self, footprint: Footprint) -> None:
+        for link in footprint.links:
+            here = self._on[link]
+            for other in list(here):
+                if other.alone is None and not other.flowing:
+                    self._unregister(other)
+                else:
+                    other.crowded = footprint.crowded = True
+            here[footprint] = None
+        footprint.registered = True
+
+    def _unregister(self, footprint: Footprint) -> None:
+        for link in footprint.links:
+            del self._on[link][footprint]
+        footprint.registered = False
+        footprint.crowded = False
+
+    def _footprint(self, links: tuple[int, ...]) -> Footprint:
+        footprint = self._footprints.get(links)
+        if footprint is None:
+            footprint = self._footprints[links] = Footprint(links)
+        return footprint
+
+    # ---- demands, compiled
+
+    def _compile(self, demand: DemandLike) -> Plan:
+        links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
+        if len(links) != len(n_bytes):
+            raise ValueError(
+                f"{len(links)} links but bytes for {len(n_bytes)}; a demand needs one figure for each link"
+            )
+        for link, amount in zip(links, n_bytes, strict=True):
+            if not 0 <= link < len(self.links):
+                raise ValueError(f"no link number {link}; the fabric has {len(self.links)}, counted from 0")
+            if not (amount >= 0.0 and isfinite(amount)):
+                raise ValueError(f"{amount} bytes on link {self.links[link]}; 0 or more are possible")
+        if len(set(links)) < len(links):
+            raise ValueError(f"a link is named twice in {links}; add its bytes up")
+        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):
+            raise ValueError(
+                f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
+            )
+        if 0.0 in n_bytes:
+            used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
+            links, n_bytes = tuple(link for link, _ in used), tuple(amount for _, amount in used)
+        return Plan(demand, self._footprint(links), n_bytes, self._built)
+
+    def _keep(self, demand: DemandLike) -> Plan:
+        if len(self._plans) >= PLANS:
+            self._settle_plans()
+            for plan in self._plans.values():
+                plan.kept = False
+            self._plans.clear()
+        plan = self._plans[id(demand)] = self._compile(demand)
+        plan.kept = True  # and with it the demand, so that its id stays its own
+        return plan
+
+    def _settle_plans(self) -> None:
+        for plan in self._plans.values():
+            if plan.runs_alone:
+                self._use.carry(plan.links, plan.n_bytes, plan.runs_alone, plan.seconds_alone)
+                plan.runs_alone, plan.seconds_alone = 0, 0.0
+
+    def _id(self, link: Hashable) -> int:
+        number = self._link_id.get(link)
+        if number is None:
+            if isinstance(link, int) and 0 <= link < len(self.links):
+                return link
+            raise KeyError(f"no link {link!r}; the fabric has {len(self.links)}, such as {self.links[:3]}")
+        return number
+
+    # ---- invariants
+
+    def check(self) -> None:
+        """Raise AssertionError unless the books are in order; between two events, and with no change still to
+        be settled.
+        """
+        assert not self._flush_due
+        assert not self._unsettled
+        load = [0.0] * len(self.links)
+        users = [0] * len(self.links)
+        top: dict[int, float] = {}
+        flowing = [transfer for footprint in self._footprints.values() for transfer in footprint.flowing]
+        for footprint in self._footprints.values():
+            in_use = footprint.alone is not None or bool(footprint.flowing)
+            assert footprint.registered or not in_use
+            for link in footprint.links:
+                assert (footprint in self._on[link]) == footprint.registered
+                if footprint.alone is not None or (footprint.registered and not in_use):
+                    assert len(self._on[link]) == 1, f"{self.links[link]} is thought to be quiet"
+        for transfer in flowing:
+            assert transfer.state is State.FLOWING
+            assert 0.0 <= transfer.left <= transfer.whole
+            for link, amount in zip(transfer.flow.links, transfer.flow.loads, strict=True):
+                load[link] += transfer.level * amount
+                users[link] += 1
+                top[link] = max(top.get(link, 0.0), transfer.level)
+        for link, bytes_per_s in enumerate(self.capacity):
+            assert load[link] <= bytes_per_s * (1 + 1e-9), (
+                f"{self.links[link]} carries {load[link]} of {bytes_per_s}"
+            )
+            assert users[link] == self._use.users(link)
+        for transfer in flowing:
+            held_back = transfer.level >= transfer.flow.cap * (1 - 1e-9) or any(
+                load[link] >= self.capacity[link] * (1 - 1e-9) and transfer.level >= top[link] * (1 - 1e-9)
+                for link in transfer.flow.links
+            )
+            assert held_back, (
+                f"a transfer on {[self.links[link] for link in transfer.flow.links]} could be faster"
+            )
+
+
+def _order(transfer: Transfer) -> tuple[float, tuple[int, ...], int]:
+    return transfer.order
+
+
+def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:
+    if not (bytes_per_s >= 0.0 and isfinite(bytes_per_s)):
+        raise ValueError(
+            f"link {link!r} with {bytes_per_s} bytes/s; a finite figure is needed, 0 for a link that is down"
+        )
+    return float(bytes_per_s)

@@ -1,0 +1,189 @@
+"""One transfer on the fabric: what it asks for, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from math import inf
+from typing import Any, NamedTuple, Protocol
+
+from simpy import Environment
+from simpy.events import PENDING, Event
+
+from sim.cost.fairshare import Flow, loads_of
+
+
+class DemandLike(Protocol):
+    """Bytes on each link over a transfer's life, the latency before they flow, the least time that flowing
+    takes.
+    """
+
+    @property
+    def links(self) -> tuple[int, ...]: ...
+    @property
+    def n_bytes(self) -> tuple[float, ...]: ...
+    @property
+    def latency_s(self) -> float: ...
+    @property
+    def least_s(self) -> float: ...
+
+
+class Bytes(NamedTuple):
+    """A demand made on the spot."""
+
+    links: tuple[int, ...]
+    n_bytes: tuple[float, ...]
+    latency_s: float = 0.0
+    least_s: float = 0.0
+
+
+class Watcher(Protocol):
+    """Somebody whose plans hold only while links are quiet."""
+
+    def disturbed(self, now: float) -> None:
+        """Other traffic begins to flow on a watched link, or its capacity changes, at this very instant."""
+
+
+class State(IntEnum):
+    """How far a transfer is.
+
+    `ALONE`: nobody else is about, one event stands for all of it. `WAITING`: for its latency to pass, with
+    others about. `FLOWING`: its rate is worked out again whenever it may have changed.
+    """
+
+    ALONE = 0
+    WAITING = 1
+    FLOWING = 2
+    DONE = 3
+    ABORTED = 4
+
+
+class Footprint:
+    """A set of links that transfers use together.
+
+    Registered with its links while it is in use. When it falls idle and nobody else is on the links it stays
+    registered, so that the next transfer of a stage that repeats itself finds its links in one look; whoever
+    comes onto one of them evicts it. Hence: registered and idle means that no other footprint is on these
+    links.
+    """
+
+    __slots__ = ("alone", "crowded", "flowing", "links", "registered", "unwatched_at", "unwatched_but_by")
+
+    def __init__(self, links: tuple[int, ...]) -> None:
+        self.links = links
+        self.flowing: dict[Transfer, None] = {}
+        self.alone: Transfer | None = None
+        self.registered = False
+        self.crowded = False  # somebody else has come onto the links
+        self.unwatched_at = -1  # the fabric's epoch in which nobody but `unwatched_but_by` watched the links
+        self.unwatched_but_by: Watcher | None = None
+
+
+class Plan:
+    """A demand compiled for the fabric, shared by all transfers of that demand."""
+
+    __slots__ = (
+        "alone_s", "busiest", "cap", "demand", "footprint", "kept", "latency_s", "least_s", "links",
+        "n_bytes", "runs_alone", "seconds_alone",
+    )  # fmt: skip
+
+    def __init__(
+        self, demand: DemandLike, footprint: Footprint, n_bytes: tuple[float, ...], built: Sequence[float]
+    ) -> None:
+        self.demand = demand
+        self.footprint = footprint
+        self.links = footprint.links
+        self.n_bytes = n_bytes
+        self.latency_s = demand.latency_s
+        self.least_s = demand.least_s
+        self.busiest = max(n_bytes, default=0.0)
+        self.cap = self.busiest / self.least_s if self.least_s > 0.0 else inf
+        self.alone_s = self.seconds(built)
+        self.kept = False
+        self.runs_alone = 0  # not yet in the counters of the links
+        self.seconds_alone = 0.0
+
+    def seconds(self, capacity: Sequence[float]) -> float:
+        """The time of the flowing with nobody else about."""
+        longest = self.least_s
+        for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
+            bytes_per_s = capacity[link]
+            longest = max(longest, n_bytes / bytes_per_s if bytes_per_s > 0.0 else inf)
+        return longest
+
+    def flow(self, weight: float) -> Flow:
+        return Flow(self.links, loads_of(self.n_bytes, weight), self.cap / weight)
+
+
+class Transfer(Event):
+    """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
+    for it.
+
+    `flows_s` is when its first byte flows, `end_s` when its last one does (as far as can be told now). Once
+    it is done, `lost_s` is what the flowing took longer than alone on the links as built: to other traffic,
+    and to lost capacity.
+    """
+
+    __slots__ = (
+        "_ok", "_value", "callbacks", "end_s", "env", "flow", "flows_s", "left", "level", "lost_s",
+        "on_done", "order", "owner", "plan", "planned_end", "row", "since_s", "state", "touched",
+        "version", "weight", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        env: Environment,
+        plan: Plan,
+        weight: float,
+        flows_s: float,
+        planned_end: float | None,
+        on_done: Callable[[Transfer], None] | None,
+        owner: Watcher | None,
+    ) -> None:
+        self.env = env
+        self.callbacks = []
+        self._ok = True
+        self._value: Any = PENDING
+        self.plan = plan
+        self.weight = weight
+        self.flows_s = flows_s
+        self.planned_end = planned_end
+        self.on_done = on_done
+        self.owner = owner
+        self.lost_s = 0.0
+        self.state = State.WAITING
+
+    def begin_flowing(self, seconds: float, number: int) -> None:
+        """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
+        plan = self.plan
+        self.state = State.FLOWING
+        self.flow = plan.flow(self.weight)
+        self.whole = self.left = plan.busiest / self.weight
+        self.level = self.whole / seconds
+        self.since_s = self.flows_s
+        self.end_s = self.flows_s + seconds
+        self.touched = False
+        if seconds != plan.alone_s:
+            self.touched = True
+        elif self.planned_end is not None:
+            self.end_s = self.planned_end
+        self.order = (self.flows_s, plan.links, number)
+        self.version = 0
+        self.row = -1
+
+    def set_level(self, level: float, now: float) -> None:
+        """Flow at another rate from now on."""
+        self.left = max(0.0, self.left - self.level * (now - self.since_s))
+        self.since_s = now
+        self.level = level
+        self.end_s = now + self.left / level if level > 0.0 else inf
+        self.touched = True
+        self.version += 1
+
+    def done_part(self, now: float) -> float:
+        """The part of the bytes that has flowed by now, from 0 to 1."""
+        if self.state is State.FLOWING:
+            return 1.0 - max(0.0, self.left - self.level * (now - self.since_s)) / self.whole
+        if self.state is State.ALONE and now > self.flows_s and self.end_s > self.flows_s:
+            return (now - self.flows_s) / (self.end_s - self.flows_s)
+        return 1.0 if self.state is State.DONE else 0.0
