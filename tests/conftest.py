@@ -1,12 +1,13 @@
-"""Settings for all tests: properties are searched in the same order everywhere; `--refresh` saves golden text."""
+"""Properties are searched in the same order everywhere; `--refresh` saves golden texts anew."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("same-everywhere", derandomize=True, deadline=None,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "same-everywhere", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same-everywhere")
 
 

@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sim/**/*.md"),
-                                 *ROOT.glob("topologies/**/*.md"), *ROOT.glob("workloads/**/*.md"),
-                                 *ROOT.glob("experiments/**/*.md")])
+PAGES = sorted(
+    page
+    for page in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("sim/**/*.md"),
+        *ROOT.glob("topologies/**/*.md"),
+        *ROOT.glob("workloads/**/*.md"),
+        *ROOT.glob("experiments/**/*.md"),
+    ]
+)
 MODULES = sorted(path for path in (ROOT / "sim").rglob("*.py") if ">>>" in path.read_text())
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -9,14 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "sim").rglob("*.py"))
-RANK = {name: rank for rank, names in enumerate((
-    "inputs theory", "reading results", "cost policy", "catalog scenario runtime", "simulate alone",
-    "studies views", "cli __init__", "__main__")) for name in names.split()}
+LAYERS = """inputs theory
+            reading results
+            cost policy
+            catalog scenario runtime views
+            simulate alone
+            studies
+            cli __init__
+            __main__"""
+RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}
 MAY_LOOK_SIDEWAYS = {("scenario", "catalog"), ("runtime", "catalog"), ("runtime", "scenario")}
 
 
 def imported(tree: ast.AST, package: list[str]) -> list[str]:
-    """Dotted names of everything that a module imports, wherever the import stands; relative ones resolved."""
+    """Dotted names of everything that a module imports, wherever it stands, relative ones resolved."""
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     for node in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
         above = package[: len(package) - node.level + 1] if node.level else []

@@ -1,0 +1,47 @@
+"""All subcommands, and the options of `sim` itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import sim
+from sim.cli.collective import collective
+from sim.cli.kernel import kernel
+from sim.cli.listing import listing
+from sim.cli.run import run
+from sim.cli.schema import schema
+from sim.cli.topology import topology
+
+app = typer.Typer(
+    name="sim",
+    help="A discrete-event simulator of distributed LLM inference: one graph, one clock, all traffic.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich's help boxes cost a quarter of the start-up time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sim {sim.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A discrete-event simulator of distributed LLM inference: one graph, one clock, all traffic."""
+
+
+app.command("run")(run)
+app.command("collective")(collective)
+app.command("kernel", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(kernel)
+app.add_typer(topology, name="topology")
+app.command("list")(listing)
+app.command("schema")(schema)

@@ -1,0 +1,106 @@
+"""`sim collective`: what a collective takes alone, in the columns of nccl-tests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sim.cli.output import Format, print_json, print_table, size_bytes
+from sim.inputs.errors import InputError
+
+MOST_ROWS = 10_000
+
+
+def collective(
+    op: Annotated[
+        str,
+        typer.Argument(help="all_reduce, all_gather, reduce_scatter, broadcast, all_to_all or send_recv."),
+    ],
+    topology: Annotated[str, typer.Option("--topology", "-t", help="A system's name, or a YAML file.")],
+    ranks: Annotated[int | None, typer.Option("--ranks", "-n", help="How many GPUs, in rank order.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="How many servers.")] = None,
+    smallest: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size: 8, 64K, 1M, 8G.")] = "8",
+    largest: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.")] = "128M",
+    factor: Annotated[
+        float, typer.Option("-f", "--stepfactor", help="Each size is this many times the last.")
+    ] = 2.0,
+    library: Annotated[str, typer.Option(help="Who chooses the algorithm: auto, nccl or vllm.")] = "auto",
+    algorithm: Annotated[
+        str, typer.Option(help="ring, tree, nvls, ...; auto leaves it to the library.")
+    ] = "auto",
+    protocol: Annotated[
+        str, typer.Option(help="ll, ll128 or simple; auto leaves it to the library.")
+    ] = "auto",
+    format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
+) -> None:
+    """Time and bandwidth of a collective on an idle machine, by message size.
+
+    Columns are those of nccl-tests: algbw is size over time, busbw scales it so that it can be held against
+    the speed of a link. Sizes K, M and G are powers of 1024, as in nccl-tests; GB/s are powers of 1000.
+    """
+    sizes = _sizes(size_bytes(smallest, "-b"), size_bytes(largest, "-e"), factor)
+
+    import sim
+
+    described = sim.load_topology(topology, nodes=nodes)
+    timings = [
+        sim.collective(
+            described,
+            op,
+            n_bytes=n_bytes,
+            ranks=ranks,
+            library=library,
+            algorithm=algorithm,
+            protocol=protocol,
+        )
+        for n_bytes in sizes
+    ]
+    if format == "json":
+        rows = [
+            {
+                "n_bytes": timing.n_bytes,
+                "total_s": timing.total_s,
+                "latency_s": timing.latency_s,
+                "algbw_bytes_per_s": timing.algbw_bytes_per_s,
+                "busbw_bytes_per_s": timing.busbw_bytes_per_s,
+                "algorithm": timing.algorithm,
+                "protocol": timing.protocol,
+                "library": timing.library,
+            }
+            for timing in timings
+        ]
+        print_json({"topology": described.name, "op": op, "ranks": timings[0].ranks, "rows": rows})
+        return
+    print(
+        f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.nodes} server(s), alone"
+    )
+    print_table(
+        ["size (B)", "time (us)", "algbw (GB/s)", "busbw (GB/s)", "algorithm", "protocol", "library"],
+        [
+            [
+                f"{int(timing.n_bytes)}",
+                f"{timing.total_s * 1e6:.2f}",
+                f"{timing.algbw_bytes_per_s / 1e9:.2f}",
+                f"{timing.busbw_bytes_per_s / 1e9:.2f}",
+                timing.algorithm,
+                timing.protocol,
+                timing.library,
+            ]
+            for timing in timings
+        ],
+    )
+
+
+def _sizes(smallest: int, largest: int, factor: float) -> list[int]:
+    if largest < smallest:
+        raise InputError(f"-e {largest} is smaller than -b {smallest}; the largest size comes second")
+    if not factor > 1.0:
+        raise InputError(f"-f {factor:g} never reaches the largest size; a factor above 1 does")
+    sizes, size = [], float(smallest)
+    while round(size) <= largest:
+        sizes.append(round(size))
+        size *= factor
+        if len(sizes) > MOST_ROWS:
+            raise InputError(f"-f {factor:g} makes more than {MOST_ROWS} sizes; 2 is usual")
+    return sorted(set(sizes))
