@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -60,8 +60,9 @@ def problems_of(
 ) -> list[Problem]:
     """One problem for each thing that pydantic found, with the line of `document` where it is."""
     problems: dict[tuple[Key, str], Problem] = {}
+    written = _at(document.data, at) if document is not None else None
     for details in error.errors(include_url=False):
-        for where, what in _located(details, model):
+        for where, what in _located(details, model, written):
             key = (*at, *where)
             if document is None:
                 problem = Problem(what, key=dotted(key))
@@ -71,14 +72,39 @@ def problems_of(
     return list(problems.values())
 
 
-def _located(details: ErrorDetails, model: type[BaseModel] | None) -> Iterator[tuple[Key, str]]:
+def _located(
+    details: ErrorDetails, model: type[BaseModel] | None, written: Any = None
+) -> Iterator[tuple[Key, str]]:
     location = tuple(part for part in details["loc"] if not _is_branch(part))
+    if written is not None:
+        location = _without_kinds(location, written)
     inner = details.get("ctx", {}).get("error")
     if isinstance(inner, LocatedError):
         for where, what in inner.found:
             yield (*location, *where), what
     else:
         yield location, _sentence(details, location, model)
+
+
+def _at(data: Any, location: Key) -> Any:
+    for part in location:
+        inside = isinstance(data, Mapping) and part in data
+        listed = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        data = data[part] if inside or listed else None
+    return data
+
+
+def _without_kinds(location: Key, written: Any) -> Key:
+    """`location` as in the file: pydantic adds the `kind` by which it chose, and what a shorthand stands for."""
+    kept: Key = ()
+    for part in location:
+        if isinstance(written, Mapping) and part not in written and written.get("kind") == part:
+            continue
+        if kept and not isinstance(written, Mapping | list):
+            break
+        kept = (*kept, part)
+        written = _at(written, (part,))
+    return kept
 
 
 def _is_branch(part: str | int) -> bool:

@@ -1,4 +1,4 @@
-"""When the requests of an open process arrive: blocks of increasing times, endless unless the process ends."""
+"""When the requests of an open process arrive: blocks of times, endless unless the process ends."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def lengths_by(law: Lengths | None, stream: np.random.Generator, recorded: Ints 
 def text_lengths_by(
     prompt: Lengths | None, output: Lengths | None, seed: int, suffix: str, columns: Columns
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """A function that draws the next `n` prompt and output lengths: whole rows, if both laws are one trace."""
+    """A function that draws the next `n` prompt and output lengths; whole rows if both laws are one trace."""
     if isinstance(prompt, TraceLength) and isinstance(output, TraceLength):
         where = ("name", "path", "order")
         if all(getattr(prompt, name) == getattr(output, name) for name in where):
@@ -138,7 +138,7 @@ def waits_by(law: Waits, stream: np.random.Generator) -> DrawFloats:
 
 
 def prefixes_by(prefix: SharedPrefix, seed: int, suffix: str, columns: Columns) -> tuple[Ints, DrawInts]:
-    """The length of each shared prefix, and a function that draws which of them `n` requests have; -1 is none."""
+    """The length of each shared prefix, and a function that draws which one `n` requests have; -1 is none."""
     law = prefix.tokens
     recorded = columns(law)[0] if isinstance(law, TraceLength) else None
     lengths = lengths_by(law, random_stream(seed, "prefix_tokens" + suffix), recorded)(prefix.groups)

@@ -264,8 +264,8 @@ class TraceTraffic(Traffic):
         if whole.arrival_s is None:
             raise InputError(
                 Problem(
-                    f"{whole.family} has lengths only, no arrivals; use it as prompt_tokens and output_tokens, as "
-                    "in {kind: trace, path: ...}, with another kind of arrivals",
+                    f"{whole.family} has lengths only, no arrivals; use it for prompt and output tokens, "
+                    "as in {kind: trace, path: ...}, with another kind of arrivals",
                     whole.path,
                 )
             )
