@@ -77,6 +77,11 @@ class Topology(BaseModel):
             )
         if found:
             raise LocatedError(found)
+        if self.nodes > 1 and self.own_graph is None and not self.scale_out:
+            raise InfeasibleError(
+                f"{self.name} describes one server and no network between servers, so {self.nodes} cannot be joined",
+                "nodes: 1 can, or a topology with a scale_out block",
+            )
         return self
 
     def _inconsistencies(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
@@ -225,11 +230,6 @@ class Topology(BaseModel):
         return graph
 
     def _join(self, graph: nx.DiGraph[str]) -> None:
-        if not self.scale_out:
-            raise InfeasibleError(
-                f"{self.name} describes one server and no network between servers, so {self.nodes} nodes cannot be joined",
-                "nodes: 1 can, or a topology with a scale_out block",
-            )
         for network in self.scale_out:
             part = part_of(network.of)
             nics = [f"{part}{i}" for i in members(network.of, self.parts[part].count)]
