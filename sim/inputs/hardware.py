@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sim.inputs.kernel_parameters import KernelParameters
 from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import (
     DTYPE_BYTES,
@@ -35,7 +34,7 @@ class Gpu(BaseModel):
     sms: Count
     l2_bytes: Bytes
     pcie_generation: Count
-    kernels: dict[str, Any] | None = None
+    kernels: KernelParameters | None = None
     provenance: dict[str, Provenance] = {}
 
     @field_validator("flops")

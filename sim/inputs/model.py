@@ -243,7 +243,7 @@ class Model(BaseModel):
         """The size itself when the heads can be split so; else InfeasibleError with the sizes that can."""
         if self._splits(tensor_parallel_size):
             return tensor_parallel_size
-        able = [size for size in range(1, self.heads + 1) if self._splits(size)]
+        able = self.tensor_parallel_sizes
         what = f"{self.heads} attention heads and {self.kv_heads} KV heads"
         if tensor_parallel_size > 0 and self.heads % tensor_parallel_size:
             what = f"{self.heads} attention heads"
@@ -251,6 +251,11 @@ class Model(BaseModel):
             f"tensor_parallel_size {tensor_parallel_size} does not divide {what} of {self.name}",
             f"{', '.join(map(str, able))} {'do' if len(able) > 1 else 'does'}",
         )
+
+    @property
+    def tensor_parallel_sizes(self) -> list[int]:
+        """The tensor-parallel sizes that split the heads evenly."""
+        return [size for size in range(1, self.heads + 1) if self._splits(size)]
 
     def _splits(self, tp: int) -> bool:
         if tp < 1 or self.heads % tp:

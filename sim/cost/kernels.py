@@ -1,0 +1,58 @@
+"""Every kernel that has a price, by name, and the protocol that another way of pricing them fits into.
+
+A formula here needs no table and takes a microsecond or two. Where a user has measured tables, `sim.cost.measured` looks
+them up and falls back to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sim.cost.attention import attention_decode, attention_prefill, mla_decode, mla_prefill
+from sim.cost.gemm import gemm
+from sim.cost.kernel_timing import FORMATS, KernelTiming
+from sim.cost.moe_kernels import experts_hit, moe
+from sim.cost.small_kernels import elementwise, lm_head, sampling
+from sim.inputs.hardware import Gpu
+
+__all__ = [
+    "FORMATS",
+    "KERNELS",
+    "KernelModel",
+    "KernelTiming",
+    "attention_decode",
+    "attention_prefill",
+    "elementwise",
+    "experts_hit",
+    "gemm",
+    "lm_head",
+    "mla_decode",
+    "mla_prefill",
+    "moe",
+    "sampling",
+]
+
+
+class KernelModel(Protocol):
+    """Anything that prices a kernel: a function of the GPU, the kernel's name and its sizes."""
+
+    def __call__(self, gpu: Gpu, op: str, **sizes: Any) -> KernelTiming: ...
+
+
+def formula(gpu: Gpu, op: str, **sizes: Any) -> KernelTiming:
+    """The `KernelModel` of the fitted formulas: `KERNELS[op]` with these sizes."""
+    return KERNELS[op](gpu, **sizes)
+
+
+KERNELS: dict[str, Callable[..., KernelTiming]] = {
+    "gemm": gemm,
+    "attention_prefill": attention_prefill,
+    "attention_decode": attention_decode,
+    "mla_prefill": mla_prefill,
+    "mla_decode": mla_decode,
+    "moe": moe,
+    "elementwise": elementwise,
+    "lm_head": lm_head,
+    "sampling": sampling,
+}
