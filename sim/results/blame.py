@@ -1,11 +1,18 @@
 """Where a request's time went: the names of the causes, and what stands in which column.
 
-Every second between a request's arrival and its last token is charged to exactly one cause, along the request's own
-path: while it waits, to what it waits for; while a step computes it, to the parts of that step. A request's causes add up
-to its latency.
+Every second between a request's arrival and its last token is charged to exactly one cause, along the
+request's own path: while it waits, to what it waits for; while a step computes it, to the parts of that step.
+A request's causes add up to its latency.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.columns import Table
 
 CAUSES: tuple[str, ...] = (
     "prefill_compute",  # FLOP-bound kernel time of steps before its first token
@@ -26,4 +33,21 @@ CAUSES: tuple[str, ...] = (
 """Column order of `Result.blame`."""
 
 STEP_CAUSES = 6
-"""How many causes a step has of its own: sim.cost.batch.Causes, whose first becomes prefill or decode compute."""
+"""How many causes a step has of its own: sim.cost.batch.Causes, whose first becomes prefill or decode
+compute.
+"""
+
+
+class BlameRecords(Table):
+    """One row per finished request: seconds by cause."""
+
+    def __init__(self) -> None:
+        super().__init__({"request_id": "count", **dict.fromkeys(CAUSES, "number")})
+
+    def add(self, request_id: int, seconds: Sequence[float]) -> None:
+        """`seconds` in the order of CAUSES."""
+        self.append(request_id, *seconds)
+
+    def order(self) -> NDArray[np.int64]:
+        """By request_id, as the requests are shown."""
+        return np.argsort(self["request_id"], kind="stable")

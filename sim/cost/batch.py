@@ -1,0 +1,46 @@
+"""What one engine step computes, as far as its cost depends on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Batch(NamedTuple):
+    """Prefill chunks (new tokens, tokens already in the KV cache) and decodes fused into one forward step.
+
+    `decode_kv_tokens` sums the context lengths of the decodes, the new token included; `sampled` sequences
+    get a token from this step; `decode_tokens` are the tokens each decode feeds in (1, or 1 + drafts when
+    speculating).
+    """
+
+    chunks: tuple[tuple[int, int], ...] = ()
+    decodes: int = 0
+    decode_kv_tokens: int = 0
+    sampled: int = 0
+    decode_tokens: int = 1
+
+    @property
+    def prefill_tokens(self) -> int:
+        return sum(new for new, _ in self.chunks)
+
+    @property
+    def tokens(self) -> int:
+        return self.prefill_tokens + self.decodes * self.decode_tokens
+
+
+class Causes(NamedTuple):
+    """Where the seconds of a step go; they add up to the step."""
+
+    compute: float = 0.0
+    memory: float = 0.0
+    kernel_latency: float = 0.0
+    collective_latency: float = 0.0
+    collective_bytes: float = 0.0
+    host: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        return sum(self)
+
+
+NO_CAUSES = Causes()

@@ -1,0 +1,160 @@
+"""What fits: weights and reserved memory per GPU, and how many KV blocks are left.
+
+Follows vLLM's start-up: usable memory x gpu_memory_utilization, less the weights, less the peak of a
+profiling run (activations of `max_num_batched_tokens` tokens and the logits of `max_num_seqs` sequences),
+less what NCCL and the CUDA graphs keep. Where it stops: fragmentation, LoRA, encoders; the profile's peak is
+a formula with fitted constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.cost.layers import Shard
+from sim.inputs.engine import Engine, Precision
+from sim.inputs.errors import InfeasibleError
+from sim.inputs.hardware import Gpu
+from sim.inputs.quantities import DTYPE_BYTES
+
+GIB = 2.0**30
+
+# Memory kept outside weights and KV cache. Fitted on the KV capacities that three services report at
+# start-up: Qwen2.5-72B on H100 TP4 32.87 GiB and TP8 49.6 GiB (the two-node document), Llama-3.1-8B on one
+# RTX 4090 2,588 blocks (vLLM 0.19 logs in the LLMServingSim artefact). What is left after the activation
+# formula below.
+RESERVED_BYTES = 0.9 * GIB  # fitted: CUDA context, graphs and workspaces of one rank
+RESERVED_COLLECTIVE_BYTES = 1.2 * GIB  # fitted: NCCL and custom all-reduce buffers when TP > 1
+LOGITS_COPIES = (
+    3  # assumed: fp32 logits, their softmax and a sorted copy live at once in the sampler's dummy run
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes on the fullest GPU of a replica, and the KV blocks that every stage can hold."""
+
+    usable_bytes: float
+    weight_bytes: float
+    reserved_bytes: float
+    kv_bytes: float
+    kv_bytes_per_token: float
+    blocks: int
+
+    @property
+    def kv_tokens(self) -> float:
+        return self.kv_bytes / self.kv_bytes_per_token
+
+
+def default_limits(engine: Engine, gpu: Gpu) -> tuple[int, int]:
+    """(max_num_seqs, max_num_batched_tokens) where the engine leaves them open.
+
+    vLLM's defaults for an API server: 1024 sequences and 8192 tokens on GPUs with at least 70 GiB that are
+    not A100, else 256 and 2048 (`EngineArgs._set_default_max_num_seqs_and_batched_tokens_args`).
+    """
+    large = gpu.usable_hbm_bytes >= 70 * GIB and not gpu.name.startswith("a100")
+    seqs = engine.max_num_seqs if engine.max_num_seqs is not None else (1024 if large else 256)
+    tokens = (
+        engine.max_num_batched_tokens
+        if engine.max_num_batched_tokens is not None
+        else (8192 if large else 2048)
+    )
+    return seqs, max(tokens, seqs) if engine.max_num_batched_tokens is None else tokens
+
+
+def shard_weight_bytes(shard: Shard) -> float:
+    """Weight bytes on one GPU of a stage; experts are split over all its ranks, by rows or whole."""
+    model, ranks = shard.model, shard.tensor_parallel_size
+    width = DTYPE_BYTES[shard.precision.weights]
+    plain = DTYPE_BYTES[shard.precision.activations] if width < 2 else width  # embedding, head, norms, router
+    total = 0.0
+    for layer in range(shard.first_layer, shard.first_layer + shard.layers):
+        total += model.attention_parameters_per_gpu(ranks) * width + model.norm_parameters_per_layer * plain
+        if model.is_moe_layer(layer):
+            experts = model.experts * model.expert_parameters + model.shared_expert_parameters_per_layer
+            total += experts / ranks * width + model.router_parameters_per_layer * plain
+        else:
+            total += model.dense_mlp_parameters / ranks * width
+    if shard.is_first or (shard.is_last and model.tie_embeddings):
+        total += model.embedding_parameters / ranks * plain
+    if shard.is_last:
+        total += (model.lm_head_parameters / ranks + model.hidden) * plain
+    return total
+
+
+def shard_kv_bytes_per_token(shard: Shard) -> float:
+    """KV bytes one token takes on one GPU of a stage."""
+    return shard.model.kv_bytes_per_token_per_gpu(
+        shard.tensor_parallel_size, shard.precision.kv_cache, shard.layers
+    )
+
+
+def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int) -> float:
+    """Memory of the engine beside weights and KV cache on one GPU."""
+    model, ranks = shard.model, shard.tensor_parallel_size
+    width = DTYPE_BYTES[shard.precision.activations]
+    inner = max(model.intermediate, model.experts_per_token * model.moe_intermediate if model.is_moe else 0)
+    activations = max_num_batched_tokens * (4 * model.hidden + 3 * inner / ranks) * width
+    logits = (
+        LOGITS_COPIES * 4 * min(max_num_seqs, max_num_batched_tokens) * model.vocab if shard.is_last else 0
+    )
+    collectives = RESERVED_COLLECTIVE_BYTES if ranks > 1 else 0.0
+    return RESERVED_BYTES + collectives + activations + logits
+
+
+def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int) -> MemoryPlan:
+    """The memory of a replica, from its stages; raises InfeasibleError when the weights leave no room for one
+    block.
+    """
+    plans = []
+    for shard in shards:
+        usable = shard.gpu.usable_hbm_bytes * shard.engine.gpu_memory_utilization
+        weights = shard_weight_bytes(shard)
+        reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
+        per_token = shard_kv_bytes_per_token(shard)
+        left = usable - weights - reserved
+        blocks = int(left // (per_token * shard.engine.block_size))
+        plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks))
+    tightest = min(plans, key=lambda one: one.blocks)
+    override = shards[0].engine.num_gpu_blocks_override
+    if tightest.blocks < 1 and override is None:
+        raise InfeasibleError(_too_large(shards[0], tightest), _what_fits(shards[0]))
+    if override is None:
+        return tightest
+    kv_bytes = override * shards[0].engine.block_size * tightest.kv_bytes_per_token
+    return MemoryPlan(
+        tightest.usable_bytes, tightest.weight_bytes, tightest.reserved_bytes, kv_bytes,
+        tightest.kv_bytes_per_token, override,
+    )  # fmt: skip
+
+
+def _too_large(shard: Shard, memory: MemoryPlan) -> str:
+    engine, gpu = shard.engine, shard.gpu
+    sizes = f"{engine.tensor_parallel_size} x pipeline_parallel_size {engine.pipeline_parallel_size}"
+    may_use = f"{engine.gpu_memory_utilization:g} of {gpu.usable_hbm_bytes / GIB:.1f} GiB"
+    return (
+        f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at tensor_parallel_size {sizes}: "
+        f"a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and {memory.reserved_bytes / GIB:.1f} GiB "
+        f"beside them, {-min(memory.kv_bytes, 0.0) / GIB:.1f} GiB more than the "
+        f"{memory.usable_bytes / GIB:.1f} GiB it may use ({may_use})"
+    )
+
+
+def _what_fits(shard: Shard) -> str:
+    """The nearest change that fits: more ranks, then a smaller weight format."""
+    model, engine, gpu = shard.model, shard.engine, shard.gpu
+    budget = gpu.usable_hbm_bytes * engine.gpu_memory_utilization
+    seqs, tokens = default_limits(engine, gpu)
+    for dtype in dict.fromkeys((shard.precision.weights, "fp8", "int4")):
+        for ranks in model.tensor_parallel_sizes:
+            if dtype == shard.precision.weights and ranks <= engine.tensor_parallel_size:
+                continue
+            weights = model.weight_bytes(dtype) / (ranks * engine.pipeline_parallel_size)
+            bigger = Shard(
+                model, engine, Precision(weights=dtype), gpu, ("",) * ranks, 0, model.layers
+            )  # only its sizes are read
+            if weights + reserved_bytes(bigger, seqs, tokens) < budget and ranks <= 64:
+                how = f"tensor_parallel_size {ranks}"
+                return how + (
+                    f" fits in {dtype}" if dtype == shard.precision.weights else f" with {dtype} weights fits"
+                )
+    return "no tensor_parallel_size of this model fits this GPU; add pipeline stages"

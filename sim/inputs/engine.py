@@ -1,0 +1,160 @@
+"""How a model is served: parallel sizes, scheduler limits, KV cache, launch mode and host time, in vLLM's
+names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from sim.inputs.quantities import Fraction, Seconds
+
+Dtype = Literal["bf16", "fp16", "fp8", "int8", "fp4", "nvfp4", "int4"]
+
+
+class Precision(BaseModel):
+    """Storage formats: weights of the linear layers, KV cache entries and activations (also the collectives'
+    dtype).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: Dtype = "bf16"
+    kv_cache: Dtype = "bf16"
+    activations: Literal["bf16", "fp16"] = "bf16"
+
+
+class HostTime(BaseModel):
+    """Processor time of the engine around a step, exposed to the GPU when scheduling is not asynchronous.
+
+    A synchronous engine schedules, prepares inputs, launches and hands out tokens while its GPUs idle; an
+    asynchronous one does all that during the step before. With pipeline stages every further stage prepares
+    its inputs again. Defaults are fitted on one measured service (Qwen2.5-72B, TP8 x PP2, vLLM 0.17 under
+    Ray: 14.8 ms per token where the GPUs need 10.1), and only their sum is identifiable; the split is an
+    assumption.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step_s: Seconds = Field(
+        2.8e-3,
+        json_schema_extra={
+            "tag": "fitted",
+            "source": "Qwen2.5-72B TP8 x PP2 over two nodes: 14.80 ms per token",
+        },
+    )
+    stage_s: Seconds = Field(
+        1.9e-3,
+        json_schema_extra={
+            "tag": "fitted",
+            "source": "same point; what one step's host time leaves unexplained",
+        },
+    )
+    async_step_s: Seconds = Field(
+        0.0,
+        json_schema_extra={"tag": "assumed", "source": "vLLM schedules step k+1 while step k runs"},
+    )
+    sequence_s: Seconds = Field(
+        0.0,
+        json_schema_extra={"tag": "assumed", "source": "zero until calibrated for an engine version"},
+    )
+
+
+class Speculation(BaseModel):
+    """Speculative decoding: `num_speculative_tokens` drafts a step, each accepted with `acceptance_rate` if
+    all before it were.
+
+    `draft_s` is the cost of one drafted token (a draft model's step, or an MTP head).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_speculative_tokens: PositiveInt
+    acceptance_rate: Fraction
+    draft_s: Seconds = 0.0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Expected tokens a step, (1 - a^(g+1)) / (1 - a); Leviathan et al., "Fast inference ...", ICML 2023,
+        eq. 1.
+        """
+        a, g = self.acceptance_rate, self.num_speculative_tokens
+        return g + 1.0 if a >= 1.0 else (1.0 - a ** (g + 1)) / (1.0 - a)
+
+
+class GivenServiceTime(BaseModel):
+    """A step takes `step_s`, plus `sequence_s` for each sequence and `token_s` for each token in it, on no
+    GPU at all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step_s: Seconds = 0.0
+    sequence_s: Seconds = 0.0
+    token_s: Seconds = 0.0
+
+
+class Engine(BaseModel):
+    """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
+    scheduler.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = 1
+    enable_expert_parallel: bool = False
+
+    scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    max_num_seqs: PositiveInt | None = None
+    max_num_batched_tokens: PositiveInt | None = None
+    max_model_len: PositiveInt | None = None
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = Field(0, ge=0)
+    async_scheduling: bool | None = None
+    pipeline_split: Literal["vllm", "even"] = "vllm"
+
+    block_size: PositiveInt = 16
+    gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
+    num_gpu_blocks_override: PositiveInt | None = None
+    enable_prefix_caching: bool = True
+    watermark: float = Field(0.0, ge=0.0, lt=1.0)
+
+    enforce_eager: bool = False
+    max_cudagraph_capture_size: int = Field(512, ge=0)
+    disable_custom_all_reduce: bool = False
+    collectives: Literal["auto", "nccl", "vllm", "trtllm"] = "auto"
+
+    executor: Literal["uni", "mp", "ray"] = "mp"
+    inter_node: str | None = None
+    host: HostTime = HostTime.model_validate({})
+    frontend_s: Seconds = 0.0
+    step_gap_s: Seconds = 0.0
+    speculation: Speculation | None = None
+
+    service_time: GivenServiceTime | None = None
+
+    @property
+    def world_size(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def schedules_ahead(self) -> bool:
+        """Asynchronous scheduling: vLLM's default, except under Ray and with pipeline stages (vllm#25887,
+        vllm#32618).
+        """
+        if self.async_scheduling is not None:
+            return self.async_scheduling
+        return self.executor != "ray" and self.pipeline_parallel_size == 1
+
+    @model_validator(mode="after")
+    def _budget_covers_a_sequence(self) -> Engine:
+        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
+        if seqs is not None and tokens is not None and tokens < seqs:
+            raise ValueError(
+                f"max_num_batched_tokens {tokens} is less than max_num_seqs {seqs}; "
+                "every running sequence needs a token"
+            )
+        return self

@@ -1,0 +1,111 @@
+"""Which GPUs serve which replica, and in what rank order.
+
+A rule takes the GPUs of the topology in order (with their server) and the sizes of the replicas, and returns
+one tuple of GPUs a replica: `pipeline_parallel_size` groups of `tensor_parallel_size` ranks, one after the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sim.inputs.errors import InfeasibleError
+
+Gpus = Sequence[str]
+
+
+def _slots(gpus: Gpus, sizes: Sequence[int]) -> None:
+    needed = sum(sizes)
+    if needed > len(gpus):
+        each = sizes[0] if len(set(sizes)) == 1 else 0
+        nearest = f"{len(gpus) // each} replicas of {each} GPUs fit" if each and len(gpus) >= each else ""
+        raise InfeasibleError(
+            f"{len(sizes)} replicas need {needed} GPUs and the topology has {len(gpus)}",
+            nearest or f"{-(-needed // max(len(gpus), 1))} times as many nodes fit",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Consecutive GPUs, so that tensor-parallel ranks are as near as the machine's numbering makes them."""
+
+    def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+        _slots(gpus, sizes)
+        placed, first = [], 0
+        for size in sizes:
+            placed.append(tuple(gpus[first : first + size]))
+            first += size
+        return placed
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """Every replica takes GPUs `stride` apart (0: as many as there are replicas), which spreads it over the
+    machine.
+    """
+
+    stride: int = 0
+
+    def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+        _slots(gpus, sizes)
+        stride = self.stride or len(sizes)
+        order = [gpu for start in range(stride) for gpu in gpus[start::stride]]
+        return Packed()(order, node_of, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class RailAligned:
+    """Ranks of one replica sit on the same rail of different servers: GPU 0 of every server first, then GPU
+    1, ...
+    """
+
+    def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+        _slots(gpus, sizes)
+        by_node: dict[int, list[str]] = {}
+        for gpu in gpus:
+            by_node.setdefault(node_of[gpu], []).append(gpu)
+        longest = max(len(members) for members in by_node.values())
+        order = [members[i] for i in range(longest) for members in by_node.values() if i < len(members)]
+        return Packed()(order, node_of, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Explicit:
+    """The lists of ranks (indices into the topology's GPUs) or GPU names that the user wrote."""
+
+    ranks: tuple[tuple[int | str, ...], ...]
+
+    def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+        if [len(ranks) for ranks in self.ranks] != list(sizes):
+            raise InfeasibleError(
+                f"placement lists {[len(ranks) for ranks in self.ranks]} GPUs, replicas need {list(sizes)}"
+            )
+        placed: list[tuple[str, ...]] = []
+        for ranks in self.ranks:
+            named = []
+            for rank in ranks:
+                if isinstance(rank, str):
+                    if rank not in node_of:
+                        raise InfeasibleError(
+                            f"placement names {rank!r}, which is no GPU", f"{gpus[0]} is one"
+                        )
+                    named.append(rank)
+                elif not 0 <= rank < len(gpus):
+                    raise InfeasibleError(f"placement rank {rank} is outside 0 to {len(gpus) - 1}")
+                else:
+                    named.append(gpus[rank])
+            placed.append(tuple(named))
+        everyone = [gpu for ranks in placed for gpu in ranks]
+        twice = sorted({gpu for gpu in everyone if everyone.count(gpu) > 1})
+        if twice:
+            raise InfeasibleError(f"placement gives {', '.join(twice)} to more than one rank")
+        return placed
+
+
+PLACEMENTS = {
+    "packed": Packed,
+    "strided": Strided,
+    "rail_aligned": RailAligned,
+    "explicit": Explicit,
+}

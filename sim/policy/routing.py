@@ -1,0 +1,166 @@
+"""Which replica serves a request.
+
+A router is a frozen dataclass whose fields are its knobs; called with the request, read-only views of the
+replicas that can take it and a random stream of its own, it returns the index of one, or None to keep the
+request in a central queue until a replica has a free seat. Any callable with the same signature serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class RoutedRequest(Protocol):
+    """What a router may know of a request."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+
+
+class ReplicaView(Protocol):
+    """What a router may know of a replica; as old as the service's report interval when there is one."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def routed(self) -> int:
+        """Requests ever sent to it."""
+
+    @property
+    def requests(self) -> int:
+        """Waiting and running requests."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens still to be computed for the prompts of waiting and running requests, and tokens in their KV
+        blocks.
+        """
+
+    @property
+    def has_seat(self) -> bool:
+        """A request sent now would start with the next step."""
+
+    def cached_prompt_tokens(self, request: RoutedRequest) -> int:
+        """Prompt tokens whose KV blocks the replica holds."""
+
+
+Router = Callable[[RoutedRequest, Sequence[ReplicaView], np.random.Generator], int | None]
+
+
+def _least(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:
+    """Position of the smallest; the first one on ties."""
+    return min(range(len(replicas)), key=lambda i: (key(replicas[i]), i))
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRobin:
+    """Replicas in turn: the one that has been sent the fewest requests so far."""
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return _least(replicas, lambda replica: replica.routed)
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Uniformly at random."""
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return int(random.integers(len(replicas)))
+
+
+@dataclass(frozen=True, slots=True)
+class LeastConnections:
+    """The fewest waiting and running requests (nginx `least_conn`)."""
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return _least(replicas, lambda replica: replica.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfChoices:
+    """The shorter of `choices` replicas drawn at random (Mitzenmacher, "The power of two choices", 2001)."""
+
+    choices: int = 2
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        drawn = random.choice(len(replicas), size=min(self.choices, len(replicas)), replace=False)
+        return int(min(drawn, key=lambda i: (replicas[int(i)].requests, int(i))))
+
+
+@dataclass(frozen=True, slots=True)
+class ShortestTokens:
+    """Join the shortest queue, measured in tokens."""
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return _least(replicas, lambda replica: replica.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixAware:
+    """The most cached prompt tokens less `load_weight` times the replica's tokens."""
+
+    load_weight: float = 0.1
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return _least(
+            replicas,
+            lambda replica: self.load_weight * replica.tokens - replica.cached_prompt_tokens(request),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAffine:
+    """A session stays where its first turn went, chosen by `session` modulo the replicas; others by least
+    connections.
+    """
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        if request.session >= 0:
+            return request.session % len(replicas)
+        return _least(replicas, lambda replica: replica.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class CentralQueue:
+    """One queue for all: a request waits until some replica has a free seat, and takes the first (M/M/c)."""
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return next((i for i, replica in enumerate(replicas) if replica.has_seat), None)
+
+
+ROUTERS: dict[str, type[Router]] = {
+    "round_robin": RoundRobin,
+    "random": Random,
+    "least_connections": LeastConnections,
+    "power_of_choices": PowerOfChoices,
+    "shortest_tokens": ShortestTokens,
+    "prefix_aware": PrefixAware,
+    "session_affine": SessionAffine,
+    "central_queue": CentralQueue,
+}

@@ -1,0 +1,197 @@
+"""Which sequences compute how many tokens in the next step.
+
+A rule is a frozen dataclass whose fields are its knobs and whose `__call__` asks an engine for what it wants:
+`allocate` KV blocks to a running sequence, `admit` a waiting one, `preempt`. The engine says whether there is
+room; the rule says in which order. Any callable with the same signature serves.
+
+`ContinuousBatching` follows vLLM V1's `Scheduler.schedule` (v1/core/sched/scheduler.py): running sequences
+first, in order, under one token budget; then waiting ones, unless a sequence had to be preempted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+class Schedulable(Protocol):
+    """What a rule may know of a sequence. Its output length is not among it."""
+
+    @property
+    def pending_tokens(self) -> int:
+        """Known tokens that are not computed yet: 1 when decoding, 0 while a step that computes them is in
+        flight.
+        """
+
+    @property
+    def known_tokens(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def arrival_s(self) -> float: ...
+
+
+S = TypeVar("S", bound=Schedulable)
+
+
+class EngineView(Protocol[S]):
+    """What a rule may ask of the engine it schedules for."""
+
+    token_budget: int
+    max_num_seqs: int
+
+    @property
+    def running(self) -> Ordered[S]:
+        """Sequences that hold blocks, in the order in which they were admitted."""
+
+    @property
+    def requests(self) -> int:
+        """Running and waiting sequences."""
+
+    def next_waiting(self) -> S | None:
+        """The first waiting sequence in the engine's order, or None."""
+
+    def cached_tokens(self, sequence: S) -> int:
+        """Tokens of a waiting sequence whose KV blocks are present."""
+
+    def allocate(self, sequence: S, tokens: int) -> bool:
+        """Blocks for `tokens` more tokens of a running sequence; False when there are not enough."""
+
+    def admit(self, sequence: S, cached_tokens: int, tokens: int) -> bool:
+        """Move the first waiting sequence to the running ones, with blocks for its cached and `tokens` new
+        tokens.
+        """
+
+    def preempt(self, sequence: S) -> None:
+        """Free a running sequence's blocks and put it at the front of the waiting ones; it will be
+        recomputed.
+        """
+
+
+Grants = list[tuple[S, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuousBatching:
+    """vLLM V1: one budget over decodes and prefill chunks; recompute preemption from the back.
+
+    `chunked_prefill` False admits only whole prompts. `long_prefill_token_threshold` caps one sequence's
+    tokens in a step (0: no cap). `by_priority` preempts the lowest priority (then latest arrival) instead of
+    the last to run. `even_shares` spreads the sequences over so many batches in flight, where vLLM would give
+    the first batch all that are ready and leave the other pipeline stages idle (vllm#15330).
+    """
+
+    chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    by_priority: bool = False
+    even_shares: int = 1
+
+    def __call__(self, engine: EngineView[S]) -> Grants[S]:
+        budget = engine.token_budget
+        grants: Grants[S] = []
+        preempted = False
+        position = 0
+        most = -(-engine.requests // self.even_shares)
+        while position < len(engine.running) and budget > 0 and len(grants) < most:
+            sequence = engine.running[position]
+            tokens = min(self._capped(sequence.pending_tokens), budget)
+            if tokens == 0:
+                position += 1
+                continue
+            fits = engine.allocate(sequence, tokens)
+            while not fits:
+                victim = self._victim(engine.running)
+                at = engine.running.index(victim)
+                engine.preempt(victim)
+                preempted = True
+                if at < position:
+                    position -= 1
+                    budget += sum(n for granted, n in grants if granted is victim)
+                    grants = [(granted, n) for granted, n in grants if granted is not victim]
+                if victim is sequence:
+                    break
+                fits = engine.allocate(sequence, tokens)
+            if fits:
+                grants.append((sequence, tokens))
+                budget -= tokens
+                position += 1
+        if not preempted:
+            self._admit(engine, grants, budget, most)
+        return grants
+
+    def _admit(self, engine: EngineView[S], grants: Grants[S], budget: int, most: int) -> None:
+        while budget > 0 and len(engine.running) < engine.max_num_seqs and len(grants) < most:
+            sequence = engine.next_waiting()
+            if sequence is None:
+                return
+            cached = engine.cached_tokens(sequence)
+            tokens = self._capped(sequence.known_tokens - cached)
+            if tokens > budget and not self.chunked_prefill:
+                return
+            tokens = min(tokens, budget)
+            if not engine.admit(sequence, cached, tokens):
+                return
+            grants.append((sequence, tokens))
+            budget -= tokens
+
+    def _capped(self, tokens: int) -> int:
+        threshold = self.long_prefill_token_threshold
+        return min(tokens, threshold) if threshold else tokens
+
+    def _victim(self, running: Ordered[S]) -> S:
+        if self.by_priority:
+            return max(running, key=lambda sequence: (sequence.priority, sequence.arrival_s))
+        return running[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillFirst:
+    """Continuous batching without chunks: a step is either whole prompts or decodes, prompts first (vLLM V0,
+    Orca).
+    """
+
+    def __call__(self, engine: EngineView[S]) -> Grants[S]:
+        budget = engine.token_budget
+        grants: Grants[S] = []
+        while len(engine.running) < engine.max_num_seqs:
+            sequence = engine.next_waiting()
+            if sequence is None:
+                break
+            cached = engine.cached_tokens(sequence)
+            tokens = sequence.known_tokens - cached
+            if (tokens > budget and grants) or not engine.admit(sequence, cached, tokens):
+                break
+            grants.append((sequence, tokens))
+            budget -= tokens
+        return grants or _decodes(engine)
+
+
+def _decodes(engine: EngineView[S]) -> Grants[S]:
+    """A step of every running sequence, the last ones preempted where blocks run out."""
+    grants: Grants[S] = []
+    position = 0
+    while position < len(engine.running):
+        sequence = engine.running[position]
+        tokens = sequence.pending_tokens
+        while tokens and not engine.allocate(sequence, tokens):
+            victim = engine.running[-1]
+            engine.preempt(victim)
+            if victim is sequence:
+                return grants
+        if tokens:
+            grants.append((sequence, tokens))
+        position += 1
+    return grants
+
+
+@dataclass(frozen=True, slots=True)
+class StaticBatching:
+    """A batch is formed when the engine is empty and runs until its last sequence is done; nobody joins
+    meanwhile.
+    """
+
+    def __call__(self, engine: EngineView[S]) -> Grants[S]:
+        if engine.running:
+            return _decodes(engine)
+        return PrefillFirst()(engine)

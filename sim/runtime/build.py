@@ -1,0 +1,170 @@
+"""From a scenario to replicas on a clock: placement, shards, memory, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+
+from sim.cost.collectives import Demand
+from sim.cost.given import GivenCost
+from sim.cost.layers import Shard, StageCost, hand_over
+from sim.cost.memory import MemoryPlan, default_limits, plan
+from sim.cost.network import Network
+from sim.cost.steps import StepCost
+from sim.inputs.engine import Engine
+from sim.inputs.errors import InfeasibleError
+from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
+from sim.results.records import Records
+from sim.runtime.fabric import Fabric
+from sim.runtime.kv_cache import KvCache
+from sim.runtime.replica import Replica, Rule
+from sim.runtime.stage import Stage
+from sim.scenario import Pool, Scenario
+
+LONGEST_WITHOUT_MODEL = 1 << 30
+
+
+def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Shard]:
+    """The pipeline stages of one replica on its GPUs; layers are spread evenly, the first stages taking the
+    remainder.
+    """
+    engine, model = pool.engine, pool.model
+    ranks, stages = engine.tensor_parallel_size, engine.pipeline_parallel_size
+    model.check_tensor_parallel(ranks)
+    if stages > model.layers:
+        raise InfeasibleError(
+            f"pipeline_parallel_size {stages} is more than the {model.layers} layers of {model.name}",
+            f"{model.layers} is the most",
+        )
+    shards, first = [], 0
+    graph = scenario.topology.graph
+    for stage in range(stages):
+        layers = model.layers // stages + (stage < model.layers % stages)
+        group = gpus[stage * ranks : (stage + 1) * ranks]
+        names = {graph.nodes[gpu]["model"] for gpu in group}
+        if len(names) > 1:
+            raise InfeasibleError(
+                f"one tensor-parallel group spans {' and '.join(sorted(names))}; place it on one kind"
+            )
+        gpu = scenario.topology.gpus[names.pop()]
+        shards.append(Shard(model, engine, pool.precision, gpu, group, first, layers))
+        first += layers
+    return shards
+
+
+def memory_of(pool: Pool, shards: list[Shard]) -> tuple[MemoryPlan, int]:
+    """The memory plan of a replica, and the longest text it serves: the model's, or what the KV blocks
+    hold.
+    """
+    engine = pool.engine
+    memory = plan(shards, *default_limits(engine, shards[0].gpu))
+    holds = int(memory.blocks * (1.0 - engine.watermark)) * engine.block_size
+    if engine.max_model_len is None:
+        longest = min(pool.model.max_context or holds, holds)
+    elif engine.max_model_len > holds:
+        raise InfeasibleError(
+            f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
+            f"{engine.block_size} tokens that fit beside {pool.model.name}",
+            f"max_model_len {holds} fits, or a larger gpu_memory_utilization or tensor_parallel_size",
+        )
+    else:
+        longest = engine.max_model_len
+    return memory, longest
+
+
+def scheduling_rule(engine: Engine) -> Rule:
+    """The rule that an engine's settings name."""
+    rules: dict[str, Callable[[], Rule]] = {
+        "vllm": lambda: ContinuousBatching(
+            chunked_prefill=engine.enable_chunked_prefill,
+            long_prefill_token_threshold=engine.long_prefill_token_threshold,
+            by_priority=engine.scheduling_policy == "priority",
+            even_shares=engine.pipeline_parallel_size if engine.pipeline_split == "even" else 1,
+        ),
+        "continuous": PrefillFirst,
+        "static": StaticBatching,
+        "one_at_a_time": PrefillFirst,
+    }
+    return rules[engine.scheduler]()
+
+
+def replicas_of(
+    scenario: Scenario,
+    env: simpy.Environment,
+    network: Network,
+    fabric: Fabric,
+    records: Records,
+    *,
+    fold: bool,
+) -> tuple[list[Replica], dict[str, list[Replica]]]:
+    """All replicas in the order of their pools, and by the name of the model they serve."""
+    pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
+    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
+    placed = scenario.placement(network.gpus, network.node_of, sizes)
+    replicas: list[Replica] = []
+    by_model: dict[str, list[Replica]] = {}
+    priced: dict[tuple[int, tuple[str, ...]], list[StepCost]] = {}
+    for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True)):
+        replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, fold)
+        replicas.append(replica)
+        by_model.setdefault(pool.model.name, []).append(replica)
+    return replicas, by_model
+
+
+def _replica(
+    index: int,
+    pool: Pool,
+    scenario: Scenario,
+    gpus: tuple[str, ...],
+    env: simpy.Environment,
+    network: Network,
+    fabric: Fabric,
+    records: Records,
+    priced: dict[tuple[int, tuple[str, ...]], list[StepCost]],
+    fold: bool,
+) -> Replica:
+    engine = pool.engine
+    costs: list[StepCost]
+    if engine.service_time is not None:
+        given = engine.service_time
+        costs = [GivenCost(given.step_s, given.sequence_s, given.token_s)]
+        seqs = engine.max_num_seqs or 1
+        tokens = engine.max_num_batched_tokens or LONGEST_WITHOUT_MODEL
+        longest = engine.max_model_len or LONGEST_WITHOUT_MODEL
+        blocks = -(-longest // engine.block_size) * seqs
+        shards: list[Shard] = []
+    else:
+        shards = shards_of(pool, scenario, gpus)
+        memory, longest = memory_of(pool, shards)
+        seqs, tokens = default_limits(engine, shards[0].gpu)
+        blocks = memory.blocks
+        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network) for shard in shards])
+    if engine.scheduler == "one_at_a_time":
+        seqs = 1
+
+    def between(stage: int, n_tokens: int) -> Demand:
+        return hand_over(network, shards[stage], shards[stage + 1], n_tokens)
+
+    return Replica(
+        env,
+        fabric,
+        [Stage(env, fabric, cost, fold=fold) for cost in costs],
+        between,
+        index=index,
+        engine=engine,
+        model=pool.model.name,
+        rule=scheduling_rule(engine),
+        max_num_seqs=seqs,
+        token_budget=tokens,
+        max_model_len=longest,
+        kv_cache=KvCache(
+            blocks,
+            engine.block_size,
+            enable_prefix_caching=engine.enable_prefix_caching,
+            watermark=engine.watermark,
+        ),
+        steps=records.steps,
+        gaps=records.gaps,
+        gpus=gpus,
+    )

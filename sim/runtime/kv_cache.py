@@ -1,0 +1,117 @@
+"""Paged KV blocks of one replica, with prefix caching by chained hashes and eviction of the least recently
+used.
+
+Follows vLLM V1's block pool: a block is free, held by one or more sequences, or free but still carrying a
+prefix that a later request may take up again. Free blocks stand in one queue; new blocks are taken at its
+head, freed blocks join its tail (a sequence's last block first, so that the beginnings of prompts live
+longest). Blocks without a hash need no identity and are kept as runs of a count, so cost is per sequence and
+not per block.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+
+
+class KvCache:
+    """Block accounting. Sizes are blocks of `block_size` tokens; one hashed unit may span several blocks."""
+
+    def __init__(
+        self, blocks: int, block_size: int, *, enable_prefix_caching: bool, watermark: float = 0.0
+    ) -> None:
+        self.blocks = blocks
+        self.block_size = block_size
+        self.caches = enable_prefix_caching
+        self.reserve = int(watermark * blocks)
+        self.free = blocks
+        self._run = count()
+        self._free_queue: OrderedDict[tuple[str, int], int] = OrderedDict()
+        if blocks:
+            self._free_queue["run", next(self._run)] = blocks
+        self._unit_blocks: dict[int, int] = {}  # hash -> blocks it spans, while its KV is present
+        self._holders: dict[int, int] = {}  # hash -> sequences that hold it
+
+    # ---- prefixes
+
+    def cached_units(self, hashes: tuple[int, ...], most: int) -> int:
+        """How many of the first `most` hashes are present, without a gap from the first."""
+        if not self.caches:
+            return 0
+        present = self._unit_blocks
+        n = 0
+        for unit in hashes[:most]:
+            if unit not in present:
+                break
+            n += 1
+        return n
+
+    def evictable(self, hashes: tuple[int, ...]) -> int:
+        """Free blocks that taking up these present prefixes would remove from the free ones."""
+        return sum(self._unit_blocks[unit] for unit in hashes if not self._holders.get(unit))
+
+    def hold(self, hashes: tuple[int, ...]) -> int:
+        """Take up present prefixes; returns the blocks they span."""
+        spanned = 0
+        for unit in hashes:
+            blocks = self._unit_blocks[unit]
+            spanned += blocks
+            holders = self._holders.get(unit, 0)
+            if not holders:
+                del self._free_queue["unit", unit]
+                self.free -= blocks
+            self._holders[unit] = holders + 1
+        return spanned
+
+    def publish(self, unit: int, blocks: int) -> bool:
+        """Name `blocks` blocks that the caller holds; False when another copy carries the name already."""
+        if unit in self._unit_blocks:
+            return False
+        self._unit_blocks[unit] = blocks
+        self._holders[unit] = 1
+        return True
+
+    # ---- blocks
+
+    def take(self, blocks: int) -> None:
+        """Take nameless blocks from the head of the free queue; prefixes standing there are forgotten."""
+        assert blocks <= self.free, "callers check `free` first"
+        self.free -= blocks
+        queue = self._free_queue
+        while blocks > 0:
+            (kind, key), size = queue.popitem(last=False)
+            if kind == "unit":
+                del self._unit_blocks[key]
+                self._holders.pop(key, None)
+            left = size - blocks
+            if left > 0:  # what is not needed stays at the head, nameless
+                run = ("run", next(self._run))
+                queue[run] = left
+                queue.move_to_end(run, last=False)
+            blocks -= size
+
+    def give_back(self, nameless: int, units: tuple[int, ...] = ()) -> None:
+        """Free a sequence's blocks: the nameless ones, then its named units from the last to the first."""
+        queue = self._free_queue
+        if nameless:
+            queue["run", next(self._run)] = nameless
+            self.free += nameless
+        for unit in reversed(units):
+            self._holders[unit] -= 1
+            if not self._holders[unit]:
+                blocks = self._unit_blocks[unit]
+                queue["unit", unit] = blocks
+                self.free += blocks
+
+    @property
+    def used(self) -> int:
+        return self.blocks - self.free
+
+    def check(self) -> None:
+        """Blocks are conserved, and every free unit has no holder."""
+        assert sum(self._free_queue.values()) == self.free, "free queue and counter differ"
+        assert 0 <= self.free <= self.blocks, "more blocks free than there are"
+        for kind, key in self._free_queue:
+            assert kind == "run" or not self._holders.get(key), "a free block has a holder"
+        held = sum(size for unit, size in self._unit_blocks.items() if self._holders.get(unit))
+        assert held <= self.used, "named blocks exceed used blocks"

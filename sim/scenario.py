@@ -1,0 +1,315 @@
+"""A scenario: which system serves which model to which traffic, and how. Everything a run depends on but the
+seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from sim.catalog import load_model, load_topology, load_workload
+from sim.inputs.engine import Engine, Precision
+from sim.inputs.errors import InputError, Problem
+from sim.inputs.model import Model
+from sim.inputs.quantities import Seconds
+from sim.inputs.topology import Topology
+from sim.inputs.workload import Workload
+from sim.policy.placement import PLACEMENTS, Packed
+from sim.policy.routing import ROUTERS, LeastConnections
+from sim.reading.problems import did_you_mean, problems_of
+from sim.reading.yaml_lines import Document, read_yaml
+
+
+def _chosen(kinds: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any], Any]:
+    """Turns `name` or `{kind: name, knob: value}` into the rule of that name; a script's callable passes as
+    it is.
+    """
+
+    def choose(written: Any) -> Any:
+        if isinstance(written, str):
+            written = {"kind": written}
+        if not isinstance(written, Mapping):
+            if callable(written):
+                return written
+            raise ValueError(f"{written!r} is no {what}; write its name, as in {next(iter(kinds))}")
+        knobs = {str(name): value for name, value in written.items() if name != "kind"}
+        kind = written.get("kind")
+        if kind not in kinds:
+            raise ValueError(f"{kind!r} is no {what}; {', '.join(kinds)} are{did_you_mean(str(kind), kinds)}")
+        rule = kinds[kind]
+        known = [one.name for one in dataclasses.fields(rule)]  # type: ignore[arg-type]
+        for name in knobs:
+            if name not in known:
+                takes = ", ".join(known) or "no knobs"
+                raise ValueError(
+                    f"{name!r} is no knob of {kind}; it takes {takes}{did_you_mean(name, known)}"
+                )
+        return rule(**{name: _frozen(value) for name, value in knobs.items()})
+
+    return choose
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _written(kinds: Mapping[str, Callable[..., Any]]) -> Callable[[Any], Any]:
+    def write(rule: Any) -> Any:
+        names = {known: name for name, known in kinds.items()}
+        if type(rule) in names:
+            return {"kind": names[type(rule)], **dataclasses.asdict(rule)}
+        return {"kind": f"a script's {getattr(rule, '__qualname__', type(rule).__qualname__)}"}
+
+    return write
+
+
+RouterRule = Annotated[
+    Any,
+    BeforeValidator(_chosen(ROUTERS, "router")),
+    PlainSerializer(_written(ROUTERS)),
+    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(ROUTERS)}}}),
+]
+PlacementRule = Annotated[
+    Any,
+    BeforeValidator(_chosen(PLACEMENTS, "placement")),
+    PlainSerializer(_written(PLACEMENTS)),
+    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(PLACEMENTS)}}}),
+]
+
+
+class Pool(BaseModel):
+    """Replicas of one kind: a model, an engine, how many of them. What a pool leaves out is the
+    scenario's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    replicas: PositiveInt = 1
+    model: Model
+    precision: Precision = Precision()
+    engine: Engine = Engine()
+
+
+class Scenario(BaseModel):
+    """What is simulated. Frozen: `with_changes` makes another one.
+
+    `topology`, `model` and `workload` may be written as names or paths. `nodes` sets the topology's. `pools`
+    describes several kinds of replicas beside each other; without it there is one pool of `replicas`
+    replicas.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    topology: Topology
+    model: Model
+    precision: Precision = Precision()
+    engine: Engine = Engine()
+    replicas: PositiveInt = 1
+    pools: dict[str, Pool] = {}
+    default_model: str = ""
+    router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
+    router_staleness_s: Seconds = 0.0
+    placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
+    workload: Workload
+    time_limit_s: Seconds | None = None
+    without: tuple[
+        Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
+    ] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_things_are_loaded(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        near = (info.context or {}).get("near")
+        nodes = data.pop("nodes", None)
+        topology = data.get("topology")
+        if isinstance(topology, str | Path):
+            data["topology"] = load_topology(topology, near=near)
+        elif (
+            topology is not None
+            and hasattr(topology, "nodes")
+            and not isinstance(topology, Topology | Mapping)
+        ):
+            data["topology"] = load_topology(topology)
+        if nodes is not None and data.get("topology") is not None:
+            written = data["topology"]
+            data["topology"] = {
+                **(dict(written) if isinstance(written, Topology) else written),
+                "nodes": nodes,
+            }
+        if isinstance(data.get("model"), str | Path):
+            data["model"] = load_model(data["model"], near=near)
+        if isinstance(data.get("workload"), str | Path):
+            data["workload"] = load_workload(data["workload"], near=near)
+        if isinstance(data.get("pools"), Mapping):
+            data["pools"] = {name: _inherited(pool, data, near) for name, pool in data["pools"].items()}
+        return data
+
+    @property
+    def nodes(self) -> int:
+        return self.topology.nodes
+
+    @property
+    def all_pools(self) -> dict[str, Pool]:
+        """The pools by name; without any written, one of all replicas under the empty name."""
+        if self.pools:
+            return self.pools
+        return {
+            "": Pool(replicas=self.replicas, model=self.model, precision=self.precision, engine=self.engine)
+        }
+
+
+def _inherited(pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
+    """A pool with what it leaves out taken from the scenario, key by key inside `engine` and `precision`."""
+    if not isinstance(pool, Mapping):
+        return pool
+    pool = dict(pool)
+    if isinstance(pool.get("model"), str | Path):
+        pool["model"] = load_model(pool["model"], near=near)
+    if "model" not in pool and "model" in scenario:
+        pool["model"] = scenario["model"]
+    for block in ("engine", "precision"):
+        above, own = scenario.get(block), pool.get(block, {})
+        if isinstance(above, BaseModel):
+            above = above.model_dump(exclude_unset=True)
+        if isinstance(above, Mapping) and isinstance(own, Mapping):
+            pool[block] = {**above, **own}
+    return pool
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario from a YAML file. Paths in it are relative to the file. InputError names every problem
+    at once.
+    """
+    document = read_yaml(Path(path))
+    data = dict(document.data)
+    near = document.path.parent
+    problems: list[Problem] = []
+    for key, load in (("topology", load_topology), ("model", load_model), ("workload", load_workload)):
+        if isinstance(data.get(key), str):
+            data[key] = _loaded(load, data[key], near, document, (key,), problems)
+    pools = data.get("pools")
+    if isinstance(pools, Mapping):
+        for name, pool in pools.items():
+            if isinstance(pool, dict) and isinstance(pool.get("model"), str):
+                pool["model"] = _loaded(
+                    load_model, pool["model"], near, document, ("pools", name, "model"), problems
+                )
+    data.setdefault("name", document.path.stem)
+    try:
+        scenario = Scenario.model_validate(data, context={"near": near})
+    except ValidationError as error:
+        unloaded = {problem.key for problem in problems}
+        problems += [
+            found for found in problems_of(error, document, (), Scenario) if found.key not in unloaded
+        ]
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(sorted(problems, key=lambda problem: problem.line or 0))
+    return scenario
+
+
+def _loaded(
+    load: Callable[..., Any],
+    name: str,
+    near: Path,
+    document: Document,
+    key: tuple[str, ...],
+    problems: list[Problem],
+) -> Any:
+    """What a name stands for; its problems are those of the line that names it, or of the file that it
+    names.
+    """
+    try:
+        return load(name, near=near)
+    except InputError as error:
+        problems += [
+            problem if problem.line is not None else document.problem(key, problem.what)
+            for problem in error.problems
+        ]
+        return None
+
+
+def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
+    """The same scenario with some values changed, by dotted path; `"x2"` multiplies a number, text may carry
+    a unit.
+
+    Raises InputError for a path that does not exist (with the nearest one that does) or a value that does not
+    fit.
+
+    >>> # with_changes(scenario, {"engine.tensor_parallel_size": 4, "topology.links.nvlink4.bytes_per_s":
+    "x2"})
+    """
+    data = scenario.model_dump()
+    data["router"], data["placement"] = scenario.router, scenario.placement
+    if not scenario.pools:
+        data.pop("pools")
+    for path, value in changes.items():
+        _set(data, "topology.nodes" if path == "nodes" else path, value)
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        raise InputError(problems_of(error, None, (), Scenario)) from error
+
+
+def _set(data: dict[str, Any], path: str, value: Any) -> None:
+    *way, last = path.split(".")
+    at: Any = data
+    for i, step in enumerate([*way, last]):
+        if isinstance(at, list | tuple):
+            if not step.isdigit() or int(step) >= len(at):
+                raise InputError(Problem(f"there is no element {step!r} among {len(at)}", key=path))
+            if isinstance(at, tuple):
+                raise InputError(
+                    Problem("elements of a list cannot be set one by one; set the list", key=path)
+                )
+            at = at[int(step)]
+            continue
+        if at is None or not isinstance(at, dict):
+            if i and isinstance(at, BaseModel):
+                raise InputError(Problem("cannot be changed from here", key=path))
+            raise InputError(Problem(f"there is nothing below {'.'.join([*way, last][:i])}", key=path))
+        if step not in at:
+            known = [str(name) for name in at]
+            raise InputError(Problem(f"{step!r} is not known here{did_you_mean(step, known)}; known are "
+                                     f"{', '.join(known[:25])}", key=path))  # fmt: skip
+        if i == len(way):
+            at[step] = _changed(at[step], value, path)
+            return
+        if at[step] is None:
+            at[step] = {}
+            at[step].update({[*way, last][i + 1]: None})
+        at = at[step]
+
+
+def _changed(old: Any, value: Any, path: str) -> Any:
+    """`xF` times the old number, or the value as it is."""
+    if isinstance(value, str) and value[:1] in ("x", "×") and not isinstance(old, str):
+        try:
+            factor = float(value[1:])
+        except ValueError:
+            return value
+        if isinstance(old, bool) or not isinstance(old, int | float):
+            raise InputError(Problem(f"{value!r} multiplies a number, and this is {old!r}", key=path))
+        product = old * factor
+        return round(product) if isinstance(old, int) and product == round(product) else product
+    return value

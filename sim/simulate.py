@@ -1,0 +1,163 @@
+"""simulate(scenario, seed) -> Result: one run from its first arrival to its last token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError, UnfinishedError
+from sim.results.blame import BlameRecords
+from sim.results.columns import Table
+from sim.results.metrics import summary
+from sim.results.records import Records
+from sim.runtime.build import replicas_of
+from sim.runtime.draws import random_stream
+from sim.runtime.fabric import Fabric
+from sim.runtime.replica import Replica
+from sim.runtime.service import Service, waiting_for
+from sim.runtime.traffic import traffic
+from sim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import polars
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: tables with one row per thing, and the numbers computed from them.
+
+    `requests` `steps` `links` `gpus` `blame` are polars DataFrames (times in simulated seconds, sizes in
+    bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
+    """
+
+    scenario: Scenario
+    seed: int
+    records: Records
+    blame_records: BlameRecords
+    link_rows: Table
+    gpu_rows: Table
+    end_s: float
+    unfinished: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def requests(self) -> polars.DataFrame:
+        return self.records.requests.frame()
+
+    @cached_property
+    def steps(self) -> polars.DataFrame:
+        return self.records.steps.frame()
+
+    @cached_property
+    def gaps(self) -> polars.DataFrame:
+        return self.records.gaps.frame()
+
+    @cached_property
+    def links(self) -> polars.DataFrame:
+        return self.link_rows.frame()
+
+    @cached_property
+    def gpus(self) -> polars.DataFrame:
+        return self.gpu_rows.frame()
+
+    @cached_property
+    def blame(self) -> polars.DataFrame:
+        return self.blame_records.frame()
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, throughputs and latencies under the names of vLLM's serving benchmark."""
+        return summary(self.records, gpus=len(self.gpu_rows), slos=self.scenario.workload.slos)
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write tables, summary, trace and report into `folder`; an existing one is refused unless
+        `force`.
+        """
+        from sim.views.save import save
+
+        return save(self, Path(folder), force=force)
+
+
+def simulate(scenario: Scenario, seed: int = 0, fold: bool = True) -> Result:
+    """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
+
+    Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
+    UnfinishedError when nothing can happen any more although requests are open. A run that reaches
+    `time_limit_s` ends there, its open requests counted as unfinished.
+    """
+    env = simpy.Environment()
+    network = Network(scenario.topology.graph)
+    fabric = Fabric(env, network)
+    records, blame = Records(), BlameRecords()
+    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)
+    default = scenario.default_model or replicas[0].model
+    if default not in by_model:
+        raise InfeasibleError(f"default_model {default!r} is served by no pool", f"{', '.join(by_model)} are")
+    service = Service(
+        env,
+        replicas,
+        by_model,
+        default,
+        scenario.router,
+        traffic(scenario.workload, seed),
+        random_stream(seed, "router"),
+        records,
+        blame,
+        staleness_s=scenario.router_staleness_s,
+    )
+    service.begin()
+    limit = scenario.time_limit_s
+    env.run(until=limit if limit else None)
+    waiting = tuple(waiting_for(service))
+    if service.open and not limit:
+        raise UnfinishedError(
+            f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
+        )
+    service.close()
+    records.end_s = env.now if service.open or not limit else service.ended_s
+    return Result(
+        scenario,
+        seed,
+        records,
+        blame,
+        _link_rows(fabric),
+        _gpu_rows(network, replicas),
+        records.end_s,
+        waiting,
+    )
+
+
+def _link_rows(fabric: Fabric) -> Table:
+    """One row per link: capacity, bytes, and seconds with at least one, and at least two, transfers."""
+    rows = Table(
+        {
+            "link": "text",
+            "bytes_per_s": "number",
+            "n_bytes": "number",
+            "busy_s": "number",
+            "shared_s": "number",
+        }
+    )
+    for row in fabric.rows():
+        rows.append(str(row.link), row.bytes_per_s, row.n_bytes, row.busy_s, row.shared_s)
+    return rows
+
+
+def _gpu_rows(network: Network, replicas: list[Replica]) -> Table:
+    """One row per GPU: which replica and stage it serves (-1: none), and the seconds in which it had a
+    step.
+    """
+    rows = Table({"gpu": "text", "model": "text", "replica": "count", "stage": "count", "busy_s": "number"})
+    serves = {}
+    for replica in replicas:
+        ranks = replica.engine.tensor_parallel_size
+        for rank, gpu in enumerate(replica.gpus):
+            stage = rank // ranks
+            serves[gpu] = (replica.index, stage, replica.stages[stage].busy_s)
+    for gpu in network.gpus:
+        replica_index, stage, busy_s = serves.get(gpu, (-1, -1, 0.0))
+        rows.append(gpu, str(network.places[gpu].get("model", "")), replica_index, stage, busy_s)
+    return rows
