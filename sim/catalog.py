@@ -12,7 +12,7 @@ from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.topology import Topology
 from sim.reading.problems import unknown_name
-from sim.reading.topology_files import Library, gpu_of, links_of, topology_of
+from sim.reading.topology_files import Library, gpu_of, kernels_of, links_of, topology_of
 from sim.reading.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
@@ -153,10 +153,17 @@ def _shipped_links() -> dict[str, LinkType]:
     return links
 
 
+def kernels_file(gpu: Path) -> Path:
+    """Where the fitted kernel parameters of the GPU in the file `gpu` stand: `kernels/` beside it, same name."""
+    return gpu.parent / "kernels" / gpu.name
+
+
 def _gpu(path: Path) -> Gpu:
-    return _gpu_as_of(path, path.stat().st_mtime_ns)
+    kernels = kernels_file(path)
+    return _gpu_as_of(path, path.stat().st_mtime_ns, kernels.stat().st_mtime_ns if kernels.is_file() else None)
 
 
 @cache
-def _gpu_as_of(path: Path, changed_ns: int) -> Gpu:
-    return gpu_of(read_yaml(path), path.stem)
+def _gpu_as_of(path: Path, changed_ns: int, kernels_changed_ns: int | None) -> Gpu:
+    fitted = kernels_of(read_yaml(kernels_file(path))) if kernels_changed_ns is not None else None
+    return gpu_of(read_yaml(path), path.stem, fitted)

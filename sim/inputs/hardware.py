@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sim.inputs.kernel_parameters import KernelParameters
+from sim.inputs.kernel_parameters import KernelParameters
 from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import (
     DTYPE_BYTES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Annotated, Any, Self
 
 import networkx as nx
@@ -17,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from sim.inputs.errors import InfeasibleError, LocatedError
+from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
@@ -25,6 +24,7 @@ from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, pa
 from sim.inputs.provenance import Provenance
 from sim.inputs.wiring import number_domains, places_of_kind, server_edges, server_places, wire_pairs
 
+_GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MOST_NODES = 16_384
 MOST_PLACES = 500_000
 BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
@@ -173,12 +173,18 @@ class Topology(BaseModel):
             own_graph=completed,
         )
 
-    @cached_property
+    @property
     def graph(self) -> nx.DiGraph[str]:
         """The system as a graph: one node per place, two directed edges per link. Not to be changed in place.
 
         InfeasibleError where the servers cannot be joined.
         """
+        graph: nx.DiGraph[str] | None = self.__dict__.get(_GRAPH)
+        if graph is None:
+            graph = self.__dict__[_GRAPH] = self._built()
+        return graph
+
+    def _built(self) -> nx.DiGraph[str]:
         graph = self._own() if self.own_graph is not None else self._expanded()
         transport = self.transport
         if transport.bytes_per_s is not None:
@@ -192,6 +198,19 @@ class Topology(BaseModel):
             transport_hop_s=transport.hop_s,
         )
         return graph
+
+    def with_inter_node(self, transport: str) -> Topology:
+        """The same system with another transport between servers; `tcp-eth0` and `tcp_eth0` are the same name.
+
+        InputError where the system has no transport of that name.
+        """
+        known = {**BUILT_IN_TRANSPORTS, **self.transports}
+        by_sign = {name.replace("_", "-"): name for name in known}
+        name = by_sign.get(transport.replace("_", "-"))
+        if name is None:
+            what = f"{transport!r} is not a transport of {self.name}; {', '.join(known)} are"
+            raise InputError(Problem(what, key="inter_node"))
+        return self.model_copy(update={"inter_node": name})
 
     @property
     def transport(self) -> Transport:
@@ -237,15 +256,18 @@ class Topology(BaseModel):
             join_servers(graph, servers, network, self.links[network.link])
 
     def __copy__(self) -> Self:
-        # pydantic copies cached properties too, and a copy with other links must not keep the old graph
         copied = super().__copy__()
-        copied.__dict__.pop("graph", None)
+        copied.__dict__.pop(_GRAPH, None)  # a copy may be given other links, and then has another graph
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         copied = super().__deepcopy__(memo)
-        copied.__dict__.pop("graph", None)
+        copied.__dict__.pop(_GRAPH, None)
         return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: value for name, value in self.__dict__.items() if name != _GRAPH}}
 
 
 def _limit_servers(graph: nx.DiGraph[str], transport: Transport) -> None:

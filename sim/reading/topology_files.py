@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
+from sim.inputs.kernel_parameters import KernelParameters
 from sim.inputs.parts import part_of
 from sim.inputs.topology import Topology
 from sim.reading.problems import problems_of, unknown_name, validated
@@ -27,14 +28,25 @@ class Library:
     link: Callable[[str], LinkType]
 
 
-def gpu_of(document: Document, name: str) -> Gpu:
-    """The GPU that a file of its own describes. InputError with all problems."""
+def gpu_of(document: Document, name: str, kernels: KernelParameters | None = None) -> Gpu:
+    """The GPU that a file of its own describes; with `kernels`, unless the file has its own. InputError with all problems."""
     problems: list[Problem] = []
     block = separated({"name": name, **document.data}, document, (), problems)
+    if kernels is not None:
+        block.setdefault("kernels", kernels)
     gpu = validated(Gpu, block, document)
     if problems:
         raise InputError(problems)
     return gpu
+
+
+def kernels_of(document: Document) -> KernelParameters:
+    """The kernel parameters that a file of their own describes. InputError with all problems."""
+    problems: list[Problem] = []
+    kernels = validated(KernelParameters, separated(document.data, document, (), problems), document)
+    if problems:
+        raise InputError(problems)
+    return kernels
 
 
 def links_of(document: Document) -> dict[str, LinkType]:
@@ -71,12 +83,9 @@ def topology_of(document: Document, library: Library, *, nodes: int | None = Non
             problem for problem in found if problem.key not in known and problem.key not in reported
         ]  # one message where a name is unknown, not a second one that the wire is wrong
     if reading.problems:
-        raise InputError(sorted(reading.problems, key=_line_of))
+        in_order = sorted(reading.problems, key=lambda problem: problem.line or 0)
+        raise InputError(in_order)
     return topology
-
-
-def _line_of(problem: Problem) -> int:
-    return problem.line or 0
 
 
 class _Reading:
