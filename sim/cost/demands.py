@@ -62,7 +62,11 @@ def load_per_byte(network: Network, op: str, algorithm: str, ranks: tuple[str, .
         raise InfeasibleError(
             f"{op} needs two or more different ranks; {len(ranks)} given, {len(set(ranks))} different"
         )
-    return loads[algorithm](network, ranks)
+    key = ("load", op, algorithm, ranks)
+    load: Load | None = network.memory.get(key)
+    if load is None:
+        load = network.memory[key] = loads[algorithm](network, ranks)
+    return load
 
 
 def pairs_demand(

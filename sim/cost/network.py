@@ -63,7 +63,8 @@ class Network:
     """Links, capacities and paths of one topology graph.
 
     `links` are names (`node0.gpu3->nvlink0`; a place that blocks by itself is a link with the place's name), `capacity`
-    is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on first use.
+    is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on first use; `memory` is where
+    others keep what they worked out from this network.
     """
 
     def __init__(self, graph: nx.DiGraph[str]) -> None:
@@ -71,6 +72,7 @@ class Network:
         self.peer_to_peer: bool = graph.graph.get("peer_to_peer", True)
         self.acs: bool = graph.graph.get("acs", False)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
+        self.transport_hop_s: float | None = graph.graph.get("transport_hop_s")
         self.places: dict[str, dict[str, Any]] = {place: data for place, data in graph.nodes(data=True)}
         named = graph.graph.get("gpus")
         self.gpus: tuple[str, ...] = (
@@ -98,6 +100,7 @@ class Network:
         for neighbours in self._out.values():
             neighbours.sort(key=lambda hop: self._order(hop[0]))
 
+        self.memory: dict[Any, Any] = {}
         self._paths: dict[tuple[str, str], Path] = {}
         self._nics: dict[str, tuple[str, ...]] = {}
         self._distances: dict[str, dict[str, int]] = {}

@@ -1,0 +1,313 @@
+"""Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives, and says how well they hold.
+
+    python -m sim.studies.calibrate_collectives fit NCCL.csv ENGINES.csv > topologies/collectives/inside.yaml
+    python -m sim.studies.calibrate_collectives report NCCL.csv ENGINES.csv
+
+The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`), as the
+samples in `tests/data/collectives` have. Every fit is robust (soft L1 on the logarithm of the time, so a factor of 1.1
+counts the same at 10 us and at 10 ms). Held out are whole systems and whole numbers of ranks, never points of a curve.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from sim.cost.collective_parameters import Parameters, data_folder, parameters_of
+from sim.cost.collectives import collective
+from sim.cost.network import Network
+
+Raw = dict[str, Any]
+"""The text of a parameter file as dicts and numbers."""
+
+COMMAND = "python -m sim.studies.calibrate_collectives fit"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measured collective inside an island."""
+
+    system: str
+    library: str
+    op: str
+    gpus: int
+    n_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The GPUs that a measured system has, as far as a collective inside its NVLink domain or PCIe pair can tell."""
+
+    model: str
+    kind: str
+    link_bytes_per_s: float
+    reduces: bool = False
+
+
+MACHINES = {
+    "a100_sxm": Machine("a100-80gb-sxm", "ampere", 240e9),
+    "h100_sxm": Machine("h100-sxm", "hopper", 369e9, True),
+    "h200_sxm": Machine("h200-sxm", "hopper", 369e9, True),
+    "b200_sxm": Machine("b200-sxm", "blackwell", 720e9, True),
+    "gb200": Machine("gb200", "grace_blackwell", 720e9, True),
+    "l40s": Machine("l40s", "ada", 26.145e9),
+    "rtx_pro_6000_server": Machine("rtx-pro-6000", "blackwell_pcie", 54.81e9),
+}
+PCIE_GPUS = 2
+"""Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: only pairs are fitted."""
+
+
+def network_of(system: str, gpus: int) -> Network:
+    """A crossbar (or one PCIe switch) with a system's GPUs and link rate, as the shipped topologies have it."""
+    machine = MACHINES[system]
+    nvlink = not machine.kind.startswith(("ada", "blackwell_pcie"))
+    graph: nx.DiGraph[str] = nx.DiGraph(gpus=[f"node0.gpu{rank}" for rank in range(gpus)], name=system)
+    middle = "node0.nvswitch0" if nvlink else "node0.pcie0"
+    graph.add_node(
+        middle, kind="nvswitch" if nvlink else "pcie_switch", node=0, index=0, domain=0, reduces=machine.reduces
+    )
+    for rank in range(gpus):
+        name = f"node0.gpu{rank}"
+        graph.add_node(name, kind="gpu", node=0, index=rank, domain=0, model=machine.model)
+        for edge in ((name, middle), (middle, name)):
+            graph.add_edge(*edge, bytes_per_s=machine.link_bytes_per_s, latency_s=0.35e-6)
+    return Network(graph)
+
+
+def points(paths: Iterable[Path]) -> list[Point]:
+    """Measured points of the systems that are modelled; the median where a point was measured more than once."""
+    found: dict[tuple[str, str, str, int, float], list[float]] = {}
+    for path in paths:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                library = row.get("framework") or "nccl"
+                if row["system"] not in MACHINES or not _usable(row):
+                    continue
+                key = (row["system"], library, row.get("op") or "all_reduce", int(row["gpus"]), float(row["size_bytes"]))
+                found.setdefault(key, []).append(float(row["latency_us"]) * 1e-6)
+    return [Point(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
+
+
+def _usable(row: Mapping[str, str]) -> bool:
+    """False for what no kernel explains, each with its reason.
+
+    NCCL 2.23 on GB200 at 2 and 4 GPUs is slower than later releases, and its grouped sends take time by themselves;
+    TensorRT-LLM with a forced strategy includes 5 us of graph nodes; launches from Python time Python.
+    """
+    if row.get("framework"):
+        return row["launch"] == "graph" and "strategy" not in row["impl"] and float(row["size_bytes"]) >= 256
+    if row.get("nccl", "").startswith("2.23"):
+        return row["system"] == "gb200" and int(row["gpus"]) >= 8 and row["op"] != "all_to_all"
+    return True
+
+
+class Fit:
+    """A block of numbers in the raw parameters, fitted to points: which numbers, and between which bounds."""
+
+    def __init__(self, files: Raw, free: Sequence[tuple[tuple[str, ...], float, float]]) -> None:
+        self.files = deepcopy(files)
+        self.free = tuple(free)
+
+    def values(self) -> list[float]:
+        return [float(self._at(path)[path[-1]]) for path, _, _ in self.free]
+
+    def _at(self, path: tuple[str, ...]) -> Any:
+        block: Any = self.files["inside"]["architectures"]
+        for name in path[:-1]:
+            block = block[name]
+        return block
+
+    def with_values(self, logs: Sequence[float]) -> Parameters:
+        for (path, low, high), value in zip(self.free, logs, strict=True):
+            self._at(path)[path[-1]] = float(min(max(np.exp(value), low), high))
+        return parameters_of(self.files)
+
+    def run(self, measured: Sequence[Point]) -> Raw:
+        """The files with the free numbers fitted."""
+        from scipy.optimize import least_squares
+
+        start = np.log(self.values())
+        low, high = (np.log([bound[side] for bound in self.free]) for side in (1, 2))
+        start = np.clip(start, low + 1e-6, high - 1e-6)
+        networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
+
+        def residuals(logs: Sequence[float]) -> list[float]:
+            parameters = self.with_values(logs)
+            return [log(ratio) for ratio in ratios(measured, parameters, networks)]
+
+        result = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=60)
+        self.with_values(list(result.x))
+        return self.files
+
+
+def ratios(
+    measured: Sequence[Point], parameters: Parameters, networks: Mapping[tuple[str, int], Network]
+) -> list[float]:
+    """Modelled over measured time of each point."""
+    for network in networks.values():
+        for key in [key for key in network.memory if key[0] != "load"]:
+            del network.memory[key]
+    found = []
+    for point in measured:
+        network = networks[point.system, point.gpus]
+        timing = collective(
+            network, point.op, point.n_bytes, network.gpus, library=point.library, parameters=parameters
+        )
+        found.append(timing.total_s / point.seconds)
+    return found
+
+
+def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, ...], float, float]]:
+    """The numbers of one kind of GPU that a library's points decide, with bounds that keep them physical."""
+    block = files["inside"]["architectures"][kind]
+    if isinstance(block["nccl"], str) and library in ("nccl", "direct"):
+        return []
+    bounds = {
+        "base_s": (5e-7, 1e-4),
+        "hop_s": (3e-7, 3e-5),
+        "rank_s": (1e-9, 4e-6),
+        "slice_s": (1e-9, 3e-6),
+        "slice_bytes": (100.0, 1e6),
+        "fill_s": (1e-9, 1e-4),
+        "fill_bytes": (1e4, 3e7),
+        "bytes_per_s": (1e9, 1e12),
+        "efficiency": (0.05, 1.0),
+        "local_bytes_per_s": (1e10, 1e13),
+    }
+    free: list[tuple[tuple[str, ...], float, float]] = []
+
+    def add(path: tuple[str, ...], values: Mapping[str, Any]) -> None:
+        for name in values:
+            if name in bounds:
+                free.append(((kind, *path, name), *bounds[name]))
+
+    if library == "nccl":
+        for protocol, values in block["nccl"]["ring"].items():
+            add(("nccl", "ring", protocol), values)
+        free.append(((kind, "nccl", "local_bytes_per_s"), *bounds["local_bytes_per_s"]))
+        if block["nccl"].get("switch"):
+            add(("nccl", "switch"), block["nccl"]["switch"])
+    elif library == "direct":
+        add(("nccl", "direct"), block["nccl"]["direct"])
+    else:
+        for kernel, values in block["engines"][library]["kernels"].items():
+            add(("engines", library, "kernels", kernel), values)
+    return free
+
+
+def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> list[Point]:
+    """The points that a fit of (kind, library) looks at."""
+    found = []
+    for point in measured:
+        own = MACHINES[point.system].kind
+        if library in ("nccl", "direct"):
+            nccl_block = files["inside"]["architectures"][own]["nccl"]
+            own = nccl_block if isinstance(nccl_block, str) else own
+        if own != kind:
+            continue
+        if kind in ("ada", "blackwell_pcie") and point.gpus > PCIE_GPUS:
+            continue
+        if library in ("nccl", "direct"):
+            if point.library == "nccl" and (point.op == "all_to_all") == (library == "direct"):
+                found.append(point)
+        elif point.library == library:
+            steps = files["inside"]["architectures"][kind]["engines"][library]["choice"].get(point.gpus, ())
+            if steps and point.n_bytes < float(steps[-1][1]):
+                found.append(point)
+    return found
+
+
+def fitted(files: Raw, measured: Sequence[Point], kinds: Sequence[str] | None = None) -> Raw:
+    """All blocks of all kinds of GPU fitted, one after another."""
+    for kind, block in files["inside"]["architectures"].items():
+        if kinds is not None and kind not in kinds:
+            continue
+        for library in ("nccl", "direct", *block["engines"]):
+            looked_at = chosen(measured, kind, library, files)
+            free = free_numbers(kind, library, files) if looked_at else []
+            if free:
+                files = Fit(files, free).run(looked_at)
+    return files
+
+
+def shipped() -> Raw:
+    """The parameter files as they are now."""
+    import yaml
+
+    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(data_folder().glob("*.yaml"))}
+
+
+def errors(measured: Sequence[Point], files: Raw) -> list[tuple[Point, float]]:
+    """Relative error of every point."""
+    networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
+    found = ratios(measured, parameters_of(files), networks)
+    return [(point, ratio - 1.0) for point, ratio in zip(measured, found, strict=True)]
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four digits, all the way down: no more is known."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def as_yaml(files: Raw) -> str:
+    """The text of `inside.yaml`."""
+    import yaml
+
+    head = (
+        "# What NCCL and the engines' own all-reduce cost inside an island, per kind of GPU: seconds, bytes/s.\n"
+        "# The names are explained in sim/cost/collective_parameters.py. `choice` (ranks -> kernel, below how many\n"
+        "# bytes) is the engines' own table where they publish one (vLLM all_reduce_utils.py), else where their\n"
+        "# timings change slope. Written by `python -m sim.studies.calibrate_collectives fit`, not by hand.\n\n"
+    )
+    text: str = yaml.safe_dump(rounded(files["inside"]), sort_keys=False, width=118, default_flow_style=None)
+    return head + text
+
+
+def by_group(found: Sequence[tuple[Point, float]]) -> list[tuple[str, str, str, int, int, float, float, float]]:
+    """(system, library, op, gpus, points, median, 90th percentile, bias): of |error|, and the median with its sign."""
+    groups: dict[tuple[str, str, str, int], list[float]] = {}
+    for point, error in found:
+        groups.setdefault((point.system, point.library, point.op, point.gpus), []).append(error)
+    return [
+        (*key, len(of), *map(float, np.quantile(np.abs(of), (0.5, 0.9))), float(np.median(of)))
+        for key, of in sorted(groups.items())
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command of the module's docstring."""
+    task, *paths = arguments
+    measured = points(map(Path, paths))
+    if task == "fit":
+        print(as_yaml(fitted(shipped(), measured)), end="")
+    else:
+        for row in by_group(errors([point for point in measured if fits(point)], shipped())):
+            print("%-20s %-7s %-15s %3d %3d  median %5.1f %%  p90 %5.1f %%  bias %+5.1f %%" % _percent(row))
+    return 0
+
+
+def fits(point: Point) -> bool:
+    """True for points whose machine is known here: all of an NVLink domain, pairs of a PCIe box."""
+    return point.gpus <= PCIE_GPUS or MACHINES[point.system].kind not in ("ada", "blackwell_pcie")
+
+
+def _percent(row: tuple[str, str, str, int, int, float, float, float]) -> tuple[object, ...]:
+    return (*row[:5], *(100.0 * value for value in row[5:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
