@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +36,29 @@ SAME = 1.0 + 1e-12
 
 
 class Flow(NamedTuple):
-    """A transfer as the solvers see it: links, bytes/s on each per unit of level, and the level it cannot
-    exceed.
+    """Equal transfers as the solvers see them.
+
+    Their links, the bytes/s of one of them on each link per unit of level, the level that they cannot exceed,
+    and how many they are.
     """
 
     links: tuple[int, ...]
     loads: tuple[float, ...]
     cap: float = inf
+    copies: int = 1
+
+
+class FlowLike(Protocol):
+    """Anything that reads as a `Flow`."""
+
+    @property
+    def links(self) -> tuple[int, ...]: ...
+    @property
+    def loads(self) -> tuple[float, ...]: ...
+    @property
+    def cap(self) -> float: ...
+    @property
+    def copies(self) -> int: ...
 
 
 def loads_of(n_bytes: Sequence[float], weight: float = 1.0) -> tuple[float, ...]:
@@ -76,13 +92,22 @@ def max_min(
     ]
 
 
-def fair_levels(flows: Sequence[Flow], capacity: Sequence[float]) -> list[float]:
+def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[float]:
     """The max-min level of each flow. Cost: links touched, times the logarithm of their number."""
+    if len(flows) == 1:
+        (flow,) = flows
+        shares_alone = [
+            capacity[link] / (flow.copies * amount)
+            for link, amount in zip(flow.links, flow.loads, strict=True)
+        ]
+        return [min(flow.cap, *shares_alone)]
     left: dict[int, float] = {}
     load: dict[int, float] = {}
     users: dict[int, list[tuple[int, float]]] = {}
-    for i, (links, loads, _) in enumerate(flows):
-        for link, amount in zip(links, loads, strict=True):
+    for i, flow in enumerate(flows):
+        copies = flow.copies
+        for link, amount in zip(flow.links, flow.loads, strict=True):
+            amount *= copies
             if link in users:
                 load[link] += amount
                 users[link].append((i, amount))
@@ -103,9 +128,7 @@ def fair_levels(flows: Sequence[Flow], capacity: Sequence[float]) -> list[float]
             remaining = [(i, amount) for i, amount in users[link] if levels[i] < 0.0]
             if not remaining:
                 continue
-            if len(remaining) < len(
-                users[link]
-            ):  # others have stopped since: the share of the rest has grown
+            if len(remaining) < len(users[link]):  # some have stopped since: there is more for the others
                 users[link] = remaining
                 grown = left[link] / sum([amount for _, amount in remaining])
                 if grown > share * SAME:
@@ -116,8 +139,10 @@ def fair_levels(flows: Sequence[Flow], capacity: Sequence[float]) -> list[float]
         rising -= len(stopped)
         for i in stopped:
             levels[i] = share
-            for other, amount in zip(flows[i].links, flows[i].loads, strict=True):
-                left[other] = max(0.0, left[other] - share * amount)
+            if rising:
+                used = share * flows[i].copies
+                for other, amount in zip(flows[i].links, flows[i].loads, strict=True):
+                    left[other] = max(0.0, left[other] - used * amount)
     return levels
 
 
@@ -144,7 +169,7 @@ class FlowTable:
     def __len__(self) -> int:
         return self._rows
 
-    def add(self, flow: Flow) -> int:
+    def add(self, flow: FlowLike) -> int:
         """The row in which the flow now stands: the last one."""
         row = self._rows
         if row == len(self._links) or len(flow.links) > self._links.shape[1]:
@@ -153,11 +178,15 @@ class FlowTable:
         width = len(columns)
         self._links[row, :width] = columns
         self._links[row, width:] = 0
-        self._loads[row, :width] = flow.loads
         self._loads[row, width:] = 0.0
         self._caps[row] = flow.cap
         self._rows += 1
+        self.recount(row, flow)
         return row
+
+    def recount(self, row: int, flow: FlowLike) -> None:
+        """Take over how many transfers the flow in this row stands for."""
+        self._loads[row, : len(flow.loads)] = [flow.copies * amount for amount in flow.loads]
 
     def remove(self, row: int) -> None:
         """Take a flow out; the last row moves into its place."""
@@ -187,26 +216,27 @@ class FlowTable:
         width = links.shape[1]
         while rising.size:
             flat = links.ravel()
-            load = np.bincount(flat, weights=loads.ravel(), minlength=columns)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = left / load
-            share[load <= 0.0] = inf
+            load = np.bincount(flat, loads.ravel(), columns)
+            share = np.full(columns, inf)
+            np.divide(left, load, out=share, where=load > 0.0)
             shares = share[links]
             tightest = shares.min(axis=1)
-            users = np.bincount(flat, minlength=columns)
-            tight_for = np.bincount(flat[(shares <= tightest[:, None] * SAME).ravel()], minlength=columns)
-            full = (tight_for == users) & (users > 0)
-            full[0] = False
             capped = caps <= tightest
-            # a link with a capped flow on it still has something to give, and waits for the next round
-            stopped = capped | (full & ~_touched(links[capped], columns))[links].any(axis=1)
-            reached = np.minimum(tightest, caps)[stopped]
+            # full: tightest for every flow on it, none of which stops short of it at its cap
+            tight_here = shares <= tightest[:, None] * SAME
+            tight_here[capped] = False
+            full = np.bincount(flat, tight_here.ravel(), columns) == np.bincount(flat, minlength=columns)
+            full[0] = False
+            stopped = full[links].any(axis=1) | capped
+            reached = np.minimum(tightest[stopped], caps[stopped])
             level[rising[stopped]] = reached
-            used = np.repeat(reached, width) * loads[stopped].ravel()
-            left -= np.bincount(links[stopped].ravel(), weights=used, minlength=columns)
-            np.maximum(left, 0.0, out=left)
             goes_on = ~stopped
-            rising, links, loads, caps = rising[goes_on], links[goes_on], loads[goes_on], caps[goes_on]
+            rising = rising[goes_on]
+            if rising.size:
+                used = np.repeat(reached, width) * loads[stopped].ravel()
+                left -= np.bincount(links[stopped].ravel(), used, columns)
+                np.maximum(left, 0.0, out=left)
+                links, loads, caps = links[goes_on], loads[goes_on], caps[goes_on]
         return level
 
     def _use(self, link: int) -> int:
@@ -231,9 +261,3 @@ class FlowTable:
         loads[:rows, :old_width] = self._loads
         caps[:rows] = self._caps
         self._links, self._loads, self._caps = links, loads, caps
-
-
-def _touched(links: IntArray, columns: int) -> npt.NDArray[np.bool_]:
-    touched = np.zeros(columns, dtype=np.bool_)
-    touched[links.ravel()] = True
-    return touched

@@ -34,7 +34,7 @@ from sim.cost.fairshare import SAME, fair_levels
 from sim.runtime.clock import COMPLETION, FLUSH, at
 from sim.runtime.crowd import Crowd
 from sim.runtime.link_use import LinkRow, LinkUse
-from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
+from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Stream, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
 
@@ -210,7 +210,7 @@ class Fabric:
         n_bytes = list(self._use.n_bytes)
         busy_s, shared_s = self._use.until(now)
         for footprint in self._footprints.values():
-            under_way = list(footprint.flowing)
+            under_way = footprint.transfers()
             if footprint.alone is not None and now > footprint.alone.flows_s:
                 under_way.append(footprint.alone)
                 for link in footprint.links:
@@ -228,7 +228,7 @@ class Fabric:
         return [
             (transfer, tuple(self.links[link] for link in footprint.links if not self.capacity[link]))
             for footprint in self._footprints.values()
-            for transfer in footprint.flowing
+            for transfer in footprint.transfers()
             if transfer.level == 0.0
         ]
 
@@ -296,7 +296,8 @@ class Fabric:
             )
         if not footprint.registered:
             self._register(footprint)
-        footprint.flowing[transfer] = None
+        if transfer.stream.row >= 0:
+            self._crowd.recount(transfer.stream)
         self._use.begin(plan.links, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
@@ -321,13 +322,15 @@ class Fabric:
             self._arm()
 
     def _take_off(self, transfer: Transfer, now: float) -> None:
-        footprint = transfer.plan.footprint
-        del footprint.flowing[transfer]
+        footprint, stream = transfer.plan.footprint, transfer.stream
+        del stream.transfers[transfer]
         transfer.version += 1
-        if transfer.row >= 0:
-            self._crowd.remove(transfer)
+        if stream.row >= 0:
+            self._crowd.recount(stream)
+        if not stream.transfers:
+            del footprint.streams[stream.loads, stream.cap]
         self._use.end(footprint.links, now)
-        if not footprint.flowing:
+        if not footprint.streams:
             self._unregister(footprint)
         freed = [link for link in footprint.links if self._on[link]]
         if freed:
@@ -363,10 +366,10 @@ class Fabric:
                     self._disturb(transfer.plan.links, transfer.owner, now)
                     unsettled.update(dict.fromkeys(transfer.plan.links))
             self._change_capacities(now)
-        self._began.clear()
+        began, self._began = self._began, []
         self._unsettled = {}
         self._flush_due = False
-        self._share(unsettled, now)
+        self._share(unsettled, began, now)
         self._arm()
 
     def _disturb(self, links: Iterable[int], owner: Watcher | None, now: float) -> None:
@@ -376,7 +379,7 @@ class Fabric:
                 if alone is not None:
                     footprint.alone = None
                     self._wait(alone)
-                    if not footprint.flowing:
+                    if not footprint.streams:
                         self._unregister(footprint)
         watchers = {id(watcher): watcher for link in links for watcher in self._watchers[link]}
         for watcher in watchers.values():
@@ -398,35 +401,40 @@ class Fabric:
                     self._changed.add(link)
                 self._unsettled[link] = None
 
-    def _share(self, unsettled: Iterable[int], now: float) -> None:
+    def _share(self, unsettled: Iterable[int], began: Iterable[Transfer], now: float) -> None:
         """Work out the rates of everybody who is tied to one of the links by shared links."""
         seen: set[int] = set()
         crowd = self._crowd
-        to_crowd = False
+        crowd_changes = False
         for link in unsettled:
             if link in seen or not self._on[link]:
                 continue
-            flowing, meets_crowd = self._tied_to(link, seen)
-            if meets_crowd or len(flowing) > FEW:
-                to_crowd = True
-                for transfer in flowing:
-                    crowd.add(transfer)
-            elif len(flowing) == 1:
-                (transfer,) = flowing
+            streams, meets_crowd = self._tied_to(link, seen)
+            if meets_crowd or len(streams) > FEW:
+                crowd_changes = True
+                for stream in streams:
+                    crowd.add(stream)
+            elif len(streams) == 1 and streams[0].copies == 1:
+                (transfer,) = streams[0].transfers
                 self._set_level(transfer, transfer.whole / self._seconds_alone(transfer.plan), now)
-            elif flowing:
-                flowing.sort(key=_order)
-                levels = fair_levels([transfer.flow for transfer in flowing], self.capacity)
-                for transfer, level in zip(flowing, levels, strict=True):
+            elif streams:
+                streams.sort(key=_order)
+                levels = fair_levels(streams, self.capacity)
+                for stream, level in zip(streams, levels, strict=True):
+                    for transfer in stream.transfers:
+                        self._set_level(transfer, level, now)
+        if crowd_changes:
+            for stream, level in crowd.settle():
+                for transfer in stream.transfers:
                     self._set_level(transfer, level, now)
-        if to_crowd:
-            for transfer, level in crowd.changed():
-                self._set_level(transfer, level, now)
+            for transfer in began:
+                if transfer.state is State.FLOWING and transfer.stream.row >= 0:
+                    self._set_level(transfer, crowd.level(transfer.stream), now)
         if 0 < len(crowd) < FEW // 2:
             crowd.dissolve()
 
-    def _tied_to(self, start: int, seen: set[int]) -> tuple[list[Transfer], bool]:
-        """Who is tied to a link and not in the crowd yet, and whether the crowd is.
+    def _tied_to(self, start: int, seen: set[int]) -> tuple[list[Stream], bool]:
+        """What is tied to a link and not in the crowd yet, and whether the crowd is.
 
         The walk stops at the crowd: whoever is tied to one of the crowd is in it.
         """
@@ -434,31 +442,29 @@ class Fabric:
         seen.add(start)
         stack = [start]
         met: set[Footprint] = set()
-        flowing: list[Transfer] = []
+        streams: list[Stream] = []
         meets_crowd = False
         while stack:
             for footprint in on[stack.pop()]:
                 if footprint in met:
                     continue
                 met.add(footprint)
-                fresh = [transfer for transfer in footprint.flowing if transfer.row < 0]
-                flowing += fresh
-                if len(fresh) < len(footprint.flowing):
+                fresh = [stream for stream in footprint.streams.values() if stream.row < 0]
+                streams += fresh
+                if len(fresh) < len(footprint.streams):
                     meets_crowd = True
                 elif fresh:
                     for link in footprint.links:
                         if link not in seen:
                             seen.add(link)
                             stack.append(link)
-        return flowing, meets_crowd
+        return streams, meets_crowd
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
         old = transfer.level
         if level <= old * SAME and old <= level * SAME:
             return
         transfer.set_level(level, now)
-        if transfer.row >= 0:
-            self._crowd.set_level(transfer)
         if level > 0.0:
             heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
 
@@ -478,7 +484,7 @@ class Fabric:
     # ---- who is on which link
 
     def _is_quiet(self, footprint: Footprint, watcher: Watcher | None) -> bool:
-        if footprint.alone is not None or footprint.flowing:
+        if footprint.alone is not None or footprint.streams:
             return False
         if footprint.unwatched_at != self._epoch or footprint.unwatched_but_by is not watcher:
             if any(other is not watcher for link in footprint.links for other in self._watchers[link]):
@@ -490,14 +496,14 @@ class Fabric:
         if footprint.registered:
             return True
         return not any(
-            other.alone is not None or other.flowing for link in footprint.links for other in self._on[link]
+            other.alone is not None or other.streams for link in footprint.links for other in self._on[link]
         )
 
     def _register(self, footprint: Footprint) -> None:
         for link in footprint.links:
             here = self._on[link]
             for other in list(here):
-                if other.alone is None and not other.flowing:
+                if other.alone is None and not other.streams:
                     self._unregister(other)
                 else:
                     other.crowded = footprint.crowded = True
@@ -575,9 +581,9 @@ class Fabric:
         load = [0.0] * len(self.links)
         users = [0] * len(self.links)
         top: dict[int, float] = {}
-        flowing = [transfer for footprint in self._footprints.values() for transfer in footprint.flowing]
+        flowing = [transfer for footprint in self._footprints.values() for transfer in footprint.transfers()]
         for footprint in self._footprints.values():
-            in_use = footprint.alone is not None or bool(footprint.flowing)
+            in_use = footprint.alone is not None or bool(footprint.streams)
             assert footprint.registered or not in_use
             for link in footprint.links:
                 assert (footprint in self._on[link]) == footprint.registered
@@ -586,7 +592,7 @@ class Fabric:
         for transfer in flowing:
             assert transfer.state is State.FLOWING
             assert 0.0 <= transfer.left <= transfer.whole
-            for link, amount in zip(transfer.flow.links, transfer.flow.loads, strict=True):
+            for link, amount in zip(transfer.stream.links, transfer.stream.loads, strict=True):
                 load[link] += transfer.level * amount
                 users[link] += 1
                 top[link] = max(top.get(link, 0.0), transfer.level)
@@ -596,17 +602,17 @@ class Fabric:
             )
             assert users[link] == self._use.users(link)
         for transfer in flowing:
-            held_back = transfer.level >= transfer.flow.cap * (1 - 1e-9) or any(
+            held_back = transfer.level >= transfer.stream.cap * (1 - 1e-9) or any(
                 load[link] >= self.capacity[link] * (1 - 1e-9) and transfer.level >= top[link] * (1 - 1e-9)
-                for link in transfer.flow.links
+                for link in transfer.stream.links
             )
             assert held_back, (
-                f"a transfer on {[self.links[link] for link in transfer.flow.links]} could be faster"
+                f"a transfer on {[self.links[link] for link in transfer.stream.links]} could be faster"
             )
 
 
-def _order(transfer: Transfer) -> tuple[float, tuple[int, ...], int]:
-    return transfer.order
+def _order(stream: Stream) -> tuple[tuple[int, ...], tuple[float, ...], float]:
+    return stream.order
 
 
 def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from simpy import Environment
 from simpy.events import PENDING, Event
 
-from sim.cost.fairshare import Flow, loads_of
+from sim.cost.fairshare import loads_of
 
 
 class DemandLike(Protocol):
@@ -58,6 +58,32 @@ class State(IntEnum):
     ABORTED = 4
 
 
+class Stream:
+    """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
+    level.
+
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the crowd, -1 outside.
+    """
+
+    __slots__ = ("cap", "links", "loads", "row", "transfers")
+
+    def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
+        self.links = links
+        self.loads = loads
+        self.cap = cap
+        self.transfers: dict[Transfer, None] = {}
+        self.row = -1
+
+    @property
+    def copies(self) -> int:
+        return len(self.transfers)
+
+    @property
+    def order(self) -> tuple[tuple[int, ...], tuple[float, ...], float]:
+        """An order that does not depend on who came first."""
+        return self.links, self.loads, self.cap
+
+
 class Footprint:
     """A set of links that transfers use together.
 
@@ -67,16 +93,26 @@ class Footprint:
     links.
     """
 
-    __slots__ = ("alone", "crowded", "flowing", "links", "registered", "unwatched_at", "unwatched_but_by")
+    __slots__ = ("alone", "crowded", "links", "registered", "streams", "unwatched_at", "unwatched_but_by")
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
-        self.flowing: dict[Transfer, None] = {}
+        self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # what flows, by loads and cap
         self.alone: Transfer | None = None
         self.registered = False
         self.crowded = False  # somebody else has come onto the links
         self.unwatched_at = -1  # the fabric's epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
+
+    def stream(self, loads: tuple[float, ...], cap: float) -> Stream:
+        stream = self.streams.get((loads, cap))
+        if stream is None:
+            stream = self.streams[loads, cap] = Stream(self.links, loads, cap)
+        return stream
+
+    def transfers(self) -> list[Transfer]:
+        """What flows."""
+        return [transfer for stream in self.streams.values() for transfer in stream.transfers]
 
 
 class Plan:
@@ -111,9 +147,6 @@ class Plan:
             longest = max(longest, n_bytes / bytes_per_s if bytes_per_s > 0.0 else inf)
         return longest
 
-    def flow(self, weight: float) -> Flow:
-        return Flow(self.links, loads_of(self.n_bytes, weight), self.cap / weight)
-
 
 class Transfer(Event):
     """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
@@ -125,8 +158,8 @@ class Transfer(Event):
     """
 
     __slots__ = (
-        "_ok", "_value", "callbacks", "end_s", "env", "flow", "flows_s", "left", "level", "lost_s",
-        "on_done", "order", "owner", "plan", "planned_end", "row", "since_s", "state", "touched",
+        "_ok", "_value", "callbacks", "end_s", "env", "flows_s", "left", "level", "lost_s",
+        "on_done", "order", "owner", "plan", "planned_end", "since_s", "state", "stream", "touched",
         "version", "weight", "whole",
     )  # fmt: skip
 
@@ -157,7 +190,8 @@ class Transfer(Event):
         """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
         plan = self.plan
         self.state = State.FLOWING
-        self.flow = plan.flow(self.weight)
+        self.stream = plan.footprint.stream(loads_of(plan.n_bytes, self.weight), plan.cap / self.weight)
+        self.stream.transfers[self] = None
         self.whole = self.left = plan.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
@@ -169,7 +203,6 @@ class Transfer(Event):
             self.end_s = self.planned_end
         self.order = (self.flows_s, plan.links, number)
         self.version = 0
-        self.row = -1
 
     def set_level(self, level: float, now: float) -> None:
         """Flow at another rate from now on."""
