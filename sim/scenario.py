@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from pydantic import (
 
 from sim.catalog import load_model, load_topology, load_workload
 from sim.inputs.engine import Engine, Precision
-from sim.inputs.errors import InputError, Problem
+from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.model import Model
 from sim.inputs.quantities import Seconds
 from sim.inputs.topology import Topology
@@ -48,9 +49,9 @@ def _chosen(kinds: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any
                 return written
             raise ValueError(f"{written!r} is no {what}; write its name, as in {next(iter(kinds))}")
         knobs = {str(name): value for name, value in written.items() if name != "kind"}
-        kind = written.get("kind")
+        kind = str(written.get("kind"))
         if kind not in kinds:
-            raise ValueError(f"{kind!r} is no {what}; {', '.join(kinds)} are{did_you_mean(str(kind), kinds)}")
+            raise ValueError(f"{kind!r} is no {what}; {', '.join(kinds)} are{did_you_mean(kind, kinds)}")
         rule = kinds[kind]
         known = [one.name for one in dataclasses.fields(rule)]  # type: ignore[arg-type]
         for name in knobs:
@@ -102,7 +103,7 @@ class Pool(BaseModel):
     replicas: PositiveInt = 1
     model: Model
     precision: Precision = Precision()
-    engine: Engine = Engine()
+    engine: Engine = Engine.model_validate({})
 
 
 class Scenario(BaseModel):
@@ -119,7 +120,7 @@ class Scenario(BaseModel):
     topology: Topology
     model: Model
     precision: Precision = Precision()
-    engine: Engine = Engine()
+    engine: Engine = Engine.model_validate({})
     replicas: PositiveInt = 1
     pools: dict[str, Pool] = {}
     default_model: str = ""
@@ -166,6 +167,23 @@ class Scenario(BaseModel):
     @property
     def nodes(self) -> int:
         return self.topology.nodes
+
+    @cached_property
+    def wired(self) -> Topology:
+        """The topology with the transport between nodes that the engine names (one for all traffic)."""
+        named = {pool.engine.inter_node for pool in self.all_pools.values()} - {None}
+        if len(named) > 1:
+            raise InfeasibleError(
+                f"engines name different transports between nodes ({', '.join(sorted(map(str, named)))})",
+                "one run has one; name the same in every pool",
+            )
+        if not named:
+            return self.topology
+        data = {**dict(self.topology), "inter_node": named.pop()}
+        try:
+            return Topology.model_validate(data)
+        except ValidationError as error:
+            raise InputError(problems_of(error, None, ("engine",), Topology)) from error
 
     @property
     def all_pools(self) -> dict[str, Pool]:

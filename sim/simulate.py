@@ -89,7 +89,7 @@ def simulate(scenario: Scenario, seed: int = 0, fold: bool = True) -> Result:
     `time_limit_s` ends there, its open requests counted as unfinished.
     """
     env = simpy.Environment()
-    network = Network(scenario.topology.graph)
+    network = Network(scenario.wired.graph)
     fabric = Fabric(env, network)
     records, blame = Records(), BlameRecords()
     replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)

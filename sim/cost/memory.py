@@ -132,9 +132,9 @@ def _too_large(shard: Shard, memory: MemoryPlan) -> str:
     sizes = f"{engine.tensor_parallel_size} x pipeline_parallel_size {engine.pipeline_parallel_size}"
     may_use = f"{engine.gpu_memory_utilization:g} of {gpu.usable_hbm_bytes / GIB:.1f} GiB"
     return (
-        f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at tensor_parallel_size {sizes}: "
-        f"a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and {memory.reserved_bytes / GIB:.1f} GiB "
-        f"beside them, {-min(memory.kv_bytes, 0.0) / GIB:.1f} GiB more than the "
+        f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at "
+        f"tensor_parallel_size {sizes}: a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and "
+        f"{memory.reserved_bytes / GIB:.1f} GiB beside them, {-min(memory.kv_bytes, 0.0) / GIB:.1f} GiB more than the "
         f"{memory.usable_bytes / GIB:.1f} GiB it may use ({may_use})"
     )
 

@@ -38,7 +38,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             f"{model.layers} is the most",
         )
     shards, first = [], 0
-    graph = scenario.topology.graph
+    graph = scenario.wired.graph
     for stage in range(stages):
         layers = model.layers // stages + (stage < model.layers % stages)
         group = gpus[stage * ranks : (stage + 1) * ranks]
