@@ -220,14 +220,15 @@ class GapRecords(Table):
     """Times between tokens that are not the duration of a step: after a preemption, a pause, across
     pipeline stages.
 
-    One row is `sequences` x `gaps` of them: per sequence the first is `first_gap_s`, the last `last_gap_s`,
-    the others evenly between. Shown by replica and in order of time.
+    One row is `sequences` x `gaps` of them: per sequence the first ends at `at_s` and lasts `first_gap_s`,
+    the last lasts `last_gap_s`, the others evenly between. Shown by replica and time.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "replica": "count",
+                "at_s": "number",
                 "sequences": "count",
                 "gaps": "count",
                 "first_gap_s": "number",
@@ -246,13 +247,12 @@ class GapRecords(Table):
         first_gap_s: float,
         last_gap_s: float,
         *,
+        at_s: float,
         batch_id: int = -1,
-        at_s: float = 0.0,
     ) -> None:
-        """`n_gaps` gaps in a row of each of `sequences` sequences; with a `batch_id` they may continue the
-        open row.
+        """`n_gaps` gaps in a row of each of `sequences` sequences; the first of them ends at `at_s`.
 
-        `at_s` is the time of the last of them, for the rounding that a difference of two such times carries.
+        With a `batch_id` they go on the replica's open row if they continue it.
         """
         opened = self._open.get(replica)
         if batch_id >= 0 and opened is not None and opened[1] == batch_id:
@@ -275,13 +275,14 @@ class GapRecords(Table):
                     self._gaps[row] += 1
                     self._last_s[row] = first_gap_s
                     first_gap_s += (last_gap_s - first_gap_s) / (n_gaps - 1)
+                    at_s += first_gap_s
                     n_gaps -= 1
         self._open[replica] = (len(self), batch_id)
-        self.append(replica, sequences, n_gaps, first_gap_s, last_gap_s)
+        self.append(replica, at_s, sequences, n_gaps, first_gap_s, last_gap_s)
 
     def order(self) -> NDArray[np.int64]:
-        """By replica, and in the order of time within one."""
-        return np.argsort(self["replica"], kind="stable")
+        """By replica and time."""
+        return np.lexsort((self["at_s"], self["replica"]))
 
 
 @dataclass
