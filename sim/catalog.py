@@ -10,7 +10,7 @@ import networkx as nx
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
-from sim.inputs.topology import Topology
+from sim.inputs.topology import MOST_NODES, Topology
 from sim.reading.problems import unknown_name
 from sim.reading.topology_files import Library, gpu_of, kernels_of, links_of, topology_of
 from sim.reading.yaml_lines import read_yaml
@@ -32,7 +32,7 @@ _PLACES: dict[Kind, tuple[str, str]] = {
 
 @cache
 def data_folder() -> Path:
-    """The folder that has `topologies/` and `workloads/`: in an installed wheel `sim/data`, else the checkout."""
+    """The folder with `topologies/` and `workloads/`: in an installed wheel `sim/data`, else the checkout."""
     inside = Path(__file__).parent / "data"
     return inside if (inside / "topologies").is_dir() else Path(__file__).parent.parent
 
@@ -50,13 +50,17 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
     """
     text = str(name)
     folder, suffix = _PLACES[kind]
-    looks_like_path = isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml", ".json"))
+    looks_like_path = (
+        isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml", ".json"))
+    )
     if looks_like_path:
-        for base in ((near, Path()) if near else (Path(),)):
+        for base in (near, Path()) if near else (Path(),):
             path = base / Path(text).expanduser()
             if path.exists():
                 return path
-        raise InputError(Problem(f"there is no such file; a path or one of {', '.join(names_of(kind))} is right", text))
+        raise InputError(
+            Problem(f"there is no such file; a path or one of {', '.join(names_of(kind))} is right", text)
+        )
     path = data_folder() / folder / f"{text}{suffix}"
     if text not in names_of(kind):
         raise InputError(Problem(unknown_name(kind, text, names_of(kind))))
@@ -64,25 +68,42 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
 
 
 def load_topology(
-    name_or_path: str | Path | nx.DiGraph[str] | Topology, nodes: int | None = None, *, near: Path | None = None
+    name_or_path: str | Path | nx.DiGraph[str] | Topology,
+    nodes: int | None = None,
+    *,
+    near: Path | None = None,
 ) -> Topology:
-    """A shipped system by name, one's own by path, or a script's own graph; of `nodes` servers where that is given.
+    """A shipped system by name, one's own by path, or a script's own graph; of `nodes` servers if given.
 
     >>> topology = load_topology("nd-h100-v5", nodes=2)
     >>> len(topology.graph.graph["gpus"]), topology.graph.edges["node0.gpu0", "node0.nvswitch0"]["count"]
     (16, 5)
     """
+    if nodes is not None:
+        _refuse_node_count(nodes)
     if isinstance(name_or_path, nx.Graph):
         return _topology_of_graph(name_or_path)
     if isinstance(name_or_path, Topology):
-        return name_or_path if nodes is None else Topology.model_validate({**dict(name_or_path), "nodes": nodes})
+        return (
+            name_or_path if nodes is None else Topology.model_validate({**dict(name_or_path), "nodes": nodes})
+        )
     document = read_yaml(find("topology", name_or_path, near))
     return topology_of(document, library(), nodes=nodes)
 
 
+def _refuse_node_count(nodes: object) -> None:
+    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= MOST_NODES:
+        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MOST_NODES} is"
+        raise InputError(Problem(what, key="nodes"))
+
+
 def _topology_of_graph(graph: nx.DiGraph[str]) -> Topology:
     bare = Topology.of_graph(graph)
-    models = {attributes["model"] for _, attributes in bare.own_graph.nodes(data=True) if attributes["kind"] == "gpu"}
+    models = {
+        attributes["model"]
+        for _, attributes in bare.own_graph.nodes(data=True)
+        if attributes["kind"] == "gpu"
+    }
     return Topology.of_graph(graph, gpus={model: load_gpu(model) for model in sorted(models)})
 
 
@@ -154,13 +175,15 @@ def _shipped_links() -> dict[str, LinkType]:
 
 
 def kernels_file(gpu: Path) -> Path:
-    """Where the fitted kernel parameters of the GPU in the file `gpu` stand: `kernels/` beside it, same name."""
+    """Where the fitted kernel parameters of the GPU in the file `gpu` stand: in `kernels/` beside it."""
     return gpu.parent / "kernels" / gpu.name
 
 
 def _gpu(path: Path) -> Gpu:
     kernels = kernels_file(path)
-    return _gpu_as_of(path, path.stat().st_mtime_ns, kernels.stat().st_mtime_ns if kernels.is_file() else None)
+    return _gpu_as_of(
+        path, path.stat().st_mtime_ns, kernels.stat().st_mtime_ns if kernels.is_file() else None
+    )
 
 
 @cache

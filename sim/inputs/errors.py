@@ -72,7 +72,7 @@ class UnfinishedError(Exception):
 
 
 class LocatedError(ValueError):
-    """Several things wrong with one description, each with the path of keys below the description that it is about."""
+    """Several things wrong with one description, each with the path of keys that it is about."""
 
     def __init__(self, found: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
         self.found = tuple(found)

@@ -1,4 +1,4 @@
-"""Joins servers by a rail-optimised fat tree: one switch where it suffices, else leaves per rail and spines."""
+"""Joins servers by a rail-optimised fat tree: one switch if it suffices, else leaves per rail and spines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from sim.inputs.wiring import edge_attributes
 def join_servers(
     graph: nx.DiGraph[str], servers: Sequence[Sequence[str]], network: ScaleOut, link: LinkType
 ) -> None:
-    """Add switches and edges to `graph`. `servers` has the names of each server's NICs, in the order of their rails.
+    """Add switches and edges to `graph`. `servers` has the names of each server's NICs, in order of rails.
 
-    A leaf serves the NICs of one rail of consecutive servers (a scalable unit), as in NVIDIA's SuperPOD reference
-    designs: with 64-port switches 32 servers per unit and at most 64 leaves, so 2,048 NICs. InfeasibleError above.
+    A leaf serves the NICs of one rail of consecutive servers (a scalable unit), as in NVIDIA's SuperPOD
+    reference designs: with 64-port switches 32 servers per unit and at most 64 leaves, so 2,048 NICs.
+    InfeasibleError above.
     """
     per_server = len(servers[0])
     rails = network.rails or per_server
@@ -35,8 +36,8 @@ def join_servers(
     leaves = rails * -(-max(map(len, on_rail)) // down)
     if leaves > ports:
         raise InfeasibleError(
-            f"{len(servers)} servers of {per_server} NICs are more than two tiers of {ports}-port switches can join",
-            f"{ports // rails * down * rails // per_server} servers can, or switches with more ports",
+            f"{len(servers)} servers of {per_server} NICs are more than two tiers of {ports}-port switches join",
+            f"{ports // rails * down * rails // per_server} servers fit, or take switches with more ports",
         )
     spines = next(number for number in range(1, up + 1) if up % number == 0 and number * ports >= leaves * up)
     for leaf in range(leaves):

@@ -18,9 +18,10 @@ MOST_PROBLEMS = 20
 def completed_graph(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
     """A copy of `graph` with everything that consumers rely on.
 
-    A node must have `kind`, a gpu also `model`; an edge must have `bytes_per_s` and an edge the other way. Filled in
-    where missing: `node` 0 (-1 for a switch), `index` in order, `latency_s` 0, `domain` by connectedness, `transport`
-    infiniband, `link` and `count`; `graph.graph["gpus"]` in order of node and index. InputError lists all problems.
+    A node must have `kind`, a gpu also `model`; an edge must have `bytes_per_s` and an edge the other way.
+    Filled in where missing: `node` 0 (-1 for a switch), `index` in order, `latency_s` 0, `domain` by
+    connectedness, `transport` infiniband, `link` and `count`; `graph.graph["gpus"]` in order of node and
+    index. InputError lists all problems.
     """
     found = (
         []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sim.inputs.kernel_parameters import KernelParameters
-from sim.inputs.kernel_parameters import KernelParameters
 from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import (
     DTYPE_BYTES,
@@ -48,12 +47,12 @@ class Gpu(BaseModel):
 
     @property
     def usable_hbm_bytes(self) -> float:
-        """What software can see of the memory: the driver's figure where it is known, else the datasheet's."""
+        """What software sees of the memory: the driver's figure where it is known, else the datasheet's."""
         return self.hbm_bytes if self.visible_hbm_bytes is None else self.visible_hbm_bytes
 
 
 class LinkType(BaseModel):
-    """One link: raw bytes/s per direction, the share of it that carries payload, and seconds per traversal."""
+    """One link: raw bytes/s per direction, the share of it that is payload, and seconds per traversal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

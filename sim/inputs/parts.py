@@ -1,4 +1,4 @@
-"""What a topology is written with: parts, wires between them, the network that joins servers, and transports."""
+"""What a topology is written with: parts, wires between them, networks between servers, transports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SELECTION = re.compile(r"([a-z][a-z_]*)(?:\[(\d*)(:?)(\d*)(?::(\d+))?\])?")
 
 
 def _whole(written: object) -> object:
-    if isinstance(written, bool) or isinstance(written, str):
+    if isinstance(written, bool | str):
         raise ValueError(f"{written!r} is not a whole number; write one, as in 8")
     return written
 
@@ -59,9 +59,10 @@ class Part(_Described):
 class Wire(_Described):
     """Links between the members of two parts, in both directions.
 
-    `from` and `to` name a part or some of it (`host`, `host[0]`, `gpu[0:4]`, `host[0::2]`). Patterns: `all` (each to
-    each; within one part, each to every other), `one_to_one`, `blocks` (consecutive `of` to one), `modulo` (i to i
-    modulo their number: rails). `links` is how many run in parallel, one number or one per member of `to`.
+    `from` and `to` name a part or some of it (`host`, `host[0]`, `gpu[0:4]`, `host[0::2]`). Patterns: `all`
+    (each to each; within one part, each to every other), `one_to_one`, `blocks` (consecutive `of` to one),
+    `modulo` (i to i modulo their number: rails). `links` is how many run in parallel, one number or one per
+    member of `to`.
     """
 
     source: str = Field(alias="from")
@@ -120,10 +121,10 @@ def members(selection: str, count: int) -> range:
 class ScaleOut(_Described):
     """A network that joins servers: rail-optimised, of one switch where all NICs fit, else of two tiers.
 
-    `of` selects the NICs of a server. NIC i is on rail i modulo `rails` (default: all rails of their own). A leaf
-    takes `down_ports` NICs of one rail (default half of `switch_ports`) and has the rest of its ports up. The spines
-    are the fewest that take all uplinks and give every leaf equally many links to each of them. `name` prefixes the
-    switches' names.
+    `of` selects the NICs of a server. NIC i is on rail i modulo `rails` (default: all rails of their own). A
+    leaf takes `down_ports` NICs of one rail (default half of `switch_ports`) and has the rest of its ports
+    up. The spines are the fewest that take all uplinks and give every leaf equally many links to each of
+    them. `name` prefixes the switches' names.
     """
 
     of: str
@@ -148,8 +149,9 @@ class ScaleOut(_Described):
 class Transport(_Described):
     """How traffic between servers is carried: which NICs, and what software adds or takes away.
 
-    `hop_s` is the time a small message of a collective takes from one server's NIC proxy to another's; None leaves the
-    collective library's own constants. `bytes_per_s` is what one server can move per direction; None leaves the NICs'.
+    `hop_s` is the time a small message of a collective takes from one server's NIC proxy to another's; None
+    leaves the collective library's own constants. `bytes_per_s` is what one server can move per direction;
+    None leaves the NICs'.
     """
 
     kind: Literal["infiniband", "tcp"]

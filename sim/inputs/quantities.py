@@ -1,8 +1,9 @@
 """Quantities with units: fields that take a number in the base unit or text such as `450 GB/s`.
 
-One unit per kind inside `sim`: seconds, bytes, bytes/s, FLOP/s, 1/s. GB is 1e9 and GiB is 2**30. A lone `b` or
-`bps` is refused, because it leaves open whether bits or bytes are meant, a factor of 8. The common spellings
-are read from a small table; anything else (`2 GB/minute`) goes to pint, which is imported only then.
+One unit per kind inside `sim`: seconds, bytes, bytes/s, FLOP/s, 1/s. GB is 1e9 and GiB is 2**30. A lone `b`
+or `bps` is refused, because it leaves open whether bits or bytes are meant, a factor of 8. The common
+spellings are read from a small table; anything else (`2 GB/minute`) goes to pint, which is imported only
+then.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class Kind:
     def _scale_by_pint(self, written: str, unit: str) -> float:
         if _BITS_OR_BYTES.fullmatch(unit):
             raise ValueError(
-                f"'{written}' leaves open whether bits or bytes are meant; write bit or B, as in '400 Gbit/s' or '50 GB/s'"
+                f"'{written}' leaves open whether bits or bytes are meant; "
+                f"write bit or B, as in '400 Gbit/s' or '50 GB/s'"
             )
         if len(unit) > 40:
             raise ValueError(f"{_short(written)} has no unit of {self.name}; {self._wanted}")

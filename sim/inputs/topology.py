@@ -44,10 +44,11 @@ _Graph = Annotated[
 class Topology(BaseModel):
     """A system of `nodes` equal servers (racks, where one NVLink domain fills a rack).
 
-    `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold the types
-    that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs` sends PCIe peer
-    traffic up to the root complex; `inter_node` names the transport between servers. All three change paths. A script's
-    own graph stands in `own_graph` (see `of_graph`) in place of parts and wires.
+    `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold
+    the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
+    sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
+    three change paths. A script's own graph stands in `own_graph` (see `of_graph`) in place of parts and
+    wires.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +80,7 @@ class Topology(BaseModel):
             raise LocatedError(found)
         if self.nodes > 1 and self.own_graph is None and not self.scale_out:
             raise InfeasibleError(
-                f"{self.name} describes one server and no network between servers, so {self.nodes} cannot be joined",
+                f"{self.name} describes one server and no network between servers; {self.nodes} cannot be joined",
                 "nodes: 1 can, or a topology with a scale_out block",
             )
         return self
@@ -155,7 +156,7 @@ class Topology(BaseModel):
         inter_node: str | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> Topology:
-        """A topology from a script's own graph; see `given_graph.completed_graph` for what the graph must say.
+        """A topology from a script's own graph; `given_graph.completed_graph` has what the graph must say.
 
         Properties that are not given are taken from `graph.graph`, where they have the same names.
         """
@@ -200,7 +201,7 @@ class Topology(BaseModel):
         return graph
 
     def with_inter_node(self, transport: str) -> Topology:
-        """The same system with another transport between servers; `tcp-eth0` and `tcp_eth0` are the same name.
+        """The same system with another transport between servers; `tcp-eth0` and `tcp_eth0` are one name.
 
         InputError where the system has no transport of that name.
         """

@@ -1,8 +1,9 @@
-"""What a topology can carry, before any time passes: can every GPU reach every other, and how much gets across.
+"""What a topology can carry, before any time passes: who reaches whom, and how much gets across.
 
-Reachability follows the rules of traffic: GPUs do not forward, NICs of the other transport carry nothing, and with
-peer-to-peer off NVLink carries nothing. Bisection is a maximum flow from the first half of the GPUs to the second, per
-direction, which is what the best routing could get; one fixed path per pair gets that or less.
+Reachability follows the rules of traffic: GPUs do not forward, NICs of the other transport carry nothing, and
+with peer-to-peer off NVLink carries nothing. Bisection is a maximum flow from the first half of the GPUs to
+the second, per direction, which is what the best routing could get; one fixed path per pair gets that or
+less.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class TopologyCheck:
     links: dict[str, int]
     in_domain_bytes_per_s: float | None  # per GPU, to its NVLink domain
     in_domain_raw_bytes_per_s: float | None  # the same before protocol overhead, as datasheets state it
-    across_bytes_per_s: float | None  # per GPU, where all of one half send to the other half, beyond one domain
+    across_bytes_per_s: (
+        float | None
+    )  # per GPU, where all of one half send to the other half, beyond one domain
     bisection_bytes_per_s: float
 
 
@@ -88,7 +91,7 @@ def in_domain_bytes_per_s(graph: nx.DiGraph[str], gpu: str) -> float:
 
 
 def bisection_bytes_per_s(graph: nx.DiGraph[str]) -> float:
-    """Bytes/s from the first half of the GPUs (in rank order) to the second, by the best routing, per direction."""
+    """Bytes/s from the first half of the GPUs (in rank order) to the second, by the best routing."""
     gpus: list[str] = graph.graph["gpus"]
     if len(gpus) < 2:
         return 0.0
@@ -98,7 +101,9 @@ def bisection_bytes_per_s(graph: nx.DiGraph[str]) -> float:
     return float(nx.maximum_flow_value(flow, "source", "sink", flow_func=quickest))
 
 
-def _flow_network(graph: nx.DiGraph[str], senders: Sequence[str], receivers: Sequence[str]) -> nx.DiGraph[str]:
+def _flow_network(
+    graph: nx.DiGraph[str], senders: Sequence[str], receivers: Sequence[str]
+) -> nx.DiGraph[str]:
     """Capacities between two sets of GPUs, with NVLink's striped planes as one place per domain.
 
     Within one domain only NVLink counts: nobody sends over PCIe what NVLink can carry.
@@ -154,7 +159,9 @@ def _usable(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
         idle |= set(places_of_kind(graph, "nvswitch"))
     usable: nx.DiGraph[str] = graph.subgraph(place for place in graph if place not in idle).copy()
     if not graph.graph.get("peer_to_peer", True):
-        usable.remove_edges_from([edge for edge in usable.edges if all(_is_scale_up(graph, end) for end in edge)])
+        usable.remove_edges_from(
+            [edge for edge in usable.edges if all(_is_scale_up(graph, end) for end in edge)]
+        )
     return usable
 
 

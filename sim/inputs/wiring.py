@@ -29,7 +29,7 @@ def wire_pairs(wire: Wire, parts: Mapping[str, Part]) -> Iterator[tuple[int, int
     for position, chosen in _joined(wire, source, to):
         if not (
             within
-            and (to[chosen] == source[position] or wire.pattern == "all" and to[chosen] < source[position])
+            and (to[chosen] == source[position] or (wire.pattern == "all" and to[chosen] < source[position]))
         ):
             yield source[position], to[chosen], links[chosen]
 
@@ -57,7 +57,7 @@ def _joined(wire: Wire, source: range, to: range) -> Iterator[tuple[int, int]]:
 
 
 def server_places(parts: Mapping[str, Part]) -> list[tuple[str, Attributes]]:
-    """Names (`gpu3`) and attributes of the places of one server, in the order in which the parts are written."""
+    """Names (`gpu3`) and attributes of the places of one server, in the order of the parts."""
     places: list[tuple[str, Attributes]] = []
     of_kind: dict[str, int] = {}
     for name, part in parts.items():
@@ -93,7 +93,7 @@ def server_edges(
                 present = edges.get(pair)
                 if present is not None and present["link"] != wire.link:
                     raise ValueError(
-                        f"{one} and {other} are joined by {present['link']} already; between two places there is one "
+                        f"{one} and {other} are joined by {present['link']} already; between two places is one "
                         f"type of link, so put {wire.link} on a place between them"
                     )
                 total = count + (present["count"] if present else 0)

@@ -1,4 +1,4 @@
-"""From pydantic's findings to messages a person can act on: file, line, key, what is wrong, what would be right."""
+"""From pydantic's findings to messages a person can act on: where, what is wrong, what would be right."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ __all__ = [
     "validated",
 ]
 
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "more than",
+    "less_than_equal": "at most",
+    "less_than": "less than",
+}
+
 Described = TypeVar("Described", bound=BaseModel)
 
 
@@ -34,6 +41,9 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     by_lower = {name.lower().replace("_", "-"): name for name in known}
+    begun = [name for name in known if len(str(wrong)) >= 3 and name.startswith(str(wrong))]
+    if begun:
+        return f"; did you mean '{begun[0]}'?"
     near = get_close_matches(str(wrong).lower().replace("_", "-"), by_lower, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{by_lower[near[0]]}'?"
@@ -56,7 +66,10 @@ def validated(model: type[Described], data: Any, document: Document, at: Key = (
 
 
 def problems_of(
-    error: ValidationError, document: Document | None = None, at: Key = (), model: type[BaseModel] | None = None
+    error: ValidationError,
+    document: Document | None = None,
+    at: Key = (),
+    model: type[BaseModel] | None = None,
 ) -> list[Problem]:
     """One problem for each thing that pydantic found, with the line of `document` where it is."""
     problems: dict[tuple[Key, str], Problem] = {}
@@ -95,7 +108,7 @@ def _at(data: Any, location: Key) -> Any:
 
 
 def _without_kinds(location: Key, written: Any) -> Key:
-    """`location` as in the file: pydantic adds the `kind` by which it chose, and what a shorthand stands for."""
+    """`location` as in the file: pydantic adds the `kind` by which it chose and what a shorthand stands for."""
     kept: Key = ()
     for part in location:
         if isinstance(written, Mapping) and part not in written and written.get("kind") == part:
@@ -128,13 +141,18 @@ def _sentence(details: ErrorDetails, location: Key, model: type[BaseModel] | Non
         case "literal_error" | "enum":
             expected = str(context["expected"])
             names = [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
-            return f"{written} is not known; {expected} would be right{did_you_mean(str(details['input']), names)}"
+            hint = did_you_mean(str(details["input"]), names)
+            return f"{written} is not known; {expected} would be right{hint}"
         case "union_tag_invalid":
             expected = str(context["expected_tags"])
             names = [name.strip(" '") for name in expected.split(",")]
-            return f"{context['tag']!r} is not known; {expected} would be right{did_you_mean(context['tag'], names)}"
+            hint = did_you_mean(context["tag"], names)
+            return f"{context['tag']!r} is not known; {expected} would be right{hint}"
         case "union_tag_not_found":
             return "has no kind; say which with 'kind:'"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            bound = f"{_BOUNDS[details['type']]} {next(iter(context.values()))}"
+            return f"{written} is out of range; {bound} is right"
         case "int_type" | "int_parsing" | "int_from_float":
             return f"{written} is not a whole number; write one, as in 8"
         case "float_type" | "float_parsing":
@@ -160,7 +178,7 @@ def _shown(written: Any) -> str:
 
 
 def _fields_at(model: Any, location: Key) -> list[str]:
-    """The keys that the description at `location` below `model` takes, for suggestions; none where that is unclear."""
+    """The keys that what stands at `location` below `model` takes; none where that is unclear."""
     candidates = [model]
     for part in location:
         candidates = [inner for candidate in candidates for inner in _step(candidate, part)]
@@ -181,7 +199,11 @@ def _step(annotation: Any, part: str | int) -> list[Any]:
         for container in _branches(annotation):
             if get_origin(container) in (dict, list, tuple) or get_origin(container) is not None:
                 found += [argument for argument in get_args(container)[-1:] if argument is not Ellipsis]
-                found += [argument for argument in get_args(container)[:1] if get_args(container)[-1:] == (Ellipsis,)]
+                found += [
+                    argument
+                    for argument in get_args(container)[:1]
+                    if get_args(container)[-1:] == (Ellipsis,)
+                ]
     return found
 
 
@@ -197,4 +219,8 @@ def _branches(annotation: Any) -> list[Any]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    return [branch for branch in _branches(annotation) if isinstance(branch, type) and issubclass(branch, BaseModel)]
+    return [
+        branch
+        for branch in _branches(annotation)
+        if isinstance(branch, type) and issubclass(branch, BaseModel)
+    ]

@@ -1,4 +1,4 @@
-"""Constants with their origin: `{value: 80 GB, tag: datasheet, source: "..."}` becomes a value and a provenance."""
+"""Constants with their origin: `{value: 80 GB, tag: datasheet, source: ...}` becomes value and provenance."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CONSTANTS = {"efficiency", "sms", "pcie_generation", *DTYPE_BYTES}
 def separated(block: Any, document: Document, at: Key, problems: list[Problem]) -> Any:
     """`block` with plain values, and their origins in its `provenance`. What is wrong is added to `problems`.
 
-    A constant that is written plainly, as users may, is `assumed`, and its source is its file and line, unless
-    the block's own `provenance` speaks for it.
+    A constant that is written plainly, as users may, is `assumed`, and its source is its file and line,
+    unless the block's own `provenance` speaks for it.
     """
     if not isinstance(block, Mapping):
         return block
@@ -33,7 +33,12 @@ def separated(block: Any, document: Document, at: Key, problems: list[Problem]) 
 
 
 def _without_origins(
-    block: Mapping[str, Any], document: Document, at: Key, prefix: str, origins: dict[str, Any], problems: list[Problem]
+    block: Mapping[str, Any],
+    document: Document,
+    at: Key,
+    prefix: str,
+    origins: dict[str, Any],
+    problems: list[Problem],
 ) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in block.items():

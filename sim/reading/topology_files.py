@@ -29,7 +29,10 @@ class Library:
 
 
 def gpu_of(document: Document, name: str, kernels: KernelParameters | None = None) -> Gpu:
-    """The GPU that a file of its own describes; with `kernels`, unless the file has its own. InputError with all problems."""
+    """The GPU that a file of its own describes; with `kernels`, unless the file has them itself.
+
+    InputError with all problems.
+    """
     problems: list[Problem] = []
     block = separated({"name": name, **document.data}, document, (), problems)
     if kernels is not None:
@@ -68,8 +71,9 @@ def links_of(document: Document) -> dict[str, LinkType]:
 def topology_of(document: Document, library: Library, *, nodes: int | None = None) -> Topology:
     """The system that a file describes, of `nodes` servers where that is given. InputError with all problems.
 
-    `parts` and `wires` may stand in a `node:` block, as what is repeated. A link or GPU that the file describes itself
-    goes before the library's; where the name is known, keys that the file leaves out are taken from there.
+    `parts` and `wires` may stand in a `node:` block, as what is repeated. A link or GPU that the file
+    describes itself goes before the library's; where the name is known, keys that the file leaves out are
+    taken from there.
     """
     reading = _Reading(document, library)
     data = reading.block(nodes)
@@ -98,20 +102,34 @@ class _Reading:
 
     def _lifted(self, document: Document) -> Document:
         """With what stands in `node:` put at the top, its lines with it."""
+        if isinstance(
+            document.data.get("scale_out"), Mapping
+        ):  # one network may stand without the sign of a list
+            inner = {key[1:]: line for key, line in document.lines.items() if key[0:1] == ("scale_out",)}
+            lines = {("scale_out", 0, *key): line for key, line in inner.items()}
+            document = Document(document.path, document.data, {**document.lines, **lines})
         node = document.data.get("node")
         if node is None:
             return document
         if not isinstance(node, Mapping):
-            self.problems.append(document.problem(("node",), "is not a mapping; write parts and wires below it"))
+            self.problems.append(
+                document.problem(("node",), "is not a mapping; write parts and wires below it")
+            )
             node = {}
         for name in node:
             if name not in ("parts", "wires"):
-                self.problems.append(document.problem(("node", name), "is not a known key; parts and wires belong here"))
+                self.problems.append(
+                    document.problem(("node", name), "is not a known key; parts and wires belong here")
+                )
             elif name in document.data:
-                self.problems.append(document.problem((name,), f"stands at the top and in node; keep node.{name}"))
+                self.problems.append(
+                    document.problem((name,), f"stands at the top and in node; keep node.{name}")
+                )
         data = {name: value for name, value in document.data.items() if name != "node"}
         lines = {key: line for key, line in document.lines.items() if key[:1] != ("node",)}
-        lines |= {key[1:]: line for key, line in document.lines.items() if key[:1] == ("node",) and len(key) > 1}
+        lines |= {
+            key[1:]: line for key, line in document.lines.items() if key[:1] == ("node",) and len(key) > 1
+        }
         lifted = {name: value for name, value in node.items() if name in ("parts", "wires")}
         return Document(document.path, {**lifted, **data}, lines)
 
@@ -131,7 +149,9 @@ class _Reading:
             if isinstance(data.get(name), list):
                 data[name] = [self._separated(block, (name, i)) for i, block in enumerate(data[name])]
         self._check_part_names(data)
-        data["links"] = self._types(data, "links", self._links_used(data), self.library.link_names, self._link)
+        data["links"] = self._types(
+            data, "links", self._links_used(data), self.library.link_names, self._link
+        )
         data["gpus"] = self._types(data, "gpus", self._gpus_used(data), self.library.gpu_names, self._gpu)
         return data
 
@@ -159,7 +179,11 @@ class _Reading:
     def _gpus_used(self, data: Mapping[str, Any]) -> list[tuple[str, Key]]:
         parts = data.get("parts")
         blocks = parts.items() if isinstance(parts, Mapping) else ()
-        models = [(part.get("model"), ("parts", name, "model")) for name, part in blocks if isinstance(part, Mapping)]
+        models = [
+            (part.get("model"), ("parts", name, "model"))
+            for name, part in blocks
+            if isinstance(part, Mapping)
+        ]
         return [(name, at) for name, at in models if isinstance(name, str)]
 
     def _types(
@@ -173,7 +197,9 @@ class _Reading:
         """The links (or GPUs) that are used: described in the file, or in the library."""
         own = data.get(kind, {})
         if not isinstance(own, Mapping):
-            self.problems.append(self.document.problem((kind,), "is not a mapping; write names and blocks below it"))
+            self.problems.append(
+                self.document.problem((kind,), "is not a mapping; write names and blocks below it")
+            )
             own = {}
         types: dict[str, Any] = {}
         for name in [*dict.fromkeys(name for name, _ in used), *own]:
@@ -181,7 +207,9 @@ class _Reading:
                 types[name] = types.get(name) or described(name, own.get(name))
         for name, at in used:
             if name not in types:
-                self.problems.append(self.document.problem(at, unknown_name(kind[:-1], name, sorted({*known, *own}))))
+                self.problems.append(
+                    self.document.problem(at, unknown_name(kind[:-1], name, sorted({*known, *own})))
+                )
         return types
 
     def _link(self, name: str, own: Any) -> Any:

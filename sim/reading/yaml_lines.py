@@ -19,7 +19,8 @@ DEEPEST = 40
 
 Key = tuple[str | int, ...]
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# YAML 1.1 takes 1e6 for text, because it has no dot
+_TAG = "tag:yaml.org,2002:"
+_TAGS = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "map", "seq")}
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -50,7 +51,7 @@ def dotted(key: Key) -> str:
 
 
 def read_yaml(path: str | Path) -> Document:
-    """The file as plain data with line numbers. InputError where it cannot be read, with all duplicate keys at once."""
+    """The file as plain data with line numbers. InputError where it cannot be read."""
     path = Path(path)
     return parse_yaml(_text_of(path), path)
 
@@ -61,11 +62,15 @@ def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise InputError(_syntax_problem(error, path)) from error
+        raise InputError(_syntax_problem(error, text, path)) from error
     except RecursionError as error:
-        raise InputError(Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(path))) from error
+        raise InputError(
+            Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(path))
+        ) from error
     if root is None:
-        raise InputError(Problem("is empty; a mapping of keys to values is needed, as in 'name: my-system'", str(path)))
+        raise InputError(
+            Problem("is empty; a mapping of keys to values is needed, as in 'name: my-system'", str(path))
+        )
     if not isinstance(root, yaml.MappingNode):
         what = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise InputError(
@@ -84,7 +89,9 @@ def _text_of(path: Path) -> str:
         if path.is_dir():
             raise InputError(Problem("is a directory; a YAML file is needed", name))
         if path.stat().st_size > MOST_BYTES:
-            raise InputError(Problem(f"has {path.stat().st_size} bytes; {MOST_BYTES} are the most that is read", name))
+            raise InputError(
+                Problem(f"has {path.stat().st_size} bytes; {MOST_BYTES} are the most that is read", name)
+            )
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(Problem("there is no such file", name)) from error
@@ -99,18 +106,15 @@ def _text_of(path: Path) -> str:
         raise InputError(Problem("is not UTF-8 text; save it as UTF-8", name, line)) from error
 
 
-def _syntax_problem(error: yaml.YAMLError, path: Path) -> Problem:
+def _syntax_problem(error: yaml.YAMLError, text: str, path: Path) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line = mark.line + 1 if mark else None
+    written = text.splitlines()[mark.line] if mark and mark.line < text.count("\n") + 1 and text else ""
+    if "\t" in written[: len(written) - len(written.lstrip())]:
+        return Problem("a tab cannot indent YAML; use spaces", str(path), line)
     what = str(getattr(error, "problem", None) or error).strip()
-    if "\\t" in what or "'\t'" in what:
-        return Problem("a tab cannot indent YAML; use spaces", str(path), mark.line + 1 if mark else None)
-    if "alias" in what:
-        return Problem(f"is not valid YAML: {what}", str(path), mark.line + 1 if mark else None)
-    return Problem(
-        f"is not valid YAML: {what}; check the indentation, the colons and the brackets here and just above",
-        str(path),
-        mark.line + 1 if mark else None,
-    )
+    hint = "check the indentation, the colons and the brackets here and just above"
+    return Problem(f"is not valid YAML: {what}; {hint}", str(path), line)
 
 
 class _Builder:
@@ -127,17 +131,25 @@ class _Builder:
         line = node.start_mark.line + 1
         if self.values > MOST_VALUES:
             raise InputError(
-                Problem(f"expands to more than {MOST_VALUES} values; aliases multiply, so write fewer of them", str(self.path))
+                Problem(
+                    f"expands to more than {MOST_VALUES} values; aliases multiply, so write fewer of them",
+                    str(self.path),
+                )
             )
         if depth > DEEPEST:
-            raise InputError(Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(self.path), line))
+            raise InputError(
+                Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(self.path), line)
+            )
         self.lines.setdefault(key, line)
+        if node.tag not in _TAGS:
+            self._problem(line, key, f"tag {node.tag!r} is not read; write plain values")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*key, i), depth + 1) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node, key)
+        return _scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, key: Key, depth: int) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -158,30 +170,29 @@ class _Builder:
             if not isinstance(name_node, yaml.ScalarNode):
                 self._problem(line, key, "a key is a list or a mapping; a plain word is needed")
             elif name_node.tag == "tag:yaml.org,2002:merge":
-                self._problem(line, key, "'<<' merges are not read; write the keys out, or use an alias for the value")
+                self._problem(
+                    line, key, "'<<' merges are not read; write the keys out, or use an alias for the value"
+                )
             else:
                 yield name_node, value_node
 
-    def _scalar(self, node: yaml.ScalarNode, key: Key) -> Any:
-        tag, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
-        if tag == "str" and node.style is None and _NUMBER.fullmatch(text):
-            return float(text.replace("_", ""))
-        match tag:
-            case "null":
-                return None
-            case "bool":
-                return text.lower() in ("true", "yes", "on")
-            case "int":
-                return _integer(text)
-            case "float":
-                return _float(text)
-            case "str" | "timestamp":
-                return text
-        self._problem(node.start_mark.line + 1, key, f"tag {node.tag!r} is not read; write plain values")
-        return None
-
     def _problem(self, line: int, key: Key, what: str) -> None:
         self.problems.append(Problem(what, str(self.path), line, dotted(key)))
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = node.value
+    match node.tag.removeprefix(_TAG):
+        case "null":
+            return None
+        case "bool":
+            return text.lower() in ("true", "yes", "on")
+        case "int":
+            return _integer(text)
+        case "float":
+            return _float(text)
+    # YAML 1.1 takes 1e6 for text, because it has no dot
+    return float(text.replace("_", "")) if not node.style and _NUMBER.fullmatch(text) else text
 
 
 def _integer(text: str) -> int | str:
@@ -189,8 +200,12 @@ def _integer(text: str) -> int | str:
     if len(digits) > 40:
         return text
     try:
-        # 010 is eight to YAML 1.1 and ten to its readers; 1:30 is ninety seconds. Both stay what they look like.
-        return text if ":" in digits else int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0b") else 10)
+        # 010 is eight to YAML 1.1 and ten to its readers; 1:30 is ninety to it and text to them.
+        return (
+            text
+            if ":" in digits
+            else int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0b") else 10)
+        )
     except ValueError:
         return text
 
