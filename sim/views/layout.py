@@ -1,0 +1,236 @@
+"""Where the parts of a machine stand in its picture: rows by kind, columns by what hangs together.
+
+From top to bottom: spine and leaf switches, then a box per server with its NICs, CPU sockets, PCIe
+switches, GPUs and NVSwitch chips. A part stands above the middle of the GPUs that it serves. What repeats is
+left out, and the picture says how much of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import networkx as nx
+
+Graph = nx.DiGraph  # of place names
+
+ROWS = ("spine", "leaf", "nic", "host_nic", "host", "pcie_switch", "gpu", "nvswitch")
+COLUMN = 66.0  # pixels from one column to the next
+ROW = 92.0
+BOX_WIDTH, BOX_HEIGHT = 58.0, 26.0
+MARGIN = 34.0
+MOST_SERVERS = 2
+MOST_GPUS = 16  # of one server; a rack of 72 shows its first and last trays
+MOST_CHIPS = 12
+MOST_SWITCHES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part, by the middle of its box; y grows downwards."""
+
+    place: str
+    label: str
+    kind: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A rectangle around a server, or around an inscription that stands for what is left out."""
+
+    title: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    dashed: bool = False
+
+
+@dataclass(slots=True)
+class Layout:
+    """Everything that stands in the picture, and its size."""
+
+    boxes: dict[str, Box] = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
+    notes: list[Box] = field(default_factory=list)
+    width: float = 0.0
+    height: float = 0.0
+
+
+def layout_of(graph: Graph[str]) -> Layout:
+    """Places the parts of a topology graph."""
+    drawn = Layout()
+    servers = sorted({data["node"] for _, data in graph.nodes(data=True)} - {-1})
+    shown = servers[:MOST_SERVERS] if len(servers) > MOST_SERVERS + 1 else servers
+    fabric = [place for place, data in graph.nodes(data=True) if data["node"] == -1]
+    leaves, spines = _tiers(graph, fabric)
+    row_of = {place: _row(graph, place, set(spines)) for place in graph.nodes}
+    height_of = _heights(set(row_of.values()))
+    left = MARGIN
+    for server in shown:
+        left = _add_server(drawn, graph, server, left, row_of, height_of) + COLUMN * 0.6
+    bottom = max((frame.bottom for frame in drawn.frames), default=0.0)
+    if len(shown) < len(servers):
+        top = min(frame.top for frame in drawn.frames)
+        hidden = len(servers) - len(shown)
+        drawn.frames.append(Frame("", left, top, left + 2.4 * COLUMN, bottom, dashed=True))
+        drawn.notes.append(_note(f"{hidden} more servers", left + 1.2 * COLUMN, (top + bottom) / 2))
+        left += 3 * COLUMN
+    drawn.width = max(left - COLUMN * 0.6 + MARGIN, 7 * COLUMN)
+    for row, switches in (("leaf", leaves), ("spine", spines)):
+        _add_switches(drawn, graph, switches, height_of.get(row, 0.0))
+    drawn.height = max([bottom, *(box.y + BOX_HEIGHT for box in drawn.boxes.values())]) + MARGIN
+    return drawn
+
+
+def _row(graph: Graph[str], place: str, spines: set[str]) -> str:
+    """The row of a part. A NIC on a socket stands below those on PCIe switches: rails stay straight."""
+    kind = str(graph.nodes[place]["kind"])
+    if kind == "nic" and any(graph.nodes[near]["kind"] == "host" for near in graph.successors(place)):
+        server = graph.nodes[place]["node"]
+        if any(
+            data["node"] == server and data["kind"] == "pcie_switch" for _, data in graph.nodes(data=True)
+        ):
+            return "host_nic"
+    if kind == "switch":
+        return "spine" if place in spines else "leaf"
+    return "nic" if kind == "store" else kind
+
+
+def _heights(used: set[str]) -> dict[str, float]:
+    """The y of each row that is used; the way up to the leaves is longer, for its slanted lines."""
+    heights: dict[str, float] = {}
+    y = MARGIN + 22.0
+    for row in (row for row in ROWS if row in used):
+        heights[row] = y
+        y += ROW * {"leaf": 1.5, "host_nic": 0.75, "nic": 0.75 if "host_nic" in used else 1.0}.get(row, 1.0)
+    return heights
+
+
+def _tiers(graph: Graph[str], fabric: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The switches between servers: those that a NIC hangs on, and those above them."""
+    fabric = list(fabric)
+    low = [
+        place for place in fabric if any(graph.nodes[near]["node"] >= 0 for near in graph.predecessors(place))
+    ]
+    return low, [place for place in fabric if place not in set(low)]
+
+
+def _add_server(
+    drawn: Layout,
+    graph: Graph[str],
+    server: int,
+    left: float,
+    row_of: dict[str, str],
+    height_of: dict[str, float],
+) -> float:
+    """Adds one server with its left edge at `left`; its right edge."""
+    own = [place for place, data in graph.nodes(data=True) if data["node"] == server]
+    gpus = _sorted(graph, (place for place in own if graph.nodes[place]["kind"] == "gpu"))
+    first, last = _kept(gpus, MOST_GPUS)
+    hidden = len(gpus) - len(first) - len(last)
+    columns: dict[str, float] = {}
+    gap = 1.6 if hidden else 0.0
+    for number, gpu in enumerate([*first, *last]):
+        columns[gpu] = number + (gap if number >= len(first) else 0.0)
+    width = (max(columns.values()) if columns else 0.0) + 1.0
+    for row in ("pcie_switch", "host", "host_nic", "nic", "leaf", "spine", "nvswitch"):
+        parts = _sorted(graph, (place for place in own if row_of[place] == row))
+        if row == "nvswitch":
+            chips, last_chips = _kept(parts, MOST_CHIPS)
+            note = _spread_evenly(columns, chips, last_chips, width)
+            if note is not None:
+                at_x = left + (note + 0.5) * COLUMN
+                hidden_chips = len(parts) - len(chips) - len(last_chips)
+                drawn.notes.append(_note(f"{hidden_chips} more", at_x, height_of[row]))
+            continue
+        wanted = {place: _above(graph, place, columns) for place in parts}
+        _push_apart(columns, {place: at for place, at in wanted.items() if at is not None}, width)
+    for place, column in columns.items():
+        kind = graph.nodes[place]["kind"]
+        at_x = left + (column + 0.5) * COLUMN
+        drawn.boxes[place] = Box(
+            place, place.partition(".")[2] or place, kind, at_x, height_of[row_of[place]]
+        )
+    own_boxes = [box for place, box in drawn.boxes.items() if graph.nodes[place]["node"] == server]
+    span = max(max(box.x for box in own_boxes) + COLUMN * 0.5, left + width * COLUMN)
+    tops, bottoms = min(box.y for box in own_boxes), max(box.y for box in own_boxes)
+    if hidden:
+        middle = (columns[first[-1]] + columns[last[0]]) / 2
+        drawn.notes.append(_note(f"{hidden} more", left + (middle + 0.5) * COLUMN, height_of["gpu"]))
+    title = f"node{server}: {len(gpus)}x {_models(graph, gpus)}"
+    drawn.frames.append(Frame(title, left - 8, tops - 28, span + 8, bottoms + 40))
+    return span + 8
+
+
+def _add_switches(drawn: Layout, graph: Graph[str], switches: Sequence[str], y: float) -> None:
+    """Adds switches between servers, spread over the width; those that reach what is shown come first."""
+    near = [place for place in switches if any(other in drawn.boxes for other in graph.predecessors(place))]
+    kept = (near or list(switches))[:MOST_SWITCHES]
+    hidden = len(switches) - len(kept)
+    slots = len(kept) + (1 if hidden else 0)
+    for number, place in enumerate(kept):
+        drawn.boxes[place] = Box(place, place, "switch", drawn.width * (number + 0.5) / slots, y)
+    if hidden:
+        drawn.notes.append(_note(f"{hidden} more", drawn.width * (slots - 0.5) / slots, y))
+
+
+def _note(text: str, x: float, y: float) -> Box:
+    return Box("", f"... {text}", "note", x, y)
+
+
+def _sorted(graph: Graph[str], places: Iterable[str]) -> list[str]:
+    return sorted(places, key=lambda place: (graph.nodes[place]["index"], place))
+
+
+def _models(graph: Graph[str], gpus: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(str(graph.nodes[gpu].get("model", "gpu")) for gpu in gpus))
+
+
+def _kept(places: Sequence[str], most: int) -> tuple[list[str], list[str]]:
+    """All of them, or the first and the last few."""
+    if len(places) <= most:
+        return list(places), []
+    return list(places[: most // 2]), list(places[-most // 4 :])
+
+
+def _above(graph: Graph[str], place: str, columns: dict[str, float]) -> float | None:
+    """The middle of the columns of what a part is wired to, among what stands already; None for nothing."""
+    near = [columns[other] for other in graph.successors(place) if other in columns]
+    return fmean(near) if near else None
+
+
+def _push_apart(columns: dict[str, float], wanted: dict[str, float], width: float) -> None:
+    """Each part where it wants to stand, or right of the one before it, and as far left as the width asks."""
+    order = sorted(wanted, key=lambda place: wanted[place])
+    at = float("-inf")
+    placed: dict[str, float] = {}
+    for place in order:
+        at = max(wanted[place], at + 1.0)
+        placed[place] = at
+    over = max(0.0, max(placed.values(), default=0.0) - (width - 1.0))
+    limit = float("inf")
+    for place in reversed(order):
+        moved = placed[place] - over if placed[place] >= limit or over else placed[place]
+        placed[place] = max(min(moved, limit), 0.0)
+        limit = placed[place] - 1.0
+    # where there are more parts than columns the row is wider than the GPUs
+    at = float("-inf")
+    for place in order:
+        at = max(placed[place], at + 1.0)
+        columns[place] = at
+
+
+def _spread_evenly(
+    columns: dict[str, float], first: Sequence[str], last: Sequence[str], width: float
+) -> float | None:
+    """Parts over the whole width, with one place left free before the last ones; the column of that place."""
+    slots = len(first) + (1 + len(last) if last else 0)
+    pitch = max(width / slots, 1.0) if slots else 1.0
+    for number, place in enumerate([*first, None, *last]):
+        if place is not None:
+            columns[place] = pitch * (number + 0.5) - 0.5
+    return pitch * (len(first) + 0.5) - 0.5 if last else None

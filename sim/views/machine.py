@@ -1,0 +1,216 @@
+"""The picture of a machine: parts as boxes, links as lines coloured by their type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.views.files import check_suffix, rows, save_chart
+from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, layout_of
+
+if TYPE_CHECKING:
+    import altair
+
+    from sim.inputs.topology import Topology
+
+COLOURS = {
+    "gpu": "#76b041",
+    "nvswitch": "#b39ddb",
+    "pcie_switch": "#cfd8dc",
+    "host": "#90caf9",
+    "nic": "#ffcc80",
+    "switch": "#ffab91",
+    "store": "#d7ccc8",
+}
+LINK_COLOURS = {  # by how the name of the link begins, so that PCIe is the same blue in every picture
+    "nvlink-c2c": "#8e24aa",
+    "nvlink": "#4c9a2a",
+    "pcie": "#1e88e5",
+    "infiniband": "#e65100",
+    "azure-ethernet": "#d81b60",
+    "ethernet": "#d81b60",
+    "upi": "#6d4c41",
+    "xgmi": "#6d4c41",
+}
+OTHER_COLOURS = ("#00897b", "#546e7a", "#c0a000", "#5c6bc0")
+MANY_LINES = 200  # from here on lines are thin and pale, so that the boxes stay readable
+
+
+def draw_topology(topology: Topology, path: Path) -> Path:
+    """Draw a system into a .svg, .png or .html file."""
+    check_suffix(path)
+    return save_chart(topology_chart(topology), path)
+
+
+def topology_chart(topology: Topology) -> altair.LayerChart:
+    """The picture of a system as an altair chart."""
+    import altair as alt
+
+    graph = topology.graph
+    drawn = layout_of(graph)
+    lines = _lines(graph, drawn)
+    named = _named(graph)
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, drawn.width], nice=False, zero=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[drawn.height, 0], nice=False, zero=False))
+    colour = alt.Color(
+        "link:N",
+        scale=alt.Scale(domain=list(named.values()), range=_colours(list(named))),
+        legend=alt.Legend(
+            title="link, payload per direction",
+            orient="bottom",
+            symbolType="stroke",
+            symbolStrokeWidth=3,
+            columns=3,
+            labelLimit=400,
+            direction="horizontal",
+            symbolOpacity=1,
+        ),
+    )
+    crowded = len({point["wire"] for point in lines}) > MANY_LINES
+    strokes = (
+        alt.Chart(rows(lines))
+        .mark_line(strokeWidth=1.0 if crowded else 1.6, opacity=0.5 if crowded else 0.85)
+        .encode(x=x, y=y, color=colour, detail="wire:N", order="step:Q")
+    )
+    frames = [
+        alt.Chart(rows([_framed(frame) for frame in drawn.frames if frame.dashed == dashed]))
+        .mark_rect(
+            fill="#fafafa",
+            stroke="#9e9e9e",
+            strokeWidth=1,
+            cornerRadius=8,
+            strokeDash=[5, 4] if dashed else [1, 0],
+        )
+        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
+        for dashed in (False, True)
+        if any(frame.dashed == dashed for frame in drawn.frames)
+    ]
+    titles = (
+        alt.Chart(
+            rows([{**_framed(frame), "x": frame.left + 10, "y": frame.bottom - 12} for frame in drawn.frames])
+        )
+        .mark_text(align="left", baseline="middle", fontSize=12, fontWeight="bold", color="#424242")
+        .encode(x=x, y=y, text="title:N")
+    )
+    shown = [
+        {
+            "x": box.x - BOX_WIDTH / 2,
+            "x2": box.x + BOX_WIDTH / 2,
+            "middle": box.x,
+            "y": box.y - BOX_HEIGHT / 2,
+            "y2": box.y + BOX_HEIGHT / 2,
+            "centre": box.y,
+            "label": box.label,
+            "kind": box.kind,
+        }
+        for box in drawn.boxes.values()
+    ]
+    boxes = (
+        alt.Chart(rows(shown))
+        .mark_rect(stroke="#616161", strokeWidth=0.8, cornerRadius=3)
+        .encode(
+            x=x,
+            y=y,
+            x2="x2:Q",
+            y2="y2:Q",
+            fill=alt.Fill(
+                "kind:N", legend=None, scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
+            ),
+        )
+    )
+    at_middle, at_centre = x.copy(), y.copy()
+    at_middle.shorthand, at_centre.shorthand = "middle:Q", "centre:Q"
+    labels = (
+        alt.Chart(rows(shown))
+        .mark_text(fontSize=10, color="#212121")
+        .encode(x=at_middle, y=at_centre, text="label:N")
+    )
+    notes = (
+        alt.Chart(rows([{"x": note.x, "y": note.y, "text": note.label} for note in drawn.notes]))
+        .mark_text(fontSize=12, fontStyle="italic", color="#616161")
+        .encode(x=x, y=y, text="text:N")
+    )
+    servers = "1 server" if topology.nodes == 1 else f"{topology.nodes} servers"
+    title = alt.Title(f"{topology.name}, {servers}", subtitle=_subtitle(topology), anchor="start")
+    chart: alt.LayerChart = (
+        alt.layer(*frames, strokes, boxes, labels, titles, notes, title=title)
+        .properties(width=drawn.width, height=drawn.height)
+        .configure_view(stroke=None)
+        .configure_legend(labelFontSize=12, titleFontSize=12)
+        .configure_title(fontSize=16, subtitleFontSize=12)
+    )
+    return chart
+
+
+def _framed(frame: Frame) -> dict[str, Any]:
+    return {"x": frame.left, "x2": frame.right, "y": frame.top, "y2": frame.bottom, "title": frame.title}
+
+
+def _subtitle(topology: Topology) -> list[str]:
+    said = [topology.description] if topology.description else []
+    if not topology.peer_to_peer:
+        said.append("peer-to-peer is off: copies between GPUs are staged in host memory")
+    if topology.acs:
+        said.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
+    if topology.nodes > 1 and topology.inter_node != "infiniband":
+        said.append(f"between servers: {topology.inter_node}")
+    return said
+
+
+def _colours(links: list[str]) -> list[str]:
+    others = iter(OTHER_COLOURS * len(links))
+    return [
+        next((colour for start, colour in LINK_COLOURS.items() if link.startswith(start)), None)
+        or next(others)
+        for link in links
+    ]
+
+
+def _named(graph: Graph[str]) -> dict[str, str]:
+    """What the legend says about each type of link: GB/s of one wire, and how many links a wire bundles."""
+    rates: dict[str, set[float]] = {}
+    counts: dict[str, set[int]] = {}
+    for _, _, edge in graph.edges(data=True):
+        rates.setdefault(edge["link"], set()).add(edge["bytes_per_s"])
+        counts.setdefault(edge["link"], set()).add(edge.get("count", 1))
+    named = {}
+    for link in sorted(rates, key=lambda link: -max(rates[link])):
+        links = _range(counts[link], "{:d}")
+        bundled = "" if links == "1" else f" ({links} links a line)"
+        named[link] = f"{link}: {_range({rate / 1e9 for rate in rates[link]}, '{:.4g}')} GB/s{bundled}"
+    return named
+
+
+def _range(values: set[Any], pattern: str) -> str:
+    low, high = pattern.format(min(values)), pattern.format(max(values))
+    return low if low == high else f"{low}-{high}"
+
+
+def _lines(graph: Graph[str], drawn: Layout) -> list[dict[str, Any]]:
+    """The points of every wire between two parts that are shown, one wire per pair."""
+    named = _named(graph)
+    points: list[dict[str, Any]] = []
+    for wire, (source, target, edge) in enumerate(graph.edges(data=True)):
+        one, other = drawn.boxes.get(source), drawn.boxes.get(target)
+        if one is None or other is None or (graph.has_edge(target, source) and source > target):
+            continue
+        points += [
+            {"x": x, "y": y, "step": step, "wire": wire, "link": named[edge["link"]]}
+            for step, (x, y) in enumerate(_corners(one, other, drawn))
+        ]
+    return points
+
+
+def _corners(one: Box, other: Box, drawn: Layout) -> list[tuple[float, float]]:
+    """A straight line; along a row it dips below the boxes between, out of a server it begins upright."""
+    start, end = (one.x, one.y), (other.x, other.y)
+    if one.y == other.y and abs(one.x - other.x) > 1.5 * BOX_WIDTH:
+        dip = one.y + BOX_HEIGHT / 2 + min(8 + abs(one.x - other.x) / 16, 26)
+        inset = BOX_WIDTH / 4 if one.x < other.x else -BOX_WIDTH / 4
+        turns = [(one.x + inset * 2, dip), (other.x - inset * 2, dip)]
+        return [(one.x + inset, one.y), *turns, (other.x - inset, other.y)]
+    if {one.kind, other.kind} == {"nic", "switch"}:
+        nic = one if one.kind == "nic" else other
+        top = min(frame.top for frame in drawn.frames)
+        return [start, (nic.x, top), end]
+    return [start, end]
