@@ -76,7 +76,7 @@ def at(
     alarm = Alarm(env, callback, argument)
     now = env.now
     delay = time - now
-    if now + delay == time and delay >= 0.0:
+    if now + delay == time and 0.0 <= delay < inf:
         env.schedule(alarm, priority, delay)
     else:
         _schedule_exactly(env, time, alarm, priority)

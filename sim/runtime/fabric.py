@@ -373,7 +373,13 @@ class Fabric:
         self._arm()
 
     def _disturb(self, links: Iterable[int], owner: Watcher | None, now: float) -> None:
-        for link in links:
+        watchers = {id(watcher): watcher for link in links for watcher in self._watchers[link]}
+        for watcher in watchers.values():
+            if watcher is not owner:
+                watcher.disturbed(now)
+        for (
+            link
+        ) in links:  # after the watchers, who may just have begun a transfer that takes itself for alone
             for footprint in list(self._on[link]):
                 alone = footprint.alone
                 if alone is not None:
@@ -381,10 +387,6 @@ class Fabric:
                     self._wait(alone)
                     if not footprint.streams:
                         self._unregister(footprint)
-        watchers = {id(watcher): watcher for link in links for watcher in self._watchers[link]}
-        for watcher in watchers.values():
-            if watcher is not owner:
-                watcher.disturbed(now)
 
     def _change_capacities(self, now: float) -> None:
         changes = self._new_capacity
