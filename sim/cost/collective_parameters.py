@@ -87,10 +87,15 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Nccl:
-    """NCCL on one kind of GPU, inside an island."""
+    """NCCL on one kind of GPU, inside an island.
+
+    `local_bytes_per_s` is the rate at which a rank copies its own part aside, which passes no link;
+    `through_host_efficiency` is what is left of a PCIe ring's rate where it turns round in a root complex.
+    """
 
     ring: Mapping[str, Protocol]
     local_bytes_per_s: float
+    through_host_efficiency: float
     switch: Switch | None
     direct: Direct
 
@@ -178,6 +183,7 @@ def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]
         Nccl(
             ring={protocol: _filled(Protocol, values) for protocol, values in nccl["ring"].items()},
             local_bytes_per_s=float(nccl["local_bytes_per_s"]),
+            through_host_efficiency=float(nccl.get("through_host_efficiency", 1.0)),
             switch=_filled(Switch, nccl["switch"]) if nccl.get("switch") else None,
             direct=_filled(Direct, nccl["direct"]),
         ),

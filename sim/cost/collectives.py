@@ -176,7 +176,7 @@ def _forced_kernel(
     engine = parameters.architecture(network, ranks[0]).engines.get(library)
     if engine is None or kernel not in engine.kernels or not engine_allreduce.usable(network, kernel, ranks):
         raise InfeasibleError(f"{library} has no {kernel} all-reduce for these {len(ranks)} ranks; algorithm 'auto' works")
-    return engine_allreduce.kernel_curve(network, kernel, ranks, engine)
+    return engine_allreduce.kernel_curve(network, kernel, ranks, engine, parameters)
 
 
 def _bare(network: Network, op: str, ranks: tuple[str, ...], algorithm: str) -> _Offer:

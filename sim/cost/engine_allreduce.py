@@ -19,19 +19,22 @@ DEMAND_OF = {"one_shot": "one_shot", "two_shot": "two_shot", "multimem": "nvls"}
 """Kernel -> the algorithm whose bytes it moves."""
 
 
-def kernel_curve(network: Network, kernel: str, ranks: tuple[str, ...], engine: Engine) -> Curve:
+def kernel_curve(
+    network: Network, kernel: str, ranks: tuple[str, ...], engine: Engine, parameters: Parameters
+) -> Curve:
     """One kernel on given ranks, whether or not the engine would choose it."""
     values = engine.kernels[kernel]
     load = load_per_byte(network, "all_reduce", DEMAND_OF[kernel], ranks)
     busiest_s = wire_s(network, load)
-    path_s = max(network.path(ranks[0], other).latency_s for other in ranks[1:])
+    paths = [network.path(ranks[0], other) for other in ranks[1:]]
+    beyond_s = max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
     return Curve(
         kernel,
         "",
         tuple(load),
         tuple(load.values()),
         busiest_s,
-        max(values.base_s + values.rank_s * len(ranks), path_s),
+        values.base_s + values.rank_s * len(ranks) + beyond_s,
         busiest_s / values.efficiency,
         fill_s=values.fill_s,
         fill_bytes=values.fill_bytes,
@@ -56,5 +59,5 @@ def windows(network: Network, library: str, ranks: tuple[str, ...], parameters: 
     found = []
     for kernel, to_bytes in engine.choice.get(len(ranks), ()):
         if usable(network, kernel, ranks):
-            found.append((to_bytes, kernel_curve(network, kernel, ranks, engine)))
+            found.append((to_bytes, kernel_curve(network, kernel, ranks, engine, parameters)))
     return found

@@ -55,6 +55,16 @@ def wire_s(network: Network, load: Load) -> float:
     return max(share / network.capacity[link] for link, share in load.items())
 
 
+def _nvlink_and_rest(network: Network, load: Load) -> tuple[float, float]:
+    """Seconds per byte of message on the busiest NVLink, and on the busiest of all other links."""
+    nvlink: Load = {}
+    rest: Load = {}
+    for link, share in load.items():
+        kinds = {network.kind(end) for end in network.links[link].split("->")}
+        (nvlink if kinds <= {"gpu", "crossbar", "nvswitch"} else rest)[link] = share
+    return (wire_s(network, nvlink) if nvlink else 0.0), (wire_s(network, rest) if rest else 0.0)
+
+
 def _slowest_medium(network: Network, order: tuple[str, ...]) -> tuple[str, float]:
     """The medium of a ring's slowest kind of hop, and the longest latency of a hop."""
     rank = {"nvlink": 0, "pcie": 1, "host": 2, "infiniband": 3, "tcp": 4}
@@ -72,6 +82,9 @@ def _rings_inside(
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
     medium, path_s = _slowest_medium(network, groups.rings(network, ranks)[0])
+    turns = medium == "pcie" and any(
+        network.kind(end) == "host" for link in load for end in network.links[link].split("->")
+    )
     steps = RING_STEPS[op] * (n - 1)
     sent = steps / n if op != "broadcast" else 1.0
     busiest_s = wire_s(network, load)
@@ -81,8 +94,9 @@ def _rings_inside(
         protocol = architecture.nccl.ring.get(name)
         if protocol is None or medium not in ("nvlink", "pcie") or _foreign(architecture, medium):
             protocol = _borrowed(parameters.media[medium][name], protocol)
-        hop_s = max(protocol.hop_s, path_s)
-        pace_s = max(busiest_s / protocol.efficiency, sent / protocol.bytes_per_s)
+        hop_s = protocol.hop_s + max(0.0, path_s - parameters.media[medium]["covered_s"])
+        efficiency = protocol.efficiency * (architecture.nccl.through_host_efficiency if turns else 1.0)
+        pace_s = max(busiest_s / efficiency, sent / protocol.bytes_per_s)
         yield Curve(
             "ring",
             name,
@@ -175,6 +189,8 @@ def _trees(
             alpha_s,
             0.0 if tcp else 2.0 / rate,
             corrections=() if tcp else tuple(constants["tree_corrections"][name]),
+            fill_s=0.0 if tcp or name == "LL" else max(levels - 1, 0) * constants["level_fill_s"],
+            fill_bytes=constants["level_fill_bytes"],
             plateau_bytes=float("inf") if len(found) > 1 else 0.0,
         )
 
@@ -196,7 +212,7 @@ def _rings_across(
     constants, added_s = _across(parameters, network)
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
-    busiest_s = wire_s(network, load)
+    nvlink_s, rest_s = _nvlink_and_rest(network, load)
     steps = RING_STEPS[op] * (n - 1)
     crossings = 2 * len(found) if op == "all_reduce" else len(found) - 1
     sent = steps / n if op != "broadcast" else 1.0
@@ -211,7 +227,7 @@ def _rings_across(
         alpha_s = ring["base_s"] + (steps - crossings) * max(hop_s, ring["post_s"])
         alpha_s += crossings * (ring["net_hop_s"] + added_s)
         wire = 1.0 if tcp else constants["wire"][name]
-        pace_s = busiest_s / ring["efficiency"]
+        pace_s = max(nvlink_s / ring["efficiency"], rest_s / ring["net_efficiency"])
         if name == "LL" and not tcp:
             pace_s = max(pace_s, sent / _low_latency_rate(constants, len(found)))
         yield Curve(
@@ -219,11 +235,11 @@ def _rings_across(
             name,
             tuple(load),
             tuple(share * wire for share in load.values()),
-            busiest_s * wire,
+            max(nvlink_s, rest_s) * wire,
             alpha_s,
             pace_s + 1.0 / n / architecture.nccl.local_bytes_per_s,
-            fill_s=ring.get("fill_s", 0.0),
-            fill_bytes=ring.get("fill_bytes", 1.0) * n,
+            fill_s=0.0 if tcp else steps * ring["step_fill_s"],
+            fill_bytes=n * ring["step_fill_bytes"],
         )
 
 
@@ -252,9 +268,9 @@ def _switch_tree(
         tuple(load.values()),
         busiest_s,
         own["base_s"] + 2.0 * levels * (own["net_hop_s"] + added_s),
-        max(1.0 / rate, busiest_s / own["net_efficiency"]),
-        fill_s=switch.fill_s + levels * own["level_fill_s"],
-        fill_bytes=switch.fill_bytes,
+        1.0 / rate,
+        fill_s=switch.fill_s + max(levels - 1, 0) * constants["level_fill_s"],
+        fill_bytes=constants["level_fill_bytes"],
     )
 
 
@@ -270,7 +286,8 @@ def _direct(
         constants, added_s = _across(parameters, network)
         alpha_s += constants["direct"]["net_hop_s"] + added_s
         efficiency = constants["direct"]["efficiency"]
-    path_s = max(network.path(ranks[0], other).latency_s for other in ranks[1:])
+    paths = [network.path(ranks[0], other) for other in ranks[1:]]
+    alpha_s += max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
     local_s = 1.0 / n / direct.local_bytes_per_s if op == "all_to_all" else 0.0
     return Curve(
         "direct",
@@ -278,7 +295,7 @@ def _direct(
         tuple(load),
         tuple(load.values()),
         busiest_s,
-        max(alpha_s, path_s),
+        alpha_s,
         busiest_s / efficiency + local_s,
         fill_s=direct.fill_s,
         fill_bytes=direct.fill_bytes,
