@@ -8,12 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError, validate_call
+
 from sim.catalog import find, load_gpu, load_topology
-from sim.cost import collectives, kernels
+from sim.cost import collectives
+from sim.cost.kernels import KERNELS
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
-from sim.reading.problems import did_you_mean, unknown_name
+from sim.reading.problems import did_you_mean, problems_of, unknown_name
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -66,7 +69,13 @@ def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> KernelTiming:
     if kind not in KERNELS:
         raise InputError(unknown_name("kernel", kind, list(KERNELS)))
     described = load_gpu(gpu) if isinstance(gpu, str) else gpu
-    return KERNELS[kind](described, **_checked(kind, KERNELS[kind], shape))
+    _refuse_wrong_names(kind, KERNELS[kind], shape)
+    try:
+        return validate_call(KERNELS[kind])(described, **shape)
+    except ValidationError as error:
+        raise InputError(problems_of(error)) from error
+    except ValueError as error:
+        raise InputError(f"{kind}: {error}") from error
 
 
 def _network(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Network:
@@ -109,34 +118,25 @@ def _gpus(network: Network, ranks: int | Sequence[int] | Sequence[str] | None) -
     return tuple(chosen)
 
 
-def _checked(kind: str, function: Callable[..., KernelTiming], shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The shape, if the kernel takes exactly that."""
+def _refuse_wrong_names(kind: str, function: Callable[..., KernelTiming], shape: Mapping[str, Any]) -> None:
     parameters = dict(list(inspect.signature(function).parameters.items())[1:])
-    needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    usage = f"{kind} takes " + ", ".join(
-        name if parameter.default is parameter.empty else f"{name} (default {parameter.default})"
-        for name, parameter in parameters.items()
-    )
     problems = [
         f"{name} is not an argument of {kind}{did_you_mean(name, parameters)}"
         for name in shape
         if name not in parameters
     ]
-    missing = [name for name in needed if name not in shape]
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [name for name in required if name not in shape]
     if missing:
         problems.append(f"{kind} needs {', '.join(missing)}")
+    problems += [
+        f"{name} {size} is negative; a size is not"
+        for name, size in shape.items()
+        if isinstance(size, int | float) and size < 0
+    ]
     if problems:
-        raise InputError([*sorted(problems), usage])
-    return dict(shape)
-
-
-KERNELS: dict[str, Callable[..., KernelTiming]] = {
-    "gemm": kernels.gemm,
-    "attention_prefill": kernels.attention_prefill,
-    "attention_decode": kernels.attention_decode,
-    "mla_prefill": kernels.mla_prefill,
-    "mla_decode": kernels.mla_decode,
-    "moe": kernels.moe,
-    "elementwise": kernels.elementwise,
-    "sampling": kernels.sampling,
-}
+        usage = [
+            name if name in required else f"{name} (default {parameter.default})"
+            for name, parameter in parameters.items()
+        ]
+        raise InputError([*problems, f"{kind} takes {', '.join(usage)}"])

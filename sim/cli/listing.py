@@ -140,8 +140,9 @@ def _workloads() -> list[Row]:
 
     found = []
     for name in catalog.list_workloads():
-        described = catalog.load_workload(name).model_dump(mode="json", exclude_defaults=True)
-        found.append(_row(name=name, **{key: (value, _brief(value)) for key, value in described.items()}))
+        described = catalog.load_workload(name).model_dump(mode="json", exclude_unset=True)
+        cells = {key: (value, _brief(value)) for key, value in described.items()}
+        found.append(_row(**{"name": name, **cells}))
     return found
 
 
@@ -233,7 +234,8 @@ def _with_unit(key: str, value: Any) -> str:
 
 def _brief(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={_brief(inner)}" for key, inner in value.items())
+        shown = [_brief(inner) if key == "kind" else f"{key}={_brief(inner)}" for key, inner in value.items()]
+        return " ".join(shown)
     if isinstance(value, list | tuple):
         return " ".join(_brief(inner) for inner in value)
     return str(value)

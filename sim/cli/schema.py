@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 from sim.cli.output import print_json
 
@@ -20,10 +17,10 @@ def schema(
     """Print the JSON Schema of a kind of file."""
     import sim
 
-    described: type[BaseModel] = {
+    described: dict[Kind, Any] = {
         "scenario": sim.Scenario,
         "topology": sim.Topology,
         "workload": sim.Workload,
         "model": sim.Model,
-    }[kind]
-    print_json(described.model_json_schema())
+    }
+    print_json(described[kind].model_json_schema())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,10 @@ from sim.cli.output import Format, note, print_json, print_table, si
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
+    from sim.cost.network import Network
     from sim.inputs.topology import Topology
+
+SERVERS_LOOKED_AT = 4
 
 topology = typer.Typer(help="Show, draw or check a system.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -72,77 +77,77 @@ def draw(
 
 @topology.command()
 def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
-    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle."""
+    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle.
+
+    Rates are payload per direction. The bisection is what the first half of the GPUs can send to the
+    second by the best routing; a path is the one that traffic takes.
+    """
     import sim
     from sim.cost.network import Network
+    from sim.inputs.topology_check import checked
 
     described = sim.load_topology(name, nodes=nodes)
-    found = _reach(Network(described.graph))
+    found = checked(described)
+    paths = _paths(Network(described.graph))
     if format == "json":
-        print_json({"name": described.name, "nodes": described.nodes, **found})
+        print_json({**asdict(found), "paths": paths})
         return
-    print(f"# {described.name}: every GPU reaches every other")
+    print(f"# {found.name}: every GPU reaches every other")
+    nvlink = found.largest_domain if described.peer_to_peer and found.largest_domain > 1 else None
+    rates = {
+        "one GPU into its NVLink domain": found.in_domain_bytes_per_s if nvlink else None,
+        "the same, raw": found.in_domain_raw_bytes_per_s if nvlink else None,
+        "one GPU across the middle": found.across_bytes_per_s,
+        "bisection": found.bisection_bytes_per_s,
+    }
     print_table(
         ["", ""],
         [
-            ["GPUs", found["gpus"]],
-            ["links (directed)", found["links"]],
-            ["out of one GPU", si(found["gpu_bytes_per_s"], "B/s", 4)],
-            ["bisection, each direction", si(found["bisection_bytes_per_s"], "B/s", 4)],
+            ["servers", found.nodes],
+            ["GPUs", f"{found.gpus} {', '.join(found.gpu_models)}"],
+            ["peer-to-peer", "on" if described.peer_to_peer else "off: copies are staged in host memory"],
+            ["GPUs that NVLink joins", nvlink or "none"],
+            *([what, si(rate, "B/s", 4)] for what, rate in rates.items() if rate is not None),
         ],
     )
     print_table(
-        ["pair", "through", "bytes/s", "latency"],
+        ["path, for example", "through", "bytes/s", "latency"],
         [
             [
-                f"{pair['from']} to {pair['to']}",
-                pair["medium"],
-                si(pair["bytes_per_s"], "B/s", 4),
-                si(pair["latency_s"], "s"),
+                f"{path['from']} to {path['to']}",
+                path["medium"],
+                si(path["bytes_per_s"], "B/s", 4),
+                si(path["latency_s"], "s"),
             ]
-            for pair in found["pairs"]
+            for path in paths
         ],
     )
 
 
-def _reach(network: Any) -> dict[str, Any]:
-    """Paths from the first GPU of each server to every GPU, and one example of each kind of path."""
+def _paths(network: Network) -> list[dict[str, Any]]:
+    """One example of each kind of path between the GPUs of the first servers."""
     first_of_server: dict[int, str] = {}
     for gpu in network.gpus:
         first_of_server.setdefault(network.node_of[gpu], gpu)
+    sources = list(first_of_server.values())[:SERVERS_LOOKED_AT]
+    near = [gpu for gpu in network.gpus if first_of_server[network.node_of[gpu]] in sources]
     examples: dict[tuple[str, float, float], dict[str, Any]] = {}
-    for source in first_of_server.values():
-        for target in network.gpus:
-            if source == target:
-                continue
-            network.path(target, source)
-            path = network.path(source, target)
-            bytes_per_s = min(network.capacity[link] for link in path.links)
-            examples.setdefault(
-                (path.medium, bytes_per_s, round(path.latency_s, 12)),
-                {
-                    "from": source,
-                    "to": target,
-                    "medium": path.medium,
-                    "bytes_per_s": bytes_per_s,
-                    "latency_s": path.latency_s,
-                },
-            )
-    return {
-        "gpus": len(network.gpus),
-        "links": len(network.links),
-        "gpu_bytes_per_s": _out_of_one_gpu(network),
-        "bisection_bytes_per_s": network.bisection_bytes_per_s(),
-        "pairs": list(examples.values()),
-    }
-
-
-def _out_of_one_gpu(network: Any) -> float:
-    """The most that the first GPU can send to its peers: over NVLink, else along its best path."""
-    first = network.gpus[0]
-    reached = [network.path(first, other) for other in network.gpus[1:]]
-    best = max((min(network.capacity[link] for link in path.links) for path in reached), default=0.0)
-    return max(network.nvlink_bytes_per_s(first) if network.peer_to_peer else 0.0, best)
+    for source, target in product(sources, near):
+        if source == target:
+            continue
+        path = network.path(source, target)
+        bytes_per_s = min(network.capacity[link] for link in path.links)
+        examples.setdefault(
+            (path.medium, bytes_per_s, round(path.latency_s, 12)),
+            {
+                "from": source,
+                "to": target,
+                "medium": path.medium,
+                "bytes_per_s": bytes_per_s,
+                "latency_s": path.latency_s,
+            },
+        )
+    return list(examples.values())
 
 
 def _parts(described: Topology) -> list[dict[str, Any]]:

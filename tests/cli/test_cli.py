@@ -59,8 +59,11 @@ def test_help_is_there_for_every_command(sim: Sim, words: list[str]) -> None:
     (["collective", "allreduce", "--topology", "nd-h100-v5"], "all_reduce"),
     (["kernel", "h100-sxm", "gem"], "gemm"),
     (["kernel", "h100-sxm", "gemm", "--m", "8"], "needs n, k"),
-    (["kernel", "h100-sxm", "gemm", "--m", "8", "--n", "8", "--k", "8", "--q", "8"], "--q"),
+    (["kernel", "h100-sxm", "gemm", "--m", "8", "--n", "8", "--k", "8", "--q", "8"], "q is not"),
     (["kernel", "h100-sxm", "gemm", "--m"], "--m 64"),
+    (["kernel", "h100-sxm", "gemm", "--m", "8", "--n", "many", "--k", "8"], "whole number"),
+    (["kernel", "h100-sxm", "gemm", "--m", "8", "--n", "-8", "--k", "8"], "negative"),
+    (["kernel", "h100-sxm", "gemm", "--m", "8", "--n", "8", "--k", "8", "--dtype", "bf17"], "bf16"),
     (["kernel", "h100-smx", "gemm", "--m", "8", "--n", "8", "--k", "8"], "h100-sxm"),
 ])  # fmt: skip
 def test_wrong_words_give_status_2_and_a_message_that_names_what_would_be_right(
@@ -101,7 +104,8 @@ def test_topology_check_prints_bandwidths_that_the_datasheet_gives(sim: Sim) -> 
     found = json.loads(out)
     assert status == 0
     assert found["gpus"] == 16
-    assert found["gpu_bytes_per_s"] == pytest.approx(450e9 * 0.82)
+    assert found["in_domain_raw_bytes_per_s"] == pytest.approx(450e9)
+    assert found["in_domain_bytes_per_s"] == pytest.approx(450e9 * 0.82)
     assert found["bisection_bytes_per_s"] == pytest.approx(8 * 50e9 * 0.98)
 
 
@@ -180,7 +184,8 @@ def test_every_exported_name_is_there_and_simulate_stays_a_function() -> None:
 
 
 @pytest.mark.parametrize(("written", "n_bytes"), [
-    ("8", 8), ("1K", 1024), ("1.5k", 1536), ("8G", 8 * 2**30), ("8 GiB", 8 * 2**30), ("8GB", 8e9), ("64 B", 64),  # noqa: E501
+    ("8", 8), ("1K", 1024), ("1.5k", 1536), ("8G", 8 * 2**30), ("8 GiB", 8 * 2**30), ("8GB", 8e9),
+    ("64 B", 64),
 ])  # fmt: skip
 def test_sizes_are_read_as_nccl_tests_reads_them(written: str, n_bytes: float) -> None:
     assert size_bytes(written, "-b") == n_bytes
