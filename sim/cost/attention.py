@@ -1,34 +1,44 @@
-"""Seconds of attention: causal prefill of chunks, decode over a KV cache, and both for latent attention (MLA).
+"""Seconds of attention: causal prefill of chunks, decode over a KV cache, and both for latent attention
+(MLA).
 
-Prefill: total = floor + bytes / (bandwidth * fraction) + sqrt(compute^2 + walk^2). compute = 4 * heads * head_dim FLOPs for
-each pair of a query and a key it sees, over peak * fraction. walk = pace * keys of the longest chunk: one tile of queries
-goes over its keys one block after the other, and that is what short batches of long prompts wait for.
+Prefill: total = floor + memory + norm(compute, walk). compute: 4 * heads * head_dim FLOPs for each pair
+of a query and a key it sees, plus the other half of the tiles that the causal edge cuts, over peak *
+fraction. walk: a tile of queries goes over its keys block after block, which short batches of long
+prompts wait for. Chunks of one step add their pairs and bytes.
 
-Decode: total = floor + KV bytes / (bandwidth * fraction) + pace * mean context. The last term is the reading of one KV
-head of one sequence by few SMs; it vanishes beside the second when many heads and sequences are read at once.
+Decode: total = floor + memory + walk + units * `s_per_sequence_head`. memory: the KV cache, queries and
+output, over bandwidth * fraction. walk: one KV head of one sequence of mean length is read by few SMs at
+its own pace, which shows when few of them are in the batch. units: KV heads times sequences. In latent
+attention, memory and compute join as the root of their squares.
 
-Chunks of one step add their pairs and bytes; floor and walk are paid once. Sources of both forms: the shape of public
-kernel tables (FlashAttention 2 and 3, FlashInfer, TRT-LLM on A100 to GB200), whose parameters `sim calibrate` fits.
-"""
+The forms are our own, drawn from public tables of FlashAttention 2 and 3, FlashInfer and TRT-LLM on A100
+to GB200."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from sim.cost.kernel_timing import UNMEASURED, KernelTiming, number_format, peak_flops
+import numpy as np
+
+from sim.cost.kernel_timing import FORMATS, UNMEASURED, KernelTiming, number_format, peak_flops
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import DecodeParameters, PrefillParameters
 from sim.inputs.model import LatentAttention
-from sim.inputs.quantities import DTYPE_BYTES
 
 PREFILL = PrefillParameters()
 DECODE = DecodeParameters()
-MLA_PREFILL = PrefillParameters()
-MLA_DECODE = DecodeParameters()
 
 Chunks = Sequence[tuple[int, int]]
+
+
+def prefill_variant(dtype: str, kv_dtype: str) -> str:
+    """The name of the fitted set: "bf16", "kv_fp8" (16-bit arithmetic on an 8-bit cache) or "fp8"."""
+    if dtype == "fp8":
+        return "fp8"
+    return "kv_fp8" if number_format(kv_dtype).weight_bytes == 1 else "bf16"
 
 
 def attention_prefill(
@@ -41,34 +51,52 @@ def attention_prefill(
     kv_dtype: str = "bf16",
     sustained: bool = False,
 ) -> KernelTiming:
-    """Causal attention of chunks of (new tokens, tokens already in the cache), as one call, on one rank's heads.
+    """Causal attention of chunks of (new tokens, tokens already in the cache), as one call, on one rank's
+    heads.
 
     InputError: no chunk, a size below one, a format that the GPU cannot compute in.
     """
     _check(heads, kv_heads, head_dim)
-    new, seen, longest, pairs = _pairs(chunks)
     fitted = (gpu.kernels or UNMEASURED).attention_prefill
-    p = fitted.get("fp8" if dtype == "fp8" else kv_dtype) or fitted.get("bf16", PREFILL)
-    kv_bytes = _kv_bytes(kv_dtype)
-    n_bytes = 4.0 * new * heads * head_dim + 2.0 * (2.0 * new + seen * kv_bytes) * kv_heads * head_dim
+    p = fitted.get(prefill_variant(dtype, kv_dtype)) or fitted.get("bf16", PREFILL)
+    new, seen, longest, pairs = _pairs(chunks, p.tile_tokens)
+    n_bytes = 4.0 * new * heads * head_dim
+    n_bytes += 2.0 * (4.0 * new + seen * number_format(kv_dtype).weight_bytes) * kv_heads * head_dim
     return _prefill(gpu, p, dtype, 4.0 * pairs * heads * head_dim, n_bytes, longest, sustained)
 
 
 def attention_decode(
-    gpu: Gpu, batch: int, kv_tokens: Any, heads: int, kv_heads: int, head_dim: int, kv_dtype: str = "bf16"
+    gpu: Gpu,
+    batch: int,
+    kv_tokens: Any,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    kv_dtype: str = "bf16",
+    warm: bool = False,
 ) -> KernelTiming:
     """One new token for each of `batch` sequences with `kv_tokens` cached tokens in all, on one rank's heads.
 
-    `kv_tokens` may be a numpy array (one value for each of many steps); every element is then the same to the last bit as
-    the result for that number. Heads do not cost: they share the reading of their KV head. InputError: sizes below one.
-    """
+    `kv_tokens` may be a numpy array (one value for each of many steps); every element is then the same to
+    the last bit as the result for that number alone. `warm`: repeated on the same small cache, as
+    benchmarks do, which the level-2 cache then holds. InputError: sizes below one."""
     _check(heads, kv_heads, head_dim)
     if batch < 1:
         raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
     fitted = (gpu.kernels or UNMEASURED).attention_decode
-    p = fitted.get(kv_dtype) or fitted.get("bf16", DECODE)
-    per_token = 2.0 * kv_heads * head_dim * _kv_bytes(kv_dtype)
-    return _decode(gpu, p, batch, kv_tokens, per_token, 0.0)
+    p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
+    # Only sums and products of the varying size below: numpy and Python round them alike.
+    bandwidth = gpu.hbm_bytes_per_s * p.hbm_fraction
+    per_token = 2.0 * kv_heads * head_dim * number_format(kv_dtype).weight_bytes
+    memory_s = kv_tokens * (per_token / bandwidth)
+    if warm and p.l2_share:
+        ratio = kv_tokens * (per_token / (p.l2_share * gpu.l2_bytes))
+        squared = ratio * ratio
+        memory_s = memory_s * (1.0 - (1.0 - p.l2_time) / (1.0 + squared * squared))
+    memory_s = memory_s + 4.0 * batch * heads * head_dim / bandwidth
+    pace = p.s_per_kv_token if heads > kv_heads else p.s_per_unshared_kv_token
+    fixed_s = p.floor_s + batch * kv_heads * p.s_per_sequence_head
+    return KernelTiming(fixed_s + memory_s + kv_tokens * (pace / batch), fixed_s, 0.0 * kv_tokens, memory_s)
 
 
 def mla_prefill(
@@ -80,18 +108,18 @@ def mla_prefill(
     kv_dtype: str = "bf16",
     sustained: bool = False,
 ) -> KernelTiming:
-    """Prefill with latent attention: keys and values are expanded from the latent vector and attended to as usual.
+    """Prefill with latent attention: keys and values are expanded from the latent vector and attended to
+    as usual.
 
-    The projections around it are GEMMs of the layer and not in here.
+    The projections around it, the expansion too, are matrix products of the layer and not in here.
     """
     _check(heads, 1, mla.v_head_dim)
-    new, seen, longest, pairs = _pairs(chunks)
     fitted = (gpu.kernels or UNMEASURED).mla_prefill
-    p = fitted.get(kv_dtype) or fitted.get("bf16", MLA_PREFILL)
-    per_pair = 2.0 * heads * (mla.qk_head_dim + mla.v_head_dim)
-    n_bytes = 2.0 * new * heads * (mla.qk_head_dim + mla.v_head_dim)
-    n_bytes += 2.0 * (new + seen) * heads * (mla.qk_head_dim + mla.v_head_dim)
-    return _prefill(gpu, p, dtype, per_pair * pairs, n_bytes, longest, sustained)
+    p = fitted.get(prefill_variant(dtype, kv_dtype)) or fitted.get("bf16", PREFILL)
+    new, seen, longest, pairs = _pairs(chunks, p.tile_tokens)
+    width = heads * (mla.qk_head_dim + mla.v_head_dim)
+    n_bytes = 2.0 * width * (new + new + seen)
+    return _prefill(gpu, p, dtype, 2.0 * pairs * width, n_bytes, longest, sustained)
 
 
 def mla_decode(
@@ -99,54 +127,59 @@ def mla_decode(
 ) -> KernelTiming:
     """Decode with latent attention: all heads share one cached vector per token, so arithmetic counts too.
 
-    Each head multiplies with all `kv_lora_rank + rope_head_dim` values for the score and `kv_lora_rank` for the output.
-    `kv_tokens` may be an array, as in `attention_decode`. The projections around it are GEMMs of the layer.
-    """
+    Each head multiplies with all `kv_lora_rank + rope_head_dim` values for the score and `kv_lora_rank`
+    for the output. `kv_tokens` may be an array, as in `attention_decode`. The projections around it are
+    matrix products of the layer."""
     _check(heads, 1, mla.v_head_dim)
     if batch < 1:
         raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
     fitted = (gpu.kernels or UNMEASURED).mla_decode
-    p = fitted.get(kv_dtype) or fitted.get("bf16", MLA_DECODE)
+    p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
+    per_token = mla.cached_values * number_format(kv_dtype).weight_bytes
+    memory_s = kv_tokens * (per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction))
     flops = 2.0 * heads * (2 * mla.kv_lora_rank + mla.rope_head_dim)
-    return _decode(gpu, p, batch, kv_tokens, mla.cached_values * _kv_bytes(kv_dtype), flops)
+    compute_s = kv_tokens * (flops / (peak_flops(gpu, "bf16") * p.flop_fraction))
+    squares = memory_s * memory_s + compute_s * compute_s
+    busy_s = np.sqrt(squares) if isinstance(squares, np.ndarray) else math.sqrt(squares)
+    fixed_s = p.floor_s + batch * p.s_per_sequence_head
+    return KernelTiming(
+        fixed_s + busy_s + kv_tokens * (p.s_per_kv_token / batch), fixed_s, compute_s, memory_s
+    )
 
 
 def _prefill(
     gpu: Gpu, p: PrefillParameters, dtype: str, flops: float, n_bytes: float, longest: int, sustained: bool
 ) -> KernelTiming:
-    fraction = p.flop_fraction
-    if sustained and gpu.kernels is not None:
-        fraction *= gpu.kernels.sustained_flop_fraction
-    compute_s = flops / (peak_flops(gpu, dtype) * fraction)
+    compute_s = flops / (peak_flops(gpu, dtype) * p.flop_fraction)
+    if sustained:
+        compute_s /= (gpu.kernels or UNMEASURED).sustained_flop_fraction
     walk_s = p.s_per_kv_token * longest
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
-    total_s = p.floor_s + memory_s + (compute_s * compute_s + walk_s * walk_s) ** 0.5
-    return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
+    busy_s = (compute_s**p.overlap + walk_s**p.overlap) ** (1.0 / p.overlap)
+    return KernelTiming(p.floor_s + memory_s + busy_s, p.floor_s, compute_s, memory_s)
 
 
-def _decode(
-    gpu: Gpu, p: DecodeParameters, batch: int, kv_tokens: Any, bytes_per_token: float, flops_per_token: float
-) -> KernelTiming:
-    # Only + and * below: numpy and Python round them alike, which keeps many steps at once equal to one by one.
-    memory_s = kv_tokens * (bytes_per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction))
-    floor_s = p.floor_s + batch * p.s_per_sequence
-    compute_s = kv_tokens * (p.s_per_kv_token / batch)
-    if flops_per_token:
-        compute_s = compute_s + kv_tokens * (flops_per_token / peak_flops(gpu, "bf16"))
-    return KernelTiming(floor_s + memory_s + compute_s, floor_s, compute_s, memory_s)
+def _nearest(fitted: dict[str, DecodeParameters], kv_dtype: str) -> DecodeParameters:
+    same_size = number_format(kv_dtype).weight_bytes
+    for name, parameters in fitted.items():
+        if FORMATS[name].weight_bytes == same_size:
+            return parameters
+    return fitted.get("bf16", DECODE)
 
 
-def _pairs(chunks: Chunks) -> tuple[int, int, int, float]:
-    """New tokens, cached tokens, the longest context, and pairs of a query and a key that it sees."""
+def _pairs(chunks: Chunks, tile_tokens: float) -> tuple[int, int, int, float]:
+    """New tokens, cached tokens, the longest context, and pairs of a query and a key that are computed."""
     new = seen = longest = 0
     pairs = 0.0
     for n, past in chunks:
         if n < 1 or past < 0:
-            raise InputError(f"a chunk of {n} new and {past} cached tokens is none; 1 or more and 0 or more are")
+            raise InputError(
+                f"a chunk of {n} new and {past} cached tokens is none; 1 or more and 0 or more are"
+            )
         new += n
         seen += past
         longest = max(longest, n + past)
-        pairs += n * (past + 0.5 * n)
+        pairs += n * (past + 0.5 * (n + tile_tokens))
     if not new:
         raise InputError("there is no chunk to attend; give (new tokens, cached tokens), as in [(512, 0)]")
     return new, seen, longest, pairs
@@ -155,8 +188,3 @@ def _pairs(chunks: Chunks) -> tuple[int, int, int, float]:
 def _check(heads: int, kv_heads: int, head_dim: int) -> None:
     if heads < 1 or kv_heads < 1 or head_dim < 1:
         raise InputError(f"heads = {heads}, kv_heads = {kv_heads}, head_dim = {head_dim}: each is 1 or more")
-
-
-def _kv_bytes(kv_dtype: str) -> float:
-    n_bytes = DTYPE_BYTES.get(kv_dtype)
-    return number_format(kv_dtype).weight_bytes if n_bytes is None else n_bytes

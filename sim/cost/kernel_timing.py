@@ -12,10 +12,9 @@ from sim.inputs.kernel_parameters import KernelParameters
 class KernelTiming(NamedTuple):
     """Seconds of one kernel alone, with the parts it is made of.
 
-    `floor_s` is what the smallest call of its kind takes; `compute_s` and `memory_s` are what arithmetic and memory
-    traffic would take alone. They overlap: `total_s - floor_s` lies between the larger of the two and their sum.
-    Fields are arrays where a size was one.
-    """
+    `floor_s` is what the smallest call of its kind takes; `compute_s` and `memory_s` are what arithmetic
+    and memory traffic would take alone. They overlap, so `total_s` is less than their sum. Fields are
+    arrays where a size was one."""
 
     total_s: float
     floor_s: float
@@ -30,15 +29,18 @@ class KernelTiming(NamedTuple):
 
 
 class NumberFormat(NamedTuple):
-    """Bytes of a weight and of an activation, and the formats whose peak rate the arithmetic runs at, best first."""
+    """Bytes of a weight and of an activation, and the formats whose peak rate the arithmetic runs at,
+    best first.
+    """
 
     weight_bytes: float
     activation_bytes: float
     arithmetic: tuple[str, ...]
 
 
-# Block-scaled formats carry their scale factors: 8 bits for 16 values (NVFP4) or 32 values (MXFP4), 32 bits for a
-# 128 x 128 block (FP8). int4 is weight-only: dequantised to 16 bits inside the kernel.
+# Block-scaled formats carry their scale factors: 8 bits for 16 values (NVFP4) or 32 values (MXFP4), 32
+# bits for a 128 x 128 block (FP8). int4, w4a16 and w4a8 expand 4-bit weights inside the kernel and
+# compute in 16 or 8 bits.
 FORMATS: dict[str, NumberFormat] = {
     "fp32": NumberFormat(4, 4, ("fp32",)),
     "bf16": NumberFormat(2, 2, ("bf16", "fp16")),
@@ -50,13 +52,22 @@ FORMATS: dict[str, NumberFormat] = {
     "fp4": NumberFormat(0.53125, 0.5625, ("fp4", "nvfp4")),
     "int4": NumberFormat(0.53125, 2, ("bf16", "fp16")),
     "w4a16": NumberFormat(0.53125, 2, ("bf16", "fp16")),
+    "w4a8": NumberFormat(0.53125, 1, ("fp8",)),
 }
-# Which fitted set stands in where a format has none of its own.
+# Which fitted set stands in where a format has none of its own, nearest first.
 STAND_INS: dict[str, tuple[str, ...]] = {
-    "fp16": ("bf16",), "bf16": ("fp16",), "fp32": ("bf16",), "fp8_block": ("fp8",), "fp8": ("fp8_block", "bf16"),
-    "int8": ("fp8", "bf16"), "nvfp4": ("fp4", "fp8"), "fp4": ("nvfp4", "fp8"), "int4": ("w4a16", "bf16"),
+    "bf16": ("fp16",),
+    "fp16": ("bf16",),
+    "fp32": ("bf16",),
+    "fp8": ("fp8_block", "bf16"),
+    "fp8_block": ("fp8", "bf16"),
+    "int8": ("fp8", "bf16"),
+    "nvfp4": ("fp4", "fp8", "bf16"),
+    "fp4": ("nvfp4", "fp8", "bf16"),
+    "int4": ("w4a16", "bf16"),
     "w4a16": ("int4", "bf16"),
-}  # fmt: skip
+    "w4a8": ("fp8", "w4a16", "bf16"),
+}
 
 UNMEASURED = KernelParameters()
 
@@ -75,12 +86,5 @@ def peak_flops(gpu: Gpu, dtype: str) -> float:
         rate = gpu.flops.get(arithmetic)
         if rate is not None:
             return rate
-    able = [name for name in FORMATS if any(arithmetic in gpu.flops for arithmetic in FORMATS[name].arithmetic)]
+    able = [name for name, known in FORMATS.items() if any(name in gpu.flops for name in known.arithmetic)]
     raise InputError(f"{gpu.name} has no {dtype} arithmetic; {', '.join(able)} can be used on it")
-
-
-def sizes(**counts: float) -> None:
-    """InputError unless every count is at least one."""
-    for name, count in counts.items():
-        if not count >= 1:
-            raise InputError(f"{name} = {count} is not a size of a kernel; 1 or more is")

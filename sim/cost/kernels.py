@@ -1,8 +1,7 @@
 """Every kernel that has a price, by name, and the protocol that another way of pricing them fits into.
 
-A formula here needs no table and takes a microsecond or two. Where a user has measured tables, `sim.cost.measured` looks
-them up and falls back to these.
-"""
+A formula here needs no table and takes a microsecond or two. Where a user has measured tables,
+`sim.cost.measured` looks them up and falls back to these."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""Seconds of the routed experts of one layer on one rank: grouped gate/up and down products, routing and permutation.
+"""Seconds of the routed experts of one layer on one rank: grouped gate/up and down products, routing and
+permutation.
 
-    total = floor + (compute^p + memory^p)^(1/p) + pairs * s_per_pair
+    total = floor + norm(compute, memory) + pairs * s_per_pair
 
-memory: the weights of the experts that are hit, and the activations of the token-expert pairs. compute: 6 * hidden * inter
-FLOPs for each pair, after each expert's tokens are padded to part of a tile. Experts hit by T tokens that pick k of E evenly
-at random: E (1 - (1 - k/E)^T). Communication between ranks is not in here.
-"""
+memory: the weights of the experts that are hit, and the activations of the token-expert pairs. compute: 6
+* hidden * inter FLOPs for each pair, after each expert's tokens are padded to tiles, over peak *
+fraction. norm: (a^p + b^p)^(1/p). Experts hit by T tokens that pick k of E at random: E (1 - (1 -
+k/E)^T). Communication between ranks is not in here."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from sim.cost.kernel_timing import STAND_INS, UNMEASURED, KernelTiming, number_format, peak_flops
 from sim.inputs.errors import InputError
@@ -17,11 +20,32 @@ from sim.inputs.kernel_parameters import MoeParameters
 DEFAULT = MoeParameters()
 
 
-def experts_hit(tokens: float, experts: int, topk: int, balanced: bool = False) -> float:
-    """How many experts get at least one token. `balanced`: as a benchmark that forces an even spread."""
-    if balanced:
+class Routing(NamedTuple):
+    """How tokens spread over experts: `even` forces the spread that hits most; else a random choice.
+
+    `effective`: the share of tokens that hit as many experts when their choice is even (popular experts
+    are hit often). `excess`: how much more than an even share the fullest of very many ranks gets."""
+
+    even: bool = False
+    effective: float = 1.0
+    excess: float = 0.0
+
+
+ROUTINGS: dict[str, Routing] = {
+    "uniform": Routing(),
+    "balanced": Routing(even=True),
+    # fitted: the "power_law_1.2" rows of NVIDIA aiconfigurator's expert tables (Apache-2.0), TRT-LLM on
+    # H100 to GB200
+    "power_law_1.2": Routing(effective=0.85, excess=1.7),
+}
+
+
+def experts_hit(tokens: float, experts: int, topk: int, routing: str = "uniform") -> float:
+    """How many experts get at least one of `tokens` tokens that each pick `topk`."""
+    spread = _routing(routing)
+    if spread.even:
         return min(float(experts), tokens * topk)
-    return float(experts * (1.0 - (1.0 - topk / experts) ** tokens))
+    return float(experts * (1.0 - (1.0 - topk / experts) ** (tokens * spread.effective)))
 
 
 def moe(
@@ -34,47 +58,57 @@ def moe(
     tp: int = 1,
     ep: int = 1,
     dtype: str = "bf16",
-    balanced: bool = False,
-    load: float = 1.0,
+    routing: str = "uniform",
+    load: float | None = None,
     hit: float | None = None,
     sustained: bool = False,
 ) -> KernelTiming:
-    """`tokens` entering the layer (over all ranks), each sent to `topk` of `experts`; this rank has 1/ep of the experts
-    and 1/tp of every expert's width.
+    """`tokens` entering the layer (over all ranks), each sent to `topk` of `experts`; this rank has 1/ep
+    of the experts and 1/tp of every expert's width.
 
-    `load`: token-expert pairs of this rank over an even share (the slowest rank sets the step). `hit`: experts of this
-    rank that are hit, where the caller knows; else an even random choice, or an even spread when `balanced`.
-    InputError: sizes below one, a split that leaves no expert or no width, a format that the GPU cannot compute in.
-    """
+    `load`: token-expert pairs of this rank over an even share (the fullest rank sets the step); `hit`:
+    experts of this rank that are hit; both default to what `routing` (uniform, balanced, power_law_1.2)
+    gives. 4-bit weights on a GPU without 4-bit arithmetic are expanded to 16 bits in the kernel.
+    InputError: sizes below one, a split that leaves no expert or no width, a format that the GPU cannot
+    compute in."""
     if min(tokens, hidden, inter, experts, topk, tp, ep) < 1:
         raise InputError("every size of moe (tokens, hidden, inter, experts, topk, tp, ep) is 1 or more")
     if topk > experts or ep > experts or tp > inter:
-        raise InputError(f"topk = {topk} of experts = {experts} over ep = {ep} ranks, inter = {inter} over tp = {tp}")
-    weights = dtype
-    if dtype == "fp4" and not {"fp4", "nvfp4"} & gpu.flops.keys():
-        weights = "w4a16"  # without 4-bit arithmetic the weights are expanded to 16 bits in the kernel
-    weight_bytes, activation_bytes, _ = number_format(weights)
-    p = _parameters(gpu, weights)
-    local, width = experts / ep, inter / tp
-    pairs = tokens * topk / ep * load
+        raise InputError(
+            f"topk = {topk} of {experts} experts on {ep} ranks, inter = {inter} over tp = {tp}: no such split"
+        )
+    if dtype == "fp4" and "fp4" not in gpu.flops and "nvfp4" not in gpu.flops:
+        dtype = "w4a16"
+    weight_bytes, activation_bytes, _ = number_format(dtype)
+    p = _parameters(gpu, dtype)
+    width = inter / tp
+    if load is None:
+        load = 1.0 + _routing(routing).excess * (1.0 - 1.0 / ep)
+    pairs = min(tokens * topk / ep * load, float(tokens * min(topk, experts / ep)))
     if hit is None:
-        hit = min(experts_hit(tokens, experts, topk, balanced) / ep, pairs) if pairs >= 1 else pairs
-    hit = min(hit, local)
-    fraction = p.flop_fraction
-    if sustained and gpu.kernels is not None:
-        fraction *= gpu.kernels.sustained_flop_fraction
-    padded = pairs + hit * (p.tile_tokens / 2.0)
-    compute_s = 6.0 * padded * hidden * width / (peak_flops(gpu, weights) * fraction)
+        hit = max(experts_hit(tokens, experts, topk, routing) / ep, min(1.0, pairs))
+    hit = min(hit, experts / ep)
+    padded = pairs + hit * (0.5 * p.tile_tokens)
+    compute_s = 6.0 * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)
+    if sustained:
+        compute_s /= (gpu.kernels or UNMEASURED).sustained_flop_fraction
     n_bytes = 3.0 * hit * hidden * width * weight_bytes
-    n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (6.0 + activation_bytes))
+    n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (activation_bytes + 6.0))
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     busy_s = (compute_s**p.overlap + memory_s**p.overlap) ** (1.0 / p.overlap)
     return KernelTiming(p.floor_s + busy_s + pairs * p.s_per_pair, p.floor_s, compute_s, memory_s)
 
 
+def _routing(name: str) -> Routing:
+    found = ROUTINGS.get(name)
+    if found is None:
+        raise InputError(f"{name!r} is not a routing of tokens to experts; {', '.join(ROUTINGS)} are")
+    return found
+
+
 def _parameters(gpu: Gpu, dtype: str) -> MoeParameters:
     fitted = (gpu.kernels or UNMEASURED).moe
-    for name in (dtype, *STAND_INS.get(dtype, ())):
-        if name in fitted:
-            return fitted[name]
-    return DEFAULT
+    found = fitted.get(dtype)
+    if found is not None:
+        return found
+    return next((fitted[name] for name in STAND_INS[dtype] if name in fitted), DEFAULT)

@@ -1,4 +1,4 @@
-"""Seconds of kernels that only launch and move bytes: norms, rotary embedding, activation, residual, embedding, sampling."""
+"""Seconds of kernels that only launch and move bytes: norms, rotary embedding, activation, sampling."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from sim.cost.kernel_timing import UNMEASURED, KernelTiming
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 
-SAMPLER_BYTES_PER_LOGIT = 8.0  # assumed: logits are read and written once in 32 bits (softmax, then a draw)
+SAMPLER_BYTES_PER_LOGIT = 8.0  # assumed: the logits are read and written once in 32 bits
 
 
 def elementwise(gpu: Gpu, n_bytes: float) -> KernelTiming:
-    """A fused element-wise kernel that reads and writes `n_bytes` in all: floor + bytes / (bandwidth * fraction)."""
+    """A fused element-wise kernel that reads and writes `n_bytes` in all: floor + bytes / (bandwidth *
+    fraction).
+    """
     if n_bytes < 0:
         raise InputError(f"{n_bytes} bytes cannot be moved; 0 or more can")
     p = (gpu.kernels or UNMEASURED).elementwise

@@ -1,8 +1,10 @@
-"""How fast one GPU really runs each kind of kernel: a few numbers per kernel and number format, fitted on measurements.
+"""How fast one GPU really runs each kind of kernel: a few numbers per kernel and format, fitted on
+measurements.
 
-All are properties of GPU and software together (one engine's kernels). A fraction is of the datasheet peak in `Gpu`.
-`sim.cost` has the formulas they belong to, `sim calibrate` fits them, `topologies/gpus/kernels/` holds the results.
-"""
+All are properties of GPU and software together (one engine's kernels). A fraction is of the datasheet
+peak in `Gpu`. `sim.cost` has the formulas they belong to, `sim.studies.calibrate` fits them,
+`topologies/gpus/kernels/` holds them. The defaults are an H100's under vLLM, rounded; a GPU that nobody
+measured uses them on its own datasheet."""
 
 from __future__ import annotations
 
@@ -12,89 +14,106 @@ from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import LatencySeconds, Seconds
 
 
-class GemmParameters(BaseModel):
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    floor_s: LatencySeconds
+    hbm_fraction: float = Field(gt=0, le=1.5)
+
+
+class GemmParameters(_Parameters):
     """C[m,n] = A[m,k] B[k,n]; see `sim.cost.gemm`.
 
-    `floor_s`: launch, ramp and epilogue of the smallest call. `hbm_fraction`: share of the memory bandwidth that weights
-    and activations are streamed at. `flop_fraction`: share of the peak of a full wave of tiles with long k.
-    `k_half`: the depth at which prologue and epilogue of a tile cost as much as its multiplications.
-    `wave_loss`: 0 when a part-filled last wave costs only its share, 1 when it costs a whole wave.
-    `overlap`: exponent of the norm that joins memory and compute time; infinite is perfect overlap, 1 none.
-    `quantise_s_per_token`: dynamic quantisation of one row of A, zero where A is not quantised.
-    """
+    `floor_s`: launch, ramp and epilogue of the smallest call. `hbm_fraction`: of the bandwidth, for
+    weights and activations. `flop_fraction`: of the peak, for full waves of tiles. `s_per_depth`: pace of
+    one tile along k. `wave_loss`: 0 when a part-filled last wave costs its share, 1 when it costs a whole
+    wave. `overlap`: exponent of the norm that joins the parts, 1 when they add up, large when the longest
+    hides the others. `throttle`: by how much power and clocks slow down products that go on for many
+    milliseconds. `quantise_s_per_token`, `quantise_passes`: dynamic quantisation of A, per row, and in
+    units of reading 16 and writing 8 bits of it at full bandwidth. `l2_share`: of the level-2 cache,
+    weights that a repeated call still finds there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    floor_s: LatencySeconds = 3.6e-6
-    hbm_fraction: float = Field(default=0.87, gt=0, le=1.5)
-    flop_fraction: float = Field(default=0.86, gt=0, le=1.5)
-    k_half: float = Field(default=100.0, ge=0)
-    wave_loss: float = Field(default=0.3, ge=0, le=1)
-    overlap: float = Field(default=4.0, ge=1)
+    floor_s: LatencySeconds = 2.8e-6
+    hbm_fraction: float = Field(default=0.88, gt=0, le=1.5)
+    flop_fraction: float = Field(default=0.90, gt=0, le=1.5)
+    s_per_depth: Seconds = 1.25e-9
+    wave_loss: float = Field(default=0.26, ge=0, le=1)
+    overlap: float = Field(default=3.0, ge=1)
+    throttle: float = Field(default=0.2, ge=0)
     quantise_s_per_token: Seconds = 0.0
+    quantise_passes: float = Field(default=0.0, ge=0)
+    l2_share: float = Field(default=0.0, ge=0)
 
 
-class PrefillParameters(BaseModel):
+class PrefillParameters(_Parameters):
     """Causal attention of many new tokens; see `sim.cost.attention`.
 
-    `s_per_kv_token`: a query tile walks over its keys at this pace, which bounds short batches of long prompts.
-    `hbm_fraction`: reading queries, keys, values and writing the output and the new cache entries.
-    """
+    `s_per_kv_token`: a tile of queries walks over its keys at this pace. `tile_tokens`: the causal edge
+    costs as if every sequence had this many more keys, for whole tiles are computed. `hbm_fraction`: of
+    the bandwidth, for queries, keys, values, output and the new cache entries. `overlap`: as for a matrix
+    product, of computing and walking."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    floor_s: LatencySeconds = 12e-6
+    hbm_fraction: float = Field(default=0.69, gt=0, le=1.5)
+    flop_fraction: float = Field(default=0.69, gt=0, le=1.5)
+    s_per_kv_token: Seconds = 11e-9
+    tile_tokens: float = Field(default=250.0, ge=0)
+    overlap: float = Field(default=4.0, ge=1)
 
-    floor_s: LatencySeconds = 13e-6
-    flop_fraction: float = Field(default=0.66, gt=0, le=1.5)
-    s_per_kv_token: Seconds = 7e-9
-    hbm_fraction: float = Field(default=0.6, gt=0, le=1.5)
 
-
-class DecodeParameters(BaseModel):
+class DecodeParameters(_Parameters):
     """Attention of one new token per sequence over its KV cache; see `sim.cost.attention`.
 
-    `s_per_kv_token`: one KV head of one sequence is read by a limited number of SMs, at this pace for 16-bit caches of
-    128 values a head. It is what remains when few heads and sequences are in the batch.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `s_per_kv_token`: pace of reading one KV head of one sequence, all that is left when few are in the
+    batch. `s_per_unshared_kv_token`: the same where every query head has its own KV head, which some
+    kernels do not split. `s_per_sequence_head`: work for each KV head of each sequence whatever its
+    length. `l2_share`: of the level-2 cache, what a repeated call still finds there; `l2_time`: the time
+    that takes over reading it from memory. `flop_fraction`: of the peak, where arithmetic matters (latent
+    attention)."""
 
     floor_s: LatencySeconds = 12.4e-6
-    hbm_fraction: float = Field(default=0.9, gt=0, le=1.5)
-    s_per_kv_token: Seconds = 0.14e-9
-    s_per_sequence: Seconds = 0.0
+    hbm_fraction: float = Field(default=0.92, gt=0, le=1.5)
+    s_per_kv_token: Seconds = 0.15e-9
+    s_per_unshared_kv_token: Seconds = 0.3e-9
+    s_per_sequence_head: Seconds = 16e-9
+    l2_share: float = Field(default=0.0, ge=0)
+    l2_time: float = Field(default=0.4, ge=0, le=1)
+    flop_fraction: float = Field(default=1.0, gt=0, le=2)
 
 
-class MoeParameters(BaseModel):
-    """Grouped expert MLP with routing, permutation and reduction; see `sim.cost.moe_kernels`."""
+class MoeParameters(_Parameters):
+    """Grouped expert MLP with routing, permutation and reduction; see `sim.cost.moe_kernels`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `tile_tokens`: each expert's tokens are padded to tiles of this many. `k_half`: the width of an expert
+    at which prologue and epilogue cost as much as the multiplications. `s_per_pair`: permuting one token
+    to one expert."""
 
-    floor_s: LatencySeconds = 30e-6
-    hbm_fraction: float = Field(default=0.85, gt=0, le=1.5)
-    flop_fraction: float = Field(default=0.65, gt=0, le=1.5)
-    tile_tokens: float = Field(default=64.0, ge=1)
-    overlap: float = Field(default=3.0, ge=1)
-    s_per_pair: Seconds = 0.0
+    floor_s: LatencySeconds = 24e-6
+    hbm_fraction: float = Field(default=0.91, gt=0, le=1.5)
+    flop_fraction: float = Field(default=0.8, gt=0, le=1.5)
+    tile_tokens: float = Field(default=60.0, ge=0)
+    k_half: float = Field(default=250.0, ge=0)
+    overlap: float = Field(default=2.0, ge=1)
+    s_per_pair: Seconds = 1e-9
 
 
-class SmallKernelParameters(BaseModel):
-    """Kernels bound by launch and memory: norms, rotary embedding, activation, residual, embedding, sampling."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class SmallKernelParameters(_Parameters):
+    """Kernels bound by launch and memory: norms, rotary embedding, activation, residual, embedding,
+    sampling.
+    """
 
     floor_s: LatencySeconds = 2.25e-6
     hbm_fraction: float = Field(default=0.75, gt=0, le=1.5)
 
 
 class KernelParameters(BaseModel):
-    """What is known of one GPU's kernels, by number format. The defaults are an H100's, for a GPU nobody measured.
+    """What is known of one GPU's kernels under one engine, by kernel and number format.
 
-    `sustained_flop_fraction`: what a long run keeps of the rate that an isolated kernel reaches: power and clocks.
-    """
+    `sustained_flop_fraction`: what a long run keeps of the rate that isolated kernels reach, beyond their
+    `throttle`. `engines`: the same for other engines, where theirs differ."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: str = "vllm"
     gemm: dict[str, GemmParameters] = {}
     attention_prefill: dict[str, PrefillParameters] = {}
     attention_decode: dict[str, DecodeParameters] = {}
@@ -102,6 +121,7 @@ class KernelParameters(BaseModel):
     mla_decode: dict[str, DecodeParameters] = {}
     moe: dict[str, MoeParameters] = {}
     elementwise: SmallKernelParameters = SmallKernelParameters()
-    sampling: SmallKernelParameters = SmallKernelParameters(floor_s=25e-6, hbm_fraction=0.4)
+    sampling: SmallKernelParameters = SmallKernelParameters(floor_s=25e-6, hbm_fraction=0.9)
     sustained_flop_fraction: float = Field(default=1.0, gt=0, le=1)
+    engines: dict[str, KernelParameters] = {}
     provenance: dict[str, Provenance] = {}

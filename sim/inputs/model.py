@@ -53,10 +53,9 @@ class Model(BaseModel):
     """The shapes of one decoder-only transformer, dense or with experts.
 
     `intermediate` is the width of a dense MLP, `moe_intermediate` that of one expert; all MLPs are gated
-    (gate, up, down). `shared_intermediate` is the summed width of the shared experts. `dense_layer_indices` are
-    the layers of a mixture-of-experts model that have a plain MLP. `sliding_layers` layers attend to the last
-    `sliding_window` tokens only.
-    """
+    (gate, up, down). `shared_intermediate` is the summed width of the shared experts.
+    `dense_layer_indices` are the layers of a mixture-of-experts model that have a plain MLP.
+    `sliding_layers` layers attend to the last `sliding_window` tokens only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -115,7 +114,8 @@ class Model(BaseModel):
         return self.attention_parameters_per_gpu(1)
 
     def attention_parameters_per_gpu(self, tensor_parallel_size: int) -> int:
-        """One layer's attention on one of `tensor_parallel_size` ranks: heads are split, one KV head at least.
+        """One layer's attention on one of `tensor_parallel_size` ranks: heads are split, one KV head at
+        least.
 
         Latent attention splits only what belongs to heads; its down-projections are on every rank.
         """
@@ -184,7 +184,9 @@ class Model(BaseModel):
 
     @property
     def lm_head_parameters(self) -> int:
-        """Weights of the output projection alone: none where it is tied to the embedding, which is read instead."""
+        """Weights of the output projection alone: none where it is tied to the embedding, which is read
+        instead.
+        """
         return 0 if self.tie_embeddings else self.vocab * self.hidden
 
     @cached_property
@@ -201,11 +203,12 @@ class Model(BaseModel):
         )
 
     def weight_bytes(self, dtype: str, expert_dtype: str | None = None, unquantised: str = "bf16") -> float:
-        """Bytes of the weights with projections in `dtype` and routed experts in `expert_dtype` (default: the same).
+        """Bytes of the weights with projections in `dtype` and routed experts in `expert_dtype` (default:
+        the same).
 
-        Below 16 bits, embedding, lm_head, norms and router stay in `unquantised`, as in published FP8 and FP4
-        checkpoints. Scale factors of FP8 blocks (a thousandth of the bytes) are left out; NVFP4 counts 4.5 bits.
-        """
+        Below 16 bits, embedding, lm_head, norms and router stay in `unquantised`, as in published FP8 and
+        FP4 checkpoints. Scale factors of FP8 blocks (a thousandth of the bytes) are left out; NVFP4
+        counts 4.5 bits."""
         weights = DTYPE_BYTES[dtype]
         kept = DTYPE_BYTES[unquantised] if weights < 2 else weights
         routed = self.moe_layers * self.experts * self.expert_parameters

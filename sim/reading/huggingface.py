@@ -1,4 +1,6 @@
-"""A Hugging Face `config.json` -> `Model`. One small function per family: each spells its shapes its own way."""
+"""A Hugging Face `config.json` -> `Model`. One small function per family: each spells its shapes its own
+way.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ MOST_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
 
 class Config:
-    """The keys of one config.json; remembers what is missing or no number, so that all of it is said at once."""
+    """The keys of one config.json; remembers what is missing or no number, so that all of it is said at
+    once.
+    """
 
     def __init__(self, keys: Mapping[str, Any], file: str, text: str) -> None:
         self.keys, self.file, self.text = keys, file, text
