@@ -80,7 +80,7 @@ class Topology(BaseModel):
             raise LocatedError(found)
         if self.nodes > 1 and self.own_graph is None and not self.scale_out:
             raise InfeasibleError(
-                f"{self.name} describes one server and no network between servers; {self.nodes} cannot be joined",
+                f"{self.name} has no network between servers, so {self.nodes} of them cannot be joined",
                 "nodes: 1 can, or a topology with a scale_out block",
             )
         return self

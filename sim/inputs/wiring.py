@@ -93,8 +93,8 @@ def server_edges(
                 present = edges.get(pair)
                 if present is not None and present["link"] != wire.link:
                     raise ValueError(
-                        f"{one} and {other} are joined by {present['link']} already; between two places is one "
-                        f"type of link, so put {wire.link} on a place between them"
+                        f"{one} and {other} are joined by {present['link']} already; between two places is "
+                        f"one type of link, so put {wire.link} on a place between them"
                     )
                 total = count + (present["count"] if present else 0)
                 edges[pair] = edge_attributes(links[wire.link], total)

@@ -108,7 +108,7 @@ def _at(data: Any, location: Key) -> Any:
 
 
 def _without_kinds(location: Key, written: Any) -> Key:
-    """`location` as in the file: pydantic adds the `kind` by which it chose and what a shorthand stands for."""
+    """`location` as in the file: pydantic adds the `kind` it chose by and what a shorthand stands for."""
     kept: Key = ()
     for part in location:
         if isinstance(written, Mapping) and part not in written and written.get("kind") == part:

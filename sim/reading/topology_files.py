@@ -139,7 +139,10 @@ class _Reading:
         data.setdefault("name", self.document.path.stem)
         if nodes is not None:
             data["nodes"] = nodes
-        data.pop("own_graph", None)
+        if data.pop("own_graph", None) is not None:
+            self.problems.append(
+                self.document.problem(("own_graph",), "is not a known key; a graph comes from a script")
+            )
         if isinstance(data.get("scale_out"), Mapping):
             data["scale_out"] = [data["scale_out"]]
         for name in ("parts", "transports"):

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim import catalog
+from sim.inputs.errors import InputError
+from sim.inputs.topology import Topology
+
+SMALL = """\
+name: mine
+parts:
+  gpu: {kind: gpu, count: 2, model: l40s}
+  host: {kind: host, latency_s: 0.4 us}
+wires:
+  - {from: gpu, to: host, pattern: all, link: pcie4-x16}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "box.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str) -> list[str]:
+    with pytest.raises(InputError) as refusal:
+        catalog.load_topology(written(folder, text))
+    return [line.removeprefix(f"{folder}/") for line in str(refusal.value).splitlines()]
+
+
+def test_a_file_of_one_s_own_uses_the_shipped_gpus_and_links(tmp_path: Path) -> None:
+    topology = catalog.load_topology(written(tmp_path, SMALL))
+    assert topology.graph.edges["node0.gpu1", "node0.host0"]["bytes_per_s"] == pytest.approx(31.5e9 * 0.83)
+    assert topology.gpu("node0.gpu1").name == "l40s"
+
+
+def test_a_file_without_a_name_is_called_after_the_file(tmp_path: Path) -> None:
+    assert catalog.load_topology(written(tmp_path, SMALL.removeprefix("name: mine\n"))).name == "box"
+
+
+def test_parts_and_wires_may_stand_in_a_node_block(tmp_path: Path) -> None:
+    inner = SMALL.removeprefix("name: mine\n")
+    lifted = "name: mine\nnode:\n" + "".join(f"  {line}\n" for line in inner.splitlines())
+    one = catalog.load_topology(written(tmp_path, SMALL))
+    other = catalog.load_topology(written(tmp_path, lifted))
+    assert dict(one.graph.adjacency()) == dict(other.graph.adjacency())
+
+
+def test_a_problem_in_a_node_block_has_its_line(tmp_path: Path) -> None:
+    found = refused(tmp_path, "node:\n  partz: {}\n  parts:\n    gpu: {kind: gpu, count: 0, model: l40s}\n")
+    assert found == [
+        "box.yaml:2: node.partz: is not a known key; parts and wires belong here",
+        "box.yaml:4: parts.gpu.count: 0 is out of range; at least 1 is right",
+    ]
+    assert refused(tmp_path, SMALL + "node:\n  parts: {}\n") == [
+        "box.yaml:2: parts: stands at the top and in node; keep node.parts"
+    ]
+
+
+def test_a_link_of_one_s_own_or_a_change_to_a_shipped_one(tmp_path: Path) -> None:
+    own = SMALL + "links:\n  pcie4-x16: {efficiency: 0.5}\n"
+    link = catalog.load_topology(written(tmp_path, own)).links["pcie4-x16"]
+    assert link.payload_bytes_per_s == 31.5e9 * 0.5
+    assert link.provenance["bytes_per_s"].tag == "datasheet"
+    assert str(link.provenance["efficiency"]) == "assumed: box.yaml:8"
+    new = SMALL.replace("pcie4-x16", "rope") + "links:\n  rope: {bytes_per_s: 1 GB/s, latency_s: 1 ms}\n"
+    assert catalog.load_topology(written(tmp_path, new)).links["rope"].efficiency == 1.0
+
+
+def test_a_gpu_of_one_s_own_or_a_change_to_a_shipped_one(tmp_path: Path) -> None:
+    more = SMALL + "gpus:\n  l40s: {hbm_bytes: 96 GB}\n"
+    gpu = catalog.load_topology(written(tmp_path, more)).gpus["l40s"]
+    assert gpu.hbm_bytes == 96e9
+    assert gpu.hbm_bytes_per_s == 864e9
+
+
+def test_a_constant_says_where_it_comes_from(tmp_path: Path) -> None:
+    sourced = SMALL.replace("0.4 us", '{value: 0.4 us, tag: measured, source: "my desk"}')
+    part = catalog.load_topology(written(tmp_path, sourced)).parts["host"]
+    assert part.latency_s == 0.4e-6
+    assert str(part.provenance["latency_s"]) == "measured: my desk"
+    plain = catalog.load_topology(written(tmp_path, SMALL)).parts["host"]
+    assert str(plain.provenance["latency_s"]) == "assumed: box.yaml:4"
+
+
+def test_a_constant_that_does_not_say_all_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, SMALL.replace("0.4 us", "{value: 0.4 us, tag: measured}")) == [
+        "box.yaml:4: parts.host.latency_s: a value with its origin also needs source"
+    ]
+    (found,) = refused(tmp_path, SMALL.replace("0.4 us", "{value: 0.4 us, tag: guessed, source: me}"))
+    assert "'guessed' is not known; 'datasheet', 'measured', 'fitted' or 'assumed' would be right" in found
+
+
+def test_everything_that_is_wrong_with_a_file_is_said_at_once(tmp_path: Path) -> None:
+    text = """\
+name: many
+nodez: 2
+parts:
+  gpu: {kind: gpu, count: 8, model: h100-smx}
+  nvswitch: {kind: nvswich, count: 4}
+  host: {kind: host, count: two}
+  nic: {kind: nic, latency_s: 3 GB}
+wires:
+  - {from: gpu, to: nvswitsh, pattern: all, link: nvlink4}
+  - {from: gpu, to: host, pattern: block, link: pcie6}
+  - {from: gpu, pattern: all, link: nvlink4}
+  - {from: gpu, to: "host[0]", pattern: all, link: pcie5-x16, kolor: red}
+links:
+  nvlink4: {bytes_per_s: 25 GB, efficiency: 1.4}
+  mine: {bytes_per_s: -3 GB/s}
+"""
+    found = refused(tmp_path, text)
+    expected = {
+        2: "nodez: is not a known key; did you mean 'nodes'?",
+        4: "parts.gpu.model: there is no gpu named 'h100-smx'",
+        5: "parts.nvswitch.kind: 'nvswich' is not known",
+        6: "parts.host.count: 'two' is not a whole number",
+        7: "parts.nic.latency_s: '3 GB' is not a latency",
+        9: "wires[0].to: there is no part named 'nvswitsh'",
+        10: "wires[1].link: there is no link named 'pcie6'",
+        11: "wires[2].to: is missing",
+        12: "wires[3].kolor: is not a known key",
+        14: "links.nvlink4.bytes_per_s: '25 GB' is not a bandwidth",
+        15: "links.mine.bytes_per_s: '-3 GB/s' is negative",
+    }
+    for line, says in expected.items():
+        assert any(message.startswith(f"box.yaml:{line}: {says}") for message in found), (line, found)
+    assert any("did you mean 'h100-sxm'?" in message for message in found)
+    assert any("did you mean 'pcie6-x16'?" in message for message in found)
+
+
+def test_wiring_that_does_not_work_out_is_refused_with_the_line_of_the_wire(tmp_path: Path) -> None:
+    text = """\
+parts:
+  gpu: {kind: gpu, count: 8, model: h100-sxm}
+  host: {kind: host, count: 2}
+wires:
+  - {from: gpu, to: host, pattern: blocks, of: 3, link: pcie5-x16}
+  - {from: gpu, to: "host[5]", pattern: all, link: pcie5-x16}
+scale_out:
+  link: infiniband-ndr
+  of: gpu
+  latency_s: 1 us
+inter_node: tpc
+"""
+    assert refused(tmp_path, text) == [
+        "box.yaml:5: wires[0]: blocks of 3 put 3 x 2 = 6 on host, but gpu has 8; 'of: 4' fits",
+        "box.yaml:6: wires[1]: host[5] is outside the 2 that there are; indices run from 0 to 1",
+        "box.yaml:7: scale_out[0]: of: 'gpu' is not a part of kind nic; add one",
+        "box.yaml:11: inter_node: 'tpc' is not a transport of box; infiniband, tcp are",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nodes: 0", "nodes: 0 is out of range; at least 1 is right"),
+        ("nodes: 1000000", "nodes: 1000000 is out of range; at most 16384 is right"),
+        ("nodes: .nan", "nodes: nan is not a whole number"),
+        ("peer_to_peer: sometimes", "peer_to_peer: 'sometimes' is neither true nor false"),
+        ("parts: 7", "parts: is given twice"),
+        ("links: 7", "links: is not a mapping"),
+        ("scale_out: 7", "scale_out: 7 is not a list"),
+        ("node: 7", "node: is not a mapping"),
+        ("own_graph: 7", "own_graph: is not a known key"),
+        ("transports: {x: {kind: carrier-pigeon}}", "transports.x.kind: 'carrier-pigeon' is not known"),
+        ("provenance: {nodes: {tag: datasheet}}", "provenance.nodes.source: is missing"),
+    ],
+)
+def test_a_wrong_value_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    found = refused(tmp_path, f"{SMALL}{line}\n")
+    assert any(message.startswith(f"box.yaml:7: {says}") for message in found), found
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", [], [[]], {}, True, [None], {"x": None}])
+@pytest.mark.parametrize(
+    "key", ["parts", "wires", "links", "gpus", "scale_out", "transports", "name", "provenance"]
+)
+def test_a_value_of_the_wrong_shape_never_ends_in_a_traceback(tmp_path: Path, key: str, value: Any) -> None:
+    import json
+
+    block = {"parts": {"gpu": {"kind": "gpu", "model": "l40s"}}, "wires": [], key: value}
+    path = written(tmp_path, json.dumps(block))
+    try:
+        assert isinstance(catalog.load_topology(path), Topology)
+    except InputError as refusal:
+        assert str(refusal)
