@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,8 @@ from sim.runtime.fabric import Fabric
 from sim.runtime.replica import Replica
 from sim.runtime.service import Service, waiting_for
 from sim.runtime.traffic import traffic
-from sim.scenario import Scenario
+from sim.runtime.unshared import UnsharedFabric
+from sim.scenario import Scenario, with_changes
 
 if TYPE_CHECKING:
     import polars
@@ -81,16 +83,23 @@ class Result:
         return save(self, Path(folder), force=force)
 
 
-def simulate(scenario: Scenario, seed: int = 0, fold: bool = True) -> Result:
+def simulate(
+    scenario: Scenario, seed: int = 0, fold: bool = True, without: Sequence[str] = ()
+) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
+
+    `without` names causes that are to cost nothing (`sharing`, `collective_latency`, `collective_bytes`,
+    `host`, `kernel_latency`): the difference to the full run is what they cost, queueing included.
 
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
     `time_limit_s` ends there, its open requests counted as unfinished.
     """
+    if without:
+        scenario = with_changes(scenario, {"without": tuple(without)})
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
-    fabric = Fabric(env, network)
+    fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
     records, blame = Records(), BlameRecords()
     replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)
     default = scenario.default_model or replicas[0].model
@@ -107,6 +116,7 @@ def simulate(scenario: Scenario, seed: int = 0, fold: bool = True) -> Result:
         records,
         blame,
         staleness_s=scenario.router_staleness_s,
+        has_frontend="host" not in scenario.without,
     )
     service.begin()
     limit = scenario.time_limit_s

@@ -15,9 +15,10 @@ class Batch(NamedTuple):
 
     chunks: tuple[tuple[int, int], ...] = ()
     decodes: int = 0
-    decode_kv_tokens: int = 0
+    decode_kv_tokens: float = 0
     sampled: int = 0
     decode_tokens: int = 1
+    decode_growth: float = 1.0
 
     @property
     def prefill_tokens(self) -> int:

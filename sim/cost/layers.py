@@ -13,13 +13,14 @@ each pair (Shoeybi et al., arXiv 1909.08053); kv heads are replicated when there
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.cost import kernels
 from sim.cost.batch import Batch, Causes
-from sim.cost.collectives import CollectiveTiming, Demand, collective
+from sim.cost.collectives import CollectiveTiming, collective
+from sim.cost.demands import Demand
 from sim.cost.kernels import KernelTiming
 from sim.cost.network import Network
 from sim.cost.program import Op, Program, Traffic
@@ -86,10 +87,6 @@ def _sum(costed: Sequence[_Costed]) -> Causes:
     )
 
 
-def _kernel(name: str, timing: KernelTiming) -> _Costed:
-    return _Costed(Op(name, float(timing.total_s)), _kernel_causes(timing))
-
-
 def _kernel_causes(timing: KernelTiming) -> Causes:
     busy = timing.total_s - timing.floor_s
     if timing.compute_s >= timing.memory_s:
@@ -97,9 +94,12 @@ def _kernel_causes(timing: KernelTiming) -> Causes:
     return Causes(memory=busy, kernel_latency=timing.floor_s)
 
 
-def _transfer(name: str, timing: CollectiveTiming) -> _Costed:
-    causes = Causes(collective_latency=timing.latency_s, collective_bytes=timing.bytes_s)
-    return _Costed(Op(name, timing.total_s, timing.demand), causes)
+def _stripped(demand: Demand, without: frozenset[str]) -> Demand:
+    """The demand without its latency, or without its bytes."""
+    latency_s = 0.0 if "collective_latency" in without else demand.latency_s
+    if "collective_bytes" in without:
+        return Demand((), (), latency_s)
+    return replace(demand, latency_s=latency_s)
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,10 @@ class Shard:
 class StageCost:
     """Prices the steps of one stage. Pure: no clock, no state but remembered prices."""
 
-    def __init__(self, shard: Shard, network: Network) -> None:
+    def __init__(self, shard: Shard, network: Network, without: frozenset[str] = frozenset()) -> None:
+        """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
         self.shard = shard
+        self.without = without
         self.network = network
         engine = shard.engine
         self._templates: dict[tuple[int, int, bool], _Template] = {}
@@ -161,7 +163,7 @@ class StageCost:
         first n of them.
         """
         template = self._template(batch)
-        growth = batch.decodes * batch.decode_tokens
+        growth = batch.decodes * batch.decode_growth
         kv_tokens = batch.decode_kv_tokens + growth * np.arange(steps, dtype=np.float64)
         attention = self._attention(batch, kv_tokens)
         seconds = np.asarray(self._total(template, attention.total_s), dtype=np.float64)
@@ -230,7 +232,7 @@ class StageCost:
             causes[-1] += seconds - sum(causes)
         return Causes(*causes)
 
-    def _attention(self, batch: Batch, decode_kv_tokens: int | FloatArray) -> KernelTiming:
+    def _attention(self, batch: Batch, decode_kv_tokens: float | FloatArray) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays when `decode_kv_tokens` is one."""
         shard, model = self.shard, self.shard.model
         gpu, dtype, kv_dtype = shard.gpu, shard.precision.activations, shard.precision.kv_cache
@@ -262,8 +264,8 @@ class StageCost:
                     )
                 )
         if len(parts) == 1:
-            return parts[0]
-        return KernelTiming(*(sum(values) for values in zip(*parts, strict=True)))
+            return self._without_floor(parts[0])
+        return self._without_floor(KernelTiming(*(sum(values) for values in zip(*parts, strict=True))))
 
     # ---- what depends on the number of tokens alone
 
@@ -304,6 +306,8 @@ class StageCost:
     def _host(self, sequences: int) -> tuple[_Costed, ...]:
         """Host work that the GPUs of this stage wait for."""
         engine, host = self.shard.engine, self.shard.engine.host
+        if "host" in self.without:
+            return ()
         if engine.schedules_ahead:
             seconds = host.async_step_s if self.shard.is_first else 0.0
         else:
@@ -319,6 +323,8 @@ class StageCost:
         return _LayerKind(repeat, before, after, _seconds(before), _seconds(after), launch_s, causes)
 
     def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
+        if "host" in self.without:
+            return 0.0
         captured = bool(self._capture) and tokens <= self._capture[-1]
         if not captured:
             return kernel_count * EAGER_LAUNCH_S
@@ -374,7 +380,7 @@ class StageCost:
         ops = [
             self._elementwise("norm", 4 * tokens * model.hidden),
             self._gemm("router", tokens, model.experts, model.hidden),
-            _kernel(
+            self._kernel(
                 "experts",
                 kernels.moe(
                     shard.gpu,
@@ -410,31 +416,53 @@ class StageCost:
             vocabulary = -(-model.vocab // ranks)
             ops.append(self._elementwise("norm", 2 * sampled * model.hidden))
             ops.append(
-                _kernel(
+                self._kernel(
                     "lm_head",
                     kernels.gemm(shard.gpu, sampled, vocabulary, model.hidden, shard.precision.activations),
                 )
             )
             if ranks > 1:
                 n_bytes = sampled * model.vocab * DTYPE_BYTES[shard.precision.activations]
-                ops.append(_transfer("gather logits", self._collective("all_gather", n_bytes)))
-            ops.append(_kernel("sample", kernels.sampling(shard.gpu, sampled, model.vocab)))
-        if shard.engine.step_gap_s:
+                ops.append(self._transfer("gather logits", self._collective("all_gather", n_bytes)))
+            ops.append(self._kernel("sample", kernels.sampling(shard.gpu, sampled, model.vocab)))
+            if shard.engine.speculation is not None:
+                draft = shard.engine.speculation
+                seconds = draft.num_speculative_tokens * draft.draft_s
+                ops.append(_Costed(Op("draft", seconds), Causes(memory=seconds)))
+        if shard.engine.step_gap_s and "host" not in self.without:
             ops.append(_Costed(Op("step gap", shard.engine.step_gap_s), Causes(host=shard.engine.step_gap_s)))
         return tuple(ops)
 
+    def _kernel(self, name: str, timing: KernelTiming) -> _Costed:
+        timing = self._without_floor(timing)
+        return _Costed(Op(name, float(timing.total_s)), _kernel_causes(timing))
+
+    def _without_floor(self, timing: KernelTiming) -> KernelTiming:
+        if "kernel_latency" not in self.without:
+            return timing
+        return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
+
+    def _transfer(self, name: str, timing: CollectiveTiming) -> _Costed:
+        if not self.without:
+            causes = Causes(collective_latency=timing.latency_s, collective_bytes=timing.bytes_s)
+            return _Costed(Op(name, timing.total_s, timing.demand), causes)
+        demand = _stripped(timing.demand, self.without)
+        bytes_s = timing.bytes_s if demand.links or demand.least_s else 0.0
+        causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
+        return _Costed(Op(name, demand.latency_s + bytes_s, demand), causes)
+
     def _gemm(self, name: str, m: int, n: int, k: int) -> _Costed:
-        return _kernel(name, kernels.gemm(self.shard.gpu, m, n, k, self.shard.precision.weights))
+        return self._kernel(name, kernels.gemm(self.shard.gpu, m, n, k, self.shard.precision.weights))
 
     def _elementwise(self, name: str, elements: float) -> _Costed:
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
-        return _kernel(name, kernels.elementwise(self.shard.gpu, n_bytes))
+        return self._kernel(name, kernels.elementwise(self.shard.gpu, n_bytes))
 
     def _all_reduce(self, tokens: int) -> tuple[_Costed, ...]:
         if self.shard.tensor_parallel_size == 1:
             return ()
         n_bytes = tokens * self.shard.model.hidden * DTYPE_BYTES[self.shard.precision.activations]
-        return (_transfer("all_reduce", self._collective("all_reduce", n_bytes)),)
+        return (self._transfer("all_reduce", self._collective("all_reduce", n_bytes)),)
 
     def _collective(self, op: str, n_bytes: float) -> CollectiveTiming:
         engine = self.shard.engine
@@ -442,7 +470,9 @@ class StageCost:
         return collective(self.network, op, n_bytes, self.shard.ranks, library=library)
 
 
-def hand_over(network: Network, source: Shard, target: Shard, tokens: int) -> Demand:
+def hand_over(
+    network: Network, source: Shard, target: Shard, tokens: int, without: frozenset[str] = frozenset()
+) -> Demand:
     """The activations of `tokens` tokens from one stage to the next: hidden state and residual.
 
     Every tensor-parallel rank sends its share to its peer and the receivers gather the rest over their own
@@ -465,7 +495,7 @@ def hand_over(network: Network, source: Shard, target: Shard, tokens: int) -> De
         latency_s += gather.latency_s
         for link, amount in zip(gather.links, gather.n_bytes, strict=True):
             amounts[link] = amounts.get(link, 0.0) + amount
-    return Demand(tuple(amounts), tuple(amounts.values()), latency_s, least_s)
+    return _stripped(Demand(tuple(amounts), tuple(amounts.values()), latency_s, least_s), without)
 
 
 def _layer_s(kind: _LayerKind, attention_s: Seconds) -> Seconds:

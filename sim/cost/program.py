@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sim.cost.collectives import Demand
+from sim.cost.demands import Demand
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import simpy
 
-from sim.cost.collectives import Demand
+from sim.cost.demands import Demand
 from sim.cost.given import GivenCost
 from sim.cost.layers import Shard, StageCost, hand_over
 from sim.cost.memory import MemoryPlan, default_limits, plan
@@ -139,12 +139,12 @@ def _replica(
         memory, longest = memory_of(pool, shards)
         seqs, tokens = default_limits(engine, shards[0].gpu)
         blocks = memory.blocks
-        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network) for shard in shards])
+        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without)) for shard in shards])
     if engine.scheduler == "one_at_a_time":
         seqs = 1
 
     def between(stage: int, n_tokens: int) -> Demand:
-        return hand_over(network, shards[stage], shards[stage + 1], n_tokens)
+        return hand_over(network, shards[stage], shards[stage + 1], n_tokens, frozenset(scenario.without))
 
     return Replica(
         env,

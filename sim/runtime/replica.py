@@ -9,6 +9,7 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 import simpy
 
 from sim.cost.batch import Batch
-from sim.cost.collectives import Demand
+from sim.cost.demands import Demand
 from sim.cost.steps import FloatArray
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
@@ -100,6 +101,8 @@ class Replica:
         self._flying: deque[_InFlight] = deque()
         self._hand_overs: dict[tuple[int, int], Demand] = {}
         self._most_in_flight = len(stages)
+        self._speculation = engine.speculation
+        self._tokens_per_step = engine.speculation.tokens_per_step if engine.speculation else 1.0
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._batch_id = 0
@@ -304,21 +307,45 @@ class Replica:
         steps = self._steps_alike(flight) if not batch.chunks and self._most_in_flight == 1 else 1
         self._enter(0, flight, steps)
 
-    @staticmethod
-    def _batch(grants: Grants[Sequence], samples: list[bool]) -> Batch:
+    def _batch(self, grants: Grants[Sequence], samples: list[bool]) -> Batch:
         """The work of a step; from here on the granted tokens count as computed."""
         chunks: list[tuple[int, int]] = []
-        decodes = kv_tokens = 0
+        decodes = 0
+        kv_tokens = 0.0
+        speculation = self._speculation
         for sequence, tokens in grants:
             past = sequence.computed
             sequence.computed = past + tokens
             sequence.in_flight += 1
             if tokens == 1 and past >= sequence.request.prompt_tokens:
                 decodes += 1
-                kv_tokens += past + 1
+                if speculation is None:
+                    kv_tokens += past + 1
+                else:  # the mean context, so that a run of steps grows evenly
+                    steps = sequence.decode_steps
+                    kv_tokens += sequence.request.prompt_tokens + 1 + steps * self._tokens_per_step
             else:
                 chunks.append((tokens, past))
-        return Batch(tuple(chunks), decodes, kv_tokens, sum(samples))
+        drafts = speculation.num_speculative_tokens if speculation else 0
+        logits = sum(samples) + decodes * drafts
+        return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._tokens_per_step)
+
+    def _gain(self, sequence: Sequence, steps: int) -> int:
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected number."""
+        if self._speculation is None:
+            return steps
+        done, rate = sequence.decode_steps, self._tokens_per_step
+        return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+
+    def _steps_left(self, sequence: Sequence) -> int:
+        """Decode steps until its last token."""
+        left = sequence.output_tokens - sequence.generated
+        if self._speculation is None:
+            return left
+        steps = max(1, math.floor(left / self._tokens_per_step) - 1)
+        while self._gain(sequence, steps) < left:
+            steps += 1
+        return steps
 
     def _identity(self, grants: Grants[Sequence], batch: Batch) -> int:
         """A number that changes when the batch does."""
@@ -337,7 +364,7 @@ class Replica:
         head = self.waiting[0] if self.waiting else None
         if head is not None and head.eligible_step > self._step - 1:
             return max(1, head.eligible_step - self._step + 1)
-        steps = min(sequence.output_tokens - sequence.generated for sequence, _ in flight.grants)
+        steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         size, free = self.kv_cache.block_size, self.kv_cache.free
         if self._blocks_for(flight, steps - 1, size) > free:
@@ -350,13 +377,16 @@ class Replica:
             steps = low
         return steps
 
-    @staticmethod
-    def _blocks_for(flight: _InFlight, more: int, size: int) -> int:
+    def _blocks_for(self, flight: _InFlight, more: int, size: int) -> int:
         """New blocks that `more` further steps of the batch take."""
-        return sum(
-            (sequence.computed + more + size - 1) // size - (sequence.computed + size - 1) // size
-            for sequence, _ in flight.grants
-        )
+        if self._speculation is not None:
+            grown = [
+                (sequence.computed, sequence.computed + self._gain(sequence, 1 + more) - 1)
+                for sequence, _ in flight.grants
+            ]
+        else:
+            grown = [(sequence.computed, sequence.computed + more) for sequence, _ in flight.grants]
+        return sum(-(-after // size) - -(-before // size) for before, after in grown)
 
     def _enter(self, stage: int, flight: _InFlight, steps: int) -> None:
         self.stages[stage].start(flight.batch, steps, lambda passed: self._passed(stage, flight, passed))
@@ -418,7 +448,10 @@ class Replica:
             if sequence.generated == 0 or sequence.recomputing:
                 self._settle(sequence)
             sequence.recomputing = False
-            sequence.generated += 1 + more
+            if sequence.generated == 0 or self._speculation is None:
+                sequence.generated += 1 + more
+            else:
+                sequence.generated += self._speculated(sequence, 1 + more)
             if sequence.first_token_s is None:
                 sequence.first_token_s = now
                 self.on_first_token(sequence)
@@ -431,6 +464,14 @@ class Replica:
             self._release(sequence)
             self.running.remove(sequence)
             self.on_finished(sequence)
+
+    def _speculated(self, sequence: Sequence, steps: int) -> int:
+        """Tokens from `steps` steps with drafts. The KV entries of accepted drafts count as computed; their blocks are
+        taken with the next step's."""
+        gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
+        sequence.decode_steps += steps
+        sequence.computed += max(0, gained - steps)
+        return gained
 
     def _grow(self, flight: _InFlight, steps: int) -> None:
         """The blocks and tokens of the further steps of a folded run, as scheduling them one by one would
@@ -538,7 +579,7 @@ class Replica:
             float(seconds[last]),
             batch_id=batch_id,
             stage=stage,
-            kv_tokens=batch.decode_kv_tokens + first * batch.decodes,
+            kv_tokens=round(batch.decode_kv_tokens + first * batch.decodes * batch.decode_growth),
             gaps=gaps,
         )
 

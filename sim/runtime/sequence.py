@@ -20,6 +20,7 @@ class Sequence:
         "cached_tokens",
         "charged_s",
         "computed",
+        "decode_steps",
         "dropped",
         "eligible_step",
         "finished_s",
@@ -68,6 +69,7 @@ class Sequence:
         self.replica = replica
         self.mark: tuple[float, ...] | None = None
         self.dropped = 0
+        self.decode_steps = 0
 
     # ---- what scheduling rules see
 

@@ -37,6 +37,7 @@ class Service:
         blame: BlameRecords,
         *,
         staleness_s: float = 0.0,
+        has_frontend: bool = True,
     ) -> None:
         self.env = env
         self.replicas = replicas
@@ -48,6 +49,7 @@ class Service:
         self.records = records
         self.blame = blame
         self.staleness_s = staleness_s
+        self.has_frontend = has_frontend
         self.open: dict[int, Request] = {}  # arrived and not finished
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
@@ -93,7 +95,7 @@ class Service:
             view = self._views.get(replica.index)
             if view is not None:
                 view.routed += 1
-            frontend_s = replica.engine.frontend_s
+            frontend_s = replica.engine.frontend_s if self.has_frontend else 0.0
             if frontend_s:
                 at(
                     self.env,

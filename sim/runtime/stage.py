@@ -179,7 +179,7 @@ class _Run:
         before = steps - 1
         batch = self.batch
         if before:
-            grown = batch.decode_kv_tokens + before * batch.decodes * batch.decode_tokens
+            grown = batch.decode_kv_tokens + before * (batch.decodes * batch.decode_growth)
             batch = batch._replace(decode_kv_tokens=grown)
             self.anchor_s = float(self.ends_s[before - 1])
         self.ends_s = self.ends_s[:steps]
