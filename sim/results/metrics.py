@@ -35,7 +35,7 @@ SLO_FIELDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
 class Objectives(Protocol):
-    """What a class of requests is promised, in milliseconds; None promises nothing (`sim.inputs.workload.Slo`)."""
+    """What a class of requests is promised, in ms; None is no promise (`sim.inputs.workload.Slo` is one)."""
 
     @property
     def ttft_ms(self) -> float | None: ...
@@ -99,17 +99,18 @@ def summary(
 
 
 def meets(numbers: Mapping[str, Any], slo: Mapping[str, float]) -> bool:
-    """Whether a summary keeps every limit in `slo`, such as `{"p99_ttft_ms": 500}`; what is None keeps any
-    limit.
+    """Whether a summary keeps every limit in `slo`, such as `{"p99_ttft_ms": 500}`.
 
-    Throughputs, goodputs and attainments must be at least their limit, all else at most. KeyError for
-    unknown names.
+    Throughputs, goodputs and attainments must be at least their limit, all else at most. What could not be
+    measured (None) keeps any limit, if anything was completed at all. KeyError for unknown names.
 
     >>> meets({"p99_ttft_ms": 400.0, "output_throughput": 90.0}, {"p99_ttft_ms": 500})
     True
     """
     for name, limit in slo.items():
         value = numbers[name]
+        if value is None and numbers.get("completed") == 0:
+            return False
         if value is None:
             continue
         more_is_better = any(
@@ -127,14 +128,14 @@ class _Rows:
         rows = records.requests
         order = np.lexsort((rows["request_id"], rows["arrival_s"]))
         self._columns = {name: rows[name][order] for name in rows.kinds}
-        finished_s = self.finished_s[~np.isnan(self.finished_s)]
-        stopped = len(finished_s) < int((self.status != "rejected").sum())
-        last_s = float(finished_s.max()) if len(finished_s) else 0.0
-        self.end_s = max(last_s, records.end_s) if stopped else last_s
         self.cut = self._warmup(warmup)
         self._columns = {name: column[self.cut :] for name, column in self._columns.items()}
         self.begin_s = float(self.arrival_s[0]) if len(self.arrival_s) else 0.0
-        self.end_s = max(self.end_s, self.begin_s)
+        finished_s = self.finished_s[~np.isnan(self.finished_s)]
+        stopped = len(finished_s) < int((self.status != "rejected").sum())
+        self.end_s = max(self.begin_s, float(finished_s.max(initial=0.0)))
+        if stopped:
+            self.end_s = max(self.end_s, records.end_s)
         self.latencies = self._latencies()
 
     def __getattr__(self, name: str) -> NDArray[Any]:
@@ -178,7 +179,7 @@ class _Rows:
         }
 
     def objectives(self, slos: Mapping[str, Objectives]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which requests keep all their objectives, and which have some. Unfinished and rejected ones keep none."""
+        """Which requests keep all their objectives, and which have some; only finished ones keep them."""
         n = len(self.arrival_s)
         met, promised = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         further = np.maximum(self.generated_tokens - 1, 1)

@@ -1,0 +1,89 @@
+"""How a run looked at each moment: requests running and waiting, tokens per second, KV cache in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.records import Records
+
+if TYPE_CHECKING:
+    import polars
+
+Floats = NDArray[np.float64]
+
+
+def over_time(records: Records, every_s: float = 1.0, replica: int | None = None) -> polars.DataFrame:
+    """One row per `every_s` seconds of simulated time, of one replica or of all.
+
+    `t` is the end of the interval; `running` and `waiting` are the requests that were admitted and not, at
+    `t` (a preempted request counts as running); `prompt_throughput` and `gen_throughput` are tokens per
+    second of steps over the interval; `kv_tokens` is the KV cache in use at `t` by the batches of the steps
+    then under way. Names are those of vLLM's log. ValueError unless `every_s` is above zero.
+    """
+    import polars
+
+    if not every_s > 0:
+        raise ValueError(f"every_s {every_s} is not above zero")
+    requests = {name: records.requests[name] for name in ("arrival_s", "admitted_s", "finished_s", "status")}
+    ours = requests["status"] != "rejected"
+    steps = {name: records.steps[name] for name in records.steps.kinds}
+    if replica is not None:
+        ours &= records.requests["replica"] == replica
+        mine = steps["replica"] == replica
+        steps = {name: column[mine] for name, column in steps.items()}
+    first_stage = steps["stage"] == 0
+    steps = {name: column[first_stage] for name, column in steps.items()}
+    arrived, admitted, gone = (
+        np.sort(requests[name][ours]) for name in ("arrival_s", "admitted_s", "finished_s")
+    )
+    last_s = max(records.end_s, *(float(np.nanmax(c, initial=0.0)) for c in (arrived, gone, steps["end_s"])))
+    edges: Floats = np.arange(0, int(np.ceil(last_s / every_s)) + 1, dtype=np.float64) * every_s
+    at_s = edges[1:]
+    so_far = [np.searchsorted(column, at_s, side="right") for column in (arrived, admitted, gone)]
+    return polars.DataFrame(
+        {
+            "t": at_s,
+            "running": so_far[1] - so_far[2],
+            "waiting": so_far[0] - so_far[1],
+            "prompt_throughput": np.diff(_tokens_until(edges, steps, "prefill_tokens")) / every_s,
+            "gen_throughput": np.diff(_tokens_until(edges, steps, "decode_tokens")) / every_s,
+            "kv_tokens": _kv_tokens(at_s, steps),
+        }
+    )
+
+
+def _tokens_until(edges: Floats, steps: dict[str, NDArray[Any]], kind: str) -> Floats:
+    """Tokens of steps up to each edge; those of a row are taken as spread evenly over its time."""
+    tokens = (steps["steps"] * steps[kind]).astype(np.float64)
+    begin_s, end_s = steps["start_s"], steps["end_s"]
+    # far shorter than an interval is as good as a point, and spares the lines below their worst rounding
+    short = end_s - begin_s < 1e-3 * float(edges[1] - edges[0]) if len(edges) > 1 else end_s <= begin_s
+    order = np.argsort(end_s[short], kind="stable")
+    reached = np.searchsorted(end_s[short][order], edges, side="right")
+    total: Floats = np.concatenate(([0.0], np.cumsum(tokens[short][order])))[reached]
+    # any other adds rate x (t - begin) from its begin to its end: slopes and offsets that change at the two
+    begin_s, end_s, tokens = begin_s[~short], end_s[~short], tokens[~short]
+    rates = tokens / (end_s - begin_s)
+    for times_s, sign in ((begin_s, 1.0), (end_s, -1.0)):
+        order = np.argsort(times_s, kind="stable")
+        slopes = np.concatenate(([0.0], np.cumsum(sign * rates[order])))
+        offsets = np.concatenate(([0.0], np.cumsum(sign * (rates * times_s)[order])))
+        reached = np.searchsorted(times_s[order], edges, side="right")
+        total = total + slopes[reached] * edges - offsets[reached]
+    return total
+
+
+def _kv_tokens(at_s: Floats, steps: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """KV tokens of the rows that are under way at each time, as grown by the steps that are over."""
+    tokens = np.zeros(len(at_s), dtype=np.int64)
+    first = np.searchsorted(at_s, steps["start_s"], side="left")
+    past = np.searchsorted(at_s, steps["end_s"], side="left")
+    for row in np.flatnonzero(past > first):
+        inside = slice(int(first[row]), int(past[row]))
+        length_s = steps["end_s"][row] - steps["start_s"][row]
+        done = (at_s[inside] - steps["start_s"][row]) / length_s * steps["steps"][row]
+        tokens[inside] += steps["kv_tokens"][row] + (done.astype(np.int64) * steps["decode_tokens"][row])
+    return tokens
