@@ -16,19 +16,23 @@ def test_everything_listed_can_be_found() -> None:
 
 
 def test_the_names_that_scripts_rely_on_are_there() -> None:
-    systems = "a100-x4 a100-x4-no-p2p dgx-a100 nd-h100-v5 hgx-h200 hgx-b200 gb200-nvl72 gb300-nvl72 l40s-12 rtx-4090-x4"
-    assert set(systems.split()) <= set(catalog.list_topologies())
-    gpus = "a100-40gb-sxm a100-80gb-sxm h100-sxm h200-sxm b200-sxm b300-sxm gb200 gb300 l40s rtx-4090 rtx-pro-6000"
-    assert set(gpus.split()) <= set(catalog.list_gpus())
+    assert {
+        "a100-x4", "a100-x4-no-p2p", "dgx-a100", "nd-h100-v5", "hgx-h200", "hgx-b200", "gb200-nvl72",
+        "gb300-nvl72", "l40s-12", "rtx-4090-x4",
+    } <= set(catalog.list_topologies())  # fmt: skip
+    assert {
+        "a100-40gb-sxm", "a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "b300-sxm", "gb200", "gb300",
+        "l40s", "rtx-4090", "rtx-pro-6000",
+    } <= set(catalog.list_gpus())  # fmt: skip
     assert {"nvlink3", "nvlink4", "nvlink5", "pcie4-x16", "infiniband-ndr"} <= set(catalog.list_links())
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="there is no topology named 'nd-h100'.*did you mean 'nd-h100-v5'"):
+    with pytest.raises(InputError, match=r"there is no topology named 'nd-h100'.*did you mean 'nd-h100-v5'"):
         catalog.load_topology("nd-h100")
-    with pytest.raises(InputError, match="there is no gpu named 'h100'.*did you mean 'h100-sxm'"):
+    with pytest.raises(InputError, match=r"there is no gpu named 'h100'.*did you mean 'h100-sxm'"):
         catalog.load_gpu("h100")
-    with pytest.raises(InputError, match="there is no link named 'nvlink'.*did you mean 'nvlink"):
+    with pytest.raises(InputError, match=r"there is no link named 'nvlink'.*did you mean 'nvlink"):
         catalog.load_link("nvlink")
 
 
@@ -60,7 +64,7 @@ def test_the_number_of_servers_is_the_file_s_or_the_caller_s() -> None:
 @pytest.mark.parametrize("nodes", [0, -1, 10**9, True, 2.5, "2"])
 def test_a_number_of_servers_that_is_none_is_refused(nodes: object) -> None:
     with pytest.raises(
-        InputError, match="nodes: .* is not a number of servers; a whole number from 1 to 16384 is"
+        InputError, match=r"nodes: .* is not a number of servers; a whole number from 1 to 16384 is"
     ):
         catalog.load_topology("nd-h100-v5", nodes=nodes)  # type: ignore[arg-type]
 
@@ -82,7 +86,7 @@ def test_a_script_s_own_graph_is_a_topology_with_the_shipped_gpus() -> None:
     assert topology.gpu("a") == catalog.load_gpu("rtx-4090")
     assert topology.name == "pair"
     graph.nodes["b"]["model"] = "rtx-5090"
-    with pytest.raises(InputError, match="there is no gpu named 'rtx-5090'.*did you mean 'rtx-4090'"):
+    with pytest.raises(InputError, match=r"there is no gpu named 'rtx-5090'.*did you mean 'rtx-4090'"):
         catalog.load_topology(graph)
 
 

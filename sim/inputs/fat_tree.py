@@ -36,7 +36,7 @@ def join_servers(
     leaves = rails * -(-max(map(len, on_rail)) // down)
     if leaves > ports:
         raise InfeasibleError(
-            f"{len(servers)} servers of {per_server} NICs exceed what two tiers of {ports}-port switches join",
+            f"{len(servers)} servers of {per_server} NICs exceed two tiers of {ports}-port switches",
             f"{ports // rails * down * rails // per_server} servers fit, or take switches with more ports",
         )
     spines = next(number for number in range(1, up + 1) if up % number == 0 and number * ports >= leaves * up)

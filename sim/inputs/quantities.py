@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,15 +92,17 @@ class Kind:
         parts = _NUMBER_AND_UNIT.fullmatch(written)
         if parts is None:
             raise ValueError(f"{_short(written)} is not a quantity; {self._wanted}")
-        number, unit = float(parts[1].replace("_", "")), parts[2]
-        if unit is None:
-            return number
+        digits, unit = parts[1].replace("_", ""), parts[2]
+        if unit is None or not math.isfinite(float(digits)):
+            return float(digits)
         scale = self.units.get(unit.replace(" ", ""))
         if scale is None:
             scale = self._scale_by_pint(written, unit)
-        return (
-            number * scale if scale >= 1 else number / (1 / scale)
-        )  # so that 3.4 us is 3.4e-06 to the last digit
+        parts_of_one = (
+            round(1 / scale) if scale < 1 else 0
+        )  # 0.4 us is 0.4 / 1000000, exact to the last digit
+        exact = parts_of_one > 0 and math.isclose(parts_of_one * scale, 1, rel_tol=1e-12)
+        return number / parts_of_one if exact else number * scale
 
     def _scale_by_pint(self, written: str, unit: str) -> float:
         if _BITS_OR_BYTES.fullmatch(unit):

@@ -47,7 +47,8 @@ def test_a_quantity_is_read_into_its_base_unit(kind: Kind, written: object, valu
 
 def test_a_microsecond_has_no_rounding_noise() -> None:
     assert LATENCY("3.4 us") == 3.4e-6
-    assert LATENCY("0.6 us") == 0.6e-6
+    for tenths in range(1, 100):
+        assert LATENCY(f"{tenths / 10} us") == float(f"{tenths / 10}e-6")
 
 
 @pytest.mark.parametrize(

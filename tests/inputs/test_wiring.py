@@ -11,8 +11,11 @@ from sim.inputs.wiring import wire_pairs
 
 
 def parts(**counts: int) -> dict[str, Part]:
-    return {name: Part(kind="gpu" if name == "gpu" else "host", model="g" if name == "gpu" else None, count=count)
-            for name, count in counts.items()}  # fmt: skip
+    gpu = {"kind": "gpu", "model": "g"}
+    return {
+        name: Part.model_validate({**(gpu if name == "gpu" else {"kind": "host"}), "count": count})
+        for name, count in counts.items()
+    }
 
 
 def wire(source: str, to: str, pattern: str, **more: Any) -> Wire:

@@ -42,8 +42,8 @@ class Box(BaseModel):
 
 
 def problems(text: str) -> list[str]:
+    document = parse_yaml(text, "box.yaml")
     with pytest.raises(InputError) as refusal:
-        document = parse_yaml(text, "box.yaml")
         validated(Box, document.data, document)
     assert all(isinstance(problem, Problem) for problem in refusal.value.problems)
     return str(refusal.value).splitlines()
@@ -67,14 +67,17 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_that_there_are() -> No
 
 def test_all_problems_of_a_file_come_at_once() -> None:
     found = problems(
-        "nodes: two\non: maybe\nlinks:\n  a: {bytes_per_s: 450 GB}\n  b: {bytes_per_s: -1, lanes: 65}\n  c: 7\nports: 3\n"
+        "nodes: two\non: maybe\nlinks:\n  a: {bytes_per_s: 450 GB}\n"
+        "  b: {bytes_per_s: -1, lanes: 65}\n  c: 7\nports: 3\n"
     )
     assert [line.partition(": ")[2] for line in found] == [
         "name: is missing; this key is needed",
         "nodes: 'two' is not a whole number; write one, as in 8",
         "on: 'maybe' is neither true nor false",
-        "links.a.bytes_per_s: '450 GB' is not a bandwidth: 'GB' is of another kind; "
-        "write a bandwidth in bytes/s or with a unit, as in '450 GB/s'",
+        (
+            "links.a.bytes_per_s: '450 GB' is not a bandwidth: 'GB' is of another kind; "
+            "write a bandwidth in bytes/s or with a unit, as in '450 GB/s'"
+        ),
         "links.b.bytes_per_s: -1 is negative; a bandwidth is zero or more, as in '450 GB/s'",
         "links.b.lanes: 65 is out of range; at most 64 is right",
         "links.c: 7 is not a mapping; write keys and values below it",
@@ -85,7 +88,10 @@ def test_all_problems_of_a_file_come_at_once() -> None:
 
 def test_a_choice_that_is_not_one_is_answered_with_the_choices() -> None:
     assert problems("name: a\nlinks: {x: {bytes_per_s: 1 GB/s, kind: fiber}}\n") == [
-        "box.yaml:2: links.x.kind: 'fiber' is not known; 'copper' or 'fibre' would be right; did you mean 'fibre'?"
+        (
+            "box.yaml:2: links.x.kind: 'fiber' is not known; "
+            "'copper' or 'fibre' would be right; did you mean 'fibre'?"
+        )
     ]
     (found,) = problems("name: a\ntraffic: {kind: poison, rate: 3}\n")
     assert "'poisson', 'closed_loop' would be right; did you mean 'poisson'?" in found

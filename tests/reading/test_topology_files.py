@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +161,7 @@ inter_node: tpc
     [
         ("nodes: 0", "nodes: 0 is out of range; at least 1 is right"),
         ("nodes: 1000000", "nodes: 1000000 is out of range; at most 16384 is right"),
-        ("nodes: .nan", "nodes: nan is not a whole number"),
+        ("nodes: .nan", "nodes: nan is not a finite number"),
         ("peer_to_peer: sometimes", "peer_to_peer: 'sometimes' is neither true nor false"),
         ("parts: 7", "parts: is given twice"),
         ("links: 7", "links: is not a mapping"),
@@ -180,11 +182,7 @@ def test_a_wrong_value_is_refused(tmp_path: Path, line: str, says: str) -> None:
     "key", ["parts", "wires", "links", "gpus", "scale_out", "transports", "name", "provenance"]
 )
 def test_a_value_of_the_wrong_shape_never_ends_in_a_traceback(tmp_path: Path, key: str, value: Any) -> None:
-    import json
-
     block = {"parts": {"gpu": {"kind": "gpu", "model": "l40s"}}, "wires": [], key: value}
     path = written(tmp_path, json.dumps(block))
-    try:
+    with contextlib.suppress(InputError):
         assert isinstance(catalog.load_topology(path), Topology)
-    except InputError as refusal:
-        assert str(refusal)

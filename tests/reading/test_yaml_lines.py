@@ -35,7 +35,8 @@ def test_a_key_is_shown_as_a_person_would_write_it() -> None:
     ("text", "value"),
     [
         ("1e6", 1e6), ("1_000", 1000), ("2.5", 2.5), ("-3", -3), ("0x10", 16), ("010", 10), ("1:30", "1:30"),
-        ("true", True), ("off", False), ("null", None), ("", None), ("'1e6'", "1e6"), ("450 GB/s", "450 GB/s"),
+        ("true", True), ("off", False), ("null", None), ("", None), ("'1e6'", "1e6"),
+        ("450 GB/s", "450 GB/s"),
         (".inf", math.inf), ("-.inf", -math.inf), ("2024-01-31", "2024-01-31"), ("[1, a]", [1, "a"]),
     ],
 )  # fmt: skip
