@@ -12,6 +12,8 @@ from pydantic import ValidationError, validate_call
 
 from sim.catalog import find, load_gpu, load_topology
 from sim.cost import collectives
+from sim.cost.demands import ALGORITHMS, OPS
+from sim.cost.engine_allreduce import DEMAND_OF
 from sim.cost.kernels import KERNELS
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
@@ -47,6 +49,14 @@ def collective(
     """
     if not n_bytes > 0:
         raise InputError(f"n_bytes {n_bytes:g} is not a size; a positive number of bytes is")
+    algorithms = {name for ways in ALGORITHMS.values() for name in ways} | set(DEMAND_OF)
+    for what, name, known in (
+        ("collective", op, OPS),
+        ("library", library, collectives.LIBRARIES),
+        ("algorithm", algorithm, ("auto", *sorted(algorithms))),
+    ):
+        if name not in known:
+            raise InputError(unknown_name(what, name, known))
     network = _network(topology, nodes)
     return collectives.collective(
         network,

@@ -19,6 +19,7 @@ app = typer.Typer(
     help="A discrete-event simulator of distributed LLM inference: one graph, one clock, all traffic.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback here is a bug, and is to be read whole
     rich_markup_mode=None,  # rich's help boxes cost a quarter of the start-up time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
