@@ -98,11 +98,7 @@ class Kind:
         scale = self.units.get(unit.replace(" ", ""))
         if scale is None:
             scale = self._scale_by_pint(written, unit)
-        parts_of_one = (
-            round(1 / scale) if scale < 1 else 0
-        )  # 0.4 us is 0.4 / 1000000, exact to the last digit
-        exact = parts_of_one > 0 and math.isclose(parts_of_one * scale, 1, rel_tol=1e-12)
-        return number / parts_of_one if exact else number * scale
+        return float(Decimal(digits) * Decimal(repr(scale)))  # decimal, so that 0.1 us is 1e-07 exactly
 
     def _scale_by_pint(self, written: str, unit: str) -> float:
         if _BITS_OR_BYTES.fullmatch(unit):
