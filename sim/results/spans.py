@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Durations:
         if not total:
             return [None] * len(percents)
         few = int(np.sum(self.counts)) <= WRITTEN_OUT
-        statistic = self._sorted(np.zeros_like(self.counts), self.counts, 0) if few else self._narrowed
+        statistic = self._written_out() if few else functools.cache(self._without_twins()._narrowed)
         found: list[float | None] = []
         for percent in percents:
             position = percent / 100 * (total - 1)
@@ -102,37 +103,53 @@ class Durations:
         sums: Floats = self.counts * self.weights * ((self.first_s + self.last_s) / 2)
         return sums
 
+    def _without_twins(self) -> Durations:
+        """The same values with equal groups put together: halving cannot tell them apart."""
+        order = np.lexsort((self.counts, self.last_s, self.first_s))
+        first_s, last_s, counts = self.first_s[order], self.last_s[order], self.counts[order]
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(first_s) != 0) | (np.diff(last_s) != 0) | (np.diff(counts) != 0)
+        weights = np.add.reduceat(self.weights[order], np.flatnonzero(new))
+        return Durations(first_s[new], last_s[new], counts[new], weights)
+
+    def _written_out(self) -> Callable[[int], float]:
+        lows, slopes = np.minimum(self.first_s, self.last_s), np.abs(self._slopes)
+        return _sorted(lows, slopes, self.weights, np.zeros_like(self.counts), self.counts, 0)
+
     def _narrowed(self, rank: int) -> float:
         """The value with `rank` values before it: halves the range until what is left can be sorted."""
-        lows, highs = np.minimum(self.first_s, self.last_s), np.maximum(self.first_s, self.last_s)
-        slopes = np.abs(self._slopes)
-        low, high = float(lows.min()), float(highs.max())
-        from_index = np.zeros(len(lows), dtype=np.int64)
-        to_index = self.counts.copy()  # values from_index..to_index of each group are still candidates
+        lows, slopes, weights = np.minimum(self.first_s, self.last_s), np.abs(self._slopes), self.weights
+        low, high = float(lows.min()), float(np.maximum(self.first_s, self.last_s).max())
+        begin, end = np.zeros(len(lows), dtype=np.int64), self.counts  # the candidates of each group
         before = 0
-        while int(np.sum(to_index - from_index)) > NARROWED_TO and low < high:
+        while int(np.sum(end - begin)) > NARROWED_TO:
             middle = low + (high - low) / 2
             if not low < middle < high:
                 break
             steps = (middle - lows) / np.where(slopes > 0, slopes, 1.0)
-            flat = np.where(lows <= middle, self.counts, 0)
-            below = np.where(slopes > 0, np.clip(np.floor(steps) + 1, 0, self.counts), flat).astype(np.int64)
-            below = np.clip(below, from_index, to_index)
-            under = before + int(np.sum((below - from_index) * self.weights))
-            if rank < under:
-                to_index, high = below, middle
+            flat = np.where(lows <= middle, end, begin)
+            under = np.where(slopes > 0, np.floor(np.minimum(steps, end)) + 1, flat).astype(np.int64)
+            under = np.clip(under, begin, end)
+            below = before + int(np.sum((under - begin) * weights))
+            if rank < below:
+                end, high = under, middle
             else:
-                from_index, low, before = below, middle, under
-        return self._sorted(from_index, to_index, before)(rank)
+                begin, low, before = under, middle, below
+            kept = end > begin
+            lows, slopes, weights = lows[kept], slopes[kept], weights[kept]
+            begin, end = begin[kept], end[kept]
+        return _sorted(lows, slopes, weights, begin, end, before)(rank)
 
-    def _sorted(self, from_index: Ints, to_index: Ints, before: int) -> Callable[[int], float]:
-        """Values by rank, of those between two indices of each group; `before` values are below them."""
-        lows, slopes = np.minimum(self.first_s, self.last_s), np.abs(self._slopes)
-        sizes = to_index - from_index
-        groups = np.repeat(np.arange(len(sizes)), sizes)
-        offsets = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + from_index[groups]
-        values = lows[groups] + offsets * slopes[groups]
-        order = np.argsort(values, kind="stable")
-        cumulated = before + np.cumsum(self.weights[groups][order])
-        values = values[order]
-        return lambda rank: float(values[np.searchsorted(cumulated, rank, side="right")])
+
+def _sorted(
+    lows: Floats, slopes: Floats, weights: Ints, begin: Ints, end: Ints, before: int
+) -> Callable[[int], float]:
+    """Values by rank, of those from `begin` to `end` of each group; `before` values are below them."""
+    sizes = end - begin
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    offsets = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + begin[groups]
+    values = lows[groups] + offsets * slopes[groups]
+    order = np.argsort(values, kind="stable")
+    cumulated = before + np.cumsum(weights[groups][order])
+    values = values[order]
+    return lambda rank: float(values[np.searchsorted(cumulated, rank, side="right")])
