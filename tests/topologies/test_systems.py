@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -270,3 +271,10 @@ def test_a_gpu_is_what_its_datasheet_says(
         (hbm_gb * 1e9, tb_per_s * 1e12, bf16_tflops * 1e12)
     )
     assert gpu.usable_hbm_bytes >= 0.9 * gpu.hbm_bytes
+
+
+def test_the_system_in_the_readme_works(tmp_path: Path) -> None:
+    readme = (catalog.data_folder() / "topologies" / "README.md").read_text()
+    path = tmp_path / "two-pairs.yaml"
+    path.write_text(readme.partition("```yaml\n")[2].partition("```")[0])
+    assert checked(catalog.load_topology(path)).gpus == 4
