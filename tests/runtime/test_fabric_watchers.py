@@ -117,10 +117,9 @@ def run(
     saw = Saw(env, fabric, 60, fold)
     ends: list[tuple[int, float, float]] = []
     for number, (time, link, n_bytes) in enumerate(foreign):
+        demand = Bytes((link, 3), (n_bytes, n_bytes / 9))
 
-        def go(
-            _: None, number: int = number, demand: Bytes = Bytes((link, 3), (n_bytes, n_bytes / 9))
-        ) -> None:
+        def go(_: None, number: int = number, demand: Bytes = demand) -> None:
             fabric.start(demand, on_done=lambda transfer: ends.append((number, env.now, transfer.lost_s)))
 
         at(env, time, go)
