@@ -65,6 +65,7 @@ def test_the_graph_keeps_the_contract_with_those_who_use_it(name: str) -> None:
         ("nd-h100-v5", 450, 18, 4),
         ("hgx-h200", 450, 18, 4),
         ("hgx-b200", 900, 18, 2),
+        ("hgx-b300", 900, 18, 2),
         ("gb200-nvl72", 900, 18, 18),
         ("gb300-nvl72", 900, 18, 18),
     ],
