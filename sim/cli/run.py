@@ -11,8 +11,6 @@ from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sim.simulate import Result
 
 
@@ -32,7 +30,10 @@ def run(
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
     if out is not None:
-        _claim(out, force)
+        # Before the run begins: an hour's run must not end at a folder that cannot be written.
+        from sim.views.save import claim
+
+        claim(out, force=force)
 
     import sim
 
@@ -41,7 +42,7 @@ def run(
         described = sim.with_changes(described, dict(_change(text) for text in changes))
     result = sim.simulate(described, seed=seed, fold=not no_fold)
     if out is not None:
-        result.save(out, force=True)  # the folder is claimed above
+        result.save(out, force=True)  # claimed above
         note(f"saved in {out}")
     if format == "json":
         print_json(result.summary())
@@ -50,29 +51,25 @@ def run(
 
 
 def print_summary(result: Result) -> None:
-    """The summary as `vllm bench serve` prints it: a label, then a number."""
-    summary = result.summary()
-    print_table(["", ""], [(_label(name), _number(value)) for name, value in _flat(summary)])
+    """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
+    from sim.views.report import STATISTICS, counts_rows, latency_rows
+    from sim.views.save import title_of
+
+    numbers = result.summary()
+    print(f"# {title_of(result.scenario)}, seed {result.seed}")
+    print_table(["", ""], counts_rows(numbers))
+    print_table(["latency (ms)", *STATISTICS], latency_rows(numbers))
+    causes = _causes(result)
+    if causes:
+        print_table(["where the time went", "s per request", "share"], causes)
 
 
-def _flat(summary: Mapping[str, object], before: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{before}{name}.")
-        else:
-            found.append((before + name, value))
-    return found
-
-
-def _label(name: str) -> str:
-    return name
-
-
-def _number(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.3e}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+def _causes(result: Result) -> list[tuple[str, str, str]]:
+    if not result.blame.height:
+        return []
+    means = {cause: float(result.blame[cause].to_numpy().mean()) for cause in result.blame.columns[1:]}
+    total = sum(means.values())
+    return [(cause, f"{mean:.4g}", f"{mean / total:.1%}") for cause, mean in means.items() if mean > 0.0]
 
 
 def _change(text: str) -> tuple[str, object]:
@@ -86,15 +83,3 @@ def _change(text: str) -> tuple[str, object]:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from error
-
-
-def _claim(out: Path, force: bool) -> None:
-    """Make the folder before the run begins: an hour's run must not end at one that cannot be written."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise InputError(f"--out {out} already holds files; choose another folder, or add --force")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be made: {error.strerror}") from error

@@ -1,0 +1,264 @@
+"""Charts of one run: its requests in time, its queues, its latencies, its links, where the time went.
+
+Each takes frames of a result (one row per thing, seconds and bytes) and gives an altair chart. Bars start at
+zero. Where rows are left out for legibility the title says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.blame import CAUSES
+from sim.views.files import rows
+
+if TYPE_CHECKING:
+    import altair
+    import polars
+
+WIDTH = 760
+MOST_REQUESTS = 100  # bars of a Gantt chart that a page can show
+MOST_LINKS = 16
+POINTS = 400  # of a line
+
+PHASE_COLOURS = {"queue": "#bdbdbd", "prefill": "#f28e2b", "decode": "#4e79a7"}
+CAUSE_COLOURS = {  # greens compute, blues memory and latency of kernels, reds the network, greys waiting
+    "prefill_compute": "#1b7837",
+    "decode_compute": "#7fbf7b",
+    "memory": "#2166ac",
+    "kernel_latency": "#92c5de",
+    "collective_latency": "#d6604d",
+    "collective_bytes": "#b2182b",
+    "sharing": "#e7298a",
+    "hand_over": "#f4a582",
+    "host": "#b8860b",
+    "pipeline": "#fdb863",
+    "routing": "#e0e0e0",
+    "admission": "#bdbdbd",
+    "preempted": "#878787",
+    "recompute": "#4d4d4d",
+}
+
+
+def request_timeline(requests: polars.DataFrame) -> altair.Chart:
+    """A Gantt chart: for each request the time in the queue, in prefill and in decode."""
+    import altair as alt
+
+    shown = requests.sort("arrival_s", "request_id").head(MOST_REQUESTS)
+    bars: list[dict[str, Any]] = []
+    for request in shown.iter_rows(named=True):
+        edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
+        for phase, begin, end in zip(PHASE_COLOURS, edges, edges[1:], strict=False):
+            if begin is not None and end is not None:
+                bars.append({"request": request["request_id"], "phase": phase, "begin": begin, "end": end})
+    left_out = requests.height - shown.height
+    title = (
+        f"Requests in time: the first {shown.height} of {requests.height}" if left_out else "Requests in time"
+    )
+    chart: alt.Chart = (
+        alt.Chart(rows(bars), title=title)
+        .mark_bar()
+        .encode(
+            x=alt.X("begin:Q", title="simulated time (s)"),
+            x2="end:Q",
+            y=alt.Y("request:O", title="request", axis=alt.Axis(labelOverlap=True)),
+            color=alt.Color("phase:N", title=None, scale=_colours(PHASE_COLOURS)),
+            tooltip=["request:O", "phase:N", "begin:Q", "end:Q"],
+        )
+        .properties(width=WIDTH, height=max(min(12 * shown.height, 420), 60))
+    )
+    return chart
+
+
+def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: float) -> altair.VConcatChart:
+    """Requests that wait and that run, and tokens in the KV cache, over time."""
+    import altair as alt
+
+    at_s = np.linspace(0.0, end_s, POINTS)
+    arrived, admitted = _counts(requests, "arrival_s", at_s), _counts(requests, "admitted_s", at_s)
+    finished = _counts(requests, "finished_s", at_s)
+    lines = [
+        {"at": at, "requests": count, "state": state}
+        for state, counts in (("waiting", arrived - admitted), ("running", admitted - finished))
+        for at, count in zip(at_s.tolist(), counts.tolist(), strict=True)
+    ]
+    queue = (
+        alt.Chart(rows(lines), title="Requests waiting and running")
+        .mark_line(interpolate="step-after", strokeWidth=1.5)
+        .encode(
+            x=alt.X("at:Q", title="simulated time (s)"),
+            y=alt.Y("requests:Q", title="requests", scale=alt.Scale(zero=True), axis=alt.Axis(tickMinStep=1)),
+            color=alt.Color(
+                "state:N", title=None, scale=_colours({"waiting": "#e15759", "running": "#4e79a7"})
+            ),
+        )
+        .properties(width=WIDTH, height=160)
+    )
+    tokens = [
+        {"at": at, "tokens": count, "replica": f"replica {replica}"}
+        for replica in sorted(set(steps["replica"].to_list()))
+        for at, count in zip(at_s.tolist(), kv_tokens(steps, replica, at_s).tolist(), strict=True)
+    ]
+    cache = (
+        alt.Chart(rows(tokens), title="Tokens in the KV cache of running requests")
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=alt.X("at:Q", title="simulated time (s)"),
+            y=alt.Y("tokens:Q", title="tokens", scale=alt.Scale(zero=True), axis=alt.Axis(format="~s")),
+            color=alt.Color("replica:N", title=None),
+        )
+        .properties(width=WIDTH, height=160)
+    )
+    chart: alt.VConcatChart = alt.vconcat(queue, cache).resolve_scale(color="independent")
+    return chart
+
+
+def kv_tokens(steps: polars.DataFrame, replica: int, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tokens in the KV cache of the running batch: growing within a span of steps, zero between spans."""
+    import polars
+
+    own = steps.filter((polars.col("replica") == replica) & (polars.col("stage") == 0)).sort("start_s")
+    start, end = own["start_s"].to_numpy(), own["end_s"].to_numpy()
+    if not start.size:
+        return np.zeros_like(at_s)
+    tokens = own["kv_tokens"].to_numpy().astype(float)
+    grown = (own["decode_tokens"].to_numpy() + own["prefill_tokens"].to_numpy()) * own["steps"].to_numpy()
+    span = np.clip(np.searchsorted(start, at_s, side="right") - 1, 0, None)
+    done = np.clip((at_s - start[span]) / np.maximum(end[span] - start[span], 1e-300), 0.0, 1.0)
+    inside = (at_s >= start[span]) & (at_s <= end[span])
+    return np.where(inside, tokens[span] + done * grown[span], 0.0)
+
+
+def latency_cdf(requests: polars.DataFrame) -> altair.HConcatChart:
+    """The share of requests that had their first token, each next token, their end within a time.
+
+    Requests that did not come to it count in the whole: a curve of an overloaded run ends below 100 %.
+    """
+    import altair as alt
+    import polars
+
+    gaps = polars.col("generated_tokens") - 1
+    latencies = requests.select(
+        first=polars.col("first_token_s") - polars.col("arrival_s"),
+        each=polars.when(gaps > 0).then((polars.col("finished_s") - polars.col("first_token_s")) / gaps),
+        end=polars.col("finished_s") - polars.col("arrival_s"),
+    )
+    one_token = int(requests.filter((polars.col("status") == "finished") & (gaps < 1)).height)
+    of_all = {"first": requests.height, "each": requests.height - one_token, "end": requests.height}
+    titles = {
+        "first": "Time to first token", "each": "Time per output token after it", "end": "End to end",
+    }  # fmt: skip
+    charts = []
+    for name, title in titles.items():
+        values = np.sort(latencies[name].drop_nulls().to_numpy()) * 1e3
+        kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), POINTS)).astype(int))
+        points = [{"ms": float(values[i]), "share": (i + 1) / max(of_all[name], 1)} for i in kept.tolist()]
+        if points:
+            points.insert(0, {"ms": points[0]["ms"], "share": 0.0})
+        charts.append(
+            alt.Chart(rows(points), title=title)
+            .mark_line(interpolate="step-after", strokeWidth=2, color="#4e79a7")
+            .encode(
+                x=alt.X("ms:Q", title="ms", scale=alt.Scale(zero=True)),
+                y=alt.Y(
+                    "share:Q",
+                    title="requests" if name == "first" else None,
+                    scale=alt.Scale(domain=[0, 1]),
+                    axis=alt.Axis(format="%"),
+                ),
+            )
+            .properties(width=215, height=180)
+        )
+    return alt.hconcat(*charts)
+
+
+def link_use(links: polars.DataFrame, end_s: float) -> altair.Chart:
+    """The busiest links: bytes carried of what they could have carried, time in use, time shared."""
+    import altair as alt
+    import polars
+
+    used = (
+        links.filter(polars.col("n_bytes") > 0)
+        .with_columns(
+            carried=polars.col("n_bytes") / (polars.col("bytes_per_s") * max(end_s, 1e-300)),
+            busy=polars.col("busy_s") / max(end_s, 1e-300),
+            shared=polars.col("shared_s") / max(end_s, 1e-300),
+        )
+        .sort("carried", "link", descending=[True, False])
+    )
+    shown = used.head(MOST_LINKS)
+    what = {"carried": "bytes carried, of capacity", "busy": "time in use", "shared": "time shared"}
+    bars = [
+        {"link": row["link"], "what": label, "share": row[name]}
+        for row in shown.iter_rows(named=True)
+        for name, label in what.items()
+    ]
+    title = f"Use of links: the busiest {shown.height} of {used.height} that were used"
+    colours = dict(zip(what.values(), ("#4e79a7", "#a0cbe8", "#e15759"), strict=True))
+    chart: alt.Chart = (
+        alt.Chart(rows(bars), title=title)
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "share:Q", title="share of the run", scale=alt.Scale(zero=True), axis=alt.Axis(format="~%")
+            ),
+            y=alt.Y("link:N", title=None, sort=shown["link"].to_list(), axis=alt.Axis(labelLimit=260)),
+            yOffset=alt.YOffset("what:N", sort=list(what.values())),
+            color=alt.Color("what:N", title=None, scale=_colours(colours)),
+            tooltip=["link:N", "what:N", alt.Tooltip("share:Q", format=".3%")],
+        )
+        .properties(width=WIDTH - 200, height=max(30 * shown.height, 60))
+    )
+    return chart
+
+
+def blame_bars(blame: polars.DataFrame, requests: polars.DataFrame) -> altair.Chart:
+    """Where the time of a request went: mean seconds by cause, of all requests and of the slowest tenth."""
+    import altair as alt
+
+    joined = blame.join(requests.select("request_id", "arrival_s", "finished_s"), on="request_id")
+    joined = joined.with_columns(latency=joined["finished_s"] - joined["arrival_s"]).sort(
+        "latency", descending=True
+    )
+    groups = {f"all {joined.height} finished": joined}
+    if joined.height >= 20:
+        groups["slowest tenth"] = joined.head(joined.height // 10)
+    causes = [cause for cause in CAUSES if cause in joined.columns and (joined[cause] > 0.0).any()]
+    bars = [
+        {"group": group, "cause": cause, "seconds": frame[cause].mean(), "order": order}
+        for group, frame in groups.items()
+        for order, cause in enumerate(causes)
+    ]
+    chart: alt.Chart = (
+        alt.Chart(rows(bars), title="Where a request's time went (mean)")
+        .mark_bar()
+        .encode(
+            x=alt.X("seconds:Q", title="seconds per request", stack="zero"),
+            y=alt.Y("group:N", title=None, sort=list(groups), axis=alt.Axis(labelLimit=200)),
+            color=alt.Color(
+                "cause:N",
+                title=None,
+                sort=causes,
+                scale=_colours({cause: CAUSE_COLOURS.get(cause, "#999999") for cause in causes}),
+            ),
+            order="order:Q",
+            tooltip=["group:N", "cause:N", alt.Tooltip("seconds:Q", format=".4g")],
+        )
+        .properties(width=WIDTH - 200, height=max(48 * len(groups), 60))
+    )
+    return chart
+
+
+def _counts(requests: polars.DataFrame, column: str, at_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many requests have come to this point by each instant."""
+    return np.searchsorted(np.sort(requests[column].drop_nulls().to_numpy()), at_s, side="right")
+
+
+def _colours(colours: Mapping[str, str]) -> altair.Scale:
+    import altair as alt
+
+    names: Sequence[str] = list(colours)
+    return alt.Scale(domain=names, range=[colours[name] for name in names])

@@ -1,0 +1,140 @@
+"""One page that shows a run: numbers, charts, and the scenario that gave them. It needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sim.views import charts
+from sim.views.files import page
+
+if TYPE_CHECKING:
+    import altair
+    import polars
+
+LATENCIES = {
+    "ttft": "time to first token",
+    "tpot": "time per output token",
+    "itl": "between tokens",
+    "e2el": "end to end",
+    "queue": "in the queue",
+}
+STATISTICS = ("mean", "median", "p90", "p95", "p99", "std")
+ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
+COUNTS = {
+    "completed": "requests finished",
+    "unfinished": "requests unfinished",
+    "rejected": "requests rejected",
+    "duration": "duration (s)",
+    "request_throughput": "requests/s",
+    "output_throughput": "output tokens/s",
+    "total_token_throughput": "tokens/s, prompts too",
+    "output_throughput_per_gpu": "output tokens/s per GPU",
+    "request_goodput": "requests/s within their objectives",
+    "slo_attainment": "share within their objectives",
+    "mean_concurrency": "requests at a time (mean)",
+    "preemptions": "preemptions",
+    "prefix_hit_rate": "prompt tokens found in the cache",
+    "saturated": "saturated",
+}
+
+
+class Run(Protocol):
+    """What is shown of a run: `sim.simulate.Result` is one."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def requests(self) -> polars.DataFrame: ...
+    @property
+    def steps(self) -> polars.DataFrame: ...
+    @property
+    def links(self) -> polars.DataFrame: ...
+    @property
+    def blame(self) -> polars.DataFrame: ...
+    def summary(self) -> dict[str, Any]: ...
+
+
+def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
+    """Write the page. `scenario` is the text of the resolved scenario, shown at the end."""
+    numbers = run.summary()
+    before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
+    before += counts_html(numbers) + latencies_html(numbers)
+    after = (
+        f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
+    )
+    path.write_text(page(title, run_charts(run), before, after), encoding="utf-8")
+    return path
+
+
+def run_charts(run: Run) -> list[tuple[str, altair.TopLevelMixin]]:
+    """The charts of a run with their headings. A run without requests has none."""
+    requests = run.requests
+    if not requests.height:
+        return []
+    found: list[tuple[str, altair.TopLevelMixin]] = []
+    if run.blame.height:
+        found.append(("Causes", charts.blame_bars(run.blame, requests)))
+    found += [
+        ("Latency", charts.latency_cdf(requests)),
+        ("Load", charts.load_over_time(requests, run.steps, run.end_s)),
+        ("Timeline", charts.request_timeline(requests)),
+    ]
+    if (run.links["n_bytes"] > 0).any():
+        found.append(("Links", charts.link_use(run.links, run.end_s)))
+    return found
+
+
+def counts_rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Counts and throughputs, with the words for them; what does not apply is left out."""
+    return [(words, shown(numbers[name])) for name, words in COUNTS.items() if numbers.get(name) is not None]
+
+
+def latency_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
+    """One row per kind of latency, its statistics in ms; those that were not measured are left out."""
+    found = []
+    for name, words in LATENCIES.items():
+        values = [numbers.get(f"{statistic}_{name}_ms") for statistic in STATISTICS]
+        if values[-1] is not None and values[0] and values[-1] < ROUNDING * values[0]:
+            values[-1] = 0.0
+        if any(value is not None for value in values):
+            found.append([words, *(shown(value) for value in values)])
+    return found
+
+
+def shown(value: Any) -> str:
+    """A number as a person reads it: four digits that say something; infinite is written so."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1000 <= abs(value) < float("inf") else f"{value:.4g}"
+    return str(value)
+
+
+def counts_html(numbers: Mapping[str, Any]) -> str:
+    """Counts and throughputs as an HTML table."""
+    lines = [
+        f'<tr><td>{escape(words)}</td><td class="number">{escape(value)}</td></tr>'
+        for words, value in counts_rows(numbers)
+    ]
+    return "<table>\n" + "\n".join(lines) + "\n</table>\n"
+
+
+def latencies_html(numbers: Mapping[str, Any]) -> str:
+    """Latencies as an HTML table, kinds by statistics."""
+    head = "".join(f"<th>{name}</th>" for name in ("ms", *STATISTICS))
+    lines = [
+        f"<tr><td>{escape(row[0])}</td>"
+        + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[1:])
+        + "</tr>"
+        for row in latency_rows(numbers)
+    ]
+    return f"<h2>Latency in numbers</h2>\n<table>\n<tr>{head}</tr>\n" + "\n".join(lines) + "\n</table>\n"

@@ -1,0 +1,120 @@
+"""A run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open: steps, requests, queues.
+
+The format is the Trace Event Format: a JSON object with `traceEvents`, times in microseconds. A replica is a
+process, a pipeline stage a thread in it, a span of equal steps one slice; a request is an asynchronous track
+with its queue, prefill and decode; waiting, running and KV tokens are counters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars
+
+Event = dict[str, Any]
+
+REQUESTS_PROCESS = 0
+FIRST_REPLICA_PROCESS = 1
+
+
+def write_trace(requests: polars.DataFrame, steps: polars.DataFrame, path: Path) -> Path:
+    """Write the trace of a run. One event a line, so that files can be compared."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
+        separator = ""
+        for event in events(requests, steps):
+            file.write(separator + json.dumps(event, separators=(",", ":")))
+            separator = ",\n"
+        file.write("\n]}\n")
+    return path
+
+
+def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Event]:
+    """The events of a trace, in no order of time (viewers sort)."""
+    yield _named("process_name", REQUESTS_PROCESS, 0, "requests")
+    stages = steps.select("replica", "stage").unique().sort("replica", "stage")
+    for replica, stage in stages.iter_rows():
+        if stage == 0:
+            yield _named("process_name", FIRST_REPLICA_PROCESS + replica, 0, f"replica {replica}")
+        yield _named("thread_name", FIRST_REPLICA_PROCESS + replica, stage, f"stage {stage}")
+    for span in steps.iter_rows(named=True):
+        yield _step(span)
+        if span["stage"] == 0:
+            yield _counter(
+                "KV tokens", FIRST_REPLICA_PROCESS + span["replica"], span["start_s"], span["kv_tokens"]
+            )
+            yield _counter(
+                "sequences", FIRST_REPLICA_PROCESS + span["replica"], span["start_s"], span["sequences"]
+            )
+    changes: list[tuple[float, int, int]] = []
+    for request in requests.iter_rows(named=True):
+        yield from _request(request)
+        for at_s, waiting, running in (
+            (request["arrival_s"], 1, 0),
+            (request["admitted_s"], -1, 1),
+            (request["finished_s"], 0, -1),
+        ):
+            if at_s is not None:
+                changes.append((at_s, waiting, running))
+    waiting = running = 0
+    for at_s, more_waiting, more_running in sorted(changes):
+        waiting, running = waiting + more_waiting, running + more_running
+        yield _counter("requests", REQUESTS_PROCESS, at_s, {"waiting": waiting, "running": running})
+
+
+def _step(span: dict[str, Any]) -> Event:
+    work = []
+    if span["prefill_tokens"]:
+        work.append(f"prefill {span['prefill_tokens']}")
+    if span["decode_tokens"]:
+        work.append(f"decode {span['decode_tokens']}")
+    times = f" x{span['steps']}" if span["steps"] > 1 else ""
+    return {
+        "ph": "X",
+        "name": (" + ".join(work) or "step") + times,
+        "cat": "step",
+        "pid": FIRST_REPLICA_PROCESS + span["replica"],
+        "tid": span["stage"],
+        "ts": span["start_s"] * 1e6,
+        "dur": (span["end_s"] - span["start_s"]) * 1e6,
+        "args": {
+            name: span[name]
+            for name in (
+                "steps",
+                "sequences",
+                "prefill_tokens",
+                "decode_tokens",
+                "kv_tokens",
+                "first_step_s",
+                "last_step_s",
+            )
+        },
+    }
+
+
+def _request(request: dict[str, Any]) -> Iterator[Event]:
+    """Nested asynchronous slices: the request, and in it its queue, prefill and decode."""
+    edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
+    known = [at_s for at_s in edges if at_s is not None]
+    common: Event = {"cat": "request", "id": request["request_id"], "pid": REQUESTS_PROCESS, "tid": 0}
+    whole: Event = {**common, "name": f"request {request['request_id']}"}
+    arguments = ("prompt_tokens", "output_tokens", "cached_tokens", "preemptions", "replica", "status")
+    yield {**whole, "ph": "b", "ts": known[0] * 1e6, "args": {name: request[name] for name in arguments}}
+    for phase, begin_s, end_s in zip(("queue", "prefill", "decode"), edges, edges[1:], strict=False):
+        if begin_s is not None and end_s is not None:
+            yield {**common, "name": phase, "ph": "b", "ts": begin_s * 1e6}
+            yield {**common, "name": phase, "ph": "e", "ts": end_s * 1e6}
+    yield {**whole, "ph": "e", "ts": known[-1] * 1e6}
+
+
+def _counter(name: str, process: int, at_s: float, value: float | dict[str, int]) -> Event:
+    values = value if isinstance(value, dict) else {name: value}
+    return {"ph": "C", "name": name, "pid": process, "tid": 0, "ts": at_s * 1e6, "args": values}
+
+
+def _named(what: str, process: int, thread: int, name: str) -> Event:
+    return {"ph": "M", "name": what, "pid": process, "tid": thread, "args": {"name": name}}
