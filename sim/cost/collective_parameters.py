@@ -75,12 +75,14 @@ class Direct:
 class Kernel:
     """An engine's own all-reduce kernel: a start per call and per rank, the filling of its pipeline, and a rate.
 
-    The rate is a share of what the busiest link of its demand carries.
+    The rate is a share of what the busiest link of its demand carries; `local_bytes_per_s` is that of a rank's reading
+    and writing of its own part, which passes no link.
     """
 
     base_s: float
     rank_s: float
     efficiency: float
+    local_bytes_per_s: float = float("inf")
     fill_s: float = 0.0
     fill_bytes: float = 1.0
 

@@ -4,8 +4,8 @@
     timing.total_s, timing.algorithm, timing.busbw_bytes_per_s, timing.demand
 
 A library is `nccl`, or an engine with all-reduce kernels of its own that calls NCCL for the rest (`vllm`, `sglang`,
-`trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. A number is of this kind: everything
-that depends on (op, ranks, library) is worked out once and remembered in the network, so a call costs microseconds.
+`trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything that depends on (op,
+ranks, library) alone is worked out once and remembered in the network, so that a call costs microseconds.
 
 Where it stops: one collective alone, all ranks arriving together. Contention is the fabric's, stragglers are the
 runtime's. Kernels launched from Python (`launch="eager"`) take at least the launch itself.
@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sim.cost import engine_allreduce, nccl
-from sim.cost.collective_parameters import Parameters, default_parameters
+from sim.cost.collective_parameters import PROTOCOLS, Parameters, default_parameters
 from sim.cost.curves import Curve, quickest
 from sim.cost.demands import OPS, Demand, load_per_byte
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 
 LIBRARIES = ("auto", "nccl", "vllm", "sglang", "trtllm", "none")
-ENGINE_LAUNCHES = ("graph", "eager")
+LAUNCHES = ("graph", "eager")
+PROTOCOL_NAMES = {name.lower(): name for name in PROTOCOLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ def collective(
     an op, library, algorithm or protocol that does not exist or that these ranks cannot run.
     """
     ranks = tuple(ranks)
+    protocol = PROTOCOL_NAMES.get(protocol.lower(), protocol)
     if n_bytes < 0.0:
         raise InfeasibleError(f"a collective of {n_bytes} bytes; zero or more are right")
     if len(ranks) == 1:
@@ -131,13 +133,13 @@ def _offer(
     for name, value, known in (
         ("op", op, OPS),
         ("library", library, LIBRARIES),
-        ("launch", launch, ENGINE_LAUNCHES),
+        ("launch", launch, LAUNCHES),
     ):
         if value not in known:
             raise InfeasibleError(f"no {name} {value!r}; {', '.join(known)} are")
-    for rank in ranks:
-        if rank not in network.gpu_index:
-            raise InfeasibleError(f"{rank} is no GPU of {network.name or 'this topology'}")
+    strangers = [rank for rank in ranks if rank not in network.gpu_index]
+    if strangers:
+        raise InfeasibleError(f"{strangers[0]} is no GPU of {network.name or 'this topology'}")
     if library == "none":
         return _bare(network, op, ranks, algorithm)
     engine = "vllm" if library == "auto" else library
@@ -160,13 +162,13 @@ def _offer(
         chosen = [curve for curve in curves if curve.algorithm == algorithm]
         if not chosen:
             load_per_byte(network, op, algorithm, ranks)
-            known = ", ".join(sorted({curve.algorithm for curve in curves}))
-            raise InfeasibleError(f"NCCL does not run {algorithm!r} for {op} on these ranks; it runs {known}")
+            there = ", ".join(sorted({curve.algorithm for curve in curves}))
+            raise InfeasibleError(f"NCCL does not run {algorithm!r} for {op} on these ranks; it runs {there}")
     if protocol != "auto":
         chosen = [curve for curve in chosen if curve.protocol == protocol]
         if not chosen:
-            known = ", ".join(sorted({curve.protocol for curve in curves}))
-            raise InfeasibleError(f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {known}")
+            there = ", ".join(sorted({curve.protocol for curve in curves}))
+            raise InfeasibleError(f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {there}")
     return _Offer(own, engine, eager_s, tuple(chosen), {})
 
 

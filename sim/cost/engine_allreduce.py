@@ -26,6 +26,7 @@ def kernel_curve(
     values = engine.kernels[kernel]
     load = load_per_byte(network, "all_reduce", DEMAND_OF[kernel], ranks)
     busiest_s = wire_s(network, load)
+    own_share = 1.0 if kernel == "one_shot" else 1.0 / len(ranks)
     paths = [network.path(ranks[0], other) for other in ranks[1:]]
     beyond_s = max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
     return Curve(
@@ -35,7 +36,7 @@ def kernel_curve(
         tuple(load.values()),
         busiest_s,
         values.base_s + values.rank_s * len(ranks) + beyond_s,
-        busiest_s / values.efficiency,
+        busiest_s / values.efficiency + own_share / values.local_bytes_per_s,
         fill_s=values.fill_s,
         fill_bytes=values.fill_bytes,
     )

@@ -73,7 +73,7 @@ class Network:
         self.acs: bool = graph.graph.get("acs", False)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
         self.transport_hop_s: float | None = graph.graph.get("transport_hop_s")
-        self.places: dict[str, dict[str, Any]] = {place: data for place, data in graph.nodes(data=True)}
+        self.places: dict[str, dict[str, Any]] = dict(iter(graph.nodes(data=True)))
         named = graph.graph.get("gpus")
         self.gpus: tuple[str, ...] = (
             tuple(named) if named else tuple(sorted(self._of_kind("gpu"), key=self._order))

@@ -8,7 +8,7 @@ pipeline, `(hops - 1)` chunks, which vanishes as chunks get smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,17 +66,25 @@ def rounds(
 
 
 def _ring(
-    book: _Book, n_bytes: float, order: Sequence[str], steps: int, after: dict[str, list[int]]
+    book: _Book,
+    n_bytes: float,
+    order: Sequence[str],
+    steps: int,
+    after: Mapping[str, Sequence[int]] | None = None,
+    sent: dict[str, int] | None = None,
 ) -> dict[str, list[int]]:
-    """Steps of a ring on an n-th each; a rank sends what it has just received. What each rank received last."""
-    n = len(order)
-    received: dict[str, list[int]] = {rank: list(after.get(rank, ())) for rank in order}
-    sent: dict[str, list[int]] = {rank: [] for rank in order}
+    """Steps of a ring on an n-th each; a rank sends what it has just received. Returns what each received last.
+
+    `after` is what each rank waits for before its first send, `sent` each rank's last send so far: they go in order.
+    """
+    sent = {} if sent is None else sent
+    received = {rank: list(after[rank]) if after else [] for rank in order}
     for _ in range(steps):
         arriving: dict[str, list[int]] = {}
         for here, there in pairwise((*order, order[0])):
-            number = book.add(here, there, n_bytes / n, received[here] + sent[here])
-            arriving[there], sent[here] = [number], [number]
+            waits = received[here] + ([sent[here]] if here in sent else [])
+            sent[here] = book.add(here, there, n_bytes / len(order), waits)
+            arriving[there] = [sent[here]]
         received = arriving
     return received
 
@@ -84,13 +92,13 @@ def _ring(
 def _ring_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int) -> None:
     orders = groups.rings(book.network, ranks)
     for order in orders:
-        _ring(book, n_bytes / len(orders), order, 2 * (len(order) - 1), {})
+        _ring(book, n_bytes / len(orders), order, 2 * (len(order) - 1))
 
 
 def _ring_half(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int) -> None:
     orders = groups.rings(book.network, ranks)
     for order in orders:
-        _ring(book, n_bytes / len(orders), order, len(order) - 1, {})
+        _ring(book, n_bytes / len(orders), order, len(order) - 1)
 
 
 def _ring_broadcast(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int) -> None:
@@ -248,17 +256,21 @@ def _nvls_tree_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], c
 def _two_level_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int) -> None:
     found = groups.islands(book.network, ranks)
     size = len(found[0])
+    scattering: dict[str, int] = {}
+    crossing: dict[str, int] = {}
+    gathering: dict[str, int] = {}
     for _ in range(chunks):
         part = n_bytes / chunks
-        scattered: dict[str, list[int]] = {}
-        for group in found:
-            scattered |= _ring(book, part, group, size - 1, {}) if size > 1 else {}
+        scattered: dict[str, list[int]] = {rank: [] for rank in ranks}
         crossed: dict[str, list[int]] = {}
-        for column in zip(*found, strict=True):
-            crossed |= _ring(book, part / size, column, 2 * (len(column) - 1), scattered)
         for group in found:
             if size > 1:
-                _ring(book, part, group, size - 1, crossed)
+                scattered |= _ring(book, part, group, size - 1, sent=scattering)
+        for column in zip(*found, strict=True):
+            crossed |= _ring(book, part / size, column, 2 * (len(column) - 1), scattered, crossing)
+        for group in found:
+            if size > 1:
+                _ring(book, part, group, size - 1, crossed, gathering)
 
 
 def _one_shot(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int) -> None:

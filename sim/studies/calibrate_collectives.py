@@ -29,7 +29,9 @@ from sim.cost.network import Network
 Raw = dict[str, Any]
 """The text of a parameter file as dicts and numbers."""
 
-COMMAND = "python -m sim.studies.calibrate_collectives fit"
+PLANNED_S = {("Simple", "base_s"): 8.4e-6, ("Simple", "hop_s"): 1.2e-6, ("switch", "base_s"): 18e-6}
+"""Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a hop of Simple
+1.5 of that of LL, whose flags travel with the data; for NVLS the least that a first megabyte in 26 us leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ MACHINES = {
     "l40s": Machine("l40s", "ada", 26.145e9),
     "rtx_pro_6000_server": Machine("rtx-pro-6000", "blackwell_pcie", 54.81e9),
 }
-PCIE_GPUS = 2
-"""Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: only pairs are fitted."""
+PCIE_GPUS, PCIE_BYTES = 2, 4096
+"""Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: of larger groups only the latencies."""
 
 
 def network_of(system: str, gpus: int) -> Network:
@@ -143,7 +145,7 @@ class Fit:
         start = np.clip(start, low + 1e-6, high - 1e-6)
         networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
 
-        def residuals(logs: Sequence[float]) -> list[float]:
+        def residuals(logs: Any, /) -> list[float]:
             parameters = self.with_values(logs)
             return [log(ratio) for ratio in ratios(measured, parameters, networks)]
 
@@ -191,7 +193,8 @@ def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, .
     def add(path: tuple[str, ...], values: Mapping[str, Any]) -> None:
         for name in values:
             if name in bounds:
-                free.append(((kind, *path, name), *bounds[name]))
+                low, high = bounds[name]
+                free.append(((kind, *path, name), PLANNED_S.get((path[-1], name), low), high))
 
     if library == "nccl":
         for protocol, values in block["nccl"]["ring"].items():
@@ -217,7 +220,7 @@ def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> li
             own = nccl_block if isinstance(nccl_block, str) else own
         if own != kind:
             continue
-        if kind in ("ada", "blackwell_pcie") and point.gpus > PCIE_GPUS:
+        if not fits(point):
             continue
         if library in ("nccl", "direct"):
             if point.library == "nccl" and (point.op == "all_to_all") == (library == "direct"):
@@ -284,10 +287,11 @@ def by_group(found: Sequence[tuple[Point, float]]) -> list[tuple[str, str, str, 
     groups: dict[tuple[str, str, str, int], list[float]] = {}
     for point, error in found:
         groups.setdefault((point.system, point.library, point.op, point.gpus), []).append(error)
-    return [
-        (*key, len(of), *map(float, np.quantile(np.abs(of), (0.5, 0.9))), float(np.median(of)))
-        for key, of in sorted(groups.items())
-    ]
+    rows = []
+    for (system, library, op, gpus), of in sorted(groups.items()):
+        median, p90 = (float(np.quantile(np.abs(of), share)) for share in (0.5, 0.9))
+        rows.append((system, library, op, gpus, len(of), median, p90, float(np.median(of))))
+    return rows
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -298,17 +302,18 @@ def main(arguments: Sequence[str]) -> int:
         print(as_yaml(fitted(shipped(), measured)), end="")
     else:
         for row in by_group(errors([point for point in measured if fits(point)], shipped())):
-            print("%-20s %-7s %-15s %3d %3d  median %5.1f %%  p90 %5.1f %%  bias %+5.1f %%" % _percent(row))
+            system, library, op, gpus, count, median, p90, bias = row
+            print(
+                f"{system:20} {library:7} {op:15} {gpus:3} {count:3}  "
+                f"median {100 * median:5.1f} %  p90 {100 * p90:5.1f} %  bias {100 * bias:+5.1f} %"
+            )
     return 0
 
 
 def fits(point: Point) -> bool:
-    """True for points whose machine is known here: all of an NVLink domain, pairs of a PCIe box."""
-    return point.gpus <= PCIE_GPUS or MACHINES[point.system].kind not in ("ada", "blackwell_pcie")
-
-
-def _percent(row: tuple[str, str, str, int, int, float, float, float]) -> tuple[object, ...]:
-    return (*row[:5], *(100.0 * value for value in row[5:]))
+    """True for points whose machine is known here: an NVLink domain; a PCIe box as far as it does not matter."""
+    pcie = MACHINES[point.system].kind in ("ada", "blackwell_pcie")
+    return not pcie or point.gpus <= PCIE_GPUS or point.n_bytes <= PCIE_BYTES
 
 
 if __name__ == "__main__":
