@@ -128,18 +128,19 @@ def _lengths(written: Any) -> Any:
     return {"kind": "fixed", "tokens": written} if isinstance(written, int | float) else written
 
 
+_LengthLaw = Annotated[
+    FixedLength
+    | UniformLength
+    | LognormalLength
+    | ZipfLength
+    | GeometricLength
+    | EmpiricalLength
+    | TraceLength,
+    Field(discriminator="kind"),
+]
 Lengths = Annotated[
-    Annotated[
-        FixedLength
-        | UniformLength
-        | LognormalLength
-        | ZipfLength
-        | GeometricLength
-        | EmpiricalLength
-        | TraceLength,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(_lengths, json_schema_input_type=int | dict[str, Any]),
+    _LengthLaw,
+    BeforeValidator(_lengths, json_schema_input_type=int | _LengthLaw),
 ]
 
 
@@ -182,9 +183,10 @@ def _waits(written: Any) -> Any:
     return {"kind": "fixed", "value_s": written} if isinstance(written, int | float | str) else written
 
 
+_WaitLaw = Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")]
 Waits = Annotated[
-    Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")],
-    BeforeValidator(_waits, json_schema_input_type=float | str | dict[str, Any]),
+    _WaitLaw,
+    BeforeValidator(_waits, json_schema_input_type=float | str | _WaitLaw),
 ]
 
 

@@ -110,5 +110,9 @@ def test_the_longest_text_is_known_only_where_the_law_has_an_end():
     assert workload(prefix={"tokens": 100}).longest_tokens == 669
 
 
-def test_the_schema_can_be_written_for_editors():
-    assert "arrivals" in Workload.model_json_schema()["properties"]
+def test_the_schema_tells_editors_that_a_length_is_a_number_or_a_law():
+    schema = Workload.model_json_schema()
+    branches = schema["properties"]["prompt_tokens"]["anyOf"]
+    assert {"type": "integer"} in branches
+    laws = next(branch for branch in branches if "discriminator" in branch)
+    assert "lognormal" in laws["discriminator"]["mapping"]
