@@ -223,6 +223,21 @@ class Fabric:
             LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
         ]
 
+    def load(self) -> list[float]:
+        """Bytes/s on every link at this moment."""
+        now = self.env.now
+        load = [0.0] * len(self.links)
+        for footprint in self._footprints.values():
+            for stream in footprint.streams.values():
+                for transfer in stream.transfers:
+                    for link, amount in zip(stream.links, stream.loads, strict=True):
+                        load[link] += transfer.level * amount
+            alone = footprint.alone
+            if alone is not None and alone.flows_s <= now < alone.end_s:
+                for link, n_bytes in zip(footprint.links, alone.plan.n_bytes, strict=True):
+                    load[link] += n_bytes / (alone.end_s - alone.flows_s)
+        return load
+
     def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
         """Transfers whose bytes cannot flow, each with the links that are down."""
         return [

@@ -71,21 +71,3 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
         sent = sum(dict(zip(a.links, a.n_bytes, strict=True)).get(row.link, 0.0) for a in traffic)
         assert row.n_bytes == pytest.approx(sent, rel=1e-9)
         assert row.shared_s <= row.busy_s <= env.now
-
-
-@given(arrivals(), capacities, st.floats(1.0, 10.0))
-def test_more_bandwidth_never_makes_a_transfer_slower_when_it_is_alone(
-    arrival: Arrival, capacity: list[float], factor: float
-) -> None:
-    def seconds(bytes_per_s: list[float]) -> float:
-        env = Environment()
-        transfer = Fabric(env, dict(enumerate(bytes_per_s))).start(
-            Bytes(arrival.links, arrival.n_bytes, arrival.latency_s, arrival.least_s)
-        )
-        env.run(transfer)
-        return env.now
-
-    for link in range(LINKS):
-        assert seconds([c * factor if other == link else c for other, c in enumerate(capacity)]) <= seconds(
-            capacity
-        )
