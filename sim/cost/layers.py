@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -135,7 +136,13 @@ class Shard:
 
 
 class StageCost:
-    """Prices the steps of one stage. Pure: no clock, no state but remembered prices."""
+    """Prices the steps of one stage. Pure: no clock, no state but remembered prices.
+
+    In a step with prefill all products run at their `sustained` pace: layer after layer of busy tensor cores
+    brings a GPU to its power limit, where benchmarks of one kernel at a time find it cool. Decode steps wait
+    for memory, their tensor cores mostly idle, and keep the pace of the single kernel. So would a decode batch
+    of many hundreds that is bound by arithmetic, which is then too quick by what its GPU loses when hot.
+    """
 
     def __init__(self, shard: Shard, network: Network, without: frozenset[str] = frozenset()) -> None:
         """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
@@ -239,11 +246,22 @@ class StageCost:
         parts: list[KernelTiming] = []
         if batch.chunks:
             if model.mla is not None:
-                parts.append(kernels.mla_prefill(gpu, batch.chunks, self._heads, model.mla, dtype, kv_dtype))
+                parts.append(
+                    kernels.mla_prefill(
+                        gpu, batch.chunks, self._heads, model.mla, dtype, kv_dtype, sustained=True
+                    )
+                )
             else:
                 parts.append(
                     kernels.attention_prefill(
-                        gpu, batch.chunks, self._heads, self._kv_heads, model.head_dim, dtype, kv_dtype
+                        gpu,
+                        batch.chunks,
+                        self._heads,
+                        self._kv_heads,
+                        model.head_dim,
+                        dtype,
+                        kv_dtype,
+                        sustained=True,
                     )
                 )
         if batch.decodes:
@@ -315,8 +333,9 @@ class StageCost:
         return (_Costed(Op("host", seconds), Causes(host=seconds)),) if seconds else ()
 
     def _layer(self, repeat: int, tokens: int, is_moe: bool, has_prefill: bool) -> _LayerKind:
-        before, after = self._attention_block(tokens)
-        after = (*after, *(self._experts(tokens) if is_moe else self._mlp(tokens)))
+        before, after = self._attention_block(tokens, has_prefill)
+        mlp = self._experts if is_moe else self._mlp
+        after = (*after, *mlp(tokens, has_prefill))
         causes = _sum((*before, *after))
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
         launch_s = self._launch_s(tokens, has_prefill, kernel_count)
@@ -330,10 +349,12 @@ class StageCost:
             return kernel_count * EAGER_LAUNCH_S
         return PIECEWISE_LAUNCH_S if has_prefill else 0.0
 
-    def _attention_block(self, tokens: int) -> tuple[tuple[_Costed, ...], tuple[_Costed, ...]]:
+    def _attention_block(
+        self, tokens: int, sustained: bool
+    ) -> tuple[tuple[_Costed, ...], tuple[_Costed, ...]]:
         shard, model = self.shard, self.shard.model
         hidden, heads, kv_heads = model.hidden, self._heads, self._kv_heads
-        gemm = self._gemm
+        gemm = partial(self._gemm, sustained=sustained)
         norm = self._elementwise("norm", 4 * tokens * hidden)
         if model.mla is not None:
             mla = model.mla
@@ -362,24 +383,24 @@ class StageCost:
         assert shard.layers > 0
         return tuple(before), tuple(after)
 
-    def _mlp(self, tokens: int) -> tuple[_Costed, ...]:
+    def _mlp(self, tokens: int, sustained: bool) -> tuple[_Costed, ...]:
         model, ranks = self.shard.model, self.shard.tensor_parallel_size
         width = -(-model.intermediate // ranks)
         return (
             self._elementwise("norm", 4 * tokens * model.hidden),
-            self._gemm("gate_up_proj", tokens, 2 * width, model.hidden),
+            self._gemm("gate_up_proj", tokens, 2 * width, model.hidden, sustained=sustained),
             self._elementwise("activation", 3 * tokens * width),
-            self._gemm("down_proj", tokens, model.hidden, width),
+            self._gemm("down_proj", tokens, model.hidden, width, sustained=sustained),
             *self._all_reduce(tokens),
         )
 
-    def _experts(self, tokens: int) -> tuple[_Costed, ...]:
+    def _experts(self, tokens: int, sustained: bool) -> tuple[_Costed, ...]:
         shard, model = self.shard, self.shard.model
         ranks = shard.tensor_parallel_size
         expert_parallel = ranks if shard.engine.enable_expert_parallel else 1
         ops = [
             self._elementwise("norm", 4 * tokens * model.hidden),
-            self._gemm("router", tokens, model.experts, model.hidden),
+            self._gemm("router", tokens, model.experts, model.hidden, sustained=sustained),
             self._kernel(
                 "experts",
                 kernels.moe(
@@ -392,15 +413,16 @@ class StageCost:
                     tp=ranks // expert_parallel,
                     ep=expert_parallel,
                     dtype=shard.precision.weights,
+                    sustained=sustained,
                 ),
             ),
         ]
         if model.shared_experts:
             width = -(-model.shared_experts * model.moe_intermediate // ranks)
             ops += [
-                self._gemm("shared_gate_up", tokens, 2 * width, model.hidden),
+                self._gemm("shared_gate_up", tokens, 2 * width, model.hidden, sustained=sustained),
                 self._elementwise("activation", 3 * tokens * width),
-                self._gemm("shared_down", tokens, model.hidden, width),
+                self._gemm("shared_down", tokens, model.hidden, width, sustained=sustained),
             ]
         return (*ops, *self._all_reduce(tokens))
 
@@ -451,8 +473,9 @@ class StageCost:
         causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
         return _Costed(Op(name, demand.latency_s + bytes_s, demand), causes)
 
-    def _gemm(self, name: str, m: int, n: int, k: int) -> _Costed:
-        return self._kernel(name, kernels.gemm(self.shard.gpu, m, n, k, self.shard.precision.weights))
+    def _gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False) -> _Costed:
+        dtype = self.shard.precision.weights
+        return self._kernel(name, kernels.gemm(self.shard.gpu, m, n, k, dtype, sustained=sustained))
 
     def _elementwise(self, name: str, elements: float) -> _Costed:
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]

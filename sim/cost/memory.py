@@ -18,12 +18,14 @@ from sim.inputs.quantities import DTYPE_BYTES
 
 GIB = 2.0**30
 
-# Memory kept outside weights and KV cache. Fitted on the KV capacities that three services report at
-# start-up: Qwen2.5-72B on H100 TP4 32.87 GiB and TP8 49.6 GiB (the two-node document), Llama-3.1-8B on one
-# RTX 4090 2,588 blocks (vLLM 0.19 logs in the LLMServingSim artefact). What is left after the activation
-# formula below.
-RESERVED_BYTES = 0.9 * GIB  # fitted: CUDA context, graphs and workspaces of one rank
-RESERVED_COLLECTIVE_BYTES = 1.2 * GIB  # fitted: NCCL and custom all-reduce buffers when TP > 1
+# Memory kept outside weights and KV cache, beside the activations and logits below. Fitted on the KV
+# capacities that three services report at start-up: Qwen2.5-72B on H100 at TP4 430,800 and at TP8 1,300,336
+# tokens (a public write-up on two ND H100 v5 nodes, vLLM 0.17), Llama-3.1-8B on one RTX 4090 2,588 blocks of
+# 16 (vLLM 0.19, LLMServingSim artefact). Three numbers from three points: no fourth point has tested them.
+RESERVED_BYTES = 0.98 * GIB  # fitted: CUDA context, workspaces and fragmentation of one rank
+RESERVED_COLLECTIVE_BYTES = 1.03 * GIB  # fitted: NCCL and custom all-reduce buffers of any group
+RESERVED_PER_RANK_BYTES = 0.09 * GIB  # fitted: the same, for each rank of the group
+RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measured beyond one server
 LOGITS_COPIES = (
     3  # assumed: fp32 logits, their softmax and a sorted copy live at once in the sampler's dummy run
 )
@@ -97,7 +99,10 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
     logits = (
         LOGITS_COPIES * 4 * min(max_num_seqs, max_num_batched_tokens) * model.vocab if shard.is_last else 0
     )
-    collectives = RESERVED_COLLECTIVE_BYTES if ranks > 1 else 0.0
+    collectives = 0.0
+    if ranks > 1:
+        buffers = min(ranks, RANKS_WITH_BUFFERS)
+        collectives = RESERVED_COLLECTIVE_BYTES + RESERVED_PER_RANK_BYTES * buffers
     return RESERVED_BYTES + collectives + activations + logits
 
 
@@ -134,8 +139,8 @@ def _too_large(shard: Shard, memory: MemoryPlan) -> str:
     return (
         f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at "
         f"tensor_parallel_size {sizes}: a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and "
-        f"{memory.reserved_bytes / GIB:.1f} GiB beside them, {-min(memory.kv_bytes, 0.0) / GIB:.1f} GiB more than the "
-        f"{memory.usable_bytes / GIB:.1f} GiB it may use ({may_use})"
+        f"{memory.reserved_bytes / GIB:.1f} GiB beside them, {-min(memory.kv_bytes, 0.0) / GIB:.1f} GiB "
+        f"more than the {memory.usable_bytes / GIB:.1f} GiB it may use ({may_use})"
     )
 
 
