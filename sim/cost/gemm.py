@@ -19,7 +19,7 @@ from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import GemmParameters
 
-TILE = 128  # rows and columns of C that one SM works on at a time: the usual choice of cuBLAS and CUTLASS from m = 128
+TILE = 128  # rows and columns of C that one SM works on at a time: usual in cuBLAS and CUTLASS
 MOST_LOSS = 4.0  # fewer than SMs / 4 tiles are always split along k
 THROTTLED_S = (
     1e-3  # half of the throttling is there after this long; read off 8192^3 products on H100, H200 and GB200
@@ -33,9 +33,11 @@ def gemm(
 ) -> KernelTiming:
     """C[m,n] = A[m,k] B[k,n] with weights B in `dtype`, C in 16 bits; `m` tokens, `n` outputs, `k` inputs.
 
-    `sustained`: one of many in a long run, at the clocks that leaves. `warm`: repeated on the same small
-    weights, as benchmarks do, so that some of them are still in the level-2 cache. InputError: a size
-    below one, a format that is unknown or that the GPU cannot compute in."""
+    `sustained`: one of many in a long run, at the clocks that leaves. `warm`: as benchmarks time it, again and
+    again on the same weights, of which small ones are still in the level-2 cache, and launched by the host
+    where that kernel's benchmark did so.
+    InputError: a size below one, a format that is unknown or that the GPU cannot compute in.
+    """
     if m < 1 or n < 1 or k < 1:
         raise InputError(f"m = {m}, n = {n}, k = {k}: every size of a gemm is 1 or more")
     weight_bytes, activation_bytes, _ = number_format(dtype)
@@ -58,6 +60,8 @@ def gemm(
     total_s = p.floor_s + (compute_s**norm + memory_s**norm + walk_s**norm) ** (1.0 / norm)
     if weight_bytes < 2.0 and activation_bytes < 2.0:
         total_s += m * (p.quantise_s_per_token + p.quantise_passes * 3.0 * k / gpu.hbm_bytes_per_s)
+    if warm and total_s < p.host_s:
+        return KernelTiming(p.host_s, p.host_s, compute_s, memory_s)
     return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
 
 

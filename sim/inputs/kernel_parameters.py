@@ -31,7 +31,8 @@ class GemmParameters(_Parameters):
     hides the others. `throttle`: by how much power and clocks slow down products that go on for many
     milliseconds. `quantise_s_per_token`, `quantise_passes`: dynamic quantisation of A, per row, and in
     units of reading 16 and writing 8 bits of it at full bandwidth. `l2_share`: of the level-2 cache,
-    weights that a repeated call still finds there."""
+    weights that a repeated call still finds there. `host_s`: what the host needs to launch a call that is
+    in no CUDA graph, where the benchmark of this kernel had none."""
 
     floor_s: LatencySeconds = 2.8e-6
     hbm_fraction: float = Field(default=0.88, gt=0, le=1.5)
@@ -43,6 +44,7 @@ class GemmParameters(_Parameters):
     quantise_s_per_token: Seconds = 0.0
     quantise_passes: float = Field(default=0.0, ge=0)
     l2_share: float = Field(default=0.0, ge=0)
+    host_s: Seconds = 0.0
 
 
 class PrefillParameters(_Parameters):
