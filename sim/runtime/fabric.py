@@ -34,15 +34,14 @@ from sim.cost.fairshare import SAME, fair_levels
 from sim.runtime.clock import COMPLETION, FLUSH, at
 from sim.runtime.crowd import Crowd
 from sim.runtime.link_use import LinkRow, LinkUse
+from sim.runtime.plans import Plans
+from sim.runtime.presence import Presence
 from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Stream, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
 
 FEW = 48
 """Up to so many transfers tied together are solved in plain Python (measured: benchmarks/fabric.py)."""
-
-PLANS = 4096
-"""Demands remembered at a time."""
 
 
 class CompiledLinks(Protocol):
@@ -58,11 +57,10 @@ class Fabric:
     """The links of a network and the transfers on them.
 
     Args:
-        env: the clock. capacities: bytes/s by link, or a compiled network. A link is named by its key, or by
-        its number in that order.
+        env: the clock.
+        capacities: bytes/s by link, or a compiled network. A link is named by its key, or by its number.
 
-    Example: two transfers of 100 bytes share a link of 10 bytes/s; the second begins when the first is half
-    way.
+    Example: 100 bytes and, from half way on, another 100 over a link of 10 bytes/s.
         >>> env = Environment()
         >>> fabric = Fabric(env, {"a->b": 10.0})
         >>> first = fabric.transfer({"a->b": 100.0})
@@ -83,13 +81,10 @@ class Fabric:
         self.capacity = [_checked_capacity(name, value) for name, value in zip(names, capacity, strict=True)]
         self._built = tuple(self.capacity)
         self._link_id = {name: link for link, name in enumerate(names)}
-        self._on: list[dict[Footprint, None]] = [{} for _ in names]
-        self._watchers: list[list[Watcher]] = [[] for _ in names]
-        self._epoch = 0  # changes when a link may have become less quiet for a reason other than a transfer
-        self._footprints: dict[tuple[int, ...], Footprint] = {}
-        self._plans: dict[int, Plan] = {}
+        self._presence = Presence(len(names))
+        self._on = self._presence.on
         self._use = LinkUse(len(names))
-        self._changed: set[int] = set()  # links whose capacity is not the one they were built with
+        self._plans = Plans(self.links, self._built, self._presence, self._use)
 
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
@@ -116,7 +111,7 @@ class Fabric:
             return self.start(n_bytes, weight=weight)
         links = tuple([self._id(link) for link in n_bytes])
         return self._start(
-            self._compile(Bytes(links, tuple(n_bytes.values()), latency_s, least_s)),
+            self._plans.compile(Bytes(links, tuple(n_bytes.values()), latency_s, least_s)),
             weight,
             None,
             None,
@@ -134,18 +129,18 @@ class Fabric:
         on_done: Callable[[Transfer], None] | None = None,
         owner: Watcher | None = None,
     ) -> Transfer:
-        """Begin a transfer; `on_done(transfer)` is called at its end.
+        """Begin a transfer.
 
         Args:
-            demand: links and bytes. The same object used again is cheaper than an equal one. began_at: when
-            its latency began, now if None. May be in the past, where the caller vouches that nothing else
-                has been on the links since.
+            demand: links and bytes. The same object used again is cheaper than an equal one.
+            began_at: when its latency began, now if None. May be in the past, where the caller vouches that
+                nothing else has been on the links since.
             planned_end: the exact instant at which it ends if its rate never changes from the one it has
-            alone on the
-                links as built; else that is computed here.
+                alone on the links as built; else that is computed here.
+            on_done: called as the last byte arrives.
             owner: a watcher that is not disturbed by this transfer.
         """
-        plan = self._plans.get(id(demand)) or self._keep(demand)
+        plan = self._plans.of(demand)
         return self._start(plan, weight, began_at, planned_end, on_done, owner)
 
     def abort(self, transfer: Transfer) -> float:
@@ -162,10 +157,8 @@ class Fabric:
             self._take_off(transfer, now)
             self._use.carry(plan.links, plan.n_bytes, part)
         elif state is State.ALONE:
-            footprint.alone = None
+            self._presence.leave_alone(footprint)
             self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
-            if footprint.crowded:
-                self._unregister(footprint)
         return part
 
     def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
@@ -181,19 +174,16 @@ class Fabric:
         """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
         there.
         """
-        self._epoch += 1
-        for link in links:
-            self._watchers[link].append(watcher)
+        self._presence.watch(links, watcher)
 
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
-        for link in links:
-            self._watchers[link].remove(watcher)
+        self._presence.unwatch(links, watcher)
 
     def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
         """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
         built.
         """
-        return self._is_quiet(self._footprint(links), watcher)
+        return self._presence.is_quiet(self._presence.footprint(links), watcher)
 
     def credit(self, traffic: Mapping[int, tuple[float, float]]) -> None:
         """Count bytes and busy seconds, by link number, of traffic that was folded into somebody's closed
@@ -206,10 +196,10 @@ class Fabric:
     def rows(self) -> list[LinkRow]:
         """Every link's traffic so far, with what is on its way counted up to now."""
         now = self.env.now
-        self._settle_plans()
+        self._plans.settle()
         n_bytes = list(self._use.n_bytes)
         busy_s, shared_s = self._use.until(now)
-        for footprint in self._footprints.values():
+        for footprint in self._presence.footprints.values():
             under_way = footprint.transfers()
             if footprint.alone is not None and now > footprint.alone.flows_s:
                 under_way.append(footprint.alone)
@@ -227,7 +217,7 @@ class Fabric:
         """Bytes/s on every link at this moment."""
         now = self.env.now
         load = [0.0] * len(self.links)
-        for footprint in self._footprints.values():
+        for footprint in self._presence.footprints.values():
             for stream in footprint.streams.values():
                 for transfer in stream.transfers:
                     for link, amount in zip(stream.links, stream.loads, strict=True):
@@ -242,7 +232,7 @@ class Fabric:
         """Transfers whose bytes cannot flow, each with the links that are down."""
         return [
             (transfer, tuple(self.links[link] for link in footprint.links if not self.capacity[link]))
-            for footprint in self._footprints.values()
+            for footprint in self._presence.footprints.values()
             for transfer in footprint.transfers()
             if transfer.level == 0.0
         ]
@@ -262,9 +252,9 @@ class Fabric:
         flows_s = (env.now if began_at is None else began_at) + plan.latency_s
         transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
         footprint = plan.footprint
-        if not footprint.links or self._is_quiet(footprint, owner):
+        if not footprint.links or self._presence.is_quiet(footprint, owner):
             if not footprint.registered:
-                self._register(footprint)
+                self._presence.register(footprint)
             if footprint.links:
                 footprint.alone = transfer
             transfer.state = State.ALONE
@@ -278,10 +268,7 @@ class Fabric:
         if transfer.state is not State.ALONE:
             return  # somebody came
         plan = transfer.plan
-        footprint = plan.footprint
-        footprint.alone = None
-        if footprint.crowded:
-            self._unregister(footprint)
+        self._presence.leave_alone(plan.footprint)
         if plan.kept:
             plan.runs_alone += 1
             plan.seconds_alone += transfer.end_s - transfer.flows_s
@@ -303,14 +290,13 @@ class Fabric:
         footprint = plan.footprint
         now = self.env.now
         self._number += 1
-        as_built = not self._changed or self._changed.isdisjoint(plan.links)
-        transfer.begin_flowing(plan.alone_s if as_built else plan.seconds(self.capacity), self._number)
+        transfer.begin_flowing(self._seconds_alone(plan), self._number)
         if transfer.end_s < now:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
         if not footprint.registered:
-            self._register(footprint)
+            self._presence.register(footprint)
         if transfer.stream.row >= 0:
             self._crowd.recount(transfer.stream)
         self._use.begin(plan.links, transfer.flows_s, now)
@@ -346,7 +332,7 @@ class Fabric:
             del footprint.streams[stream.loads, stream.cap]
         self._use.end(footprint.links, now)
         if not footprint.streams:
-            self._unregister(footprint)
+            self._presence.unregister(footprint)
         freed = [link for link in footprint.links if self._on[link]]
         if freed:
             self._unsettled.update(dict.fromkeys(freed))
@@ -388,20 +374,16 @@ class Fabric:
         self._arm()
 
     def _disturb(self, links: Iterable[int], owner: Watcher | None, now: float) -> None:
-        watchers = {id(watcher): watcher for link in links for watcher in self._watchers[link]}
-        for watcher in watchers.values():
+        for watcher in self._presence.watchers(links):
             if watcher is not owner:
                 watcher.disturbed(now)
         for (
             link
         ) in links:  # after the watchers, who may just have begun a transfer that takes itself for alone
             for footprint in list(self._on[link]):
-                alone = footprint.alone
+                alone = self._presence.leave_alone(footprint)
                 if alone is not None:
-                    footprint.alone = None
                     self._wait(alone)
-                    if not footprint.streams:
-                        self._unregister(footprint)
 
     def _change_capacities(self, now: float) -> None:
         changes = self._new_capacity
@@ -409,13 +391,9 @@ class Fabric:
         changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
         if changes:
             self._disturb(changes, None, now)
-            self._epoch += 1
             for link, value in changes.items():
                 self.capacity[link] = value
-                if value == self._built[link]:
-                    self._changed.discard(link)
-                else:
-                    self._changed.add(link)
+                self._presence.change(link, as_built=value == self._built[link])
                 self._unsettled[link] = None
 
     def _share(self, unsettled: Iterable[int], began: Iterable[Transfer], now: float) -> None:
@@ -486,9 +464,7 @@ class Fabric:
             heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
 
     def _seconds_alone(self, plan: Plan) -> float:
-        if not self._changed or self._changed.isdisjoint(plan.links):
-            return plan.alone_s
-        return plan.seconds(self.capacity)
+        return plan.alone_s if self._presence.as_built(plan.links) else plan.seconds(self.capacity)
 
     def _arm(self) -> None:
         ends = self._ends
@@ -497,87 +473,6 @@ class Fabric:
         if ends and ends[0][0] < self._armed_s:
             self._armed_s = ends[0][0]
             at(self.env, self._armed_s, self._wake, COMPLETION, self._armed_s)
-
-    # ---- who is on which link
-
-    def _is_quiet(self, footprint: Footprint, watcher: Watcher | None) -> bool:
-        if footprint.alone is not None or footprint.streams:
-            return False
-        if footprint.unwatched_at != self._epoch or footprint.unwatched_but_by is not watcher:
-            if any(other is not watcher for link in footprint.links for other in self._watchers[link]):
-                return False
-            if not self._changed.isdisjoint(footprint.links):
-                return False
-            footprint.unwatched_at = self._epoch
-            footprint.unwatched_but_by = watcher
-        if footprint.registered:
-            return True
-        return not any(
-            other.alone is not None or other.streams for link in footprint.links for other in self._on[link]
-        )
-
-    def _register(self, footprint: Footprint) -> None:
-        for link in footprint.links:
-            here = self._on[link]
-            for other in list(here):
-                if other.alone is None and not other.streams:
-                    self._unregister(other)
-                else:
-                    other.crowded = footprint.crowded = True
-            here[footprint] = None
-        footprint.registered = True
-
-    def _unregister(self, footprint: Footprint) -> None:
-        for link in footprint.links:
-            del self._on[link][footprint]
-        footprint.registered = False
-        footprint.crowded = False
-
-    def _footprint(self, links: tuple[int, ...]) -> Footprint:
-        footprint = self._footprints.get(links)
-        if footprint is None:
-            footprint = self._footprints[links] = Footprint(links)
-        return footprint
-
-    # ---- demands, compiled
-
-    def _compile(self, demand: DemandLike) -> Plan:
-        links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
-        if len(links) != len(n_bytes):
-            raise ValueError(
-                f"{len(links)} links but bytes for {len(n_bytes)}; a demand needs one figure for each link"
-            )
-        for link, amount in zip(links, n_bytes, strict=True):
-            if not 0 <= link < len(self.links):
-                raise ValueError(f"no link number {link}; the fabric has {len(self.links)}, counted from 0")
-            if not (amount >= 0.0 and isfinite(amount)):
-                raise ValueError(f"{amount} bytes on link {self.links[link]}; 0 or more are possible")
-        if len(set(links)) < len(links):
-            raise ValueError(f"a link is named twice in {links}; add its bytes up")
-        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):
-            raise ValueError(
-                f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
-            )
-        if 0.0 in n_bytes:
-            used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
-            links, n_bytes = tuple(link for link, _ in used), tuple(amount for _, amount in used)
-        return Plan(demand, self._footprint(links), n_bytes, self._built)
-
-    def _keep(self, demand: DemandLike) -> Plan:
-        if len(self._plans) >= PLANS:
-            self._settle_plans()
-            for plan in self._plans.values():
-                plan.kept = False
-            self._plans.clear()
-        plan = self._plans[id(demand)] = self._compile(demand)
-        plan.kept = True  # and with it the demand, so that its id stays its own
-        return plan
-
-    def _settle_plans(self) -> None:
-        for plan in self._plans.values():
-            if plan.runs_alone:
-                self._use.carry(plan.links, plan.n_bytes, plan.runs_alone, plan.seconds_alone)
-                plan.runs_alone, plan.seconds_alone = 0, 0.0
 
     def _id(self, link: Hashable) -> int:
         number = self._link_id.get(link)
@@ -598,14 +493,10 @@ class Fabric:
         load = [0.0] * len(self.links)
         users = [0] * len(self.links)
         top: dict[int, float] = {}
-        flowing = [transfer for footprint in self._footprints.values() for transfer in footprint.transfers()]
-        for footprint in self._footprints.values():
-            in_use = footprint.alone is not None or bool(footprint.streams)
-            assert footprint.registered or not in_use
-            for link in footprint.links:
-                assert (footprint in self._on[link]) == footprint.registered
-                if footprint.alone is not None or (footprint.registered and not in_use):
-                    assert len(self._on[link]) == 1, f"{self.links[link]} is thought to be quiet"
+        flowing = [
+            transfer for footprint in self._presence.footprints.values() for transfer in footprint.transfers()
+        ]
+        self._presence.check()
         for transfer in flowing:
             assert transfer.state is State.FLOWING
             assert 0.0 <= transfer.left <= transfer.whole

@@ -85,15 +85,9 @@ class Stream:
 
 
 class Footprint:
-    """A set of links that transfers use together.
+    """A set of links that transfers use together, with what is on them; see `sim.runtime.presence`."""
 
-    Registered with its links while it is in use. When it falls idle and nobody else is on the links it stays
-    registered, so that the next transfer of a stage that repeats itself finds its links in one look; whoever
-    comes onto one of them evicts it. Hence: registered and idle means that no other footprint is on these
-    links.
-    """
-
-    __slots__ = ("alone", "crowded", "links", "registered", "streams", "unwatched_at", "unwatched_but_by")
+    __slots__ = ("alone", "crowded", "links", "registered", "streams", "unwatched_but_by", "unwatched_in")
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
@@ -101,8 +95,12 @@ class Footprint:
         self.alone: Transfer | None = None
         self.registered = False
         self.crowded = False  # somebody else has come onto the links
-        self.unwatched_at = -1  # the fabric's epoch in which nobody but `unwatched_but_by` watched the links
+        self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
+
+    @property
+    def in_use(self) -> bool:
+        return self.alone is not None or bool(self.streams)
 
     def stream(self, loads: tuple[float, ...], cap: float) -> Stream:
         stream = self.streams.get((loads, cap))

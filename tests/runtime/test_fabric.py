@@ -292,7 +292,7 @@ def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment
 def test_more_kinds_of_demand_than_are_remembered_lose_no_bytes(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sim.runtime.fabric.PLANS", 8)
+    monkeypatch.setattr("sim.runtime.plans.REMEMBERED", 8)
     fabric = Fabric(env, {"a": 10.0})
     for number in range(50):
         at(env, 1.0 * number, lambda _: fabric.start(Bytes((0,), (5.0,))))

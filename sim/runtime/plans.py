@@ -1,0 +1,71 @@
+"""Demands compiled for the fabric and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import inf, isfinite
+
+from sim.runtime.link_use import LinkUse
+from sim.runtime.presence import Presence
+from sim.runtime.transfer import DemandLike, Plan
+
+REMEMBERED = 4096
+"""Plans kept at a time."""
+
+
+class Plans:
+    """The plan of each demand.
+
+    Remembered by the demand's identity, which costs a third of hashing it. What transfers that were alone
+    have carried is counted in their plan, and given to the links when somebody asks or the plan is forgotten.
+    """
+
+    def __init__(
+        self, names: Sequence[Hashable], built: Sequence[float], presence: Presence, use: LinkUse
+    ) -> None:
+        self._names = names
+        self._built = built
+        self._presence = presence
+        self._use = use
+        self._kept: dict[int, Plan] = {}
+
+    def of(self, demand: DemandLike) -> Plan:
+        return self._kept.get(id(demand)) or self._keep(demand)
+
+    def compile(self, demand: DemandLike) -> Plan:
+        """A plan that is not remembered. Raises ValueError for a demand that cannot be."""
+        links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
+        if len(links) != len(n_bytes):
+            raise ValueError(f"{len(links)} links but bytes for {len(n_bytes)}; each link needs one figure")
+        for link, amount in zip(links, n_bytes, strict=True):
+            if not 0 <= link < len(self._names):
+                raise ValueError(f"no link number {link}; the fabric has {len(self._names)}, counted from 0")
+            if not (amount >= 0.0 and isfinite(amount)):
+                raise ValueError(f"{amount} bytes on link {self._names[link]}; 0 or more are possible")
+        if len(set(links)) < len(links):
+            raise ValueError(f"a link is named twice in {links}; add its bytes up")
+        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):
+            raise ValueError(
+                f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
+            )
+        if 0.0 in n_bytes:
+            used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
+            links, n_bytes = tuple(link for link, _ in used), tuple(amount for _, amount in used)
+        return Plan(demand, self._presence.footprint(links), n_bytes, self._built)
+
+    def settle(self) -> None:
+        """Give the links what has been carried alone."""
+        for plan in self._kept.values():
+            if plan.runs_alone:
+                self._use.carry(plan.links, plan.n_bytes, plan.runs_alone, plan.seconds_alone)
+                plan.runs_alone, plan.seconds_alone = 0, 0.0
+
+    def _keep(self, demand: DemandLike) -> Plan:
+        if len(self._kept) >= REMEMBERED:
+            self.settle()
+            for plan in self._kept.values():
+                plan.kept = False
+            self._kept.clear()
+        plan = self._kept[id(demand)] = self.compile(demand)
+        plan.kept = True  # and with it the demand, so that its identity stays its own
+        return plan
