@@ -36,10 +36,13 @@ def run(
         claim(out, force=force)
 
     import sim
+    from sim.runtime.texts import what_traces_say
 
     described = sim.load_scenario(scenario)
     if changes:
         described = sim.with_changes(described, dict(_change(text) for text in changes))
+    for line in what_traces_say(described.workload):
+        note(line)
     result = sim.simulate(described, seed=seed, fold=not no_fold)
     if out is not None:
         result.save(out, force=True)  # claimed above

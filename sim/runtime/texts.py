@@ -103,6 +103,11 @@ class Texts:
         return groups
 
 
+def what_traces_say(workload: Workload) -> list[str]:
+    """A line for each recorded trace that a workload reads: what it is, what was dropped and why, its rate."""
+    return list(dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces))
+
+
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
     """The trace that a description names: a shipped one, or a file. InputError if there is none."""
     path = shipped_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sim.inputs.errors import InputError
 from sim.inputs.workload import Workload
 from sim.runtime.request import Request
+from sim.runtime.texts import what_traces_say
 from sim.runtime.traffic import Traffic, traffic
 
 POISSON: dict[str, Any] = {"kind": "poisson", "rate_per_s": 5.0}
@@ -318,3 +319,12 @@ def test_an_unknown_trace_is_refused_with_the_nearest():
         drawn(arrivals={"kind": "trace", "name": "azure-llm-2023-cod"})
     with pytest.raises(InputError, match="cannot be read"):
         drawn(arrivals={"kind": "trace", "path": "nowhere.csv"})
+
+
+def test_each_trace_of_a_workload_says_once_what_was_read():
+    law = {"kind": "trace", "name": "arxiv-summarization-lengths"}
+    mixed = Workload.model_validate(
+        {"arrivals": POISSON, "prompt_tokens": law, "output_tokens": law, "requests": 1}
+    )
+    (said,) = what_traces_say(mixed)
+    assert "Vidur trace, 600 of 600 rows; lengths only" in said
