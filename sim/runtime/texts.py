@@ -104,7 +104,7 @@ class Texts:
 
 
 def what_traces_say(workload: Workload) -> list[str]:
-    """A line for each recorded trace that a workload reads: what it is, what was dropped and why, its rate."""
+    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate."""
     return list(dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces))
 
 
