@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sim.cost import groups
-from sim.cost.collective_parameters import PROTOCOLS, Architecture, Direct, Parameters, Protocol
+from sim.cost.collective_parameters import PROTOCOLS, Architecture, Nccl, Parameters, Protocol
 from sim.cost.curves import Curve
 from sim.cost.demands import Load, load_per_byte
 from sim.cost.network import Network
@@ -36,7 +36,7 @@ def _candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: P
     architecture = parameters.architecture(network, ranks[0])
     found = groups.islands(network, ranks)
     if op in ("all_to_all", "send_recv"):
-        yield _direct(network, op, ranks, architecture.nccl.direct, parameters, len(found))
+        yield _direct(network, op, ranks, architecture.nccl, parameters, len(found))
         return
     if len(found) == 1:
         yield from _rings_inside(network, op, ranks, architecture, parameters)
@@ -176,7 +176,7 @@ def _trees(
         tree = constants["tree"][name]
         hop_s = tree["hop_s"] if medium == "nvlink" else tree["pcie_hop_s"]
         alpha_s = tree["base_s"] + 2.0 * ((longest - 1) * hop_s + levels * (tree["net_hop_s"] + added_s))
-        rate = 1.0 / busiest_s * 2.0 * tree["efficiency"]
+        rate = min(1.0 / busiest_s * 2.0 * tree["efficiency"], constants["tree_bytes_per_s"])
         if name == "LL":
             rate = min(rate, _low_latency_rate(constants, len(found)))
         wire = 1.0 if tcp else constants["wire"][name]
@@ -253,9 +253,11 @@ def _switch_tree(
     switch = architecture.nccl.switch
     if switch is None or network.inter_node == "tcp" or len({len(group) for group in found}) > 1:
         return
-    if any(len(group) < 2 or not network.reduces(group) for group in found):
-        return
     constants, added_s = _across(parameters, network)
+    if any(not 2 <= len(group) <= constants["nvls_tree"]["most_ranks"] for group in found):
+        return
+    if not all(network.reduces(group) for group in found):
+        return
     own = constants["nvls_tree"]
     load = load_per_byte(network, "all_reduce", "nvls_tree", ranks)
     levels = (len(found) - 1).bit_length()
@@ -275,20 +277,22 @@ def _switch_tree(
 
 
 def _direct(
-    network: Network, op: str, ranks: tuple[str, ...], direct: Direct, parameters: Parameters, islands: int
+    network: Network, op: str, ranks: tuple[str, ...], nccl: Nccl, parameters: Parameters, islands: int
 ) -> Curve:
+    direct = nccl.direct
     n = len(ranks)
     load = load_per_byte(network, op, "direct", ranks)
     busiest_s = wire_s(network, load)
-    alpha_s = direct.base_s + direct.rank_s * (n if op == "all_to_all" else 2)
-    efficiency = direct.efficiency
+    pair = op == "send_recv"
+    alpha_s = direct.base_s + (0.0 if pair else direct.rank_s * n)
+    efficiency = nccl.ring["Simple"].efficiency if pair else direct.efficiency
     if islands > 1:
         constants, added_s = _across(parameters, network)
         alpha_s += constants["direct"]["net_hop_s"] + added_s
         efficiency = constants["direct"]["efficiency"]
     paths = [network.path(ranks[0], other) for other in ranks[1:]]
     alpha_s += max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
-    local_s = 1.0 / n / direct.local_bytes_per_s if op == "all_to_all" else 0.0
+    local_s = 0.0 if pair else 1.0 / n / direct.local_bytes_per_s
     return Curve(
         "direct",
         "Simple",

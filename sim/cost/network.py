@@ -321,7 +321,7 @@ class Network:
         if out_nics and in_nics:
             chosen = self._same_rail(out_nics, in_nics)
             if chosen is None and self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
-                relay, chosen = self._neighbour_on_rail(source, in_nics)
+                relay, chosen = self._neighbour_on_rail(source, target, in_nics)
             out_nic, in_nic = chosen or (out_nics[0], in_nics[0])
         elif server >= 0 and other < 0 and out_nics:
             out_nic, in_nic = out_nics[0], target
@@ -374,14 +374,21 @@ class Network:
         return None
 
     def _neighbour_on_rail(
-        self, source: str, in_nics: Sequence[str]
+        self, source: str, target: str, in_nics: Sequence[str]
     ) -> tuple[str | None, tuple[str, str] | None]:
-        for gpu in self.gpus:
-            if gpu != source and self.node_of[gpu] == self.node_of[source] and self.nics_of(gpu):
-                chosen = self._same_rail(self.nics_of(gpu)[:1], in_nics)
-                if chosen is not None and self._nvlink_path(source, gpu) is not None:
-                    return gpu, chosen
-        return None, None
+        """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's rail."""
+        beside = self._beside(source)
+        there = self._beside(target)
+        place = there.index(target) if target in there else len(beside)
+        if place >= len(beside) or beside[place] == source:
+            return None, None
+        chosen = self._same_rail(self.nics_of(beside[place])[:1], in_nics)
+        return (beside[place], chosen) if chosen is not None else (None, None)
+
+    def _beside(self, gpu: str) -> list[str]:
+        """The GPUs of an NVLink crossbar, in order; none where there is no crossbar."""
+        crossbar = self._crossbars.get(gpu)
+        return [place for place, _, _ in self._out[crossbar]] if crossbar is not None else []
 
     def _to_nic(self, start: str, nic: str, server: int, staged: set[str], tcp: bool) -> list[_Leg]:
         if self.kind(start) == "gpu" and (tcp or not self.peer_to_peer):
