@@ -59,7 +59,7 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
             if path.exists():
                 return path
         raise InputError(
-            Problem(f"there is no such file; a path or one of {', '.join(names_of(kind))} is right", text)
+            Problem(f"there is no file {text}; a path or one of {', '.join(names_of(kind))} is right")
         )
     path = data_folder() / folder / f"{text}{suffix}"
     if text not in names_of(kind):

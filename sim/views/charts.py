@@ -13,11 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.blame import CAUSES
+from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
 
 if TYPE_CHECKING:
     import altair
     import polars
+
+__all__ = [
+    "blame_bars",
+    "latency_cdf",
+    "link_use",
+    "load_over_time",
+    "published_and_simulated",
+    "request_timeline",
+]
 
 WIDTH = 760
 MOST_REQUESTS = 100  # bars of a Gantt chart that a page can show
@@ -78,8 +88,9 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
     import altair as alt
 
     at_s = np.linspace(0.0, end_s, POINTS)
-    arrived, admitted = _counts(requests, "arrival_s", at_s), _counts(requests, "admitted_s", at_s)
-    finished = _counts(requests, "finished_s", at_s)
+    taken = requests.filter(requests["status"] != "rejected")
+    arrived, admitted = _counts(taken, "arrival_s", at_s), _counts(taken, "admitted_s", at_s)
+    finished = _counts(taken, "finished_s", at_s)
     lines = [
         {"at": at, "requests": count, "state": state}
         for state, counts in (("waiting", arrived - admitted), ("running", admitted - finished))
@@ -196,7 +207,7 @@ def link_use(links: polars.DataFrame, end_s: float) -> altair.Chart:
         for row in shown.iter_rows(named=True)
         for name, label in what.items()
     ]
-    title = f"Use of links: the busiest {shown.height} of {used.height} that were used"
+    title = f"Use of links: the busiest {shown.height} of the {used.height} that carried anything"
     colours = dict(zip(what.values(), ("#4e79a7", "#a0cbe8", "#e15759"), strict=True))
     chart: alt.Chart = (
         alt.Chart(rows(bars), title=title)
@@ -226,7 +237,8 @@ def blame_bars(blame: polars.DataFrame, requests: polars.DataFrame) -> altair.Ch
     groups = {f"all {joined.height} finished": joined}
     if joined.height >= 20:
         groups["slowest tenth"] = joined.head(joined.height // 10)
-    causes = [cause for cause in CAUSES if cause in joined.columns and (joined[cause] > 0.0).any()]
+    negligible_s = 1e-6 * float(joined["latency"].sum())
+    causes = [cause for cause in CAUSES if float(joined[cause].sum()) > negligible_s]
     bars = [
         {"group": group, "cause": cause, "seconds": frame[cause].mean(), "order": order}
         for group, frame in groups.items()
@@ -236,7 +248,7 @@ def blame_bars(blame: polars.DataFrame, requests: polars.DataFrame) -> altair.Ch
         alt.Chart(rows(bars), title="Where a request's time went (mean)")
         .mark_bar()
         .encode(
-            x=alt.X("seconds:Q", title="seconds per request", stack="zero"),
+            x=alt.X("seconds:Q", title="seconds per request", stack="zero", scale=alt.Scale(domainMin=0)),
             y=alt.Y("group:N", title=None, sort=list(groups), axis=alt.Axis(labelLimit=200)),
             color=alt.Color(
                 "cause:N",

@@ -55,7 +55,7 @@ def comparison_chart(numbers: Iterable[Row | Mapping[str, Any]], title: str) -> 
         alt.vconcat(*charts, title=alt.Title(title, subtitle=subtitle, anchor="start"))
         .resolve_scale(x="independent", y="independent")
         .configure_title(fontSize=15)
-        .configure_axis(labelFontSize=12, titleFontSize=12)
+        .configure_axis(labelFontSize=12, titleFontSize=12, gridColor="#eeeeee")
         .configure_legend(labelFontSize=12, orient="top")
         .configure_view(stroke=None)
     )

@@ -1,0 +1,117 @@
+"""`sim run`: from a file to numbers and a folder, and every way in which the input can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sim.cli import status_of
+
+Sim = Callable[..., tuple[int, str, str]]
+
+GOOD = """
+topology: nd-h100-v5
+model: llama-3-8b
+engine: {tensor_parallel_size: 2}
+workload: {arrivals: {kind: closed_loop, users: 1}, prompt_tokens: 50, output_tokens: 5, requests: 2}
+"""
+
+BOMB = "l0: &l0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"l{i + 1}: &l{i + 1} [{', '.join([f'*l{i}'] * 9)}]\n" for i in range(9)
+)
+
+
+@pytest.fixture
+def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
+    def run(*words: object) -> tuple[int, str, str]:
+        status = status_of([str(word) for word in words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_a_run_prints_a_summary_and_json_stands_alone(sim: Sim, scenario: Path) -> None:
+    status, out, err = sim("run", scenario)
+    assert (status, err) == (0, "")
+    assert "time to first token" in out
+    status, out, _ = sim("run", scenario, "--format", "json")
+    assert json.loads(out)["completed"] == 2
+
+
+def test_set_changes_values_and_no_fold_gives_the_same_numbers(sim: Sim, scenario: Path) -> None:
+    _, out, _ = sim("run", scenario, "--set", "workload.requests=3", "--format", "json")
+    assert json.loads(out)["completed"] == 3
+    _, folded, _ = sim("run", scenario, "--format", "json")
+    _, played, _ = sim("run", scenario, "--format", "json", "--no-fold")
+    one, other = json.loads(folded), json.loads(played)
+    assert one["mean_e2el_ms"] == pytest.approx(other["mean_e2el_ms"], rel=1e-9)
+
+
+def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new" / "out"
+    status, said, err = sim("run", scenario, "--out", out, "--format", "json")
+    assert status == 0
+    assert json.loads(said)["completed"] == 2
+    assert str(out) in err
+    assert sim("run", scenario, "--out", out, "--force")[0] == 0
+
+    import sim as package
+
+    monkeypatch.setattr(package, "load_scenario", lambda _: pytest.fail("the run began"))
+    status, _, err = sim("run", scenario, "--out", out)
+    assert status == 2
+    assert "--force" in err
+
+
+@pytest.mark.parametrize(("text", "status", "hints"), [
+    ("", 2, ["bad.yaml"]),
+    ("just words", 2, ["bad.yaml"]),
+    ("a: [1, 2", 2, ["bad.yaml:"]),
+    (GOOD.replace("engine", "engien"), 2, ["bad.yaml:4", "engien", "engine"]),
+    (GOOD.replace("tensor_parallel_size", "tensor_paralel_size"), 2, ["bad.yaml:4", "tensor_parallel_size"]),
+    (GOOD.replace("size: 2", "size: two"), 2, ["bad.yaml:4", "whole number"]),
+    (GOOD.replace("size: 2", "size: -2"), 2, ["bad.yaml:4"]),
+    (GOOD.replace("nd-h100-v5", "nd-h100-v4"), 2, ["bad.yaml", "nd-h100-v5"]),
+    (GOOD.replace("llama-3-8b", "llama-3-9b"), 2, ["bad.yaml", "llama-3-8b"]),
+    (GOOD.replace("llama-3-8b", "missing/config.json"), 2, ["missing/config.json"]),
+    (GOOD + "time_limit_s: 5 GB\n", 2, ["bad.yaml:6", "time_limit_s"]),
+    (GOOD.replace("size: 2", "size: 3"), 3, ["3", "2"]),
+    (GOOD.replace("size: 2", "size: 16"), 3, ["16", "8"]),
+    (GOOD.replace("llama-3-8b", "llama-3.1-405b"), 3, ["GiB more", "tensor_parallel_size 16"]),
+    (BOMB, 2, ["bad.yaml"]),
+])  # fmt: skip
+def test_bad_input_is_refused_with_the_place_and_what_would_be_right(
+    sim: Sim, tmp_path: Path, text: str, status: int, hints: list[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    got, out, err = sim("run", path)
+    assert (got, out) == (status, ""), err
+    assert "Traceback" not in err
+    for hint in hints:
+        assert hint in err, err
+
+
+@pytest.mark.parametrize(("change", "hint"), [
+    ("engine.tensor_parallel_siez=4", "tensor_parallel_size"),
+    ("nonsense", "KEY=VALUE"),
+    ("engine.max_num_seqs=[1", "YAML"),
+    ("workload.requests=many", "workload"),
+])  # fmt: skip
+def test_a_bad_change_is_refused(sim: Sim, scenario: Path, change: str, hint: str) -> None:
+    status, out, err = sim("run", scenario, "--set", change)
+    assert (status, out) == (2, "")
+    assert hint in err
