@@ -101,6 +101,7 @@ class Pool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicas: PositiveInt = 1
+    role: Literal["both", "prefill", "decode"] = "both"
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})

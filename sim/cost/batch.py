@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -19,6 +20,27 @@ class Batch(NamedTuple):
     sampled: int = 0
     decode_tokens: int = 1
     decode_growth: float = 1.0
+    ranks: tuple[Batch, ...] = ()
+
+    @classmethod
+    def of_ranks(cls, ranks: Sequence[Batch]) -> Batch:
+        """The step of several data-parallel ranks together: sums, and what each of them computes."""
+        return cls(
+            tuple(chunk for rank in ranks for chunk in rank.chunks),
+            sum(rank.decodes for rank in ranks),
+            sum(rank.decode_kv_tokens for rank in ranks),
+            sum(rank.sampled for rank in ranks),
+            ranks[0].decode_tokens,
+            ranks[0].decode_growth,
+            tuple(ranks),
+        )
+
+    def grown(self, steps: int) -> Batch:
+        """The same batch of decodes `steps` steps later."""
+        return self._replace(
+            decode_kv_tokens=self.decode_kv_tokens + steps * (self.decodes * self.decode_growth),
+            ranks=tuple(rank.grown(steps) for rank in self.ranks),
+        )
 
     @property
     def prefill_tokens(self) -> int:

@@ -104,6 +104,7 @@ class Engine(BaseModel):
 
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
+    data_parallel_size: PositiveInt = 1
     enable_expert_parallel: bool = False
 
     scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
@@ -138,7 +139,7 @@ class Engine(BaseModel):
 
     @property
     def world_size(self) -> int:
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        return self.data_parallel_size * self.tensor_parallel_size * self.pipeline_parallel_size
 
     @property
     def schedules_ahead(self) -> bool:

@@ -16,10 +16,12 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
+from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.kv_cache import KvCache
 from sim.runtime.replica import Replica, Rule
 from sim.runtime.stage import Stage
+from sim.runtime.step_rows import StepRows
 from sim.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
@@ -139,32 +141,44 @@ def _replica(
         memory, longest = memory_of(pool, shards)
         seqs, tokens = default_limits(engine, shards[0].gpu)
         blocks = memory.blocks
-        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without)) for shard in shards])
+        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without))
+        for shard in shards])
     if engine.scheduler == "one_at_a_time":
         seqs = 1
 
     def between(stage: int, n_tokens: int) -> Demand:
         return hand_over(network, shards[stage], shards[stage + 1], n_tokens, frozenset(scenario.without))
 
+    ledger = Ledger() if len(costs) == 1 else None
+    queues = [
+        EngineQueue(
+            env,
+            KvCache(
+                blocks,
+                engine.block_size,
+                enable_prefix_caching=engine.enable_prefix_caching,
+                watermark=engine.watermark,
+            ),
+            token_budget=tokens,
+            max_num_seqs=seqs,
+            by_priority=engine.scheduling_policy == "priority",
+            ledger=ledger,
+        )
+        for _ in range(engine.data_parallel_size)
+    ]
     return Replica(
         env,
         fabric,
         [Stage(env, fabric, cost, fold=fold) for cost in costs],
+        queues,
         between,
+        StepRows(index, records.steps, records.gaps),
         index=index,
         engine=engine,
         model=pool.model.name,
         rule=scheduling_rule(engine),
-        max_num_seqs=seqs,
-        token_budget=tokens,
         max_model_len=longest,
-        kv_cache=KvCache(
-            blocks,
-            engine.block_size,
-            enable_prefix_caching=engine.enable_prefix_caching,
-            watermark=engine.watermark,
-        ),
-        steps=records.steps,
-        gaps=records.gaps,
         gpus=gpus,
+        ledger=ledger,
+        prefill_only=pool.role == "prefill",
     )

@@ -1,10 +1,12 @@
-"""One engine: its queue, its KV blocks, and the loop "choose a batch, let its time pass, hand out the
-tokens".
+"""One engine: the loop "choose a batch, let its time pass, hand out the tokens".
 
 The loop keeps as many batches in flight as there are pipeline stages. While a batch of decodes cannot change
 (nobody finishes, no block runs out, nobody can be admitted) it is handed to the stage as many steps at once;
 an arrival ends that run with the step in progress, which is when an engine would have looked at its queue
 again.
+
+With data-parallel attention an engine has several queues, each with its own KV cache and scheduler; all join
+every step, in lock-step, whether they have work or not.
 """
 
 from __future__ import annotations
@@ -14,27 +16,25 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import simpy
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
-from sim.cost.steps import FloatArray
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
-from sim.results.blame import CAUSES, STEP_CAUSES
-from sim.results.records import GapRecords, StepRecords
+from sim.results.blame import STEP_CAUSES
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.fabric import Fabric, Transfer
-from sim.runtime.kv_cache import KvCache
+from sim.runtime.engine_queue import EngineQueue, Ledger
+from sim.runtime.fabric import Fabric
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
+from sim.runtime.step_rows import StepRows
+from sim.runtime.transfer import Transfer
 
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 
 SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
-ADMISSION, PREEMPTED = CAUSES.index("admission"), CAUSES.index("preempted")
 MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
 
 
@@ -45,14 +45,14 @@ class _InFlight:
     grants: Grants[Sequence]
     samples: list[bool]  # whether a grant brings its sequence to its last known token
     batch: Batch
-    batch_id: int
+    number: int
     start_s: float
     causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
     done: bool = False
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; `on_first_token` and `on_finished` tell of
+    """An engine and its sequences. `submit` puts a request in; `on_prefilled` and `on_finished` tell of
     it.
     """
 
@@ -61,41 +61,36 @@ class Replica:
         env: simpy.Environment,
         fabric: Fabric,
         stages: list[Stage],
+        queues: list[EngineQueue],
         hand_over: Callable[[int, int], Demand],
+        rows: StepRows,
         *,
         index: int,
         engine: Engine,
         model: str,
         rule: Rule,
-        max_num_seqs: int,
-        token_budget: int,
         max_model_len: int,
-        kv_cache: KvCache,
-        steps: StepRecords,
-        gaps: GapRecords,
-        gpus: tuple[str, ...] = (),
+        gpus: tuple[str, ...],
+        ledger: Ledger | None,
+        prefill_only: bool = False,
     ) -> None:
+        """`hand_over` gives the transfer of so many tokens from a stage to the next."""
         self.env = env
         self.fabric = fabric
         self.stages = stages
-        self.hand_over = hand_over  # (stage that sends, tokens) -> demand
+        self.queues = queues
+        self.hand_over = hand_over
+        self.rows = rows
         self.index = index
         self.engine = engine
         self.model = model
         self.rule = rule
-        self.max_num_seqs = max_num_seqs
-        self.token_budget = token_budget
         self.max_model_len = max_model_len
-        self.kv_cache = kv_cache
-        self.steps = steps
-        self.gaps = gaps
         self.gpus = gpus
-
-        self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+        self.ledger = ledger
+        self.prefill_only = prefill_only
         self.routed = 0
-        self.preemptions = 0
-        self.on_first_token: Callable[[Sequence], None] = lambda sequence: None
+        self.on_prefilled: Callable[[Sequence], None] = lambda sequence: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
 
         self._flying: deque[_InFlight] = deque()
@@ -105,237 +100,295 @@ class Replica:
         self._tokens_per_step = engine.speculation.tokens_per_step if engine.speculation else 1.0
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
-        self._batch_id = 0
-        self._batch_members: list[int] = []
         self._schedule_pending = False
-        self._ledger = [0.0] * (
-            STEP_CAUSES + 2
-        )  # seconds by cause of all steps of a single-stage engine so far
 
     # ---- requests
 
     def submit(self, request: Request) -> Sequence:
-        """Queue a request. Raises nothing: lengths were checked by the service."""
+        """Queue a request that has just arrived; its lengths have been checked."""
         most = self.max_model_len - request.prompt_tokens
         sequence = Sequence(request, max(1, min(request.output_tokens, most)), self.env.now, self.index)
-        self._name_blocks(sequence, request.block_hashes, request.hash_block_tokens)
-        if self._flying:
-            done = self.stages[0].steps_done() if self._most_in_flight == 1 else 0
-            sequence.eligible_step = self._step + done + self._lookahead
+        queue = self._emptiest()
+        queue.name_blocks(sequence, request)
         self.routed += 1
-        self._enqueue(sequence)
-        if self._most_in_flight == 1 and self._flying:
+        self.enqueue(sequence, queue)
+        return sequence
+
+    def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
+        """Put a sequence behind those that wait in one of this engine's queues."""
+        sequence.queue = queue
+        sequence.replica = self.index
+        sequence.eligible_step = 0
+        if self._flying:
+            done = self.stages[0].steps_done() if self.ledger is not None else 0
+            sequence.eligible_step = self._step + done + self._lookahead
+        queue.enqueue(sequence)
+        if self._flying and self.ledger is not None:
             self.stages[0].cut(self._lookahead)
         else:
             self._schedule_soon()
-        return sequence
 
-    def _enqueue(self, sequence: Sequence) -> None:
-        if self.engine.scheduling_policy == "fcfs":
-            self.waiting.append(sequence)
-            return
-        key = (sequence.priority, sequence.arrival_s)
-        position = next(
-            (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key),
-            len(self.waiting),
-        )
-        self.waiting.insert(position, sequence)
-
-    def _name_blocks(self, sequence: Sequence, names: tuple[int, ...], tokens_per_name: int) -> None:
-        """The prefixes this sequence could share, and how many of its tokens each covers (whole blocks
-        only).
+    def _emptiest(self) -> EngineQueue:
+        """The data-parallel rank with the fewest requests, waiting ones counting four times (vLLM's DP
+        balancer).
         """
-        if not self.kv_cache.caches or not names or not tokens_per_name:
-            sequence.names = ()
-            return
-        size = self.kv_cache.block_size
-        longest = sequence.request.prompt_tokens + sequence.output_tokens
-        ends = [min((i + 1) * tokens_per_name, longest) // size * size for i in range(len(names))]
-        kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
-        sequence.names = tuple(names[i] for i in kept)
-        sequence.name_ends = tuple(ends[i] for i in kept)
+        if len(self.queues) == 1:
+            return self.queues[0]
+        return min(self.queues, key=lambda queue: 4 * len(queue.waiting) + len(queue.running))
+
+    def reserve(self, sequence: Sequence, tokens: int) -> EngineQueue | None:
+        """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
+        are none.
+        """
+        queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
+        return queue if queue.reserve(sequence, tokens) else None
 
     # ---- what a router sees
 
     @property
     def requests(self) -> int:
-        return len(self.running) + len(self.waiting)
+        return sum(queue.requests for queue in self.queues)
+
+    @property
+    def running(self) -> int:
+        return sum(len(queue.running) for queue in self.queues)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue.waiting) for queue in self.queues)
 
     @property
     def tokens(self) -> int:
         growth = 0
-        if self._flying and self._most_in_flight == 1:
+        if self._flying and self.ledger is not None:
             growth = self.stages[0].steps_done() * self._flying[0].batch.decodes
-        held = sum(sequence.computed for sequence in self.running)
-        waiting = sum(sequence.known_tokens for sequence in self.waiting)
-        prompts = sum(max(0, sequence.pending_tokens - 1) for sequence in self.running)
-        return held + growth + waiting + prompts
+        return growth + sum(queue.tokens for queue in self.queues)
 
     @property
     def has_seat(self) -> bool:
-        return len(self.running) + len(self.waiting) < self.max_num_seqs
+        return any(queue.requests < queue.max_num_seqs for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
-        self._name_blocks(probe, request.block_hashes, request.hash_block_tokens)
-        return self.cached_tokens(probe)
-
-    # ---- what a scheduling rule may ask
-
-    def next_waiting(self) -> Sequence | None:
-        if self.waiting and self.waiting[0].eligible_step <= self._step:
-            return self.waiting[0]
-        return None
-
-    def cached_tokens(self, sequence: Sequence) -> int:
-        most = (sequence.known_tokens - 1) // self.kv_cache.block_size * self.kv_cache.block_size
-        units = self.kv_cache.cached_units(sequence.names, len(sequence.names))
-        return min(sequence.name_ends[units - 1], most) if units else 0
-
-    def allocate(self, sequence: Sequence, tokens: int) -> bool:
-        cache = self.kv_cache
-        held = sequence.nameless_blocks + self._named_blocks(sequence)
-        needed = -(-(sequence.computed + tokens) // cache.block_size) - held
-        if needed > cache.free:
-            return False
-        if needed > 0:
-            cache.take(needed)
-            sequence.nameless_blocks += needed
-        self._publish(sequence, sequence.computed + tokens)
-        return True
-
-    def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
-        cache = self.kv_cache
-        units = 0
-        if cached_tokens:
-            units = cache.cached_units(sequence.names, len(sequence.names))
-        prefix = sequence.names[:units]
-        named = sequence.name_ends[units - 1] // cache.block_size if units else 0
-        needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - named)
-        if needed + cache.evictable(prefix) > cache.free - cache.reserve:
-            return False
-        cache.hold(prefix)
-        cache.take(needed)
-        sequence.held = units
-        sequence.nameless_blocks = needed
-        sequence.computed = cached_tokens
-        if sequence.admitted_s is None:
-            sequence.admitted_s = self.env.now
-            sequence.cached_tokens = cached_tokens
-            sequence.wait(ADMISSION, self.env.now)
-        else:
-            sequence.wait(PREEMPTED, self.env.now)
-        sequence.mark = tuple(self._ledger)
-        self.waiting.popleft()
-        self.running.append(sequence)
-        self._publish(sequence, cached_tokens + tokens)
-        return True
-
-    def preempt(self, sequence: Sequence) -> None:
-        if self._most_in_flight == 1:
-            self._settle(sequence)
-        else:
-            sequence.wait(CAUSES.index("pipeline"), self.env.now)
-        sequence.dropped = sequence.in_flight
-        if not sequence.names and self.kv_cache.caches:
-            self._name_for_return(sequence)
-        self._release(sequence)
-        sequence.computed = 0
-        sequence.preemptions += 1
-        sequence.recomputing = True
-        self.preemptions += 1
-        self.running.remove(sequence)
-        self.waiting.appendleft(sequence)
-
-    def _name_for_return(self, sequence: Sequence) -> None:
-        """A preempted sequence's full blocks can be found again until they are evicted: name each of them."""
-        full = sequence.computed // self.kv_cache.block_size
-        first = -((sequence.request.request_id + 1) << 24)
-        sequence.names = tuple(first - i for i in range(full))
-        sequence.name_ends = tuple((i + 1) * self.kv_cache.block_size for i in range(full))
-        self._publish(sequence, sequence.computed)
-
-    def _named_blocks(self, sequence: Sequence) -> int:
-        return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
-
-    def _publish(self, sequence: Sequence, computed: int) -> None:
-        """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
-        names, ends, size = sequence.names, sequence.name_ends, self.kv_cache.block_size
-        while sequence.held < len(names) and ends[sequence.held] <= computed:
-            start = ends[sequence.held - 1] if sequence.held else 0
-            blocks = (ends[sequence.held] - start) // size
-            if not self.kv_cache.publish(names[sequence.held], blocks):
-                return  # computed twice at the same time: this copy stays nameless
-            sequence.nameless_blocks -= blocks
-            sequence.held += 1
-
-    def _release(self, sequence: Sequence) -> None:
-        self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
-        sequence.nameless_blocks = sequence.held = 0
+        self.queues[0].name_blocks(probe, request)
+        return max(queue.cached_tokens(probe) for queue in self.queues)
 
     # ---- the loop
 
     def _schedule_soon(self) -> None:
-        """Look at the queue at this instant, after everything else that happens in it."""
+        """Look at the queues at this instant, after everything else that happens in it."""
         if not self._schedule_pending:
             self._schedule_pending = True
             at(self.env, self.env.now, self._schedule, SCHEDULE)
 
-    def _schedule(self, _: object = None) -> None:
+    def _schedule(self, _: None = None) -> None:
         self._schedule_pending = False
-        while len(self._flying) < self._most_in_flight and (self.running or self.waiting):
-            grants = self.rule(self)
-            if not grants:
-                if (
-                    self.waiting
-                    and not self._flying
-                    and not self.running
-                    and self.waiting[0].eligible_step > self._step
-                ):
-                    self._step = self.waiting[0].eligible_step
-                    continue
+        while len(self._flying) < self._most_in_flight:
+            grants: list[Grants[Sequence]] = []
+            for queue in self.queues:
+                queue.step = self._step
+                grants.append(self.rule(queue) if queue.running or queue.waiting else [])
+            if any(grants):
+                self._start(grants)
+            elif not self._skips_to_eligible():
                 return
-            self._start(grants)
 
-    def _start(self, grants: Grants[Sequence]) -> None:
-        samples = [sequence.computed + tokens == sequence.known_tokens for sequence, tokens in grants]
-        batch = self._batch(grants, samples)
+    def _skips_to_eligible(self) -> bool:
+        """An idle engine does not let a request wait for steps that nobody takes."""
+        heads = [queue.waiting[0].eligible_step for queue in self.queues if queue.waiting]
+        if self._flying or self.running or not heads or min(heads) <= self._step:
+            return False
+        self._step = min(heads)
+        return True
+
+    def _start(self, grants: list[Grants[Sequence]]) -> None:
+        together = [grant for rank in grants for grant in rank]
+        samples = [sequence.computed + tokens == sequence.known_tokens for sequence, tokens in together]
+        batches = [self._batch(rank) for rank in grants]
+        batch = batches[0] if len(batches) == 1 else Batch.of_ranks(batches)
         self._step += 1
-        flight = _InFlight(grants, samples, batch, self._identity(grants, batch), self.env.now)
+        members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in together]
+        flight = _InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
         self._flying.append(flight)
-        steps = self._steps_alike(flight) if not batch.chunks and self._most_in_flight == 1 else 1
+        steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
 
-    def _batch(self, grants: Grants[Sequence], samples: list[bool]) -> Batch:
-        """The work of a step; from here on the granted tokens count as computed."""
+    def _batch(self, grants: Grants[Sequence]) -> Batch:
+        """The work of a step of one queue; from here on the granted tokens count as computed."""
         chunks: list[tuple[int, int]] = []
-        decodes = 0
+        decodes = sampled = 0
         kv_tokens = 0.0
-        speculation = self._speculation
         for sequence, tokens in grants:
             past = sequence.computed
+            samples = past + tokens == sequence.known_tokens
             sequence.computed = past + tokens
             sequence.in_flight += 1
-            if tokens == 1 and past >= sequence.request.prompt_tokens:
+            sampled += samples
+            if tokens == 1 and samples:  # kernels treat a chunk of one token as a decode
                 decodes += 1
-                if speculation is None:
+                if self._speculation is None:
                     kv_tokens += past + 1
                 else:  # the mean context, so that a run of steps grows evenly
-                    steps = sequence.decode_steps
-                    kv_tokens += sequence.request.prompt_tokens + 1 + steps * self._tokens_per_step
+                    generated = sequence.decode_steps * self._tokens_per_step
+                    kv_tokens += sequence.request.prompt_tokens + 1 + generated
             else:
                 chunks.append((tokens, past))
-        drafts = speculation.num_speculative_tokens if speculation else 0
-        logits = sum(samples) + decodes * drafts
+        drafts = self._speculation.num_speculative_tokens if self._speculation else 0
+        logits = sampled + decodes * drafts
         return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._tokens_per_step)
 
+    def _steps_alike(self, flight: _InFlight) -> int:
+        """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
+        arrives.
+        """
+        if len(flight.grants) < self.running or any(not one.generated for one, _ in flight.grants):
+            return 1
+        steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
+        steps = min(steps, MOST_FOLDED_STEPS)
+        for queue in self.queues:
+            head = queue.waiting[0] if queue.waiting else None
+            if head is not None and head.eligible_step > self._step - 1:
+                steps = min(steps, max(1, head.eligible_step - self._step + 1))
+        for queue in self.queues:
+            if steps > 1:
+                steps = self._steps_that_fit(queue, flight, steps)
+        return steps
+
+    def _steps_that_fit(self, queue: EngineQueue, flight: _InFlight, steps: int) -> int:
+        """As many of `steps` steps as the free blocks of one queue last for."""
+        size, free = queue.kv_cache.block_size, queue.kv_cache.free
+        sequences = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
+
+        def blocks(more: int) -> int:
+            after = (sequence.computed + self._growth(sequence, more) for sequence in sequences)
+            return sum(-(-tokens // size) for tokens in after) - now
+
+        now = sum(-(-sequence.computed // size) for sequence in sequences)
+        if blocks(steps - 1) <= free:
+            return steps
+        low, high = 1, steps
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
+        return low
+
+    def _enter(self, stage: int, flight: _InFlight, steps: int) -> None:
+        self.stages[stage].start(flight.batch, steps, lambda passed: self._passed(stage, flight, passed))
+
+    def _passed(self, stage: int, flight: _InFlight, passed: Passed) -> None:
+        causes = flight.causes
+        for cause, seconds in enumerate(passed.causes):
+            causes[cause] += seconds
+        causes[SHARING] += passed.sharing_s
+        causes[PIPELINE] += passed.waited_s
+        if self.ledger is not None:
+            self._record(flight, passed)
+            self._flying.popleft()
+            self._hand_out(flight, passed.steps)
+            self._schedule_soon()
+            return
+        self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
+        if stage + 1 < len(self.stages):
+            self._send_on(stage, flight)
+            return
+        flight.done = True
+        while self._flying and self._flying[0].done:
+            self._hand_out(self._flying.popleft(), 1)
+        self._schedule_soon()
+
+    def _send_on(self, stage: int, flight: _InFlight) -> None:
+        """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
+        sent_s, tokens = self.env.now, flight.batch.tokens
+        demand = self._hand_overs.get((stage, tokens))
+        if demand is None:
+            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
+
+        def received(transfer: Transfer) -> None:
+            flight.causes[PIPELINE] += self.env.now - sent_s
+            self._enter(stage + 1, flight, 1)
+
+        self.fabric.start(demand, on_done=received)
+
+    def _record(self, flight: _InFlight, passed: Passed) -> None:
+        """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
+        step.
+        """
+        late = [
+            sequence.last_token_s
+            for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
+            if samples and sequence.last_token_s is not None and sequence.last_token_s != flight.start_s
+        ]
+        if late:
+            members = [sequence.request.request_id for sequence, _ in flight.grants]
+            self.rows.passed_late(flight.batch, members, passed, late)
+        else:
+            self.rows.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
+
+    # ---- handing out
+
+    def _hand_out(self, flight: _InFlight, steps: int) -> None:
+        """Give every sequence the tokens of the steps that have passed."""
+        now, more = self.env.now, steps - 1
+        if self.ledger is not None:
+            self._step += more
+            self.ledger.add(flight.causes)
+        else:
+            self._record_gaps(flight, now)
+        finished = []
+        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
+            sequence.in_flight -= 1
+            if sequence.dropped:  # preempted while this step was under way
+                sequence.dropped -= 1
+                continue
+            if self.ledger is None:
+                self._charge_step(sequence, flight, now)
+            if not samples:
+                continue
+            if sequence.generated == 0 or sequence.recomputing:
+                sequence.queue.settle(sequence)
+            sequence.recomputing = False
+            if self.prefill_only:
+                sequence.queue.running.remove(sequence)
+                self.on_prefilled(sequence)
+                continue
+            if more:
+                sequence.queue.grow(sequence, more)
+            self._give(sequence, steps, now)
+            if sequence.generated >= sequence.output_tokens:
+                finished.append(sequence)
+        for sequence in finished:
+            sequence.queue.settle(sequence)
+            sequence.finished_s = now
+            sequence.queue.finish(sequence)
+            self.on_finished(sequence)
+
+    def _give(self, sequence: Sequence, steps: int, now: float) -> None:
+        if sequence.generated == 0:
+            sequence.generated = 1
+        elif self._speculation is None:
+            sequence.generated += steps
+        else:  # accepted drafts count as computed; their blocks are taken with those of the next step
+            gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
+            sequence.decode_steps += steps
+            sequence.computed += max(0, gained - steps)
+            sequence.generated += gained
+        if sequence.first_token_s is None:
+            sequence.first_token_s = now
+        sequence.last_token_s = now
+
     def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected number."""
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected
+        number.
+        """
         if self._speculation is None:
             return steps
         done, rate = sequence.decode_steps, self._tokens_per_step
         return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+
+    def _growth(self, sequence: Sequence, more: int) -> int:
+        """Tokens that `more` steps after the one under way add to what is computed."""
+        return more if self._speculation is None else self._gain(sequence, 1 + more) - 1
 
     def _steps_left(self, sequence: Sequence) -> int:
         """Decode steps until its last token."""
@@ -347,154 +400,7 @@ class Replica:
             steps += 1
         return steps
 
-    def _identity(self, grants: Grants[Sequence], batch: Batch) -> int:
-        """A number that changes when the batch does."""
-        members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in grants]
-        if not members or members != self._batch_members:
-            self._batch_id += 1
-            self._batch_members = members
-        return self._batch_id
-
-    def _steps_alike(self, flight: _InFlight) -> int:
-        """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
-        arrives.
-        """
-        if len(flight.grants) < len(self.running):
-            return 1
-        head = self.waiting[0] if self.waiting else None
-        if head is not None and head.eligible_step > self._step - 1:
-            return max(1, head.eligible_step - self._step + 1)
-        steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
-        steps = min(steps, MOST_FOLDED_STEPS)
-        size, free = self.kv_cache.block_size, self.kv_cache.free
-        if self._blocks_for(flight, steps - 1, size) > free:
-            low, high = 1, steps
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (
-                    (middle, high) if self._blocks_for(flight, middle - 1, size) <= free else (low, middle)
-                )
-            steps = low
-        return steps
-
-    def _blocks_for(self, flight: _InFlight, more: int, size: int) -> int:
-        """New blocks that `more` further steps of the batch take."""
-        if self._speculation is not None:
-            grown = [
-                (sequence.computed, sequence.computed + self._gain(sequence, 1 + more) - 1)
-                for sequence, _ in flight.grants
-            ]
-        else:
-            grown = [(sequence.computed, sequence.computed + more) for sequence, _ in flight.grants]
-        return sum(-(-after // size) - -(-before // size) for before, after in grown)
-
-    def _enter(self, stage: int, flight: _InFlight, steps: int) -> None:
-        self.stages[stage].start(flight.batch, steps, lambda passed: self._passed(stage, flight, passed))
-
-    def _passed(self, stage: int, flight: _InFlight, passed: Passed) -> None:
-        causes = flight.causes
-        for cause, seconds in enumerate(passed.causes):
-            causes[cause] += seconds
-        causes[SHARING] += passed.sharing_s
-        causes[PIPELINE] += passed.waited_s
-        self._record(stage, flight, passed)
-        if stage + 1 == len(self.stages):
-            self._arrived(flight, passed)
-            return
-        sent_s = self.env.now
-        tokens = flight.batch.tokens
-        demand = self._hand_overs.get((stage, tokens))
-        if demand is None:
-            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
-
-        def received(transfer: Transfer) -> None:
-            causes[PIPELINE] += self.env.now - sent_s
-            self._enter(stage + 1, flight, 1)
-
-        self.fabric.start(demand, on_done=received)
-
-    def _arrived(self, flight: _InFlight, passed: Passed) -> None:
-        flight.done = True
-        if self._most_in_flight == 1:
-            self._flying.popleft()
-            self._hand_out(flight, passed)
-        else:
-            while self._flying and self._flying[0].done:
-                self._hand_out(self._flying.popleft(), passed)
-        self._schedule_soon()
-
-    def _hand_out(self, flight: _InFlight, passed: Passed) -> None:
-        """Give every sequence the tokens of the steps that have passed."""
-        now, more = self.env.now, passed.steps - 1
-        single = self._most_in_flight == 1
-        if single:
-            self._step += more
-            for cause, seconds in enumerate(flight.causes):
-                self._ledger[cause] += seconds
-        if more:
-            self._grow(flight, more)
-        if not single:
-            self._record_gaps(flight, now)
-        finished = []
-        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
-            sequence.in_flight -= 1
-            if sequence.dropped:  # preempted while this step was under way
-                sequence.dropped -= 1
-                continue
-            if not single:
-                self._charge_step(sequence, flight, now)
-            if not samples:
-                continue
-            if sequence.generated == 0 or sequence.recomputing:
-                self._settle(sequence)
-            sequence.recomputing = False
-            if sequence.generated == 0 or self._speculation is None:
-                sequence.generated += 1 + more
-            else:
-                sequence.generated += self._speculated(sequence, 1 + more)
-            if sequence.first_token_s is None:
-                sequence.first_token_s = now
-                self.on_first_token(sequence)
-            sequence.last_token_s = now
-            if sequence.generated >= sequence.output_tokens:
-                finished.append(sequence)
-        for sequence in finished:
-            self._settle(sequence)
-            sequence.finished_s = now
-            self._release(sequence)
-            self.running.remove(sequence)
-            self.on_finished(sequence)
-
-    def _speculated(self, sequence: Sequence, steps: int) -> int:
-        """Tokens from `steps` steps with drafts. The KV entries of accepted drafts count as computed; their blocks are
-        taken with the next step's."""
-        gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
-        sequence.decode_steps += steps
-        sequence.computed += max(0, gained - steps)
-        return gained
-
-    def _grow(self, flight: _InFlight, steps: int) -> None:
-        """The blocks and tokens of the further steps of a folded run, as scheduling them one by one would
-        have taken.
-        """
-        size = self.kv_cache.block_size
-        needed = self._blocks_for(flight, steps, size)
-        if needed:
-            self.kv_cache.take(needed)
-        for sequence, _ in flight.grants:
-            before = -(-sequence.computed // size)
-            sequence.computed += steps
-            sequence.nameless_blocks += -(-sequence.computed // size) - before
-            self._publish(sequence, sequence.computed)
-
-    # ---- where the time went
-
-    def _settle(self, sequence: Sequence) -> None:
-        """Charge a sequence of a single-stage engine for all steps since it was last charged."""
-        if self._most_in_flight == 1 and sequence.mark is not None:
-            causes = [now - then for now, then in zip(self._ledger, sequence.mark, strict=True)]
-            sequence.charge(causes, self.env.now)
-            sequence.mark = tuple(self._ledger)
+    # ---- of batches that pass several stages
 
     def _charge_step(self, sequence: Sequence, flight: _InFlight, now: float) -> None:
         """Charge one step through the pipeline; chunks of one prompt may overlap, then each gets its
@@ -506,99 +412,10 @@ class Replica:
         causes[PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 
-    # ---- rows
-
-    def _record(self, stage: int, flight: _InFlight, passed: Passed) -> None:
-        """Rows of the steps, one per stretch of evenly growing durations; a late token's gap is a row of its
-        own.
-        """
-        ends = passed.ends_s
-        starts = np.concatenate(((passed.start_s,), ends[:-1]))
-        seconds = ends - starts
-        late = self._late(flight) if len(self.stages) == 1 else []
-        first = 0
-        if late:
-            now = float(ends[0])
-            for since_s in late:
-                self.gaps.add_gaps(self.index, 1, 1, now - since_s, now - since_s, at_s=now)
-            self._batch_id += 1
-            gaps = max(0, flight.batch.decodes - len(late))
-            self._add_steps(stage, flight, starts, ends, seconds, 0, 0, self._batch_id, gaps)
-            self._batch_members, flight.batch_id = [], self._batch_id + 1
-            self._batch_id += 1
-            self._batch_members = [sequence.request.request_id for sequence, _ in flight.grants]
-            first = 1
-        for begin, end in _straight(seconds[first:]):
-            gaps = flight.batch.decodes if len(self.stages) == 1 else 0
-            self._add_steps(
-                stage, flight, starts, ends, seconds, begin + first, end + first, flight.batch_id, gaps
-            )
-
     def _record_gaps(self, flight: _InFlight, now: float) -> None:
-        """Times between tokens of a pipelined batch: of all sequences whose last tokens came together, one
-        row.
-        """
-        since: dict[float, int] = {}
-        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
-            if samples and not sequence.dropped and sequence.last_token_s is not None:
-                since[sequence.last_token_s] = since.get(sequence.last_token_s, 0) + 1
-        for last_s, sequences in since.items():
-            gap_s = now - last_s
-            self.gaps.add_gaps(self.index, sequences, 1, gap_s, gap_s, batch_id=flight.batch_id, at_s=now)
-
-    def _late(self, flight: _InFlight) -> list[float]:
-        """When the last tokens came of those sequences whose next one takes longer than this step."""
-        return [
+        last_token_s = (
             sequence.last_token_s
             for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and sequence.last_token_s is not None and sequence.last_token_s != flight.start_s
-        ]
-
-    def _add_steps(
-        self,
-        stage: int,
-        flight: _InFlight,
-        starts: FloatArray,
-        ends: FloatArray,
-        seconds: FloatArray,
-        first: int,
-        last: int,
-        batch_id: int,
-        gaps: int,
-    ) -> None:
-        batch = flight.batch
-        self.steps.add_steps(
-            self.index,
-            float(starts[first]),
-            float(ends[last]),
-            last - first + 1,
-            batch.decodes + len(batch.chunks),
-            batch.prefill_tokens,
-            batch.decodes,
-            float(seconds[first]),
-            float(seconds[last]),
-            batch_id=batch_id,
-            stage=stage,
-            kv_tokens=round(batch.decode_kv_tokens + first * batch.decodes * batch.decode_growth),
-            gaps=gaps,
+            if samples and not sequence.dropped
         )
-
-
-def _straight(seconds: FloatArray) -> list[tuple[int, int]]:
-    """First and last index of each stretch over which the durations grow evenly."""
-    n = len(seconds)
-    if n <= 2:
-        return [(0, n - 1)] if n else []
-    bends = np.diff(seconds, 2)
-    sharp = np.flatnonzero(np.abs(bends) > 1e-9 * np.abs(seconds[1:-1]))
-    if not len(sharp):
-        return [(0, n - 1)]
-    pieces, first = [], 0
-    for bend in sharp:
-        last = int(bend) + 1
-        if last >= first:
-            pieces.append((first, last))
-            first = last + 1
-    if first < n:
-        pieces.append((first, n - 1))
-    return pieces
+        self.rows.gaps_of(flight.number, (last for last in last_token_s if last is not None), now)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
+from typing import TYPE_CHECKING
 
 from sim.results.blame import CAUSES
 from sim.runtime.request import Request
+
+if TYPE_CHECKING:
+    from sim.runtime.engine_queue import EngineQueue
 
 _COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
 _RECOMPUTE = CAUSES.index("recompute")
@@ -37,12 +41,16 @@ class Sequence:
         "on_first_token",
         "output_tokens",
         "preemptions",
+        "queue",
         "queued_s",
+        "received",
         "recomputing",
         "replica",
         "request",
         "routed_s",
     )  # fmt: skip
+
+    queue: EngineQueue
 
     def __init__(self, request: Request, output_tokens: int, queued_s: float, replica: int) -> None:
         self.request = request
@@ -70,6 +78,7 @@ class Sequence:
         self.mark: tuple[float, ...] | None = None
         self.dropped = 0
         self.decode_steps = 0
+        self.received = False  # its prompt's KV cache came from another replica
 
     # ---- what scheduling rules see
 

@@ -210,6 +210,7 @@ def waiting_for(service: Service) -> Generator[str, None, None]:
     for replica in service.replicas:
         if replica.requests:
             yield (
-                f"replica {replica.index}: {len(replica.running)} running, {len(replica.waiting)} waiting, "
-                f"{replica.kv_cache.free} of {replica.kv_cache.blocks} KV blocks free"
+                f"replica {replica.index}: {replica.running} running, {replica.waiting} waiting, "
+                f"{sum(queue.kv_cache.free for queue in replica.queues)} of "
+                f"{sum(queue.kv_cache.blocks for queue in replica.queues)} KV blocks free"
             )

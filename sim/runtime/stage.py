@@ -177,10 +177,8 @@ class _Run:
         instant `now`.
         """
         before = steps - 1
-        batch = self.batch
+        batch = self.batch.grown(before) if before else self.batch
         if before:
-            grown = batch.decode_kv_tokens + before * (batch.decodes * batch.decode_growth)
-            batch = batch._replace(decode_kv_tokens=grown)
             self.anchor_s = float(self.ends_s[before - 1])
         self.ends_s = self.ends_s[:steps]
         self.program = self.stage.cost.program(batch)

@@ -1,4 +1,6 @@
-"""A fabric without contention, for the question what contention costs: every transfer has its links to itself."""
+"""A fabric without contention, for the question what contention costs: every transfer has its links to
+itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ class UnsharedFabric(Fabric):
         on_done: Callable[[Transfer], None] | None = None,
         owner: Watcher | None = None,
     ) -> Transfer:
-        plan = self._plans.get(id(demand)) or self._keep(demand)
+        plan = self._plans.of(demand)
         flows_s = (self.env.now if began_at is None else began_at) + plan.latency_s
         transfer = Transfer(self.env, plan, weight, flows_s, planned_end, on_done, owner)
         transfer.state = State.ALONE

@@ -1,0 +1,233 @@
+"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its answers change.
+
+An engine has one of these; with data-parallel attention, one for each data-parallel rank.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from simpy import Environment
+
+from sim.results.blame import CAUSES, STEP_CAUSES
+from sim.runtime.kv_cache import KvCache
+from sim.runtime.request import Request
+from sim.runtime.sequence import Sequence
+
+ADMISSION, PREEMPTED, PIPELINE_WAIT = (CAUSES.index(name) for name in ("admission", "preempted", "pipeline"))
+
+
+class Ledger:
+    """Seconds by cause of all steps of an engine so far.
+
+    An engine with one batch in flight is at every moment in exactly one step, so the share of a sequence that
+    was in all of them is a difference of two readings, and charging costs nothing per step.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * (STEP_CAUSES + 2)
+
+    def add(self, causes: list[float]) -> None:
+        for cause, seconds in enumerate(causes):
+            self.seconds[cause] += seconds
+
+    def read(self) -> tuple[float, ...]:
+        return tuple(self.seconds)
+
+    def charge(self, sequence: Sequence, now: float) -> None:
+        """Charge a sequence for all steps since its last reading."""
+        if sequence.mark is not None:
+            causes = [seconds - then for seconds, then in zip(self.seconds, sequence.mark, strict=True)]
+            sequence.charge(causes, now)
+            sequence.mark = tuple(self.seconds)
+
+
+class EngineQueue:
+    """Waiting and running sequences over one KV cache. `step` counts the engine's steps begun so far."""
+
+    def __init__(
+        self,
+        env: Environment,
+        kv_cache: KvCache,
+        *,
+        token_budget: int,
+        max_num_seqs: int,
+        by_priority: bool,
+        ledger: Ledger | None,
+    ) -> None:
+        """`ledger` is None where several batches are in flight; sequences are then charged step by step."""
+        self.env = env
+        self.kv_cache = kv_cache
+        self.token_budget = token_budget
+        self.max_num_seqs = max_num_seqs
+        self.by_priority = by_priority
+        self.ledger = ledger
+        self.step = 0
+        self.running: list[Sequence] = []
+        self.waiting: deque[Sequence] = deque()
+        self.preemptions = 0
+
+    # ---- from outside
+
+    @property
+    def requests(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in KV blocks, and tokens still to be computed of prompts."""
+        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in self.running)
+        return held + sum(sequence.known_tokens for sequence in self.waiting)
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Behind all that wait, or by priority and then arrival."""
+        if not self.by_priority:
+            self.waiting.append(sequence)
+            return
+        key = (sequence.priority, sequence.arrival_s)
+        places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
+        self.waiting.insert(next(places, len(self.waiting)), sequence)
+
+    def name_blocks(self, sequence: Sequence, request: Request) -> None:
+        """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
+        names, tokens_per_name = request.block_hashes, request.hash_block_tokens
+        if not self.kv_cache.caches or not names or not tokens_per_name:
+            sequence.names = ()
+            return
+        size = self.kv_cache.block_size
+        longest = request.prompt_tokens + sequence.output_tokens
+        ends = [min((i + 1) * tokens_per_name, longest) // size * size for i in range(len(names))]
+        kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
+        sequence.names = tuple(names[i] for i in kept)
+        sequence.name_ends = tuple(ends[i] for i in kept)
+
+    def finish(self, sequence: Sequence) -> None:
+        """It has its last token: its blocks are free again."""
+        self.running.remove(sequence)
+        self.release(sequence)
+
+    def release(self, sequence: Sequence) -> None:
+        self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
+        sequence.nameless_blocks = sequence.held = 0
+
+    def reserve(self, sequence: Sequence, tokens: int) -> bool:
+        """Blocks for `tokens` tokens that come from elsewhere; False when there are not enough."""
+        blocks = -(-tokens // self.kv_cache.block_size)
+        if blocks > self.kv_cache.free - self.kv_cache.reserve:
+            return False
+        self.kv_cache.take(blocks)
+        sequence.nameless_blocks = blocks
+        return True
+
+    def grow(self, sequence: Sequence, tokens: int) -> None:
+        """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
+        taken.
+        """
+        size = self.kv_cache.block_size
+        before = -(-sequence.computed // size)
+        sequence.computed += tokens
+        blocks = -(-sequence.computed // size) - before
+        if blocks:
+            self.kv_cache.take(blocks)
+            sequence.nameless_blocks += blocks
+        self._publish(sequence, sequence.computed)
+
+    # ---- what a scheduling rule may ask
+
+    def next_waiting(self) -> Sequence | None:
+        if self.waiting and self.waiting[0].eligible_step <= self.step:
+            return self.waiting[0]
+        return None
+
+    def cached_tokens(self, sequence: Sequence) -> int:
+        if sequence.received:
+            return sequence.computed
+        size = self.kv_cache.block_size
+        units = self.kv_cache.cached_units(sequence.names, len(sequence.names))
+        return min(sequence.name_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
+
+    def allocate(self, sequence: Sequence, tokens: int) -> bool:
+        cache = self.kv_cache
+        held = sequence.nameless_blocks + self._named_blocks(sequence)
+        needed = -(-(sequence.computed + tokens) // cache.block_size) - held
+        if needed > cache.free:
+            return False
+        if needed > 0:
+            cache.take(needed)
+            sequence.nameless_blocks += needed
+        self._publish(sequence, sequence.computed + tokens)
+        return True
+
+    def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
+        cache, now = self.kv_cache, self.env.now
+        units = 0
+        if cached_tokens and not sequence.received:
+            units = cache.cached_units(sequence.names, len(sequence.names))
+        prefix = sequence.names[:units]
+        held = sequence.name_ends[units - 1] // cache.block_size if units else sequence.nameless_blocks
+        needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
+        if needed + cache.evictable(prefix) > cache.free - cache.reserve:
+            return False
+        cache.hold(prefix)
+        cache.take(needed)
+        if not sequence.received:
+            sequence.held = units
+            sequence.computed = cached_tokens
+        sequence.nameless_blocks += needed
+        sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        if sequence.admitted_s is None:
+            sequence.admitted_s = now
+            sequence.cached_tokens = cached_tokens
+        sequence.mark = None if self.ledger is None else self.ledger.read()
+        self.waiting.popleft()
+        self.running.append(sequence)
+        self._publish(sequence, cached_tokens + tokens)
+        return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        self.settle(sequence)
+        if self.ledger is None:
+            sequence.wait(PIPELINE_WAIT, self.env.now)
+        sequence.dropped = sequence.in_flight
+        if not sequence.names and self.kv_cache.caches:
+            self._name_for_return(sequence)
+        self.release(sequence)
+        sequence.computed = 0
+        sequence.received = False
+        sequence.preemptions += 1
+        sequence.recomputing = True
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self.waiting.appendleft(sequence)
+
+    def settle(self, sequence: Sequence) -> None:
+        """Charge a sequence for the steps it was in, where that is read from the ledger."""
+        if self.ledger is not None:
+            self.ledger.charge(sequence, self.env.now)
+
+    # ---- names of blocks
+
+    def _name_for_return(self, sequence: Sequence) -> None:
+        """A preempted sequence's full blocks can be found again until they are evicted: name each of them."""
+        size = self.kv_cache.block_size
+        full = sequence.computed // size
+        first = -((sequence.request.request_id + 1) << 24)
+        sequence.names = tuple(first - i for i in range(full))
+        sequence.name_ends = tuple((i + 1) * size for i in range(full))
+        self._publish(sequence, sequence.computed)
+
+    def _named_blocks(self, sequence: Sequence) -> int:
+        return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
+
+    def _publish(self, sequence: Sequence, computed: int) -> None:
+        """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
+        names, ends, size = sequence.names, sequence.name_ends, self.kv_cache.block_size
+        while sequence.held < len(names) and ends[sequence.held] <= computed:
+            start = ends[sequence.held - 1] if sequence.held else 0
+            blocks = (ends[sequence.held] - start) // size
+            if blocks > sequence.nameless_blocks or not self.kv_cache.publish(names[sequence.held], blocks):
+                return  # computed twice at the same time: this copy stays nameless
+            sequence.nameless_blocks -= blocks
+            sequence.held += 1

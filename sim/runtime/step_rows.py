@@ -1,0 +1,101 @@
+"""The rows that an engine's steps leave: spans of equal steps, and gaps between tokens that are no step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sim.cost.batch import Batch
+from sim.cost.steps import FloatArray
+from sim.results.records import GapRecords, StepRecords
+from sim.runtime.stage import Passed
+
+
+class StepRows:
+    """Writes the rows of one replica. A batch's number changes when its members do, so that rows never mix
+    batches.
+    """
+
+    def __init__(self, replica: int, steps: StepRecords, gaps: GapRecords) -> None:
+        self.replica = replica
+        self.steps = steps
+        self.gaps = gaps
+        self._number = 0
+        self._members: list[int] = []
+
+    def number_of(self, members: list[int]) -> int:
+        """The number of a batch of decodes of these requests; of a new one where there are none."""
+        if not members or members != self._members:
+            self._number += 1
+            self._members = members
+        return self._number
+
+    def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
+        """Steps of one stage, one row for each stretch of evenly growing durations."""
+        self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
+
+    def passed_late(self, batch: Batch, members: list[int], passed: Passed, since_s: list[float]) -> None:
+        """As `passed`, where in the first step some tokens came later than one step after the last of their
+        sequence.
+
+        The first step stands apart, so that its gaps can be counted apart.
+        """
+        now = float(passed.ends_s[0])
+        for last_s in since_s:
+            self.gaps.add_gaps(self.replica, 1, 1, now - last_s, now - last_s, at_s=now)
+        on_time = max(0, batch.decodes - len(since_s))
+        apart = Passed(passed.start_s, passed.ends_s[:1], passed.causes, 0.0, 0.0)
+        self._rows(0, batch, self.number_of([]), apart, 0, on_time)
+        following = self.number_of(members)
+        if passed.steps > 1:
+            self._rows(0, batch, following, passed, 1, batch.decodes)
+
+    def gaps_of(self, number: int, last_token_s: Iterable[float], now: float) -> None:
+        """Gaps of a pipelined batch: of all sequences whose last tokens came together, one row."""
+        since: dict[float, int] = {}
+        for last_s in last_token_s:
+            since[last_s] = since.get(last_s, 0) + 1
+        for last_s, sequences in since.items():
+            gap_s = now - last_s
+            self.gaps.add_gaps(self.replica, sequences, 1, gap_s, gap_s, batch_id=number, at_s=now)
+
+    def _rows(self, stage: int, batch: Batch, number: int, passed: Passed, skip: int, gaps: int) -> None:
+        ends = passed.ends_s
+        starts = np.concatenate(((passed.start_s,), ends[:-1]))
+        seconds = ends - starts
+        for first, last in _straight(seconds[skip:]):
+            first, last = first + skip, last + skip
+            self.steps.add_steps(
+                self.replica,
+                float(starts[first]),
+                float(ends[last]),
+                last - first + 1,
+                batch.decodes + len(batch.chunks),
+                batch.prefill_tokens,
+                batch.decodes,
+                float(seconds[first]),
+                float(seconds[last]),
+                batch_id=number,
+                stage=stage,
+                kv_tokens=round(batch.decode_kv_tokens + first * (batch.decodes * batch.decode_growth)),
+                gaps=gaps,
+            )
+
+
+def _straight(seconds: FloatArray) -> list[tuple[int, int]]:
+    """First and last index of each stretch over which the durations grow evenly."""
+    n = len(seconds)
+    if n <= 2:
+        return [(0, n - 1)] if n else []
+    bends = np.diff(seconds, 2)
+    sharp = np.flatnonzero(np.abs(bends) > 1e-9 * np.abs(seconds[1:-1]))
+    pieces, first = [], 0
+    for bend in sharp:
+        last = int(bend) + 1
+        if last >= first:
+            pieces.append((first, last))
+            first = last + 1
+    if first < n:
+        pieces.append((first, n - 1))
+    return pieces
