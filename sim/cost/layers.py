@@ -140,8 +140,8 @@ class StageCost:
 
     In a step with prefill all products run at their `sustained` pace: layer after layer of busy tensor cores
     brings a GPU to its power limit, where benchmarks of one kernel at a time find it cool. Decode steps wait
-    for memory, their tensor cores mostly idle, and keep the pace of the single kernel. So would a decode batch
-    of many hundreds that is bound by arithmetic, which is then too quick by what its GPU loses when hot.
+    for memory, their tensor cores mostly idle, and keep the pace of the single kernel. So would a decode of
+    many hundreds that is bound by arithmetic, which is then too quick by what its GPU loses when hot.
     """
 
     def __init__(self, shard: Shard, network: Network, without: frozenset[str] = frozenset()) -> None:

@@ -1,23 +1,30 @@
 """What an experiment says: its question, published numbers beside simulated ones, and a takeaway.
 
 An experiment is a script with a function from `quick` to an `Answer`; `tell` gives it the options that every
-experiment has, and prints.
+experiment has, and prints. With `--out` it leaves its pictures, `answer.json` and a page to open.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import typer
+
 Kind = Literal["predicted", "fitted"]
+LOG_WIDTH = 110  # characters, where the table does not go to a terminal
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number. `published` is None where nobody published one; `fitted`: it was used to set a constant."""
+    """One number. `published` is None where nobody published one; `fitted`: it was used to set a constant.
+
+    `estimate` is what a few lines of arithmetic on the same inputs give: a check on the simulation that owes
+    nothing to it.
+    """
 
     case: str
     quantity: str
@@ -26,6 +33,7 @@ class Row:
     simulated: float
     kind: Kind = "predicted"
     source: str = ""
+    estimate: float | None = None
 
     @property
     def error(self) -> float | None:
@@ -45,58 +53,100 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """The form that `--format json` prints."""
-        rows = [
-            {
-                "case": row.case,
-                "quantity": row.quantity,
-                "unit": row.unit,
-                "published": row.published,
-                "simulated": row.simulated,
-                "error": row.error,
-                "kind": row.kind,
-                "source": row.source,
-            }
-            for row in self.rows
-        ]
+        rows = [{**asdict(row), "error": row.error} for row in self.rows]
         return {"question": self.question, "rows": rows, "notes": list(self.notes), "takeaway": self.takeaway}
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write pictures, `answer.json` and `report.html` into a folder, over what is there; their paths."""
+        from sim.views.answer_page import answer_page
+
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = self.charts(folder) if self.charts is not None else []
+        told, page = folder / "answer.json", folder / "report.html"
+        told.write_text(_json(self) + "\n", encoding="utf-8")
+        page.write_text(answer_page(self, pictures), encoding="utf-8")
+        return [*pictures, told, page]
 
 
 def tell(answer: Callable[[bool], Answer]) -> None:
-    """Run an experiment as a command: `--quick`, `--format table|json`, `--out FOLDER` for its pictures."""
+    """Run an experiment as a command: `--quick`, `--format table|json`, `--out FOLDER` for what it leaves."""
     import typer
 
     def main(
         quick: Annotated[bool, typer.Option("--quick", help="The same question in seconds.")] = False,
         format: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON alone.")] = "table",
-        out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder for pictures and a page.")] = None,
     ) -> None:
         told = answer(quick)
-        if out is not None and told.charts is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            for path in told.charts(out):
-                typer.echo(f"picture: {path}", err=True)
         if format == "json":
-            typer.echo(json.dumps(told.as_dict(), indent=1, allow_nan=False))
+            typer.echo(_json(told))
         else:
             _print(told)
+        if out is not None:
+            for path in told.save(out):
+                typer.echo(f"wrote {path}", err=True)
 
     main.__doc__ = answer.__doc__
     typer.run(main)
 
 
+def _json(answer: Answer) -> str:
+    return json.dumps(answer.as_dict(), indent=1, allow_nan=False)
+
+
+def columns(answer: Answer) -> dict[str, Callable[[Row], str]]:
+    """Headings of the table and the text below each; estimates only where there are any."""
+    shown: dict[str, Callable[[Row], str]] = {
+        "case": lambda row: row.case,
+        "quantity": lambda row: row.quantity,
+        "published": lambda row: number(row.published),
+        "simulated": lambda row: number(row.simulated),
+        "by hand": lambda row: number(row.estimate),
+        "unit": lambda row: row.unit,
+        "error": lambda row: "" if row.error is None else f"{row.error:+.1%}",
+        "kind": lambda row: row.kind if row.published is not None else "",
+    }
+    if all(row.estimate is None for row in answer.rows):
+        del shown["by hand"]
+    return shown
+
+
+NUMBERS = ("published", "simulated", "by hand", "error")
+"""Columns that stand to the right."""
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, large counts in full."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
 def _print(answer: Answer) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
-    table = Table(title=answer.question, title_justify="left", title_style="bold")
-    for name in ("case", "quantity", "published", "simulated", "unit", "error", "kind"):
-        table.add_column(name, justify="right" if name in ("published", "simulated", "error") else "left")
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    table = Table(title=Text(answer.question), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    shown = columns(answer)
+    del shown["case"]  # a line of its own above its numbers: names of cases are long
+    for name in shown:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "quantity")
+    case = None
     for row in answer.rows:
-        published = "" if row.published is None else f"{row.published:.4g}"
-        error = "" if row.error is None else f"{row.error:+.1%}"
-        table.add_row(row.case, row.quantity, published, f"{row.simulated:.4g}", row.unit, error, row.kind)
+        if row.case != case:
+            if case is not None:
+                table.add_section()
+            case = row.case
+            table.add_row(Text(case, style="bold"))
+        table.add_row(
+            *(Text(("  " if name == "quantity" else "") + text(row)) for name, text in shown.items())
+        )
     console.print(table)
     for note in answer.notes:
-        console.print(f"Note: {note}", highlight=False)
-    console.print(f"Takeaway: {answer.takeaway}", highlight=False)
+        console.print(Text(f"Note: {note}"))
+    console.print(Text(f"Takeaway: {answer.takeaway}", style="bold"))
