@@ -13,7 +13,7 @@ help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1	/'
 
 run: $(READY)  ## why is a model served over two nodes slower than over one? from YAML to a table and a picture
-	$(PY) experiments/why_is_tp16_slower_than_tp8.py
+	$(PY) experiments/why_is_tp16_slower_than_tp8.py --out out/why_is_tp16_slower_than_tp8
 
 test: lint  ## everything: ruff, mypy --strict, all tests
 	$(PY) -m pytest -q -n 2 -m ""

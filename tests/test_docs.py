@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,21 @@ def test_the_examples_in_docstrings_print_what_they_say(path: Path) -> None:
     module = importlib.import_module(dotted)
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, dotted):
         run(test)
+
+
+COMMAND = re.compile(r"^\.venv/bin/sim (.*?)(?:\s+#.*)?$", re.MULTILINE)
+COMMANDS = sorted({command for page in PAGES for command in COMMAND.findall(page.read_text())})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_a_page_shows_works(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from sim.cli import status_of
+
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    if "--out" in words:
+        place = words.index("--out") + 1
+        words[place] = str(tmp_path / Path(words[place]).name)
+    assert status_of(words) == 0

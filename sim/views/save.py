@@ -48,9 +48,7 @@ def claim(folder: Path, *, force: bool = False) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder")
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} already holds files; name another folder, or add --force (force=True)"
-        )
+        raise InputError(f"{folder} already holds files; name another folder, or add --force (force=True)")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").touch()
