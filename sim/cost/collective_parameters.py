@@ -44,12 +44,14 @@ class Protocol:
 class Switch:
     """In-switch reduction: a start, the filling of its pipeline, and a rate as a share of a GPU's NVLink payload rate.
 
-    The rate counts a GPU's whole buffer once. `least_ranks` is the smallest group for which the library uses it.
+    The pipeline is deeper with more ranks, each of which owns a part: `fill_rank_s` for each, and as many times
+    `fill_bytes` to fill it. The rate counts a GPU's whole buffer once. `least_ranks` is the smallest group for which the library uses it.
     """
 
     base_s: float
     rank_s: float
     fill_s: float
+    fill_rank_s: float
     fill_bytes: float
     efficiency: float
     least_ranks: int

@@ -137,8 +137,8 @@ def _switch(network: Network, op: str, ranks: tuple[str, ...], architecture: Arc
         wire_s(network, load),
         switch.base_s + switch.rank_s * len(ranks),
         1.0 / (switch.efficiency * network.nvlink_bytes_per_s(ranks[0])),
-        fill_s=switch.fill_s,
-        fill_bytes=switch.fill_bytes,
+        fill_s=switch.fill_s + switch.fill_rank_s * len(ranks),
+        fill_bytes=switch.fill_bytes * len(ranks),
     )
 
 
@@ -271,7 +271,7 @@ def _switch_tree(
         busiest_s,
         own["base_s"] + 2.0 * levels * (own["net_hop_s"] + added_s),
         1.0 / rate,
-        fill_s=switch.fill_s + max(levels - 1, 0) * constants["level_fill_s"],
+        fill_s=switch.fill_s + switch.fill_rank_s * len(found[0]) + max(levels - 1, 0) * constants["level_fill_s"],
         fill_bytes=constants["level_fill_bytes"],
     )
 

@@ -29,9 +29,15 @@ from sim.cost.network import Network
 Raw = dict[str, Any]
 """The text of a parameter file as dicts and numbers."""
 
-PLANNED_S = {("Simple", "base_s"): 8.4e-6, ("Simple", "hop_s"): 1.2e-6, ("switch", "base_s"): 18e-6}
+FLOORS = {
+    ("Simple", "base_s"): 8.4e-6,
+    ("Simple", "hop_s"): 1.2e-6,
+    ("switch", "base_s"): 18e-6,
+    ("switch", "fill_bytes"): 5e5,
+}
 """Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a hop of Simple
-1.5 of that of LL, whose flags travel with the data; for NVLS the least that a first megabyte in 26 us leaves."""
+1.5 of that of LL, whose flags travel with the data; for NVLS the least that a
+first megabyte in 26 us leaves, and a pipeline of at least a slice per rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,12 @@ def network_of(system: str, gpus: int) -> Network:
     graph: nx.DiGraph[str] = nx.DiGraph(gpus=[f"node0.gpu{rank}" for rank in range(gpus)], name=system)
     middle = "node0.nvswitch0" if nvlink else "node0.pcie0"
     graph.add_node(
-        middle, kind="nvswitch" if nvlink else "pcie_switch", node=0, index=0, domain=0, reduces=machine.reduces
+        middle,
+        kind="nvswitch" if nvlink else "pcie_switch",
+        node=0,
+        index=0,
+        domain=0,
+        reduces=machine.reduces,
     )
     for rank in range(gpus):
         name = f"node0.gpu{rank}"
@@ -95,7 +106,13 @@ def points(paths: Iterable[Path]) -> list[Point]:
                 library = row.get("framework") or "nccl"
                 if row["system"] not in MACHINES or not _usable(row):
                     continue
-                key = (row["system"], library, row.get("op") or "all_reduce", int(row["gpus"]), float(row["size_bytes"]))
+                key = (
+                    row["system"],
+                    library,
+                    row.get("op") or "all_reduce",
+                    int(row["gpus"]),
+                    float(row["size_bytes"]),
+                )
                 found.setdefault(key, []).append(float(row["latency_us"]) * 1e-6)
     return [Point(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
 
@@ -183,6 +200,7 @@ def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, .
         "slice_s": (1e-9, 3e-6),
         "slice_bytes": (100.0, 1e6),
         "fill_s": (1e-9, 1e-4),
+        "fill_rank_s": (1e-9, 1e-5),
         "fill_bytes": (1e4, 3e7),
         "bytes_per_s": (1e9, 1e12),
         "efficiency": (0.05, 1.0),
@@ -194,7 +212,7 @@ def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, .
         for name in values:
             if name in bounds:
                 low, high = bounds[name]
-                free.append(((kind, *path, name), PLANNED_S.get((path[-1], name), low), high))
+                free.append(((kind, *path, name), FLOORS.get((path[-1], name), low), high))
 
     if library == "nccl":
         for protocol, values in block["nccl"]["ring"].items():
@@ -282,7 +300,9 @@ def as_yaml(files: Raw) -> str:
     return head + text
 
 
-def by_group(found: Sequence[tuple[Point, float]]) -> list[tuple[str, str, str, int, int, float, float, float]]:
+def by_group(
+    found: Sequence[tuple[Point, float]],
+) -> list[tuple[str, str, str, int, int, float, float, float]]:
     """(system, library, op, gpus, points, median, 90th percentile, bias): of |error|, and the median with its sign."""
     groups: dict[tuple[str, str, str, int], list[float]] = {}
     for point, error in found:
