@@ -1,7 +1,8 @@
-"""What a collective library costs on a kind of GPU: latencies and rates, from `topologies/collectives/*.yaml`.
+"""What a collective library costs on a kind of GPU: latencies and rates, from
+`topologies/collectives/*.yaml`.
 
-The numbers live in data files with their tag and source; here are their meanings. A GPU that no file names takes the
-parameters of its nearest kin, by its NVLink rate.
+The numbers live in data files with their tag and source; here are their meanings. A GPU that no file names
+takes the parameters of its nearest kin, by its NVLink rate.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ _Block = TypeVar("_Block")
 class Protocol:
     """A protocol of NCCL inside one island.
 
-    `base_s` once, `hop_s` per step of a ring. As a step's share of the message grows past `slice_bytes`, a step takes
-    up to `slice_s` longer: one channel's slice fills before the next channel is used. `fill_s` is the filling of the
-    pipeline of a large message, reached past `fill_bytes`. `bytes_per_s` bounds the ring's rate (the threads of the
-    kernel), `efficiency` bounds it as a share of what the links carry, `wire` is bytes on the wire per byte of payload.
+    `base_s` once, `hop_s` per step of a ring. As a step's share of the message grows past `slice_bytes`, a
+    step takes up to `slice_s` longer: one channel's slice fills before the next channel is used. `fill_s`
+    is the filling of the pipeline of a large message, reached past `fill_bytes`. `bytes_per_s` bounds the
+    ring's rate (the threads of the kernel), `efficiency` bounds it as a share of what the links carry,
+    `wire` is bytes on the wire per byte of payload.
     """
 
     base_s: float
@@ -42,10 +44,12 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """In-switch reduction: a start, the filling of its pipeline, and a rate as a share of a GPU's NVLink payload rate.
+    """In-switch reduction: a start, the filling of its pipeline, and a rate as a share of a GPU's NVLink
+    payload rate.
 
-    The pipeline is deeper with more ranks, each of which owns a part: `fill_rank_s` for each, and as many times
-    `fill_bytes` to fill it. The rate counts a GPU's whole buffer once. `least_ranks` is the smallest group for which the library uses it.
+    The pipeline is deeper with more ranks, each of which owns a part: `fill_rank_s` for each, and as many
+    times `fill_bytes` to fill it. The rate counts a GPU's whole buffer once. `least_ranks` is the smallest
+    group for which the library uses it.
     """
 
     base_s: float
@@ -61,8 +65,9 @@ class Switch:
 class Direct:
     """Grouped sends and receives in one kernel (all-to-all, send/recv).
 
-    `base_s` + `rank_s` per rank, a pipeline filled by `fill_s` past `fill_bytes`, and a rate as a share of what the
-    links carry. `local_bytes_per_s` is the rate of a rank's copy of its own share, which passes no link.
+    `base_s` + `rank_s` per rank, a pipeline filled by `fill_s` past `fill_bytes`, and a rate as a share of
+    what the links carry. `local_bytes_per_s` is the rate of a rank's copy of its own share, which passes no
+    link.
     """
 
     base_s: float
@@ -75,10 +80,11 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """An engine's own all-reduce kernel: a start per call and per rank, the filling of its pipeline, and a rate.
+    """An engine's own all-reduce kernel: a start per call and per rank, the filling of its pipeline, and a
+    rate.
 
-    The rate is a share of what the busiest link of its demand carries; `local_bytes_per_s` is that of a rank's reading
-    and writing of its own part, which passes no link.
+    The rate is a share of what the busiest link of its demand carries; `local_bytes_per_s` is that of a
+    rank's reading and writing of its own part, which passes no link.
     """
 
     base_s: float
@@ -118,7 +124,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Everything known of one kind of GPU; `medium` is what joined the GPUs that were measured, nvlink or pcie."""
+    """Everything known of one kind of GPU; `medium` is what joined the GPUs that were measured, nvlink
+    or pcie.
+    """
 
     name: str
     medium: str
@@ -153,7 +161,9 @@ def data_folder() -> Path:
     for folder in (here / "data" / "topologies" / "collectives", here.parent / "topologies" / "collectives"):
         if folder.is_dir():
             return folder
-    raise InfeasibleError(f"no folder topologies/collectives beside {here}; reinstall fabricsim or run in its checkout")
+    raise InfeasibleError(
+        f"no folder topologies/collectives beside {here}; reinstall fabricsim or run in its checkout"
+    )
 
 
 @cache
@@ -166,7 +176,9 @@ def default_parameters() -> Parameters:
 
 
 def parameters_of(files: Mapping[str, Any]) -> Parameters:
-    """Parameters from the parsed files: `inside.yaml` (per kind of GPU) and `across.yaml` (media, islands)."""
+    """Parameters from the parsed files: `inside.yaml` (per kind of GPU) and `across.yaml` (media,
+    islands).
+    """
     inside, across = files["inside"], files["across"]
     blocks = inside["architectures"]
     architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
@@ -209,5 +221,7 @@ def _filled(kind: type[_Block], values: Mapping[str, Any]) -> _Block:
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     unknown = set(values) - known
     if unknown:
-        raise InfeasibleError(f"{', '.join(sorted(unknown))} is no parameter of {kind.__name__}; {', '.join(sorted(known))} are")
+        raise InfeasibleError(
+            f"{', '.join(sorted(unknown))} is no parameter of {kind.__name__}; {', '.join(sorted(known))} are"
+        )
     return kind(**{name: float(value) for name, value in values.items()})

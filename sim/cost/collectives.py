@@ -1,14 +1,16 @@
-"""What a collective costs: the library's choice of algorithm and protocol, its latency, and its bytes on links.
+"""What a collective costs: the library's choice of algorithm and protocol, its latency, and its bytes on
+links.
 
     timing = collective(network, "all_reduce", 65_536, network.gpus[:8])
     timing.total_s, timing.algorithm, timing.busbw_bytes_per_s, timing.demand
 
-A library is `nccl`, or an engine with all-reduce kernels of its own that calls NCCL for the rest (`vllm`, `sglang`,
-`trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything that depends on (op,
-ranks, library) alone is worked out once and remembered in the network, so that a call costs microseconds.
+A library is `nccl`, or an engine with all-reduce kernels of its own that calls NCCL for the rest (`vllm`,
+`sglang`, `trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything
+that depends on (op, ranks, library) alone is worked out once and remembered in the network, so that a call
+costs microseconds.
 
-Where it stops: one collective alone, all ranks arriving together. Contention is the fabric's, stragglers are the
-runtime's. Kernels launched from Python (`launch="eager"`) take at least the launch itself.
+Where it stops: one collective alone, all ranks arriving together. Contention is the fabric's, stragglers
+are the runtime's. Kernels launched from Python (`launch="eager"`) take at least the launch itself.
 """
 
 from __future__ import annotations
@@ -54,14 +56,18 @@ class CollectiveTiming:
 
     @property
     def busbw_bytes_per_s(self) -> float:
-        """Size over time times what a ring would send per byte: comparable with a link's rate (nccl-tests)."""
+        """Size over time times what a ring would send per byte: comparable with a link's rate
+        (nccl-tests).
+        """
         share = {"all_reduce": 2.0 * (self.ranks - 1) / self.ranks, "broadcast": 1.0, "send_recv": 1.0}
         return self.algbw_bytes_per_s * share.get(self.op, (self.ranks - 1) / self.ranks)
 
 
 @dataclass(slots=True)
 class _Offer:
-    """All ways to do one op on given ranks: the engine's kernels by size, then the curves that the rule chooses from."""
+    """All ways to do one op on given ranks: the engine's kernels by size, then the curves that the rule
+    chooses from.
+    """
 
     engine: list[tuple[float, Curve]]
     engine_library: str
@@ -83,8 +89,9 @@ def collective(
 ) -> CollectiveTiming:
     """One collective of `n_bytes` over `ranks` (GPU names), alone.
 
-    `library="none"` is the bare algorithm: bytes over links, with no software time at all. Raises InfeasibleError for
-    an op, library, algorithm or protocol that does not exist or that these ranks cannot run.
+    `library="none"` is the bare algorithm: bytes over links, with no software time at all. Raises
+    InfeasibleError for an op, library, algorithm or protocol that does not exist or that these ranks cannot
+    run.
     """
     ranks = tuple(ranks)
     protocol = PROTOCOL_NAMES.get(protocol.lower(), protocol)
@@ -95,7 +102,9 @@ def collective(
     key = (op, ranks, library, algorithm, protocol, launch, id(parameters) if parameters is not None else 0)
     offer = network.memory.get(key)
     if offer is None:
-        offer = _offer(network, op, ranks, library, algorithm, protocol, launch, parameters or default_parameters())
+        offer = _offer(
+            network, op, ranks, library, algorithm, protocol, launch, parameters or default_parameters()
+        )
         network.memory[key] = offer
     timing = offer.priced.get(n_bytes)
     if timing is None:
@@ -117,7 +126,9 @@ def _priced(network: Network, offer: _Offer, op: str, n_bytes: float, n: int) ->
     bytes_s = max(n_bytes * curve.wire_s, curve.least_s(n_bytes))
     latency_s = max(latency_s, offer.eager_s - bytes_s)
     demand = replace(curve.demand(n_bytes), latency_s=latency_s)
-    return CollectiveTiming(op, n_bytes, n, curve.algorithm, curve.protocol, library, demand, latency_s, bytes_s)
+    return CollectiveTiming(
+        op, n_bytes, n, curve.algorithm, curve.protocol, library, demand, latency_s, bytes_s
+    )
 
 
 def _offer(
@@ -168,7 +179,9 @@ def _offer(
         chosen = [curve for curve in chosen if curve.protocol == protocol]
         if not chosen:
             there = ", ".join(sorted({curve.protocol for curve in curves}))
-            raise InfeasibleError(f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {there}")
+            raise InfeasibleError(
+                f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {there}"
+            )
     return _Offer(own, engine, eager_s, tuple(chosen), {})
 
 
@@ -177,7 +190,9 @@ def _forced_kernel(
 ) -> Curve:
     engine = parameters.architecture(network, ranks[0]).engines.get(library)
     if engine is None or kernel not in engine.kernels or not engine_allreduce.usable(network, kernel, ranks):
-        raise InfeasibleError(f"{library} has no {kernel} all-reduce for these {len(ranks)} ranks; algorithm 'auto' works")
+        raise InfeasibleError(
+            f"{library} has no {kernel} all-reduce for these {len(ranks)} ranks; algorithm 'auto' works"
+        )
     return engine_allreduce.kernel_curve(network, kernel, ranks, engine, parameters)
 
 

@@ -1,12 +1,13 @@
 """The time of one way of doing a collective, as a function of its size alone.
 
-A curve holds everything about (op, algorithm, protocol, ranks) that does not depend on the size, so that pricing a call
-is a handful of multiplications:
+A curve holds everything about (op, algorithm, protocol, ranks) that does not depend on the size, so that
+pricing a call is a handful of multiplications:
 
     latency(S) = alpha + ramp S/(S + ramp_bytes) + fill S/(S + fill_bytes)
     flow(S)    = max(S x busiest link, S x the kernel's own pace)
 
-The ramp is small slices growing to full ones, step by step; the fill is the pipeline of a large message. Both saturate.
+The ramp is small slices growing to full ones, step by step; the fill is the pipeline of a large message.
+Both saturate.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from sim.cost.demands import Demand
 class Curve:
     """One algorithm and protocol on given ranks; see the module for the formula.
 
-    `pace_s` is seconds per byte of message that the kernel needs by itself, `wire_s` what the busiest link needs.
-    `corrections` divides the pace by powers of two of the size from 64 bytes on (NCCL's tree corrections);
-    `plateau` multiplies `alpha_s` past `plateau_bytes`.
+    `pace_s` is seconds per byte of message that the kernel needs by itself, `wire_s` what the busiest link
+    needs. `corrections` divides the pace by powers of two of the size from 64 bytes on (NCCL's tree
+    corrections); `plateau` multiplies `alpha_s` past `plateau_bytes`.
     """
 
     algorithm: str

@@ -1,10 +1,11 @@
 """The bytes that a collective puts on each link, per byte of message: one function per algorithm.
 
-A message of S bytes (nccl-tests' size: the whole buffer of a rank) over n ranks. A ring all-reduce sends 2(n-1)/n S
-over each edge of its ring; in-switch reduction (NVLS) sends S(1 + 1/n) each way between a GPU and its switch; two
-levels send S/g of it through each GPU's NIC. Software overheads and protocol bytes are not in here: see `collectives`.
-A demand is what a chunk-pipelined collective does in the limit of small chunks: all its links work at once, and it is as
-slow as its busiest one. `rounds` has the same algorithms as explicit sends.
+A message of S bytes (nccl-tests' size: the whole buffer of a rank) over n ranks. A ring all-reduce sends
+2(n-1)/n S over each edge of its ring; in-switch reduction (NVLS) sends S(1 + 1/n) each way between a GPU
+and its switch; two levels send S/g of it through each GPU's NIC. Software overheads and protocol bytes are
+not in here: see `collectives`. A demand is what a chunk-pipelined collective does in the limit of small
+chunks: all its links work at once, and it is as slow as its busiest one. `rounds` has the same algorithms
+as explicit sends.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ OPS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", 
 class Demand:
     """One transfer: the bytes it puts on each link over its life, protocol overhead included.
 
-    `latency_s` passes before its bytes flow; `least_s` is the shortest that the flowing can be, whatever the links
-    allow (a kernel's own copy rate, one channel of a protocol).
+    `latency_s` passes before its bytes flow; `least_s` is the shortest that the flowing can be, whatever
+    the links allow (a kernel's own copy rate, one channel of a protocol).
     """
 
     links: tuple[int, ...]
@@ -52,7 +53,9 @@ def demand(network: Network, op: str, algorithm: str, n_bytes: float, ranks: Seq
 
 
 def load_per_byte(network: Network, op: str, algorithm: str, ranks: tuple[str, ...]) -> Load:
-    """Bytes on each link per byte of message. Raises InfeasibleError for an algorithm that these ranks cannot run."""
+    """Bytes on each link per byte of message. Raises InfeasibleError for an algorithm that these ranks
+    cannot run.
+    """
     loads = ALGORITHMS.get(op)
     if loads is None:
         raise InfeasibleError(f"no collective {op!r}; there are {', '.join(OPS)}")
@@ -74,8 +77,9 @@ def pairs_demand(
 ) -> Demand:
     """The demand of many sends at once, bytes per (source, target): an all-to-all with unequal shares.
 
-    With `relay`, bytes to another server go over the NIC to the GPU at the sender's place there, and over NVLink from
-    there (as DeepEP's dispatch does); without it they follow the network's own paths, which cross NVLink before the NIC.
+    With `relay`, bytes to another server go over the NIC to the GPU at the sender's place there, and over
+    NVLink from there (as DeepEP's dispatch does); without it they follow the network's own paths, which
+    cross NVLink before the NIC.
     """
     load: Load = {}
     for (source, target), n_bytes in bytes_between.items():
@@ -134,7 +138,9 @@ def ring_broadcast(network: Network, ranks: tuple[str, ...]) -> Load:
 
 
 def tree_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
-    """S up and S down each edge of a chain in an island; between islands S/2 in each of two binary trees, over all rails."""
+    """S up and S down each edge of a chain in an island; between islands S/2 in each of two binary
+    trees, over all rails.
+    """
     load: Load = {}
     for below, above, share in groups.tree_edges(network, ranks):
         _add(load, network, below, above, share)
@@ -171,7 +177,9 @@ def _through_switch(network: Network, ranks: Sequence[str], up: float, down: flo
 
 
 def nvls_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
-    """S(1 + 1/n) each way: the switch reads S from each GPU, and each GPU sends its S/n of sums to all through it."""
+    """S(1 + 1/n) each way: the switch reads S from each GPU, and each GPU sends its S/n of sums to all
+    through it.
+    """
     return _through_switch(network, ranks, 1.0 + 1.0 / len(ranks), 1.0 + 1.0 / len(ranks), "nvls")
 
 
@@ -196,7 +204,9 @@ def _equal_islands(network: Network, ranks: tuple[str, ...], algorithm: str) -> 
 
 
 def nvls_tree_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
-    """NVLS in each island and two binary trees over each rail: over two islands each NIC carries S/rails per direction."""
+    """NVLS in each island and two binary trees over each rail: over two islands each NIC carries S/rails
+    per direction.
+    """
     found = _equal_islands(network, ranks, "nvls_tree")
     load: Load = {}
     for group in found:
@@ -256,7 +266,9 @@ def relayed_all_to_all(network: Network, ranks: tuple[str, ...]) -> Load:
 
 
 def direct_send_recv(network: Network, ranks: tuple[str, ...]) -> Load:
-    """S from the first rank to the second; with more ranks, from each to the next and round, as nccl-tests does."""
+    """S from the first rank to the second; with more ranks, from each to the next and round, as
+    nccl-tests does.
+    """
     load: Load = {}
     for here, there in pairwise(ranks if len(ranks) == 2 else (*ranks, ranks[0])):
         _add(load, network, here, there, 1.0)

@@ -1,10 +1,11 @@
 """The all-reduce kernels of inference engines, and when the engine uses them instead of NCCL.
 
-One kernel launch, no channels and no protocol: each rank reads its peers' buffers straight over NVLink (one-shot: whole
-buffers; two-shot: its part of each, then the sums), or lets the switch add (multimem). That takes 3 to 6 us where NCCL
-takes 10 to 25, and it is what a tensor-parallel decode step runs. The engine's table of sizes per number of ranks
-decides; ranks that are not in the table, that reach over islands, or that are more than two on PCIe alone, go to NCCL
-(vLLM `custom_all_reduce.py`, `all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it).
+One kernel launch, no channels and no protocol: each rank reads its peers' buffers straight over NVLink
+(one-shot: whole buffers; two-shot: its part of each, then the sums), or lets the switch add (multimem).
+That takes 3 to 6 us where NCCL takes 10 to 25, and it is what a tensor-parallel decode step runs. The
+engine's table of sizes per number of ranks decides; ranks that are not in the table, that reach over
+islands, or that are more than two on PCIe alone, go to NCCL (vLLM `custom_all_reduce.py`,
+`all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it).
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def usable(network: Network, kernel: str, ranks: tuple[str, ...]) -> bool:
     return media == {"nvlink"} or (media == {"pcie"} and len(ranks) == 2)
 
 
-def windows(network: Network, library: str, ranks: tuple[str, ...], parameters: Parameters) -> list[tuple[float, Curve]]:
+def windows(
+    network: Network, library: str, ranks: tuple[str, ...], parameters: Parameters
+) -> list[tuple[float, Curve]]:
     """(up to this many bytes, kernel) in order of size; above the last the engine calls NCCL."""
     engine = parameters.architecture(network, ranks[0]).engines.get(library)
     if engine is None or not network.peer_to_peer:

@@ -1,10 +1,11 @@
 """How the ranks of a collective sit in a network: islands, rails, rings and trees.
 
-An island is a set of ranks that talk without a NIC: one NVLink domain, or one server. A rail is a NIC per island that
-carries traffic between islands. NCCL runs one ring (or tree) per rail so that all NICs work at once; within an island
-the ring visits the GPUs in their order on the PCIe tree, so neighbours in the ring are neighbours on the board. An odd
-island is visited backwards, which lets each ring leave and enter by the same rail (NCCL's alternating rings).
-Source: NCCL `src/graph/rings.cc`, `connect.cc`, `trees.cc`; the tree pair is that of Sanders, Speck and Traeff (2009).
+An island is a set of ranks that talk without a NIC: one NVLink domain, or one server. A rail is a NIC per
+island that carries traffic between islands. NCCL runs one ring (or tree) per rail so that all NICs work at
+once; within an island the ring visits the GPUs in their order on the PCIe tree, so neighbours in the ring
+are neighbours on the board. An odd island is visited backwards, which lets each ring leave and enter by the
+same rail (NCCL's alternating rings). Source: NCCL `src/graph/rings.cc`, `connect.cc`, `trees.cc`; the tree
+pair is that of Sanders, Speck and Traeff (2009).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from itertools import pairwise, permutations
 from sim.cost.network import Network
 
 MESH_RANKS = 5
-"""Up to this many GPUs wired to each other directly, every Hamiltonian cycle becomes a ring: 12 cycles at five."""
+"""Up to this many GPUs wired to each other directly, every Hamiltonian cycle becomes a ring: 12 cycles
+at five.
+"""
 
 
 def islands(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -28,7 +31,9 @@ def islands(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ..
 
 
 def rails(network: Network, groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """For each rail, the GPU of each island that owns its NIC: as many rails as the poorest island has NICs in use."""
+    """For each rail, the GPU of each island that owns its NIC: as many rails as the poorest island has
+    NICs in use.
+    """
     owners = []
     for group in groups:
         first_owner: dict[str, str] = {}
@@ -73,7 +78,8 @@ def chain(group: Sequence[str], head: str) -> tuple[str, ...]:
 
 
 def parents(nodes: int) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-    """Two binary trees over `nodes` places: each place's parent, None for the root. A leaf of one is interior in the other.
+    """Two binary trees over `nodes` places: each place's parent, None for the root. A leaf of one is
+    interior in the other.
 
     >>> parents(4)
     ((None, 2, 0, 2), (1, 3, 1, None))
@@ -99,7 +105,9 @@ def _parent(place: int, nodes: int) -> int | None:
 
 
 def tree_edges(network: Network, ranks: Sequence[str]) -> list[tuple[str, str, float]]:
-    """(child, parent, share of the message) of NCCL's trees: a chain in each island, two binary trees over each rail."""
+    """(child, parent, share of the message) of NCCL's trees: a chain in each island, two binary trees
+    over each rail.
+    """
     groups = islands(network, ranks)
     if len(groups) == 1:
         return [(below, above, 1.0) for above, below in pairwise(groups[0])]
@@ -114,7 +122,9 @@ def tree_edges(network: Network, ranks: Sequence[str]) -> list[tuple[str, str, f
 
 
 def between_islands(heads: Sequence[str], share: float) -> list[tuple[str, str, float]]:
-    """(child, parent, share) of the two trees that join the heads of the islands on one rail, half the message each."""
+    """(child, parent, share) of the two trees that join the heads of the islands on one rail, half the
+    message each.
+    """
     return [
         (head, heads[above], share / 2.0)
         for tree in parents(len(heads))

@@ -1,12 +1,13 @@
 """NCCL: which algorithm and protocol it runs, and how long that takes alone.
 
-The rule is NCCL's own (`src/graph/tuning.cc`): of all algorithms and protocols that the ranks allow, the one with the
-least latency + size / bandwidth. The shape is NCCL's too: a base per protocol, a hop per step of a ring and per level of
-a tree, a bandwidth per protocol, tables that correct trees at middle sizes. Inside an island the constants are fitted to
-measurements per kind of GPU, because NCCL's planning constants are up to 2x off there; between islands they are NCCL's.
+The rule is NCCL's own (`src/graph/tuning.cc`): of all algorithms and protocols that the ranks allow, the
+one with the least latency + size / bandwidth. The shape is NCCL's too: a base per protocol, a hop per step
+of a ring and per level of a tree, a bandwidth per protocol, tables that correct trees at middle sizes.
+Inside an island the constants are fitted to measurements per kind of GPU, because NCCL's planning constants
+are up to 2x off there; between islands they are NCCL's.
 
-* LL and LL128 write flags beside the data: no waiting for memory, but 8 of 16 and 120 of 128 bytes are payload. LL128
-  needs 128-byte stores that arrive whole, which NVLink gives and PCIe does not.
+* LL and LL128 write flags beside the data: no waiting for memory, but 8 of 16 and 120 of 128 bytes are
+  payload. LL128 needs 128-byte stores that arrive whole, which NVLink gives and PCIe does not.
 * NVLS adds in the switch; it needs a reducing switch under all ranks and is used for all-reduce.
 * NVLS tree and tree join islands over the rails; a ring over islands pays the network at every crossing.
 * Over TCP every crossing is a socket hop; the protocols differ little beside it and one stands for all.
@@ -27,7 +28,9 @@ RING_STEPS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast"
 """Times round the ring, less one step each."""
 
 
-def candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: Parameters) -> tuple[Curve, ...]:
+def candidates(
+    network: Network, op: str, ranks: tuple[str, ...], parameters: Parameters
+) -> tuple[Curve, ...]:
     """Every algorithm and protocol that NCCL could run on these ranks."""
     return tuple(_candidates(network, op, ranks, parameters))
 
@@ -143,9 +146,15 @@ def _switch(network: Network, op: str, ranks: tuple[str, ...], architecture: Arc
 
 
 def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture) -> bool:
-    """False for what NCCL can be forced to do and does not choose: NVLS in small groups or for other ops than sums to all."""
+    """False for what NCCL can be forced to do and does not choose: NVLS in small groups or for other ops
+    than sums to all.
+    """
     if curve.algorithm == "nvls":
-        return op == "all_reduce" and architecture.nccl.switch is not None and ranks >= architecture.nccl.switch.least_ranks
+        return (
+            op == "all_reduce"
+            and architecture.nccl.switch is not None
+            and ranks >= architecture.nccl.switch.least_ranks
+        )
     return not (curve.algorithm == "tree" and curve.plateau_bytes == 0.0)
 
 
@@ -271,7 +280,9 @@ def _switch_tree(
         busiest_s,
         own["base_s"] + 2.0 * levels * (own["net_hop_s"] + added_s),
         1.0 / rate,
-        fill_s=switch.fill_s + switch.fill_rank_s * len(found[0]) + max(levels - 1, 0) * constants["level_fill_s"],
+        fill_s=switch.fill_s
+        + switch.fill_rank_s * len(found[0])
+        + max(levels - 1, 0) * constants["level_fill_s"],
         fill_bytes=constants["level_fill_bytes"],
     )
 

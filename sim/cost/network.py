@@ -1,25 +1,28 @@
 """A topology graph compiled once: link ids, capacities, and the path between any two places.
 
-networkx is what people write and read; a simulation asks for paths and capacities a million times, and a look-up in
-the graph costs 25 times a list index. So the graph becomes lists of links and an adjacency by place, and a path is
-worked out when it is first asked for and then remembered.
+networkx is what people write and read; a simulation asks for paths and capacities a million times, and a
+look-up in the graph costs 25 times a list index. So the graph becomes lists of links and an adjacency by
+place, and a path is worked out when it is first asked for and then remembered.
 
 What the compilation decides:
 
-* The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU has one link
-  up and one link down with the summed capacity. A domain built without one of 18 chips has 17/18 of the capacity;
-  `stripes` gives each chip's share, for a chip lost during a run. Domains in which switches are wired to each other, or
-  two GPUs share no chip, keep their chips.
-* A place that can block by itself (`bytes_per_s` on a node) becomes a link of its own, named after the place. For a
-  host it is charged for traffic that is staged in its memory, and not for PCIe traffic that only turns round there.
-* Peer-to-peer off sends all traffic between GPUs through host memory, NVLink included (as `NCCL_P2P_DISABLE` does);
-  ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what leaves a server through host memory
-  and an Ethernet NIC. They change paths, never a rate.
-* Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches a neighbour
-  on that rail, traffic crosses NVLink first (NCCL's PXN). In a fat tree the way up is chosen by the destination's port
-  number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to load.
+* The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU
+  has one link up and one link down with the summed capacity. A domain built without one of 18 chips has
+  17/18 of the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which
+  switches are wired to each other, or two GPUs share no chip, keep their chips.
+* A place that can block by itself (`bytes_per_s` on a node) becomes a link of its own, named after the
+  place. For a host it is charged for traffic that is staged in its memory, and not for PCIe traffic that
+  only turns round there.
+* Peer-to-peer off sends all traffic between GPUs through host memory, NVLink included (as
+  `NCCL_P2P_DISABLE` does); ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what
+  leaves a server through host memory and an Ethernet NIC. They change paths, never a rate.
+* Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches
+  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). In a fat tree the way up is chosen by
+  the destination's port number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to
+  load.
 
-Where it stops: one path per pair (no adaptive routing, no splitting of a message over NICs), and no hash collisions.
+Where it stops: one path per pair (no adaptive routing, no splitting of a message over NICs), and no hash
+collisions.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ _INSIDE = frozenset({"pcie_switch", "host"})
 class Path:
     """The links from one place to another, in order, with the latency of one traversal.
 
-    `medium` is what the traffic is to software: `nvlink`, `pcie` (peer to peer), `host` (staged in host memory),
-    `infiniband`, `tcp`, or `local` where both ends are the same place.
+    `medium` is what the traffic is to software: `nvlink`, `pcie` (peer to peer), `host` (staged in host
+    memory), `infiniband`, `tcp`, or `local` where both ends are the same place.
     """
 
     links: tuple[int, ...]
@@ -62,9 +65,9 @@ class _Leg:
 class Network:
     """Links, capacities and paths of one topology graph.
 
-    `links` are names (`node0.gpu3->nvlink0`; a place that blocks by itself is a link with the place's name), `capacity`
-    is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on first use; `memory` is where
-    others keep what they worked out from this network.
+    `links` are names (`node0.gpu3->nvlink0`; a place that blocks by itself is a link with the place's
+    name), `capacity` is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on
+    first use; `memory` is where others keep what they worked out from this network.
     """
 
     def __init__(self, graph: nx.DiGraph[str]) -> None:
@@ -125,7 +128,9 @@ class Network:
         self._into[target].append(source)
 
     def _add_crossbars(self, graph: nx.DiGraph[str]) -> set[str]:
-        """One crossbar in place of the striped switch chips of each NVLink domain; the chips that went into one."""
+        """One crossbar in place of the striped switch chips of each NVLink domain; the chips that went
+        into one.
+        """
         domains: dict[Any, list[str]] = {}
         for chip in self._of_kind("nvswitch"):
             domains.setdefault(self.places[chip].get("domain", 0), []).append(chip)
@@ -205,7 +210,8 @@ class Network:
     def nics_of(self, gpu: str) -> tuple[str, ...]:
         """The NICs that carry a GPU's traffic to other servers: the nearest ones, the GPU's own rail first.
 
-        GPUs that share the same nearest NICs take turns, so that two GPUs and two NICs on one PCIe switch pair up.
+        GPUs that share the same nearest NICs take turns, so that two GPUs and two NICs on one PCIe switch
+        pair up.
         """
         if gpu not in self._nics:
             nearest = self._nearest_nics(gpu)
@@ -242,7 +248,9 @@ class Network:
         return min(hosts, key=lambda host: (hops[host], self._order(host)))
 
     def path(self, source: str, target: str) -> Path:
-        """The one path that traffic from `source` to `target` takes. Raises InfeasibleError where there is none."""
+        """The one path that traffic from `source` to `target` takes. Raises InfeasibleError where there
+        is none.
+        """
         path = self._paths.get((source, target))
         if path is None:
             path = self._paths[source, target] = self._find_path(source, target)
@@ -253,10 +261,11 @@ class Network:
         return self._own_link.get(place)
 
     def bisection_bytes_per_s(self, gpus: Sequence[str] | None = None) -> float:
-        """Bytes/s that the first half of the GPUs can send to the second half, each to its counterpart, along `path`.
+        """Bytes/s that the first half of the GPUs can send to the second half, each to its counterpart,
+        along `path`.
 
-        Per direction, all pairs at one common rate: what a fixed permutation gets under this routing, which in a network
-        with one path per pair is the honest form of a bisection.
+        Per direction, all pairs at one common rate: what a fixed permutation gets under this routing, which
+        in a network with one path per pair is the honest form of a bisection.
         """
         gpus = tuple(gpus) if gpus is not None else self.gpus
         half = len(gpus) // 2
@@ -348,7 +357,9 @@ class Network:
         return Path(self._charged(leg, staged), leg.latency_s, "tcp" if tcp else "infiniband")
 
     def _doors(self, place: str, server: int) -> tuple[str, ...]:
-        """NICs through which a place inside a server talks to the outside; empty for a place of the network itself."""
+        """NICs through which a place inside a server talks to the outside; empty for a place of the
+        network itself.
+        """
         if server < 0:
             return ()
         if self.kind(place) == "gpu":
@@ -376,7 +387,9 @@ class Network:
     def _neighbour_on_rail(
         self, source: str, target: str, in_nics: Sequence[str]
     ) -> tuple[str | None, tuple[str, str] | None]:
-        """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's rail."""
+        """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's
+        rail.
+        """
         beside = self._beside(source)
         there = self._beside(target)
         place = there.index(target) if target in there else len(beside)
@@ -412,7 +425,9 @@ class Network:
         return [self._required(nic, end, _INSIDE, server)]
 
     def _across(self, out_nic: str, in_nic: str, source: str, target: str) -> _Leg:
-        """From NIC to NIC over the switches; at each switch the way on is chosen by the destination's port number."""
+        """From NIC to NIC over the switches; at each switch the way on is chosen by the destination's
+        port number.
+        """
         left = self._distances_to(in_nic)
         if out_nic not in left:
             raise self._unreachable(source, target)
@@ -439,7 +454,9 @@ class Network:
     def _spread(
         self, start: str, through: frozenset[str], server: int | None, *, backwards: bool
     ) -> dict[str, int]:
-        """Hops from `start` to every place reachable through places of the given kinds. NICs and stores end a way."""
+        """Hops from `start` to every place reachable through places of the given kinds. NICs and stores
+        end a way.
+        """
         hops = {start: 0}
         waiting = deque([start])
         while waiting:
@@ -512,7 +529,9 @@ class Network:
         )
 
     def _charged(self, leg: _Leg, staged: set[str]) -> tuple[int, ...]:
-        """The links of a leg and of the places on it that can block: hosts and stores only where traffic is staged."""
+        """The links of a leg and of the places on it that can block: hosts and stores only where traffic
+        is staged.
+        """
         own = [
             self._own_link[place]
             for place in leg.places

@@ -1,9 +1,9 @@
 """The collectives as explicit rounds of point-to-point sends: a graph of dependencies.
 
-The same algorithms as in `demands`, written out chunk by chunk: for teaching, for tests, and to show that the fluid form
-is right. Played alone on a fabric (`sim.runtime.rounds.play`) a ring, one-shot, two-shot or all-to-all takes what its
-demand says. An algorithm that pipelines chunks (chain, tree, NVLS, broadcast) takes longer by the filling of its
-pipeline, `(hops - 1)` chunks, which vanishes as chunks get smaller.
+The same algorithms as in `demands`, written out chunk by chunk: for teaching, for tests, and to show that
+the fluid form is right. Played alone on a fabric (`sim.runtime.rounds.play`) a ring, one-shot, two-shot or
+all-to-all takes what its demand says. An algorithm that pipelines chunks (chain, tree, NVLS, broadcast)
+takes longer by the filling of its pipeline, `(hops - 1)` chunks, which vanishes as chunks get smaller.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from sim.inputs.errors import InfeasibleError
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One send: it starts when the sends numbered `after` have arrived, and puts `n_bytes` on each of its links.
+    """One send: it starts when the sends numbered `after` have arrived, and puts `n_bytes` on each of its
+    links.
 
-    A read through a reducing switch and a multicast are one send over several links: the switch adds or copies as bytes
-    pass.
+    A read through a reducing switch and a multicast are one send over several links: the switch adds or
+    copies as bytes pass.
     """
 
     source: str
@@ -73,9 +74,11 @@ def _ring(
     after: Mapping[str, Sequence[int]] | None = None,
     sent: dict[str, int] | None = None,
 ) -> dict[str, list[int]]:
-    """Steps of a ring on an n-th each; a rank sends what it has just received. Returns what each received last.
+    """Steps of a ring on an n-th each; a rank sends what it has just received. Returns what each received
+    last.
 
-    `after` is what each rank waits for before its first send, `sent` each rank's last send so far: they go in order.
+    `after` is what each rank waits for before its first send, `sent` each rank's last send so far: they go
+    in order.
     """
     sent = {} if sent is None else sent
     received = {rank: list(after[rank]) if after else [] for rank in order}
@@ -120,9 +123,11 @@ def _up_and_down(
     chunks: int,
     ready: dict[str, list[int]] | None = None,
 ) -> list[dict[str, list[int]]]:
-    """Reduce up a tree of (child, parent, share) edges and copy down it, chunk by chunk; what each place waits for.
+    """Reduce up a tree of (child, parent, share) edges and copy down it, chunk by chunk; what each place
+    waits for.
 
-    `ready` says, per place, which sends must have arrived before its own part can be sent (of the first chunk).
+    `ready` says, per place, which sends must have arrived before its own part can be sent (of the first
+    chunk).
     """
     children: dict[str, list[tuple[str, float]]] = {}
     below = {child for child, _, _ in edges}
@@ -192,7 +197,9 @@ def _nvls_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks
 
 
 def _read_reduced(book: _Book, n_bytes: float, ranks: Sequence[str], queued: Sequence[int]) -> list[int]:
-    """Each rank reads its n-th of the sum through the switch: an n-th up from all, an n-th down to the reader."""
+    """Each rank reads its n-th of the sum through the switch: an n-th up from all, an n-th down to the
+    reader.
+    """
     network = book.network
     crossbar = network.crossbar(ranks[0])
     up = tuple(network.link_id[f"{rank}->{crossbar}"] for rank in ranks)

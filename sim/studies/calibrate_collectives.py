@@ -1,11 +1,13 @@
-"""Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives, and says how well they hold.
+"""Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives, and says how well
+they hold.
 
     python -m sim.studies.calibrate_collectives fit NCCL.csv ENGINES.csv > topologies/collectives/inside.yaml
     python -m sim.studies.calibrate_collectives report NCCL.csv ENGINES.csv
 
-The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`), as the
-samples in `tests/data/collectives` have. Every fit is robust (soft L1 on the logarithm of the time, so a factor of 1.1
-counts the same at 10 us and at 10 ms). Held out are whole systems and whole numbers of ranks, never points of a curve.
+The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework,
+launch`), as the samples in `tests/data/collectives` have. Every fit is robust (soft L1 on the logarithm of
+the time, so a factor of 1.1 counts the same at 10 us and at 10 ms). Held out are whole systems and whole
+numbers of ranks, never points of a curve.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ FLOORS = {
     ("switch", "base_s"): 18e-6,
     ("switch", "fill_bytes"): 5e5,
 }
-"""Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a hop of Simple
-1.5 of that of LL, whose flags travel with the data; for NVLS the least that a
-first megabyte in 26 us leaves, and a pipeline of at least a slice per rank."""
+"""Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a
+hop of Simple 1.5 of that of LL, whose flags travel with the data; for NVLS the least that a first megabyte
+in 26 us leaves, and a pipeline of at least a slice per rank.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The GPUs that a measured system has, as far as a collective inside its NVLink domain or PCIe pair can tell."""
+    """The GPUs that a measured system has, as far as a collective inside its NVLink domain or PCIe pair
+    can tell.
+    """
 
     model: str
     kind: str
@@ -72,11 +77,15 @@ MACHINES = {
     "rtx_pro_6000_server": Machine("rtx-pro-6000", "blackwell_pcie", 54.81e9),
 }
 PCIE_GPUS, PCIE_BYTES = 2, 4096
-"""Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: of larger groups only the latencies."""
+"""Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: of larger groups only
+the latencies.
+"""
 
 
 def network_of(system: str, gpus: int) -> Network:
-    """A crossbar (or one PCIe switch) with a system's GPUs and link rate, as the shipped topologies have it."""
+    """A crossbar (or one PCIe switch) with a system's GPUs and link rate, as the shipped topologies have
+    it.
+    """
     machine = MACHINES[system]
     nvlink = not machine.kind.startswith(("ada", "blackwell_pcie"))
     graph: nx.DiGraph[str] = nx.DiGraph(gpus=[f"node0.gpu{rank}" for rank in range(gpus)], name=system)
@@ -98,7 +107,9 @@ def network_of(system: str, gpus: int) -> Network:
 
 
 def points(paths: Iterable[Path]) -> list[Point]:
-    """Measured points of the systems that are modelled; the median where a point was measured more than once."""
+    """Measured points of the systems that are modelled; the median where a point was measured more than
+    once.
+    """
     found: dict[tuple[str, str, str, int, float], list[float]] = {}
     for path in paths:
         with path.open(newline="") as file:
@@ -120,8 +131,10 @@ def points(paths: Iterable[Path]) -> list[Point]:
 def _usable(row: Mapping[str, str]) -> bool:
     """False for what no kernel explains, each with its reason.
 
-    Switches do not add 8-bit integers, so sums of those go another way than the 16-bit sums of inference. NCCL 2.23 on GB200 at 2 and 4 GPUs is slower than later releases, and its grouped sends take time by themselves;
-    TensorRT-LLM with a forced strategy includes 5 us of graph nodes; launches from Python time Python.
+    Switches do not add 8-bit integers, so sums of those go another way than the 16-bit sums of inference.
+    NCCL 2.23 on GB200 at 2 and 4 GPUs is slower than later releases, and its grouped sends take time by
+    themselves; TensorRT-LLM with a forced strategy includes 5 us of graph nodes; launches from Python time
+    Python.
     """
     if row.get("framework"):
         return row["launch"] == "graph" and "strategy" not in row["impl"] and float(row["size_bytes"]) >= 256
@@ -303,7 +316,9 @@ def as_yaml(files: Raw) -> str:
 def by_group(
     found: Sequence[tuple[Point, float]],
 ) -> list[tuple[str, str, str, int, int, float, float, float]]:
-    """(system, library, op, gpus, points, median, 90th percentile, bias): of |error|, and the median with its sign."""
+    """(system, library, op, gpus, points, median, 90th percentile, bias): of |error|, and the median
+    with its sign.
+    """
     groups: dict[tuple[str, str, str, int], list[float]] = {}
     for point, error in found:
         groups.setdefault((point.system, point.library, point.op, point.gpus), []).append(error)
@@ -331,7 +346,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fits(point: Point) -> bool:
-    """True for points whose machine is known here: an NVLink domain; a PCIe box as far as it does not matter."""
+    """True for points whose machine is known here: an NVLink domain; a PCIe box as far as it does not
+    matter.
+    """
     pcie = MACHINES[point.system].kind in ("ada", "blackwell_pcie")
     return not pcie or point.gpus <= PCIE_GPUS or point.n_bytes <= PCIE_BYTES
 

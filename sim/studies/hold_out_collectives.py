@@ -2,11 +2,11 @@
 
     python -m sim.studies.hold_out_collectives NCCL.csv ENGINES.csv
 
-Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one number of ranks of
-a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its kin (fitted without it) and its
-own link rates. Beside each stands a plain alpha-beta model (one latency, one bus bandwidth per kind, library and op)
-fitted to the same points. Every fit starts from the middle of the other kinds of GPU, so nothing of what is held out is in
-its start.
+Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
+number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
+kin (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
+one bus bandwidth per kind, library and op) fitted to the same points. Every fit starts from the middle of
+the other kinds of GPU, so nothing of what is held out is in its start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from sim.studies.calibrate_collectives import MACHINES, Fit, Point, Raw, chosen, errors, fits, free_numbers, points, shipped
+from sim.studies.calibrate_collectives import (
+    MACHINES,
+    Fit,
+    Point,
+    Raw,
+    chosen,
+    errors,
+    fits,
+    free_numbers,
+    points,
+    shipped,
+)
 
 KIN = {
     "ampere": "hopper",
@@ -36,7 +47,9 @@ KIN = {
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Errors on points of one (how, system, library, op, ranks) that no fit saw: |error| quantiles and signed median."""
+    """Errors on points of one (how, system, library, op, ranks) that no fit saw: |error| quantiles and
+    signed median.
+    """
 
     how: str
     system: str
@@ -115,7 +128,9 @@ def _bus_bytes(point: Point) -> float:
 
 
 def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(library, op) -> latency and seconds per byte on the bus that fit all points best (soft L1 of the log error)."""
+    """(library, op) -> latency and seconds per byte on the bus that fit all points best (soft L1 of the
+    log error).
+    """
     from scipy.optimize import least_squares
 
     plain = {}
@@ -126,7 +141,10 @@ def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, flo
             alpha_s, per_byte_s = np.exp(logs)
             return [log((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds) for point in own]
 
-        start = [log(min(point.seconds for point in own)), log(max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own)))]
+        start = [
+            log(min(point.seconds for point in own)),
+            log(max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own))),
+        ]
         alpha, beta = np.exp(least_squares(residuals, start, loss="soft_l1", f_scale=0.1).x)
         plain[key] = (float(alpha), float(beta))
     return plain
@@ -146,14 +164,25 @@ def _rows(
             other.append((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds - 1.0)
         median, p90 = (float(np.quantile(np.abs(alone), share)) for share in (0.5, 0.9))
         yield HeldOut(
-            how, system, library, op, ranks, len(of), median, p90, float(np.median(alone)), float(np.median(np.abs(other)))
+            how,
+            system,
+            library,
+            op,
+            ranks,
+            len(of),
+            median,
+            p90,
+            float(np.median(alone)),
+            float(np.median(np.abs(other))),
         )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     measured = [point for point in points(map(Path, arguments)) if fits(point) and point.system in MACHINES]
-    print("held out  system               library op              ranks points  median    p90    bias  alpha-beta")
+    print(
+        "held out  system               library op              ranks points  median    p90    bias  alpha-beta"
+    )
     for row in held_out(measured, shipped()):
         print(
             f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.ranks:5} {row.points:6} "

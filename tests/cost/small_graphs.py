@@ -35,7 +35,9 @@ def servers(
     gpus_per_switch: int = 1,
     latency_s: float = 0.0,
 ) -> nx.DiGraph:
-    """Servers of GPUs on NVSwitch chips and PCIe switches, two sockets each, rails to one leaf per NIC, then spines."""
+    """Servers of GPUs on NVSwitch chips and PCIe switches, two sockets each, rails to one leaf per NIC,
+    then spines.
+    """
     graph = nx.DiGraph(name="by-hand", peer_to_peer=peer_to_peer, acs=acs, inter_node=inter_node)
     names = []
     rails = nics if nodes > 1 else 0

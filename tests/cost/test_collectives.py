@@ -40,7 +40,9 @@ def test_a_ring_of_each_rail_leaves_and_enters_by_that_rail_alone() -> None:
         assert sorted(order) == sorted(network.gpus)
         crossings = [network.path(a, b) for a, b in zip(order, (*order[1:], order[0]), strict=True)]
         assert sum(path.medium == "infiniband" for path in crossings) == 2
-        assert not any("nvlink" in network.links[link] for p in crossings if p.medium == "infiniband" for link in p.links)
+        assert not any(
+            "nvlink" in network.links[link] for p in crossings if p.medium == "infiniband" for link in p.links
+        )
 
 
 def test_four_gpus_wired_to_each_other_use_all_wires_in_both_directions() -> None:
@@ -56,7 +58,11 @@ def test_four_gpus_wired_to_each_other_use_all_wires_in_both_directions() -> Non
 
 
 def test_islands_are_nvlink_domains_or_servers() -> None:
-    assert [len(group) for group in islands(Network(servers(nodes=3)), Network(servers(nodes=3)).gpus)] == [8, 8, 8]
+    assert [len(group) for group in islands(Network(servers(nodes=3)), Network(servers(nodes=3)).gpus)] == [
+        8,
+        8,
+        8,
+    ]
     pcie = Network(servers(chips=0))
     assert len(islands(pcie, pcie.gpus)) == 1
     two = Network(servers(nodes=2))
@@ -64,7 +70,9 @@ def test_islands_are_nvlink_domains_or_servers() -> None:
 
 
 @given(st.integers(2, 40))
-def test_in_a_double_tree_every_place_but_the_root_has_a_parent_and_nobody_is_interior_in_both(nodes: int) -> None:
+def test_in_a_double_tree_every_place_but_the_root_has_a_parent_and_nobody_is_interior_in_both(
+    nodes: int,
+) -> None:
     first, second = parents(nodes)
     for tree in (first, second):
         assert sum(above is None for above in tree) == 1
@@ -149,7 +157,12 @@ def test_one_rank_has_nothing_to_do_and_no_bytes_take_the_latency() -> None:
 )
 def test_what_cannot_be_is_refused_with_what_can(changed: dict[str, object], message: str) -> None:
     network = Network(servers())
-    given_arguments: dict[str, object] = {"op": "all_reduce", "n_bytes": S, "ranks": network.gpus, "library": "nccl"}
+    given_arguments: dict[str, object] = {
+        "op": "all_reduce",
+        "n_bytes": S,
+        "ranks": network.gpus,
+        "library": "nccl",
+    }
     with pytest.raises(InfeasibleError, match=message):
         collective(network, **(given_arguments | changed))  # type: ignore[arg-type]
 

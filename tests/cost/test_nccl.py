@@ -23,7 +23,9 @@ def network(name: str, nodes: int | None = None) -> Network:
     return Network(load_topology(name, nodes=nodes).graph)
 
 
-def all_reduce(name: str, ranks: int, n_bytes: float, library: str = "nccl", **options: str) -> CollectiveTiming:
+def all_reduce(
+    name: str, ranks: int, n_bytes: float, library: str = "nccl", **options: str
+) -> CollectiveTiming:
     there = network(name, 2 if ranks > 8 and name == "nd-h100-v5" else None)
     return collective(there, "all_reduce", n_bytes, there.gpus[:ranks], library=library, **options)
 
@@ -70,13 +72,18 @@ def test_two_nodes_load_each_nic_with_32_gigabytes_per_s() -> None:
     timing = all_reduce("nd-h100-v5", 16, 8 * GIB)
     there = network("nd-h100-v5", 2)
     assert timing.algorithm == "nvls_tree"
-    nics = [n for link, n in zip(timing.demand.links, timing.demand.n_bytes, strict=True) if "->leaf" in there.links[link]]
+    nics = [
+        n
+        for link, n in zip(timing.demand.links, timing.demand.n_bytes, strict=True)
+        if "->leaf" in there.links[link]
+    ]
     assert max(nics) / timing.total_s == pytest.approx(32.2e9, rel=0.05)
 
 
 # NCCL's own formula for 2 x 8 H100, evaluated by hand from src/graph/tuning.cc.
 @pytest.mark.parametrize(
-    ("n_bytes", "microseconds"), [(128, 25.2), (16 * KIB, 26), (128 * KIB, 39), (512 * KIB, 54), (934_000, 58), (2 * MIB, 71)]
+    ("n_bytes", "microseconds"),
+    [(128, 25.2), (16 * KIB, 26), (128 * KIB, 39), (512 * KIB, 54), (934_000, 58), (2 * MIB, 71)],
 )
 def test_two_nodes_take_what_nccl_s_own_formula_says(n_bytes: float, microseconds: float) -> None:
     assert all_reduce("nd-h100-v5", 16, n_bytes).total_s == pytest.approx(microseconds * 1e-6, rel=0.08)
@@ -85,8 +92,16 @@ def test_two_nodes_take_what_nccl_s_own_formula_says(n_bytes: float, microsecond
 def test_protocols_and_algorithms_follow_the_size() -> None:
     assert all_reduce("nd-h100-v5", 8, 4 * KIB).protocol == "LL"
     assert all_reduce("nd-h100-v5", 8, 64 * MIB).algorithm == "nvls"
-    assert [all_reduce("a100-x4", 4, n).protocol for n in (16 * KIB, 256 * KIB, 64 * MIB)] == ["LL", "LL128", "Simple"]
-    assert [all_reduce("nd-h100-v5", 16, n).algorithm for n in (16 * KIB, 512 * KIB, GIB)] == ["tree", "tree", "nvls_tree"]
+    assert [all_reduce("a100-x4", 4, n).protocol for n in (16 * KIB, 256 * KIB, 64 * MIB)] == [
+        "LL",
+        "LL128",
+        "Simple",
+    ]
+    assert [all_reduce("nd-h100-v5", 16, n).algorithm for n in (16 * KIB, 512 * KIB, GIB)] == [
+        "tree",
+        "tree",
+        "nvls_tree",
+    ]
     assert all_reduce("nd-h100-v5", 16, 512 * KIB).protocol == "LL128"
     assert all_reduce("l40s-12", 2, 8 * KIB).protocol == "LL"
     assert all_reduce("l40s-12", 2, 64 * MIB).protocol == "Simple"
@@ -155,7 +170,11 @@ def test_over_ten_nodes_the_model_is_within_20_percent_of_the_median_measured_po
     found = []
     for row in rows:
         there = network("nd-h100-v5", int(row["nodes"]))
-        ranks = [f"node{node}.gpu{gpu}" for node in range(int(row["nodes"])) for gpu in range(int(row["gpus_per_node"]))]
+        ranks = [
+            f"node{node}.gpu{gpu}"
+            for node in range(int(row["nodes"]))
+            for gpu in range(int(row["gpus_per_node"]))
+        ]
         timing = collective(there, row["op"], float(row["size_bytes"]), ranks, library="nccl")
         found.append(abs(timing.total_s / (float(row["latency_us_median"]) * 1e-6) - 1.0))
     assert median(found) < 0.10

@@ -70,7 +70,9 @@ def test_a_pipelined_algorithm_takes_its_demand_and_the_filling_of_its_pipeline(
     for (op, algorithm), hops in filling.items():
         expected_s = demand_s(network, op, algorithm, ranks) + hops * S / chunks / NVLINK
         if algorithm == "nvls":
-            assert demand_s(network, op, algorithm, ranks) == pytest.approx((1 + 1 / n) * S / NVLINK, rel=1e-9)
+            assert demand_s(network, op, algorithm, ranks) == pytest.approx(
+                (1 + 1 / n) * S / NVLINK, rel=1e-9
+            )
         assert played_s(network, op, algorithm, ranks, chunks) == pytest.approx(expected_s, rel=1e-9)
 
 
@@ -79,7 +81,9 @@ def test_a_chain_on_wires_of_its_own_takes_the_message_and_its_length(chunks: in
     network = mesh(6)
     expected_s = S / NVLINK * (chunks + 2 * 5 - 1) / chunks
     assert demand_s(network, "all_reduce", "tree", network.gpus) == pytest.approx(S / NVLINK, rel=1e-9)
-    assert played_s(network, "all_reduce", "tree", network.gpus, chunks) == pytest.approx(expected_s, rel=1e-9)
+    assert played_s(network, "all_reduce", "tree", network.gpus, chunks) == pytest.approx(
+        expected_s, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 8])
@@ -98,7 +102,9 @@ def test_two_levels_unpipelined_are_the_sum_of_their_three_phases() -> None:
     )
 
 
-@pytest.mark.parametrize(("op", "algorithm"), [("all_reduce", "ring"), ("all_gather", "ring"), ("all_to_all", "direct")])
+@pytest.mark.parametrize(
+    ("op", "algorithm"), [("all_reduce", "ring"), ("all_gather", "ring"), ("all_to_all", "direct")]
+)
 def test_across_nodes_rounds_and_demand_agree(op: str, algorithm: str) -> None:
     network = Network(servers(nodes=2, gpus=4, nics=4))
     alone_s = demand_s(network, op, algorithm, network.gpus)
@@ -143,7 +149,9 @@ def test_two_levels_send_what_their_recipe_counts() -> None:
     assert {round(S / send.n_bytes) for send in sends} == {4, 12}
 
 
-@pytest.mark.parametrize(("op", "algorithm"), [*ONE_ISLAND, ("all_reduce", "tree"), ("all_reduce", "nvls"), ("broadcast", "ring")])
+@pytest.mark.parametrize(
+    ("op", "algorithm"), [*ONE_ISLAND, ("all_reduce", "tree"), ("all_reduce", "nvls"), ("broadcast", "ring")]
+)
 def test_rounds_put_the_bytes_of_the_demand_on_each_link(op: str, algorithm: str) -> None:
     network = Network(servers())
     carried: dict[int, float] = {}
