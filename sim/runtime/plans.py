@@ -37,11 +37,13 @@ class Plans:
         links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
         if len(links) != len(n_bytes):
             raise ValueError(f"{len(links)} links but bytes for {len(n_bytes)}; each link needs one figure")
-        for link, amount in zip(links, n_bytes, strict=True):
-            if not 0 <= link < len(self._names):
-                raise ValueError(f"no link number {link}; the fabric has {len(self._names)}, counted from 0")
-            if not (amount >= 0.0 and isfinite(amount)):
-                raise ValueError(f"{amount} bytes on link {self._names[link]}; 0 or more are possible")
+        if links and not (min(links) >= 0 and max(links) < len(self._names)):
+            wrong = [link for link in links if not 0 <= link < len(self._names)]
+            raise ValueError(f"no link number {wrong[0]}; the fabric has {len(self._names)}, counted from 0")
+        if not (min(n_bytes, default=0.0) >= 0.0 and isfinite(sum(n_bytes))):
+            raise ValueError(
+                f"bytes {n_bytes} on {[self._names[link] for link in links]}; 0 or more are possible"
+            )
         if len(set(links)) < len(links):
             raise ValueError(f"a link is named twice in {links}; add its bytes up")
         if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):

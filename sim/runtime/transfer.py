@@ -142,7 +142,9 @@ class Plan:
         longest = self.least_s
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
             bytes_per_s = capacity[link]
-            longest = max(longest, n_bytes / bytes_per_s if bytes_per_s > 0.0 else inf)
+            seconds = n_bytes / bytes_per_s if bytes_per_s else inf
+            if seconds > longest:
+                longest = seconds
         return longest
 
 

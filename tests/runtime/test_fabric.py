@@ -270,7 +270,7 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
     [
         (Bytes((0, 0), (1.0, 1.0)), "named twice"),
         (Bytes((7,), (1.0,)), "no link number 7"),
-        (Bytes((0,), (-1.0,)), "-1.0 bytes on link a"),
+        (Bytes((0,), (-1.0,)), r"bytes \(-1.0,\) on \['a'\]"),
         (Bytes((0,), (1.0, 2.0)), "1 links but bytes for 2"),
         (Bytes((0,), (1.0,), -1.0), "latency -1.0 s"),
     ],
