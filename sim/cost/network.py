@@ -6,13 +6,9 @@ place, and a path is worked out when it is first asked for and then remembered.
 
 What the compilation decides:
 
-* The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU
-  has one link up and one link down with the summed capacity. A domain built without one of 18 chips has
-  17/18 of the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which
-  switches are wired to each other, or two GPUs share no chip, keep their chips.
-* A place that can block by itself (`bytes_per_s` on a node) becomes a link of its own, named after the
-  place. For a host it is charged for traffic that is staged in its memory, and not for PCIe traffic that
-  only turns round there.
+* The switch chips of an NVLink domain become one crossbar, and a place that can block by itself becomes a
+  link of its own: see `wiring`. A host's own link is charged for traffic that is staged in its memory, and
+  not for PCIe traffic that only turns round there.
 * Peer-to-peer off sends all traffic between GPUs through host memory, NVLink included (as
   `NCCL_P2P_DISABLE` does); ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what
   leaves a server through host memory and an Ethernet NIC. They change paths, never a rate.
@@ -27,14 +23,13 @@ collisions.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import networkx as nx
 
+from sim.cost.wiring import Leg, Wiring
 from sim.inputs.errors import InfeasibleError
 
 Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
@@ -55,13 +50,6 @@ class Path:
     medium: Medium
 
 
-@dataclass(frozen=True, slots=True)
-class _Leg:
-    places: tuple[str, ...]
-    links: tuple[int, ...]
-    latency_s: float
-
-
 class Network:
     """Links, capacities and paths of one topology graph.
 
@@ -76,32 +64,17 @@ class Network:
         self.acs: bool = graph.graph.get("acs", False)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
         self.transport_hop_s: float | None = graph.graph.get("transport_hop_s")
-        self.places: dict[str, dict[str, Any]] = dict(iter(graph.nodes(data=True)))
-        named = graph.graph.get("gpus")
-        self.gpus: tuple[str, ...] = (
-            tuple(named) if named else tuple(sorted(self._of_kind("gpu"), key=self._order))
+        self._wiring = wiring = Wiring(graph)
+        self.places: dict[str, dict[str, Any]] = wiring.places
+        self.links: list[str] = wiring.links
+        self.capacity: list[float] = wiring.capacity
+        self.link_id: dict[str, int] = wiring.link_id
+        self.stripes: dict[str, dict[str, float]] = wiring.stripes
+        self.gpus: tuple[str, ...] = tuple(
+            graph.graph.get("gpus") or sorted(wiring.of_kind("gpu"), key=wiring.order)
         )
         self.gpu_index: dict[str, int] = {gpu: rank for rank, gpu in enumerate(self.gpus)}
         self.node_of: dict[str, int] = {gpu: self.places[gpu].get("node", 0) for gpu in self.gpus}
-
-        self.links: list[str] = []
-        self.capacity: list[float] = []
-        self.link_id: dict[str, int] = {}
-        self._out: dict[str, list[tuple[str, int, float]]] = {place: [] for place in self.places}
-        self._into: dict[str, list[str]] = {place: [] for place in self.places}
-        self._own_link: dict[str, int] = {}
-        self._crossbars: dict[str, str] = {}
-        self._reduces: dict[str, bool] = {}
-        self.stripes: dict[str, dict[str, float]] = {}
-        chips = self._add_crossbars(graph)
-        for place, attributes in self.places.items():
-            if attributes.get("bytes_per_s") is not None and place not in chips:
-                self._own_link[place] = self._add_link(place, attributes["bytes_per_s"])
-        for source, target, edge in graph.edges(data=True):
-            if source not in chips and target not in chips:
-                self._connect(source, target, edge["bytes_per_s"], edge.get("latency_s", 0.0))
-        for neighbours in self._out.values():
-            neighbours.sort(key=lambda hop: self._order(hop[0]))
 
         self.memory: dict[Any, Any] = {}
         self._paths: dict[tuple[str, str], Path] = {}
@@ -109,101 +82,32 @@ class Network:
         self._distances: dict[str, dict[str, int]] = {}
         self._rail_of: dict[str, tuple[str, ...]] = {}
 
-    # -- compiling ------------------------------------------------------------------------------------------------
-
-    def _add_link(self, name: str, bytes_per_s: float) -> int:
-        if not bytes_per_s > 0.0:
-            raise InfeasibleError(
-                f"link {name} has {bytes_per_s} bytes/s; a link needs a capacity above zero"
-            )
-        link = len(self.links)
-        self.links.append(name)
-        self.capacity.append(float(bytes_per_s))
-        self.link_id[name] = link
-        return link
-
-    def _connect(self, source: str, target: str, bytes_per_s: float, latency_s: float) -> None:
-        link = self._add_link(f"{source}->{target}", bytes_per_s)
-        self._out[source].append((target, link, latency_s))
-        self._into[target].append(source)
-
-    def _add_crossbars(self, graph: nx.DiGraph[str]) -> set[str]:
-        """One crossbar in place of the striped switch chips of each NVLink domain; the chips that went
-        into one.
-        """
-        domains: dict[Any, list[str]] = {}
-        for chip in self._of_kind("nvswitch"):
-            domains.setdefault(self.places[chip].get("domain", 0), []).append(chip)
-        collapsed: set[str] = set()
-        for domain, chips in domains.items():
-            members = set(chips)
-            reached = {chip: {gpu for gpu in graph.successors(chip)} for chip in chips}
-            gpus = sorted(set().union(*reached.values()), key=self._order)
-            if any(self.places[gpu]["kind"] != "gpu" for gpu in gpus) or not _share_chips(gpus, reached):
-                continue
-            crossbar = f"nvlink{domain}"
-            up = {gpu: _sum_edges(graph, [(gpu, chip) for chip in chips]) for gpu in gpus}
-            down = {gpu: _sum_edges(graph, [(chip, gpu) for chip in chips]) for gpu in gpus}
-            if any(bytes_per_s == 0.0 for bytes_per_s, _ in (*up.values(), *down.values())):
-                continue
-            blocking = [float(self.places[chip].get("bytes_per_s") or 0.0) for chip in chips]
-            self.places[crossbar] = {
-                "kind": "crossbar",
-                "node": self.places[chips[0]].get("node", -1),
-                "domain": domain,
-                "latency_s": sum(self.places[chip].get("latency_s", 0.0) for chip in chips) / len(chips),
-            }
-            self._out[crossbar], self._into[crossbar] = [], []
-            if all(blocking):
-                self._own_link[crossbar] = self._add_link(crossbar, sum(blocking))
-            for gpu in gpus:
-                self._connect(gpu, crossbar, *up[gpu])
-                self._connect(crossbar, gpu, *down[gpu])
-                self._crossbars[gpu] = crossbar
-            total = sum(bytes_per_s for bytes_per_s, _ in up.values())
-            self.stripes[crossbar] = {
-                chip: _sum_edges(graph, [(gpu, chip) for gpu in gpus])[0] / total
-                for chip in sorted(chips, key=self._order)
-            }
-            self._reduces[crossbar] = all(self.places[chip].get("reduces", False) for chip in chips)
-            collapsed |= members
-        return collapsed
-
-    def _of_kind(self, kind: str) -> list[str]:
-        return [place for place, attributes in self.places.items() if attributes.get("kind") == kind]
-
-    def _order(self, place: str) -> tuple[int, int, str]:
-        attributes = self.places[place]
-        return attributes.get("node", -1), attributes.get("index", 0), place
-
-    # -- asking ---------------------------------------------------------------------------------------------------
-
     def kind(self, place: str) -> str:
         """What a place is: gpu, crossbar, nvswitch, pcie_switch, host, nic, switch or store."""
         return str(self.places[place]["kind"])
 
     def crossbar(self, gpu: str) -> str | None:
         """The NVLink crossbar that a GPU hangs on, or None."""
-        return self._crossbars.get(gpu)
+        return self._wiring.crossbars.get(gpu)
 
     def same_domain(self, gpus: Iterable[str]) -> bool:
         """True where one NVLink crossbar joins all these GPUs and peer-to-peer is on."""
-        crossbars = {self._crossbars.get(gpu) for gpu in gpus}
+        crossbars = {self._wiring.crossbars.get(gpu) for gpu in gpus}
         return self.peer_to_peer and len(crossbars) == 1 and None not in crossbars
 
     def reduces(self, gpus: Iterable[str]) -> bool:
         """True where the switches that join all these GPUs add numbers on the way (NVLink SHARP)."""
         gpus = tuple(gpus)
-        return self.same_domain(gpus) and self._reduces[self._crossbars[gpus[0]]]
+        return self.same_domain(gpus) and self._wiring.reduces[self._wiring.crossbars[gpus[0]]]
 
     def nvlink_bytes_per_s(self, gpu: str) -> float:
         """Payload bytes/s that a GPU can send over NVLink to everyone together; 0 without NVLink."""
-        crossbar = self._crossbars.get(gpu)
+        crossbar = self._wiring.crossbars.get(gpu)
         if crossbar is not None:
             return self.capacity[self.link_id[f"{gpu}->{crossbar}"]]
         return sum(
             self.capacity[link]
-            for target, link, _ in self._out[gpu]
+            for target, link, _ in self._wiring.out[gpu]
             if self.kind(target) in ("gpu", "nvswitch")
         )
 
@@ -226,7 +130,7 @@ class Network:
     def _nearest_nics(self, gpu: str) -> tuple[str, ...]:
         if gpu not in self._rail_of:
             transport = "ethernet" if self.inter_node == "tcp" else "infiniband"
-            hops = self._spread(gpu, _INSIDE | {"nic"}, self.node_of[gpu], backwards=False)
+            hops = self._wiring.spread(gpu, _INSIDE | {"nic"}, self.node_of[gpu], backwards=False)
             found = [
                 place
                 for place in hops
@@ -234,18 +138,20 @@ class Network:
                 and self.places[place].get("transport", "infiniband") == transport
             ]
             least = min((hops[nic] for nic in found), default=0)
-            self._rail_of[gpu] = tuple(sorted((nic for nic in found if hops[nic] == least), key=self._order))
+            self._rail_of[gpu] = tuple(
+                sorted((nic for nic in found if hops[nic] == least), key=self._wiring.order)
+            )
         return self._rail_of[gpu]
 
     def host_of(self, gpu: str) -> str:
         """The CPU socket that a GPU hangs on: the nearest one."""
-        hops = self._spread(gpu, _INSIDE, self.node_of[gpu], backwards=False)
+        hops = self._wiring.spread(gpu, _INSIDE, self.node_of[gpu], backwards=False)
         hosts = [place for place in hops if self.kind(place) == "host"]
         if not hosts:
             raise InfeasibleError(
                 f"{gpu} has no path to a host; wire it to a host or to a PCIe switch below one"
             )
-        return min(hosts, key=lambda host: (hops[host], self._order(host)))
+        return min(hosts, key=lambda host: (hops[host], self._wiring.order(host)))
 
     def path(self, source: str, target: str) -> Path:
         """The one path that traffic from `source` to `target` takes. Raises InfeasibleError where there
@@ -258,7 +164,7 @@ class Network:
 
     def own_link(self, place: str) -> int | None:
         """The link that stands for a place which can block by itself (a host's memory), or None."""
-        return self._own_link.get(place)
+        return self._wiring.own_link.get(place)
 
     def bisection_bytes_per_s(self, gpus: Sequence[str] | None = None) -> float:
         """Bytes/s that the first half of the GPUs can send to the second half, each to its counterpart,
@@ -274,8 +180,6 @@ class Network:
             for link in self.path(source, target).links:
                 load[link] = load.get(link, 0) + 1
         return half * min((self.capacity[link] / pairs for link, pairs in load.items()), default=0.0)
-
-    # -- finding a path -------------------------------------------------------------------------------------------
 
     def _find_path(self, source: str, target: str) -> Path:
         for place in (source, target):
@@ -294,34 +198,36 @@ class Network:
         return self._path_between_servers(source, target, server, other)
 
     def _nvlink_path(self, source: str, target: str) -> Path | None:
-        direct = [(link, latency_s) for place, link, latency_s in self._out[source] if place == target]
+        direct = [(link, latency_s) for place, link, latency_s in self._wiring.out[source] if place == target]
         if direct:
             return Path((direct[0][0],), direct[0][1], "nvlink")
-        crossbar = self._crossbars.get(source)
-        if crossbar is not None and crossbar == self._crossbars.get(target):
-            leg = self._leg((source, crossbar, target))
-            return Path(self._charged(leg, {crossbar}), leg.latency_s, "nvlink")
-        leg_or_none = self._shortest(source, target, frozenset({"nvswitch"}), None)
+        crossbar = self._wiring.crossbars.get(source)
+        if crossbar is not None and crossbar == self._wiring.crossbars.get(target):
+            leg = self._wiring.leg((source, crossbar, target))
+            return Path(self._wiring.charged(leg, {crossbar}), leg.latency_s, "nvlink")
+        leg_or_none = self._wiring.shortest(source, target, frozenset({"nvswitch"}), None)
         if leg_or_none is None:
             return None
-        return Path(self._charged(leg_or_none, set(leg_or_none.places)), leg_or_none.latency_s, "nvlink")
+        return Path(
+            self._wiring.charged(leg_or_none, set(leg_or_none.places)), leg_or_none.latency_s, "nvlink"
+        )
 
     def _path_in_server(self, source: str, target: str, server: int, both_gpus: bool) -> Path:
         if not both_gpus:
             leg = self._required(source, target, _INSIDE | {"store"}, server)
             staged = {place for place in (source, target) if self.kind(place) in ("host", "store")}
-            return Path(self._charged(leg, staged), leg.latency_s, "pcie")
+            return Path(self._wiring.charged(leg, staged), leg.latency_s, "pcie")
         if self.peer_to_peer:
             leg = self._required(source, target, _INSIDE, server)
             if self.acs and not any(self.kind(place) == "host" for place in leg.places):
-                leg = self._join(self._required(source, self.host_of(source), _INSIDE, server),
+                leg = self._wiring.join(self._required(source, self.host_of(source), _INSIDE, server),
                                  self._required(self.host_of(source), target, _INSIDE, server))  # fmt: skip
-            return Path(self._charged(leg, set()), leg.latency_s, "pcie")
+            return Path(self._wiring.charged(leg, set()), leg.latency_s, "pcie")
         staging = self.host_of(target)
-        leg = self._join(
+        leg = self._wiring.join(
             self._required(source, staging, _INSIDE, server), self._required(staging, target, _INSIDE, server)
         )
-        return Path(self._charged(leg, {staging}), leg.latency_s, "host")
+        return Path(self._wiring.charged(leg, {staging}), leg.latency_s, "host")
 
     def _path_between_servers(self, source: str, target: str, server: int, other: int) -> Path:
         tcp = self.inter_node == "tcp"
@@ -339,12 +245,12 @@ class Network:
         else:
             raise self._unreachable(source, target)
         staged: set[str] = set()
-        legs: list[_Leg] = []
+        legs: list[Leg] = []
         start = source
         if relay is not None:
             crossbar_path = self._nvlink_path(source, relay)
             assert crossbar_path is not None
-            legs.append(_Leg((source, relay), crossbar_path.links, crossbar_path.latency_s))
+            legs.append(Leg((source, relay), crossbar_path.links, crossbar_path.latency_s))
             start = relay
         for end in (out_nic,) if start != out_nic else ():
             legs.extend(self._to_nic(start, end, server, staged, tcp))
@@ -353,8 +259,8 @@ class Network:
             legs.extend(self._from_nic(end, target, other, staged, tcp))
         leg = legs[0]
         for following in legs[1:]:
-            leg = self._join(leg, following)
-        return Path(self._charged(leg, staged), leg.latency_s, "tcp" if tcp else "infiniband")
+            leg = self._wiring.join(leg, following)
+        return Path(self._wiring.charged(leg, staged), leg.latency_s, "tcp" if tcp else "infiniband")
 
     def _doors(self, place: str, server: int) -> tuple[str, ...]:
         """NICs through which a place inside a server talks to the outside; empty for a place of the
@@ -367,20 +273,22 @@ class Network:
         if self.kind(place) == "nic":
             return (place,)
         transport = "ethernet" if self.inter_node == "tcp" else "infiniband"
-        hops = self._spread(place, _INSIDE | {"nic"}, server, backwards=False)
+        hops = self._wiring.spread(place, _INSIDE | {"nic"}, server, backwards=False)
         found = [
             p
             for p in hops
             if self.kind(p) == "nic" and self.places[p].get("transport", "infiniband") == transport
         ]
-        return tuple(sorted(found, key=lambda nic: (hops[nic], self._order(nic))))
+        return tuple(sorted(found, key=lambda nic: (hops[nic], self._wiring.order(nic))))
 
     def _same_rail(self, out_nics: Sequence[str], in_nics: Sequence[str]) -> tuple[str, str] | None:
         """A pair of NICs on one leaf switch (or wired to each other), the preferred ones first."""
         for out_nic in out_nics:
-            leaves = {place for place, _, _ in self._out[out_nic] if self.kind(place) in ("switch", "nic")}
+            leaves = {
+                place for place, _, _ in self._wiring.out[out_nic] if self.kind(place) in ("switch", "nic")
+            }
             for in_nic in in_nics:
-                if in_nic in leaves or any(leaf in leaves for leaf in self._into[in_nic]):
+                if in_nic in leaves or any(leaf in leaves for leaf in self._wiring.into[in_nic]):
                     return out_nic, in_nic
         return None
 
@@ -400,10 +308,10 @@ class Network:
 
     def _beside(self, gpu: str) -> list[str]:
         """The GPUs of an NVLink crossbar, in order; none where there is no crossbar."""
-        crossbar = self._crossbars.get(gpu)
-        return [place for place, _, _ in self._out[crossbar]] if crossbar is not None else []
+        crossbar = self._wiring.crossbars.get(gpu)
+        return [place for place, _, _ in self._wiring.out[crossbar]] if crossbar is not None else []
 
-    def _to_nic(self, start: str, nic: str, server: int, staged: set[str], tcp: bool) -> list[_Leg]:
+    def _to_nic(self, start: str, nic: str, server: int, staged: set[str], tcp: bool) -> list[Leg]:
         if self.kind(start) == "gpu" and (tcp or not self.peer_to_peer):
             host = self.host_of(start)
             staged.add(host)
@@ -415,7 +323,7 @@ class Network:
             staged.add(start)
         return [self._required(start, nic, _INSIDE | {"nic"}, server)]
 
-    def _from_nic(self, nic: str, end: str, server: int, staged: set[str], tcp: bool) -> list[_Leg]:
+    def _from_nic(self, nic: str, end: str, server: int, staged: set[str], tcp: bool) -> list[Leg]:
         if self.kind(end) == "gpu" and (tcp or not self.peer_to_peer):
             host = self.host_of(end)
             staged.add(host)
@@ -424,7 +332,7 @@ class Network:
             staged.add(end)
         return [self._required(nic, end, _INSIDE, server)]
 
-    def _across(self, out_nic: str, in_nic: str, source: str, target: str) -> _Leg:
+    def _across(self, out_nic: str, in_nic: str, source: str, target: str) -> Leg:
         """From NIC to NIC over the switches; at each switch the way on is chosen by the destination's
         port number.
         """
@@ -435,65 +343,26 @@ class Network:
         places = [out_nic]
         while places[-1] != in_nic:
             here = places[-1]
-            onward = [place for place, _, _ in self._out[here] if left.get(place, -1) == left[here] - 1]
+            onward = [
+                place for place, _, _ in self._wiring.out[here] if left.get(place, -1) == left[here] - 1
+            ]
             places.append(onward[choice % len(onward)])
-        return self._leg(tuple(places))
+        return self._wiring.leg(tuple(places))
 
     def _port_number(self, nic: str) -> int:
-        for leaf in self._into[nic]:
+        for leaf in self._wiring.into[nic]:
             if self.kind(leaf) == "switch":
-                below = [place for place, _, _ in self._out[leaf] if self.kind(place) != "switch"]
+                below = [place for place, _, _ in self._wiring.out[leaf] if self.kind(place) != "switch"]
                 return below.index(nic)
         return 0
 
     def _distances_to(self, target: str) -> dict[str, int]:
         if target not in self._distances:
-            self._distances[target] = self._spread(target, frozenset({"switch"}), None, backwards=True)
+            self._distances[target] = self._wiring.spread(target, frozenset({"switch"}), None, backwards=True)
         return self._distances[target]
 
-    def _spread(
-        self, start: str, through: frozenset[str], server: int | None, *, backwards: bool
-    ) -> dict[str, int]:
-        """Hops from `start` to every place reachable through places of the given kinds. NICs and stores
-        end a way.
-        """
-        hops = {start: 0}
-        waiting = deque([start])
-        while waiting:
-            here = waiting.popleft()
-            if here != start and self.kind(here) not in through:
-                continue
-            if here != start and self.kind(here) in ("nic", "store"):
-                continue
-            neighbours = self._into[here] if backwards else [place for place, _, _ in self._out[here]]
-            for place in neighbours:
-                if place not in hops and (server is None or self.places[place].get("node", -1) == server):
-                    hops[place] = hops[here] + 1
-                    waiting.append(place)
-        return hops
-
-    def _shortest(self, source: str, target: str, through: frozenset[str], server: int | None) -> _Leg | None:
-        before: dict[str, str] = {}
-        waiting = deque([source])
-        seen = {source}
-        while waiting:
-            here = waiting.popleft()
-            if here == target:
-                places = [here]
-                while places[-1] != source:
-                    places.append(before[places[-1]])
-                return self._leg(tuple(reversed(places)))
-            if here != source and (self.kind(here) not in through or self.kind(here) in ("nic", "store")):
-                continue
-            for place, _, _ in self._out[here]:
-                if place not in seen and (server is None or self.places[place].get("node", -1) == server):
-                    seen.add(place)
-                    before[place] = here
-                    waiting.append(place)
-        return None
-
-    def _required(self, source: str, target: str, through: frozenset[str], server: int) -> _Leg:
-        leg = self._shortest(source, target, through, server)
+    def _required(self, source: str, target: str, through: frozenset[str], server: int) -> Leg:
+        leg = self._wiring.shortest(source, target, through, server)
         if leg is None:
             raise self._unreachable(source, target)
         return leg
@@ -505,53 +374,6 @@ class Network:
             else "over NVLink, PCIe or InfiniBand NICs"
         )
         return InfeasibleError(
-            f"no path from {source} to {target} {way}; wire them through a switch, a host or a NIC, or leave one out"
+            f"no path from {source} to {target} {way}; "
+            "wire them through a switch, a host or a NIC, or leave one out"
         )
-
-    def _leg(self, places: tuple[str, ...]) -> _Leg:
-        links: list[int] = []
-        latency_s = 0.0
-        for here, onward in pairwise(places):
-            link, hop_s = next((link, hop_s) for place, link, hop_s in self._out[here] if place == onward)
-            links.append(link)
-            latency_s += hop_s
-        latency_s += sum(self.places[place].get("latency_s", 0.0) for place in places[1:-1])
-        return _Leg(places, tuple(links), latency_s)
-
-    def _join(self, first: _Leg, second: _Leg) -> _Leg:
-        meeting_s = float(self.places[first.places[-1]].get("latency_s", 0.0))
-        if self.kind(first.places[-1]) == "gpu":
-            meeting_s = 0.0
-        return _Leg(
-            first.places + second.places[1:],
-            first.links + second.links,
-            first.latency_s + meeting_s + second.latency_s,
-        )
-
-    def _charged(self, leg: _Leg, staged: set[str]) -> tuple[int, ...]:
-        """The links of a leg and of the places on it that can block: hosts and stores only where traffic
-        is staged.
-        """
-        own = [
-            self._own_link[place]
-            for place in leg.places
-            if place in self._own_link
-            and (place in staged or self.kind(place) not in ("host", "store", "gpu"))
-        ]
-        return leg.links + tuple(own)
-
-
-def _sum_edges(graph: nx.DiGraph[str], edges: Sequence[tuple[str, str]]) -> tuple[float, float]:
-    """Summed bytes/s and the mean latency of those edges that exist."""
-    present = [graph.edges[edge] for edge in edges if graph.has_edge(*edge)]
-    bytes_per_s = sum(float(edge["bytes_per_s"]) for edge in present)
-    latency_s = sum(float(edge.get("latency_s", 0.0)) for edge in present) / len(present) if present else 0.0
-    return bytes_per_s, latency_s
-
-
-def _share_chips(gpus: Sequence[str], reached: dict[str, set[str]]) -> bool:
-    """True where every two GPUs hang on a common chip."""
-    if any(chip_gpus == set(gpus) for chip_gpus in reached.values()):
-        return True
-    mine = {gpu: {chip for chip, there in reached.items() if gpu in there} for gpu in gpus}
-    return all(mine[a] & mine[b] for position, a in enumerate(gpus) for b in gpus[position + 1 :])

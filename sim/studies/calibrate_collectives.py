@@ -303,12 +303,13 @@ def as_yaml(files: Raw) -> str:
     """The text of `inside.yaml`."""
     import yaml
 
-    head = (
-        "# What NCCL and the engines' own all-reduce cost inside an island, per kind of GPU: seconds, bytes/s.\n"
-        "# The names are explained in sim/cost/collective_parameters.py. `choice` (ranks -> kernel, below how many\n"
-        "# bytes) is the engines' own table where they publish one (vLLM all_reduce_utils.py), else where their\n"
-        "# timings change slope. Written by `python -m sim.studies.calibrate_collectives fit`, not by hand.\n\n"
-    )
+    head = """\
+# What NCCL and the engines' own all-reduce cost inside an island, per kind of GPU: seconds, bytes/s. The
+# names are explained in sim/cost/collective_parameters.py. `choice` (ranks -> kernel, below how many bytes)
+# is the engines' own table where they publish one (vLLM all_reduce_utils.py), else where their timings
+# change slope. Written by `python -m sim.studies.calibrate_collectives fit`.
+
+"""
     text: str = yaml.safe_dump(rounded(files["inside"]), sort_keys=False, width=118, default_flow_style=None)
     return head + text
 

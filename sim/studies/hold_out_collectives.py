@@ -181,12 +181,13 @@ def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     measured = [point for point in points(map(Path, arguments)) if fits(point) and point.system in MACHINES]
     print(
-        "held out  system               library op              ranks points  median    p90    bias  alpha-beta"
+        f"{'held out':9} {'system':20} {'library':7} {'op':15} ranks points median    p90    bias  alpha-beta"
     )
     for row in held_out(measured, shipped()):
         print(
             f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.ranks:5} {row.points:6} "
-            f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} {100 * row.alpha_beta_median:11.1f}"
+            f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} "
+            f"{100 * row.alpha_beta_median:11.1f}"
         )
     return 0
 

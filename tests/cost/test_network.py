@@ -20,7 +20,8 @@ def test_striped_chips_become_one_crossbar_with_the_summed_capacity() -> None:
     assert names(network, path) == ["node0.gpu0->nvlink0", "nvlink0->node0.gpu5"]
     assert [network.capacity[link] for link in path.links] == pytest.approx([NVLINK, NVLINK])
     assert path.medium == "nvlink"
-    assert network.same_domain(network.gpus) and network.reduces(network.gpus)
+    assert network.same_domain(network.gpus)
+    assert network.reduces(network.gpus)
 
 
 def test_a_lost_chip_of_eighteen_costs_one_eighteenth() -> None:
@@ -102,7 +103,8 @@ def test_traffic_to_another_rail_crosses_nvlink_first() -> None:
     network = Network(servers(nodes=2, spines=2))
     path = names(network, network.path("node0.gpu1", "node1.gpu6"))
     assert path[:2] == ["node0.gpu1->nvlink0", "nvlink0->node0.gpu6"]
-    assert "node0.nic6->leaf6" in path and not any("spine" in link for link in path)
+    assert "node0.nic6->leaf6" in path
+    assert not any("spine" in link for link in path)
 
 
 def test_without_nvlink_another_rail_is_reached_over_the_spines_which_are_used_evenly() -> None:
@@ -113,7 +115,8 @@ def test_without_nvlink_another_rail_is_reached_over_the_spines_which_are_used_e
         for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6"))
         if "->spine" in link
     ]
-    assert len(used) == 3 and len(set(used)) == 3
+    assert len(used) == 3
+    assert len(set(used)) == 3
 
 
 def test_tcp_leaves_through_host_memory_and_the_ethernet_port() -> None:
@@ -151,7 +154,8 @@ def test_every_link_on_a_path_joins_the_next() -> None:
     network = Network(servers(nodes=3, spines=2, chips=0))
     for target in network.gpus[1:]:
         hops = [link.split("->") for link in names(network, network.path("node0.gpu0", target))]
-        assert hops[0][0] == "node0.gpu0" and hops[-1][1] == target
+        assert hops[0][0] == "node0.gpu0"
+        assert hops[-1][1] == target
         assert all(here[1] == there[0] for here, there in pairwise(hops))
 
 
