@@ -1,9 +1,8 @@
 """Measured kernel times from CSV files: public tables whose columns are known here, or a user's own.
 
-A user's file has the columns `gpu, kernel, latency_us` and one column for each argument of that kernel (`m, n, k, dtype`
-for gemm; `batch, kv_tokens, heads, kv_heads, head_dim, kv_dtype` for attention_decode; see `sim kernel`). Optional:
-`engine`, `source`.
-"""
+A user's file has the columns `gpu, kernel, latency_us` and one column for each argument of that kernel
+(`m, n, k, dtype` for gemm; `batch, kv_tokens, heads, kv_heads, head_dim, kv_dtype` for attention_decode;
+see `sim kernel`). Optional: `engine`, `source`."""
 
 from __future__ import annotations
 
@@ -44,9 +43,8 @@ LAYER_SHAPES = {
 class Measurement:
     """One timed kernel. `sizes` are the arguments of the function of that name in `sim.cost.kernels`.
 
-    `variant` names the parameter set it belongs to (a number format), `shape` the curve it lies on: what stays the same
-    along one sweep, which is held out as a whole.
-    """
+    `variant` names the parameter set it belongs to (a number format), `shape` the curve it lies on: what
+    stays the same along one sweep, which is held out as a whole."""
 
     gpu: str
     engine: str
@@ -61,7 +59,9 @@ Row = Mapping[str, str]
 
 
 def read_measurements(path: str | Path) -> list[Measurement]:
-    """All kernel times of one CSV file. InputError where the columns are not known or a value makes no sense."""
+    """All kernel times of one CSV file. InputError where the columns are not known or a value makes no
+    sense.
+    """
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -127,8 +127,8 @@ def _attention_prefill(row: Row) -> Measurement:
     dtype, kv_dtype = row["attn_dtype"], row["kv_dtype"]
     variant = "fp8" if dtype == "fp8" else "kv_fp8" if kv_dtype == "fp8" else "bf16"
     return _measured(
-        row, "attention_prefill", variant, (heads, kv_heads, batch), chunks=[(new, past)] * batch, heads=heads,
-        kv_heads=kv_heads, head_dim=int(row["head_dim"]), dtype=dtype, kv_dtype=kv_dtype,
+        row, "attention_prefill", variant, (heads, kv_heads, batch), chunks=[(new, past)] * batch,
+        heads=heads, kv_heads=kv_heads, head_dim=int(row["head_dim"]), dtype=dtype, kv_dtype=kv_dtype,
     )  # fmt: skip
 
 
@@ -136,8 +136,9 @@ def _attention_decode(row: Row) -> Measurement:
     batch, length = int(row["batch"]), int(row["kv_len"])
     heads, kv_heads = int(row["heads"]), int(row["kv_heads"])
     return _measured(
-        row, "attention_decode", row["kv_dtype"], (heads, kv_heads, batch), batch=batch, kv_tokens=batch * length,
-        heads=heads, kv_heads=kv_heads, head_dim=int(row["head_dim"]), kv_dtype=row["kv_dtype"],
+        row, "attention_decode", row["kv_dtype"], (heads, kv_heads, batch), batch=batch,
+        kv_tokens=batch * length, heads=heads, kv_heads=kv_heads,
+        head_dim=int(row["head_dim"]), kv_dtype=row["kv_dtype"],
     )  # fmt: skip
 
 

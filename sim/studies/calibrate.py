@@ -1,9 +1,9 @@
-"""Fitting the kernel parameters of a GPU to measured times, and saying how well they predict what they did not see.
+"""Fitting the kernel parameters of a GPU to measured times, and saying how well they predict what they
+did not see.
 
-Three errors are reported for each set: of the points it was fitted on; of points held out with their whole shape, in five
-folds; and of the whole system predicted by its nearest kin, with nothing but the datasheet of its own. A plain roofline
-stands beside them.
-"""
+Three errors are reported for each set: of the points it was fitted on; of points held out with their
+whole shape, in five folds; and of the whole system predicted by its nearest kin, with nothing but the
+datasheet of its own. A plain roofline stands beside them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Relative errors of predictions: median and 90th percentile of the size, and the median with its sign by size.
+    """Relative errors of predictions: median and 90th percentile of the size, and the median with its
+    sign by size.
 
     `by_size` has the signed median in each fifth of the points, from the shortest to the longest.
     """
@@ -74,7 +75,9 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One set of parameters and its errors; `kin` is None where no relative was measured under the same engine."""
+    """One set of parameters and its errors; `kin` is None where no relative was measured under the same
+    engine.
+    """
 
     engine: str
     op: str
@@ -176,15 +179,19 @@ def _bare(name: str) -> Gpu:
 
 
 def table(fits: Sequence[Fit]) -> str:
-    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest kin, plain roofline."""
-    head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}  fitted    held out  kin       roofline  by size"
+    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest kin, plain
+    roofline.
+    """
+    head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}"
+    head += "  fitted    held out  kin       roofline  by size"
     lines = [head]
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.kin, one.roofline)]
         shown = one.held_out or one.fitted
         by_size = " ".join(f"{100 * error:+.0f}" for error in shown.by_size)
         lines.append(
-            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.fitted.points:6}  {'  '.join(columns)}  {by_size}"
+            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.fitted.points:6}  "
+            f"{'  '.join(columns)}  {by_size}"
         )
     return "\n".join(lines)
 
@@ -196,7 +203,9 @@ def _percent(errors: Errors | None) -> str:
 
 
 def summary(fits: Sequence[Fit]) -> Mapping[tuple[str, str], tuple[float, float]]:
-    """By engine and kernel: the median over all sets of their held-out medians, and of their 90th percentiles."""
+    """By engine and kernel: the median over all sets of their held-out medians, and of their 90th
+    percentiles.
+    """
     medians: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for one in fits:
         errors = one.held_out or one.fitted
@@ -205,3 +214,53 @@ def summary(fits: Sequence[Fit]) -> Mapping[tuple[str, str], tuple[float, float]
         key: (_quantile(sorted(m for m, _ in pairs), 0.5), _quantile(sorted(p for _, p in pairs), 0.5))
         for key, pairs in medians.items()
     }
+
+
+def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
+    """The table as plain rows, for JSON: errors as fractions."""
+    listed: list[dict[str, object]] = []
+    for one in fits:
+        row: dict[str, object] = {
+            "engine": one.engine,
+            "kernel": one.op,
+            "gpu": one.gpu,
+            "format": one.variant,
+            "points": one.fitted.points,
+        }
+        for name, errors in (
+            ("fitted", one.fitted),
+            ("held_out", one.held_out),
+            ("nearest_kin", one.kin),
+            ("roofline", one.roofline),
+        ):
+            row[f"{name}_median"] = None if errors is None else errors.median
+            row[f"{name}_p90"] = None if errors is None else errors.p90
+        row["by_size"] = list((one.held_out or one.fitted).by_size)
+        row["parameters"] = one.parameters.model_dump(exclude_unset=True)
+        listed.append(row)
+    return listed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m sim.studies.calibrate PATH... [--write FOLDER] [--gpu NAME]... [--format json]`."""
+    import argparse
+    import json
+
+    from sim.studies.calibrate_files import write
+
+    parser = argparse.ArgumentParser(prog="python -m sim.studies.calibrate", description=__doc__)
+    parser.add_argument("paths", nargs="+", help="CSV files of kernel times, or folders of them")
+    parser.add_argument("--gpu", action="append", help="only this GPU; may be given again")
+    parser.add_argument("--write", type=Path, help="folder for one file of parameters for each GPU")
+    parser.add_argument("--no-cross-validation", action="store_true", help="six times faster, and blind")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    given = parser.parse_args(arguments)
+    measured = [one for one in measurements_of(given.paths) if not given.gpu or one.gpu in given.gpu]
+    fits = calibrate(measured, cross_validate=not given.no_cross_validation)
+    if given.write:
+        write(fits, given.write, "python -m sim.studies.calibrate MEASURED --write topologies/gpus/kernels")
+    print(json.dumps(rows(fits)) if given.format == "json" else table(fits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
-"""Least squares of the kernel formulas on measured times: one set of parameters for each GPU, engine, kernel, format.
+"""Least squares of the kernel formulas on measured times: one set of parameters for each GPU, engine,
+kernel, format.
 
-The logarithm of predicted over measured is squared, softly (outliers count linearly), so that 10 % too much and 10 % too
-little weigh the same at every size. The formulas that are fitted are the ones that the simulator runs.
-"""
+The logarithm of predicted over measured is squared, softly (outliers count linearly), so that 10 % too
+much and 10 % too little weigh the same at every size. The formulas that are fitted are the ones that the
+simulator runs."""
 
 from __future__ import annotations
 
@@ -37,18 +38,21 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
     "gemm": (GemmParameters, {
         "floor_s": (3.5e-6, 1e-7, 4e-5), "hbm_fraction": (0.85, 0.2, 1.2), "flop_fraction": (0.75, 0.1, 1.1),
         "s_per_depth": (0.5e-9, 0.0, 1e-8), "wave_loss": (0.3, 0.0, 1.0), "overlap": (3.0, 1.0, 12.0),
-        "throttle": (0.2, 0.0, 2.0), "quantise_s_per_token": (3e-9, 0.0, 5e-8), "quantise_passes": (1.0, 0.0, 8.0),
-        "l2_share": (0.05, 0.0005, 1.0), "host_s": (8e-5, 0.0, 4e-4),
+        "throttle": (0.2, 0.0, 2.0), "quantise_s_per_token": (3e-9, 0.0, 5e-8),
+        "quantise_passes": (1.0, 0.0, 8.0), "l2_share": (0.05, 0.0005, 1.0),
+        "host_s": (8e-5, 0.0, 4e-4),
     }),
     "attention_prefill": (PrefillParameters, _PREFILL),
     "mla_prefill": (PrefillParameters, _PREFILL),
     "attention_decode": (DecodeParameters, {
-        "floor_s": (12e-6, 1e-7, 1e-4), "hbm_fraction": (0.9, 0.2, 1.2), "s_per_kv_token": (0.15e-9, 0.0, 5e-9),
+        "floor_s": (12e-6, 1e-7, 1e-4), "hbm_fraction": (0.9, 0.2, 1.2),
+        "s_per_kv_token": (0.15e-9, 0.0, 5e-9),
         "s_per_unshared_kv_token": (0.5e-9, 0.0, 6e-8), "s_per_sequence_head": (5e-9, 0.0, 2e-7),
         "l2_share": (0.5, 0.01, 2.0), "l2_time": (0.4, 0.0, 1.0),
     }),
     "mla_decode": (DecodeParameters, {
-        "floor_s": (20e-6, 1e-7, 2e-4), "hbm_fraction": (0.8, 0.2, 1.2), "s_per_kv_token": (0.3e-9, 0.0, 5e-9),
+        "floor_s": (20e-6, 1e-7, 2e-4), "hbm_fraction": (0.8, 0.2, 1.2),
+        "s_per_kv_token": (0.3e-9, 0.0, 5e-9),
         "s_per_sequence_head": (50e-9, 0.0, 2e-6), "flop_fraction": (0.8, 0.1, 2.0),
     }),
     "moe": (MoeParameters, {
@@ -56,12 +60,16 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
         "tile_tokens": (50.0, 0.0, 512.0), "k_half": (200.0, 0.0, 3000.0), "overlap": (2.5, 1.0, 12.0),
         "s_per_pair": (1e-9, 0.0, 5e-8),
     }),
-    "elementwise": (SmallKernelParameters, {"floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5)}),
-    "sampling": (SmallKernelParameters, {"floor_s": (25e-6, 1e-6, 1e-4), "hbm_fraction": (0.9, 0.1, 1.5)}),
+    "elementwise": (SmallKernelParameters, {
+        "floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5),
+    }),
+    "sampling": (SmallKernelParameters, {
+        "floor_s": (25e-6, 1e-6, 1e-4), "hbm_fraction": (0.9, 0.1, 1.5),
+    }),
 }  # fmt: skip
 QUANTISED_ONLY = ("quantise_s_per_token", "quantise_passes")
-# Formats whose product kernels were timed without a CUDA graph: small calls say nothing of the kernel, so what only they
-# could tell is kept near that of the other formats.
+# Formats whose product kernels were timed without a CUDA graph: small calls say nothing of the kernel, so
+# what only they could tell is kept near that of the other formats.
 UNGRAPHED = {
     "fp8_block": {
         "floor_s": (6e-6, 1e-6, 8e-6),
@@ -86,7 +94,9 @@ def with_parameters(gpu: Gpu, op: str, variant: str, parameters: Parameters) -> 
 
 
 def predicted_s(gpu: Gpu, measured: Measurement) -> float:
-    """Seconds that the formulas give for what was measured, as benchmarks measure: again and again on the same data."""
+    """Seconds that the formulas give for what was measured, as benchmarks measure: again and again on the
+    same data.
+    """
     sizes = measured.sizes
     if measured.op in ("mla_decode", "mla_prefill"):
         return _latent_block_s(gpu, measured)
@@ -96,7 +106,9 @@ def predicted_s(gpu: Gpu, measured: Measurement) -> float:
 
 
 def _latent_block_s(gpu: Gpu, measured: Measurement) -> float:
-    """Down- and up-projections, attention and output projection of one rank, with the parts that a layer has."""
+    """Down- and up-projections, attention and output projection of one rank, with the parts that a layer
+    has.
+    """
     sizes = measured.sizes
     batch, new, past, heads, dtype = (sizes[name] for name in ("batch", "new", "past", "heads", "gemm_dtype"))
     tokens = batch * new
@@ -130,10 +142,10 @@ _REMEMBERED: dict[tuple[str, int, int, str, int], float] = {}
 def worth_fitting(gpu: Gpu, measured: Measurement) -> bool:
     """False for rows that time something else than the kernel would take in a server.
 
-    Decodes above the memory's bandwidth were read from the level-2 cache. vLLM's expert rows with expert parallelism
-    walk all pairs, local or not. Block-FP8 products of vLLM, and latent blocks in that format, wait for the host. Block-FP8
-    experts without expert parallelism on H100 and H200 are faster than memory allows.
-    """
+    Decodes above the memory's bandwidth were read from the level-2 cache. vLLM's expert rows with expert
+    parallelism walk all pairs, local or not. Block-FP8 products of vLLM, and latent blocks in that
+    format, wait for the host. Block-FP8 experts without expert parallelism on H100 and H200 are faster
+    than memory allows."""
     sizes = measured.sizes
     if measured.op == "attention_decode":
         n_bytes = 2 * sizes["kv_tokens"] * sizes["kv_heads"] * sizes["head_dim"]
@@ -215,7 +227,9 @@ def held_out(gpu: Gpu, measured: Sequence[Measurement], folds: int = 5) -> list[
 
 
 def roofline_s(gpu: Gpu, measured: Measurement) -> float:
-    """The plain roofline beside it: the larger of FLOPs over peak and bytes over bandwidth, both of the datasheet."""
+    """The plain roofline beside it: the larger of FLOPs over peak and bytes over bandwidth, both of the
+    datasheet.
+    """
     return _ROOFLINES[measured.op](gpu, measured.sizes)
 
 
