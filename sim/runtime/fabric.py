@@ -377,13 +377,17 @@ class Fabric:
         for watcher in self._presence.watchers(links):
             if watcher is not owner:
                 watcher.disturbed(now)
-        for (
-            link
-        ) in links:  # after the watchers, who may just have begun a transfer that takes itself for alone
-            for footprint in list(self._on[link]):
-                alone = self._presence.leave_alone(footprint)
-                if alone is not None:
-                    self._wait(alone)
+        # after the watchers, who may just have begun a transfer that takes itself for alone
+        on = self._on
+        taken_up = {
+            footprint: footprint.alone
+            for link in links
+            for footprint in on[link]
+            if footprint.alone is not None
+        }
+        for footprint, transfer in taken_up.items():
+            self._presence.leave_alone(footprint)
+            self._wait(transfer)
 
     def _change_capacities(self, now: float) -> None:
         changes = self._new_capacity
@@ -448,11 +452,9 @@ class Fabric:
                 streams += fresh
                 if len(fresh) < len(footprint.streams):
                     meets_crowd = True
-                elif fresh:
-                    for link in footprint.links:
-                        if link not in seen:
-                            seen.add(link)
-                            stack.append(link)
+                elif fresh:  # and on to the links where it is not the only one
+                    stack += [link for link in footprint.links if link not in seen and len(on[link]) > 1]
+                    seen.update(footprint.links)
         return streams, meets_crowd
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:

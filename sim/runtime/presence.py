@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.runtime.transfer import Footprint, Transfer, Watcher
+from sim.runtime.transfer import Footprint, Watcher
 
 
 class Presence:
@@ -63,13 +63,11 @@ class Presence:
         footprint.registered = False
         footprint.crowded = False
 
-    def leave_alone(self, footprint: Footprint) -> Transfer | None:
+    def leave_alone(self, footprint: Footprint) -> None:
         """The transfer that had the footprint for itself has it no more."""
-        alone = footprint.alone
         footprint.alone = None
         if footprint.crowded and not footprint.streams:
             self.unregister(footprint)
-        return alone
 
     def watch(self, links: Iterable[int], watcher: Watcher) -> None:
         self._epoch += 1
