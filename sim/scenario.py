@@ -243,7 +243,8 @@ def load_scenario(path: str | Path) -> Scenario:
     except InputError as error:
         problems += error.problems
     if problems:
-        raise InputError(sorted(problems, key=lambda problem: problem.line or 0))
+        in_order: list[Problem] = sorted(problems, key=lambda problem: problem.line or 0)
+        raise InputError(in_order)
     return scenario
 
 

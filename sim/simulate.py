@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,13 +83,24 @@ class Result:
         return save(self, Path(folder), force=force)
 
 
+Beside = Callable[[simpy.Environment, Fabric], Generator[simpy.Event, object, object]]
+
+
 def simulate(
-    scenario: Scenario, seed: int = 0, fold: bool = True, without: Sequence[str] = ()
+    scenario: Scenario,
+    seed: int = 0,
+    fold: bool = True,
+    without: Sequence[str] = (),
+    beside: Sequence[Beside] = (),
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
 
     `without` names causes that are to cost nothing (`sharing`, `collective_latency`, `collective_bytes`,
     `host`, `kernel_latency`): the difference to the full run is what they cost, queueing included.
+
+    `beside` are processes of a script that share clock and links with the service: generator functions of
+    (environment, fabric) that put their own transfers on the links or change capacities. The run lasts until
+    they have ended too.
 
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
@@ -119,6 +130,8 @@ def simulate(
         has_frontend="host" not in scenario.without,
     )
     service.begin()
+    for process in beside:
+        env.process(process(env, fabric))
     limit = scenario.time_limit_s
     env.run(until=limit if limit else None)
     waiting = tuple(waiting_for(service))
@@ -127,7 +140,7 @@ def simulate(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )
     service.close()
-    records.end_s = env.now if service.open or not limit else service.ended_s
+    records.end_s = env.now if service.open else service.ended_s
     return Result(
         scenario,
         seed,
@@ -163,7 +176,7 @@ def _gpu_rows(network: Network, replicas: list[Replica]) -> Table:
     rows = Table({"gpu": "text", "model": "text", "replica": "count", "stage": "count", "busy_s": "number"})
     serves = {}
     for replica in replicas:
-        ranks = replica.engine.tensor_parallel_size
+        ranks = len(replica.gpus) // len(replica.stages)
         for rank, gpu in enumerate(replica.gpus):
             stage = rank // ranks
             serves[gpu] = (replica.index, stage, replica.stages[stage].busy_s)

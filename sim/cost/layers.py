@@ -6,32 +6,30 @@ last stage the output head. Only attention depends on the context; everything el
 tokens alone and is remembered. The seconds of many consecutive decode steps, whose contexts grow by one token
 each, are therefore one vectorised expression, equal to the last bit to the step-by-step one.
 
-Sharding is Megatron's: QKV and gate/up by columns, attention output and down by rows, an all-reduce after
-each pair (Shoeybi et al., arXiv 1909.08053); kv heads are replicated when there are more ranks than heads.
+With data-parallel attention all ranks go through a step together: what a layer takes is what the fullest rank
+takes, and ranks without work run one dummy token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cost import kernels
 from sim.cost.batch import Batch, Causes
-from sim.cost.collectives import CollectiveTiming, collective
-from sim.cost.demands import Demand
 from sim.cost.kernels import KernelTiming
+from sim.cost.layer_ops import attention_block, embedding, experts, head, mlp
 from sim.cost.network import Network
+from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of
 from sim.cost.program import Op, Program, Traffic
+from sim.cost.shard import Shard
 from sim.cost.steps import FloatArray
-from sim.inputs.engine import Engine, Precision
-from sim.inputs.hardware import Gpu
-from sim.inputs.model import Model
-from sim.inputs.quantities import DTYPE_BYTES
+from sim.inputs.engine import Engine
 
 Seconds = float | FloatArray
+_Key = tuple[int, int, int, bool]
 
 # Launch cost on the host per layer (PHYSICS of CUDA graphs: one replay launches a whole decode step; a mixed
 # batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
@@ -41,18 +39,12 @@ EAGER_LAUNCH_S = 7e-6  # assumed: middle of 5-10 us a kernel
 
 
 @dataclass(frozen=True, slots=True)
-class _Costed:
-    op: Op
-    causes: Causes
-
-
-@dataclass(frozen=True, slots=True)
 class _LayerKind:
     """`repeat` equal layers: ops before and after attention, with their sums."""
 
     repeat: int
-    before: tuple[_Costed, ...]
-    after: tuple[_Costed, ...]
+    before: tuple[Priced, ...]
+    after: tuple[Priced, ...]
     before_s: float
     after_s: float
     launch_s: float
@@ -63,76 +55,14 @@ class _LayerKind:
 class _Template:
     """All of a step but its attention, for one number of tokens."""
 
-    host: tuple[_Costed, ...]
-    head: tuple[_Costed, ...]
+    host: tuple[Priced, ...]
+    head: tuple[Priced, ...]
     layers: tuple[_LayerKind, ...]
-    tail: tuple[_Costed, ...]
+    tail: tuple[Priced, ...]
     host_s: float
     head_s: float
     tail_s: float
     fixed: Causes
-
-
-def _seconds(costed: Sequence[_Costed]) -> float:
-    total = 0.0
-    for one in costed:
-        total += one.op.seconds
-    return total
-
-
-def _sum(costed: Sequence[_Costed]) -> Causes:
-    return (
-        Causes(*(sum(values) for values in zip(*(one.causes for one in costed), strict=True)))
-        if costed
-        else Causes()
-    )
-
-
-def _kernel_causes(timing: KernelTiming) -> Causes:
-    busy = timing.total_s - timing.floor_s
-    if timing.compute_s >= timing.memory_s:
-        return Causes(compute=busy, kernel_latency=timing.floor_s)
-    return Causes(memory=busy, kernel_latency=timing.floor_s)
-
-
-def _stripped(demand: Demand, without: frozenset[str]) -> Demand:
-    """The demand without its latency, or without its bytes."""
-    latency_s = 0.0 if "collective_latency" in without else demand.latency_s
-    if "collective_bytes" in without:
-        return Demand((), (), latency_s)
-    return replace(demand, latency_s=latency_s)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One pipeline stage of one replica: which layers, on which GPUs (tensor-parallel ranks in order)."""
-
-    model: Model
-    engine: Engine
-    precision: Precision
-    gpu: Gpu
-    ranks: tuple[str, ...]
-    first_layer: int
-    layers: int
-
-    @property
-    def is_first(self) -> bool:
-        return self.first_layer == 0
-
-    @property
-    def is_last(self) -> bool:
-        return self.first_layer + self.layers == self.model.layers
-
-    @property
-    def tensor_parallel_size(self) -> int:
-        return len(self.ranks)
-
-    @property
-    def dense_layers(self) -> int:
-        """Layers of this stage without experts."""
-        if not self.model.is_moe:
-            return self.layers
-        return max(0, min(self.layers, self.model.dense_layers - self.first_layer))
 
 
 class StageCost:
@@ -147,12 +77,10 @@ class StageCost:
     def __init__(self, shard: Shard, network: Network, without: frozenset[str] = frozenset()) -> None:
         """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
         self.shard = shard
-        self.without = without
-        self.network = network
-        engine = shard.engine
-        self._templates: dict[tuple[int, int, bool], _Template] = {}
-        self._traffic: dict[tuple[int, int, bool], Traffic] = {}
-        self._capture = _capture_sizes(engine)
+        self._price = Pricer(shard, network, without)
+        self._templates: dict[_Key, _Template] = {}
+        self._traffic: dict[_Key, Traffic] = {}
+        self._capture = _capture_sizes(shard.engine)
         self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
         self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
 
@@ -161,7 +89,7 @@ class StageCost:
     def step(self, batch: Batch) -> tuple[float, Causes]:
         """Seconds of one step alone, and their causes."""
         template = self._template(batch)
-        attention = self._attention(batch, batch.decode_kv_tokens)
+        attention = self._attention(batch)
         seconds = float(self._total(template, attention.total_s))
         return seconds, self._causes(template, attention, 1, seconds)
 
@@ -170,12 +98,10 @@ class StageCost:
         first n of them.
         """
         template = self._template(batch)
-        growth = batch.decodes * batch.decode_growth
-        kv_tokens = batch.decode_kv_tokens + growth * np.arange(steps, dtype=np.float64)
-        attention = self._attention(batch, kv_tokens)
+        attention = self._attention(batch, np.arange(steps, dtype=np.float64))
         seconds = np.asarray(self._total(template, attention.total_s), dtype=np.float64)
-        if seconds.shape != kv_tokens.shape:
-            seconds = np.full(kv_tokens.shape, float(seconds))
+        if not seconds.ndim:
+            seconds = np.full(steps, float(seconds))
 
         def causes(n: int) -> Causes:
             parts = (_first(part, n) for part in attention)
@@ -186,7 +112,7 @@ class StageCost:
     def program(self, batch: Batch) -> Program:
         """The ops of one step; `program.total_s` equals `step(batch)[0]` to the last bit."""
         template = self._template(batch)
-        attention = self._attention(batch, batch.decode_kv_tokens)
+        attention = self._attention(batch)
         attention_op = Op("attention", float(attention.total_s))
         blocks: list[tuple[tuple[Op, ...], int, float]] = []
         for part, seconds in ((template.host, template.host_s), (template.head, template.head_s)):
@@ -231,7 +157,7 @@ class StageCost:
         steps.
         """
         causes = [steps * cause for cause in template.fixed]
-        per_layer = _kernel_causes(attention)
+        per_layer = kernel_causes(attention)
         for kind in template.layers:
             for i, (fixed, grown) in enumerate(zip(kind.causes, per_layer, strict=True)):
                 causes[i] += kind.repeat * (steps * fixed + grown)
@@ -239,51 +165,47 @@ class StageCost:
             causes[-1] += seconds - sum(causes)
         return Causes(*causes)
 
-    def _attention(self, batch: Batch, decode_kv_tokens: float | FloatArray) -> KernelTiming:
-        """One layer's attention over the whole batch; fields are arrays when `decode_kv_tokens` is one."""
+    def _attention(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
+        """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
+        if not batch.ranks:
+            return self._price.without_floor(self._attention_of(batch, later))
+        timings = [self._attention_of(rank, later) for rank in batch.ranks if rank.tokens]
+        total_s: Seconds = timings[0].total_s
+        for timing in timings[1:]:
+            total_s = (
+                np.maximum(total_s, timing.total_s) if later is not None else max(total_s, timing.total_s)
+            )
+        slowest = max(timings, key=lambda timing: _first(timing.total_s, 1))
+        return self._price.without_floor(KernelTiming(total_s, *slowest[1:]))  # type: ignore[arg-type]
+
+    def _attention_of(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
         shard, model = self.shard, self.shard.model
         gpu, dtype, kv_dtype = shard.gpu, shard.precision.activations, shard.precision.kv_cache
+        heads, kv_heads = self._heads, self._kv_heads
+        kv_tokens: Seconds = batch.decode_kv_tokens
+        if later is not None:
+            kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
         parts: list[KernelTiming] = []
-        if batch.chunks:
-            if model.mla is not None:
-                parts.append(
-                    kernels.mla_prefill(
-                        gpu, batch.chunks, self._heads, model.mla, dtype, kv_dtype, sustained=True
-                    )
+        if batch.chunks and model.mla is not None:
+            parts.append(
+                kernels.mla_prefill(gpu, batch.chunks, heads, model.mla, dtype, kv_dtype, sustained=True)
+            )
+        elif batch.chunks:
+            sizes = (heads, kv_heads, model.head_dim)
+            parts.append(
+                kernels.attention_prefill(gpu, batch.chunks, *sizes, dtype, kv_dtype, sustained=True)
+            )
+        if batch.decodes and model.mla is not None:
+            parts.append(kernels.mla_decode(gpu, batch.decodes, kv_tokens, heads, model.mla, kv_dtype))
+        elif batch.decodes:
+            parts.append(
+                kernels.attention_decode(
+                    gpu, batch.decodes, kv_tokens, heads, kv_heads, model.head_dim, kv_dtype
                 )
-            else:
-                parts.append(
-                    kernels.attention_prefill(
-                        gpu,
-                        batch.chunks,
-                        self._heads,
-                        self._kv_heads,
-                        model.head_dim,
-                        dtype,
-                        kv_dtype,
-                        sustained=True,
-                    )
-                )
-        if batch.decodes:
-            if model.mla is not None:
-                parts.append(
-                    kernels.mla_decode(gpu, batch.decodes, decode_kv_tokens, self._heads, model.mla, kv_dtype)
-                )
-            else:
-                parts.append(
-                    kernels.attention_decode(
-                        gpu,
-                        batch.decodes,
-                        decode_kv_tokens,
-                        self._heads,
-                        self._kv_heads,
-                        model.head_dim,
-                        kv_dtype,
-                    )
-                )
+            )
         if len(parts) == 1:
-            return self._without_floor(parts[0])
-        return self._without_floor(KernelTiming(*(sum(values) for values in zip(*parts, strict=True))))
+            return parts[0]
+        return KernelTiming(*(sum(values) for values in zip(*parts, strict=True)))
 
     # ---- what depends on the number of tokens alone
 
@@ -291,12 +213,21 @@ class StageCost:
         key = self._key(batch)
         template = self._templates.get(key)
         if template is None:
-            template = self._templates[key] = self._price(*key)
+            template = self._templates[key] = self._priced(*key)
         return template
 
-    def _key(self, batch: Batch) -> tuple[int, int, bool]:
-        """What the template of a batch depends on."""
-        return self._padded(batch.tokens), batch.sampled, bool(batch.chunks)
+    def _key(self, batch: Batch) -> _Key:
+        """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
+        fullest
+        rank, and whether anything is prefilled.
+        """
+        has_prefill = bool(batch.chunks)
+        if not batch.ranks:
+            tokens = self._padded(batch.tokens)
+            return tokens, tokens, batch.sampled, has_prefill
+        tokens = self._padded(max(rank.tokens for rank in batch.ranks))
+        every = sum(max(1, rank.tokens) for rank in batch.ranks)
+        return tokens, every, max(rank.sampled for rank in batch.ranks), has_prefill
 
     def _padded(self, tokens: int) -> int:
         """Tokens as the captured graph computes them: the next captured size, or as they are beyond the
@@ -306,219 +237,49 @@ class StageCost:
             return tokens
         return next(size for size in self._capture if size >= tokens)
 
-    def _price(self, tokens: int, sampled: int, has_prefill: bool) -> _Template:
-        shard = self.shard
+    def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> _Template:
+        shard, price = self.shard, self._price
         dense = shard.dense_layers
         layers = []
         for repeat, is_moe in ((dense, False), (shard.layers - dense, True)):
             if repeat:
-                layers.append(self._layer(repeat, tokens, is_moe, has_prefill))
+                layers.append(self._layer(repeat, tokens, all_tokens, is_moe, has_prefill))
         host = self._host(sampled)
-        head = self._head(tokens) if shard.is_first else ()
-        tail = self._tail(sampled) if shard.is_last else ()
-        fixed = Causes(*(a + b + c for a, b, c in zip(_sum(host), _sum(head), _sum(tail), strict=True)))
+        first = embedding(price, tokens) if shard.is_first else ()
+        tail = head(price, sampled) if shard.is_last else ()
+        fixed = causes_of((*host, *first, *tail))
         return _Template(
-            host, head, tuple(layers), tail, _seconds(host), _seconds(head), _seconds(tail), fixed
+            host, first, tuple(layers), tail, seconds_of(host), seconds_of(first), seconds_of(tail), fixed
         )
 
-    def _host(self, sequences: int) -> tuple[_Costed, ...]:
+    def _host(self, sequences: int) -> tuple[Priced, ...]:
         """Host work that the GPUs of this stage wait for."""
         engine, host = self.shard.engine, self.shard.engine.host
-        if "host" in self.without:
-            return ()
         if engine.schedules_ahead:
             seconds = host.async_step_s if self.shard.is_first else 0.0
         else:
             seconds = host.step_s + host.sequence_s * sequences if self.shard.is_first else host.stage_s
-        return (_Costed(Op("host", seconds), Causes(host=seconds)),) if seconds else ()
+        return self._price.host("host", seconds)
 
-    def _layer(self, repeat: int, tokens: int, is_moe: bool, has_prefill: bool) -> _LayerKind:
-        before, after = self._attention_block(tokens, has_prefill)
-        mlp = self._experts if is_moe else self._mlp
-        after = (*after, *mlp(tokens, has_prefill))
-        causes = _sum((*before, *after))
+    def _layer(
+        self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, has_prefill: bool
+    ) -> _LayerKind:
+        price = self._price
+        before, after = attention_block(price, tokens, self._heads, self._kv_heads, has_prefill)
+        rest = experts(price, tokens, all_tokens, has_prefill) if is_moe else mlp(price, tokens, has_prefill)
+        after = (*after, *rest)
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
         launch_s = self._launch_s(tokens, has_prefill, kernel_count)
-        return _LayerKind(repeat, before, after, _seconds(before), _seconds(after), launch_s, causes)
+        causes = causes_of((*before, *after))
+        return _LayerKind(repeat, before, after, seconds_of(before), seconds_of(after), launch_s, causes)
 
     def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
-        if "host" in self.without:
+        if "host" in self._price.without:
             return 0.0
         captured = bool(self._capture) and tokens <= self._capture[-1]
         if not captured:
             return kernel_count * EAGER_LAUNCH_S
         return PIECEWISE_LAUNCH_S if has_prefill else 0.0
-
-    def _attention_block(
-        self, tokens: int, sustained: bool
-    ) -> tuple[tuple[_Costed, ...], tuple[_Costed, ...]]:
-        shard, model = self.shard, self.shard.model
-        hidden, heads, kv_heads = model.hidden, self._heads, self._kv_heads
-        gemm = partial(self._gemm, sustained=sustained)
-        norm = self._elementwise("norm", 4 * tokens * hidden)
-        if model.mla is not None:
-            mla = model.mla
-            query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
-            down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
-            before = [norm, gemm("qkv_down", tokens, down, hidden)]
-            if mla.q_lora_rank:
-                before.append(gemm("q_up", tokens, query_width, mla.q_lora_rank))
-            else:
-                before.append(gemm("q", tokens, query_width, hidden))
-            before.append(self._elementwise("rope", 2 * tokens * heads * mla.rope_head_dim))
-            absorbed = heads * (mla.nope_head_dim + mla.v_head_dim)
-            after = [
-                gemm("kv_up", tokens, absorbed, mla.kv_lora_rank),
-                gemm("o_proj", tokens, hidden, heads * mla.v_head_dim),
-            ]
-        else:
-            width = (heads + 2 * kv_heads) * model.head_dim
-            before = [
-                norm,
-                gemm("qkv_proj", tokens, width, hidden),
-                self._elementwise("rope", 2 * tokens * (heads + kv_heads) * model.head_dim),
-            ]
-            after = [gemm("o_proj", tokens, hidden, heads * model.head_dim)]
-        after += self._all_reduce(tokens)
-        assert shard.layers > 0
-        return tuple(before), tuple(after)
-
-    def _mlp(self, tokens: int, sustained: bool) -> tuple[_Costed, ...]:
-        model, ranks = self.shard.model, self.shard.tensor_parallel_size
-        width = -(-model.intermediate // ranks)
-        return (
-            self._elementwise("norm", 4 * tokens * model.hidden),
-            self._gemm("gate_up_proj", tokens, 2 * width, model.hidden, sustained=sustained),
-            self._elementwise("activation", 3 * tokens * width),
-            self._gemm("down_proj", tokens, model.hidden, width, sustained=sustained),
-            *self._all_reduce(tokens),
-        )
-
-    def _experts(self, tokens: int, sustained: bool) -> tuple[_Costed, ...]:
-        shard, model = self.shard, self.shard.model
-        ranks = shard.tensor_parallel_size
-        expert_parallel = ranks if shard.engine.enable_expert_parallel else 1
-        ops = [
-            self._elementwise("norm", 4 * tokens * model.hidden),
-            self._gemm("router", tokens, model.experts, model.hidden, sustained=sustained),
-            self._kernel(
-                "experts",
-                kernels.moe(
-                    shard.gpu,
-                    tokens=tokens,
-                    hidden=model.hidden,
-                    inter=model.moe_intermediate,
-                    experts=model.experts,
-                    topk=model.experts_per_token,
-                    tp=ranks // expert_parallel,
-                    ep=expert_parallel,
-                    dtype=shard.precision.weights,
-                    sustained=sustained,
-                ),
-            ),
-        ]
-        if model.shared_experts:
-            width = -(-model.shared_experts * model.moe_intermediate // ranks)
-            ops += [
-                self._gemm("shared_gate_up", tokens, 2 * width, model.hidden, sustained=sustained),
-                self._elementwise("activation", 3 * tokens * width),
-                self._gemm("shared_down", tokens, model.hidden, width, sustained=sustained),
-            ]
-        return (*ops, *self._all_reduce(tokens))
-
-    def _head(self, tokens: int) -> tuple[_Costed, ...]:
-        model = self.shard.model
-        return (self._elementwise("embedding", 2 * tokens * model.hidden), *self._all_reduce(tokens))
-
-    def _tail(self, sampled: int) -> tuple[_Costed, ...]:
-        shard, model = self.shard, self.shard.model
-        ops: list[_Costed] = []
-        if sampled:
-            ranks = shard.tensor_parallel_size
-            vocabulary = -(-model.vocab // ranks)
-            ops.append(self._elementwise("norm", 2 * sampled * model.hidden))
-            ops.append(
-                self._kernel(
-                    "lm_head",
-                    kernels.gemm(shard.gpu, sampled, vocabulary, model.hidden, shard.precision.activations),
-                )
-            )
-            if ranks > 1:
-                n_bytes = sampled * model.vocab * DTYPE_BYTES[shard.precision.activations]
-                ops.append(self._transfer("gather logits", self._collective("all_gather", n_bytes)))
-            ops.append(self._kernel("sample", kernels.sampling(shard.gpu, sampled, model.vocab)))
-            if shard.engine.speculation is not None:
-                draft = shard.engine.speculation
-                seconds = draft.num_speculative_tokens * draft.draft_s
-                ops.append(_Costed(Op("draft", seconds), Causes(memory=seconds)))
-        if shard.engine.step_gap_s and "host" not in self.without:
-            ops.append(_Costed(Op("step gap", shard.engine.step_gap_s), Causes(host=shard.engine.step_gap_s)))
-        return tuple(ops)
-
-    def _kernel(self, name: str, timing: KernelTiming) -> _Costed:
-        timing = self._without_floor(timing)
-        return _Costed(Op(name, float(timing.total_s)), _kernel_causes(timing))
-
-    def _without_floor(self, timing: KernelTiming) -> KernelTiming:
-        if "kernel_latency" not in self.without:
-            return timing
-        return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
-
-    def _transfer(self, name: str, timing: CollectiveTiming) -> _Costed:
-        if not self.without:
-            causes = Causes(collective_latency=timing.latency_s, collective_bytes=timing.bytes_s)
-            return _Costed(Op(name, timing.total_s, timing.demand), causes)
-        demand = _stripped(timing.demand, self.without)
-        bytes_s = timing.bytes_s if demand.links or demand.least_s else 0.0
-        causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
-        return _Costed(Op(name, demand.latency_s + bytes_s, demand), causes)
-
-    def _gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False) -> _Costed:
-        dtype = self.shard.precision.weights
-        return self._kernel(name, kernels.gemm(self.shard.gpu, m, n, k, dtype, sustained=sustained))
-
-    def _elementwise(self, name: str, elements: float) -> _Costed:
-        n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
-        return self._kernel(name, kernels.elementwise(self.shard.gpu, n_bytes))
-
-    def _all_reduce(self, tokens: int) -> tuple[_Costed, ...]:
-        if self.shard.tensor_parallel_size == 1:
-            return ()
-        n_bytes = tokens * self.shard.model.hidden * DTYPE_BYTES[self.shard.precision.activations]
-        return (self._transfer("all_reduce", self._collective("all_reduce", n_bytes)),)
-
-    def _collective(self, op: str, n_bytes: float) -> CollectiveTiming:
-        engine = self.shard.engine
-        library = "nccl" if engine.disable_custom_all_reduce else engine.collectives
-        return collective(self.network, op, n_bytes, self.shard.ranks, library=library)
-
-
-def hand_over(
-    network: Network, source: Shard, target: Shard, tokens: int, without: frozenset[str] = frozenset()
-) -> Demand:
-    """The activations of `tokens` tokens from one stage to the next: hidden state and residual.
-
-    Every tensor-parallel rank sends its share to its peer and the receivers gather the rest over their own
-    links (vLLM `send_tensor_dict` with an all-gather group), so each rail carries 1/TP of the bytes.
-    """
-    width = DTYPE_BYTES[source.precision.activations]
-    n_bytes = 2.0 * tokens * source.model.hidden * width
-    senders, receivers = source.ranks, target.ranks
-    pairs = max(len(senders), len(receivers))
-    amounts: dict[int, float] = {}
-    latency_s = least_s = 0.0
-    for i in range(pairs):
-        pair = (senders[i % len(senders)], receivers[i % len(receivers)])
-        one = collective(network, "send_recv", n_bytes / pairs, pair).demand
-        latency_s, least_s = max(latency_s, one.latency_s), max(least_s, one.least_s)
-        for link, amount in zip(one.links, one.n_bytes, strict=True):
-            amounts[link] = amounts.get(link, 0.0) + amount
-    if len(receivers) > 1:
-        gather = collective(network, "all_gather", n_bytes, receivers).demand
-        latency_s += gather.latency_s
-        for link, amount in zip(gather.links, gather.n_bytes, strict=True):
-            amounts[link] = amounts.get(link, 0.0) + amount
-    return _stripped(Demand(tuple(amounts), tuple(amounts.values()), latency_s, least_s), without)
 
 
 def _layer_s(kind: _LayerKind, attention_s: Seconds) -> Seconds:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.cost.layers import Shard
+from sim.cost.shard import Shard
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.hardware import Gpu
@@ -64,7 +64,7 @@ def default_limits(engine: Engine, gpu: Gpu) -> tuple[int, int]:
 
 
 def shard_weight_bytes(shard: Shard) -> float:
-    """Weight bytes on one GPU of a stage; experts are split over all its ranks, by rows or whole."""
+    """Weight bytes on one GPU of a stage; experts are split over all its GPUs, by rows or whole."""
     model, ranks = shard.model, shard.tensor_parallel_size
     width = DTYPE_BYTES[shard.precision.weights]
     plain = DTYPE_BYTES[shard.precision.activations] if width < 2 else width  # embedding, head, norms, router
@@ -72,8 +72,12 @@ def shard_weight_bytes(shard: Shard) -> float:
     for layer in range(shard.first_layer, shard.first_layer + shard.layers):
         total += model.attention_parameters_per_gpu(ranks) * width + model.norm_parameters_per_layer * plain
         if model.is_moe_layer(layer):
-            experts = model.experts * model.expert_parameters + model.shared_expert_parameters_per_layer
-            total += experts / ranks * width + model.router_parameters_per_layer * plain
+            routed = model.experts * model.expert_parameters / len(shard.ranks)
+            routed += (
+                shard.engine.expert_routing.redundant_experts / len(shard.ranks) * model.expert_parameters
+            )
+            shared = model.shared_expert_parameters_per_layer / ranks
+            total += (routed + shared) * width + model.router_parameters_per_layer * plain
         else:
             total += model.dense_mlp_parameters / ranks * width
     if shard.is_first or (shard.is_last and model.tie_embeddings):
@@ -155,7 +159,7 @@ def _what_fits(shard: Shard) -> str:
                 continue
             weights = model.weight_bytes(dtype) / (ranks * engine.pipeline_parallel_size)
             bigger = Shard(
-                model, engine, Precision(weights=dtype), gpu, ("",) * ranks, 0, model.layers
+                model, engine, Precision(weights=dtype), gpu, (("",) * ranks,), 0, model.layers
             )  # only its sizes are read
             if weights + reserved_bytes(bigger, seqs, tokens) < budget and ranks <= 64:
                 how = f"tensor_parallel_size {ranks}"

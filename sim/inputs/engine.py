@@ -83,6 +83,22 @@ class Speculation(BaseModel):
         return g + 1.0 if a >= 1.0 else (1.0 - a ** (g + 1)) / (1.0 - a)
 
 
+class ExpertRouting(BaseModel):
+    """Which experts tokens choose, and where the experts lie.
+
+    `popularity` uniform, zipf (with `exponent`) or given (`weights` by expert, as counted by an engine). `redundant_experts`
+    copies of the most popular ones and a `balanced` placement even out the ranks' loads (DeepSeek's EPLB).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    popularity: Literal["uniform", "zipf", "given"] = "uniform"
+    exponent: float = Field(default=1.0, ge=0.0, le=10.0)
+    weights: tuple[float, ...] = ()
+    redundant_experts: int = Field(default=0, ge=0, le=4096)
+    placement: Literal["linear", "balanced"] = "linear"
+
+
 class GivenServiceTime(BaseModel):
     """A step takes `step_s`, plus `sequence_s` for each sequence and `token_s` for each token in it, on no
     GPU at all.
@@ -106,6 +122,9 @@ class Engine(BaseModel):
     pipeline_parallel_size: PositiveInt = 1
     data_parallel_size: PositiveInt = 1
     enable_expert_parallel: bool = False
+    expert_routing: ExpertRouting = ExpertRouting()
+    dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
+    enable_dbo: bool = False
 
     scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"

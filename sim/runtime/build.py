@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import simpy
 
+from sim.cost import hand_over
 from sim.cost.demands import Demand
 from sim.cost.given import GivenCost
-from sim.cost.layers import Shard, StageCost, hand_over
+from sim.cost.layers import StageCost
 from sim.cost.memory import MemoryPlan, default_limits, plan
 from sim.cost.network import Network
+from sim.cost.shard import Shard
 from sim.cost.steps import StepCost
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
@@ -41,16 +43,18 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
         )
     shards, first = [], 0
     graph = scenario.wired.graph
+    together = ranks * engine.data_parallel_size
     for stage in range(stages):
         layers = model.layers // stages + (stage < model.layers % stages)
-        group = gpus[stage * ranks : (stage + 1) * ranks]
-        names = {graph.nodes[gpu]["model"] for gpu in group}
+        members = gpus[stage * together : (stage + 1) * together]
+        names = {graph.nodes[gpu]["model"] for gpu in members}
         if len(names) > 1:
             raise InfeasibleError(
-                f"one tensor-parallel group spans {' and '.join(sorted(names))}; place it on one kind"
+                f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
             )
         gpu = scenario.topology.gpus[names.pop()]
-        shards.append(Shard(model, engine, pool.precision, gpu, group, first, layers))
+        groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
+        shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers
     return shards
 
@@ -141,13 +145,16 @@ def _replica(
         memory, longest = memory_of(pool, shards)
         seqs, tokens = default_limits(engine, shards[0].gpu)
         blocks = memory.blocks
-        costs = priced.setdefault((id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without))
-        for shard in shards])
+        costs = priced.setdefault(
+            (id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without)) for shard in shards]
+        )
     if engine.scheduler == "one_at_a_time":
         seqs = 1
 
     def between(stage: int, n_tokens: int) -> Demand:
-        return hand_over(network, shards[stage], shards[stage + 1], n_tokens, frozenset(scenario.without))
+        return hand_over.activations(
+            network, shards[stage], shards[stage + 1], n_tokens, frozenset(scenario.without)
+        )
 
     ledger = Ledger() if len(costs) == 1 else None
     queues = [

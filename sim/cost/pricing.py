@@ -1,0 +1,132 @@
+"""From kernels and collectives to priced ops: seconds, demand on links, and causes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sim.cost import kernels
+from sim.cost.batch import Causes
+from sim.cost.collectives import collective
+from sim.cost.demands import Demand
+from sim.cost.kernels import KernelTiming
+from sim.cost.network import Network
+from sim.cost.program import Op
+from sim.cost.shard import Shard
+from sim.inputs.quantities import DTYPE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """An op and the causes of its seconds."""
+
+    op: Op
+    causes: Causes
+
+
+def seconds_of(ops: Sequence[Priced]) -> float:
+    total = 0.0
+    for one in ops:
+        total += one.op.seconds
+    return total
+
+
+def causes_of(ops: Sequence[Priced]) -> Causes:
+    return (
+        Causes(*(sum(values) for values in zip(*(one.causes for one in ops), strict=True)))
+        if ops
+        else Causes()
+    )
+
+
+def kernel_causes(timing: KernelTiming) -> Causes:
+    """What a kernel waits for: its launch, and then memory or arithmetic, whichever takes longer."""
+    busy = timing.total_s - timing.floor_s
+    if timing.compute_s >= timing.memory_s:
+        return Causes(compute=busy, kernel_latency=timing.floor_s)
+    return Causes(memory=busy, kernel_latency=timing.floor_s)
+
+
+def stripped(demand: Demand, without: frozenset[str]) -> Demand:
+    """The demand without its latency, or without its bytes."""
+    latency_s = 0.0 if "collective_latency" in without else demand.latency_s
+    if "collective_bytes" in without:
+        return Demand((), (), latency_s)
+    return replace(demand, latency_s=latency_s)
+
+
+def together(demands: Sequence[Demand]) -> Demand:
+    """Transfers that begin and end together: the sum of their bytes, the longest of their latencies."""
+    if len(demands) == 1:
+        return demands[0]
+    amounts: dict[int, float] = {}
+    for demand in demands:
+        for link, amount in zip(demand.links, demand.n_bytes, strict=True):
+            amounts[link] = amounts.get(link, 0.0) + amount
+    latency_s = max(demand.latency_s for demand in demands)
+    return Demand(
+        tuple(amounts), tuple(amounts.values()), latency_s, max(demand.least_s for demand in demands)
+    )
+
+
+def alone_s(demand: Demand, network: Network) -> float:
+    """Seconds of the bytes of a demand with nobody else about, after its latency."""
+    flows = (
+        amount / network.capacity[link] for link, amount in zip(demand.links, demand.n_bytes, strict=True)
+    )
+    return max(demand.least_s, max(flows, default=0.0))
+
+
+class Pricer:
+    """Prices ops of one shard. `without` names causes whose cost is taken as nothing."""
+
+    def __init__(self, shard: Shard, network: Network, without: frozenset[str]) -> None:
+        self.shard = shard
+        self.network = network
+        self.without = without
+
+    def without_floor(self, timing: KernelTiming) -> KernelTiming:
+        if "kernel_latency" not in self.without:
+            return timing
+        return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
+
+    def kernel(self, name: str, timing: KernelTiming) -> Priced:
+        timing = self.without_floor(timing)
+        return Priced(Op(name, float(timing.total_s)), kernel_causes(timing))
+
+    def gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False, dtype: str = "") -> Priced:
+        weights = dtype or self.shard.precision.weights
+        return self.kernel(name, kernels.gemm(self.shard.gpu, m, n, k, weights, sustained=sustained))
+
+    def elementwise(self, name: str, elements: float) -> Priced:
+        n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
+        return self.kernel(name, kernels.elementwise(self.shard.gpu, n_bytes))
+
+    def host(self, name: str, seconds: float) -> tuple[Priced, ...]:
+        if not seconds or "host" in self.without:
+            return ()
+        return (Priced(Op(name, seconds), Causes(host=seconds)),)
+
+    def transfer(self, name: str, demand: Demand) -> Priced:
+        demand = stripped(demand, self.without)
+        bytes_s = alone_s(demand, self.network)
+        causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
+        return Priced(Op(name, demand.latency_s + bytes_s, demand), causes)
+
+    def collective(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
+        """A collective in every tensor-parallel group at once; nothing on a single rank."""
+        shard = self.shard
+        if shard.tensor_parallel_size == 1:
+            return ()
+        library = "nccl" if shard.engine.disable_custom_all_reduce else shard.engine.collectives
+        demands = [
+            collective(self.network, op, n_bytes, group, library=library).demand for group in shard.groups
+        ]
+        return (self.transfer(op, together(demands)),)
+
+    def all_reduce(self, tokens: int) -> tuple[Priced, ...]:
+        """Of the hidden states of `tokens` tokens of each group."""
+        shard = self.shard
+        return self.collective(
+            "all_reduce", tokens * shard.model.hidden * DTYPE_BYTES[shard.precision.activations]
+        )

@@ -1,0 +1,48 @@
+"""What one pipeline stage of one replica holds: which layers of which model, on which GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.inputs.engine import Engine, Precision
+from sim.inputs.hardware import Gpu
+from sim.inputs.model import Model
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Layers `first_layer` and on, on `groups` of tensor-parallel ranks: one group a data-parallel rank.
+
+    All groups hold the same attention weights; experts are split over all GPUs of all groups.
+    """
+
+    model: Model
+    engine: Engine
+    precision: Precision
+    gpu: Gpu
+    groups: tuple[tuple[str, ...], ...]
+    first_layer: int
+    layers: int
+
+    @property
+    def ranks(self) -> tuple[str, ...]:
+        """All GPUs of the stage, group after group."""
+        return tuple(gpu for group in self.groups for gpu in group)
+
+    @property
+    def is_first(self) -> bool:
+        return self.first_layer == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.first_layer + self.layers == self.model.layers
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        return len(self.groups[0])
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers of this stage without experts."""
+        last = self.first_layer + self.layers
+        return sum(not self.model.is_moe_layer(layer) for layer in range(self.first_layer, last))
