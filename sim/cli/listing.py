@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -10,6 +10,8 @@ import typer
 from sim.cli.output import Format, print_json, print_table, si
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from sim.inputs.hardware import Gpu, LinkType
     from sim.inputs.model import Model
     from sim.inputs.provenance import Provenance
@@ -164,70 +166,76 @@ def _one(kind: Kind, name: str) -> list[Row]:
     from sim.inputs.errors import InputError
     from sim.reading.problems import unknown_name
 
-    if kind == "gpus":
-        gpu = catalog.load_gpu(name)
-        return list(_constants(_dumped(gpu), gpu.provenance))
-    if kind == "links":
-        link = catalog.load_link(name)
-        return list(_constants(_dumped(link), link.provenance))
-    if kind == "topologies":
-        topology = catalog.load_topology(name)
-        rows = list(_constants(_dumped(topology), topology.provenance))
-        for link in topology.links.values():
-            rows += _constants(_dumped(link), link.provenance, f"links.{link.name}.")
-        for gpu in topology.gpus.values():
-            rows += _constants(_dumped(gpu), gpu.provenance, f"gpus.{gpu.name}.")
-        return rows
+    if kind == "experiments":
+        found = [row for row in _experiments() if row["name"][0] == name]
+        if not found:
+            raise InputError(unknown_name("experiment", name, _names("experiments")))
+        return found
     if kind == "models":
         model = catalog.load_model(name)
-        derived = {column: value for column, (value, _) in _model_row(model).items()}
-        return list(_constants({**derived, **_dumped(model)}, {}))
-    if kind == "workloads":
-        return list(_constants(_dumped(catalog.load_workload(name)), {}))
-    found = [row for row in _experiments() if row["name"][0] == name]
-    if not found:
-        raise InputError(unknown_name("experiment", name, _names("experiments")))
-    return found
-
-
-def _dumped(described: Any) -> dict[str, Any]:
-    apart = {"links", "gpus", "own_graph"}
-    dumped: dict[str, Any] = described.model_dump(mode="json", exclude=apart, exclude_none=True)
-    return dumped
+        derived = [_row(constant=column, value=cell) for column, cell in _model_row(model).items()]
+        return [*derived[1:5], *_constants(model)]
+    loaders: dict[str, Callable[[str], BaseModel]] = {
+        "gpus": catalog.load_gpu,
+        "links": catalog.load_link,
+        "topologies": catalog.load_topology,
+        "workloads": catalog.load_workload,
+    }
+    return list(_constants(loaders[kind](name)))
 
 
 def _constants(
-    described: Mapping[str, Any], provenance: Mapping[str, Provenance], owner: str = ""
-) -> Iterable[Row]:
-    """One row per value, with its tag and source where it has one."""
+    described: BaseModel,
+    owner: str = "",
+    provenance: Mapping[str, Provenance] | None = None,
+    inside: str = "",
+) -> Iterator[Row]:
+    """One row per value that was written, with its tag and source where it has one.
+
+    `owner` is the path to `described`; `inside` the part of it below the description that `provenance` is of.
+    """
+    from pydantic import BaseModel
+
     from sim.inputs.provenance import provenance_of
 
-    for key, value in _leaves(described):
-        if key.endswith("name") or "provenance" in key.split("."):
+    own: Mapping[str, Provenance] | None = getattr(described, "provenance", None)
+    if own is not None:
+        provenance, inside = own, ""
+    for field, value in described:
+        if field in ("provenance", "name", "own_graph") or value is None:
             continue
-        known = provenance_of(provenance, key)
-        cells: dict[str, Any] = {"constant": owner + key, "value": (value, _with_unit(key, value))}
-        if provenance:
-            cells |= {"tag": known.tag if known else "", "source": known.source if known else ""}
-        yield _row(**cells)
+        for key, inner in _nested(value, field):
+            if isinstance(inner, BaseModel):
+                yield from _constants(inner, f"{owner}{key}.", provenance, f"{inside}{key}.")
+                continue
+            known = provenance_of(provenance, inside + key) if provenance else None
+            if inner in ("", (), {}) or (known is None and field not in described.model_fields_set):
+                continue
+            row = _row(constant=owner + key, value=(inner, _with_unit(key, inner)))
+            if provenance is not None:
+                row |= _row(tag=known.tag if known else "", source=known.source if known else "")
+            yield row
 
 
-def _leaves(value: Any, at: str = "") -> Iterable[tuple[str, Any]]:
+def _nested(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """The descriptions and plain values in a field, with their paths."""
+    from pydantic import BaseModel
+
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{at}.{key}" if at else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping) for inner in value):
+            yield from _nested(inner, f"{at}.{key}")
+    elif isinstance(value, tuple) and any(isinstance(inner, BaseModel) for inner in value):
         for place, inner in enumerate(value):
-            yield from _leaves(inner, f"{at}.{place}")
-    elif value not in ("", {}, [], ()):
+            yield from _nested(inner, f"{at}.{place}")
+    else:
         yield at, value
 
 
 def _with_unit(key: str, value: Any) -> str:
     if isinstance(value, float):
-        for ending, unit in (("bytes_per_s", "B/s"), ("bytes", "B"), ("_s", "s")):
+        for ending, unit in (("bytes_per_s", "B/s"), ("_per_s", "/s"), ("bytes", "B"), ("_s", "s")):
             if key.endswith(ending):
-                return si(value, unit, 4)
+                return si(value, unit, 4) if ending != "_per_s" else f"{value:g}{unit}"
         return si(value, "FLOP/s", 4) if key.startswith("flops.") else f"{value:g}"
     return _brief(value)
 

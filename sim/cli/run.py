@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InputError, UnfinishedError
 
 if TYPE_CHECKING:
     from sim.simulate import Result
@@ -20,7 +20,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value: engine.tensor_parallel_size=4."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, timeline and report.")] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
     no_fold: Annotated[
@@ -51,6 +51,12 @@ def run(
         print_json(result.summary())
     else:
         print_summary(result)
+    if result.unfinished:
+        open_requests = result.summary()["unfinished"]
+        raise UnfinishedError(
+            f"{open_requests} requests were not finished when the run stopped at {result.end_s:g} s",
+            result.unfinished,
+        )
 
 
 def print_summary(result: Result) -> None:

@@ -58,6 +58,20 @@ def test_set_changes_values_and_no_fold_gives_the_same_numbers(sim: Sim, scenari
     assert one["mean_e2el_ms"] == pytest.approx(other["mean_e2el_ms"], rel=1e-9)
 
 
+def test_a_run_cut_short_prints_what_it_has_and_says_what_was_waiting(sim: Sim, scenario: Path) -> None:
+    status, out, err = sim("run", scenario, "--set", "time_limit_s=0.02", "--format", "json")
+    assert status == 4
+    assert json.loads(out)["unfinished"] >= 1
+    assert "not finished" in err
+    assert "KV blocks" in err
+
+
+def test_a_negative_seed_is_refused(sim: Sim, scenario: Path) -> None:
+    status, out, err = sim("run", scenario, "--seed", "-1")
+    assert (status, out) == (2, "")
+    assert "--seed" in err
+
+
 def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force(
     sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
