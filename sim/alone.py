@@ -73,9 +73,9 @@ def collective(
 def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> KernelTiming:
     """Seconds of one kernel on one GPU, alone: `kernel("h100-sxm", "gemm", m=64, n=8192, k=8192)`.
 
-    The shape is the arguments of the function of that name in `sim.cost.kernels`. Timed as benchmarks do, again
-    and again on the same data, unless `warm=False`. InputError for a wrong name, and for arguments that are
-    missing or unknown.
+    The shape is the arguments of the function of that name in `sim.cost.kernels`. Timed as benchmarks do,
+    again and again on the same data, unless `warm=False`. InputError for a wrong name, and for arguments
+    that are missing or unknown.
     """
     if kind not in KERNELS:
         raise InputError(unknown_name("kernel", kind, list(KERNELS)))
