@@ -95,12 +95,16 @@ def pairs_demand(
 
 def relay_beside(network: Network, source: str, target: str) -> str | None:
     """The GPU beside `target` that shares the source's rail, where the two are in different islands."""
-    if not network.peer_to_peer or network.crossbar(target) is None or network.same_domain((source, target)):
+    crossbar = network.crossbar(target)
+    if not network.peer_to_peer or crossbar is None or network.crossbar(source) == crossbar:
         return None
-    place = network.places[source].get("index", 0)
-    beside = [gpu for gpu in network.gpus if network.crossbar(gpu) == network.crossbar(target)]
-    same = [gpu for gpu in beside if network.places[gpu].get("index", 0) == place]
-    return same[0] if same and same[0] != target else None
+    key = ("beside", crossbar)
+    beside: dict[int, str] | None = network.memory.get(key)
+    if beside is None:
+        there = [gpu for gpu in network.gpus if network.crossbar(gpu) == crossbar]
+        beside = network.memory[key] = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
+    relay = beside.get(int(network.places[source].get("index", 0)))
+    return relay if relay != target else None
 
 
 def _add(load: Load, network: Network, source: str, target: str, n_bytes: float) -> None:

@@ -10,8 +10,9 @@ What the compilation decides:
   link of its own: see `wiring`. A host's own link is charged for traffic that is staged in its memory, and
   not for PCIe traffic that only turns round there.
 * Peer-to-peer off sends all traffic between GPUs through host memory, NVLink included (as
-  `NCCL_P2P_DISABLE` does); ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what
-  leaves a server through host memory and an Ethernet NIC. They change paths, never a rate.
+  `NCCL_P2P_DISABLE` does), and a host that does not forward peers does so for what would turn round in its
+  root complex; ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what leaves a
+  server through host memory and an Ethernet NIC. They change paths, never a rate.
 * Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches
   a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). In a fat tree the way up is chosen by
   the destination's port number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to
@@ -213,21 +214,26 @@ class Network:
         )
 
     def _path_in_server(self, source: str, target: str, server: int, both_gpus: bool) -> Path:
+        wiring = self._wiring
         if not both_gpus:
             leg = self._required(source, target, _INSIDE | {"store"}, server)
             staged = {place for place in (source, target) if self.kind(place) in ("host", "store")}
-            return Path(self._wiring.charged(leg, staged), leg.latency_s, "pcie")
+            return Path(wiring.charged(leg, staged), leg.latency_s, "pcie")
         if self.peer_to_peer:
             leg = self._required(source, target, _INSIDE, server)
-            if self.acs and not any(self.kind(place) == "host" for place in leg.places):
-                leg = self._wiring.join(self._required(source, self.host_of(source), _INSIDE, server),
-                                 self._required(self.host_of(source), target, _INSIDE, server))  # fmt: skip
-            return Path(self._wiring.charged(leg, set()), leg.latency_s, "pcie")
+            hosts = [place for place in leg.places if self.kind(place) == "host"]
+            if self.acs and not hosts:
+                leg = self._by_way_of(self.host_of(source), source, target, server)
+            if all(self.places[host].get("forwards_peers", True) for host in hosts):
+                return Path(wiring.charged(leg, set()), leg.latency_s, "pcie")
         staging = self.host_of(target)
-        leg = self._wiring.join(
-            self._required(source, staging, _INSIDE, server), self._required(staging, target, _INSIDE, server)
-        )
-        return Path(self._wiring.charged(leg, {staging}), leg.latency_s, "host")
+        leg = self._by_way_of(staging, source, target, server)
+        return Path(wiring.charged(leg, {staging}), leg.latency_s, "host")
+
+    def _by_way_of(self, host: str, source: str, target: str, server: int) -> Leg:
+        """Up to a host and down from it again."""
+        up = self._required(source, host, _INSIDE, server)
+        return self._wiring.join(up, self._required(host, target, _INSIDE, server))
 
     def _path_between_servers(self, source: str, target: str, server: int, other: int) -> Path:
         tcp = self.inter_node == "tcp"

@@ -33,12 +33,17 @@ class _Described(BaseModel):
 
 
 class Part(_Described):
-    """`count` equal things in one server. A capacity of its own only where the thing itself can block."""
+    """`count` equal things in one server. A capacity of its own only where the thing itself can block.
+
+    `forwards_peers: false` is a host whose root complex passes no PCIe traffic from one GPU to another, so
+    that copies between GPUs on different switches are staged in its memory.
+    """
 
     kind: Kind
     count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_OF_A_PART)] = 1
     model: str | None = None
     reduces: bool = False
+    forwards_peers: bool = True
     latency_s: LatencySeconds = 0.0
     bytes_per_s: BytesPerSecond | None = None
     transport: Literal["infiniband", "ethernet"] | None = None
@@ -53,6 +58,8 @@ class Part(_Described):
             raise ValueError(f"transport is for nics; a {self.kind} has none")
         if self.reduces and self.kind not in ("nvswitch", "switch"):
             raise ValueError(f"reduces is for switches that add numbers on the way; a {self.kind} does not")
+        if not self.forwards_peers and self.kind != "host":
+            raise ValueError(f"forwards_peers is for hosts (root complexes); a {self.kind} has none")
         return self
 
 

@@ -74,6 +74,8 @@ def _attributes(part: Part, index: int) -> Attributes:
         attributes["model"] = part.model
     if part.kind in ("nvswitch", "switch"):
         attributes["reduces"] = part.reduces
+    if not part.forwards_peers:
+        attributes["forwards_peers"] = False
     if part.bytes_per_s is not None:
         attributes["bytes_per_s"] = part.bytes_per_s
     if part.kind == "nic":

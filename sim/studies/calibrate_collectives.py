@@ -36,10 +36,12 @@ FLOORS = {
     ("Simple", "hop_s"): 1.2e-6,
     ("switch", "base_s"): 18e-6,
     ("switch", "fill_bytes"): 5e5,
+    ("direct", "efficiency"): 0.75,
 }
 """Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a
 hop of Simple 1.5 of that of LL, whose flags travel with the data; for NVLS the least that a first megabyte
-in 26 us leaves, and a pipeline of at least a slice per rank.
+in 26 us leaves, and a pipeline of at least a slice per rank; for
+grouped sends that links are not what holds a pair back.
 """
 
 

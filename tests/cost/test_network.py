@@ -77,6 +77,17 @@ def test_acs_sends_peer_traffic_up_to_the_root_complex() -> None:
     ]
 
 
+def test_a_root_complex_that_does_not_forward_peers_stages_what_turns_round_there() -> None:
+    graph = servers(chips=0, gpus_per_switch=2)
+    for host in ("node0.host0", "node0.host1"):
+        graph.nodes[host]["forwards_peers"] = False
+    network = Network(graph)
+    assert network.path("node0.gpu0", "node0.gpu1").medium == "pcie"
+    across = network.path("node0.gpu0", "node0.gpu7")
+    assert across.medium == "host"
+    assert names(network, across)[-1] == "node0.host1"
+
+
 def test_peer_to_peer_off_stages_everything_in_host_memory_even_with_nvlink() -> None:
     network = Network(servers(peer_to_peer=False))
     path = network.path("node0.gpu0", "node0.gpu1")
