@@ -155,7 +155,7 @@ def _row(
 def _picture(bars: list[Bar], path: Path) -> Path:
     chart = cause_bars(
         bars,
-        title="Without NVLink a prefill waits for host memory, not for PCIe",
+        title="Without NVLink a prefill waits, and longest for copies through host memory",
         subtitle=[
             "Llama-3-70B, one prompt of 4096 tokens, tensor-parallel over four GPUs",
             "bars: simulated, by cause; ticks: measured with vLLM 0.6.6",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Causes as a reader says them, in the order of the stack.
 SAID = {
-    "memory": "reading weights and KV cache",
+    "memory": "HBM: weights, cache, activations",
     "decode_compute": "arithmetic of decode",
     "prefill_compute": "arithmetic of prefill",
     "kernel_latency": "start-up of kernels",
