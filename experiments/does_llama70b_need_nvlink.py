@@ -105,7 +105,7 @@ def answer(quick: bool) -> Answer:
     bars, prefill_ms = [], {}
     for case, scenario in scenarios().items():
         result = sim.simulate(scenario)
-        parts = {cause: 1e3 * float(result.blame[cause].mean()) for cause in CAUSES}
+        parts = {cause: 1e3 * float(result.blame[cause].to_numpy().mean()) for cause in CAUSES}
         prefill_ms[case] = result.summary()["mean_ttft_ms"]
         rows += _rows(case, scenario, parts, prefill_ms[case])
         bars.append(Bar(case, parts, PUBLISHED[case][2] if case in PUBLISHED else None))

@@ -31,7 +31,7 @@ GIB = 2.0**30
 
 ONE_NODE = {"engine.pipeline_parallel_size": 1, "engine.executor": "mp"}
 TWO_NODES = {"engine.pipeline_parallel_size": 1, "engine.tensor_parallel_size": 16}
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "A: TP4": {**ONE_NODE, "engine.tensor_parallel_size": 4},
     "B: TP8": {**ONE_NODE, "engine.tensor_parallel_size": 8},
     "C: TP8 x PP2": {},
@@ -55,7 +55,7 @@ C_AHEAD = "C, host work overlapped"
 D_ON_INFINIBAND = "D on InfiniBand, NCCL's own model"
 BOTH_MENDED = "D on InfiniBand, host work overlapped"
 AHEAD = {"engine.async_scheduling": True}
-WHAT_IF = {
+WHAT_IF: dict[str, dict[str, Any]] = {
     C_AHEAD: AHEAD,
     D_ON_INFINIBAND: {**TWO_NODES, "engine.inter_node": "ib-nccl-model"},
     "D on InfiniBand, as often logged": {**TWO_NODES, "engine.inter_node": "ib-typical"},
@@ -233,7 +233,7 @@ def _picture(results: dict[str, sim.Result], path: Path) -> Path:
     bars = []
     for case, result in results.items():
         blame = result.blame
-        parts = {cause: 1e3 / OUTPUT_TOKENS * float(blame[cause].mean()) for cause in CAUSES}
+        parts = {cause: 1e3 / OUTPUT_TOKENS * float(blame[cause].to_numpy().mean()) for cause in CAUSES}
         measured = 1e3 / OUTPUT_TOKENS * PUBLISHED[case][1] if case in PUBLISHED else None
         bars.append(Bar(case if case in CASES else f"what if: {case}", parts, measured))
     chart = cause_bars(
