@@ -8,8 +8,8 @@ two servers do over HDR.
 Hand estimates (column "by hand") and how near the simulation should come: replicas that share no link scale
 linearly (2 %); p equal stages and m micro-batches idle (p - 1)/(m + p - 1) of the time (2 %); a hand-over
 takes bytes / rate (exact); a large all-reduce takes 2 (n - 1)/n bytes / link rate (1 to 1.5 times that); a
-prefill takes flops / peak (1 to 2 times that); a decode step of one user reads the weights once (1 to 2 times
-that).
+prefill takes flops / peak (1 to 2 times that); a decode step of one user reads the weights once (1 to 2.5
+times that, for kernels and all-reduces have latencies).
 """
 
 from __future__ import annotations
