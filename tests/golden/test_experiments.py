@@ -20,7 +20,6 @@ CHECKOUT = HERE.parent.parent
 EXPERIMENTS = sorted((CHECKOUT / "experiments").glob("*.py"))
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
-ROUNDED = 0.02  # of a number inside a text, whose last digit may have turned
 FIELDS = {"case", "quantity", "unit", "published", "simulated", "error", "kind", "source"}
 
 
@@ -57,7 +56,7 @@ def differences(saved: Any, now: Any, where: str = "") -> list[str]:
         ]
     if isinstance(saved, str) and isinstance(now, str):
         same = NUMBER.sub("#", saved) == NUMBER.sub("#", now) and all(
-            _close(_value(a), _value(b), ROUNDED)
+            abs(_value(a) - _value(b)) <= 1.001 * _last_digit(a)
             for a, b in zip(NUMBER.findall(saved), NUMBER.findall(now), strict=True)
         )
     elif _is_number(saved) and _is_number(now):
@@ -73,6 +72,12 @@ def _is_number(value: Any) -> bool:
 
 def _value(text: str) -> float:
     return float(text.replace(",", "").rstrip("."))
+
+
+def _last_digit(text: str) -> float:
+    """What one more in the last digit of a number in a text is: 0.1 for 12.3."""
+    mantissa, _, exponent = text.rstrip(".").partition("e")
+    return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
 
 
 def _close(a: float, b: float, relative: float) -> bool:
