@@ -94,6 +94,10 @@ LLAMA_13B = Model(
     heads=40, kv_heads=40, head_dim=128, vocab=32000,
 )  # fmt: skip
 
+# Where a step's time goes (columns of `Result.blame`), and what of it is all-reduces where no pipeline is.
+ALL_REDUCE = ("collective_latency", "collective_bytes", "sharing")
+STEP_TIME = ("prefill_compute", "decode_compute", "memory", "kernel_latency", *ALL_REDUCE, "host")
+
 # (model, weights, TP, PP, whether it fits, who says so: the guide, or arithmetic where the guide is silent)
 FITS = (
     ("llama-3-8b", "bf16", 1, 1, True, GUIDE),
@@ -350,13 +354,16 @@ def throughput(
             **changes,
         },
     )
-    summary = sim.simulate(scenario).summary()
+    result = sim.simulate(scenario)
+    summary = result.summary()
+    blame = {cause: result.blame[cause].sum() for cause in STEP_TIME}
     return {
         "pattern": pattern.name,
         "users": users,
         "tokens_per_s": summary["output_throughput"],
         "tpot_ms": summary["mean_tpot_ms"],
         "ttft_ms": summary["mean_ttft_ms"],
+        "all_reduce_share": sum(blame[cause] for cause in ALL_REDUCE) / sum(blame.values()),
     }
 
 
@@ -404,13 +411,14 @@ def placed(replicas: Sequence[tuple[int, ...]]) -> dict[str, Any]:
 
 def pattern_rows(curves: list[dict[str, Any]], users: tuple[int, ...]) -> list[Row]:
     """The same model on all four patterns, at few, some and many users."""
-    shown = (users[0], 48, users[-1])
-    return [
-        Row(f"{point['pattern']}, {MODEL} int4", f"throughput, {point['users']} users", "tokens/s", None,
-            point["tokens_per_s"])
-        for point in curves
-        if point["users"] in shown
-    ]  # fmt: skip
+    rows = []
+    for point in curves:
+        if point["users"] in (users[0], 48, users[-1]):
+            case, load = f"{point['pattern']}, {MODEL} int4", f"{point['users']} users"
+            rows.append(Row(case, f"throughput, {load}", "tokens/s", None, point["tokens_per_s"]))
+            if "TP" in point["pattern"]:
+                rows.append(Row(case, f"in all-reduces, {load}", "fraction", None, point["all_reduce_share"]))
+    return rows
 
 
 def two_server_rows(base: Scenario) -> list[Row]:
