@@ -81,6 +81,14 @@ class Stage:
         """How many of the running steps have ended by now."""
         return 0 if self._run is None else self._run.steps_done()
 
+    def stop(self) -> None:
+        """The clock stops at this instant: hand in the steps that have ended before it, and count what the
+        step under way has put on its links.
+        """
+        if self._run is not None:
+            self.busy_s += self.env.now - self._run.start_s
+            self._run.stop()
+
     def _begin(self, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]) -> None:
         self._run = _Run(self, batch, steps if self.fold else 1, since_s, on_passed)
         self._run.begin()
@@ -153,10 +161,23 @@ class _Run:
         """Other traffic comes onto the links at this instant: play from here."""
         if not self.folded:
             return
+        self._unfold(now, int(np.searchsorted(self.ends_s, now, side="right")))
+
+    def stop(self) -> None:
+        """As at a disturbance, but what would end at this very instant does not end any more."""
+        now = self.stage.env.now
+        if self.folded:
+            self._unfold(now, int(np.searchsorted(self.ends_s, now, side="left")))
+        done = len(self.ends_s) - 1
+        if done:
+            self.on_passed(Passed(self.start_s, self.ends_s[:done], self.causes_of(done), 0.0, self.waited_s))
+
+    def _unfold(self, now: float, steps_done: int) -> None:
+        """Go on op by op in the step after `steps_done` steps, or in the one that has been played in part."""
         self.folded = False
         self.version += 1
         if self.program is None:
-            self._play_last_of(int(np.searchsorted(self.ends_s, now, side="right")) + 1, now)
+            self._play_last_of(steps_done + 1, now)
         else:
             self._take_up(now)
 

@@ -1,0 +1,174 @@
+"""The law of folding: a folded run leaves the records of a played one, whatever comes into its folds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.cost.program import Position, Program
+from sim.runtime.stage import _Run
+from sim.scenario import Scenario
+from sim.simulate import simulate
+from tests.laws.folded_and_played import differences
+from tests.laws.folding_scenarios import (
+    changing_capacities,
+    foreign_transfers,
+    op_boundaries,
+    scenarios,
+    small,
+    step_boundaries,
+)
+
+seeds = st.integers(0, 1000)
+few = settings(max_examples=20)
+
+TWO_GROUPS: dict[str, Any] = {
+    "topology": "l40s-12",
+    "model": small("llama-3-8b"),
+    "placement": "strided",
+    "replicas": 3,
+    "engine": {"tensor_parallel_size": 4},
+    "workload": {
+        "arrivals": {"kind": "poisson", "rate_per_s": 30.0},
+        "prompt_tokens": {"kind": "uniform", "low": 1, "high": 400},
+        "output_tokens": {"kind": "uniform", "low": 1, "high": 60},
+        "requests": 12,
+    },
+}
+
+
+def scenario_of(data: dict[str, Any]) -> Scenario:
+    return Scenario.model_validate(data)
+
+
+@few
+@given(scenarios(), seeds)
+def test_a_folded_run_has_the_records_of_a_played_one(data: dict[str, Any], seed: int) -> None:
+    found, _ = differences(data, seed=seed)
+    assert not found, found
+
+
+@few
+@given(scenarios(), seeds)
+def test_also_with_foreign_traffic_at_random_instants(data: dict[str, Any], seed: int) -> None:
+    rng = random.Random(seed)
+    end_s = simulate(scenario_of(data), seed=seed).end_s
+    instants = sorted(rng.uniform(0.0, end_s) for _ in range(30))
+    found, _ = differences(data, seed=seed, beside=[foreign_transfers(instants, seed)])
+    assert not found, found
+
+
+@few
+@given(scenarios(), seeds)
+def test_also_with_foreign_traffic_at_the_instants_at_which_steps_begin_and_end(
+    data: dict[str, Any], seed: int
+) -> None:
+    instants = step_boundaries(simulate(scenario_of(data), seed=seed), 12, seed)
+    found, _ = differences(data, seed=seed, beside=[foreign_transfers(instants, seed)])
+    assert not found, found
+
+
+@few
+@given(scenarios(), seeds)
+def test_also_with_foreign_traffic_at_the_instants_at_which_ops_begin_and_end(
+    data: dict[str, Any], seed: int
+) -> None:
+    instants = op_boundaries(scenario_of(data), 12, seed)
+    found, _ = differences(data, seed=seed, beside=[foreign_transfers(instants, seed)])
+    assert not found, found
+
+
+@few
+@given(scenarios(), seeds)
+def test_also_while_links_change_their_capacity(data: dict[str, Any], seed: int) -> None:
+    scenario = scenario_of(data)
+    instants = step_boundaries(simulate(scenario, seed=seed), 4, seed) + op_boundaries(scenario, 4, seed)
+    found, _ = differences(data, seed=seed, beside=[changing_capacities(sorted(instants), seed)])
+    assert not found, found
+
+
+@few
+@given(scenarios(), seeds)
+def test_also_when_the_clock_stops_in_the_middle_of_a_step_or_at_its_very_end(
+    data: dict[str, Any], seed: int
+) -> None:
+    result = simulate(scenario_of(data), seed=seed)
+    limit_s = random.Random(seed).choice([*step_boundaries(result, 4, seed), result.end_s / 2])
+    if limit_s > 0.0:
+        found, _ = differences({**data, "time_limit_s": limit_s}, seed=seed)
+        assert not found, found
+
+
+@pytest.mark.slow
+@settings(max_examples=150)
+@given(scenarios(), seeds, st.booleans())
+def test_also_with_all_of_it_together(data: dict[str, Any], seed: int, changing: bool) -> None:
+    scenario = scenario_of(data)
+    instants = step_boundaries(simulate(scenario, seed=seed), 6, seed) + op_boundaries(scenario, 12, seed)
+    instants.sort()
+    beside = [foreign_transfers(instants, seed)]
+    if changing:
+        beside.append(changing_capacities(instants[::3], seed))
+    found, _ = differences(data, seed=seed, beside=beside)
+    assert not found, found
+
+
+def test_groups_that_share_links_share_them_folded_or_not() -> None:
+    found, folded = differences(TWO_GROUPS)
+    assert not found, found
+    assert folded.links["shared_s"].sum() > 0.0
+    assert folded.blame["sharing"].sum() > 0.0
+
+
+# ---- the law can be broken: each of these is a fold gone wrong in one place
+
+
+def _locates_the_layer_only(program: Program, anchor_s: float, now_s: float) -> Position:
+    return LOCATE(program, anchor_s, now_s)._replace(op=0)
+
+
+def _takes_up_the_next_op(program: Program, anchor_s: float, now_s: float) -> Position:
+    position = program.after(LOCATE(program, anchor_s, now_s))
+    return position if not program.is_end(position) else LOCATE(program, anchor_s, now_s)
+
+
+def _is_not_disturbed(run: _Run, now: float) -> None:
+    return None
+
+
+def _gives_no_credit(run: _Run, steps: int) -> None:
+    return None
+
+
+def _cuts_a_step_late(run: _Run, more: int) -> None:
+    CUT(run, more + 1)
+
+
+LOCATE = Program.locate
+CUT = _Run.cut
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        (Program, "locate", _locates_the_layer_only),
+        (Program, "locate", _takes_up_the_next_op),
+        (_Run, "disturbed", _is_not_disturbed),
+        (_Run, "_credit", _gives_no_credit),
+        (_Run, "cut", _cuts_a_step_late),
+    ],
+)
+def test_a_fold_that_goes_wrong_in_one_place_is_seen(
+    owner: type, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = [foreign_transfers(op_boundaries(scenario_of(TWO_GROUPS), 40, 0), 0)]
+    monkeypatch.setattr(owner, name, wrong)
+    try:
+        found, _ = differences(TWO_GROUPS, beside=beside)
+    except (AssertionError, ValueError):
+        return
+    assert found
