@@ -6,10 +6,11 @@ of a query and a key it sees, plus the other half of the tiles that the causal e
 fraction. walk: a tile of queries goes over its keys block after block, which short batches of long
 prompts wait for. Chunks of one step add their pairs and bytes.
 
-Decode: total = floor + memory + walk + units * `s_per_sequence_head`. memory: the KV cache, queries and
-output, over bandwidth * fraction. walk: one KV head of one sequence of mean length is read by few SMs at
-its own pace, which shows when few of them are in the batch. units: KV heads times sequences. In latent
-attention, memory and compute join as the root of their squares.
+Decode: total = floor + memory + walk + split + units * `s_per_sequence_head`. memory: the KV cache,
+queries and output, over bandwidth * fraction. walk: one KV head of one sequence of mean length is read by
+few SMs at its own pace, which shows when few of them are in the batch. split: joining the parts of long
+sequences. units: KV heads times sequences. In latent attention, memory and compute join as the root of
+their squares.
 
 The forms are our own, drawn from public tables of FlashAttention 2 and 3, FlashInfer and TRT-LLM on A100
 to GB200."""
@@ -27,6 +28,10 @@ from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import DecodeParameters, PrefillParameters
 from sim.inputs.model import LatentAttention
+
+# Sequences of about this many tokens begin to be split over several blocks whose results are joined: read
+# off the tables, where vLLM's and TRT-LLM's times step up by 2 to 5 us between 256 and 1024.
+SPLIT_TOKENS = 500.0
 
 PREFILL = PrefillParameters()
 DECODE = DecodeParameters()
@@ -94,9 +99,47 @@ def attention_decode(
         squared = ratio * ratio
         memory_s = memory_s * (1.0 - (1.0 - p.l2_time) / (1.0 + squared * squared))
     memory_s = memory_s + 4.0 * batch * heads * head_dim / bandwidth
+    ratio = kv_tokens * (1.0 / (SPLIT_TOKENS * batch))
+    squared = ratio * ratio
+    split_s = p.split_s * (squared / (1.0 + squared))
     pace = p.s_per_kv_token if heads > kv_heads else p.s_per_unshared_kv_token
     fixed_s = p.floor_s + batch * kv_heads * p.s_per_sequence_head
-    return KernelTiming(fixed_s + memory_s + kv_tokens * (pace / batch), fixed_s, 0.0 * kv_tokens, memory_s)
+    total_s = fixed_s + memory_s + kv_tokens * (pace / batch) + split_s
+    return KernelTiming(total_s, fixed_s, 0.0 * kv_tokens, memory_s)
+
+
+def attention_mixed(
+    gpu: Gpu,
+    chunks: Chunks,
+    batch: int,
+    kv_tokens: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+    sustained: bool = False,
+) -> KernelTiming:
+    """Chunks and `batch` decodes in one call, as a step with chunked prefill has them.
+
+    Where kernels tell the two apart, their times add up but for one floor. Where they do not (a GPU with
+    fitted `attention_mixed`: those on FlashAttention 2), a decode is a chunk of one token: unsplit, it
+    walks over its keys at a block's pace, and every query head reads them for itself. InputError as in
+    the two alone."""
+    prefill = attention_prefill(gpu, chunks, heads, kv_heads, head_dim, dtype, kv_dtype, sustained)
+    decode = attention_decode(gpu, batch, kv_tokens, heads, kv_heads, head_dim, kv_dtype)
+    p = (gpu.kernels or UNMEASURED).attention_mixed.get(kv_dtype)
+    if p is None:
+        floor_s = max(prefill.floor_s, decode.floor_s)
+        total_s = prefill.total_s + decode.total_s - min(prefill.floor_s, decode.floor_s)
+        return KernelTiming(total_s, floor_s, prefill.compute_s, prefill.memory_s + decode.memory_s)
+    _, _, longest, pairs = _pairs(chunks, p.tile_tokens)
+    compute_s = 4.0 * pairs * heads * head_dim / (peak_flops(gpu, dtype) * p.flop_fraction)
+    n_bytes = 2.0 * kv_tokens * kv_heads * head_dim * number_format(kv_dtype).weight_bytes
+    memory_s = n_bytes * (heads / kv_heads) ** p.rereading / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    walk_s = p.s_per_kv_token * max(longest, kv_tokens / batch)
+    busy_s = ((compute_s + memory_s) ** p.overlap + walk_s**p.overlap) ** (1.0 / p.overlap)
+    return KernelTiming(p.floor_s + busy_s, p.floor_s, compute_s, memory_s)
 
 
 def mla_prefill(

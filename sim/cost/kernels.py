@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sim.cost.attention import attention_decode, attention_prefill, mla_decode, mla_prefill
+from sim.cost.attention import (
+    attention_decode,
+    attention_mixed,
+    attention_prefill,
+    mla_decode,
+    mla_prefill,
+)
 from sim.cost.gemm import gemm
 from sim.cost.kernel_timing import FORMATS, KernelTiming
 from sim.cost.moe_kernels import experts_hit, moe
@@ -21,6 +27,7 @@ __all__ = [
     "KernelModel",
     "KernelTiming",
     "attention_decode",
+    "attention_mixed",
     "attention_prefill",
     "elementwise",
     "experts_hit",
@@ -48,6 +55,7 @@ KERNELS: dict[str, Callable[..., KernelTiming]] = {
     "gemm": gemm,
     "attention_prefill": attention_prefill,
     "attention_decode": attention_decode,
+    "attention_mixed": attention_mixed,
     "mla_prefill": mla_prefill,
     "mla_decode": mla_decode,
     "moe": moe,

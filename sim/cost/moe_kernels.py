@@ -1,7 +1,7 @@
 """Seconds of the routed experts of one layer on one rank: grouped gate/up and down products, routing and
 permutation.
 
-    total = floor + norm(compute, memory) + pairs * s_per_pair
+    total = floor + norm(compute, memory) + pairs * s_per_pair + tokens * s_per_token
 
 memory: the weights of the experts that are hit, and the activations of the token-expert pairs. compute: 6
 * hidden * inter FLOPs for each pair, after each expert's tokens are padded to tiles, over peak *
@@ -24,11 +24,11 @@ class Routing(NamedTuple):
     """How tokens spread over experts: `even` forces the spread that hits most; else a random choice.
 
     `effective`: the share of tokens that hit as many experts when their choice is even (popular experts
-    are hit often). `excess`: how much more than an even share the fullest of very many ranks gets."""
+    are hit often). `crowding`: the fullest of R ranks gets R to this power of an even share."""
 
     even: bool = False
     effective: float = 1.0
-    excess: float = 0.0
+    crowding: float = 0.0
 
 
 ROUTINGS: dict[str, Routing] = {
@@ -36,7 +36,7 @@ ROUTINGS: dict[str, Routing] = {
     "balanced": Routing(even=True),
     # fitted: the "power_law_1.2" rows of NVIDIA aiconfigurator's expert tables (Apache-2.0), TRT-LLM on
     # H100 to GB200
-    "power_law_1.2": Routing(effective=0.85, excess=1.7),
+    "power_law_1.2": Routing(effective=0.85, crowding=0.45),
 }
 
 
@@ -83,7 +83,7 @@ def moe(
     p = _parameters(gpu, dtype)
     width = inter / tp
     if load is None:
-        load = 1.0 + _routing(routing).excess * (1.0 - 1.0 / ep)
+        load = ep ** _routing(routing).crowding
     pairs = min(tokens * topk / ep * load, float(tokens * min(topk, experts / ep)))
     if hit is None:
         hit = max(experts_hit(tokens, experts, topk, routing) / ep, min(1.0, pairs))
@@ -96,7 +96,8 @@ def moe(
     n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (activation_bytes + 6.0))
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     busy_s = (compute_s**p.overlap + memory_s**p.overlap) ** (1.0 / p.overlap)
-    return KernelTiming(p.floor_s + busy_s + pairs * p.s_per_pair, p.floor_s, compute_s, memory_s)
+    total_s = p.floor_s + busy_s + pairs * p.s_per_pair + tokens * p.s_per_token
+    return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
 
 
 def _routing(name: str) -> Routing:

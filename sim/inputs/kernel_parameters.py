@@ -69,18 +69,36 @@ class DecodeParameters(_Parameters):
     `s_per_kv_token`: pace of reading one KV head of one sequence, all that is left when few are in the
     batch. `s_per_unshared_kv_token`: the same where every query head has its own KV head, which some
     kernels do not split. `s_per_sequence_head`: work for each KV head of each sequence whatever its
-    length. `l2_share`: of the level-2 cache, what a repeated call still finds there; `l2_time`: the time
-    that takes over reading it from memory. `flop_fraction`: of the peak, where arithmetic matters (latent
-    attention)."""
+    length. `split_s`: joining the parts that a long sequence is split into. `l2_share`: of the level-2
+    cache, what a repeated call still finds there; `l2_time`: the time that takes over reading it from
+    memory. `flop_fraction`: of the peak, where arithmetic matters (latent attention)."""
 
     floor_s: LatencySeconds = 12.4e-6
     hbm_fraction: float = Field(default=0.92, gt=0, le=1.5)
     s_per_kv_token: Seconds = 0.15e-9
     s_per_unshared_kv_token: Seconds = 0.3e-9
     s_per_sequence_head: Seconds = 16e-9
+    split_s: Seconds = 3.4e-6
     l2_share: float = Field(default=0.0, ge=0)
     l2_time: float = Field(default=0.4, ge=0, le=1)
     flop_fraction: float = Field(default=1.0, gt=0, le=2)
+
+
+class MixedParameters(_Parameters):
+    """Chunks and decodes in one attention call, for kernels that then treat both as chunks
+    (FlashAttention 2).
+
+    `rereading`: the exponent of query heads per KV head with which the reading of decodes' keys and
+    values grows, for each query head reads them itself: 0 when the level-2 cache catches all of it, 1
+    when none. The others are those of prefill."""
+
+    floor_s: LatencySeconds = 10e-6
+    hbm_fraction: float = Field(default=0.9, gt=0, le=1.5)
+    flop_fraction: float = Field(default=0.5, gt=0, le=1.5)
+    s_per_kv_token: Seconds = 22e-9
+    tile_tokens: float = Field(default=100.0, ge=0)
+    rereading: float = Field(default=0.6, ge=0, le=1.2)
+    overlap: float = Field(default=2.2, ge=1)
 
 
 class MoeParameters(_Parameters):
@@ -88,7 +106,7 @@ class MoeParameters(_Parameters):
 
     `tile_tokens`: each expert's tokens are padded to tiles of this many. `k_half`: the width of an expert
     at which prologue and epilogue cost as much as the multiplications. `s_per_pair`: permuting one token
-    to one expert."""
+    to one expert. `s_per_token`: routing one token that enters the layer, wherever its experts are."""
 
     floor_s: LatencySeconds = 24e-6
     hbm_fraction: float = Field(default=0.91, gt=0, le=1.5)
@@ -97,6 +115,7 @@ class MoeParameters(_Parameters):
     k_half: float = Field(default=250.0, ge=0)
     overlap: float = Field(default=2.0, ge=1)
     s_per_pair: Seconds = 1e-9
+    s_per_token: Seconds = 1e-9
 
 
 class SmallKernelParameters(_Parameters):
@@ -119,6 +138,7 @@ class KernelParameters(BaseModel):
     gemm: dict[str, GemmParameters] = {}
     attention_prefill: dict[str, PrefillParameters] = {}
     attention_decode: dict[str, DecodeParameters] = {}
+    attention_mixed: dict[str, MixedParameters] = {}
     mla_prefill: dict[str, PrefillParameters] = {}
     mla_decode: dict[str, DecodeParameters] = {}
     moe: dict[str, MoeParameters] = {}

@@ -32,6 +32,8 @@ FORMATS = {
 }
 
 
+# What grows along one curve of a table, while the rest stays: held out together.
+SWEPT = ("m", "tokens", "kv_tokens", "chunks", "n_bytes", "sequences")
 # Shapes of the dense models in layer tables; heads are 128 wide.
 LAYER_SHAPES = {
     "Llama-3.1-8B": {"hidden": 4096, "inter": 14336, "heads": 32, "kv_heads": 8, "vocab": 128256},
@@ -189,7 +191,7 @@ def _layer(row: Row) -> Measurement | None:
 
 
 def _mixed(row: Row) -> Measurement | None:
-    # Attention of one step; those of one kind alone can be told apart.
+    # Attention of one step: of prefill alone, of decodes alone, or of both in one call.
     chunk, seen, decodes, length = (
         int(row[c]) for c in ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
     )
@@ -205,6 +207,11 @@ def _mixed(row: Row) -> Measurement | None:
         return _measured(
             row, "attention_decode", "bf16", shape, batch=decodes, kv_tokens=decodes * length, **same
         )
+    if chunk and decodes:
+        return _measured(
+            row, "attention_mixed", "bf16", (heads, kv_heads, chunk, decodes), chunks=[(chunk, seen)],
+            batch=decodes, kv_tokens=decodes * length, dtype="bf16", **same,
+        )  # fmt: skip
     return None
 
 
@@ -212,7 +219,8 @@ def _own(row: Row) -> Measurement:
     known = {"gpu", "kernel", "latency_us", "engine", "source"}
     sizes = {name: _value(text) for name, text in row.items() if name not in known and text not in ("", None)}
     dtype = str(sizes.get("kv_dtype" if row["kernel"] == "attention_decode" else "dtype", "bf16"))
-    return _measured(row, row["kernel"], dtype, sorted(sizes.items())[1:], **sizes)
+    shape = [f"{name}={value}" for name, value in sorted(sizes.items()) if name not in SWEPT]
+    return _measured(row, row["kernel"], dtype, shape, **sizes)
 
 
 def _value(text: str) -> Any:

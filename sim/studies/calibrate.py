@@ -20,6 +20,7 @@ from sim.studies.kernel_fits import (
     SEARCHED,
     Parameters,
     fit,
+    fold_of,
     held_out,
     predicted_s,
     roofline_s,
@@ -42,6 +43,7 @@ KIN = {
     "rtx-4090": "l40s",
 }
 LEAST_POINTS = 20
+UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
 
 Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
 
@@ -125,6 +127,12 @@ def grouped(measured: Iterable[Measurement]) -> dict[Key, list[Measurement]]:
     return {key: groups[key] for key in sorted(kept, key=lambda key: (key[0], order.index(key[1]), *key[2:]))}
 
 
+def seen_of(points: Sequence[Measurement], folds: int = 5) -> list[Measurement]:
+    """What parameters are fitted on: all shapes but one fold, which stays unseen for good."""
+    seen = [one for one in points if fold_of(one.shape, folds) != UNSEEN_FOLD]
+    return seen if len(seen) >= LEAST_POINTS else list(points)
+
+
 def calibrate(
     measured: Iterable[Measurement],
     *,
@@ -142,7 +150,7 @@ def calibrate(
     for key, points in groups.items():
         engine, op, name, variant = key
         gpu = gpus.setdefault((engine, name), _bare(name))
-        parameters = fit(gpu, points)
+        parameters = fit(gpu, seen_of(points, folds))
         sets[key] = parameters
         gpus[engine, name] = with_parameters(gpu, op, variant, parameters)
         if progress:
@@ -150,6 +158,7 @@ def calibrate(
     for key, points in groups.items():
         engine, op, name, variant = key
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
+        seen = seen_of(points, folds)
         unseen = held_out(gpu, points, folds) if cross_validate else None
         relative = gpus.get((engine, KIN.get(name, "")))
         kin = None
@@ -163,7 +172,7 @@ def calibrate(
                 name,
                 variant,
                 sets[key],
-                Errors.of([predicted_s(gpu, one) for one in points], seconds),
+                Errors.of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen]),
                 Errors.of(unseen, seconds) if unseen is not None else None,
                 kin,
                 Errors.of([roofline_s(gpu, one) for one in points], seconds),
@@ -178,6 +187,25 @@ def _bare(name: str) -> Gpu:
     return load_gpu(name).model_copy(update={"kernels": None})
 
 
+def with_engine(gpu: Gpu, engine: str) -> Gpu:
+    """The GPU with the kernels of `engine`, where it has a set of its own for it."""
+    others = gpu.kernels.engines if gpu.kernels else {}
+    return gpu.model_copy(update={"kernels": others[engine]}) if engine in others else gpu
+
+
+def shipped_predictions(measured: Iterable[Measurement]) -> list[tuple[Measurement, float, float]]:
+    """Each measurement worth comparing, with seconds by the shipped parameters and by the plain roofline."""
+    gpus: dict[tuple[str, str], Gpu] = {}
+    predictions = []
+    for one in measured:
+        gpu = gpus.get((one.gpu, one.engine))
+        if gpu is None:
+            gpu = gpus[one.gpu, one.engine] = with_engine(load_gpu(one.gpu), one.engine)
+        if worth_fitting(gpu, one):
+            predictions.append((one, predicted_s(gpu, one), roofline_s(gpu, one)))
+    return predictions
+
+
 def table(fits: Sequence[Fit]) -> str:
     """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest kin, plain
     roofline.
@@ -190,7 +218,7 @@ def table(fits: Sequence[Fit]) -> str:
         shown = one.held_out or one.fitted
         by_size = " ".join(f"{100 * error:+.0f}" for error in shown.by_size)
         lines.append(
-            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.fitted.points:6}  "
+            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.points:6}  "
             f"{'  '.join(columns)}  {by_size}"
         )
     return "\n".join(lines)
@@ -225,7 +253,7 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
             "kernel": one.op,
             "gpu": one.gpu,
             "format": one.variant,
-            "points": one.fitted.points,
+            "points": one.roofline.points,
         }
         for name, errors in (
             ("fitted", one.fitted),

@@ -93,9 +93,8 @@ def _source(one: Fit) -> str:
     errors = one.held_out or one.fitted
     kind = "held out" if one.held_out else "fitted"
     source = SOURCES.get(one.engine, one.engine)
-    return (
-        f"{source}; {one.fitted.points} points, {kind} error {errors.median:.1%} median, {errors.p90:.0%} p90"
-    )
+    error = f"{kind} error {errors.median:.1%} median, {errors.p90:.0%} p90"
+    return f"{source}; {one.roofline.points} points, {error}"
 
 
 def _text(gpu: str, sets: Sets, others: Mapping[str, Sets], command: str) -> str:

@@ -20,6 +20,7 @@ from sim.inputs.kernel_parameters import (
     DecodeParameters,
     GemmParameters,
     KernelParameters,
+    MixedParameters,
     MoeParameters,
     PrefillParameters,
     SmallKernelParameters,
@@ -27,7 +28,14 @@ from sim.inputs.kernel_parameters import (
 from sim.inputs.model import LatentAttention
 from sim.reading.measurements import Measurement
 
-Parameters = GemmParameters | PrefillParameters | DecodeParameters | MoeParameters | SmallKernelParameters
+Parameters = (
+    GemmParameters
+    | PrefillParameters
+    | DecodeParameters
+    | MixedParameters
+    | MoeParameters
+    | SmallKernelParameters
+)
 
 # What is fitted for each kernel: start, least, most. Times in seconds, fractions of a peak, tokens.
 _PREFILL = {
@@ -43,11 +51,17 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
         "host_s": (8e-5, 0.0, 4e-4),
     }),
     "attention_prefill": (PrefillParameters, _PREFILL),
+    "attention_mixed": (MixedParameters, {
+        "floor_s": (1e-5, 1e-6, 4e-5), "hbm_fraction": (0.9, 0.2, 1.3), "flop_fraction": (0.5, 0.1, 1.1),
+        "s_per_kv_token": (22e-9, 0.0, 8e-8), "tile_tokens": (100.0, 0.0, 800.0),
+        "rereading": (0.6, 0.0, 1.2), "overlap": (2.2, 1.0, 8.0),
+    }),
     "mla_prefill": (PrefillParameters, _PREFILL),
     "attention_decode": (DecodeParameters, {
         "floor_s": (12e-6, 1e-7, 1e-4), "hbm_fraction": (0.9, 0.2, 1.2),
         "s_per_kv_token": (0.15e-9, 0.0, 5e-9),
         "s_per_unshared_kv_token": (0.5e-9, 0.0, 6e-8), "s_per_sequence_head": (5e-9, 0.0, 2e-7),
+        "split_s": (2e-6, 0.0, 3e-5),
         "l2_share": (0.5, 0.01, 2.0), "l2_time": (0.4, 0.0, 1.0),
     }),
     "mla_decode": (DecodeParameters, {
@@ -58,7 +72,7 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
     "moe": (MoeParameters, {
         "floor_s": (25e-6, 1e-6, 2e-4), "hbm_fraction": (0.85, 0.1, 1.3), "flop_fraction": (0.6, 0.05, 1.2),
         "tile_tokens": (50.0, 0.0, 512.0), "k_half": (200.0, 0.0, 3000.0), "overlap": (2.5, 1.0, 12.0),
-        "s_per_pair": (1e-9, 0.0, 5e-8),
+        "s_per_pair": (1e-9, 0.0, 5e-8), "s_per_token": (2e-9, 0.0, 1e-7),
     }),
     "elementwise": (SmallKernelParameters, {
         "floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5),
@@ -284,6 +298,7 @@ _ROOFLINES: dict[str, Callable[[Gpu, Any], float]] = {
     "gemm": _gemm_roofline,
     "attention_prefill": _prefill_roofline,
     "attention_decode": _decode_roofline,
+    "attention_mixed": lambda gpu, sizes: _prefill_roofline(gpu, sizes) + _decode_roofline(gpu, sizes),
     "mla_prefill": _latent_roofline,
     "mla_decode": _latent_roofline,
     "moe": _moe_roofline,

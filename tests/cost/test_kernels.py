@@ -16,6 +16,7 @@ from sim.inputs.kernel_parameters import (
     DecodeParameters,
     GemmParameters,
     KernelParameters,
+    MixedParameters,
     MoeParameters,
     PrefillParameters,
 )
@@ -94,11 +95,13 @@ def test_decode_reads_the_cache_and_walks_over_one_head() -> None:
         s_per_kv_token=1e-9,
         s_per_unshared_kv_token=9e-9,
         s_per_sequence_head=1e-8,
+        split_s=2e-6,
     )
     timing = kernels.attention_decode(gpu(attention_decode={"bf16": p}), 4, 4000, 8, 2, 128)
     n_bytes = 2 * 4000 * 2 * 128 * 2 + 4 * 4 * 8 * 128
     assert timing.memory_s == pytest.approx(n_bytes / 0.5e12)
-    assert timing.total_s == pytest.approx(1e-5 + 4 * 2 * 1e-8 + n_bytes / 0.5e12 + 1000 * 1e-9)
+    split_s = 2e-6 * 2**2 / (1 + 2**2)  # 1000 tokens are twice what begins to be split
+    assert timing.total_s == pytest.approx(1e-5 + 4 * 2 * 1e-8 + n_bytes / 0.5e12 + 1000 * 1e-9 + split_s)
 
 
 @pytest.mark.parametrize("kv_dtype", ["bf16", "fp8"])
@@ -133,6 +136,24 @@ def test_a_prompt_in_two_chunks_computes_what_it_does_in_one() -> None:
         kernels.attention_prefill(ideal, [chunk], 8, 2, 128).compute_s for chunk in ((1024, 0), (3072, 1024))
     ]
     assert sum(parts) == pytest.approx(whole)
+
+
+def test_chunks_and_decodes_add_up_but_for_one_floor_where_kernels_tell_them_apart() -> None:
+    apart = gpu()
+    mixed = kernels.attention_mixed(apart, [(512, 0)], 8, 8000, 8, 2, 128).total_s
+    prefill = kernels.attention_prefill(apart, [(512, 0)], 8, 2, 128)
+    decode = kernels.attention_decode(apart, 8, 8000, 8, 2, 128)
+    spared = min(prefill.floor_s, decode.floor_s)
+    assert mixed == pytest.approx(prefill.total_s + decode.total_s - spared)
+
+
+def test_a_decode_among_chunks_walks_unsplit_and_rereads_its_keys_where_kernels_do_not() -> None:
+    p = MixedParameters(
+        floor_s=0, hbm_fraction=1, flop_fraction=1, s_per_kv_token=2e-8, tile_tokens=0, rereading=1, overlap=1
+    )
+    timing = kernels.attention_mixed(gpu(attention_mixed={"bf16": p}), [(16, 0)], 4, 40_000, 8, 2, 128)
+    assert timing.memory_s == pytest.approx(4 * 40_000 * 2 * 128 * 2 * 2 / 1e12)
+    assert timing.total_s == pytest.approx(timing.compute_s + timing.memory_s + 2e-8 * 10_000)
 
 
 def test_latent_decode_reads_576_values_a_token_whatever_the_heads() -> None:
@@ -227,6 +248,7 @@ def test_every_kernel_gives_a_timing_whose_parts_are_not_negative() -> None:
         "gemm": kernels.gemm(g, 64, 8192, 8192, "fp8"),
         "attention_prefill": kernels.attention_prefill(g, [(512, 0), (64, 4096)], 8, 1, 128),
         "attention_decode": kernels.attention_decode(g, 64, 64_000, 8, 1, 128),
+        "attention_mixed": kernels.attention_mixed(g, [(512, 0)], 64, 64_000, 8, 1, 128),
         "mla_prefill": kernels.mla_prefill(g, [(512, 0)], 16, MLA),
         "mla_decode": kernels.mla_decode(g, 64, 64_000, 16, MLA),
         "moe": kernels.moe(g, 64, 4096, 1536, 128, 8, ep=8, dtype="fp8_block"),

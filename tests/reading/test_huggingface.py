@@ -10,7 +10,7 @@ from sim.reading.huggingface import FAMILIES, model_of, read_model
 
 MODELS = Path(__file__).parents[2] / "workloads" / "models"
 
-# Published totals: parameter counts of the checkpoints on Hugging Face (without multi-token prediction), KV bytes by hand.
+# Published totals: parameters of the checkpoints on Hugging Face (no multi-token prediction), KV bytes by hand.
 PUBLISHED = {
     "llama-3-8b": (8_030_261_248, 8.03, 131_072),
     "llama-3-70b": (70_553_706_496, 70.55, 327_680),
@@ -100,7 +100,7 @@ def test_all_missing_and_wrong_keys_are_reported_at_once() -> None:
 
 
 def test_zero_layers_are_refused() -> None:
-    with pytest.raises(InputError, match="layers: .*greater than 0"):
+    with pytest.raises(InputError, match=r"layers: .*greater than 0"):
         model_of(changed("llama-3-8b", num_hidden_layers=0), "x")
 
 

@@ -34,12 +34,13 @@ def test_decode_tables_give_one_length_and_the_kernel_takes_their_sum(tmp_path: 
     assert (one.gpu, one.variant) == ("gb200", "fp8")
 
 
-def test_a_mixed_step_counts_only_where_it_is_of_one_kind(tmp_path: Path) -> None:
+def test_a_step_of_one_kind_or_of_both_is_the_kernel_for_it(tmp_path: Path) -> None:
     header = "gpu,model,tp,heads,kv_heads,prefill_chunk,kv_prefill,n_decode,kv_decode,latency_us\n"
     rows = "rtx4090,m,1,32,8,0,0,4,100,10\nrtx4090,m,1,32,8,64,16,4,100,10\nrtx4090,m,1,32,8,64,16,0,0,10\n"
-    decode, prefill = read_measurements(file(tmp_path, header + rows))
+    decode, mixed, prefill = read_measurements(file(tmp_path, header + rows))
     assert (decode.op, decode.sizes["kv_tokens"]) == ("attention_decode", 400)
     assert (prefill.op, prefill.sizes["chunks"]) == ("attention_prefill", [(64, 16)])
+    assert (mixed.op, mixed.sizes["batch"], mixed.sizes["chunks"]) == ("attention_mixed", 4, [(64, 16)])
 
 
 def test_a_users_own_file_names_kernel_and_arguments(tmp_path: Path) -> None:

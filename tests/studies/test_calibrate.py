@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sim.inputs.kernel_parameters import DecodeParameters, GemmParameters
 from sim.reading.measurements import Measurement
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
-from sim.studies.calibrate import Errors, calibrate, grouped, rows, summary, table
+from sim.studies.calibrate import Errors, calibrate, grouped, main, rows, summary, table
 from sim.studies.calibrate_files import write
 from sim.studies.kernel_fits import fit, fold_of, held_out, predicted_s, with_parameters
 
@@ -121,3 +122,19 @@ def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
         assert {"bf16"} <= kernels.gemm.keys()
         assert isinstance(kernels.attention_decode["bf16"], DecodeParameters)
         assert {"gemm.bf16", "attention_decode.bf16", "attention_prefill.bf16"} <= kernels.provenance.keys()
+
+
+def test_a_users_own_file_is_fitted_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["gpu,kernel,latency_us,m,n,k,dtype"]
+    for one in products("h100-sxm"):
+        m, n, k = (one.sizes[name] for name in "mnk")
+        lines.append(f"h100-sxm,gemm,{one.seconds * 1e6!r},{m},{n},{k},bf16")
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(lines))
+    main([str(path), "--no-cross-validation", "--format", "json", "--write", str(tmp_path)])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["gpu"], row["kernel"], row["points"]) == ("h100-sxm", "gemm", 42)
+    assert row["fitted_median"] < 0.02
+    assert (tmp_path / "h100-sxm.yaml").is_file()
