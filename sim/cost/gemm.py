@@ -33,8 +33,8 @@ def gemm(
 ) -> KernelTiming:
     """C[m,n] = A[m,k] B[k,n] with weights B in `dtype`, C in 16 bits; `m` tokens, `n` outputs, `k` inputs.
 
-    `sustained`: one of many in a long run, at the clocks that leaves. `warm`: as benchmarks time it, again and
-    again on the same weights, of which small ones are still in the level-2 cache, and launched by the host
+    `sustained`: one of many in a long run, at the clocks that leaves. `warm`: as benchmarks time it, again
+    and again on the same weights, of which small ones are still in the level-2 cache, and launched by the host
     where that kernel's benchmark did so.
     InputError: a size below one, a format that is unknown or that the GPU cannot compute in.
     """

@@ -10,7 +10,7 @@ from sim.reading.huggingface import FAMILIES, model_of, read_model
 
 MODELS = Path(__file__).parents[2] / "workloads" / "models"
 
-# Published totals: parameters of the checkpoints on Hugging Face (no multi-token prediction), KV bytes by hand.
+# Published totals: parameters of the checkpoints on Hugging Face (no multi-token prediction); KV bytes.
 PUBLISHED = {
     "llama-3-8b": (8_030_261_248, 8.03, 131_072),
     "llama-3-70b": (70_553_706_496, 70.55, 327_680),
