@@ -208,21 +208,22 @@ def all_reduce_rows() -> list[Row]:
             estimate=by_hand(GIGABYTE, 2, PCIE)),
         Row("all-reduce of 1 GB", "8 GPUs, two sockets", "ms", 80.0, ms(GIGABYTE, eight),
             source=GUIDE + ", 60-100", estimate=by_hand(GIGABYTE, 8, UPI)),
-        Row("all-reduce of a TP2 decode step", "2 GPUs, one switch", "ms", 40.0, ms(DECODE_BYTES, pair),
+        Row("all-reduce in use", "a TP2 decode step, one switch", "ms", 40.0, ms(DECODE_BYTES, pair),
             source=GUIDE + ", 30-50"),
-        Row("all-reduce of a TP2 prefill", "2 GPUs, one switch", "ms", 3.359, ms(PREFILL_BYTES, pair),
+        Row("all-reduce in use", "a TP2 prefill of 4096, one switch", "ms", 3.359, ms(PREFILL_BYTES, pair),
             "fitted", MEASURED),
-        Row("all-reduce of a TP4 prefill", "4 GPUs, one socket", "ms", 19.699, ms(PREFILL_BYTES, four),
+        Row("all-reduce in use", "a TP4 prefill of 4096, one socket", "ms", 19.699, ms(PREFILL_BYTES, four),
             source=MEASURED + ", another box"),
-        Row("all-reduce of a prefill", "TP4 over the uplinks / TP2 on a switch", "ratio", None,
+        Row("all-reduce in use", "TP4 over the uplinks / TP2 on a switch", "ratio", None,
             ms(PREFILL_BYTES, four) / ms(PREFILL_BYTES, pair), estimate=1.5),
     ]  # fmt: skip
-    for size, n_bytes in (("16 KiB", DECODE_BYTES), ("64 MiB", PREFILL_BYTES)):
-        for case, ranks, nodes, rate in PLACEMENTS:
-            estimate = by_hand(n_bytes, len(ranks), rate) if n_bytes == PREFILL_BYTES else None
-            rows.append(
-                Row(f"all-reduce of {size}", case, "ms", None, ms(n_bytes, ranks, nodes), estimate=estimate)
-            )
+    for case, ranks, nodes, _ in PLACEMENTS:
+        small_us = 1e3 * ms(DECODE_BYTES, ranks, nodes)
+        rows.append(Row("all-reduce of 16 KiB", case, "us", None, small_us))
+    for case, ranks, nodes, rate in PLACEMENTS:
+        estimate = by_hand(PREFILL_BYTES, len(ranks), rate)
+        large_ms = ms(PREFILL_BYTES, ranks, nodes)
+        rows.append(Row("all-reduce of 64 MiB", case, "ms", None, large_ms, estimate=estimate))
     for case, pairs, rate, sharing in (
         ("one switch each", tuple((gpu, gpu + 1) for gpu in range(0, 12, 2)), PCIE, 1),
         ("two switches each", NEIGHBOUR_SWITCHES, PCIE, 2),
@@ -256,11 +257,10 @@ def fit_rows(base: Scenario) -> list[Row]:
         name = model.name if isinstance(model, Model) else model
         gpus = "1 GPU" if tp * pp == 1 else f"TP{tp}" + (f" x PP{pp}" if pp > 1 else "")
         fits = kv_tokens(base, model, weights, tp, pp) is not None
-        rows.append(
-            Row(f"{name} {weights} on {gpus}", "fits", "1 = yes", float(expected), float(fits), source=source)
-        )
+        what = f"{name} {weights} on {gpus}"
+        rows.append(Row("what fits", what, "1 = yes", float(expected), float(fits), source=source))
     left = kv_tokens(base, MODEL, "int8", 2, 1)
-    rows.append(Row(f"{MODEL} int8 on TP2", "room for KV in fp8", "tokens", None, float(left or 0)))
+    rows.append(Row("what fits", f"fp8 KV beside {MODEL} int8 on TP2", "tokens", None, float(left or 0)))
     return rows
 
 
