@@ -93,6 +93,21 @@ PlacementRule = Annotated[
 ]
 
 
+class HandOverRule(BaseModel):
+    """How KV caches get from `prefill` pools to `decode` pools.
+
+    `kv` whole: after the prefill; layerwise: behind it, all but the last layer. `first_token` says which side
+    shows it: the decode replica (vLLM's connectors) or the prefill replica (DistServe, Splitwise). `router`
+    picks the decode replica.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kv: Literal["whole", "layerwise"] = "whole"
+    first_token: Literal["decode", "prefill"] = "decode"
+    router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
+
+
 class Pool(BaseModel):
     """Replicas of one kind: a model, an engine, how many of them. What a pool leaves out is the
     scenario's.
@@ -127,6 +142,7 @@ class Scenario(BaseModel):
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
     router_staleness_s: Seconds = 0.0
+    hand_over: HandOverRule = HandOverRule()
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
     time_limit_s: Seconds | None = None
@@ -162,7 +178,7 @@ class Scenario(BaseModel):
         if isinstance(data.get("workload"), str | Path):
             data["workload"] = load_workload(data["workload"], near=near)
         if isinstance(data.get("pools"), Mapping):
-            data["pools"] = {name: _inherited(pool, data, near) for name, pool in data["pools"].items()}
+            data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
         return data
 
     @property
@@ -196,11 +212,13 @@ class Scenario(BaseModel):
         }
 
 
-def _inherited(pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
+def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
     """A pool with what it leaves out taken from the scenario, key by key inside `engine` and `precision`."""
     if not isinstance(pool, Mapping):
         return pool
     pool = dict(pool)
+    if name in ("prefill", "decode"):
+        pool.setdefault("role", name)
     if isinstance(pool.get("model"), str | Path):
         pool["model"] = load_model(pool["model"], near=near)
     if "model" not in pool and "model" in scenario:

@@ -16,7 +16,7 @@ from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import summary
 from sim.results.records import Records
-from sim.runtime.build import replicas_of
+from sim.runtime.build import hand_over_of, replicas_of
 from sim.runtime.draws import random_stream
 from sim.runtime.fabric import Fabric
 from sim.runtime.replica import Replica
@@ -116,6 +116,7 @@ def simulate(
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(f"default_model {default!r} is served by no pool", f"{', '.join(by_model)} are")
+    hand_over = hand_over_of(scenario, network, fabric, replicas, random_stream(seed, "hand-over"))
     service = Service(
         env,
         replicas,
@@ -128,6 +129,7 @@ def simulate(
         blame,
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
+        hand_over=hand_over,
     )
     service.begin()
     for process in beside:
@@ -139,6 +141,9 @@ def simulate(
         raise UnfinishedError(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )
+    for replica in replicas:
+        for stage in replica.stages:
+            stage.stop()
     service.close()
     records.end_s = env.now if service.open else service.ended_s
     return Result(

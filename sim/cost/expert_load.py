@@ -1,8 +1,8 @@
 """How unevenly tokens fall on the ranks that hold the experts: the slowest rank sets the step.
 
-Popularity is uniform, Zipf (the i-th most popular expert is chosen in proportion to i**-exponent) or given. Experts lie in
-order of their number (`linear`), or each next popular one on the rank with the least load so far (`balanced`,
-as DeepSeek's EPLB packs them); redundant copies of the most popular ones share their tokens.
+Popularity is uniform, Zipf (the i-th most popular expert is chosen in proportion to i**-exponent) or given.
+Experts lie in order of their number (`linear`), or each next popular one on the rank with the least load so
+far (`balanced`, as DeepSeek's EPLB packs them); redundant copies of the most popular ones share their tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class ExpertLoad:
         """Expected load of the busiest rank over an even one, when `pairs` token-expert pairs are drawn.
 
         Popularity plus chance: of n ranks with m pairs each on average the busiest has about m + sqrt(2 m ln
-        n) (the extreme of n Gaussians; Raab and Steger, "Balls into bins", 1998). Where it stops: m below one.
+        n) (the extreme of n Gaussians; Raab and Steger, "Balls into bins", 1998). Where it stops: m below
+        one.
         """
         n = len(self.shares)
         if n == 1 or pairs <= 0.0:

@@ -1,9 +1,9 @@
 """The ops of one layer, before and after its attention, and of what stands before and behind the layers.
 
 Sharding is Megatron's: QKV and gate/up by columns, attention output and down by rows, an all-reduce after
-each pair (Shoeybi et al., arXiv 1909.08053); kv heads are replicated when there are more ranks than heads. Experts are split by rows
-over the tensor-parallel ranks, or whole over all GPUs of the stage (expert parallelism); with data-parallel
-attention tokens then travel to their experts and back.
+each pair (Shoeybi et al., arXiv 1909.08053); kv heads are replicated when there are more ranks than heads.
+Experts are split by rows over the tensor-parallel ranks, or whole over all GPUs of the stage (expert
+parallelism); with data-parallel attention tokens then travel to their experts and back.
 """
 
 from __future__ import annotations

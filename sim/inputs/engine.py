@@ -86,8 +86,9 @@ class Speculation(BaseModel):
 class ExpertRouting(BaseModel):
     """Which experts tokens choose, and where the experts lie.
 
-    `popularity` uniform, zipf (with `exponent`) or given (`weights` by expert, as counted by an engine). `redundant_experts`
-    copies of the most popular ones and a `balanced` placement even out the ranks' loads (DeepSeek's EPLB).
+    `popularity` uniform, zipf (with `exponent`) or given (`weights` by expert, as counted by an engine).
+    `redundant_experts` copies of the most popular ones and a `balanced` placement even out the ranks' loads
+    (DeepSeek's EPLB).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

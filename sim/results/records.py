@@ -20,8 +20,10 @@ from sim.results.columns import Table
 
 Status = Literal["finished", "unfinished", "rejected", "aborted"]
 
-LINE_TOLERANCE = 1e-9
-"""Relative difference up to which a step continues its row's line: that of folded against played runs."""
+LINE_TOLERANCE = 1e-7
+"""Relative difference up to which a step continues the line through its row: far below what anybody reads
+off it.
+"""
 CLOCK_ULPS = 8
 """A duration taken from a clock is off by some units in the last place of the clock's reading."""
 
@@ -138,78 +140,81 @@ class StepRecords(Table):
         self._open: dict[tuple[int, int], tuple[int, int]] = {}  # (replica, stage) -> row, batch_id
         self._steps, self._end_s = self.columns["steps"], self.columns["end_s"]
         self._gaps = self.columns["gaps"]
+        self._gaps = self.columns["gaps"]
         self._first_s, self._last_s = self.columns["first_step_s"], self.columns["last_step_s"]
 
     def add_steps(
         self,
         replica: int,
         start_s: float,
-        end_s: float,
-        n_steps: int,
+        ends_s: NDArray[np.float64],
         sequences: int,
         prefill_tokens: int,
         decode_tokens: int,
-        first_step_s: float,
-        last_step_s: float,
         *,
         batch_id: int,
         stage: int = 0,
-        kv_tokens: int = 0,
+        kv_tokens: float = 0,
+        kv_growth: float | None = None,
         gaps: int | None = None,
     ) -> None:
-        """`n_steps` steps in a row whose durations grow evenly; they go on the open row if they continue it.
+        """Steps that follow each other, the first from `start_s`, ending at `ends_s`, shape [steps].
 
-        `batch_id` must change whenever the batch does (its sequences, or what any of them has to do in a
-        step). By default every decode token's gap is its step's duration, which is so on one stage that
-        never pauses between the steps of a sequence; pass `gaps=0` (or how many it is true for) and write
-        the others to `GapRecords`.
+        They are taken one by one: each goes on the open row if it continues that row's line, else it opens a
+        row. So it does not matter in how many calls they come. `batch_id` must change whenever the batch does
+        (its sequences, or what any of them has to do in a step). By default every decode token's gap is its
+        step's duration, which is so on one stage that never pauses between the steps of a sequence; pass
+        `gaps=0` (or how many it is true for) and write the others to `GapRecords`. The KV cache grows by
+        `kv_growth` tokens a step, by default one a decode.
         """
-        if gaps is None:
-            gaps = decode_tokens
+        starts_s = np.concatenate(((start_s,), ends_s[:-1]))
+        seconds = ends_s - starts_s
+        gaps = decode_tokens if gaps is None else gaps
+        growth = decode_tokens if kv_growth is None else kv_growth
+        done = 0
         opened = self._open.get((replica, stage))
-        if opened is not None and opened[1] == batch_id:
+        if opened is not None and opened[1] == batch_id and self._gaps[opened[0]] == gaps:
             row = opened[0]
-            end_before_s = self._end_s[row]
-            slack_s = CLOCK_ULPS * math.ulp(end_s)
-            contiguous = abs(start_s - end_before_s) <= LINE_TOLERANCE * first_step_s + slack_s
-            if contiguous and self._gaps[row] == gaps:
-                taken = steps_that_continue(
-                    self._steps[row],
-                    self._first_s[row],
-                    self._last_s[row],
-                    n_steps,
-                    first_step_s,
-                    last_step_s,
-                    slack_s,
-                )
-                if taken == n_steps:
-                    self._steps[row] += n_steps
-                    self._end_s[row] = end_s
-                    self._last_s[row] = last_step_s
-                    return
-                if taken == 1:
-                    self._steps[row] += 1
-                    start_s += first_step_s
-                    self._end_s[row] = start_s
-                    self._last_s[row] = first_step_s
-                    first_step_s += (last_step_s - first_step_s) / (n_steps - 1)
-                    n_steps -= 1
-                    kv_tokens += decode_tokens
-        self._open[replica, stage] = (len(self), batch_id)
-        self.append(
-            replica,
-            stage,
-            start_s,
-            end_s,
-            n_steps,
-            sequences,
-            prefill_tokens,
-            decode_tokens,
-            gaps,
-            kv_tokens,
-            first_step_s,
-            last_step_s,
-        )
+            slack_s = CLOCK_ULPS * math.ulp(start_s)
+            if abs(start_s - self._end_s[row]) <= LINE_TOLERANCE * seconds[0] + slack_s:
+                done = self._continue(row, ends_s, seconds)
+        while done < len(seconds):
+            row = len(self)
+            self._open[replica, stage] = (row, batch_id)
+            first_s = float(seconds[done])
+            kv = round(kv_tokens + done * growth)
+            self.append(
+                replica, stage, float(starts_s[done]), float(ends_s[done]), 1, sequences, prefill_tokens,
+                decode_tokens, gaps, kv, first_s, first_s,
+            )  # fmt: skip
+            done += 1
+            if done < len(seconds):
+                done += self._continue(row, ends_s[done:], seconds[done:])
+
+    def _continue(self, row: int, ends_s: NDArray[np.float64], seconds: NDArray[np.float64]) -> int:
+        """Take steps onto a row for as long as each lies on the line through the row's first and last one."""
+        steps, first_s, last_s = self._steps[row], self._first_s[row], self._last_s[row]
+        if len(seconds) == 1:
+            if steps > 1:
+                off_s = abs(last_s + (last_s - first_s) / (steps - 1) - seconds[0])
+                if off_s > LINE_TOLERANCE * abs(seconds[0]) + CLOCK_ULPS * math.ulp(ends_s[0]):
+                    return 0
+            taken = 1
+        else:
+            before = np.concatenate(((last_s,), seconds[:-1]))
+            gone = np.arange(steps - 1, steps - 1 + len(seconds), dtype=np.float64)
+            slopes = (before - first_s) / np.maximum(gone, 1.0)
+            off = np.abs(before + slopes - seconds) > LINE_TOLERANCE * np.abs(
+                seconds
+            ) + CLOCK_ULPS * np.spacing(ends_s)
+            if steps == 1:
+                off[0] = False  # a row of one step has no slope yet
+            taken = int(np.argmax(off)) if off.any() else len(seconds)
+        if taken:
+            self._steps[row] = steps + taken
+            self._end_s[row] = float(ends_s[taken - 1])
+            self._last_s[row] = float(seconds[taken - 1])
+        return taken
 
     def order(self) -> NDArray[np.int64]:
         """By replica, stage and start: the order between replicas depends on when a span was handed in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import simpy
 
 from sim.cost import hand_over
@@ -20,6 +21,7 @@ from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatchi
 from sim.results.records import Records
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
+from sim.runtime.hand_over import HandOver
 from sim.runtime.kv_cache import KvCache
 from sim.runtime.replica import Replica, Rule
 from sim.runtime.stage import Stage
@@ -27,6 +29,7 @@ from sim.runtime.step_rows import StepRows
 from sim.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
+TOKENS_PRICED = 4096  # a hand-over is priced once at this length, long enough for large messages, and scaled
 
 
 def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Shard]:
@@ -114,7 +117,8 @@ def replicas_of(
     for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True)):
         replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, fold)
         replicas.append(replica)
-        by_model.setdefault(pool.model.name, []).append(replica)
+        if pool.role != "decode":
+            by_model.setdefault(pool.model.name, []).append(replica)
     return replicas, by_model
 
 
@@ -187,5 +191,56 @@ def _replica(
         max_model_len=longest,
         gpus=gpus,
         ledger=ledger,
-        prefill_only=pool.role == "prefill",
+        layers=pool.model.layers,
+        kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
+        role=pool.role,
+        first_token_from_prefill=scenario.hand_over.first_token == "prefill",
+        shards=shards,
     )
+
+
+def hand_over_of(
+    scenario: Scenario, network: Network, fabric: Fabric, replicas: list[Replica], random: np.random.Generator
+) -> HandOver | None:
+    """The way from prefill to decode replicas; None in a service that does not set them apart."""
+    senders = [replica for replica in replicas if replica.role == "prefill"]
+    receivers: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        if replica.role == "decode":
+            receivers.setdefault(replica.model, []).append(replica)
+    for replica in senders:
+        if replica.model not in receivers:
+            raise InfeasibleError(
+                f"{replica.model} is prefilled and no pool decodes it", "add a pool with role: decode"
+            )
+    if not senders:
+        if receivers:
+            raise InfeasibleError("a pool decodes and none prefills", "add a pool with role: prefill")
+        return None
+    without = frozenset(scenario.without)
+    per_token: dict[tuple[int, int], Demand] = {}
+
+    def demands(sender: Replica, receiver: Replica, tokens: int, part: float) -> Demand:
+        key = sender.index, receiver.index
+        one = per_token.get(key)
+        if one is None:
+            whole = hand_over.kv_cache(
+                network, sender.shards, receiver.shards, TOKENS_PRICED, without=without
+            )
+            per = tuple(amount / TOKENS_PRICED for amount in whole.n_bytes)
+            one = per_token[key] = Demand(whole.links, per, whole.latency_s, whole.least_s / TOKENS_PRICED)
+        scale = tokens * part
+        n_bytes = tuple(amount * scale for amount in one.n_bytes)
+        return Demand(one.links, n_bytes, one.latency_s, one.least_s * scale)
+
+    passages = HandOver(
+        fabric,
+        receivers,
+        scenario.hand_over.router,
+        random,
+        demands,
+        layerwise=scenario.hand_over.kv == "layerwise",
+        first_token_from_prefill=scenario.hand_over.first_token == "prefill",
+    )
+    passages.attach(senders)
+    return passages

@@ -6,6 +6,7 @@ An engine has one of these; with data-parallel attention, one for each data-para
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from simpy import Environment
 
@@ -42,6 +43,18 @@ class Ledger:
             causes = [seconds - then for seconds, then in zip(self.seconds, sequence.mark, strict=True)]
             sequence.charge(causes, now)
             sequence.mark = tuple(self.seconds)
+
+
+@dataclass(slots=True)
+class HeldBlocks:
+    """Blocks that belong to no sequence of the queue any more and are still held."""
+
+    kv_cache: KvCache
+    nameless: int
+    names: tuple[int, ...]
+
+    def free(self) -> None:
+        self.kv_cache.give_back(self.nameless, self.names)
 
 
 class EngineQueue:
@@ -112,14 +125,19 @@ class EngineQueue:
         self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
         sequence.nameless_blocks = sequence.held = 0
 
-    def reserve(self, sequence: Sequence, tokens: int) -> bool:
-        """Blocks for `tokens` tokens that come from elsewhere; False when there are not enough."""
+    def reserve(self, tokens: int) -> int | None:
+        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough."""
         blocks = -(-tokens // self.kv_cache.block_size)
         if blocks > self.kv_cache.free - self.kv_cache.reserve:
-            return False
+            return None
         self.kv_cache.take(blocks)
-        sequence.nameless_blocks = blocks
-        return True
+        return blocks
+
+    def detach(self, sequence: Sequence) -> HeldBlocks:
+        """The blocks of a sequence that goes elsewhere, for whoever will free them."""
+        held = HeldBlocks(self.kv_cache, sequence.nameless_blocks, sequence.names[: sequence.held])
+        sequence.nameless_blocks = sequence.held = 0
+        return held
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
         """Tokens and blocks of further steps that were folded, as scheduling them one by one would have

@@ -15,11 +15,13 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import simpy
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
+from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.results.blame import STEP_CAUSES
@@ -32,6 +34,7 @@ from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
 from sim.runtime.transfer import Transfer
 
+Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 
 SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
@@ -72,7 +75,11 @@ class Replica:
         max_model_len: int,
         gpus: tuple[str, ...],
         ledger: Ledger | None,
-        prefill_only: bool = False,
+        layers: int = 1,
+        kv_bytes_per_token: float = 0.0,
+        first_token_from_prefill: bool = False,
+        shards: list[Shard] | None = None,
+        role: Role = "both",
     ) -> None:
         """`hand_over` gives the transfer of so many tokens from a stage to the next."""
         self.env = env
@@ -88,9 +95,14 @@ class Replica:
         self.max_model_len = max_model_len
         self.gpus = gpus
         self.ledger = ledger
-        self.prefill_only = prefill_only
+        self.layers = layers
+        self.kv_bytes_per_token = kv_bytes_per_token
+        self.first_token_from_prefill = first_token_from_prefill
+        self.shards = shards or []
+        self.role = role
         self.routed = 0
-        self.on_prefilled: Callable[[Sequence], None] = lambda sequence: None
+        self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
+        self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
 
         self._flying: deque[_InFlight] = deque()
@@ -126,7 +138,7 @@ class Replica:
         if self._flying and self.ledger is not None:
             self.stages[0].cut(self._lookahead)
         else:
-            self._schedule_soon()
+            self.schedule_soon()
 
     def _emptiest(self) -> EngineQueue:
         """The data-parallel rank with the fewest requests, waiting ones counting four times (vLLM's DP
@@ -136,12 +148,13 @@ class Replica:
             return self.queues[0]
         return min(self.queues, key=lambda queue: 4 * len(queue.waiting) + len(queue.running))
 
-    def reserve(self, sequence: Sequence, tokens: int) -> EngineQueue | None:
+    def reserve(self, tokens: int) -> tuple[EngineQueue, int] | None:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
         queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
-        return queue if queue.reserve(sequence, tokens) else None
+        blocks = queue.reserve(tokens)
+        return None if blocks is None else (queue, blocks)
 
     # ---- what a router sees
 
@@ -176,7 +189,7 @@ class Replica:
 
     # ---- the loop
 
-    def _schedule_soon(self) -> None:
+    def schedule_soon(self) -> None:
         """Look at the queues at this instant, after everything else that happens in it."""
         if not self._schedule_pending:
             self._schedule_pending = True
@@ -213,6 +226,10 @@ class Replica:
         self._flying.append(flight)
         steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
+        if self.on_last_chunk is not None:
+            for (sequence, _), is_last in zip(together, samples, strict=True):
+                if is_last:
+                    self.on_last_chunk(sequence, self)
 
     def _batch(self, grants: Grants[Sequence]) -> Batch:
         """The work of a step of one queue; from here on the granted tokens count as computed."""
@@ -286,7 +303,7 @@ class Replica:
             self._record(flight, passed)
             self._flying.popleft()
             self._hand_out(flight, passed.steps)
-            self._schedule_soon()
+            self.schedule_soon()
             return
         self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
         if stage + 1 < len(self.stages):
@@ -295,7 +312,7 @@ class Replica:
         flight.done = True
         while self._flying and self._flying[0].done:
             self._hand_out(self._flying.popleft(), 1)
-        self._schedule_soon()
+        self.schedule_soon()
 
     def _send_on(self, stage: int, flight: _InFlight) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
@@ -348,9 +365,7 @@ class Replica:
             if sequence.generated == 0 or sequence.recomputing:
                 sequence.queue.settle(sequence)
             sequence.recomputing = False
-            if self.prefill_only:
-                sequence.queue.running.remove(sequence)
-                self.on_prefilled(sequence)
+            if self.role == "prefill" and self._ends_here(sequence, now):
                 continue
             if more:
                 sequence.queue.grow(sequence, more)
@@ -362,6 +377,19 @@ class Replica:
             sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
+
+    def _ends_here(self, sequence: Sequence, now: float) -> bool:
+        """A prompt is prefilled where others decode: True once it is somebody else's."""
+        if self.first_token_from_prefill and sequence.generated == 0:
+            self._give(sequence, 1, now)
+            if sequence.generated >= sequence.output_tokens:
+                sequence.finished_s = now
+                sequence.queue.finish(sequence)
+                self.on_finished(sequence)
+                return True
+        sequence.queue.running.remove(sequence)
+        self.on_prefilled(sequence, self)
+        return True
 
     def _give(self, sequence: Sequence, steps: int, now: float) -> None:
         if sequence.generated == 0:

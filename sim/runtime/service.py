@@ -13,6 +13,7 @@ from sim.policy.routing import Router
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records
 from sim.runtime.clock import ARRIVAL, at
+from sim.runtime.hand_over import HandOver
 from sim.runtime.replica import Replica
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence as InEngine
@@ -38,6 +39,7 @@ class Service:
         *,
         staleness_s: float = 0.0,
         has_frontend: bool = True,
+        hand_over: HandOver | None = None,
     ) -> None:
         self.env = env
         self.replicas = replicas
@@ -50,6 +52,7 @@ class Service:
         self.blame = blame
         self.staleness_s = staleness_s
         self.has_frontend = has_frontend
+        self.hand_over = hand_over
         self.open: dict[int, Request] = {}  # arrived and not finished
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
@@ -89,7 +92,7 @@ class Service:
                 return
             self._unrouted.popleft()
             replica = candidates[chosen]
-            if request.prompt_tokens >= replica.max_model_len:
+            if request.prompt_tokens >= self._longest(replica):
                 self._reject(request, replica)
                 continue
             view = self._views.get(replica.index)
@@ -106,6 +109,13 @@ class Service:
                 )
             else:
                 self._submit((request, replica, self.env.now))
+
+    def _longest(self, replica: Replica) -> int:
+        """Tokens that a text may have where it enters, and where it is decoded."""
+        if replica.role != "prefill" or self.hand_over is None:
+            return replica.max_model_len
+        decoding = (receiver.max_model_len for receiver in self.hand_over.receivers[replica.model])
+        return min(replica.max_model_len, *decoding)
 
     def _submit(self, what: tuple[Request, Replica, float]) -> None:
         request, replica, routed_s = what
@@ -132,6 +142,8 @@ class Service:
         request = sequence.request
         del self._sequences[request.request_id]
         self._record(sequence, "finished")
+        if self.hand_over is not None:
+            self.hand_over.blocks_are_free(self.replicas[sequence.replica])
         self._follow_up(request)
 
     def _follow_up(self, request: Request) -> None:

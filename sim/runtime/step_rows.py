@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from sim.cost.batch import Batch
-from sim.cost.steps import FloatArray
 from sim.results.records import GapRecords, StepRecords
 from sim.runtime.stage import Passed
 
@@ -32,7 +29,7 @@ class StepRows:
         return self._number
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
-        """Steps of one stage, one row for each stretch of evenly growing durations."""
+        """The steps of one stage."""
         self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
 
     def passed_late(self, batch: Batch, members: list[int], passed: Passed, since_s: list[float]) -> None:
@@ -61,41 +58,17 @@ class StepRows:
             self.gaps.add_gaps(self.replica, sequences, 1, gap_s, gap_s, batch_id=number, at_s=now)
 
     def _rows(self, stage: int, batch: Batch, number: int, passed: Passed, skip: int, gaps: int) -> None:
-        ends = passed.ends_s
-        starts = np.concatenate(((passed.start_s,), ends[:-1]))
-        seconds = ends - starts
-        for first, last in _straight(seconds[skip:]):
-            first, last = first + skip, last + skip
-            self.steps.add_steps(
-                self.replica,
-                float(starts[first]),
-                float(ends[last]),
-                last - first + 1,
-                batch.decodes + len(batch.chunks),
-                batch.prefill_tokens,
-                batch.decodes,
-                float(seconds[first]),
-                float(seconds[last]),
-                batch_id=number,
-                stage=stage,
-                kv_tokens=round(batch.decode_kv_tokens + first * (batch.decodes * batch.decode_growth)),
-                gaps=gaps,
-            )
-
-
-def _straight(seconds: FloatArray) -> list[tuple[int, int]]:
-    """First and last index of each stretch over which the durations grow evenly."""
-    n = len(seconds)
-    if n <= 2:
-        return [(0, n - 1)] if n else []
-    bends = np.diff(seconds, 2)
-    sharp = np.flatnonzero(np.abs(bends) > 1e-9 * np.abs(seconds[1:-1]))
-    pieces, first = [], 0
-    for bend in sharp:
-        last = int(bend) + 1
-        if last >= first:
-            pieces.append((first, last))
-            first = last + 1
-    if first < n:
-        pieces.append((first, n - 1))
-    return pieces
+        growth = batch.decodes * batch.decode_growth
+        self.steps.add_steps(
+            self.replica,
+            float(passed.ends_s[skip - 1]) if skip else passed.start_s,
+            passed.ends_s[skip:],
+            batch.decodes + len(batch.chunks),
+            batch.prefill_tokens,
+            batch.decodes,
+            batch_id=number,
+            stage=stage,
+            kv_tokens=batch.decode_kv_tokens + skip * growth,
+            kv_growth=growth,
+            gaps=gaps,
+        )

@@ -15,6 +15,7 @@ from sim.results.laws import backlog_growth_per_s, little, mser5, saturated, vio
 from sim.results.metrics import meets, summary
 from sim.results.records import Records
 from sim.results.saving import save_summary, save_table
+from tests.results.straight import add_straight
 
 
 def run(*requests: dict[str, Any], end_s: float = 0.0) -> Records:
@@ -134,8 +135,8 @@ def test_all_objectives_of_a_class_must_hold():
 
 def test_gaps_are_counted_over_every_token():
     records = run(ONE | {"output_tokens": 4}, ONE | {"output_tokens": 4})
-    records.steps.add_steps(0, 0.0, 1.0, 1, 2, 200, 0, 1.0, 1.0, batch_id=0)
-    records.steps.add_steps(0, 1.0, 1.3, 2, 2, 0, 2, 0.1, 0.2, batch_id=1)
+    add_straight(records.steps, 0, 0.0, 1.0, 1, 2, 200, 0, 1.0, 1.0, batch_id=0)
+    add_straight(records.steps, 0, 1.0, 1.3, 2, 2, 0, 2, 0.1, 0.2, batch_id=1)
     records.gaps.add_gaps(0, 1, 1, 5.0, 5.0, at_s=6.3)
     records.gaps.add_gaps(0, 1, 1, 0.3, 0.3, at_s=1.6)
     values = [0.1, 0.1, 0.2, 0.2, 5.0, 0.3]
@@ -204,7 +205,7 @@ def test_violations_are_found():
     twice = run(ONE, ONE | {"request_id": 0})
     assert "more than one row" in violations(twice)[0]
     lost = run(ONE)
-    lost.steps.add_steps(0, 1.0, 2.0, 9, 1, 0, 1, 0.1, 0.1, batch_id=0)
+    add_straight(lost.steps, 0, 1.0, 2.0, 9, 1, 0, 1, 0.1, 0.1, batch_id=0)
     assert violations(lost) == ["9 gaps between tokens, but the requests' tokens have 10"]
 
 

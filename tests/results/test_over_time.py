@@ -4,6 +4,7 @@ import pytest
 
 from sim.results.over_time import over_time
 from sim.results.records import Records
+from tests.results.straight import add_straight
 
 
 def two_requests() -> Records:
@@ -11,10 +12,10 @@ def two_requests() -> Records:
     records.requests.add(0, 0.0, 100, 3, replica=0, admitted_s=0.0, first_token_s=1.0, finished_s=3.0)
     records.requests.add(1, 0.5, 100, 3, replica=1, admitted_s=1.5, first_token_s=2.0, finished_s=4.0)
     records.requests.add(2, 0.7, 100, 3, replica=1, status="rejected")
-    records.steps.add_steps(0, 0.0, 1.0, 1, 1, 100, 0, 1.0, 1.0, batch_id=0, kv_tokens=0)
-    records.steps.add_steps(0, 1.0, 3.0, 2, 1, 0, 1, 1.0, 1.0, batch_id=1, kv_tokens=100)
-    records.steps.add_steps(1, 1.5, 2.0, 1, 1, 100, 0, 0.5, 0.5, batch_id=0, kv_tokens=0)
-    records.steps.add_steps(1, 2.0, 4.0, 2, 1, 0, 1, 1.0, 1.0, batch_id=1, kv_tokens=100)
+    add_straight(records.steps, 0, 0.0, 1.0, 1, 1, 100, 0, 1.0, 1.0, batch_id=0, kv_tokens=0)
+    add_straight(records.steps, 0, 1.0, 3.0, 2, 1, 0, 1, 1.0, 1.0, batch_id=1, kv_tokens=100)
+    add_straight(records.steps, 1, 1.5, 2.0, 1, 1, 100, 0, 0.5, 0.5, batch_id=0, kv_tokens=0)
+    add_straight(records.steps, 1, 2.0, 4.0, 2, 1, 0, 1, 1.0, 1.0, batch_id=1, kv_tokens=100)
     return records
 
 

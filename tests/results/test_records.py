@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sim.results.columns import Table
 from sim.results.records import GapRecords, RequestRecords, StepRecords
+from tests.results.straight import add_straight
 
 
 def test_a_table_gives_its_rows_back_as_columns_and_as_a_frame():
@@ -64,7 +65,8 @@ def played(batches: list[tuple[float, float, int]], groups: list[int]) -> StepRe
             end_s = clock_s
             for duration_s in durations:
                 end_s += duration_s
-            rows.add_steps(
+            add_straight(
+                rows,
                 0,
                 clock_s,
                 end_s,
@@ -112,9 +114,8 @@ def test_a_bend_starts_a_new_row_wherever_the_spans_were_cut(pieces, splits):
                 turn += 1
                 durations = [first_s + slope_s * k for k in range(done, done + size)]
                 end_s = clock_s + math.fsum(durations)
-                records.add_steps(
-                    0, clock_s, end_s, size, 1, 0, 1, durations[0], durations[-1], batch_id=7
-                )  # fmt: skip
+                shortest, longest = durations[0], durations[-1]
+                add_straight(records, 0, clock_s, end_s, size, 1, 0, 1, shortest, longest, batch_id=7)
                 clock_s, done = end_s, done + size
         return records
 
@@ -126,12 +127,12 @@ def test_a_bend_starts_a_new_row_wherever_the_spans_were_cut(pieces, splits):
 
 def test_a_new_batch_a_pause_and_another_stage_start_a_new_row():
     rows = StepRecords()
-    rows.add_steps(0, 0.0, 1.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=1)
-    rows.add_steps(0, 1.0, 2.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=1)
-    rows.add_steps(0, 2.0, 3.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=2)
-    rows.add_steps(0, 3.5, 4.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2)
-    rows.add_steps(0, 4.5, 5.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2, stage=1)
-    rows.add_steps(0, 4.5, 5.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2, gaps=1)
+    add_straight(rows, 0, 0.0, 1.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=1)
+    add_straight(rows, 0, 1.0, 2.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=1)
+    add_straight(rows, 0, 2.0, 3.0, 1, 2, 0, 2, 1.0, 1.0, batch_id=2)
+    add_straight(rows, 0, 3.5, 4.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2)
+    add_straight(rows, 0, 4.5, 5.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2, stage=1)
+    add_straight(rows, 0, 4.5, 5.5, 1, 2, 0, 2, 1.0, 1.0, batch_id=2, gaps=1)
     assert rows.frame()["steps"].to_list() == [2, 1, 1, 1, 1]
     assert rows.frame()["stage"].to_list() == [0, 0, 0, 0, 1]
 
@@ -142,7 +143,7 @@ def test_rows_stay_few_while_the_batch_stays():
     for step in range(10_000):
         duration_s = 0.01 + 3e-8 * step
         after_s = clock_s + duration_s
-        rows.add_steps(0, clock_s, after_s, 1, 8, 0, 8, after_s - clock_s, after_s - clock_s, batch_id=0)
+        add_straight(rows, 0, clock_s, after_s, 1, 8, 0, 8, after_s - clock_s, after_s - clock_s, batch_id=0)
         clock_s = after_s
     assert len(rows) == 1
 

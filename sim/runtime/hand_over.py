@@ -1,0 +1,159 @@
+"""From prefill to decode: a prompt's KV cache goes over the fabric to the replica that will decode it.
+
+Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
+line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
+the last chunk, so that only the last layer is left to send when it ends. The sender keeps its blocks until
+everything has arrived. All of it is traffic like any other: it shares links with the collectives of both
+replicas.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.cost.demands import Demand
+from sim.policy.routing import Router
+from sim.results.blame import CAUSES
+from sim.runtime.engine_queue import EngineQueue, HeldBlocks
+from sim.runtime.fabric import Fabric
+from sim.runtime.replica import Replica
+from sim.runtime.sequence import Sequence as InEngine
+from sim.runtime.transfer import Transfer
+
+HAND_OVER = CAUSES.index("hand_over")
+
+Demands = Callable[[Replica, Replica, int, float], Demand]
+"""(sender, receiver, tokens, part of the layers) -> the transfer."""
+
+
+@dataclass(slots=True)
+class _Passage:
+    """One sequence on its way from one replica to another."""
+
+    sequence: InEngine
+    sender: Replica
+    receiver: Replica
+    landing: EngineQueue | None = None  # where blocks are reserved, once they are
+    blocks: int = 0
+    left: HeldBlocks | None = None  # the sender's blocks, once the prefill has ended
+    pushing: bool = False  # all layers but the last are on their way
+    pushed: bool = False
+
+
+class HandOver:
+    """Passages between prefill and decode replicas of one service."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        receivers: dict[str, list[Replica]],
+        router: Router,
+        random: np.random.Generator,
+        demands: Demands,
+        *,
+        layerwise: bool,
+        first_token_from_prefill: bool,
+    ) -> None:
+        self.fabric = fabric
+        self.receivers = receivers
+        self.router = router
+        self.random = random
+        self.demands = demands
+        self.layerwise = layerwise
+        self.first_token_from_prefill = first_token_from_prefill
+        self.n_bytes = 0.0  # handed over so far
+        self._passages: dict[int, _Passage] = {}
+        self._lines: dict[int, deque[_Passage]] = {}
+
+    def attach(self, senders: Sequence[Replica]) -> None:
+        """Take over every prompt that one of these replicas has prefilled."""
+        for sender in senders:
+            sender.on_prefilled = self._prefilled
+            if self.layerwise:
+                sender.on_last_chunk = self._last_chunk_begins
+
+    def blocks_are_free(self, receiver: Replica) -> None:
+        """A receiver has freed blocks: whoever stands in line for them may come."""
+        line = self._lines.get(receiver.index)
+        while line and self._reserved(line[0]):
+            passage = line.popleft()
+            self._send(passage, 1.0, self._arrived)
+
+    # ---- one passage
+
+    def _passage(self, sequence: InEngine, sender: Replica) -> _Passage:
+        candidates = self.receivers[sender.model]
+        views: list[Any] = list(candidates)
+        chosen = self.router(sequence.request, views, self.random)
+        receiver = candidates[0 if chosen is None else chosen]
+        receiver.routed += 1
+        passage = self._passages[sequence.request.request_id] = _Passage(sequence, sender, receiver)
+        return passage
+
+    def _last_chunk_begins(self, sequence: InEngine, sender: Replica) -> None:
+        """Layer by layer: all but the last layer are sent while the step runs, if the receiver has room
+        already.
+        """
+        passage = self._passage(sequence, sender)
+        if not self._lines.get(passage.receiver.index) and self._reserved(passage):
+            passage.pushing = True
+            layers = sender.layers
+            if layers > 1:
+                self._send(passage, 1.0 - 1.0 / layers, self._pushed)
+            else:
+                passage.pushed = True
+
+    def _pushed(self, passage: _Passage) -> None:
+        passage.pushed = True
+        if passage.left is not None:
+            self._send(passage, 1.0 / passage.sender.layers, self._arrived)
+
+    def _prefilled(self, sequence: InEngine, sender: Replica) -> None:
+        passage = self._passages.get(sequence.request.request_id) or self._passage(sequence, sender)
+        passage.left = sequence.queue.detach(sequence)
+        sequence.mark = None
+        if passage.pushing:
+            if passage.pushed:
+                self._send(passage, 1.0 / sender.layers, self._arrived)
+            return
+        line = self._lines.setdefault(passage.receiver.index, deque())
+        line.append(passage)
+        self.blocks_are_free(passage.receiver)
+
+    def _reserved(self, passage: _Passage) -> bool:
+        tokens = passage.sequence.request.prompt_tokens + 1
+        reserved = passage.receiver.reserve(tokens)
+        if reserved is None:
+            return False
+        passage.landing, passage.blocks = reserved
+        return True
+
+    def _send(self, passage: _Passage, part: float, then: Callable[[_Passage], None]) -> None:
+        tokens = passage.sequence.request.prompt_tokens
+        demand = self.demands(passage.sender, passage.receiver, tokens, part)
+        self.n_bytes += part * passage.sender.kv_bytes_per_token * tokens
+
+        def done(transfer: Transfer) -> None:
+            then(passage)
+
+        self.fabric.start(demand, on_done=done)
+
+    def _arrived(self, passage: _Passage) -> None:
+        sequence, receiver = passage.sequence, passage.receiver
+        assert passage.left is not None
+        assert passage.landing is not None
+        del self._passages[sequence.request.request_id]
+        passage.left.free()
+        passage.sender.schedule_soon()
+        longest = receiver.max_model_len - sequence.request.prompt_tokens
+        sequence.output_tokens = max(1, min(sequence.output_tokens, longest))
+        sequence.nameless_blocks = passage.blocks
+        sequence.received = True
+        sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1
+        sequence.wait(HAND_OVER, self.fabric.env.now)
+        receiver.enqueue(sequence, passage.landing)
