@@ -34,8 +34,8 @@ def gemm(
     """C[m,n] = A[m,k] B[k,n] with weights B in `dtype`, C in 16 bits; `m` tokens, `n` outputs, `k` inputs.
 
     `sustained`: one of many in a long run, at the clocks that leaves. `warm`: as benchmarks time it, again
-    and again on the same weights, of which small ones are still in the level-2 cache, and launched by the host
-    where that kernel's benchmark did so.
+    and again on the same weights, of which small ones are still in the level-2 cache, and launched by the
+    host where that kernel's benchmark did so.
     InputError: a size below one, a format that is unknown or that the GPU cannot compute in.
     """
     if m < 1 or n < 1 or k < 1:
