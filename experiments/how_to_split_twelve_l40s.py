@@ -134,6 +134,10 @@ NOTES = (
         "'Compute per stage ~50 ms' is one sequence of 512 tokens; the 268 MB beside it belong to 32 of "
         "them, which compute for seconds. Handing over costs half a percent of that, not a sixth."
     ),
+    (
+        "Beside 70B INT8 two GPUs have 15.8 GB for KV by arithmetic; embedding and head in 16 bits, activations "
+        "and buffers take half of it."
+    ),
     "'1F1B' is a schedule for training; filling and draining a pipeline costs inference the same 3/7.",
     "'HDR ~20 GB/s (bidirectional)' is what one direction carries.",
     "vLLM hands over the residual beside the hidden state: twice the guide's 268 MB.",
@@ -260,7 +264,9 @@ def fit_rows(base: Scenario) -> list[Row]:
         what = f"{name} {weights} on {gpus}"
         rows.append(Row("what fits", what, "1 = yes", float(expected), float(fits), source=source))
     left = kv_tokens(base, MODEL, "int8", 2, 1)
-    rows.append(Row("what fits", f"fp8 KV beside {MODEL} int8 on TP2", "tokens", None, float(left or 0)))
+    by_hand = (2 * 48e9 * 0.9 - 70.6e9) / base.model.kv_bytes_per_token("fp8")
+    what = f"fp8 KV beside {MODEL} int8 on TP2"
+    rows.append(Row("what fits", what, "tokens", None, float(left or 0), estimate=by_hand))
     return rows
 
 
