@@ -17,7 +17,7 @@ from typing import Any
 
 import sim
 from sim.results.blame import CAUSES
-from sim.views.answer import Answer, Kind, Row, tell
+from sim.views.answer import Answer, Row, tell
 from sim.views.cause_bars import Bar, cause_bars
 from sim.views.files import save_chart
 
@@ -34,7 +34,13 @@ PEER = "4x A100, peer-to-peer over PCIe"
 RTX_4090 = "4x RTX 4090, FP8"
 # us of one all-reduce, ms of all of a prefill, ms of the prefill.
 PUBLISHED = {NVLINK: (603.0, 96.48, 878.57), STAGED: (11_369.0, 1819.04, 2740.17)}
-FITTED = {(NVLINK, "prefill"), (STAGED, "all-reduce"), (STAGED, "all-reduces of a prefill")}
+SUSTAINED = "sustained_flop_fraction of the A100, from the prefill less the write-up's all-reduces"
+COPIES = "rate of copies staged in host memory"
+FITTED = {
+    (NVLINK, "prefill"): SUSTAINED,
+    (STAGED, "all-reduce"): COPIES,
+    (STAGED, "all-reduces of a prefill"): COPIES,
+}
 
 # For the estimates by hand: bytes per second of one GPU in a ring, and the share of the tensor cores' peak.
 RING_BYTES_PER_S = {NVLINK: 0.8 * 300e9, STAGED: 8.85e9, PEER: 26e9, RTX_4090: 5.1e9}
@@ -152,8 +158,13 @@ def _row(
     simulated: float,
     estimate: float | None = None,
 ) -> Row:
-    kind: Kind = "fitted" if (case, quantity) in FITTED else "predicted"
-    return Row(case, quantity, unit, published, simulated, kind, WRITE_UP if published else "", estimate)
+    if published is None:
+        return Row(case, quantity, unit, None, simulated, estimate=estimate)
+    fitted = FITTED.get((case, quantity))
+    source = f"{WRITE_UP}; fitted to it: {fitted}" if fitted else WRITE_UP
+    return Row(
+        case, quantity, unit, published, simulated, "fitted" if fitted else "predicted", source, estimate
+    )
 
 
 def _picture(bars: list[Bar], path: Path) -> Path:

@@ -20,7 +20,7 @@ from sim.cost.collectives import collective
 from sim.cost.network import Network
 from sim.results.blame import CAUSES
 from sim.runtime.build import memory_of, shards_of
-from sim.views.answer import Answer, Kind, Row, tell
+from sim.views.answer import Answer, Row, tell
 from sim.views.cause_bars import Bar, cause_bars
 from sim.views.files import save_chart
 
@@ -45,11 +45,20 @@ PUBLISHED = {
     "D: TP16": (34.3, 14.93, 58.5),
 }
 PUBLISHED_MEMORY = {"A: TP4": (34.01, 430_800), "B: TP8": (None, 1_300_336)}  # GiB of weights, KV tokens
-FITTED: dict[str, tuple[str, ...]] = {
-    "A: TP4": ("TTFT",),
-    "B: TP8": ("TTFT",),
-    "C: TP8 x PP2": ("TPOT", "latency", "throughput"),
-    "D: TP16": ("TPOT", "latency", "throughput", "TTFT"),
+# What was fitted to a published number: the one calibrated cause of each case.
+FRONTEND = "engine.frontend_s, of A and B together"
+HOST = "engine.host: 2.8 ms a step and 1.9 ms a further stage"
+TCP = "hop_s of the transport tcp-eth0, given the host time of C"
+TCP_RATE = "efficiency of the link azure-ethernet"
+SWITCHES = "rates of NVLS and of trees over NVSwitches"
+RESERVED = "memory reserved beside weights and activations"
+FITTED: dict[str, dict[str, str]] = {
+    "NCCL all-reduce, 8 GPUs": {"bus bandwidth": SWITCHES},
+    "NCCL all-reduce, 16 GPUs": {"bus bandwidth": SWITCHES},
+    "A: TP4": {"TTFT": FRONTEND, "KV cache": RESERVED},
+    "B: TP8": {"TTFT": FRONTEND, "KV cache": RESERVED},
+    "C: TP8 x PP2": {"TPOT": HOST, "latency": HOST, "throughput": HOST},
+    "D: TP16": {"TPOT": TCP, "latency": TCP, "throughput": TCP, "TTFT": TCP_RATE},
 }
 C_AHEAD = "C, host work overlapped"
 D_ON_INFINIBAND = "D on InfiniBand, NCCL's own model"
@@ -176,9 +185,14 @@ def _row(
     published: float | None,
     simulated: float,
     estimate: float | None = None,
-    kind: Kind = "predicted",
 ) -> Row:
-    return Row(case, quantity, unit, published, simulated, kind, SOURCE if published else "", estimate)
+    if published is None:
+        return Row(case, quantity, unit, None, simulated, estimate=estimate)
+    fitted = FITTED.get(case, {}).get(quantity)
+    source = f"{SOURCE}; fitted to it: {fitted}" if fitted else SOURCE
+    return Row(
+        case, quantity, unit, published, simulated, "fitted" if fitted else "predicted", source, estimate
+    )
 
 
 def _nccl_rows() -> list[Row]:
@@ -188,9 +202,7 @@ def _nccl_rows() -> list[Row]:
         network = Network(sim.load_topology("nd-h100-v5", nodes=nodes).graph)
         timing = collective(network, "all_reduce", n_bytes, network.gpus, library="nccl")
         case = f"NCCL all-reduce, {len(network.gpus)} GPUs"
-        rows.append(
-            _row(case, "bus bandwidth", "GB/s", published, timing.busbw_bytes_per_s / 1e9, kind="fitted")
-        )
+        rows.append(_row(case, "bus bandwidth", "GB/s", published, timing.busbw_bytes_per_s / 1e9))
     loads = zip(timing.demand.links, timing.demand.n_bytes, strict=True)
     nic_bytes = max(amount for link, amount in loads if ".nic0->leaf" in network.links[link])
     # two nodes send each other one buffer through eight NICs; bus bandwidth is 1.875 times size over time
@@ -210,7 +222,7 @@ def _memory_rows(case: str, scenario: sim.Scenario) -> list[Row]:
     weights, kv_tokens = PUBLISHED_MEMORY[case]
     return [
         _row(case, "weights on a GPU", "GiB", weights, memory.weight_bytes / GIB),
-        _row(case, "KV cache", "tokens", kv_tokens, memory.blocks * pool.engine.block_size, kind="fitted"),
+        _row(case, "KV cache", "tokens", kv_tokens, memory.blocks * pool.engine.block_size),
     ]
 
 
@@ -223,11 +235,7 @@ def _serving_rows(case: str, numbers: dict[str, Any]) -> list[Row]:
         ("TPOT", "ms", tpot_ms, numbers["mean_tpot_ms"], BY_HAND_MS[case]),
         ("TTFT", "ms", ttft_ms, numbers["mean_ttft_ms"], None),
     )
-    rows = []
-    for name, unit, published, simulated, estimate in quantities:
-        kind: Kind = "fitted" if name in FITTED[case] else "predicted"
-        rows.append(_row(case, name, unit, published, simulated, estimate, kind))
-    return rows
+    return [_row(case, *quantity) for quantity in quantities]
 
 
 def _picture(results: dict[str, sim.Result], path: Path) -> Path:
