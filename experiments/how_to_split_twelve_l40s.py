@@ -135,8 +135,8 @@ NOTES = (
         "them, which compute for seconds. Handing over costs half a percent of that, not a sixth."
     ),
     (
-        "Beside 70B INT8 two GPUs have 15.8 GB for KV by arithmetic; embedding and head in 16 bits, activations "
-        "and buffers take half of it."
+        "Beside 70B INT8 two GPUs have 15.8 GB for KV by arithmetic; embedding and head in 16 bits, "
+        "activations and buffers take half of it."
     ),
     "'1F1B' is a schedule for training; filling and draining a pipeline costs inference the same 3/7.",
     "'HDR ~20 GB/s (bidirectional)' is what one direction carries.",
