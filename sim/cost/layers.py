@@ -185,24 +185,25 @@ class StageCost:
         kv_tokens: Seconds = batch.decode_kv_tokens
         if later is not None:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
+        sizes = (heads, kv_heads, model.head_dim)
+        if batch.chunks and batch.decodes and model.mla is None:
+            decodes = (batch.decodes, round(batch.decode_kv_tokens))
+            return kernels.attention_mixed(
+                gpu, batch.chunks, *decodes, *sizes, dtype, kv_dtype, sustained=True
+            )
         parts: list[KernelTiming] = []
         if batch.chunks and model.mla is not None:
             parts.append(
                 kernels.mla_prefill(gpu, batch.chunks, heads, model.mla, dtype, kv_dtype, sustained=True)
             )
         elif batch.chunks:
-            sizes = (heads, kv_heads, model.head_dim)
             parts.append(
                 kernels.attention_prefill(gpu, batch.chunks, *sizes, dtype, kv_dtype, sustained=True)
             )
         if batch.decodes and model.mla is not None:
             parts.append(kernels.mla_decode(gpu, batch.decodes, kv_tokens, heads, model.mla, kv_dtype))
         elif batch.decodes:
-            parts.append(
-                kernels.attention_decode(
-                    gpu, batch.decodes, kv_tokens, heads, kv_heads, model.head_dim, kv_dtype
-                )
-            )
+            parts.append(kernels.attention_decode(gpu, batch.decodes, kv_tokens, *sizes, kv_dtype))
         if len(parts) == 1:
             return parts[0]
         return KernelTiming(*(sum(values) for values in zip(*parts, strict=True)))

@@ -134,6 +134,7 @@ class Engine(BaseModel):
     max_model_len: PositiveInt | None = None
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = Field(0, ge=0)
+    scheduler_reserve_full_isl: bool = True
     async_scheduling: bool | None = None
     pipeline_split: Literal["vllm", "even"] = "vllm"
 

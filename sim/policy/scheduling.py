@@ -112,10 +112,11 @@ class ContinuousBatching:
                 if victim is sequence:
                     break
                 fits = engine.allocate(sequence, tokens)
-            if fits:
-                grants.append((sequence, tokens))
-                budget -= tokens
-                position += 1
+            if not fits:  # it was itself the one to go: nobody behind it gets a step either
+                break
+            grants.append((sequence, tokens))
+            budget -= tokens
+            position += 1
         if not preempted:
             self._admit(engine, grants, budget, most)
         return grants

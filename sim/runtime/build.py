@@ -174,6 +174,7 @@ def _replica(
             max_num_seqs=seqs,
             by_priority=engine.scheduling_policy == "priority",
             ledger=ledger,
+            whole_texts=engine.scheduler_reserve_full_isl,
         )
         for _ in range(engine.data_parallel_size)
     ]

@@ -15,6 +15,7 @@ from sim.runtime.kv_cache import KvCache
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
 
+PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
 ADMISSION, PREEMPTED, PIPELINE_WAIT = (CAUSES.index(name) for name in ("admission", "preempted", "pipeline"))
 
 
@@ -69,14 +70,20 @@ class EngineQueue:
         max_num_seqs: int,
         by_priority: bool,
         ledger: Ledger | None,
+        whole_texts: bool = True,
     ) -> None:
-        """`ledger` is None where several batches are in flight; sequences are then charged step by step."""
+        """`ledger` is None where several batches are in flight; sequences are then charged step by step.
+
+        `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
+        its first chunk (vLLM's `scheduler_reserve_full_isl`).
+        """
         self.env = env
         self.kv_cache = kv_cache
         self.token_budget = token_budget
         self.max_num_seqs = max_num_seqs
         self.by_priority = by_priority
         self.ledger = ledger
+        self.whole_texts = whole_texts
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -185,8 +192,10 @@ class EngineQueue:
             units = cache.cached_units(sequence.names, len(sequence.names))
         prefix = sequence.names[:units]
         held = sequence.name_ends[units - 1] // cache.block_size if units else sequence.nameless_blocks
+        room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(prefix)
         needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
-        if needed + cache.evictable(prefix) > cache.free - cache.reserve:
+        whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
+        if max(needed, whole) > room:
             return False
         cache.hold(prefix)
         cache.take(needed)
@@ -209,7 +218,7 @@ class EngineQueue:
         if self.ledger is None:
             sequence.wait(PIPELINE_WAIT, self.env.now)
         sequence.dropped = sequence.in_flight
-        if not sequence.names and self.kv_cache.caches:
+        if self.kv_cache.caches:
             self._name_for_return(sequence)
         self.release(sequence)
         sequence.computed = 0
@@ -228,13 +237,18 @@ class EngineQueue:
     # ---- names of blocks
 
     def _name_for_return(self, sequence: Sequence) -> None:
-        """A preempted sequence's full blocks can be found again until they are evicted: name each of them."""
+        """A preempted sequence's full blocks can be found again until they are evicted: name those that have
+        no name.
+        """
         size = self.kv_cache.block_size
-        full = sequence.computed // size
-        first = -((sequence.request.request_id + 1) << 24)
-        sequence.names = tuple(first - i for i in range(full))
-        sequence.name_ends = tuple((i + 1) * size for i in range(full))
+        full, named = sequence.computed // size, self._blocks_with_names(sequence)
+        base = (sequence.request.request_id + 1) << 24
+        sequence.names += tuple(PRIVATE - base - i for i in range(named, full))
+        sequence.name_ends += tuple((i + 1) * size for i in range(named, full))
         self._publish(sequence, sequence.computed)
+
+    def _blocks_with_names(self, sequence: Sequence) -> int:
+        return sequence.name_ends[-1] // self.kv_cache.block_size if sequence.names else 0
 
     def _named_blocks(self, sequence: Sequence) -> int:
         return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
