@@ -104,7 +104,7 @@ NOTES = (
         "GPU, and 16 kB at 50 GB/s is 0.33 us: rates explain nothing in decode."
     ),
     (
-        "D needs 123 us for an all-reduce of 16 kB, five times what InfiniBand does. TCP over eth0 "
+        "D needs 122 us for an all-reduce of 16 kB, five times what InfiniBand does. TCP over eth0 "
         "fits that and the slope to the first token; the containers had no InfiniBand devices. "
         "Inferred: no log shows it. Only the sum with host time is known: 1 ms more on the host is 6 us "
         "less per all-reduce."

@@ -120,14 +120,14 @@ def test_protocol_bytes_are_on_the_wire() -> None:
         assert max(timing.demand.n_bytes) == pytest.approx(wire * max(bare.n_bytes), rel=1e-3)
 
 
-def test_tcp_costs_123_us_and_7_6_gigabytes_per_s() -> None:
+def test_tcp_costs_122_us_and_7_6_gigabytes_per_s() -> None:
     described = load_topology("nd-h100-v5", nodes=2).model_copy(update={"inter_node": "tcp"})
     there = Network(described.graph)
 
     def seconds(n_bytes: float) -> float:
         return collective(there, "all_reduce", n_bytes, there.gpus).total_s
 
-    assert seconds(16 * KIB) == pytest.approx(122.8e-6, rel=0.01)
+    assert seconds(16 * KIB) == pytest.approx(121.8e-6, rel=0.01)
     assert (934_000 - 16_384) / (seconds(934_000) - seconds(16_384)) == pytest.approx(7.6e9, rel=0.02)
 
 

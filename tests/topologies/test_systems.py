@@ -149,7 +149,7 @@ def test_two_h100_servers_have_eight_rails_between_them() -> None:
 def test_over_tcp_two_h100_servers_have_one_ethernet_port_between_them() -> None:
     topology = catalog.load_topology("nd-h100-v5", nodes=2).with_inter_node("tcp-eth0")
     assert checked(topology).bisection_bytes_per_s == pytest.approx(10e9 * 0.76)
-    assert topology.transport.hop_s == pytest.approx(52.7e-6)
+    assert topology.transport.hop_s == pytest.approx(52.2e-6)
 
 
 @pytest.mark.parametrize(
