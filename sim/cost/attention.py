@@ -112,7 +112,7 @@ def attention_mixed(
     gpu: Gpu,
     chunks: Chunks,
     batch: int,
-    kv_tokens: int,
+    kv_tokens: float,
     heads: int,
     kv_heads: int,
     head_dim: int,

@@ -191,22 +191,23 @@ class StageCost:
             return kernels.attention_mixed(
                 gpu, batch.chunks, *decodes, *sizes, dtype, kv_dtype, sustained=True
             )
-        parts: list[KernelTiming] = []
-        if batch.chunks and model.mla is not None:
-            parts.append(
-                kernels.mla_prefill(gpu, batch.chunks, heads, model.mla, dtype, kv_dtype, sustained=True)
-            )
-        elif batch.chunks:
-            parts.append(
-                kernels.attention_prefill(gpu, batch.chunks, *sizes, dtype, kv_dtype, sustained=True)
-            )
-        if batch.decodes and model.mla is not None:
-            parts.append(kernels.mla_decode(gpu, batch.decodes, kv_tokens, heads, model.mla, kv_dtype))
-        elif batch.decodes:
-            parts.append(kernels.attention_decode(gpu, batch.decodes, kv_tokens, *sizes, kv_dtype))
-        if len(parts) == 1:
-            return parts[0]
-        return KernelTiming(*(sum(values) for values in zip(*parts, strict=True)))
+        sizes = (heads, kv_heads, model.head_dim)
+        if model.mla is not None:
+            parts: list[KernelTiming] = []
+            if batch.chunks:
+                parts.append(
+                    kernels.mla_prefill(gpu, batch.chunks, heads, model.mla, dtype, kv_dtype, sustained=True)
+                )
+            if batch.decodes:
+                parts.append(kernels.mla_decode(gpu, batch.decodes, kv_tokens, heads, model.mla, kv_dtype))
+            return parts[0] if len(parts) == 1 else KernelTiming(*map(sum, zip(*parts, strict=True)))
+        if not batch.chunks:
+            return kernels.attention_decode(gpu, batch.decodes, kv_tokens, *sizes, kv_dtype)
+        if not batch.decodes:
+            return kernels.attention_prefill(gpu, batch.chunks, *sizes, dtype, kv_dtype, sustained=True)
+        return kernels.attention_mixed(
+            gpu, batch.chunks, batch.decodes, batch.decode_kv_tokens, *sizes, dtype, kv_dtype, sustained=True
+        )
 
     # ---- what depends on the number of tokens alone
 
