@@ -5,10 +5,11 @@ on one node, C (TP8 on each of two nodes as pipeline stages) and D (TP16 over bo
 Here the four are simulated from one scenario file, then once more with what the write-up could not change:
 host work that overlaps the GPUs, and InfiniBand that works.
 
-Fitted to the write-up: the constant before the first token (`engine.frontend_s`, A and B), the host time of an
-engine that does not schedule ahead (C), latency and rate of NCCL over TCP (D), and the memory that an engine
-reserves (A and B). The time per token of A and B and all of the what-ifs have nothing fitted to them, but one
-assumption: a gap of 0.3 ms between steps, without which A is 5 % short and B 2 %.
+Fitted to the write-up: the constant before the first token (`engine.frontend_s`, A and B), the host time of
+an engine that does not schedule ahead (C), latency and rate of NCCL over TCP (D), and the memory that an
+engine reserves (A and B). The time per token of A and B has nothing fitted to it, and one assumption: a gap
+of 0.3 ms between steps, without which A is 5 % short and B 2 %. The what-ifs keep C's host time where they do
+not overlap it, and fit nothing more.
 """
 
 from __future__ import annotations
