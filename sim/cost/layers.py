@@ -128,9 +128,7 @@ class StageCost:
         return Program(blocks)
 
     def traffic(self, batch: Batch) -> Traffic:
-        """What one step puts on each link; its keys are the links the stage uses. Independent of the
-        context.
-        """
+        """The transfers of one step, and the links that the stage uses. Independent of the context."""
         key = self._key(batch)
         traffic = self._traffic.get(key)
         if traffic is None:
@@ -162,7 +160,9 @@ class StageCost:
             for i, (fixed, grown) in enumerate(zip(kind.causes, per_layer, strict=True)):
                 causes[i] += kind.repeat * (steps * fixed + grown)
         if any(kind.launch_s for kind in template.layers):  # kernels that waited for the host to launch them
-            causes[-1] += seconds - sum(causes)
+            waited_s = seconds - sum(causes)
+            if waited_s > 1e-12 * seconds:  # less is rounding
+                causes[-1] += waited_s
         return Causes(*causes)
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
