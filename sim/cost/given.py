@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.cost.batch import Batch, Causes
-from sim.cost.program import Op, Program, Traffic
+from sim.cost.program import NO_TRAFFIC, Op, Program, Traffic
 from sim.cost.steps import FloatArray
 
 
@@ -40,4 +40,4 @@ class GivenCost:
         return Program([((Op("service", seconds),), 1, seconds)])
 
     def traffic(self, batch: Batch) -> Traffic:
-        return {}
+        return NO_TRAFFIC

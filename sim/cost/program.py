@@ -24,8 +24,17 @@ class Op:
     demand: Demand | None = None
 
 
-Traffic = dict[int, tuple[float, float]]
-"""Per link id: bytes, and seconds in which they flow when alone."""
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Transfers that ops put on links: each demand with how often it comes, and the seconds in which its
+    bytes flow when alone, all times together. `links` are the links of all of them.
+    """
+
+    demands: tuple[tuple[Demand, int, float], ...] = ()
+    links: tuple[int, ...] = ()
+
+
+NO_TRAFFIC = Traffic()
 
 
 class Position(NamedTuple):
@@ -45,6 +54,7 @@ class Block:
     repeat: int
     period_s: float
     start_s: float
+    transfers: tuple[tuple[int, Demand, float], ...]  # which op, what, and for how long its bytes flow
 
 
 class Program:
@@ -62,13 +72,14 @@ class Program:
         for ops, repeat, period in blocks:
             if not ops or not repeat:
                 continue
-            offsets, offset = [], 0.0
-            for op in ops:
+            offsets, offset, transfers = [], 0.0, []
+            for i, op in enumerate(ops):
                 offsets.append(offset)
                 offset += op.seconds
                 if op.demand is not None:
                     links.update(dict.fromkeys(op.demand.links))
-            built.append(Block(ops, tuple(offsets), repeat, period, start))
+                    transfers.append((i, op.demand, op.seconds - op.demand.latency_s))
+            built.append(Block(ops, tuple(offsets), repeat, period, start, tuple(transfers)))
             start = start + repeat * period
         self.blocks = tuple(built)
         self.links = tuple(links)
@@ -123,22 +134,19 @@ class Program:
         return Position(b, repetition, op)
 
     def traffic(self, first: Position | None = None, end: Position | None = None) -> Traffic:
-        """What the ops from `first` up to, not including, `end` put on each link; by default the whole
+        """The transfers of the ops from `first` up to, not including, `end`; by default of the whole
         program.
         """
-        traffic: Traffic = {}
         first = Position(0, 0, 0) if first is None else first
         end = Position(len(self.blocks), 0, 0) if end is None else end
+        demands: dict[int, tuple[Demand, int, float]] = {}
         for b in range(first.block, min(end.block + 1, len(self.blocks))):
             block = self.blocks[b]
             before = (first.repetition, first.op) if b == first.block else (0, 0)
             until = (end.repetition, end.op) if b == end.block else (block.repeat, 0)
-            for i, op in enumerate(block.ops):
+            for i, demand, fluid_s in block.transfers:
                 times = (until[0] + (i < until[1])) - (before[0] + (i < before[1]))
-                if op.demand is None or times <= 0:
-                    continue
-                fluid_s = op.seconds - op.demand.latency_s
-                for link, amount in zip(op.demand.links, op.demand.n_bytes, strict=True):
-                    n_bytes, busy_s = traffic.get(link, (0.0, 0.0))
-                    traffic[link] = (n_bytes + times * amount, busy_s + times * fluid_s)
-        return traffic
+                if times:
+                    _, counted, seconds = demands.get(id(demand), (demand, 0, 0.0))
+                    demands[id(demand)] = (demand, counted + times, seconds + times * fluid_s)
+        return Traffic(tuple(demands.values()), self.links)

@@ -32,6 +32,4 @@ class StepCost(Protocol):
         """The ops of one step; its `total_s` equals `step(batch)[0]` to the last bit."""
 
     def traffic(self, batch: Batch) -> Traffic:
-        """What one step puts on each link; its keys are the links the stage uses. Independent of the
-        context.
-        """
+        """The transfers of one step, and the links that the stage uses. Independent of the context."""

@@ -179,6 +179,12 @@ class Fabric:
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
         self._presence.unwatch(links, watcher)
 
+    def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
+        """The watcher has no plans for now: it is in nobody's way, and quick to `watch` the same links
+        again.
+        """
+        self._presence.rest(links, watcher)
+
     def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
         """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
         built.
@@ -190,6 +196,14 @@ class Fabric:
         form.
         """
         self._use.credit(traffic)
+
+    def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
+        """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
+        `seconds` in all.
+        """
+        plan = self._plans.of(demand)
+        plan.runs_alone += times
+        plan.seconds_alone += seconds
 
     # ---- what has been
 

@@ -21,6 +21,7 @@ class Presence:
         self.footprints: dict[tuple[int, ...], Footprint] = {}
         self.changed: set[int] = set()
         self._watchers: list[list[Watcher]] = [[] for _ in range(links)]
+        self._resting: dict[int, tuple[tuple[int, ...], Watcher]] = {}  # by identity
         self._epoch = 0  # a new one when a link may have become less quiet for a reason other than a transfer
 
     def footprint(self, links: tuple[int, ...]) -> Footprint:
@@ -36,7 +37,7 @@ class Presence:
         if footprint.alone is not None or footprint.streams:
             return False
         if footprint.unwatched_in != self._epoch or footprint.unwatched_but_by is not watcher:
-            if any(other is not watcher for link in footprint.links for other in self._watchers[link]):
+            if self._is_watched(footprint.links, watcher):
                 return False
             if not self.changed.isdisjoint(footprint.links):
                 return False
@@ -69,7 +70,25 @@ class Presence:
         if footprint.crowded and not footprint.streams:
             self.unregister(footprint)
 
+    def _is_watched(self, links: tuple[int, ...], watcher: Watcher | None) -> bool:
+        """True where somebody else watches and has plans; who rests there is sent off."""
+        resting: dict[int, None] = {}
+        for link in links:
+            for other in self._watchers[link]:
+                if other is not watcher:
+                    if id(other) not in self._resting:
+                        return True
+                    resting[id(other)] = None
+        for identity in resting:
+            self.unwatch(*self._resting.pop(identity))
+        return False
+
     def watch(self, links: Iterable[int], watcher: Watcher) -> None:
+        rested = self._resting.pop(id(watcher), None)
+        if rested is not None:
+            if rested[0] == links:
+                return
+            self.unwatch(*rested)
         self._epoch += 1
         for link in links:
             self._watchers[link].append(watcher)
@@ -77,6 +96,10 @@ class Presence:
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
         for link in links:
             self._watchers[link].remove(watcher)
+
+    def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
+        """The watcher stays where it is until somebody else looks for quiet on one of its links."""
+        self._resting[id(watcher)] = (links, watcher)
 
     def watchers(self, links: Iterable[int]) -> list[Watcher]:
         """Each once, in the order of the links and then of their coming."""

@@ -9,6 +9,7 @@ same expression (sim.cost.program), so a folded run has the records of a played 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import simpy
 
 from sim.cost.batch import Batch, Causes
-from sim.cost.program import Position, Program
+from sim.cost.program import Block, Position, Program, Traffic
 from sim.cost.steps import FloatArray, StepCost
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
@@ -48,7 +49,11 @@ class Passed:
 
 
 class Stage:
-    """One program at a time, first come first served. `fold` False plays everything."""
+    """One program at a time, first come first served. `fold` False plays everything.
+
+    A stage watches the links of its programs, from one program to the next for as long as nobody else looks
+    for quiet there.
+    """
 
     def __init__(self, env: simpy.Environment, fabric: Fabric, cost: StepCost, *, fold: bool) -> None:
         self.env = env
@@ -79,7 +84,7 @@ class Stage:
 
     def steps_done(self) -> int:
         """How many of the running steps have ended by now."""
-        return 0 if self._run is None else self._run.steps_done()
+        return 0 if self._run is None else bisect_right(self._run.ends_s, self.env.now)
 
     def stop(self) -> None:
         """The clock stops at this instant: hand in the steps that have ended before it, and count what the
@@ -88,6 +93,11 @@ class Stage:
         if self._run is not None:
             self.busy_s += self.env.now - self._run.start_s
             self._run.stop()
+
+    def disturbed(self, now: float) -> None:
+        """Other traffic comes onto the links at this instant."""
+        if self._run is not None:
+            self._run.disturbed(now)
 
     def _begin(self, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]) -> None:
         self._run = _Run(self, batch, steps if self.fold else 1, since_s, on_passed)
@@ -102,84 +112,83 @@ class Stage:
 
 
 class _Run:
-    """One batch on a stage: `steps` folded steps, or the play of one."""
+    """One batch on a stage: `steps` folded steps, or the play of one.
+
+    `program` is the step that is being played, once one is; it began at `anchor_s`, and the op in progress is
+    number `op` of repetition `repetition` of its block number `number`, `block`. While that step is folded
+    again, from that op on, the op is where the folding began.
+    """
+
+    __slots__ = (
+        "after_s", "anchor_s", "batch", "block", "causes_of", "ends_s", "folded", "number", "on_passed", "op",
+        "program", "repetition", "sharing_s", "stage", "start_s", "traffic", "version", "waited_s",
+    )  # fmt: skip
+
+    block: Block
+    after_s: float
 
     def __init__(
         self, stage: Stage, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]
     ) -> None:
         self.stage = stage
         self.batch = batch
-        self.start_s = stage.env.now
-        self.waited_s = self.start_s - since_s
+        self.start_s = start_s = stage.env.now
+        self.waited_s = start_s - since_s
         self.on_passed = on_passed
         self.traffic = stage.cost.traffic(batch)
-        self.links = tuple(self.traffic)
-        self.folded_from = Position(0, 0, 0)
         self.version = 0
         self.sharing_s = 0.0
-        # the step that is being played, once one is
-        self.program: Program | None = None
-        self.anchor_s = self.start_s
-        self.position = Position(0, 0, 0)
         self.folded = False
+        self.program: Program | None = None
+        self.anchor_s = start_s
+        self.number = self.repetition = self.op = 0
+        self.causes_of: Callable[[int], Causes]
+        self.ends_s: FloatArray | list[float]
         if steps == 1:
             seconds, causes = stage.cost.step(batch)
-            self.ends_s = np.array([self.start_s + seconds])
-            self.causes_of: Callable[[int], Causes] = lambda n: causes
+            self.ends_s = [start_s + seconds]
+            self.causes_of = lambda n: causes
         else:
             all_seconds, self.causes_of = stage.cost.decode_steps(batch, steps)
-            self.ends_s = np.cumsum(np.concatenate(((self.start_s,), all_seconds)))[1:]
+            self.ends_s = np.cumsum(np.concatenate(((start_s,), all_seconds)))[1:]
 
     # ---- from outside
 
     def begin(self) -> None:
-        fabric = self.stage.fabric
-        if self.links:
-            quiet = fabric.is_quiet(self.links)
-            fabric.watch(self.links, self)
-        else:
-            quiet = True
-        if self.stage.fold and quiet:
+        stage, links = self.stage, self.traffic.links
+        quiet = True
+        if links:
+            quiet = stage.fabric.is_quiet(links, stage)
+            stage.fabric.watch(links, stage)
+        if stage.fold and quiet:
             self.folded = True
             self._wait_for_end()
         else:
             self._play_last_of(1)
 
-    def steps_done(self) -> int:
-        return int(np.searchsorted(self.ends_s, self.stage.env.now, side="right"))
-
     def cut(self, more: int) -> None:
         """Keep the step in progress and `more` after it. A step that ends now is over already."""
         if self.program is not None:
             return
-        keep = int(np.searchsorted(self.ends_s, self.stage.env.now, side="left")) + 1 + more
+        keep = bisect_left(self.ends_s, self.stage.env.now) + 1 + more
         if keep < len(self.ends_s):
             self.ends_s = self.ends_s[:keep]
             self._wait_for_end()
 
     def disturbed(self, now: float) -> None:
         """Other traffic comes onto the links at this instant: play from here."""
-        if not self.folded:
-            return
-        self._unfold(now, int(np.searchsorted(self.ends_s, now, side="right")))
+        if self.folded:
+            self._unfold(now, bisect_right(self.ends_s, now))
 
     def stop(self) -> None:
         """As at a disturbance, but what would end at this very instant does not end any more."""
         now = self.stage.env.now
         if self.folded:
-            self._unfold(now, int(np.searchsorted(self.ends_s, now, side="left")))
+            self._unfold(now, bisect_left(self.ends_s, now))
         done = len(self.ends_s) - 1
         if done:
-            self.on_passed(Passed(self.start_s, self.ends_s[:done], self.causes_of(done), 0.0, self.waited_s))
-
-    def _unfold(self, now: float, steps_done: int) -> None:
-        """Go on op by op in the step after `steps_done` steps, or in the one that has been played in part."""
-        self.folded = False
-        self.version += 1
-        if self.program is None:
-            self._play_last_of(steps_done + 1, now)
-        else:
-            self._take_up(now)
+            ends_s = np.asarray(self.ends_s[:done])
+            self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), 0.0, self.waited_s))
 
     # ---- folded: one event at the end
 
@@ -190,6 +199,15 @@ class _Run:
     def _fold_ended(self, version: int) -> None:
         if version == self.version:
             self._finish()
+
+    def _unfold(self, now: float, steps_done: int) -> None:
+        """Go on op by op in the step after `steps_done` steps, or in the one that has been played in part."""
+        self.folded = False
+        self.version += 1
+        if self.program is None:
+            self._play_last_of(steps_done + 1, now)
+        else:
+            self._take_up(now)
 
     # ---- played: one event an op
 
@@ -202,35 +220,43 @@ class _Run:
         if before:
             self.anchor_s = float(self.ends_s[before - 1])
         self.ends_s = self.ends_s[:steps]
-        self.program = self.stage.cost.program(batch)
-        self._credit(before)
+        self.program = program = self.stage.cost.program(batch)
+        self._credit(self.traffic, before)
+        self.block = program.blocks[0]
         if now is None:
-            self._begin_op(Position(0, 0, 0))
+            self._begin_op()
         else:
             self._take_up(now)
 
     def _take_up(self, now: float) -> None:
         """Go on playing in the middle of the op that began at or before `now`."""
-        assert self.program is not None
-        position = self.program.locate(self.anchor_s, now)
-        self.stage.fabric.credit(self.program.traffic(self.folded_from, position))
-        self._begin_op(position)
-
-    def _begin_op(self, position: Position) -> None:
         program = self.program
         assert program is not None
-        if program.is_end(position):
-            self._finish()
-            return
-        self.position = position
-        op = program.op(position)
-        end_s = self.anchor_s + program.start_s(program.after(position))
-        if op.demand is None:
-            at(self.stage.env, end_s, self._op_ended, COMPLETION, self.version)
+        folded_from = Position(self.number, self.repetition, self.op)
+        position = program.locate(self.anchor_s, now)
+        self._credit(program.traffic(folded_from, position))
+        self.number, self.repetition, self.op = position
+        self.block = program.blocks[self.number]
+        self._begin_op()
+
+    def _begin_op(self) -> None:
+        block, i = self.block, self.op + 1
+        if i < len(block.ops):  # the same floats as those of `Program.start_s`
+            after_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i])
         else:
-            began_s = self.anchor_s + program.start_s(position)
+            after_s = block.start_s + (self.repetition + 1) * block.period_s
+        self.after_s = after_s
+        op = block.ops[i - 1]
+        if op.demand is None:
+            at(self.stage.env, self.anchor_s + after_s, self._op_ended, COMPLETION, self.version)
+        else:
+            began_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i - 1])
             self.stage.fabric.start(
-                op.demand, began_at=began_s, planned_end=end_s, on_done=self._transferred, owner=self
+                op.demand,
+                began_at=self.anchor_s + began_s,
+                planned_end=self.anchor_s + after_s,
+                on_done=self._transferred,
+                owner=self.stage,
             )
 
     def _op_ended(self, version: int) -> None:
@@ -238,45 +264,55 @@ class _Run:
             self._next()
 
     def _transferred(self, transfer: Transfer) -> None:
-        program = self.program
-        assert program is not None
         now = self.stage.env.now
-        after = program.start_s(program.after(self.position))
-        if now != self.anchor_s + after:  # it shared a link: everything after it moves
-            self.sharing_s += now - (self.anchor_s + after)
-            self.anchor_s = now - after
+        planned_s = self.anchor_s + self.after_s
+        if now != planned_s:  # it shared a link: everything after it moves
+            self.sharing_s += now - planned_s
+            self.anchor_s = now - self.after_s
         self._next()
 
     def _next(self) -> None:
-        program = self.program
-        assert program is not None
-        position = program.after(self.position)
-        if self.stage.fold and not program.is_end(position) and self.stage.fabric.is_quiet(self.links, self):
+        block = self.block
+        self.op += 1
+        if self.op == len(block.ops):
+            self.op = 0
+            self.repetition += 1
+            if self.repetition == block.repeat:
+                self.repetition = 0
+                self.number += 1
+                assert self.program is not None
+                if self.number == len(self.program.blocks):
+                    self._finish()
+                    return
+                self.block = self.program.blocks[self.number]
+        stage = self.stage
+        if stage.fold and stage.fabric.is_quiet(self.traffic.links, stage):
+            assert self.program is not None
             self.folded = True
-            self.folded_from = position
-            self.ends_s[-1] = self.anchor_s + program.total_s
+            self.ends_s[-1] = self.anchor_s + self.program.total_s
             self._wait_for_end()
         else:
-            self._begin_op(position)
+            self._begin_op()
 
     def _finish(self) -> None:
         stage = self.stage
         self.version += 1
         steps = len(self.ends_s)
         if self.program is None:
-            self._credit(steps)
+            self._credit(self.traffic, steps)
         else:
             self.ends_s[-1] = stage.env.now
             if self.folded:
-                stage.fabric.credit(self.program.traffic(self.folded_from))
-        if self.links:
-            stage.fabric.unwatch(self.links, self)
-        passed = Passed(self.start_s, self.ends_s, self.causes_of(steps), self.sharing_s, self.waited_s)
+                self._credit(self.program.traffic(Position(self.number, self.repetition, self.op)))
+        if self.traffic.links:
+            stage.fabric.rest(self.traffic.links, stage)
+        passed = Passed(
+            self.start_s, np.asarray(self.ends_s), self.causes_of(steps), self.sharing_s, self.waited_s
+        )
         stage._ended(passed, self.on_passed)
 
-    def _credit(self, steps: int) -> None:
-        """Give the links the bytes of `steps` folded steps; what is played the fabric counts itself."""
-        if steps and self.traffic:
-            self.stage.fabric.credit(
-                {link: (steps * n_bytes, steps * busy_s) for link, (n_bytes, busy_s) in self.traffic.items()}
-            )
+    def _credit(self, traffic: Traffic, steps: int = 1) -> None:
+        """Count what was folded, `steps` times over; what is played the fabric counts itself."""
+        if steps:
+            for demand, times, seconds in traffic.demands:
+                self.stage.fabric.carried(demand, steps * times, steps * seconds)

@@ -44,6 +44,9 @@ class UnsharedFabric(Fabric):
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
         pass
 
+    def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
+        pass
+
     def _ended(self, transfer: Transfer) -> None:
         self._use.carry(transfer.plan.links, transfer.plan.n_bytes, 1.0, transfer.plan.alone_s)
         self._happen(transfer)

@@ -142,7 +142,7 @@ def _is_not_disturbed(run: _Run, now: float) -> None:
     return None
 
 
-def _gives_no_credit(run: _Run, steps: int) -> None:
+def _gives_no_credit(run: _Run, traffic: Any, steps: int = 1) -> None:
     return None
 
 
