@@ -24,6 +24,8 @@ from pydantic import (
 )
 
 from sim.catalog import load_model, load_topology, load_workload
+from sim.cost.kernels import formula
+from sim.cost.measured import MeasuredKernels
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.model import Model
@@ -32,6 +34,7 @@ from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import PLACEMENTS, Packed
 from sim.policy.routing import ROUTERS, LeastConnections
+from sim.reading.measurements import read_measurements
 from sim.reading.problems import did_you_mean, problems_of
 from sim.reading.yaml_lines import Document, read_yaml
 
@@ -93,6 +96,39 @@ PlacementRule = Annotated[
 ]
 
 
+def _kernel_model(written: Any) -> Any:
+    """`formula`, or `{kind: measured, path: table.csv}`, or a script's own `KernelModel`."""
+    if written == "formula" or written == {"kind": "formula"}:
+        return formula
+    if callable(written):
+        return written
+    if (
+        isinstance(written, Mapping)
+        and written.get("kind") == "measured"
+        and set(written) == {"kind", "path"}
+    ):
+        return MeasuredKernels(read_measurements(written["path"]), source=str(written["path"]))
+    raise ValueError(f"{written!r} prices no kernels; formula does, or {{kind: measured, path: table.csv}}")
+
+
+def _kernel_model_written(model: Any) -> Any:
+    if model is formula:
+        return "formula"
+    if isinstance(model, MeasuredKernels):
+        return {"kind": "measured", "path": model.source}
+    return f"a script's {getattr(model, '__qualname__', type(model).__qualname__)}"
+
+
+KernelRule = Annotated[
+    Any,
+    BeforeValidator(_kernel_model),
+    PlainSerializer(_kernel_model_written),
+    WithJsonSchema(
+        {"type": ["string", "object"], "description": "formula, or {kind: measured, path: table.csv}"}
+    ),
+]
+
+
 class HandOverRule(BaseModel):
     """How KV caches get from `prefill` pools to `decode` pools.
 
@@ -143,6 +179,7 @@ class Scenario(BaseModel):
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
     router_staleness_s: Seconds = 0.0
     hand_over: HandOverRule = HandOverRule()
+    kernels: KernelRule = Field(default="formula", validate_default=True)
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
     time_limit_s: Seconds | None = None
@@ -251,6 +288,9 @@ def load_scenario(path: str | Path) -> Scenario:
                     load_model, pool["model"], near, document, ("pools", name, "model"), problems
                 )
     data.setdefault("name", document.path.stem)
+    kernels = data.get("kernels")
+    if isinstance(kernels, Mapping) and isinstance(kernels.get("path"), str):
+        data["kernels"] = {**kernels, "path": str(near / kernels["path"])}
     try:
         scenario = Scenario.model_validate(data, context={"near": near})
     except ValidationError as error:
@@ -298,7 +338,8 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     "x2"})
     """
     data = scenario.model_dump()
-    data["router"], data["placement"] = scenario.router, scenario.placement
+    data["router"], data["placement"], data["kernels"] = scenario.router, scenario.placement, scenario.kernels
+    data["hand_over"]["router"] = scenario.hand_over.router
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():

@@ -12,14 +12,14 @@ takes, and ranks without work run one dummy token.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from sim.cost import kernels
 from sim.cost.batch import Batch, Causes
-from sim.cost.kernels import KernelTiming
+from sim.cost.kernels import KernelModel, KernelTiming, formula
 from sim.cost.layer_ops import attention_block, embedding, experts, head, mlp
 from sim.cost.network import Network
 from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of
@@ -61,8 +61,11 @@ class _Template:
     tail: tuple[Priced, ...]
     host_s: float
     head_s: float
+    before_layers_s: float
     tail_s: float
-    fixed: Causes
+    fixed: Causes  # of everything but attention, all layers together
+    repeats: int  # layers of all kinds
+    waits_for_launch: bool
 
 
 class StageCost:
@@ -74,12 +77,19 @@ class StageCost:
     many hundreds that is bound by arithmetic, which is then too quick by what its GPU loses when hot.
     """
 
-    def __init__(self, shard: Shard, network: Network, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        network: Network,
+        without: frozenset[str] = frozenset(),
+        kernel_model: KernelModel = formula,
+    ) -> None:
         """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
         self.shard = shard
-        self._price = Pricer(shard, network, without)
+        self._price = Pricer(shard, network, without, kernel_model)
         self._templates: dict[_Key, _Template] = {}
-        self._traffic: dict[_Key, Traffic] = {}
+        self._template_of: dict[tuple[int, int, bool], _Template] = {}  # as `_templates`, before padding
+        self._traffic: dict[int, Traffic] = {}  # by the template's identity
         self._capture = _capture_sizes(shard.engine)
         self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
         self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
@@ -129,20 +139,17 @@ class StageCost:
 
     def traffic(self, batch: Batch) -> Traffic:
         """The transfers of one step, and the links that the stage uses. Independent of the context."""
-        key = self._key(batch)
-        traffic = self._traffic.get(key)
+        template = self._template(batch)
+        traffic = self._traffic.get(id(template))
         if traffic is None:
-            traffic = self._traffic[key] = self.program(batch).traffic()
+            traffic = self._traffic[id(template)] = self.program(batch).traffic()
         return traffic
 
     # ---- arithmetic shared by one step, many steps and the program
 
     @staticmethod
     def _total(template: _Template, attention_s: Seconds) -> Seconds:
-        total: Seconds = 0.0
-        for seconds in (template.host_s, template.head_s):
-            if seconds:
-                total = total + seconds
+        total: Seconds = template.before_layers_s
         for kind in template.layers:
             total = total + kind.repeat * _layer_s(kind, attention_s)
         if template.tail_s:
@@ -154,15 +161,13 @@ class StageCost:
         """Causes of `steps` steps of `seconds` in total, whose attention timings are sums over these
         steps.
         """
-        causes = [steps * cause for cause in template.fixed]
-        per_layer = kernel_causes(attention)
-        for kind in template.layers:
-            for i, (fixed, grown) in enumerate(zip(kind.causes, per_layer, strict=True)):
-                causes[i] += kind.repeat * (steps * fixed + grown)
-        if any(kind.launch_s for kind in template.layers):  # kernels that waited for the host to launch them
-            waited_s = seconds - sum(causes)
-            if waited_s > 1e-12 * seconds:  # less is rounding
-                causes[-1] += waited_s
+        layers = template.repeats
+        causes = [
+            steps * fixed + layers * grown
+            for fixed, grown in zip(template.fixed, kernel_causes(attention), strict=True)
+        ]
+        if template.waits_for_launch:  # kernels that waited for the host to launch them
+            causes[-1] += seconds - sum(causes)
         return Causes(*causes)
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
@@ -179,43 +184,55 @@ class StageCost:
         return self._price.without_floor(KernelTiming(total_s, *slowest[1:]))  # type: ignore[arg-type]
 
     def _attention_of(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
-        shard, model = self.shard, self.shard.model
-        gpu, dtype, kv_dtype = shard.gpu, shard.precision.activations, shard.precision.kv_cache
-        heads, kv_heads = self._heads, self._kv_heads
+        shard, model, timing = self.shard, self.shard.model, self._price.timing
+        dtype, kv_dtype = shard.precision.activations, shard.precision.kv_cache
+        if later is not None and self._price.kernel_model is not formula:
+            return self._one_by_one(batch, later)
         kv_tokens: Seconds = batch.decode_kv_tokens
         if later is not None:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
-        sizes = (heads, kv_heads, model.head_dim)
-        if batch.chunks and batch.decodes and model.mla is None:
-            decodes = (batch.decodes, round(batch.decode_kv_tokens))
-            return kernels.attention_mixed(
-                gpu, batch.chunks, *decodes, *sizes, dtype, kv_dtype, sustained=True
-            )
-        sizes = (heads, kv_heads, model.head_dim)
+        chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
+        decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
         if model.mla is not None:
+            latent = {"heads": self._heads, "mla": model.mla, "kv_dtype": kv_dtype}
             parts: list[KernelTiming] = []
             if batch.chunks:
-                parts.append(
-                    kernels.mla_prefill(gpu, batch.chunks, heads, model.mla, dtype, kv_dtype, sustained=True)
-                )
+                parts.append(timing("mla_prefill", **chunks, **latent))
             if batch.decodes:
-                parts.append(kernels.mla_decode(gpu, batch.decodes, kv_tokens, heads, model.mla, kv_dtype))
+                parts.append(timing("mla_decode", **decodes, **latent))
             return parts[0] if len(parts) == 1 else KernelTiming(*map(sum, zip(*parts, strict=True)))
+        sizes = {
+            "heads": self._heads,
+            "kv_heads": self._kv_heads,
+            "head_dim": model.head_dim,
+            "kv_dtype": kv_dtype,
+        }
         if not batch.chunks:
-            return kernels.attention_decode(gpu, batch.decodes, kv_tokens, *sizes, kv_dtype)
+            return timing("attention_decode", **decodes, **sizes)
         if not batch.decodes:
-            return kernels.attention_prefill(gpu, batch.chunks, *sizes, dtype, kv_dtype, sustained=True)
-        return kernels.attention_mixed(
-            gpu, batch.chunks, batch.decodes, batch.decode_kv_tokens, *sizes, dtype, kv_dtype, sustained=True
-        )
+            return timing("attention_prefill", **chunks, **sizes)
+        return timing("attention_mixed", **chunks, **decodes, **sizes)
+
+    def _one_by_one(self, batch: Batch, later: FloatArray) -> KernelTiming:
+        """Attention of consecutive steps from a kernel model that takes one step at a time."""
+        timings = [self._attention_of(batch.grown(int(steps)), None) for steps in later]
+        return KernelTiming(*(np.array(part) for part in zip(*timings, strict=True)))  # type: ignore[arg-type]
 
     # ---- what depends on the number of tokens alone
 
     def _template(self, batch: Batch) -> _Template:
-        key = self._key(batch)
-        template = self._templates.get(key)
+        asked = (
+            batch.prefill_tokens + batch.decodes * batch.decode_tokens,
+            batch.sampled,
+            bool(batch.chunks),
+        )
+        template = self._template_of.get(asked) if not batch.ranks else None
         if template is None:
-            template = self._templates[key] = self._priced(*key)
+            key = self._key(batch)
+            template = self._templates.get(key) or self._priced(*key)
+            self._templates[key] = template
+            if not batch.ranks:
+                self._template_of[asked] = template
         return template
 
     def _key(self, batch: Batch) -> _Key:
@@ -237,7 +254,7 @@ class StageCost:
         """
         if not self._capture or tokens > self._capture[-1]:
             return tokens
-        return next(size for size in self._capture if size >= tokens)
+        return self._capture[bisect_left(self._capture, tokens)]
 
     def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> _Template:
         shard, price = self.shard, self._price
@@ -249,9 +266,21 @@ class StageCost:
         host = self._host(sampled)
         first = embedding(price, tokens) if shard.is_first else ()
         tail = head(price, sampled) if shard.is_last else ()
-        fixed = causes_of((*host, *first, *tail))
+        once = causes_of((*host, *first, *tail))
+        fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
+        host_s, first_s = seconds_of(host), seconds_of(first)
         return _Template(
-            host, first, tuple(layers), tail, seconds_of(host), seconds_of(first), seconds_of(tail), fixed
+            host,
+            first,
+            tuple(layers),
+            tail,
+            host_s,
+            first_s,
+            host_s + first_s,
+            seconds_of(tail),
+            Causes(*fixed),
+            shard.layers,
+            any(kind.launch_s for kind in layers),
         )
 
     def _host(self, sequences: int) -> tuple[Priced, ...]:

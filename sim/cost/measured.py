@@ -20,6 +20,7 @@ from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement
 
 NEIGHBOURS = 4
+PACE = ("sustained", "warm")  # at what clocks and caches the formula is asked; a table has one pace, its own
 
 _Key = tuple[str, str, Hashable]
 
@@ -38,8 +39,11 @@ class MeasuredKernels:
     50.0
     """
 
-    def __init__(self, table: Iterable[Measurement], fallback: KernelModel = formula) -> None:
+    def __init__(
+        self, table: Iterable[Measurement], fallback: KernelModel = formula, source: str = ""
+    ) -> None:
         self.fallback = fallback
+        self.source = source
         self._table: dict[_Key, list[tuple[tuple[float, ...], Mapping[str, Any], float]]] = defaultdict(list)
         self._corrections: dict[tuple[_Key, str], list[tuple[tuple[float, ...], float]]] = {}
         self._said: set[tuple[str, str]] = set()
@@ -95,6 +99,8 @@ def _features(sizes: Mapping[str, Any]) -> tuple[tuple[float, ...], Hashable]:
     """Logarithms of the sizes, in the order of their names, and what is no size (formats)."""
     numbers, words = [], []
     for name, value in sorted(sizes.items()):
+        if name in PACE:
+            continue
         if name == "chunks":
             numbers += [
                 _log(len(value)),
@@ -104,7 +110,7 @@ def _features(sizes: Mapping[str, Any]) -> tuple[tuple[float, ...], Hashable]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             numbers.append(_log(value))
         else:
-            words.append((name, value))
+            words.append((name, "bf16" if value == "fp16" else value))
     return tuple(numbers), tuple(words)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sim.cost import kernels
 from sim.cost.batch import Causes
 from sim.cost.collectives import collective
 from sim.cost.demands import Demand
-from sim.cost.kernels import KernelTiming
+from sim.cost.kernels import KernelModel, KernelTiming
 from sim.cost.network import Network
 from sim.cost.program import Op
 from sim.cost.shard import Shard
@@ -78,12 +78,21 @@ def alone_s(demand: Demand, network: Network) -> float:
 
 
 class Pricer:
-    """Prices ops of one shard. `without` names causes whose cost is taken as nothing."""
+    """Prices ops of one shard. `without` names causes whose cost is taken as nothing; `kernel_model` times
+    kernels.
+    """
 
-    def __init__(self, shard: Shard, network: Network, without: frozenset[str]) -> None:
+    def __init__(
+        self, shard: Shard, network: Network, without: frozenset[str], kernel_model: KernelModel
+    ) -> None:
         self.shard = shard
+        self.kernel_model = kernel_model
         self.network = network
         self.without = without
+
+    def timing(self, op: str, **sizes: Any) -> KernelTiming:
+        """A kernel of this shard's GPU, as the kernel model has it."""
+        return self.kernel_model(self.shard.gpu, op, **sizes)
 
     def without_floor(self, timing: KernelTiming) -> KernelTiming:
         if "kernel_latency" not in self.without:
@@ -96,11 +105,11 @@ class Pricer:
 
     def gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False, dtype: str = "") -> Priced:
         weights = dtype or self.shard.precision.weights
-        return self.kernel(name, kernels.gemm(self.shard.gpu, m, n, k, weights, sustained=sustained))
+        return self.kernel(name, self.timing("gemm", m=m, n=n, k=k, dtype=weights, sustained=sustained))
 
     def elementwise(self, name: str, elements: float) -> Priced:
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
-        return self.kernel(name, kernels.elementwise(self.shard.gpu, n_bytes))
+        return self.kernel(name, self.timing("elementwise", n_bytes=n_bytes))
 
     def host(self, name: str, seconds: float) -> tuple[Priced, ...]:
         if not seconds or "host" in self.without:
@@ -114,15 +123,21 @@ class Pricer:
         return Priced(Op(name, demand.latency_s + bytes_s, demand), causes)
 
     def collective(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
-        """A collective in every tensor-parallel group at once; nothing on a single rank."""
+        """A collective in every tensor-parallel group at once; nothing on a single rank. Equal ones are one
+        object.
+        """
         shard = self.shard
         if shard.tensor_parallel_size == 1:
             return ()
+        priced = self._collectives.get((op, n_bytes))
+        if priced is not None:
+            return priced
         library = "nccl" if shard.engine.disable_custom_all_reduce else shard.engine.collectives
         demands = [
             collective(self.network, op, n_bytes, group, library=library).demand for group in shard.groups
         ]
-        return (self.transfer(op, together(demands)),)
+        priced = self._collectives[op, n_bytes] = (self.transfer(op, together(demands)),)
+        return priced
 
     def all_reduce(self, tokens: int) -> tuple[Priced, ...]:
         """Of the hidden states of `tokens` tokens of each group."""

@@ -150,7 +150,8 @@ def _replica(
         seqs, tokens = default_limits(engine, shards[0].gpu)
         blocks = memory.blocks
         costs = priced.setdefault(
-            (id(pool), gpus), [StageCost(shard, network, frozenset(scenario.without)) for shard in shards]
+            (id(pool), gpus),
+            [StageCost(shard, network, frozenset(scenario.without), scenario.kernels) for shard in shards],
         )
     if engine.scheduler == "one_at_a_time":
         seqs = 1
