@@ -89,6 +89,7 @@ class Pricer:
         self.kernel_model = kernel_model
         self.network = network
         self.without = without
+        self._collectives: dict[tuple[str, float], tuple[Priced, ...]] = {}
 
     def timing(self, op: str, **sizes: Any) -> KernelTiming:
         """A kernel of this shard's GPU, as the kernel model has it."""
