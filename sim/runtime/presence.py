@@ -43,9 +43,11 @@ class Presence:
                 return False
             footprint.unwatched_in = self._epoch
             footprint.unwatched_but_by = watcher
-        if footprint.registered:
-            return True
-        return not any(other.in_use for link in footprint.links for other in self.on[link])
+        if not footprint.registered:
+            if any(other.in_use for link in footprint.links for other in self.on[link]):
+                return False
+            self.register(footprint)
+        return True
 
     def register(self, footprint: Footprint) -> None:
         for link in footprint.links:
