@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import sim
+from sim.cli.calibrate import calibrate
 from sim.cli.collective import collective
 from sim.cli.kernel import kernel
 from sim.cli.listing import listing
@@ -44,5 +45,6 @@ app.command("run")(run)
 app.command("collective")(collective)
 app.command("kernel", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(kernel)
 app.add_typer(topology, name="topology")
+app.add_typer(calibrate, name="calibrate")
 app.command("list")(listing)
 app.command("schema")(schema)

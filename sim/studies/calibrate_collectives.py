@@ -27,6 +27,8 @@ import numpy as np
 from sim.cost.collective_parameters import Parameters, data_folder, parameters_of
 from sim.cost.collectives import collective
 from sim.cost.network import Network
+from sim.inputs.errors import InputError, Problem
+from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
 
 Raw = dict[str, Any]
 """The text of a parameter file as dicts and numbers."""
@@ -128,6 +130,42 @@ def points(paths: Iterable[Path]) -> list[Point]:
                 )
                 found.setdefault(key, []).append(float(row["latency_us"]) * 1e-6)
     return [Point(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
+
+
+def measured_in(paths: Iterable[Path], *, op: str = "", system: str = "") -> list[Point]:
+    """Points of CSV files and of nccl-tests logs, of one server. InputError where there are none."""
+    logs, tables = [], []
+    for path in paths:
+        if path.is_dir():
+            tables += sorted(path.glob("*.csv"))
+        elif is_nccl_tests(path):
+            logs.append(path)
+        else:
+            tables.append(path)
+    found = [point for point in points(tables) if fits(point)]
+    for path in logs:
+        run = read_nccl_tests(path, op)
+        if run.nodes > 1:
+            raise InputError(
+                Problem("ran on several servers; the parameters fitted here are of one", str(path))
+            )
+        name = system or system_of(run.device, str(path))
+        found += [
+            Point(name, "nccl", run.op, run.gpus, float(n_bytes), seconds) for n_bytes, seconds in run.times
+        ]
+    if not found:
+        raise InputError(f"the files have no collective of a system that is known: {', '.join(MACHINES)}")
+    return found
+
+
+def system_of(device: str, where: str) -> str:
+    """The system that has GPUs of this name, as nccl-tests prints it (`NVIDIA H100 80GB HBM3`)."""
+    words = device.lower().replace("-", " ").split()
+    able = [name for name, machine in MACHINES.items() if machine.model.split("-")[0] in words]
+    if len(able) != 1:
+        which = f"is in {', '.join(able)}" if able else f"is in none of {', '.join(MACHINES)}"
+        raise InputError(Problem(f"{device!r} {which}; name the system", where))
+    return able[0]
 
 
 def _usable(row: Mapping[str, str]) -> bool:
