@@ -1,78 +1,215 @@
 """Expert parallelism's traffic: dispatch of tokens to the ranks that hold their experts, and combine of the
 results.
 
-A token is sent once to every other rank that holds one of its experts (the rank passes it on to its
-experts), so a rank sends tokens x distinct remote ranks x hidden x bytes. Inside an NVLink domain that is a
-direct all-to-all; between domains it goes over the sender's rail to the GPU of the same index and from there
-by NVLink (DeepEP).
+Three ways of doing it, as its libraries do (`Kernel.copies` says what is sent for one token):
 
-Latencies are those of kernels made for it (TensorRT-LLM's one-sided all-to-all on NVLink, DeepEP over
-InfiniBand), fitted as base + per doubling of the ranks; the bytes run at a fraction of the links, fitted too.
+* `rank`: once to every other rank that holds one of its experts, straight over NVLink. TensorRT-LLM's
+  one-sided all-to-all; for ranks that share one NVLink domain.
+* `expert`: once for each of its experts, straight from rank to rank, over NVLink inside a domain and over
+  NICs between. DeepEP's low-latency kernels, for decode.
+* `domain`: once to every other domain that holds one of its experts, over the sender's rail to the GPU at
+  the same place there, which passes it on over NVLink to the ranks; inside the domain once to every rank.
+  DeepEP's normal kernels, for prefill. Results come back the same way, added up where they leave the domain.
+
+A phase takes a start-up (a base, and more per doubling of the ranks) and then as long as the busiest link
+needs for its bytes at the share of its rate that the kernel reaches. Constants are in
+`topologies/collectives/experts.yaml`. Where it stops: experts are taken to be spread evenly and chosen at
+random (no groups of experts that a token is limited to); the bytes of scaling factors are in the shares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from math import log2
+from typing import Literal
 
-from sim.cost.demands import Demand, load_per_byte
-from sim.cost.expert_load import distinct_ranks
+from sim.cost.collective_parameters import data_folder
+from sim.cost.demands import Demand, pairs_demand, relay_beside
+from sim.cost.expert_load import distinct_groups
 from sim.cost.network import Network
-from sim.cost.pricing import alone_s
+from sim.inputs.errors import InfeasibleError
+
+Phase = Literal["dispatch", "combine"]
+Copies = Literal["rank", "expert", "domain"]
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeKernel:
-    """Start-up of a phase, and the share of the links' payload rate that its bytes reach."""
+class Pace:
+    """Start-up of one phase, and the shares of the payload rate of NVLink and of all other links that its
+    bytes reach.
+    """
 
     base_s: float
     doubling_s: float
-    fraction: float
+    inside: float
+    across: float
 
     def latency_s(self, ranks: int) -> float:
         return self.base_s + self.doubling_s * log2(max(ranks, 2))
 
 
-# NVLink: GB200, TensorRT-LLM one-sided, hidden 7168, top-8 of 256: dispatch 18 / 19.5 / 21 us and combine 25
-# / 27 / 34 us at EP 8 / 16 / 32 and few tokens; 195-225 us and 661-740 us at 4,096 tokens, 0.43-0.62 of 900
-# GB/s (fitted).
-NVLINK = {
-    "dispatch": ExchangeKernel(13.5e-6, 1.5e-6, 0.65),
-    "combine": ExchangeKernel(11.0e-6, 4.5e-6, 0.65),
-}
-# InfiniBand: DeepEP low latency on H800 with one 400 Gbit/s NIC a GPU, 128 tokens: dispatch 155 / 173 / 194
-# us and combine 273 / 314 / 360 us at EP 32 / 64 / 256, 39-40 GB/s of a NIC's 50 (fitted).
-INFINIBAND = {
-    "dispatch": ExchangeKernel(6.0e-6, 5.0e-6, 0.80),
-    "combine": ExchangeKernel(12.0e-6, 8.0e-6, 0.80),
-}
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A library's kernel as measured on GPUs with so much NVLink, inside one domain or over several."""
+
+    library: str
+    copies: Copies
+    spans_domains: bool
+    nvlink_bytes_per_s: float
+    dispatch: Pace
+    combine: Pace
+
+    def pace(self, phase: Phase) -> Pace:
+        return self.dispatch if phase == "dispatch" else self.combine
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where an exchange of one byte for every token of every rank goes: bytes on each link, and the seconds
+    that the busiest NVLink and the busiest other link need.
+    """
+
+    demand: Demand
+    inside_s: float
+    across_s: float
+
+
+@cache
+def kernels() -> tuple[Kernel, ...]:
+    """The shipped kernels, read once."""
+    import yaml
+
+    data = yaml.safe_load((data_folder() / "experts.yaml").read_text())
+    return tuple(
+        Kernel(
+            str(block["library"]),
+            block["copies"],
+            bool(block["spans_domains"]),
+            float(block["nvlink_bytes_per_s"]),
+            _pace(block["dispatch"]),
+            _pace(block["combine"]),
+        )
+        for block in data["kernels"].values()
+    )
+
+
+def _pace(block: Mapping[str, float]) -> Pace:
+    return Pace(*(float(block[name]) for name in ("base_s", "doubling_s", "inside", "across")))
+
+
+def chosen(network: Network, ranks: Sequence[str], *, prefill: bool, library: str = "auto") -> Kernel:
+    """The kernel for these ranks. `auto`: one-sided where an NVLink domain joins several servers; else
+    DeepEP's low-latency kernels for decode and its normal ones for prefill.
+
+    Raises InfeasibleError for a library that cannot reach all ranks.
+    """
+    inside = network.same_domain(ranks)
+    if library == "auto":
+        servers = {network.node_of[rank] for rank in ranks}
+        if inside and (len(servers) > 1 or _domain_size(network, ranks[0]) > LARGEST_SERVER):
+            library = "one_sided"
+        else:
+            library = "deepep_high_throughput" if prefill else "deepep_low_latency"
+    named = [kernel for kernel in kernels() if kernel.library == library]
+    if not named:
+        known = ", ".join(sorted({kernel.library for kernel in kernels()}))
+        raise InfeasibleError(f"no exchange between experts is called {library!r}; {known} are")
+    fitting = [kernel for kernel in named if kernel.spans_domains != inside]
+    if not fitting:
+        raise InfeasibleError(
+            f"{library} reaches only GPUs of one NVLink domain, and {ranks[0]} to {ranks[-1]} are in more",
+            "deepep_low_latency and deepep_high_throughput go over NICs too",
+        )
+    rate = network.nvlink_bytes_per_s(ranks[0])
+    return min(fitting, key=lambda kernel: abs(kernel.nvlink_bytes_per_s - rate))
+
+
+LARGEST_SERVER = 16
+"""GPUs; an NVLink domain with more is a rack."""
+
+
+def _domain_size(network: Network, gpu: str) -> int:
+    crossbar = network.crossbar(gpu)
+    return sum(network.crossbar(other) == crossbar for other in network.gpus)
 
 
 def exchange(
     network: Network,
-    phase: str,
+    phase: Phase,
     ranks: tuple[str, ...],
     tokens: float,
-    hidden: int,
+    token_bytes: float,
     experts: int,
     topk: int,
-    n_bytes: float,
     *,
+    prefill: bool = False,
+    library: str = "auto",
     load: float = 1.0,
 ) -> Demand:
-    """`phase` is `dispatch` or `combine`; `tokens` of each rank, `n_bytes` a value, `load` of the busiest
-    rank over even.
+    """One phase over `ranks`, each with `tokens` tokens of `token_bytes` bytes.
 
-    The busiest rank's share and the kernel's pace bound the time from below; the bytes on the links are all
-    there are.
+    `load`: what the busiest rank receives over an even share; its bytes bound the time from below, the bytes
+    on the links are those of all tokens.
     """
+    if len(ranks) < 2:
+        return Demand((), ())
+    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    pace = kernel.pace(phase)
+    reach = _reach(network, kernel.copies, ranks, experts, topk, phase == "combine")
+    n_bytes = tokens * token_bytes
+    least_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
+    amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
+    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), least_s)
+
+
+def sends(
+    network: Network, copies: Copies, ranks: Sequence[str], experts: int, topk: int
+) -> dict[tuple[str, str], float]:
+    """Expected copies of a token that go from each rank to each other one, when every rank has one token."""
     n = len(ranks)
-    inside = network.same_domain(ranks)
-    kernel = (NVLINK if inside else INFINIBAND)[phase]
-    remote = distinct_ranks(experts, topk, n) * (n - 1) / n
-    sent = tokens * remote * hidden * n_bytes  # bytes out of each rank
-    per_rank = sent * n / (n - 1) if n > 1 else 0.0  # nccl-tests' size: S (n-1) / n leaves a rank
-    algorithm = "direct" if inside else "relayed"
-    loads = load_per_byte(network, "all_to_all", algorithm, ranks)
-    even = Demand(tuple(loads), tuple(per_rank * share for share in loads.values()), kernel.latency_s(n))
-    return replace(even, least_s=alone_s(even, network) * load / kernel.fraction)
+    per_rank = topk / n if copies == "expert" else distinct_groups(experts, topk, n) / n
+    if copies != "domain" or network.same_domain(ranks):
+        return {(a, b): per_rank for a in ranks for b in ranks if a != b}
+    islands: dict[str | None, list[str]] = {}
+    for rank in ranks:
+        islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
+    sent: dict[tuple[str, str], float] = {}
+    for source in ranks:
+        home = network.crossbar(source) or source
+        for island, members in islands.items():
+            if island == home:
+                for rank in members:
+                    _count(sent, source, rank, per_rank)
+                continue
+            hit = distinct_groups(experts, topk, n / len(members)) / (n / len(members))
+            stop = relay_beside(network, source, members[0]) or members[0]
+            _count(sent, source, stop, hit)
+            for rank in members:
+                _count(sent, stop, rank, per_rank)
+    return sent
+
+
+def _count(sent: dict[tuple[str, str], float], source: str, target: str, copies: float) -> None:
+    if source != target:
+        sent[source, target] = sent.get((source, target), 0.0) + copies
+
+
+def _reach(
+    network: Network, copies: Copies, ranks: tuple[str, ...], experts: int, topk: int, back: bool
+) -> Reach:
+    key = ("experts", copies, ranks, experts, topk, back)
+    reach: Reach | None = network.memory.get(key)
+    if reach is None:
+        sent = sends(network, copies, ranks, experts, topk)
+        if back:
+            sent = {(target, source): amount for (source, target), amount in sent.items()}
+        inside = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
+        across = {pair: amount for pair, amount in sent.items() if pair not in inside}
+        reach = network.memory[key] = Reach(
+            pairs_demand(network, sent),
+            pairs_demand(network, inside).alone_s(network.capacity),
+            pairs_demand(network, across).alone_s(network.capacity),
+        )
+    return reach

@@ -8,18 +8,38 @@ parallelism); with data-parallel attention tokens then travel to their experts a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from sim.cost import kernels
-from sim.cost.expert_exchange import exchange
+from sim.cost.collectives import collective
+from sim.cost.expert_exchange import Phase, exchange
 from sim.cost.expert_load import expert_load
-from sim.cost.pricing import Priced, Pricer, seconds_of
+from sim.cost.kernel_timing import KernelTiming
+from sim.cost.pricing import Priced, Pricer, alone_s, causes_of, seconds_of, together
+from sim.cost.program import Op
 from sim.inputs.quantities import DTYPE_BYTES
 
 Ops = tuple[Priced, ...]
-Load = Callable[[float], float]  # token-expert pairs -> load of the busiest rank over an even one
+
+# Tokens of a rank from which a step is split for dual-batch overlap: vLLM's defaults of
+# --dbo-decode-token-threshold and --dbo-prefill-token-threshold (ParallelConfig, 0.11).
+OVERLAP_DECODE_FROM, OVERLAP_PREFILL_FROM = 32, 512
+PHASES: tuple[Phase, Phase] = ("dispatch", "combine")
+
+
+def layer_around(
+    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, is_moe: bool, sustained: bool
+) -> tuple[Ops, Ops]:
+    """The ops of one layer before and after its attention kernel.
+
+    `tokens` of the fullest data-parallel rank, `all_tokens` of all of them; `heads` and `kv_heads` of a rank.
+    """
+    if is_moe and _overlaps(price, tokens, sustained):
+        return _two_batches(price, tokens, all_tokens, heads, kv_heads, sustained)
+    before, after = attention_block(price, tokens, heads, kv_heads, sustained)
+    rest = experts(price, tokens, all_tokens, sustained) if is_moe else mlp(price, tokens, sustained)
+    return before, (*after, *rest)
 
 
 def attention_block(
@@ -71,25 +91,25 @@ def mlp(price: Pricer, tokens: int, sustained: bool) -> Ops:
 def experts(price: Pricer, tokens: int, all_tokens: int, sustained: bool) -> Ops:
     """Router, routed and shared experts. `tokens` of the fullest data-parallel rank, `all_tokens` of all
     of them.
+
+    In one tensor-parallel group every rank has all tokens: each computes its experts, or its rows of all,
+    and an all-reduce adds up. With data-parallel attention tokens go to their experts and back (expert
+    parallelism), or all of them to all ranks, which each have rows of all experts.
     """
     shard = price.shard
-    model, engine = shard.model, shard.engine
-    norm = price.elementwise("norm", 4 * tokens * model.hidden)
-    router = price.gemm("router", tokens, model.experts, model.hidden, dtype=shard.precision.activations)
+    before = _before_experts(price, tokens)
     shared = _shared_experts(price, tokens, sustained)
     if len(shard.groups) == 1:
-        routed = _routed(price, tokens, 1.0, sustained)
-        return (norm, router, routed, *shared, *price.all_reduce(tokens))
-    if not engine.enable_expert_parallel:
-        gathered = price.collective("all_gather", all_tokens * model.hidden * 2)
-        scattered = price.collective("reduce_scatter", all_tokens * model.hidden * 2)
-        return (norm, router, *gathered, _routed(price, all_tokens, 1.0, sustained), *scattered, *shared)
-    load = expert_load(engine.expert_routing, model.experts, len(shard.ranks))
-    if engine.enable_dbo and tokens > 1:
-        return (norm, router, *_two_batches(price, tokens, all_tokens, load.busiest, sustained, shared))
-    busiest = load.busiest(all_tokens * model.experts_per_token)
-    dispatch, combine = (_exchange(price, phase, tokens, busiest) for phase in ("dispatch", "combine"))
-    return (norm, router, dispatch, _routed(price, all_tokens, busiest, sustained), combine, *shared)
+        return (*before, _routed(price, tokens, sustained), *shared, *price.all_reduce(tokens))
+    if not shard.engine.enable_expert_parallel:
+        gathered, scattered = (
+            _between_groups(price, op, all_tokens) for op in ("all_gather", "reduce_scatter")
+        )
+        routed = _routed(price, all_tokens, sustained)
+        return (*before, gathered, routed, scattered, *shared, *price.all_reduce(tokens))
+    dispatch, combine = (_exchange(price, phase, all_tokens, sustained) for phase in PHASES)
+    routed = _routed(price, all_tokens, sustained)
+    return (*before, dispatch, routed, combine, *shared, *price.all_reduce(tokens))
 
 
 def embedding(price: Pricer, tokens: int) -> Ops:
@@ -109,15 +129,33 @@ def head(price: Pricer, sampled: int) -> Ops:
         ops.append(price.elementwise("norm", 2 * sampled * model.hidden))
         ops.append(price.gemm("lm_head", sampled, -(-model.vocab // ranks), model.hidden, dtype=activations))
         ops += price.collective("all_gather", sampled * model.vocab * DTYPE_BYTES[activations])
-        ops.append(price.kernel("sample", kernels.sampling(shard.gpu, sampled, model.vocab)))
+        ops.append(price.kernel("sample", price.timing("sampling", sequences=sampled, vocab=model.vocab)))
         speculation = shard.engine.speculation
         if speculation is not None:
             seconds = speculation.num_speculative_tokens * speculation.draft_s
-            ops.append(price.kernel("draft", kernels.KernelTiming(seconds, 0.0, 0.0, seconds)))
+            ops.append(price.kernel("draft", KernelTiming(seconds, 0.0, 0.0, seconds)))
     return (*ops, *price.host("step gap", shard.engine.step_gap_s))
 
 
-def _routed(price: Pricer, tokens: int, load: float, sustained: bool) -> Priced:
+def _before_experts(price: Pricer, tokens: int) -> Ops:
+    model = price.shard.model
+    activations = price.shard.precision.activations
+    return (
+        price.elementwise("norm", 4 * tokens * model.hidden),
+        price.gemm("router", tokens, model.experts, model.hidden, dtype=activations),
+    )
+
+
+def _busiest(price: Pricer, tokens: int) -> float:
+    """Load of the rank that gets most of `tokens` tokens, over an even one; rows of experts are even."""
+    shard = price.shard
+    if not shard.engine.enable_expert_parallel:
+        return 1.0
+    load = expert_load(shard.engine.expert_routing, shard.model.experts, len(shard.ranks))
+    return load.busiest(tokens * shard.model.experts_per_token)
+
+
+def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
     """The routed experts of the busiest rank, `tokens` of all ranks entering the layer."""
     shard = price.shard
     model, ranks = shard.model, len(shard.ranks)
@@ -132,7 +170,7 @@ def _routed(price: Pricer, tokens: int, load: float, sustained: bool) -> Priced:
         tp=ranks // whole,
         ep=whole,
         dtype=shard.precision.weights,
-        load=load,
+        load=_busiest(price, tokens),
         sustained=sustained,
     )
     return price.kernel("experts", timing)
@@ -150,54 +188,89 @@ def _shared_experts(price: Pricer, tokens: int, sustained: bool) -> Ops:
     )
 
 
-def _exchange(price: Pricer, phase: str, tokens: float, load: float) -> Priced:
+def _between_groups(price: Pricer, op: str, all_tokens: int) -> Priced:
+    """A collective of all tokens' hidden states over the data-parallel groups, at every place in a group."""
+    shard = price.shard
+    n_bytes = all_tokens * shard.model.hidden * DTYPE_BYTES[shard.precision.activations]
+    columns = list(zip(*shard.groups, strict=True))
+    return price.transfer(
+        op, together([collective(price.network, op, n_bytes, column).demand for column in columns])
+    )
+
+
+def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Priced:
+    """Dispatch or combine of `all_tokens` tokens, every rank sending as many (a tensor-parallel rank its
+    slice of its group's).
+    """
     shard = price.shard
     dtype = shard.engine.dispatch_dtype if phase == "dispatch" else shard.precision.activations
     demand = exchange(
         price.network,
         phase,
         shard.ranks,
-        tokens / shard.tensor_parallel_size,
-        shard.model.hidden,
+        all_tokens / len(shard.ranks),
+        shard.model.hidden * DTYPE_BYTES[dtype],
         shard.model.experts,
         shard.model.experts_per_token,
-        DTYPE_BYTES[dtype],
-        load=load,
+        prefill=prefill,
+        library=shard.engine.all2all_backend,
+        load=_busiest(price, all_tokens),
     )
     return price.transfer(phase, demand)
 
 
+# ---- dual-batch overlap
+
+
+def _overlaps(price: Pricer, tokens: int, prefill: bool) -> bool:
+    engine = price.shard.engine
+    if not (engine.enable_dbo and engine.enable_expert_parallel and len(price.shard.groups) > 1):
+        return False
+    return tokens >= (OVERLAP_PREFILL_FROM if prefill else OVERLAP_DECODE_FROM)
+
+
 def _two_batches(
-    price: Pricer, tokens: int, all_tokens: int, load: Load, sustained: bool, shared: Ops
-) -> Ops:
+    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, sustained: bool
+) -> tuple[Ops, Ops]:
     """Dual-batch overlap: the tokens in two halves, one of them on the network while the other is computed.
 
-    Dispatch and combine of one half run behind the experts (and shared experts) of the other: such a
-    transfer takes at least as long as the computation it hides behind, and the last combine is left over.
+    The combine of the second half (of the layer before) runs behind the products before attention, the
+    dispatch of the first behind those after it, and the two other exchanges behind the experts of the other
+    half. Products and experts of both halves are paid for, each with its own start and its own reading of
+    the weights. Where it stops: nothing is hidden behind the attention kernel itself, so that long contexts
+    gain more than this says.
     """
     half, all_half = -(-tokens // 2), -(-all_tokens // 2)
-    busiest = load(all_half * price.shard.model.experts_per_token)
-    dispatch, combine = (_exchange(price, phase, half, busiest) for phase in ("dispatch", "combine"))
-    routed = _routed(price, all_half, busiest, sustained)
-    return (
-        _behind(price, dispatch, seconds_of(shared)),
-        _behind(price, dispatch, routed.op.seconds),
-        _behind(price, combine, routed.op.seconds),
-        combine,
+    before, after = attention_block(price, half, heads, kv_heads, sustained)
+    after = (*after, *_before_experts(price, half))
+    inner = (
+        _routed(price, all_half, sustained),
+        *_shared_experts(price, half, sustained),
+        *price.all_reduce(half),
+    )
+    dispatch, combine = (_exchange(price, phase, all_half, sustained) for phase in PHASES)
+    return (_behind(price, combine, (*before, *before)),), (
+        _behind(price, dispatch, (*after, *after)),
+        _behind(price, dispatch, inner),
+        _behind(price, combine, inner),
     )
 
 
-def _behind(price: Pricer, transfer: Priced, compute_s: float) -> Priced:
-    """A transfer with computation in its shadow: it takes at least the computation's time."""
-    demand = transfer.op.demand
+def _behind(price: Pricer, transfer: Priced, work: Ops) -> Priced:
+    """A transfer with other ops in its shadow: it takes at least their time, and what is longer is its own.
+
+    Where those ops have transfers themselves (all-reduces of tensor-parallel ranks), their bytes are not on
+    the links.
+    """
+    demand, work_s = transfer.op.demand, seconds_of(work)
     assert demand is not None
-    least_s = max(demand.least_s, compute_s - demand.latency_s)
-    covered = price.transfer(transfer.op.name, replace(demand, least_s=least_s))
-    hidden_s = min(compute_s, covered.op.seconds)
-    exposed_s = covered.op.seconds - hidden_s
-    causes = covered.causes._replace(
-        compute=hidden_s,
-        collective_latency=min(exposed_s, transfer.causes.collective_latency),
-        collective_bytes=exposed_s - min(exposed_s, transfer.causes.collective_latency),
+    covered = replace(demand, least_s=max(demand.least_s, work_s - demand.latency_s))
+    seconds = covered.latency_s + alone_s(covered, price.network)
+    exposed_s = max(0.0, seconds - work_s)
+    latency_s = min(exposed_s, demand.latency_s)
+    causes = causes_of(work)
+    causes = causes._replace(
+        collective_latency=causes.collective_latency + latency_s,
+        collective_bytes=causes.collective_bytes + exposed_s - latency_s,
     )
-    return Priced(covered.op, causes)
+    return Priced(Op(transfer.op.name, seconds, covered), causes)

@@ -20,7 +20,7 @@ import numpy as np
 
 from sim.cost.batch import Batch, Causes
 from sim.cost.kernels import KernelModel, KernelTiming, formula
-from sim.cost.layer_ops import attention_block, embedding, experts, head, mlp
+from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.network import Network
 from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of
 from sim.cost.program import Op, Program, Traffic
@@ -296,9 +296,9 @@ class StageCost:
         self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, has_prefill: bool
     ) -> _LayerKind:
         price = self._price
-        before, after = attention_block(price, tokens, self._heads, self._kv_heads, has_prefill)
-        rest = experts(price, tokens, all_tokens, has_prefill) if is_moe else mlp(price, tokens, has_prefill)
-        after = (*after, *rest)
+        before, after = layer_around(
+            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, has_prefill
+        )
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
         launch_s = self._launch_s(tokens, has_prefill, kernel_count)
         causes = causes_of((*before, *after))

@@ -125,6 +125,7 @@ class Engine(BaseModel):
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
     dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
+    all2all_backend: Literal["auto", "one_sided", "deepep_low_latency", "deepep_high_throughput"] = "auto"
     enable_dbo: bool = False
 
     scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
