@@ -35,7 +35,6 @@ _Key = tuple[int, int, int, bool]
 # batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
 # time).
 PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
-EAGER_LAUNCH_S = 7e-6  # assumed: middle of 5-10 us a kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +308,7 @@ class StageCost:
             return 0.0
         captured = bool(self._capture) and tokens <= self._capture[-1]
         if not captured:
-            return kernel_count * EAGER_LAUNCH_S
+            return kernel_count * self.shard.engine.host.launch_s
         return PIECEWISE_LAUNCH_S if has_prefill else 0.0
 
 

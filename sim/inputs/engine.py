@@ -55,6 +55,13 @@ class HostTime(BaseModel):
         0.0,
         json_schema_extra={"tag": "assumed", "source": "vLLM schedules step k+1 while step k runs"},
     )
+    launch_s: Seconds = Field(
+        7e-6,
+        json_schema_extra={
+            "tag": "assumed",
+            "source": "one kernel without a CUDA graph: middle of the usual 5 to 10 us",
+        },
+    )
     sequence_s: Seconds = Field(
         0.0,
         json_schema_extra={"tag": "assumed", "source": "zero until calibrated for an engine version"},
