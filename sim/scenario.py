@@ -28,11 +28,13 @@ from sim.cost.kernels import formula
 from sim.cost.measured import MeasuredKernels
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, Problem
+from sim.inputs.faults import Fault
 from sim.inputs.model import Model
 from sim.inputs.quantities import Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import PLACEMENTS, Packed
+from sim.policy.reloading import RELOADS, ByCost
 from sim.policy.routing import ROUTERS, LeastConnections
 from sim.reading.measurements import read_measurements
 from sim.reading.problems import did_you_mean, problems_of
@@ -127,6 +129,12 @@ KernelRule = Annotated[
         {"type": ["string", "object"], "description": "formula, or {kind: measured, path: table.csv}"}
     ),
 ]
+ReloadingRule = Annotated[
+    Any,
+    BeforeValidator(_chosen(RELOADS, "rule for reloading")),
+    PlainSerializer(_written(RELOADS)),
+    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(RELOADS)}}}),
+]
 
 
 class HandOverRule(BaseModel):
@@ -179,9 +187,11 @@ class Scenario(BaseModel):
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
     router_staleness_s: Seconds = 0.0
     hand_over: HandOverRule = HandOverRule()
+    kv_reload: ReloadingRule = Field(default_factory=ByCost, validate_default=True)
     kernels: KernelRule = Field(default="formula", validate_default=True)
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
+    faults: tuple[Fault, ...] = ()
     time_limit_s: Seconds | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...

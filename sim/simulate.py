@@ -17,8 +17,10 @@ from sim.results.columns import Table
 from sim.results.metrics import summary
 from sim.results.records import Records
 from sim.runtime.build import hand_over_of, replicas_of
+from sim.runtime.build_kv_tiers import kv_tier_rows, kv_tier_summary
 from sim.runtime.draws import random_stream
 from sim.runtime.fabric import Fabric
+from sim.runtime.faults import schedule_faults
 from sim.runtime.replica import Replica
 from sim.runtime.service import Service, waiting_for
 from sim.runtime.traffic import traffic
@@ -45,6 +47,7 @@ class Result:
     gpu_rows: Table
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
+    kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
 
     @cached_property
     def requests(self) -> polars.DataFrame:
@@ -70,9 +73,15 @@ class Result:
     def blame(self) -> polars.DataFrame:
         return self.blame_records.frame()
 
+    @cached_property
+    def kv_tiers(self) -> polars.DataFrame:
+        """Hits and bytes by replica and tier of KV cache; empty without `engine.kv_tiers`."""
+        return self.kv_tier_rows.frame()
+
     def summary(self) -> dict[str, Any]:
         """Counts, throughputs and latencies under the names of vLLM's serving benchmark."""
-        return summary(self.records, gpus=len(self.gpu_rows), slos=self.scenario.workload.slos)
+        numbers = summary(self.records, gpus=len(self.gpu_rows), slos=self.scenario.workload.slos)
+        return {**numbers, **kv_tier_summary(self.kv_tier_rows)}
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write tables, summary, trace and report into `folder`; an existing one is refused unless
@@ -131,12 +140,14 @@ def simulate(
         has_frontend="host" not in scenario.without,
         hand_over=hand_over,
     )
+    schedule_faults(env, network, fabric, scenario.faults)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
     limit = scenario.time_limit_s
     env.run(until=limit if limit else None)
-    waiting = tuple(waiting_for(service))
+    down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
+    waiting = (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
     if service.open and not limit:
         raise UnfinishedError(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
@@ -155,6 +166,7 @@ def simulate(
         _gpu_rows(network, replicas),
         records.end_s,
         waiting,
+        kv_tier_rows(replicas),
     )
 
 
