@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.quantities import Fraction, Seconds
 
 Dtype = Literal["bf16", "fp16", "fp8", "int8", "fp4", "nvfp4", "int4"]
@@ -150,6 +151,7 @@ class Engine(BaseModel):
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
     num_gpu_blocks_override: PositiveInt | None = None
     enable_prefix_caching: bool = True
+    kv_tiers: KvTiers | None = None
     watermark: float = Field(0.0, ge=0.0, lt=1.0)
 
     enforce_eager: bool = False
@@ -178,6 +180,14 @@ class Engine(BaseModel):
         if self.async_scheduling is not None:
             return self.async_scheduling
         return self.executor != "ray" and self.pipeline_parallel_size == 1
+
+    @model_validator(mode="after")
+    def _tiers_have_prefixes(self) -> Engine:
+        if self.kv_tiers is not None and not self.enable_prefix_caching:
+            raise ValueError("kv_tiers keep prefixes; they need enable_prefix_caching: true")
+        if self.kv_tiers is not None and self.service_time is not None:
+            raise ValueError("kv_tiers need GPUs to move KV to; an engine with a service_time has none")
+        return self
 
     @model_validator(mode="after")
     def _budget_covers_a_sequence(self) -> Engine:

@@ -191,7 +191,9 @@ class EngineQueue:
         if cached_tokens and not sequence.received:
             units = cache.cached_units(sequence.names, len(sequence.names))
         prefix = sequence.names[:units]
-        held = sequence.name_ends[units - 1] // cache.block_size if units else sequence.nameless_blocks
+        held = sequence.nameless_blocks + self._named_blocks(sequence)
+        if units:
+            held = sequence.name_ends[units - 1] // cache.block_size
         room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(prefix)
         needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
         whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0

@@ -11,6 +11,7 @@ not per block.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import count
 
 
@@ -31,8 +32,12 @@ class KvCache:
             self._free_queue["run", next(self._run)] = blocks
         self._unit_blocks: dict[int, int] = {}  # hash -> blocks it spans, while its KV is present
         self._holders: dict[int, int] = {}  # hash -> sequences that hold it
+        self.on_evicted: Callable[[int, int], None] | None = None  # (hash, blocks)
 
     # ---- prefixes
+
+    def has(self, unit: int) -> bool:
+        return unit in self._unit_blocks
 
     def cached_units(self, hashes: tuple[int, ...], most: int) -> int:
         """How many of the first `most` hashes are present, without a gap from the first."""
@@ -83,6 +88,8 @@ class KvCache:
             if kind == "unit":
                 del self._unit_blocks[key]
                 self._holders.pop(key, None)
+                if self.on_evicted is not None:
+                    self.on_evicted(key, size)
             left = size - blocks
             if left > 0:  # what is not needed stays at the head, nameless
                 run = ("run", next(self._run))

@@ -104,6 +104,7 @@ class Replica:
         self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
+        self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
         self._flying: deque[_InFlight] = deque()
         self._hand_overs: dict[tuple[int, int], Demand] = {}
@@ -135,6 +136,11 @@ class Replica:
             done = self.stages[0].steps_done() if self.ledger is not None else 0
             sequence.eligible_step = self._step + done + self._lookahead
         queue.enqueue(sequence)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """More may be possible now: a run of steps ends with the step in progress, an idle engine schedules.
+        """
         if self._flying and self.ledger is not None:
             self.stages[0].cut(self._lookahead)
         else:
@@ -377,6 +383,8 @@ class Replica:
             sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
+        if self.on_steps_passed is not None:
+            self.on_steps_passed(self._step - len(self._flying))
 
     def _ends_here(self, sequence: Sequence, now: float) -> bool:
         """A prompt is prefilled where others decode: True once it is somebody else's."""

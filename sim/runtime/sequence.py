@@ -78,7 +78,7 @@ class Sequence:
         self.mark: tuple[float, ...] | None = None
         self.dropped = 0
         self.decode_steps = 0
-        self.received = False  # its prompt's KV cache came from another replica
+        self.received = False  # KV cache of it came from another replica, or from a lower tier
 
     # ---- what scheduling rules see
 
