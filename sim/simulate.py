@@ -62,6 +62,10 @@ class Result:
         return self.records.gaps.frame()
 
     @cached_property
+    def hand_overs(self) -> polars.DataFrame:
+        return self.records.hand_overs.frame()
+
+    @cached_property
     def links(self) -> polars.DataFrame:
         return self.link_rows.frame()
 
@@ -125,7 +129,7 @@ def simulate(
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(f"default_model {default!r} is served by no pool", f"{', '.join(by_model)} are")
-    hand_over = hand_over_of(scenario, network, fabric, replicas, random_stream(seed, "hand-over"))
+    hand_over = hand_over_of(scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records)
     service = Service(
         env,
         replicas,

@@ -45,15 +45,16 @@ def kv_cache(
     source: list[Shard],
     target: list[Shard],
     tokens: int,
-    part: float = 1.0,
+    groups: tuple[int, int] = (0, 0),
     without: frozenset[str] = frozenset(),
 ) -> Demand:
-    """The KV cache of `tokens` tokens from the GPUs of one replica to those of another, `part` of it.
+    """The KV cache of `tokens` tokens from the GPUs of one replica to those of another.
 
-    Layer by layer, every receiving rank gets the heads it keeps from ranks that have them: with unequal
-    tensor parallelism a rank's heads come from, or go to, several others (resharding); a latent cache (MLA),
-    and heads that are replicated, are sent once to every receiver. Of data-parallel groups the first stands
-    for the one that serves the request. All pairs send at once, and each pays one message's latency.
+    `groups` are the data-parallel ranks that have it and get it. Layer by layer, every receiving
+    tensor-parallel rank gets the heads it keeps from ranks that have them: with unequal tensor parallelism a
+    rank's heads come from, or go to, several others (resharding). A latent cache (MLA), and heads that are
+    replicated, are sent once to every receiver, by senders in turn. All pairs send at once, and each pays one
+    message's latency.
     """
     amounts: dict[tuple[str, str], float] = {}
     for sender in source:
@@ -61,9 +62,9 @@ def kv_cache(
             first = max(sender.first_layer, receiver.first_layer)
             last = min(sender.first_layer + sender.layers, receiver.first_layer + receiver.layers)
             if last > first:
-                for pair, values in _shares(sender, receiver).items():
+                for pair, values in _shares(sender, receiver, groups).items():
                     amounts[pair] = amounts.get(pair, 0.0) + values * (last - first)
-    width = DTYPE_BYTES[source[0].precision.kv_cache] * tokens * part
+    width = DTYPE_BYTES[source[0].precision.kv_cache] * tokens
     sends = [
         collective(network, "send_recv", values * width, pair).demand
         for pair, values in amounts.items()
@@ -72,13 +73,13 @@ def kv_cache(
     return stripped(together(sends), without) if sends else Demand((), ())
 
 
-def _shares(sender: Shard, receiver: Shard) -> dict[tuple[str, str], float]:
+def _shares(sender: Shard, receiver: Shard, groups: tuple[int, int]) -> dict[tuple[str, str], float]:
     """KV values of one token and layer that each sending rank has for each receiving rank."""
-    model = sender.model
-    givers, takers = sender.groups[0], receiver.groups[0]
+    model, turn = sender.model, groups[1]
+    givers, takers = sender.groups[groups[0]], receiver.groups[groups[1]]
     if model.mla is not None:
         whole = float(model.mla.cached_values)
-        return {(givers[i % len(givers)], taker): whole for i, taker in enumerate(takers)}
+        return {(givers[(turn + i) % len(givers)], taker): whole for i, taker in enumerate(takers)}
     heads = model.kv_heads
     per_head = 2.0 * model.head_dim
     shares: dict[tuple[str, str], float] = {}
@@ -86,7 +87,7 @@ def _shares(sender: Shard, receiver: Shard) -> dict[tuple[str, str], float]:
         kept = _heads_of(j, len(takers), heads)
         for head in kept:
             having = [i for i in range(len(givers)) if head in _heads_of(i, len(givers), heads)]
-            giver = givers[having[j % len(having)]]
+            giver = givers[having[(turn + j) % len(having)]]
             shares[giver, taker] = shares.get((giver, taker), 0.0) + per_head
     return shares
 

@@ -76,6 +76,7 @@ def summary(
     numbers["total_token_throughput"] = _rate(both, span_s)
     for name in ("request_throughput", "output_throughput", "total_token_throughput"):
         numbers[f"{name}_per_gpu"] = numbers[name] / gpus if gpus and numbers[name] is not None else None
+    numbers["kv_hand_over_bytes"] = float(records.hand_overs["n_bytes"].sum())
 
     met, promised = rows.objectives(slos or {})
     numbers["request_goodput"] = _rate(int(met.sum()), span_s) if promised.any() else None

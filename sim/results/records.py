@@ -290,6 +290,30 @@ class GapRecords(Table):
         return np.lexsort((self["at_s"], self["replica"]))
 
 
+class HandOverRecords(Table):
+    """One row per KV cache that went from a prefill to a decode replica: when its prefill ended, when blocks
+    were reserved for it, when it had arrived whole, and the KV bytes of its prompt.
+
+    Shown by request_id.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "request_id": "count",
+                "sender": "count",
+                "receiver": "count",
+                "prefilled_s": "number",
+                "reserved_s": "number",
+                "arrived_s": "number",
+                "n_bytes": "number",
+            }
+        )
+
+    def order(self) -> NDArray[np.int64]:
+        return np.argsort(self["request_id"], kind="stable")
+
+
 @dataclass
 class Records:
     """All rows of one run. `end_s` is when it stopped: later than the last row if it ran out of time."""
@@ -297,6 +321,7 @@ class Records:
     requests: RequestRecords = field(default_factory=RequestRecords)
     steps: StepRecords = field(default_factory=StepRecords)
     gaps: GapRecords = field(default_factory=GapRecords)
+    hand_overs: HandOverRecords = field(default_factory=HandOverRecords)
     end_s: float = 0.0
 
 

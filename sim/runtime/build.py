@@ -19,6 +19,7 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
+from sim.runtime.build_kv_tiers import SharedTiers, attach, queue_maker
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.hand_over import HandOver
@@ -114,8 +115,9 @@ def replicas_of(
     replicas: list[Replica] = []
     by_model: dict[str, list[Replica]] = {}
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]] = {}
+    shared: SharedTiers = {}
     for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True)):
-        replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, fold)
+        replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, shared, fold)
         replicas.append(replica)
         if pool.role != "decode":
             by_model.setdefault(pool.model.name, []).append(replica)
@@ -132,6 +134,7 @@ def _replica(
     fabric: Fabric,
     records: Records,
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]],
+    shared: SharedTiers,
     fold: bool,
 ) -> Replica:
     engine = pool.engine
@@ -162,8 +165,11 @@ def _replica(
         )
 
     ledger = Ledger() if len(costs) == 1 else None
+    queue_of: Callable[..., EngineQueue] = EngineQueue
+    if engine.kv_tiers is not None:
+        queue_of = queue_maker(network, fabric, shards, costs, shared, scenario.kv_reload, tokens)
     queues = [
-        EngineQueue(
+        queue_of(
             env,
             KvCache(
                 blocks,
@@ -179,7 +185,7 @@ def _replica(
         )
         for _ in range(engine.data_parallel_size)
     ]
-    return Replica(
+    replica = Replica(
         env,
         fabric,
         [Stage(env, fabric, cost, fold=fold) for cost in costs],
@@ -199,10 +205,17 @@ def _replica(
         first_token_from_prefill=scenario.hand_over.first_token == "prefill",
         shards=shards,
     )
+    attach(replica)
+    return replica
 
 
 def hand_over_of(
-    scenario: Scenario, network: Network, fabric: Fabric, replicas: list[Replica], random: np.random.Generator
+    scenario: Scenario,
+    network: Network,
+    fabric: Fabric,
+    replicas: list[Replica],
+    random: np.random.Generator,
+    records: Records,
 ) -> HandOver | None:
     """The way from prefill to decode replicas; None in a service that does not set them apart."""
     senders = [replica for replica in replicas if replica.role == "prefill"]
@@ -220,20 +233,19 @@ def hand_over_of(
             raise InfeasibleError("a pool decodes and none prefills", "add a pool with role: prefill")
         return None
     without = frozenset(scenario.without)
-    per_token: dict[tuple[int, int], Demand] = {}
+    per_token: dict[tuple[int, int, tuple[int, int]], Demand] = {}
 
-    def demands(sender: Replica, receiver: Replica, tokens: int, part: float) -> Demand:
-        key = sender.index, receiver.index
+    def demands(sender: Replica, receiver: Replica, groups: tuple[int, int], tokens: float) -> Demand:
+        key = sender.index, receiver.index, groups
         one = per_token.get(key)
         if one is None:
             whole = hand_over.kv_cache(
-                network, sender.shards, receiver.shards, TOKENS_PRICED, without=without
+                network, sender.shards, receiver.shards, TOKENS_PRICED, groups, without=without
             )
             per = tuple(amount / TOKENS_PRICED for amount in whole.n_bytes)
             one = per_token[key] = Demand(whole.links, per, whole.latency_s, whole.least_s / TOKENS_PRICED)
-        scale = tokens * part
-        n_bytes = tuple(amount * scale for amount in one.n_bytes)
-        return Demand(one.links, n_bytes, one.latency_s, one.least_s * scale)
+        n_bytes = tuple(amount * tokens for amount in one.n_bytes)
+        return Demand(one.links, n_bytes, one.latency_s, one.least_s * tokens)
 
     passages = HandOver(
         fabric,
@@ -241,8 +253,8 @@ def hand_over_of(
         scenario.hand_over.router,
         random,
         demands,
+        records.hand_overs,
         layerwise=scenario.hand_over.kv == "layerwise",
-        first_token_from_prefill=scenario.hand_over.first_token == "prefill",
     )
     passages.attach(senders)
     return passages

@@ -4,7 +4,7 @@ Blocks are reserved at the receiver before anything is sent; a prompt whose rece
 line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
 the last chunk, so that only the last layer is left to send when it ends. The sender keeps its blocks until
 everything has arrived. All of it is traffic like any other: it shares links with the collectives of both
-replicas.
+replicas, and what that costs is charged to sharing on either side.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import nan
 
 import numpy as np
 
 from sim.cost.demands import Demand
-from sim.policy.routing import Router
+from sim.policy.routing import RoutedRequest, Router
 from sim.results.blame import CAUSES
+from sim.results.records import HandOverRecords
 from sim.runtime.engine_queue import EngineQueue, HeldBlocks
 from sim.runtime.fabric import Fabric
 from sim.runtime.replica import Replica
 from sim.runtime.sequence import Sequence as InEngine
 from sim.runtime.transfer import Transfer
 
-HAND_OVER = CAUSES.index("hand_over")
+HAND_OVER, SHARING = CAUSES.index("hand_over"), CAUSES.index("sharing")
+NOISE_S = 1e-12
+"""Rounding of differences of two readings of the clock; less than this was not waited for anybody."""
 
-Demands = Callable[[Replica, Replica, int, float], Demand]
-"""(sender, receiver, tokens, part of the layers) -> the transfer."""
+Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
+"""(sender, receiver, their data-parallel ranks, tokens; of a part of the layers a part) -> the transfer."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,28 @@ class _Passage:
     left: HeldBlocks | None = None  # the sender's blocks, once the prefill has ended
     pushing: bool = False  # all layers but the last are on their way
     pushed: bool = False
+    prefilled_s: float = nan
+    reserved_s: float = nan
+    shared_s: float = 0.0  # by how much its transfers took longer than alone
+
+    @property
+    def tokens(self) -> int:
+        return self.sequence.request.prompt_tokens
+
+
+class _Receiver:
+    """A decode replica as a router sees it: what is on its way counts as being there."""
+
+    def __init__(self, replica: Replica, coming: Sequence[_Passage]) -> None:
+        self.index = replica.index
+        self.routed = replica.routed
+        self.requests = replica.requests + len(coming)
+        self.tokens = replica.tokens + sum(passage.tokens for passage in coming)
+        self.has_seat = replica.has_seat
+        self._replica = replica
+
+    def cached_prompt_tokens(self, request: RoutedRequest) -> int:
+        return self._replica.cached_prompt_tokens(request)  # type: ignore[arg-type]
 
 
 class HandOver:
@@ -55,18 +80,17 @@ class HandOver:
         router: Router,
         random: np.random.Generator,
         demands: Demands,
+        records: HandOverRecords,
         *,
         layerwise: bool,
-        first_token_from_prefill: bool,
     ) -> None:
         self.fabric = fabric
         self.receivers = receivers
         self.router = router
         self.random = random
         self.demands = demands
+        self.records = records
         self.layerwise = layerwise
-        self.first_token_from_prefill = first_token_from_prefill
-        self.n_bytes = 0.0  # handed over so far
         self._passages: dict[int, _Passage] = {}
         self._lines: dict[int, deque[_Passage]] = {}
 
@@ -88,7 +112,11 @@ class HandOver:
 
     def _passage(self, sequence: InEngine, sender: Replica) -> _Passage:
         candidates = self.receivers[sender.model]
-        views: list[Any] = list(candidates)
+        coming: dict[int, list[_Passage]] = {replica.index: [] for replica in candidates}
+        for other in self._passages.values():
+            if other.receiver.index in coming:
+                coming[other.receiver.index].append(other)
+        views = [_Receiver(replica, coming[replica.index]) for replica in candidates]
         chosen = self.router(sequence.request, views, self.random)
         receiver = candidates[0 if chosen is None else chosen]
         receiver.routed += 1
@@ -116,6 +144,7 @@ class HandOver:
     def _prefilled(self, sequence: InEngine, sender: Replica) -> None:
         passage = self._passages.get(sequence.request.request_id) or self._passage(sequence, sender)
         passage.left = sequence.queue.detach(sequence)
+        passage.prefilled_s = self.fabric.env.now
         sequence.mark = None
         if passage.pushing:
             if passage.pushed:
@@ -126,19 +155,26 @@ class HandOver:
         self.blocks_are_free(passage.receiver)
 
     def _reserved(self, passage: _Passage) -> bool:
-        tokens = passage.sequence.request.prompt_tokens + 1
-        reserved = passage.receiver.reserve(tokens)
+        reserved = passage.receiver.reserve(passage.tokens + 1)
         if reserved is None:
             return False
         passage.landing, passage.blocks = reserved
+        passage.reserved_s = self.fabric.env.now
         return True
 
     def _send(self, passage: _Passage, part: float, then: Callable[[_Passage], None]) -> None:
-        tokens = passage.sequence.request.prompt_tokens
-        demand = self.demands(passage.sender, passage.receiver, tokens, part)
-        self.n_bytes += part * passage.sender.kv_bytes_per_token * tokens
+        assert passage.landing is not None
+        groups = (
+            passage.sender.queues.index(passage.sequence.queue),
+            passage.receiver.queues.index(passage.landing),
+        )
+        demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
+
+        sent_s, alone_s = self.fabric.env.now, demand.alone_s(self.fabric.capacity)
 
         def done(transfer: Transfer) -> None:
+            longer_s = self.fabric.env.now - sent_s - alone_s
+            passage.shared_s += longer_s if longer_s > NOISE_S else 0.0
             then(passage)
 
         self.fabric.start(demand, on_done=done)
@@ -148,6 +184,15 @@ class HandOver:
         assert passage.left is not None
         assert passage.landing is not None
         del self._passages[sequence.request.request_id]
+        self.records.append(
+            sequence.request.request_id,
+            passage.sender.index,
+            receiver.index,
+            passage.prefilled_s,
+            passage.reserved_s,
+            self.fabric.env.now,
+            passage.tokens * passage.sender.kv_bytes_per_token,
+        )
         passage.left.free()
         passage.sender.schedule_soon()
         longest = receiver.max_model_len - sequence.request.prompt_tokens
@@ -155,5 +200,8 @@ class HandOver:
         sequence.nameless_blocks = passage.blocks
         sequence.received = True
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1
-        sequence.wait(HAND_OVER, self.fabric.env.now)
+        now = self.fabric.env.now
+        shared_s = min(passage.shared_s, now - sequence.charged_s)
+        sequence.wait(HAND_OVER, now - shared_s)
+        sequence.wait(SHARING, now)
         receiver.enqueue(sequence, passage.landing)
