@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sim.inputs.workload import Workload
     from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
+    from sim.studies.capacity import Capacity, capacity
+    from sim.studies.compare import Comparison, compare
+    from sim.studies.sweep import Sweep, sweep
 
 __version__ = "0.1.0"
 
@@ -50,18 +53,29 @@ _HOME = {
     "with_changes": "sim.scenario",
     "Result": "sim.simulate",
     "simulate": "sim.simulate",
+    "Capacity": "sim.studies.capacity",
+    "capacity": "sim.studies.capacity",
+    "Comparison": "sim.studies.compare",
+    "compare": "sim.studies.compare",
+    "Sweep": "sim.studies.sweep",
+    "sweep": "sim.studies.sweep",
 }
 
 __all__ = [
+    "Capacity",
+    "Comparison",
     "InfeasibleError",
     "InputError",
     "Model",
     "Result",
     "Scenario",
+    "Sweep",
     "Topology",
     "UnfinishedError",
     "Workload",
+    "capacity",
     "collective",
+    "compare",
     "kernel",
     "list_models",
     "list_topologies",
@@ -71,6 +85,7 @@ __all__ = [
     "load_topology",
     "load_workload",
     "simulate",
+    "sweep",
     "with_changes",
 ]
 

@@ -1,0 +1,168 @@
+"""The highest request rate at which a service holds its objectives, and what stands in the way of more.
+
+Bisection over the rate with common random numbers: every trial has the same seeds, hence the same requests,
+only closer together. The objectives must hold in the mean over the seeds. A run is finite, so a rate is found
+for this many requests: a service that falls behind slowly looks able until the run is long enough to show it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sim.inputs.errors import InputError
+from sim.reading.problems import did_you_mean
+from sim.scenario import Scenario
+from sim.studies.points import Point, Row, row_of, run_points
+
+if TYPE_CHECKING:
+    import polars
+
+RATE = "workload.arrivals.rate_per_s"
+FURTHEST = 2.0**20  # times the written rate, up and down
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate: the objectives' metrics in the mean over seeds, and which of them are not held."""
+
+    rate_per_s: float
+    metrics: Mapping[str, float]
+    broken: tuple[str, ...]
+    causes: Mapping[str, float]
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """`rate_per_s` is the highest rate found to hold (0 where none does, inf where all do); `limited_by`
+    says in words what breaks above it.
+    """
+
+    rate_per_s: float
+    limited_by: str
+    trials: tuple[Trial, ...]
+
+    def table(self) -> polars.DataFrame:
+        """One line a trial, by rate."""
+        import polars
+
+        return polars.DataFrame(
+            [
+                {"rate_per_s": trial.rate_per_s, "holds": trial.holds, **trial.metrics}
+                for trial in sorted(self.trials, key=lambda trial: trial.rate_per_s)
+            ]
+        )
+
+
+def capacity(
+    scenario: Scenario,
+    slo: Mapping[str, float],
+    seeds: Iterable[int] = (0,),
+    tolerance: float = 0.02,
+    executor: Executor | None = None,
+) -> Capacity:
+    """Find the highest request rate that holds.
+
+    Args:
+        scenario: its arrivals need a `rate_per_s`; the search starts there.
+        slo: the most that a metric of `Result.summary()` may be, such as `{"p99_ttft_ms": 500}`. All
+            requests must also finish.
+        seeds: the metrics are means over them.
+        tolerance: relative width of the last interval.
+        executor: where the runs of several seeds go; in this process if None.
+
+    Raises InputError for arrivals without a rate or an unknown metric, and whatever a run raises.
+    """
+    arrivals = scenario.workload.arrivals
+    rate = getattr(arrivals, "rate_per_s", None)
+    if rate is None:
+        raise InputError(
+            f"arrivals of kind {arrivals.kind} have no rate to search over; poisson, constant and gamma have"
+        )
+    if not slo or not 0.0 < tolerance < 1.0:
+        raise InputError("an objective and a tolerance between 0 and 1 are needed, such as p99_ttft_ms=500")
+    search = _Search(scenario, dict(slo), list(seeds), executor)
+    lowest, highest = float(rate), float(rate)
+    if search.holds(rate):
+        while search.holds(highest := 2.0 * highest):
+            lowest = highest
+            if highest > rate * FURTHEST:
+                return Capacity(math.inf, "nothing: every rate tried holds", tuple(search.trials))
+    else:
+        while not search.holds(lowest := lowest / 2.0):
+            highest = lowest
+            if lowest < rate / FURTHEST:
+                return Capacity(0.0, search.limit(None), tuple(search.trials))
+    while highest / lowest > 1.0 + tolerance:
+        middle = math.sqrt(lowest * highest)
+        lowest, highest = (middle, highest) if search.holds(middle) else (lowest, middle)
+    return Capacity(lowest, search.limit(lowest), tuple(search.trials))
+
+
+class _Search:
+    """Trials so far."""
+
+    def __init__(
+        self, scenario: Scenario, slo: dict[str, float], seeds: list[int], executor: Executor | None
+    ) -> None:
+        self.scenario = scenario
+        self.slo = slo
+        self.seeds = seeds
+        self.executor = executor
+        self.trials: list[Trial] = []
+
+    def holds(self, rate_per_s: float) -> bool:
+        points = [Point(0, ((RATE, rate_per_s),), seed) for seed in self.seeds]
+        if self.executor is None:
+            rows = [row_of(self.scenario, point) for point in points]
+        else:
+            rows = run_points([self.scenario], points, self.executor, progress=False)
+        for row in rows:
+            if row.status != "done":
+                raise InputError(f"at {rate_per_s:g} requests/s, seed {row.point.seed}: {row.reason}")
+        trial = self._trial(rate_per_s, rows)
+        self.trials.append(trial)
+        return trial.holds
+
+    def _trial(self, rate_per_s: float, rows: list[Row]) -> Trial:
+        known = rows[0].summary
+        for name in self.slo:
+            if name not in known:
+                raise InputError(f"{name} is no metric{did_you_mean(name, known)}; p99_ttft_ms is one")
+        metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
+        broken = [name for name, most in self.slo.items() if not metrics[name] <= most]
+        if any(row.summary["unfinished"] for row in rows):
+            broken.append("unfinished requests")
+        causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
+        return Trial(rate_per_s, metrics, tuple(broken), causes)
+
+    def limit(self, holding_rate: float | None) -> str:
+        """What broke at the lowest rate that does not hold, and which cause had grown most."""
+        failing = min((trial for trial in self.trials if not trial.holds), key=lambda one: one.rate_per_s)
+        worst = max(failing.broken, key=lambda name: failing.metrics.get(name, 0.0) / self.slo.get(name, 1.0))
+        said = f"{worst} at {failing.rate_per_s:.4g} requests/s"
+        if worst in self.slo:
+            value, most_allowed = failing.metrics[worst], self.slo[worst]
+            said = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, above {most_allowed:g}"
+        lightest = min(self.trials, key=lambda one: one.rate_per_s)
+        grown = {cause: failing.causes[cause] - lightest.causes[cause] for cause in failing.causes}
+        if lightest is failing or not grown:
+            lightest_said = max(failing.causes, key=lambda cause: failing.causes[cause], default="")
+            return f"{said}; most of a request's time is {lightest_said}" if lightest_said else said
+        most = max(grown, key=lambda cause: grown[cause])
+        return (
+            f"{said}; since {lightest.rate_per_s:.4g} requests/s, {most} has grown most, by "
+            f"{grown[most]:.3g} s a request"
+        )
+
+
+def _mean(values: list[float | None]) -> float:
+    """The mean; a metric that does not exist (no request got so far) holds nothing."""
+    return math.nan if None in values else math.fsum(value or 0.0 for value in values) / len(values)
