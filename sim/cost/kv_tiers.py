@@ -88,7 +88,7 @@ def _nearest_stores(network: Network, gpu: str) -> tuple[str, ...]:
         raise InfeasibleError(
             f"kv_tiers.nvme: the servers of {network.name} have no drives",
             "a part of kind store wired to its hosts gives them some, as in "
-            "'nvme: {kind: store, count: 8, bytes_per_s: 6.8 GB/s}'; or leave the tier out",
+            "'nvme: {kind: store, count: 2, bytes_per_s: 27.2 GB/s}'; or leave the tier out",
         )
     hops = {store: len(network.path(gpu, store).links) for store in stores}
     return tuple(store for store in stores if hops[store] == min(hops.values()))

@@ -87,7 +87,7 @@ def layout_of(graph: Graph[str]) -> Layout:
 
 
 def _row(graph: Graph[str], place: str, spines: set[str]) -> str:
-    """The row of a part. What hangs on a socket stands below the NICs on PCIe switches: rails stay straight."""
+    """The row of a part. What hangs on a socket is below the NICs on PCIe switches: rails stay straight."""
     kind = str(graph.nodes[place]["kind"])
     if kind == "nic" and any(graph.nodes[near]["kind"] == "host" for near in graph.successors(place)):
         server = graph.nodes[place]["node"]
