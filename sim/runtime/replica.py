@@ -335,16 +335,18 @@ class Replica:
 
     def _record(self, flight: _InFlight, passed: Passed) -> None:
         """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
-        step.
+        step, and one that gets its first token has none.
         """
-        late = [
+        since_s = [
             sequence.last_token_s
             for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and sequence.last_token_s is not None and sequence.last_token_s != flight.start_s
+            if samples and sequence.last_token_s is not None
         ]
-        if late:
+        late = [last_s for last_s in since_s if last_s != flight.start_s]
+        on_time = len(since_s) - len(late)
+        if late or on_time != flight.batch.decodes:
             members = [sequence.request.request_id for sequence, _ in flight.grants]
-            self.rows.passed_late(flight.batch, members, passed, late)
+            self.rows.passed_late(flight.batch, members, passed, late, on_time)
         else:
             self.rows.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
 

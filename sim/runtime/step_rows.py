@@ -32,16 +32,17 @@ class StepRows:
         """The steps of one stage."""
         self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
 
-    def passed_late(self, batch: Batch, members: list[int], passed: Passed, since_s: list[float]) -> None:
-        """As `passed`, where in the first step some tokens came later than one step after the last of their
-        sequence.
+    def passed_late(
+        self, batch: Batch, members: list[int], passed: Passed, since_s: list[float], on_time: int
+    ) -> None:
+        """As `passed`, where in the first step only `on_time` tokens come one step after the last of their
+        sequence; those of the sequences whose last was at `since_s` come later.
 
         The first step stands apart, so that its gaps can be counted apart.
         """
         now = float(passed.ends_s[0])
         for last_s in since_s:
             self.gaps.add_gaps(self.replica, 1, 1, now - last_s, now - last_s, at_s=now)
-        on_time = max(0, batch.decodes - len(since_s))
         apart = Passed(passed.start_s, passed.ends_s[:1], passed.causes, 0.0, 0.0)
         self._rows(0, batch, self.number_of([]), apart, 0, on_time)
         following = self.number_of(members)
