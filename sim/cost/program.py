@@ -82,7 +82,7 @@ class Program:
             built.append(Block(ops, tuple(offsets), repeat, period, start, tuple(transfers)))
             start = start + repeat * period
         self.blocks = tuple(built)
-        self.links = tuple(links)
+        self.links = tuple(sorted(links))
         self.total_s = start
 
     def op(self, at: Position) -> Op:
