@@ -1,0 +1,82 @@
+"""How unevenly tokens fall on ranks, against drawing them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.cost.expert_load import distinct_groups, expert_load, popularity
+from sim.inputs.engine import ExpertRouting
+
+EXPERTS, TOPK = 64, 4
+
+
+def drawn(weights: list[float], tokens: int, draws: int, seed: int = 0) -> np.ndarray:
+    """Experts chosen by each token, without repetition: shape [draws, tokens, TOPK]."""
+    random = np.random.default_rng(seed)
+    keys = np.log(np.array(weights)) + random.gumbel(size=(draws, tokens, len(weights)))
+    return np.argpartition(-keys, TOPK, axis=-1)[..., :TOPK]
+
+
+def busiest_drawn(owner: np.ndarray, chosen: np.ndarray) -> float:
+    """Mean over the draws of the busiest rank's pairs over an even share."""
+    ranks = int(owner.max()) + 1
+    pairs = owner[chosen].reshape(len(chosen), -1)
+    counts = np.stack([(pairs == rank).sum(axis=1) for rank in range(ranks)], axis=1)
+    return float(counts.max(axis=1).mean() * ranks / pairs.shape[1])
+
+
+@pytest.mark.parametrize("ranks", [4, 8, 16, 32])
+def test_expected_distinct_ranks_are_those_of_drawn_tokens(ranks):
+    chosen = drawn([1.0] * EXPERTS, 1, 20_000)[:, 0, :] // (EXPERTS // ranks)
+    counted = np.mean([len(set(row)) for row in chosen.tolist()])
+    assert distinct_groups(EXPERTS, TOPK, ranks) == pytest.approx(counted, rel=0.01)
+
+
+def test_expected_distinct_experts_are_those_of_drawn_tokens():
+    from sim.cost.moe_kernels import experts_hit
+
+    for tokens in (1, 4, 16, 64):
+        chosen = drawn([1.0] * EXPERTS, tokens, 2_000).reshape(2_000, -1)
+        counted = np.mean([len(set(row)) for row in chosen.tolist()])
+        assert experts_hit(tokens, EXPERTS, TOPK) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("tokens", [8, 64, 512])
+@pytest.mark.parametrize("ranks", [4, 16])
+def test_with_uniform_popularity_the_busiest_rank_is_that_of_drawn_tokens(ranks, tokens):
+    owner = np.arange(EXPERTS) // (EXPERTS // ranks)
+    counted = busiest_drawn(owner, drawn([1.0] * EXPERTS, tokens, 500))
+    load = expert_load(ExpertRouting(), EXPERTS, ranks).busiest(tokens * TOPK)
+    assert load == pytest.approx(counted, rel=0.1)
+
+
+def test_with_many_tokens_only_popularity_is_left():
+    routing = ExpertRouting(popularity="zipf", exponent=0.8)
+    load = expert_load(routing, EXPERTS, 8)
+    first = sum(popularity(routing, EXPERTS)[:8])
+    assert load.busiest(1e9) == pytest.approx(8 * first, rel=1e-3)
+    assert expert_load(ExpertRouting(), EXPERTS, 8).busiest(1e9) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_balanced_placement_and_copies_of_popular_experts_even_out_the_load():
+    pairs = 4096.0
+    linear = ExpertRouting(popularity="zipf", exponent=1.0)
+    balanced = linear.model_copy(update={"placement": "balanced"})
+    copied = balanced.model_copy(update={"redundant_experts": 16})
+    loads = [expert_load(one, EXPERTS, 16).busiest(pairs) for one in (linear, balanced, copied)]
+    assert loads[0] > 1.3 * loads[1] > 1.3 * loads[2] > 1.3
+    assert loads[2] < 1.4
+
+
+def test_given_popularity_is_used_as_counted():
+    counts = tuple(float(i + 1) for i in range(8))
+    routing = ExpertRouting(popularity="given", weights=counts)
+    load = expert_load(routing, 8, 4)
+    assert load.shares == pytest.approx([3 / 36, 7 / 36, 11 / 36, 15 / 36])
+
+
+def test_one_rank_has_an_even_load_and_no_rank_more_than_all_of_it():
+    assert expert_load(ExpertRouting(), 8, 1).busiest(10.0) == 1.0
+    assert expert_load(ExpertRouting(), 8, 8).busiest(0.5) <= 8.0
+    assert expert_load(ExpertRouting(), 8, 8).busiest(0.0) == 1.0

@@ -1,0 +1,155 @@
+"""Ops of a layer with experts: which transfers there are, and what overlap saves."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sim.cost.batch import Batch
+from sim.cost.layers import StageCost
+from sim.cost.network import Network
+from sim.runtime.build import shards_of
+from sim.scenario import Scenario
+
+
+@cache
+def network(topology: str, nodes: int) -> Network:
+    return Network(
+        Scenario.model_validate(
+            {"topology": topology, "nodes": nodes, "model": "llama-3-8b", "workload": "single-user"}
+        ).wired.graph
+    )
+
+
+def stage(topology: str, nodes: int = 1, model: str = "deepseek-v3", **engine: Any) -> StageCost:
+    scenario = Scenario.model_validate(
+        {
+            "topology": topology, "nodes": nodes, "model": model, "workload": "single-user",
+            "precision": {"weights": "fp8", "kv_cache": "bf16"}, "engine": engine,
+        }
+    )  # fmt: skip
+    (pool,) = scenario.all_pools.values()
+    there = network(topology, nodes)
+    return StageCost(shards_of(pool, scenario, there.gpus[: pool.engine.world_size])[0], there)
+
+
+def decode(sequences: list[int], context: int = 2000) -> Batch:
+    ranks = [Batch(decodes=n, decode_kv_tokens=n * context, sampled=n) for n in sequences]
+    return ranks[0] if len(ranks) == 1 else Batch.of_ranks(ranks)
+
+
+def names(cost: StageCost, batch: Batch) -> list[str]:
+    """Names of the ops of the last kind of layer, those with experts."""
+    return [op.name for op in cost.program(batch).blocks[-2].ops]
+
+
+def on_link(cost: StageCost, batch: Batch, link: int) -> float:
+    """Bytes that one step puts on a link."""
+    return sum(
+        times * amount
+        for demand, times, _ in cost.traffic(batch).demands
+        for used, amount in zip(demand.links, demand.n_bytes, strict=True)
+        if used == link
+    )
+
+
+def ep(size: int, tensor: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "data_parallel_size": size, "tensor_parallel_size": tensor, "enable_expert_parallel": True, **more,
+    }  # fmt: skip
+
+
+def test_idle_ranks_run_a_dummy_token_and_join_every_exchange():
+    cost = stage("hgx-h200", **ep(8))
+    one, all_of_them = decode([1] + [0] * 7), decode([1] * 8)
+    assert cost.traffic(one) == cost.traffic(all_of_them)
+    assert {"dispatch", "combine"} <= set(names(cost, one))
+    assert cost.step(one)[0] == pytest.approx(cost.step(all_of_them)[0], rel=1e-9)
+
+
+def test_the_slowest_rank_sets_the_step():
+    cost = stage("hgx-h200", **ep(8))
+    even, uneven = decode([16] * 8), decode([72] + [8] * 7)
+    assert cost.step(uneven)[0] > cost.step(even)[0]
+
+
+def test_expert_bytes_between_servers_are_on_nics():
+    cost = stage("hgx-h200", 2, **ep(16))
+    there = network("hgx-h200", 2)
+    nic = on_link(cost, decode([64] * 16), there.link_id["node0.nic0->leaf0"])
+    # 58 layers x 64 tokens x 8 experts, half of them on the other server, 7168 values: 1 byte there, 2 back
+    assert nic == pytest.approx(58 * 64 * 8 / 2 * 7168 * 3, rel=1e-9)
+
+
+def test_data_parallel_attention_without_expert_parallelism_gathers_and_scatters_all_tokens():
+    cost = stage("hgx-h200", data_parallel_size=8)
+    assert [name for name in names(cost, decode([4] * 8)) if name in ("all_gather", "reduce_scatter")] == [
+        "all_gather",
+        "reduce_scatter",
+    ]
+
+
+def test_tensor_parallel_groups_with_expert_parallelism_add_up_what_their_ranks_have():
+    ops = names(stage("hgx-h200", **ep(4, 2)), decode([8] * 4))
+    assert ops.index("combine") < len(ops) - 1 - ops[::-1].index("all_reduce")
+
+
+def test_expert_parallelism_in_one_tensor_parallel_group_waits_for_its_busiest_rank():
+    whole = stage("hgx-h200", tensor_parallel_size=8, enable_expert_parallel=True)
+    skewed = stage(
+        "hgx-h200", tensor_parallel_size=8, enable_expert_parallel=True,
+        expert_routing={"popularity": "zipf", "exponent": 1.0},
+    )  # fmt: skip
+    batch = Batch(decodes=512, decode_kv_tokens=512 * 100.0, sampled=512)
+    assert skewed.step(batch)[0] > whole.step(batch)[0]
+
+
+@pytest.mark.parametrize(
+    ("topology", "nodes", "ranks"), [("hgx-h200", 4, 32), ("hgx-h200", 2, 16), ("gb200-nvl72", 1, 64)]
+)
+@pytest.mark.parametrize("sequences", [32, 64, 128, 256])
+def test_overlap_is_never_slower_where_exchanges_take_longer_than_what_they_hide_behind(
+    topology, nodes, ranks, sequences
+):
+    batch = decode([sequences] * ranks, context=1)
+    plain, overlapped = (stage(topology, nodes, **ep(ranks, enable_dbo=dbo)) for dbo in (False, True))
+    seconds, causes = plain.step(batch)
+    exchanged_s = causes.collective_latency + causes.collective_bytes
+    if exchanged_s > seconds / 2:
+        assert overlapped.step(batch)[0] < seconds
+    else:  # the weights of the experts are read twice, the starts of all kernels paid twice
+        assert overlapped.step(batch)[0] < 1.5 * seconds
+
+
+def test_overlap_hides_nothing_below_the_computation_of_both_halves_and_the_exchange_of_both():
+    there = network("hgx-h200", 4)
+    cost = stage("hgx-h200", 4, **ep(32, enable_dbo=True))
+    batch = decode([256] * 32)
+    ops = cost.program(batch).blocks[-2].ops
+    covered = [op for op in ops if op.name in ("dispatch", "combine")]
+    assert [op.name for op in covered] == ["combine", "dispatch", "dispatch", "combine"]
+    for op in covered:
+        assert op.demand is not None
+        assert op.seconds >= op.demand.alone_s(there.capacity) * (1 - 1e-12)
+    plain = stage("hgx-h200", 4, **ep(32))
+    link = there.link_id["node0.nic0->leaf0"]
+    assert on_link(cost, batch, link) == pytest.approx(on_link(plain, batch, link), rel=1e-9)
+
+
+def test_short_steps_are_not_split():
+    for sequences, split in ((31, False), (32, True)):
+        cost = stage("gb200-nvl72", **ep(32, enable_dbo=True, max_cudagraph_capture_size=0))
+        assert (names(cost, decode([sequences] * 32))[0] == "combine") is split
+
+
+def test_drafts_are_verified_as_tokens_of_the_step():
+    plain = stage("gb200-nvl72", **ep(32))
+    drafting = stage(
+        "gb200-nvl72", **ep(32), speculation={"num_speculative_tokens": 3, "acceptance_rate": 0.7}
+    )
+    ranks = [Batch(decodes=8, decode_kv_tokens=8000, sampled=32, decode_tokens=4) for _ in range(32)]
+    link = network("gb200-nvl72", 1).link_id["node0.gpu0->nvlink0"]
+    four = on_link(drafting, Batch.of_ranks(ranks), link)
+    assert four == pytest.approx(4 * on_link(plain, decode([8] * 32), link), rel=1e-9)
