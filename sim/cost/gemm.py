@@ -29,13 +29,22 @@ DEFAULT = GemmParameters()
 
 
 def gemm(
-    gpu: Gpu, m: int, n: int, k: int, dtype: str = "bf16", sustained: bool = False, warm: bool = False
+    gpu: Gpu,
+    m: int,
+    n: int,
+    k: int,
+    dtype: str = "bf16",
+    sustained: bool = False,
+    warm: bool = False,
+    quantised: bool = False,
 ) -> KernelTiming:
     """C[m,n] = A[m,k] B[k,n] with weights B in `dtype`, C in 16 bits; `m` tokens, `n` outputs, `k` inputs.
 
     `sustained`: one of many in a long run, at the clocks that leaves. `warm`: as benchmarks time it, again
     and again on the same weights, of which small ones are still in the level-2 cache, and launched by the
-    host where that kernel's benchmark did so.
+    host where that kernel's benchmark did so. `quantised`: the kernel before has written A in the product's
+    format (static scales), so that neither quantisation nor its launch is in here: the floor is that of a
+    16-bit product, if that is lower.
     InputError: a size below one, a format that is unknown or that the GPU cannot compute in.
     """
     if m < 1 or n < 1 or k < 1:
@@ -57,12 +66,13 @@ def gemm(
         memory_s *= 1.0 - 1.0 / (1.0 + ratio * ratio)
     walk_s = p.s_per_depth * k
     norm = p.overlap
-    total_s = p.floor_s + (compute_s**norm + memory_s**norm + walk_s**norm) ** (1.0 / norm)
-    if weight_bytes < 2.0 and activation_bytes < 2.0:
+    floor_s = min(p.floor_s, _parameters(gpu, "bf16").floor_s) if quantised else p.floor_s
+    total_s = floor_s + (compute_s**norm + memory_s**norm + walk_s**norm) ** (1.0 / norm)
+    if weight_bytes < 2.0 and activation_bytes < 2.0 and not quantised:
         total_s += m * (p.quantise_s_per_token + p.quantise_passes * 3.0 * k / gpu.hbm_bytes_per_s)
     if warm and total_s < p.host_s:
         return KernelTiming(p.host_s, p.host_s, compute_s, memory_s)
-    return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
+    return KernelTiming(total_s, floor_s, compute_s, memory_s)
 
 
 def _parameters(gpu: Gpu, dtype: str) -> GemmParameters:

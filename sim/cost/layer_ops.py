@@ -69,10 +69,23 @@ def attention_block(
         before = [
             norm,
             gemm("qkv_proj", tokens, width, hidden),
+            *_qk_norm(price, tokens, heads, kv_heads),
             price.elementwise("rope", 2 * tokens * (heads + kv_heads) * model.head_dim),
         ]
         after = [gemm("o_proj", tokens, hidden, heads * model.head_dim)]
     return tuple(before), (*after, *price.all_reduce(tokens))
+
+
+def _qk_norm(price: Pricer, tokens: int, heads: int, kv_heads: int) -> Ops:
+    """Norms of queries and keys, one kernel. Over the width of a layer the ranks first add up squares."""
+    model = price.shard.model
+    if model.qk_norm is None:
+        return ()
+    norm = price.elementwise("qk_norm", 2 * tokens * (heads + kv_heads) * model.head_dim)
+    if model.qk_norm == "head":
+        return (norm,)
+    sums = 2 * 4 * tokens  # a 32-bit sum of squares of the queries and one of the keys of each token
+    return (*price.collective("all_reduce", sums), norm)
 
 
 def mlp(price: Pricer, tokens: int, sustained: bool) -> Ops:
@@ -169,7 +182,7 @@ def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
         topk=model.experts_per_token,
         tp=ranks // whole,
         ep=whole,
-        dtype=shard.precision.weights,
+        dtype=shard.precision.experts or shard.precision.weights,
         load=_busiest(price, tokens),
         sustained=sustained,
     )

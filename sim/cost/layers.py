@@ -172,8 +172,8 @@ class StageCost:
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
         if not batch.ranks:
-            return self._price.without_floor(self._attention_of(batch, later))
-        timings = [self._attention_of(rank, later) for rank in batch.ranks if rank.tokens]
+            return self._price.without_floor(self._attention_of_layers(batch, later))
+        timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]
         total_s: Seconds = timings[0].total_s
         for timing in timings[1:]:
             total_s = (
@@ -182,14 +182,34 @@ class StageCost:
         slowest = max(timings, key=lambda timing: _first(timing.total_s, 1))
         return self._price.without_floor(KernelTiming(total_s, *slowest[1:]))  # type: ignore[arg-type]
 
-    def _attention_of(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
+    def _attention_of_layers(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
+        """A layer of the stage; of layers with and without a sliding window the mean."""
+        everywhere = self._attention_of(batch, later)
+        window = self.shard.model.sliding_window
+        if window is None:
+            return everywhere
+        share = self.shard.model.sliding_layers / self.shard.model.layers
+        near = self._attention_of(batch, later, window)
+        parts = (a * (1.0 - share) + b * share for a, b in zip(everywhere, near, strict=True))
+        return KernelTiming(*parts)
+
+    def _attention_of(
+        self, batch: Batch, later: FloatArray | None, window: int | None = None
+    ) -> KernelTiming:
         shard, model, timing = self.shard, self.shard.model, self._price.timing
-        dtype, kv_dtype = shard.precision.activations, shard.precision.kv_cache
+        dtype = shard.precision.attention or shard.precision.activations
+        kv_dtype = shard.precision.kv_cache
         if later is not None and self._price.kernel_model is not formula:
-            return self._one_by_one(batch, later)
+            return self._one_by_one(batch, later, window)
         kv_tokens: Seconds = batch.decode_kv_tokens
         if later is not None:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
+        if window is not None:
+            most = float(window * batch.decodes)
+            kv_tokens = (
+                np.minimum(kv_tokens, most) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, most)
+            )
+            batch = batch._replace(chunks=_windowed(batch.chunks, window))
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
         decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
         if model.mla is not None:
@@ -212,9 +232,9 @@ class StageCost:
             return timing("attention_prefill", **chunks, **sizes)
         return timing("attention_mixed", **chunks, **decodes, **sizes)
 
-    def _one_by_one(self, batch: Batch, later: FloatArray) -> KernelTiming:
+    def _one_by_one(self, batch: Batch, later: FloatArray, window: int | None) -> KernelTiming:
         """Attention of consecutive steps from a kernel model that takes one step at a time."""
-        timings = [self._attention_of(batch.grown(int(steps)), None) for steps in later]
+        timings = [self._attention_of(batch.grown(int(steps)), None, window) for steps in later]
         return KernelTiming(*(np.array(part) for part in zip(*timings, strict=True)))  # type: ignore[arg-type]
 
     # ---- what depends on the number of tokens alone
@@ -319,6 +339,15 @@ def _layer_s(kind: _LayerKind, attention_s: Seconds) -> Seconds:
     if isinstance(seconds, np.ndarray):
         return np.maximum(seconds, kind.launch_s)
     return max(seconds, kind.launch_s)
+
+
+def _windowed(chunks: tuple[tuple[int, int], ...], window: int) -> tuple[tuple[int, int], ...]:
+    """Chunks as layers with a sliding window see them: in pieces, each with one window before it."""
+    pieces: list[tuple[int, int]] = []
+    for new, past in chunks:
+        for done in range(0, new, window):
+            pieces.append((min(window, new - done), min(past + done, window)))
+    return tuple(pieces)
 
 
 def _first(part: Seconds, n: int) -> float:

@@ -67,6 +67,7 @@ def shard_weight_bytes(shard: Shard) -> float:
     """Weight bytes on one GPU of a stage; experts are split over all its GPUs, by rows or whole."""
     model, ranks = shard.model, shard.tensor_parallel_size
     width = DTYPE_BYTES[shard.precision.weights]
+    expert_width = DTYPE_BYTES[shard.precision.experts or shard.precision.weights]
     plain = DTYPE_BYTES[shard.precision.activations] if width < 2 else width  # embedding, head, norms, router
     total = 0.0
     for layer in range(shard.first_layer, shard.first_layer + shard.layers):
@@ -77,7 +78,7 @@ def shard_weight_bytes(shard: Shard) -> float:
                 shard.engine.expert_routing.redundant_experts / len(shard.ranks) * model.expert_parameters
             )
             shared = model.shared_expert_parameters_per_layer / ranks
-            total += (routed + shared) * width + model.router_parameters_per_layer * plain
+            total += routed * expert_width + shared * width + model.router_parameters_per_layer * plain
         else:
             total += model.dense_mlp_parameters / ranks * width
     if shard.is_first or (shard.is_last and model.tie_embeddings):

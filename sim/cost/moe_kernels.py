@@ -82,11 +82,12 @@ def moe(
     weight_bytes, activation_bytes, _ = number_format(dtype)
     p = _parameters(gpu, dtype)
     width = inter / tp
+    crowded = tokens if load is None else tokens * load
     if load is None:
         load = ep ** _routing(routing).crowding
     pairs = min(tokens * topk / ep * load, float(tokens * min(topk, experts / ep)))
     if hit is None:
-        hit = max(experts_hit(tokens, experts, topk, routing) / ep, min(1.0, pairs))
+        hit = max(experts_hit(crowded, experts, topk, routing) / ep, min(1.0, pairs))
     hit = min(hit, experts / ep)
     padded = pairs + hit * (0.5 * p.tile_tokens)
     compute_s = 6.0 * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)

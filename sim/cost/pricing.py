@@ -106,7 +106,10 @@ class Pricer:
 
     def gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False, dtype: str = "") -> Priced:
         weights = dtype or self.shard.precision.weights
-        return self.kernel(name, self.timing("gemm", m=m, n=n, k=k, dtype=weights, sustained=sustained))
+        sizes: dict[str, Any] = {"m": m, "n": n, "k": k, "dtype": weights, "sustained": sustained}
+        if self.shard.precision.activation_scales == "static" and DTYPE_BYTES[weights] < 2:
+            sizes["quantised"] = True
+        return self.kernel(name, self.timing("gemm", **sizes))
 
     def elementwise(self, name: str, elements: float) -> Priced:
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
@@ -133,7 +136,7 @@ class Pricer:
         priced = self._collectives.get((op, n_bytes))
         if priced is not None:
             return priced
-        library = "nccl" if shard.engine.disable_custom_all_reduce else shard.engine.collectives
+        library = shard.engine.collectives_library
         demands = [
             collective(self.network, op, n_bytes, group, library=library).demand for group in shard.groups
         ]

@@ -11,12 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.quantities import Fraction, Seconds
 
-Dtype = Literal["bf16", "fp16", "fp8", "int8", "fp4", "nvfp4", "int4"]
+Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
 
 
 class Precision(BaseModel):
     """Storage formats: weights of the linear layers, KV cache entries and activations (also the collectives'
     dtype).
+
+    `experts`: of the routed experts, where it is another than that of the other weights (gpt-oss: `w4a16`
+    beside bf16). `activation_scales` static: the kernel before a product writes its input in 8 or 4 bits;
+    dynamic: a kernel of its own finds the scales and does so. `attention`: what prefill multiplies in, 8
+    bits where an engine does so on an 8-bit cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +29,9 @@ class Precision(BaseModel):
     weights: Dtype = "bf16"
     kv_cache: Dtype = "bf16"
     activations: Literal["bf16", "fp16"] = "bf16"
+    experts: Dtype | None = None
+    activation_scales: Literal["dynamic", "static"] = "dynamic"
+    attention: Literal["bf16", "fp16", "fp8"] | None = None
 
 
 class HostTime(BaseModel):
@@ -136,12 +144,14 @@ class Engine(BaseModel):
     all2all_backend: Literal["auto", "one_sided", "deepep_low_latency", "deepep_high_throughput"] = "auto"
     enable_dbo: bool = False
 
+    backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
     scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_seqs: PositiveInt | None = None
     max_num_batched_tokens: PositiveInt | None = None
     max_model_len: PositiveInt | None = None
     enable_chunked_prefill: bool = True
+    batch_wait_timeout_iters: int = Field(0, ge=0)
     long_prefill_token_threshold: int = Field(0, ge=0)
     scheduler_reserve_full_isl: bool = True
     async_scheduling: bool | None = None
@@ -157,12 +167,13 @@ class Engine(BaseModel):
     enforce_eager: bool = False
     max_cudagraph_capture_size: int = Field(512, ge=0)
     disable_custom_all_reduce: bool = False
-    collectives: Literal["auto", "nccl", "vllm", "trtllm"] = "auto"
+    collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
 
     executor: Literal["uni", "mp", "ray"] = "mp"
     inter_node: str | None = None
     host: HostTime = HostTime.model_validate({})
     frontend_s: Seconds = 0.0
+    frontend_token_s: Seconds = 0.0
     step_gap_s: Seconds = 0.0
     speculation: Speculation | None = None
 
@@ -171,6 +182,13 @@ class Engine(BaseModel):
     @property
     def world_size(self) -> int:
         return self.data_parallel_size * self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def collectives_library(self) -> str:
+        """Whose all-reduce kernels run: the engine's own, unless another library is named."""
+        if self.disable_custom_all_reduce:
+            return "nccl"
+        return self.backend if self.collectives == "auto" else self.collectives
 
     @property
     def schedules_ahead(self) -> bool:

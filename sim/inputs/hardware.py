@@ -45,6 +45,18 @@ class Gpu(BaseModel):
                 raise ValueError(f"{dtype!r} is not a number format; {', '.join(DTYPE_BYTES)} are")
         return flops
 
+    def under(self, engine: str) -> Gpu:
+        """The same GPU with the kernels of another engine, where its were measured."""
+        own = self.kernels.engines.get(engine) if self.kernels else None
+        if self.kernels is None or own is None:
+            return self
+        fitted = {
+            name: {**getattr(self.kernels, name), **formats}
+            for name in own.model_fields_set
+            if isinstance(formats := getattr(own, name), dict) and name not in ("engines", "provenance")
+        }
+        return self.model_copy(update={"kernels": self.kernels.model_copy(update=fitted)})
+
     @property
     def usable_hbm_bytes(self) -> float:
         """What software sees of the memory: the driver's figure where it is known, else the datasheet's."""

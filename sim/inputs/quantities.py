@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DTYPE_BYTES: dict[str, float] = {
     "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "fp4": 0.5, "int4": 0.5,
     "nvfp4": 0.5625,  # 4-bit values and one 8-bit scale per 16 of them
+    "fp8_block": 1 + 4 / 128**2,  # 8-bit values and one 32-bit scale per 128 x 128 of them
+    "w4a16": 0.53125, "w4a8": 0.53125,  # MXFP4: 4-bit values and one 8-bit scale per 32 of them
 }  # fmt: skip
 
 _SI = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}

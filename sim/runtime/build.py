@@ -56,7 +56,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             raise InfeasibleError(
                 f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
             )
-        gpu = scenario.topology.gpus[names.pop()]
+        gpu = scenario.topology.gpus[names.pop()].under(engine.backend)
         groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
         shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers

@@ -135,6 +135,11 @@ class Replica:
         if self._flying:
             done = self.stages[0].steps_done() if self.ledger is not None else 0
             sequence.eligible_step = self._step + done + self._lookahead
+        patience = self.engine.batch_wait_timeout_iters
+        if patience and self.running:  # prompts wait for each other, so that decodes pause less often
+            soonest = sequence.eligible_step or self._step
+            last = queue.waiting[-1].eligible_step if queue.waiting else 0
+            sequence.eligible_step = last if last > soonest else soonest + patience
         queue.enqueue(sequence)
         self.look_again()
 

@@ -98,7 +98,10 @@ class Service:
             view = self._views.get(replica.index)
             if view is not None:
                 view.routed += 1
-            frontend_s = replica.engine.frontend_s if self.has_frontend else 0.0
+            frontend_s = 0.0
+            if self.has_frontend:
+                engine = replica.engine
+                frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
             if frontend_s:
                 at(
                     self.env,

@@ -84,6 +84,8 @@ def _default_sets(fits: Sequence[Fit]) -> Sets:
     for one in fits:
         errors = one.held_out or one.fitted
         better = one.op == "moe" and one.engine == "trtllm" and errors.median <= WELL_DESCRIBED
+        # Another kernel altogether: Marlin in vLLM, Triton in TensorRT-LLM.
+        better = better and one.variant != "w4a16"
         if one.engine != DEFAULT_ENGINE and (better or (one.op, one.variant) not in sets):
             sets[one.op, one.variant] = (one.parameters, "fitted", _source(one))
     return sets
