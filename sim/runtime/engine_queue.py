@@ -92,6 +92,11 @@ class EngineQueue:
     # ---- from outside
 
     @property
+    def free_to_grow(self) -> int:
+        """Blocks that a run of steps may take without anybody looking."""
+        return self.kv_cache.free
+
+    @property
     def requests(self) -> int:
         return len(self.running) + len(self.waiting)
 

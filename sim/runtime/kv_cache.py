@@ -111,6 +111,16 @@ class KvCache:
                 self.free += blocks
 
     @property
+    def free_before_evicting(self) -> int:
+        """Free blocks that can be taken before the first prefix is forgotten."""
+        blocks = 0
+        for (kind, _), size in self._free_queue.items():
+            if kind == "unit":
+                break
+            blocks += size
+        return blocks
+
+    @property
     def used(self) -> int:
         return self.blocks - self.free
 

@@ -141,13 +141,14 @@ class Replica:
             last = queue.waiting[-1].eligible_step if queue.waiting else 0
             sequence.eligible_step = last if last > soonest else soonest + patience
         queue.enqueue(sequence)
-        self.look_again()
+        self.look_again(self._lookahead)
 
-    def look_again(self) -> None:
-        """More may be possible now: a run of steps ends with the step in progress, an idle engine schedules.
+    def look_again(self, more: int = 0) -> None:
+        """What could not be before may be possible now: a run of steps ends with the one in progress, or
+        `more` steps later; an idle engine schedules.
         """
         if self._flying and self.ledger is not None:
-            self.stages[0].cut(self._lookahead)
+            self.stages[0].cut(more)
         else:
             self.schedule_soon()
 
@@ -270,7 +271,9 @@ class Replica:
         """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
         arrives.
         """
-        if len(flight.grants) < self.running or any(not one.generated for one, _ in flight.grants):
+        if len(flight.grants) < self.running or any(
+            one.recomputing or not one.generated for one, _ in flight.grants
+        ):
             return 1
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
@@ -285,7 +288,7 @@ class Replica:
 
     def _steps_that_fit(self, queue: EngineQueue, flight: _InFlight, steps: int) -> int:
         """As many of `steps` steps as the free blocks of one queue last for."""
-        size, free = queue.kv_cache.block_size, queue.kv_cache.free
+        size, free = queue.kv_cache.block_size, queue.free_to_grow
         sequences = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
 
         def blocks(more: int) -> int:

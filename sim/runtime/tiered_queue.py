@@ -3,8 +3,8 @@
 Before a sequence is admitted, the longest prefix over HBM and the tiers is looked up and a rule says how much
 of it to reload. Blocks for all of its known tokens are reserved first; then its KV comes over the fabric
 while the engine goes on with others, and it returns to its place in the line with that much computed. What is
-computed here is copied down as the engine's `write` says. Sequences' own blocks after a preemption have no
-name that others could ask for and are not copied.
+computed here is copied down as the engine's `write` says: prompts after each step, answers when they are
+whole. Sequences' own blocks after a preemption have no name that others could ask for and are not copied.
 
 Where it stops: a tier's prefix counts only where it follows on what HBM has; two sequences that want the same
 prefix at the same time each load it; the rule sees transfers and prefills as if alone.
@@ -13,7 +13,7 @@ prefix at the same time each load it; the rule sees transfers and prefills as if
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -88,24 +88,43 @@ class TieredQueue(EngineQueue):
                 return True
         return False
 
+    @property
+    def free_to_grow(self) -> int:
+        """Where evicted prefixes are copied, a step that evicts one is scheduled by itself."""
+        return self.kv_cache.free if self.writes_through else self.kv_cache.free_before_evicting
+
     def _publish(self, sequence: Sequence, computed: int) -> None:
         first = sequence.held
         super()._publish(sequence, computed)
-        if self.writes_through:
-            for i in range(first, sequence.held):
-                unit = sequence.names[i]
-                if unit > PRIVATE and not self._known_below(unit):
-                    start = sequence.name_ends[i - 1] if i else 0
-                    blocks = (sequence.name_ends[i] - start) // self.kv_cache.block_size
-                    self._fresh.append((self.step, unit, self._bytes_of(blocks)))
+        if self.writes_through and not sequence.generated:
+            for unit, n_bytes in self._named(sequence, first):
+                self._fresh.append((self.step, unit, n_bytes))
+
+    def _named(self, sequence: Sequence, first: int) -> Iterator[tuple[int, float]]:
+        """Names that it holds and others could ask for, from its name number `first` on, with their bytes."""
+        for i in range(first, sequence.held):
+            if sequence.names[i] > PRIVATE:
+                start = sequence.name_ends[i - 1] if i else 0
+                blocks = (sequence.name_ends[i] - start) // self.kv_cache.block_size
+                yield sequence.names[i], self._bytes_of(blocks)
 
     def steps_passed(self, step: int) -> None:
-        """All steps before this one have ended: what they computed can be copied."""
+        """All steps before this one have ended: what they computed of prompts can be copied."""
         while self._fresh and self._fresh[0][0] < step:
             _, unit, n_bytes = self._fresh.popleft()
-            if self.kv_cache.has(unit) and not self._known_below(unit) and self.levels[0].put(unit, n_bytes):
-                self.kv_cache.hold((unit,))
-                self._held.add(unit)
+            if self.kv_cache.has(unit):
+                self._write(unit, n_bytes)
+
+    def finish(self, sequence: Sequence) -> None:
+        if self.writes_through:
+            for unit, n_bytes in self._named(sequence, 0):
+                self._write(unit, n_bytes)
+        super().finish(sequence)
+
+    def _write(self, unit: int, n_bytes: float) -> None:
+        if not self._known_below(unit) and self.levels[0].put(unit, n_bytes):
+            self.kv_cache.hold((unit,))
+            self._held.add(unit)
 
     def _copied(self, units: list[int]) -> None:
         mine = tuple(unit for unit in units if unit in self._held)
@@ -234,6 +253,11 @@ class TieredQueue(EngineQueue):
         if not sequence.received:
             self._asked(sequence, cached_tokens)
         return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        super().preempt(sequence)
+        if not self.running:  # its blocks went to sequences that have been loaded: now it is their turn
+            self.on_room()
 
     def _asked(self, sequence: Sequence, held_tokens: int) -> None:
         self.asked_tokens += sequence.known_tokens
