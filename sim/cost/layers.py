@@ -134,7 +134,8 @@ class StageCost:
                 ops.append(Op("wait for launch", slack))
             blocks.append((tuple(ops), kind.repeat, period))
         blocks.append((tuple(one.op for one in template.tail), 1, template.tail_s))
-        return Program(blocks)
+        traffic = self._traffic.get(id(template))
+        return Program(blocks, traffic.links if traffic else None)
 
     def traffic(self, batch: Batch) -> Traffic:
         """The transfers of one step, and the links that the stage uses. Independent of the context."""

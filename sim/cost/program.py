@@ -62,13 +62,14 @@ class Program:
 
     __slots__ = ("blocks", "links", "total_s")
 
-    def __init__(self, blocks: Iterable[tuple[tuple[Op, ...], int, float]]) -> None:
+    def __init__(
+        self, blocks: Iterable[tuple[tuple[Op, ...], int, float]], links: tuple[int, ...] | None = None
+    ) -> None:
         """`blocks`: (ops, repeat, seconds of one repetition); a repetition longer than its ops ends in a
-        wait.
+        wait. `links` of all ops, where they are known already.
         """
         start = 0.0
         built = []
-        links: dict[int, None] = {}
         for ops, repeat, period in blocks:
             if not ops or not repeat:
                 continue
@@ -77,12 +78,14 @@ class Program:
                 offsets.append(offset)
                 offset += op.seconds
                 if op.demand is not None:
-                    links.update(dict.fromkeys(op.demand.links))
                     transfers.append((i, op.demand, op.seconds - op.demand.latency_s))
             built.append(Block(ops, tuple(offsets), repeat, period, start, tuple(transfers)))
             start = start + repeat * period
         self.blocks = tuple(built)
-        self.links = tuple(sorted(links))
+        if links is None:
+            used = {link for block in built for _, demand, _ in block.transfers for link in demand.links}
+            links = tuple(sorted(used))
+        self.links = links
         self.total_s = start
 
     def op(self, at: Position) -> Op:

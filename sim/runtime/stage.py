@@ -241,12 +241,16 @@ class _Run:
 
     def _begin_op(self) -> None:
         block, i = self.block, self.op + 1
+        op = block.ops[i - 1]
+        if op.demand is None and self.stage.fold:  # nobody can come between one kernel and the next
+            while i < len(block.ops) and block.ops[i].demand is None:
+                i += 1
+            self.op = i - 1
         if i < len(block.ops):  # the same floats as those of `Program.start_s`
             after_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i])
         else:
             after_s = block.start_s + (self.repetition + 1) * block.period_s
         self.after_s = after_s
-        op = block.ops[i - 1]
         if op.demand is None:
             at(self.stage.env, self.anchor_s + after_s, self._op_ended, COMPLETION, self.version)
         else:
