@@ -14,7 +14,7 @@ from functools import partial
 from sim.cost import kernels
 from sim.cost.collectives import collective
 from sim.cost.expert_exchange import Phase, exchange
-from sim.cost.expert_load import expert_load
+from sim.cost.expert_load import distinct_groups, expert_load
 from sim.cost.kernel_timing import KernelTiming
 from sim.cost.pricing import Priced, Pricer, alone_s, causes_of, seconds_of, together
 from sim.cost.program import Op
@@ -173,6 +173,10 @@ def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
     shard = price.shard
     model, ranks = shard.model, len(shard.ranks)
     whole = ranks if shard.engine.enable_expert_parallel else 1
+    load, present = _busiest(price, tokens), None
+    if whole > 1 and len(shard.groups) > 1:  # dispatched: a rank has the tokens that chose its experts
+        reached = distinct_groups(model.experts, model.experts_per_token, ranks) / ranks
+        present = tokens * min(1.0, reached * load)
     timing = kernels.moe(
         shard.gpu,
         tokens=tokens,
@@ -183,7 +187,8 @@ def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
         tp=ranks // whole,
         ep=whole,
         dtype=shard.precision.experts or shard.precision.weights,
-        load=_busiest(price, tokens),
+        load=load,
+        present=present,
         sustained=sustained,
     )
     return price.kernel("experts", timing)

@@ -61,6 +61,7 @@ def moe(
     routing: str = "uniform",
     load: float | None = None,
     hit: float | None = None,
+    present: float | None = None,
     sustained: bool = False,
 ) -> KernelTiming:
     """`tokens` entering the layer (over all ranks), each sent to `topk` of `experts`; this rank has 1/ep
@@ -68,7 +69,9 @@ def moe(
 
     `load`: token-expert pairs of this rank over an even share (the fullest rank sets the step); `hit`:
     experts of this rank that are hit; both default to what `routing` (uniform, balanced, power_law_1.2)
-    gives. 4-bit weights on a GPU without 4-bit arithmetic are expanded to 16 bits in the kernel.
+    gives. `present`: tokens that this rank sees at all and has to sort, where a dispatch has brought it only
+    its own; by default all, as where every rank has all tokens and keeps what its experts are for. 4-bit
+    weights on a GPU without 4-bit arithmetic are expanded to 16 bits in the kernel.
     InputError: sizes below one, a split that leaves no expert or no width, a format that the GPU cannot
     compute in."""
     if min(tokens, hidden, inter, experts, topk, tp, ep) < 1:
@@ -97,7 +100,9 @@ def moe(
     n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (activation_bytes + 6.0))
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     busy_s = (compute_s**p.overlap + memory_s**p.overlap) ** (1.0 / p.overlap)
-    total_s = p.floor_s + busy_s + pairs * p.s_per_pair + tokens * p.s_per_token
+    total_s = (
+        p.floor_s + busy_s + pairs * p.s_per_pair + (tokens if present is None else present) * p.s_per_token
+    )
     return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
 
 
