@@ -156,10 +156,8 @@ class TieredQueue(EngineQueue):
                 return head
             units = self.kv_cache.cached_units(head.names, len(head.names))
             chosen = self._chosen(head, units)
-            if not chosen:
-                return head
-            if not self._load(head, units, chosen):
-                return None
+            if not chosen or not self._load(head, units, chosen):
+                return head  # without room for its KV there is hardly any to compute it in
 
     def _bring_forward(self) -> None:
         """Blocks of sequences that have been loaded must not keep out the one before them for ever."""
