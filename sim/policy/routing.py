@@ -50,6 +50,12 @@ class ReplicaView(Protocol):
     def has_seat(self) -> bool:
         """A request sent now would start with the next step."""
 
+    @property
+    def hops(self) -> int:
+        """Links between the replica and where the request comes from: the gateway, which is the first host of
+        the topology, or, for a KV cache that is handed over, the replica that holds it.
+        """
+
     def cached_prompt_tokens(self, request: RoutedRequest) -> int:
         """Prompt tokens whose KV blocks the replica holds."""
 
@@ -154,6 +160,22 @@ class CentralQueue:
         return next((i for i, replica in enumerate(replicas) if replica.has_seat), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The fewest requests, where every link on the way counts as `requests_per_hop` more.
+
+    So near replicas come first, and farther ones when those are busier by what the way is worth. It matters
+    most for `hand_over.router`, where the way is that of a KV cache.
+    """
+
+    requests_per_hop: float = 1.0
+
+    def __call__(
+        self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
+    ) -> int | None:
+        return _least(replicas, lambda replica: replica.requests + self.requests_per_hop * replica.hops)
+
+
 ROUTERS: dict[str, type[Router]] = {
     "round_robin": RoundRobin,
     "random": Random,
@@ -163,4 +185,5 @@ ROUTERS: dict[str, type[Router]] = {
     "prefix_aware": PrefixAware,
     "session_affine": SessionAffine,
     "central_queue": CentralQueue,
+    "nearest": Nearest,
 }

@@ -204,9 +204,24 @@ def _replica(
         role=pool.role,
         first_token_from_prefill=scenario.hand_over.first_token == "prefill",
         shards=shards,
+        hops=hops_between(network, gateway_of(network), gpus[0]) if gpus else 0,
     )
     attach(replica)
     return replica
+
+
+def gateway_of(network: Network) -> str:
+    """Where requests come in: the first host, or the first GPU of a topology without hosts."""
+    hosts = (name for name, place in network.places.items() if place.get("kind") == "host")
+    return next(hosts, network.gpus[0])
+
+
+def hops_between(network: Network, source: str, target: str) -> int:
+    """Links on the way; 0 where there is none, as to a GPU that no host reaches."""
+    try:
+        return len(network.path(source, target).links)
+    except InfeasibleError:
+        return 0
 
 
 def hand_over_of(
@@ -254,6 +269,7 @@ def hand_over_of(
         random,
         demands,
         records.hand_overs,
+        hops=lambda sender, receiver: hops_between(network, sender.gpus[0], receiver.gpus[0]),
         layerwise=scenario.hand_over.kv == "layerwise",
     )
     passages.attach(senders)

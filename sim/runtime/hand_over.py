@@ -58,12 +58,13 @@ class _Passage:
 class _Receiver:
     """A decode replica as a router sees it: what is on its way counts as being there."""
 
-    def __init__(self, replica: Replica, coming: Sequence[_Passage]) -> None:
+    def __init__(self, replica: Replica, coming: Sequence[_Passage], hops: int) -> None:
         self.index = replica.index
         self.routed = replica.routed
         self.requests = replica.requests + len(coming)
         self.tokens = replica.tokens + sum(passage.tokens for passage in coming)
         self.has_seat = replica.has_seat
+        self.hops = hops
         self._replica = replica
 
     def cached_prompt_tokens(self, request: RoutedRequest) -> int:
@@ -82,6 +83,7 @@ class HandOver:
         demands: Demands,
         records: HandOverRecords,
         *,
+        hops: Callable[[Replica, Replica], int],
         layerwise: bool,
     ) -> None:
         self.fabric = fabric
@@ -90,6 +92,7 @@ class HandOver:
         self.random = random
         self.demands = demands
         self.records = records
+        self.hops = hops
         self.layerwise = layerwise
         self._passages: dict[int, _Passage] = {}
         self._lines: dict[int, deque[_Passage]] = {}
@@ -116,7 +119,9 @@ class HandOver:
         for other in self._passages.values():
             if other.receiver.index in coming:
                 coming[other.receiver.index].append(other)
-        views = [_Receiver(replica, coming[replica.index]) for replica in candidates]
+        views = [
+            _Receiver(replica, coming[replica.index], self.hops(sender, replica)) for replica in candidates
+        ]
         chosen = self.router(sequence.request, views, self.random)
         receiver = candidates[0 if chosen is None else chosen]
         receiver.routed += 1

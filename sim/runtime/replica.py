@@ -80,6 +80,7 @@ class Replica:
         first_token_from_prefill: bool = False,
         shards: list[Shard] | None = None,
         role: Role = "both",
+        hops: int = 0,
     ) -> None:
         """`hand_over` gives the transfer of so many tokens from a stage to the next."""
         self.env = env
@@ -100,6 +101,7 @@ class Replica:
         self.first_token_from_prefill = first_token_from_prefill
         self.shards = shards or []
         self.role = role
+        self.hops = hops
         self.routed = 0
         self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None

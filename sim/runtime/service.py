@@ -217,6 +217,7 @@ class _StaleView:
         self.requests = replica.requests
         self.tokens = replica.tokens
         self.has_seat = replica.has_seat
+        self.hops = replica.hops
         self.cached_prompt_tokens = replica.cached_prompt_tokens
 
 
