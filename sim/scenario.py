@@ -4,28 +4,22 @@ seed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PositiveInt,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 
 from sim.catalog import load_model, load_topology, load_workload
-from sim.cost.kernels import formula
-from sim.cost.measured import MeasuredKernels
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.faults import Fault
@@ -33,108 +27,12 @@ from sim.inputs.model import Model
 from sim.inputs.quantities import Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
-from sim.policy.placement import PLACEMENTS, Packed
-from sim.policy.reloading import RELOADS, ByCost
-from sim.policy.routing import ROUTERS, LeastConnections
-from sim.reading.measurements import read_measurements
+from sim.policy.placement import Packed
+from sim.policy.reloading import ByCost
+from sim.policy.routing import LeastConnections
 from sim.reading.problems import did_you_mean, problems_of
 from sim.reading.yaml_lines import Document, read_yaml
-
-
-def _chosen(kinds: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any], Any]:
-    """Turns `name` or `{kind: name, knob: value}` into the rule of that name; a script's callable passes as
-    it is.
-    """
-
-    def choose(written: Any) -> Any:
-        if isinstance(written, str):
-            written = {"kind": written}
-        if not isinstance(written, Mapping):
-            if callable(written):
-                return written
-            raise ValueError(f"{written!r} is no {what}; write its name, as in {next(iter(kinds))}")
-        knobs = {str(name): value for name, value in written.items() if name != "kind"}
-        kind = str(written.get("kind"))
-        if kind not in kinds:
-            raise ValueError(f"{kind!r} is no {what}; {', '.join(kinds)} are{did_you_mean(kind, kinds)}")
-        rule = kinds[kind]
-        known = [one.name for one in dataclasses.fields(rule)]  # type: ignore[arg-type]
-        for name in knobs:
-            if name not in known:
-                takes = ", ".join(known) or "no knobs"
-                raise ValueError(
-                    f"{name!r} is no knob of {kind}; it takes {takes}{did_you_mean(name, known)}"
-                )
-        return rule(**{name: _frozen(value) for name, value in knobs.items()})
-
-    return choose
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _written(kinds: Mapping[str, Callable[..., Any]]) -> Callable[[Any], Any]:
-    def write(rule: Any) -> Any:
-        names = {known: name for name, known in kinds.items()}
-        if type(rule) in names:
-            return {"kind": names[type(rule)], **dataclasses.asdict(rule)}
-        return {"kind": f"a script's {getattr(rule, '__qualname__', type(rule).__qualname__)}"}
-
-    return write
-
-
-RouterRule = Annotated[
-    Any,
-    BeforeValidator(_chosen(ROUTERS, "router")),
-    PlainSerializer(_written(ROUTERS)),
-    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(ROUTERS)}}}),
-]
-PlacementRule = Annotated[
-    Any,
-    BeforeValidator(_chosen(PLACEMENTS, "placement")),
-    PlainSerializer(_written(PLACEMENTS)),
-    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(PLACEMENTS)}}}),
-]
-
-
-def _kernel_model(written: Any) -> Any:
-    """`formula`, or `{kind: measured, path: table.csv}`, or a script's own `KernelModel`."""
-    if written == "formula" or written == {"kind": "formula"}:
-        return formula
-    if callable(written):
-        return written
-    if (
-        isinstance(written, Mapping)
-        and written.get("kind") == "measured"
-        and set(written) == {"kind", "path"}
-    ):
-        return MeasuredKernels(read_measurements(written["path"]), source=str(written["path"]))
-    raise ValueError(f"{written!r} prices no kernels; formula does, or {{kind: measured, path: table.csv}}")
-
-
-def _kernel_model_written(model: Any) -> Any:
-    if model is formula:
-        return "formula"
-    if isinstance(model, MeasuredKernels):
-        return {"kind": "measured", "path": model.source}
-    return f"a script's {getattr(model, '__qualname__', type(model).__qualname__)}"
-
-
-KernelRule = Annotated[
-    Any,
-    BeforeValidator(_kernel_model),
-    PlainSerializer(_kernel_model_written),
-    WithJsonSchema(
-        {"type": ["string", "object"], "description": "formula, or {kind: measured, path: table.csv}"}
-    ),
-]
-ReloadingRule = Annotated[
-    Any,
-    BeforeValidator(_chosen(RELOADS, "rule for reloading")),
-    PlainSerializer(_written(RELOADS)),
-    WithJsonSchema({"type": ["string", "object"], "properties": {"kind": {"enum": list(RELOADS)}}}),
-]
+from sim.rules import KernelRule, PlacementRule, ReloadingRule, RouterRule
 
 
 class HandOverRule(BaseModel):

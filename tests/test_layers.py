@@ -12,13 +12,13 @@ MODULES = sorted((ROOT / "sim").rglob("*.py"))
 LAYERS = """inputs theory
             reading results
             cost policy
-            catalog scenario runtime views
+            catalog rules scenario runtime views
             simulate alone
             studies
             cli __init__
             __main__"""
 RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}
-MAY_LOOK_SIDEWAYS = {("scenario", "catalog"), ("runtime", "catalog"), ("runtime", "scenario")}
+MAY_LOOK_SIDEWAYS = {("scenario", "catalog"), ("scenario", "rules"), ("runtime", "catalog"), ("runtime", "scenario")}
 
 
 def imported(tree: ast.AST, package: list[str]) -> list[str]:

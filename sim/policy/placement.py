@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from sim.inputs.errors import InfeasibleError
 
@@ -45,7 +48,7 @@ class Strided:
     machine.
     """
 
-    stride: int = 0
+    stride: Annotated[int, Ge(0)] = 0
 
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
         _slots(gpus, sizes)

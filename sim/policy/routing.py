@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from annotated_types import Ge
 
 
 class RoutedRequest(Protocol):
@@ -102,7 +103,7 @@ class LeastConnections:
 class PowerOfChoices:
     """The shorter of `choices` replicas drawn at random (Mitzenmacher, "The power of two choices", 2001)."""
 
-    choices: int = 2
+    choices: Annotated[int, Ge(1)] = 2
 
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
@@ -125,7 +126,7 @@ class ShortestTokens:
 class PrefixAware:
     """The most cached prompt tokens less `load_weight` times the replica's tokens."""
 
-    load_weight: float = 0.1
+    load_weight: Annotated[float, Ge(0)] = 0.1
 
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
