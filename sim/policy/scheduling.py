@@ -93,9 +93,12 @@ class ContinuousBatching:
         preempted = False
         position = 0
         most = -(-engine.requests // self.even_shares)
-        while position < len(engine.running) and budget > 0 and len(grants) < most:
-            sequence = engine.running[position]
-            tokens = min(self._capped(sequence.pending_tokens), budget)
+        running = engine.running
+        while position < len(running) and budget > 0 and len(grants) < most:
+            sequence = running[position]
+            tokens = sequence.pending_tokens
+            if tokens != 1:
+                tokens = min(self._capped(tokens), budget)
             if tokens == 0:
                 position += 1
                 continue

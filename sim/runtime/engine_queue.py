@@ -162,7 +162,8 @@ class EngineQueue:
         if blocks:
             self.kv_cache.take(blocks)
             sequence.nameless_blocks += blocks
-        self._publish(sequence, sequence.computed)
+        if sequence.names:
+            self._publish(sequence, sequence.computed)
 
     # ---- what a scheduling rule may ask
 
@@ -180,14 +181,17 @@ class EngineQueue:
 
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
         cache = self.kv_cache
-        held = sequence.nameless_blocks + self._named_blocks(sequence)
+        held = sequence.nameless_blocks
+        if sequence.held:
+            held += self._named_blocks(sequence)
         needed = -(-(sequence.computed + tokens) // cache.block_size) - held
-        if needed > cache.free:
-            return False
         if needed > 0:
+            if needed > cache.free:
+                return False
             cache.take(needed)
             sequence.nameless_blocks += needed
-        self._publish(sequence, sequence.computed + tokens)
+        if sequence.names:
+            self._publish(sequence, sequence.computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
