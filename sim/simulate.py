@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.cost.network import Network
-from sim.inputs.errors import InfeasibleError, UnfinishedError
+from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import summary
@@ -121,6 +121,9 @@ def simulate(
     """
     if without:
         scenario = with_changes(scenario, {"without": tuple(without)})
+    limit = scenario.time_limit_s
+    if limit == 0.0:
+        raise InputError(Problem("0 s is no time to run in; write more, or leave it out", key="time_limit_s"))
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
     fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
@@ -128,7 +131,10 @@ def simulate(
     replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
-        raise InfeasibleError(f"default_model {default!r} is served by no pool", f"{', '.join(by_model)} are")
+        raise InfeasibleError(
+            f"default_model {default!r} is served by no pool",
+            f"{', '.join(by_model)} are" if by_model else "add a pool with role: prefill, or both",
+        )
     hand_over = hand_over_of(scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records)
     service = Service(
         env,
@@ -148,11 +154,10 @@ def simulate(
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
-    limit = scenario.time_limit_s
-    env.run(until=limit if limit else None)
+    env.run(until=limit)
     down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
     waiting = (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
-    if service.open and not limit:
+    if service.open and limit is None:
         raise UnfinishedError(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.inputs.errors import InputError
@@ -51,7 +52,9 @@ def claim(folder: Path, *, force: bool = False) -> None:
         raise InputError(f"{folder} already holds files; name another folder, or add --force (force=True)")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").touch()
+        # Tried and taken back: what a run that fails leaves behind must not refuse the next one.
+        with NamedTemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,14 @@ def test_a_broken_pipe_and_an_interrupt_are_quiet() -> None:
     command = f"{sys.executable} -m sim list links --format json | head -c 10"
     piped = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert (piped.stdout[:1], piped.stderr) == ("[", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_said_in_a_sentence() -> None:
+    command = f"{sys.executable} -m sim list links > /dev/full"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr == "sim: what the command prints cannot be written: No space left on device\n"
 
 
 def test_an_interrupt_has_status_130(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,15 @@ def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force
     assert "--force" in err
 
 
+def test_a_run_that_fails_does_not_claim_its_folder_for_good(
+    sim: Sim, scenario: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert sim("run", scenario, "--set", "engine.tensor_parallel_size=3", "--out", out)[0] == 3
+    assert list(out.iterdir()) == []
+    assert sim("run", scenario, "--out", out)[0] == 0
+
+
 @pytest.mark.parametrize(("text", "status", "hints"), [
     ("", 2, ["bad.yaml"]),
     ("just words", 2, ["bad.yaml"]),
@@ -102,6 +111,8 @@ def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force
     (GOOD.replace("llama-3-8b", "llama-3-9b"), 2, ["bad.yaml", "llama-3-8b"]),
     (GOOD.replace("llama-3-8b", "missing/config.json"), 2, ["missing/config.json"]),
     (GOOD + "time_limit_s: 5 GB\n", 2, ["bad.yaml:6", "time_limit_s"]),
+    (GOOD + "time_limit_s: 0\n", 2, ["time_limit_s", "no time"]),
+    (GOOD + "pools: {decode: {}}\n", 3, ["role: prefill"]),
     (GOOD.replace("size: 2", "size: 3"), 3, ["3", "2"]),
     (GOOD.replace("size: 2", "size: 16"), 3, ["16", "8"]),
     (GOOD.replace("llama-3-8b", "llama-3.1-405b"), 3, ["GiB more", "tensor_parallel_size 16"]),
