@@ -1,0 +1,408 @@
+"""Is expert parallelism on NVLink worth a rack? DeepSeek-V3 on 8-GPU islands joined by NICs, and in one rack.
+
+The same Blackwell GPUs twice: eight to a server (B200, NVLink inside, one 400 Gbit/s NIC a GPU between) and
+72 to a rack (GB200, NVLink between all). Decode replicas of many shapes are filled with sequences until none
+fits, and a full step is timed; what the prompts cost in prefill GPUs is added to the bill. What comes out is
+a line for each machine: tokens/s for each GPU that is paid for, against tokens/s for each user.
+
+Public runs of both machines (InferenceX) have the same two lines. Nothing here is fitted to them. They do not
+say whether multi-token prediction was on; here it is off.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import sim
+from sim.inputs.errors import InfeasibleError
+from sim.views.answer import Answer, Row, tell
+from sim.views.files import save_chart
+
+SCENARIO = Path(__file__).with_name("deepseek_decode.yaml")
+POINTS = Path(__file__).with_name("deepseek_serving_points.csv")
+SOURCE = "InferenceX and NVIDIA runs, prefill apart from decode (aiconfigurator 0.12.0)"
+KERNELS = "trtllm"  # what most of the public runs were served with
+STEPS_TIMED = 8
+
+RACK, ISLANDS, HOPPER = "GB200 NVL72", "B200 islands", "H200 islands"
+SYSTEM = {RACK: "gb200", ISLANDS: "b200_sxm", HOPPER: "h200_sxm"}
+TOPOLOGY = {RACK: ("gb200-nvl72", 1), ISLANDS: ("hgx-b200", 4), HOPPER: ("hgx-h200", 4)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decode replica: tensor-parallel attention in one group, or data-parallel attention with experts
+    over all ranks; with two batches that overlap, or without."""
+
+    data: int
+    tensor: int = 1
+    overlap: bool = False
+
+    @property
+    def gpus(self) -> int:
+        return self.data * self.tensor
+
+    def __str__(self) -> str:
+        if self.data == 1:
+            return f"TP{self.tensor}"
+        return f"EP{self.data}" + (" overlapped" if self.overlap else "")
+
+
+ANY_ISLAND = (Shape(1, 8), Shape(8))
+SHAPES = {
+    RACK: (*ANY_ISLAND, Shape(16), Shape(32), Shape(64)),
+    ISLANDS: (*ANY_ISLAND, Shape(16), Shape(32), Shape(32, overlap=True)),
+    HOPPER: (*ANY_ISLAND, Shape(16), Shape(32), Shape(32, overlap=True)),
+}
+BATCHES = {False: (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), True: (1, 4, 16, 64, 256)}
+# Tokens of context in a replica: more take minutes to simulate, and answer slower than anyone waits for.
+MOST_TOKENS = {False: 64e6, True: 4.1e6}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Lengths as the benchmark draws them, and a sequence in the middle of its life."""
+
+    name: str
+    precision: str
+    prompt: int
+    output: int
+
+    @property
+    def context(self) -> int:
+        return round(0.9 * (self.prompt + 0.5 * self.output))
+
+
+SHORT = Traffic("1k in, 1k out, FP4", "nvfp4", 1024, 1024)
+LONG = Traffic("8k in, 1k out, FP8", "fp8", 8192, 1024)
+MACHINES = {SHORT: (RACK, ISLANDS), LONG: (RACK, ISLANDS, HOPPER)}
+# tokens/s/user in the middle of both published lines.
+MIDDLE = {SHORT: 50.0, LONG: 50.0}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way of serving: tokens/s for a user and for a GPU, prefill GPUs counted."""
+
+    machine: str
+    shape: str
+    batch: int
+    per_user: float
+    per_gpu: float
+
+
+@cache
+def topology(machine: str) -> sim.Topology:
+    """The machine with the kernels of the engine that most of the public runs used."""
+    name, nodes = TOPOLOGY[machine]
+    base = sim.load_topology(name, nodes=nodes)
+    gpus = {
+        kind: gpu.model_copy(update={"kernels": gpu.kernels.engines[KERNELS]})
+        for kind, gpu in base.gpus.items()
+        if gpu.kernels is not None
+    }
+    return base.model_copy(update={"gpus": gpus})
+
+
+def scenario(
+    machine: str, shape: Shape, batch: int, context: int, precision: str, steps: int
+) -> sim.Scenario:
+    """`batch` sequences on each data-parallel rank, all there at once."""
+    changes: dict[str, Any] = {
+        "precision.weights": precision,
+        "engine.tensor_parallel_size": shape.tensor,
+        "engine.data_parallel_size": shape.data,
+        "engine.enable_expert_parallel": shape.data > 1,
+        "engine.enable_dbo": shape.overlap,
+        "engine.dispatch_dtype": "nvfp4" if precision == "nvfp4" and machine == RACK else "fp8",
+        "engine.max_num_seqs": batch,
+        "workload.prompt_tokens": context,
+        "workload.output_tokens": steps,
+        "workload.requests": batch * shape.data,
+    }
+    base = sim.load_scenario(SCENARIO).model_copy(update={"topology": topology(machine)})
+    return sim.with_changes(base, changes)
+
+
+@cache
+def step_s(machine: str, shape: Shape, batch: int, context: int, precision: str) -> float | None:
+    """Seconds of a decode step of the full replica; None where it does not fit."""
+    fills = -(-batch * context // 8192) + 2
+    try:
+        result = sim.simulate(scenario(machine, shape, batch, context, precision, fills + STEPS_TIMED))
+    except InfeasibleError:
+        return None
+    steps = result.steps
+    full = steps.filter((steps["prefill_tokens"] == 0) & (steps["sequences"] == batch * shape.data))
+    return float(full["first_step_s"].to_numpy()[0]) if len(full) else None
+
+
+@cache
+def prefill_tokens_per_gpu_s(machine: str, traffic: Traffic) -> float:
+    """Prompt tokens/s of one GPU of a prefill replica of eight, its ranks kept busy."""
+    prompts = 16
+    one = scenario(machine, Shape(8), prompts, traffic.prompt, traffic.precision, 1)
+    result = sim.simulate(one)
+    return float(8 * prompts * traffic.prompt / result.end_s / 8)
+
+
+def points(machine: str, traffic: Traffic, quick: bool) -> list[Point]:
+    """Every shape at every batch that fits."""
+    found = []
+    prefill = prefill_tokens_per_gpu_s(machine, traffic)
+    for shape in SHAPES[machine]:
+        for batch in BATCHES[quick]:
+            tokens = batch * shape.data * traffic.context
+            if tokens > MOST_TOKENS[quick] or (shape.overlap and batch < 32):
+                continue
+            seconds = step_s(machine, shape, batch, traffic.context, traffic.precision)
+            if seconds is None:
+                break
+            decode = batch * shape.data / seconds / shape.gpus
+            per_gpu = 1.0 / (1.0 / decode + traffic.prompt / traffic.output / prefill)
+            found.append(Point(machine, str(shape), batch, 1.0 / seconds, per_gpu))
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A public run: its decode replica, and what came out."""
+
+    shape: Shape
+    point: Point
+
+
+def published(machine: str, traffic: Traffic) -> list[Run]:
+    """The public runs of a machine under this traffic, all GPUs of both pools counted."""
+    found = []
+    with POINTS.open() as file:
+        for row in csv.DictReader(line for line in file if not line.startswith("#")):
+            kind = (row["system"], row["precision"], int(row["isl"]), int(row["osl"]))
+            if kind != (
+                SYSTEM[machine],
+                traffic.precision.removeprefix("nv"),
+                traffic.prompt,
+                traffic.output,
+            ):
+                continue
+            tpot_s, ttft_s = float(row["tpot_ms"]) / 1e3, float(row["ttft_ms"]) / 1e3
+            rate = float(row["concurrency"]) * traffic.output / (ttft_s + tpot_s * traffic.output)
+            shape = Shape(int(row["decode_attention_dp_size"]), int(row["decode_tp_size"]))
+            batch = int(row["decode_batch_size"])
+            point = Point(machine, str(shape), batch, 1.0 / tpot_s, rate / float(row["total_gpus"]))
+            found.append(Run(shape, point))
+    return found
+
+
+def envelope(found: list[Point]) -> list[Point]:
+    """The points that no other beats in both, from slow to fast answers."""
+    best: list[Point] = []
+    for point in sorted(found, key=lambda one: (-one.per_user, -one.per_gpu)):
+        if not best or point.per_gpu > best[-1].per_gpu:
+            best.append(point)
+    return best[::-1]
+
+
+def at_speed(line: list[Point], per_user: float) -> float | None:
+    """tokens/s/GPU of an envelope at a speed, straight in logarithms between points; None where it is too
+    fast."""
+    for slow, fast in pairwise(line):
+        if slow.per_user <= per_user <= fast.per_user:
+            share = (per_user - slow.per_user) / (fast.per_user - slow.per_user)
+            return exp((1 - share) * log(slow.per_gpu) + share * log(fast.per_gpu))
+    return line[0].per_gpu if line and per_user < line[0].per_user else None
+
+
+def by_hand_step_s(machine: str, shape: Shape, batch: int, context: int, precision: str) -> float:
+    """A step from bytes: weights and caches read from memory, tokens sent, and a start for every kernel."""
+    width = 0.5625 if precision == "nvfp4" else 1.0
+    all_tokens = batch * shape.data
+    hit = 1.0 - (1.0 - 8 / 256) ** all_tokens
+    weights = (653.9e9 * hit / shape.gpus + 17e9 / shape.tensor) * width
+    hbm_bytes_per_s = 0.85 * (4.8e12 if machine == HOPPER else 8.0e12)
+    read_s = (weights + batch * context * 35_136) / hbm_bytes_per_s
+    starts_s = 61 * 17 * (4e-6 if machine != HOPPER else 6e-6) + 58 * 20e-6
+    if shape.data == 1:
+        return read_s + starts_s + 61 * 2 * 7e-6
+    copies = 8 * (1.0 - 1.0 / shape.data)
+    if machine == RACK or shape.data <= 8:
+        bytes_per_s = 0.5 * (450e9 if machine == HOPPER else 900e9)
+    else:
+        copies, bytes_per_s = 8 * (1.0 - 8 / shape.data), 47e9
+    return read_s + starts_s + 58 * (50e-6 + batch * copies * 7168 * 3 / bytes_per_s)
+
+
+def same_replicas(traffic: Traffic, quick: bool) -> list[Row]:
+    """Speed of the very replicas that were served publicly, at their batch."""
+    rows = []
+    for machine in MACHINES[traffic]:
+        seen = set()
+        for run in sorted(published(machine, traffic), key=lambda one: (one.shape.gpus, one.point.batch)):
+            shape, batch = run.shape, run.point.batch
+            few = batch * shape.data <= (512 if quick else 8192)
+            if (shape.gpus, batch) in seen or shape.gpus not in (8, 16, 32) or not few:
+                continue
+            seen.add((shape.gpus, batch))
+            seconds = step_s(machine, shape, batch, traffic.context, traffic.precision)
+            if seconds is None:
+                continue
+            rows.append(
+                Row(
+                    f"{machine}, {traffic.name}", f"decode replica {shape}, {batch} sequences a rank",
+                    "tokens/s/user", run.point.per_user, 1.0 / seconds, source=SOURCE,
+                    estimate=1.0 / by_hand_step_s(machine, shape, batch, traffic.context, traffic.precision),
+                )
+            )  # fmt: skip
+    return rows
+
+
+Lines = dict[str, list[Point]]
+
+
+def ratios(traffic: Traffic, simulated: Lines, public: Lines) -> list[Row]:
+    """The rack over the islands, with as few GPUs per user as each can: slow, middling and fast answers."""
+    case = f"rack over islands, {traffic.name}"
+    rows = []
+
+    def most(lines: Lines) -> float:
+        return max(one.per_gpu for one in lines[RACK]) / max(one.per_gpu for one in lines[ISLANDS])
+
+    def fastest(lines: Lines) -> float:
+        return max(one.per_user for one in lines[RACK]) / max(one.per_user for one in lines[ISLANDS])
+
+    def middle(lines: Lines) -> float | None:
+        rack, islands = (at_speed(lines[machine], MIDDLE[traffic]) for machine in (RACK, ISLANDS))
+        return None if rack is None or islands is None else rack / islands
+
+    rows.append(Row(case, "most tokens/s/GPU", "ratio", most(public), most(simulated), source=SOURCE))
+    ours = middle(simulated)
+    if ours is not None:
+        what = f"tokens/s/GPU at {MIDDLE[traffic]:.0f} tokens/s/user"
+        rows.append(Row(case, what, "ratio", middle(public), ours, source=SOURCE))
+    rows.append(Row(case, "most tokens/s/user", "ratio", fastest(public), fastest(simulated), source=SOURCE))
+    return rows
+
+
+def answer(quick: bool) -> Answer:
+    """Is expert parallelism on NVLink worth a rack? DeepSeek-V3 on islands of eight and in a rack of 72."""
+    rows: list[Row] = []
+    drawn: list[dict[str, Any]] = []
+    for traffic, machines in MACHINES.items():
+        shown = machines[:2] if quick else machines
+        simulated: Lines = {machine: envelope(points(machine, traffic, quick)) for machine in shown}
+        public: Lines = {
+            machine: envelope([run.point for run in published(machine, traffic)]) for machine in shown
+        }
+        rows += ratios(traffic, simulated, public)
+        for machine in shown:
+            best = max(simulated[machine], key=lambda one: one.per_gpu)
+            most = max(one.per_gpu for one in public[machine])
+            rows.append(
+                Row(
+                    f"{machine}, {traffic.name}",
+                    "most tokens/s/GPU",
+                    "tokens/s",
+                    most,
+                    best.per_gpu,
+                    source=SOURCE,
+                )
+            )
+        if traffic is SHORT or not quick:
+            rows += same_replicas(traffic, quick)
+        for kind, lines in (("simulated", simulated), ("public runs", public)):
+            drawn += [
+                {"traffic": traffic.name, "machine": machine, "kind": kind, "shape": one.shape,
+                 "per_user": one.per_user, "per_gpu": one.per_gpu}
+                for machine, line in lines.items() for one in line
+            ]  # fmt: skip
+    found = {(row.case, row.quantity): row.simulated for row in rows}
+    case = f"rack over islands, {SHORT.name}"
+    middle = found.get((case, f"tokens/s/GPU at {MIDDLE[SHORT]:.0f} tokens/s/user"))
+    takeaway = (
+        f"Where users wait, hardly: with the largest batches a GPU in the rack makes "
+        f"{found[case, 'most tokens/s/GPU']:.1f} times as many tokens as on an island. In between, yes: "
+        + (f"at {MIDDLE[SHORT]:.0f} tokens/s/user {middle:.1f} times as many, " if middle else "")
+        + "because 32 GPUs hold the experts between them and NICs would be the wait. For the fastest answers "
+        f"both fall back to eight GPUs in tensor parallel, and the rack is worth nothing "
+        f"({found[case, 'most tokens/s/user']:.2f} times as fast)."
+    )
+    return Answer(
+        __doc__.splitlines()[0], tuple(rows), takeaway, NOTES, lambda folder: [_picture(drawn, folder)]
+    )
+
+
+NOTES = (
+    (
+        "Public runs do not say whether multi-token prediction was on. Simulated lines are without it; with "
+        "it replicas of few sequences would be faster, and TP8 is simulated some 15 to 35 % too slow."
+    ),
+    (
+        "At the fast end the public B200 is quicker than the public GB200. That crossing does not come out: "
+        "both machines run the same eight-GPU replicas there, on kernels measured on each."
+    ),
+    (
+        "Simulated lines are of replicas in steady state, their prompts paid for in prefill GPUs at full "
+        "load; public runs also pay for queues and for prefill GPUs that idle. So the lines lie above the "
+        "runs, most with long prompts; the ratio of the two machines suffers less."
+    ),
+)
+
+
+def _picture(drawn: list[dict[str, Any]], folder: Path) -> Path:
+    import altair as alt
+
+    from sim.views.files import rows as values
+
+    colours = {RACK: "#2f7d32", ISLANDS: "#1f5fa8", HOPPER: "#c46a1b"}
+    shown = [machine for machine in colours if any(one["machine"] == machine for one in drawn)]
+    colour = alt.Color(
+        "machine:N",
+        title=None,
+        scale=alt.Scale(domain=shown, range=[colours[machine] for machine in shown]),
+        legend=alt.Legend(orient="top", symbolOpacity=1),
+    )
+    panels = []
+    for traffic in MACHINES:
+        mine = alt.Chart(values([one for one in drawn if one["traffic"] == traffic.name]))
+        x = alt.X("per_user:Q", title="tokens/s of one user", scale=alt.Scale(domain=[0, 170]))
+        y = alt.Y(
+            "per_gpu:Q",
+            title="tokens/s of one GPU, all paid for (log)",
+            scale=alt.Scale(type="log", domain=[7, 12_000], nice=False),
+        )
+        lines = (
+            mine.transform_filter("datum.kind == 'simulated'")
+            .mark_line(point=alt.OverlayMarkDef(size=26))
+            .encode(x=x, y=y, color=colour)
+        )
+        runs = (
+            mine.transform_filter("datum.kind == 'public runs'")
+            .mark_point(shape="diamond", size=90, strokeWidth=2)
+            .encode(x=x, y=y, color=colour)
+        )
+        panels.append(alt.layer(lines, runs).properties(width=430, height=340, title=traffic.name))
+    title = alt.Title(
+        "A rack of NVLink pays in the middle: neither for the slowest answers nor for the fastest",
+        subtitle=[
+            "DeepSeek-V3, the best replicas at each speed. Lines: simulated; diamonds: the best public runs",
+        ],
+        anchor="start",
+    )
+    chart = (
+        alt.hconcat(*panels, title=title, background="white", padding=14)
+        .configure_axis(labelFontSize=12, titleFontSize=13, gridColor="#e8e8e8")
+        .configure_legend(labelFontSize=13)
+        .configure_title(fontSize=16, subtitleFontSize=13)
+        .configure_view(stroke=None)
+    )
+    return save_chart(chart, folder / "is_ep_on_nvlink_worth_a_rack.png")
+
+
+if __name__ == "__main__":
+    tell(answer)
