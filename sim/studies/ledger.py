@@ -12,7 +12,8 @@ Kind = Literal["predicted", "fitted"]
 class LedgerRow:
     """`fitted`: this very number set a constant; `predicted`: nothing was fitted on it.
 
-    `published` is None of what only compares the two, such as a correlation.
+    `published` is None of what only compares the two, such as a correlation. `section` says which part of
+    the ledger it is in, `size` how large the case is (bytes, tokens, users), for errors against size.
     """
 
     case: str
@@ -22,6 +23,8 @@ class LedgerRow:
     simulated: float
     kind: Kind
     source: str
+    section: str = ""
+    size: float | None = None
 
     @property
     def error(self) -> float | None:
