@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from sim.cost.batch import Batch
@@ -20,8 +21,8 @@ from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier, RemoteTier
 from sim.inputs.quantities import DTYPE_BYTES
 
-Ends = dict[str, tuple[str, ...]]
-"""For each GPU the places that hold its share, evenly."""
+Ends = dict[str, tuple[tuple[str, ...], ...]]
+"""For each GPU the places that hold its share, evenly: the last of each tuple, by way of those before it."""
 
 
 def break_even_bytes_per_s(kv_bytes_per_token: float, flops_per_token: float, flops_per_s: float) -> float:
@@ -70,14 +71,14 @@ def kv_bytes_by_rank(shard: Shard, group: Sequence[str]) -> tuple[dict[str, floa
 def ends_of(network: Network, kind: str, tier: KvTier, gpus: Sequence[str]) -> Ends:
     """Where each GPU's share of a tier lies. Raises InfeasibleError where the topology has no such place."""
     if kind == "host":
-        return {gpu: (network.host_of(gpu),) for gpu in gpus}
+        return {gpu: ((network.host_of(gpu),),) for gpu in gpus}
     if kind == "nvme":
         return {gpu: _nearest_stores(network, gpu) for gpu in gpus}
     place = tier.place if isinstance(tier, RemoteTier) else None
     return {gpu: _remote_places(network, place, gpu) for gpu in gpus}
 
 
-def _nearest_stores(network: Network, gpu: str) -> tuple[str, ...]:
+def _nearest_stores(network: Network, gpu: str) -> tuple[tuple[str, ...], ...]:
     server = network.node_of[gpu]
     stores = [
         name
@@ -91,13 +92,14 @@ def _nearest_stores(network: Network, gpu: str) -> tuple[str, ...]:
             "'nvme: {kind: store, count: 2, bytes_per_s: 27.2 GB/s}'; or leave the tier out",
         )
     hops = {store: len(network.path(gpu, store).links) for store in stores}
-    return tuple(store for store in stores if hops[store] == min(hops.values()))
+    return tuple((store,) for store in stores if hops[store] == min(hops.values()))
 
 
-def _remote_places(network: Network, place: str | None, gpu: str) -> tuple[str, ...]:
+def _remote_places(network: Network, place: str | None, gpu: str) -> tuple[tuple[str, ...], ...]:
+    """Of a server, the memory beside the GPU that has this one's place there, through that GPU's NIC."""
     if place is None:
         found = tuple(
-            name
+            (name,)
             for name, about in network.places.items()
             if about["kind"] == "store" and about.get("node", -1) < 0
         )
@@ -112,7 +114,7 @@ def _remote_places(network: Network, place: str | None, gpu: str) -> tuple[str, 
             raise InfeasibleError(
                 f"kv_tiers.remote.place: {place} is a {network.kind(place)}", "a host or a store keeps KV"
             )
-        return (place,)
+        return ((place,),)
     there = [other for other in network.gpus if f"node{network.node_of[other]}" == place]
     if not there:
         servers = sorted({network.node_of[other] for other in network.gpus})
@@ -121,7 +123,9 @@ def _remote_places(network: Network, place: str | None, gpu: str) -> tuple[str, 
             f"its servers are node{servers[0]} to node{servers[-1]}",
         )
     index = int(network.places[gpu].get("index", 0))
-    return (network.host_of(there[index % len(there)]),)
+    beside = there[index % len(there)]
+    nics = network.nics_of(beside) if network.node_of[beside] != network.node_of[gpu] else ()
+    return ((*nics[:1], network.host_of(beside)),)
 
 
 def way(
@@ -138,14 +142,15 @@ def way(
     load: dict[int, float] = {}
     hops_s = 0.0
     for gpu, n_bytes in amounts.items():
-        here = sources[gpu] if sources else (gpu,)
-        there = targets[gpu] if targets else (gpu,)
+        here = sources[gpu] if sources else ((gpu,),)
+        there = targets[gpu] if targets else ((gpu,),)
         for source in here:
             for target in there:
-                path = network.path(source, target)
-                hops_s = max(hops_s, path.latency_s)
-                for link in path.links:
-                    load[link] = load.get(link, 0.0) + n_bytes / (len(here) * len(there))
+                paths = [network.path(a, b) for a, b in pairwise((*source[::-1], *target))]
+                hops_s = max(hops_s, sum(path.latency_s for path in paths))
+                for path in paths:
+                    for link in path.links:
+                        load[link] = load.get(link, 0.0) + n_bytes / (len(here) * len(there))
     least = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
     return Way(tuple(load), tuple(load.values()), latency_s + hops_s, least)
 
