@@ -337,9 +337,7 @@ def document_chart(found: Sequence[dict[str, Any]], curve: Sequence[dict[str, fl
             "said": place.case.replace(", ", ",\n") + whose,
         }
         dot = alt.Chart(_values([point])).mark_point(size=70, filled=True, opacity=1, color=colour)
-        left = place.case in LABELLED_BELOW
-        how = {"align": "right", "dx": -9, "dy": 4} if left else {"align": "left", "dx": 7, "dy": -24}
-        layers += [dot.encode(x=x, y=y), text(point, colour, **how)]
+        layers += [dot.encode(x=x, y=y), text(point, colour, **LABELS[place.case])]
     return alt.layer(*layers).properties(
         width=760,
         height=350,
@@ -352,7 +350,14 @@ def document_chart(found: Sequence[dict[str, Any]], curve: Sequence[dict[str, fl
 
 H100 = "#1f77b4"
 OTHERS = {"dgx-a100": ("#9467bd", " (8 A100)"), "gb200-nvl72": ("#9467bd", " (4 GB200)")}
-LABELLED_BELOW = ("remote store, one NIC of 400G", "remote store, eight NICs of 400G")
+LABELS: dict[str, dict[str, Any]] = {
+    "remote store, one NIC of 400G": {"align": "right", "dx": -9, "dy": 4},
+    "eight NVMe drives": {"align": "left", "dx": 8, "dy": -8},
+    "host memory, PCIe 4": {"align": "left", "dx": 9, "dy": -4},
+    "remote store, eight NICs of 400G": {"align": "right", "dx": -9, "dy": 4},
+    "host memory, PCIe 5": {"align": "left", "dx": 3, "dy": -32},
+    "host memory, C2C": {"align": "left", "dx": 9, "dy": -6},
+}
 
 
 def load_chart(loaded: Sequence[dict[str, Any]]) -> Any:
