@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError, WithJsonSchema
@@ -77,7 +78,7 @@ def _kernel_model(written: Any) -> Any:
     if callable(written):
         return written
     is_table = isinstance(written, Mapping) and written.get("kind") == "measured"
-    if is_table and set(written) == {"kind", "path"}:
+    if is_table and set(written) == {"kind", "path"} and isinstance(written["path"], str | Path):
         return MeasuredKernels(read_measurements(written["path"]), source=str(written["path"]))
     raise ValueError(f"{written!r} prices no kernels; formula does, or {{kind: measured, path: table.csv}}")
 

@@ -21,11 +21,11 @@ from pydantic import (
 
 from sim.catalog import load_model, load_topology, load_workload
 from sim.inputs.engine import Engine, Precision
-from sim.inputs.errors import InfeasibleError, InputError, Problem
+from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
 from sim.inputs.quantities import Seconds
-from sim.inputs.topology import Topology
+from sim.inputs.topology import MOST_NODES, Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
 from sim.policy.reloading import ByCost
@@ -33,6 +33,8 @@ from sim.policy.routing import LeastConnections
 from sim.reading.problems import did_you_mean, problems_of
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.rules import KernelRule, PlacementRule, ReloadingRule, RouterRule
+
+MOST_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
 
 
 class HandOverRule(BaseModel):
@@ -57,7 +59,7 @@ class Pool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    replicas: PositiveInt = 1
+    replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
     model: Model
     precision: Precision = Precision()
@@ -79,7 +81,7 @@ class Scenario(BaseModel):
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
-    replicas: PositiveInt = 1
+    replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
     pools: dict[str, Pool] = {}
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
@@ -103,6 +105,9 @@ class Scenario(BaseModel):
         data = dict(data)
         near = (info.context or {}).get("near")
         nodes = data.pop("nodes", None)
+        if nodes is not None and (type(nodes) is not int or not 1 <= nodes <= MOST_NODES):
+            what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MOST_NODES} is"
+            raise LocatedError([(("nodes",), what)])
         topology = data.get("topology")
         if isinstance(topology, str | Path):
             data["topology"] = load_topology(topology, near=near)
@@ -239,6 +244,9 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     """The same scenario with some values changed, by dotted path; `"x2"` multiplies a number, text may carry
     a unit.
 
+    With pools, a change of `engine`, `precision` or `model` reaches every pool that has the scenario's value
+    there; a pool with another one is changed by its own path, as in `pools.decode.engine.max_num_seqs`.
+
     Raises InputError for a path that does not exist (with the nearest one that does) or a value that does not
     fit.
 
@@ -251,11 +259,34 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():
+        if scenario.pools:
+            _set_in_pools(data, path, value)
         _set(data, "topology.nodes" if path == "nodes" else path, value)
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
         raise InputError(problems_of(error, None, (), Scenario)) from error
+
+
+def _set_in_pools(data: dict[str, Any], path: str, value: Any) -> None:
+    """Pass a change of what pools inherit on to those that have the scenario's value; somebody must."""
+    pools: dict[str, Any] = data["pools"]
+    key = path.partition(".")[0]
+    if key not in ("engine", "precision", "model", "replicas"):
+        return
+    heirs = [] if key == "replicas" else [p for p in pools.values() if _at(p, path) == _at(data, path)]
+    if not heirs:
+        own = f"every pool has {key} of its own; set pools.{next(iter(pools))}.{path}"
+        raise InputError(Problem(own, key=path))
+    for pool in heirs:
+        _set(pool, path, value)
+
+
+def _at(data: Any, path: str) -> Any:
+    """What a dotted path leads to, None where it leads nowhere."""
+    for step in path.split("."):
+        data = data.get(step) if isinstance(data, Mapping) else None
+    return data
 
 
 def _set(data: dict[str, Any], path: str, value: Any) -> None:

@@ -111,6 +111,9 @@ def test_a_run_that_fails_does_not_claim_its_folder_for_good(
     (GOOD.replace("llama-3-8b", "llama-3-9b"), 2, ["bad.yaml", "llama-3-8b"]),
     (GOOD.replace("llama-3-8b", "missing/config.json"), 2, ["missing/config.json"]),
     (GOOD + "time_limit_s: 5 GB\n", 2, ["bad.yaml:6", "time_limit_s"]),
+    (GOOD + "nodes: 0\n", 2, ["bad.yaml:6: nodes: 0", "from 1 to"]),
+    (GOOD + "replicas: 1000000000000\n", 2, ["bad.yaml:6: replicas"]),
+    (GOOD + "kernels: {kind: measured, path: 5}\n", 2, ["bad.yaml:6: kernels"]),
     (GOOD + "time_limit_s: 0\n", 2, ["time_limit_s", "no time"]),
     (GOOD + "pools: {decode: {}}\n", 3, ["role: prefill"]),
     (GOOD.replace("size: 2", "size: 3"), 3, ["3", "2"]),
@@ -128,6 +131,33 @@ def test_bad_input_is_refused_with_the_place_and_what_would_be_right(
     assert "Traceback" not in err
     for hint in hints:
         assert hint in err, err
+
+
+@pytest.mark.parametrize(("change", "reached"), [
+    ("engine.tensor_parallel_size=4", (4, 1)),  # the decode pool wrote its own
+    ("pools.decode.engine.tensor_parallel_size=2", (2, 2)),
+    ("engine.max_num_seqs=7", (2, 1)),
+])  # fmt: skip
+def test_a_change_reaches_the_pools_that_inherit_what_it_changes(
+    tmp_path: Path, change: str, reached: tuple[int, int]
+) -> None:
+    import sim
+
+    path = tmp_path / "apart.yaml"
+    path.write_text(GOOD + "pools: {prefill: {}, decode: {engine: {tensor_parallel_size: 1}}}\n")
+    key, _, value = change.partition("=")
+    pools = sim.with_changes(sim.load_scenario(path), {key: int(value)}).pools
+    assert tuple(pools[name].engine.tensor_parallel_size for name in ("prefill", "decode")) == reached
+    if "max_num_seqs" in change:
+        assert {pool.engine.max_num_seqs for pool in pools.values()} == {7}
+
+
+def test_a_change_that_would_reach_no_pool_is_refused(sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "apart.yaml"
+    path.write_text(GOOD + "pools: {prefill: {}, decode: {}}\n")
+    status, _, err = sim("run", path, "--set", "replicas=2")
+    assert status == 2
+    assert "pools.prefill.replicas" in err
 
 
 @pytest.mark.parametrize(("change", "hint"), [
