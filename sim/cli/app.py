@@ -15,6 +15,7 @@ from sim.cli.run import run
 from sim.cli.schema import schema
 from sim.cli.studies import capacity, compare, sweep
 from sim.cli.topology import topology
+from sim.cli.validate import validate
 
 app = typer.Typer(
     name="sim",
@@ -50,5 +51,6 @@ app.command("collective")(collective)
 app.command("kernel", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(kernel)
 app.add_typer(topology, name="topology")
 app.add_typer(calibrate, name="calibrate")
+app.command("validate")(validate)
 app.command("list")(listing)
 app.command("schema")(schema)

@@ -16,7 +16,7 @@ the same, to half a percent, as rows with neither: they are taken for TP 4 with 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -299,17 +299,6 @@ def measured(point: Point, result: Result) -> Simulated:
         1e3 * float(np.average(tpot_s, weights=weights)),
         1e3 * float(np.median(ttft_s[users:])),
     )
-
-
-def run_all(points: Iterable[Point], processes: int = 1) -> list[Simulated]:
-    """Simulate rows, over processes where more than one is allowed."""
-    points = list(points)
-    if processes == 1:
-        return [run(point) for point in points]
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(processes) as pool:
-        return list(pool.map(run, points, chunksize=4))
 
 
 def absolute(errors: Sequence[float]) -> tuple[float, float]:

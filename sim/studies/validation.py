@@ -20,9 +20,9 @@ from sim.reading.problems import did_you_mean
 from sim.studies.ledger import LedgerRow
 from sim.studies.validation_alone import collective_rows, kernel_rows
 from sim.studies.validation_laws import formula_rows, law_rows
-from sim.studies.validation_points import point_rows
+from sim.studies.validation_points import point_rows, simulate_points
 
-MEASURED = Path(__file__).parent.parent / "data" / "measured"
+CLOSED_LOOPS = Path(__file__).parent.parent / "data" / "measured" / "serving" / "closed_loops.csv"
 
 
 def experiment_rows() -> Iterator[LedgerRow]:
@@ -30,7 +30,8 @@ def experiment_rows() -> Iterator[LedgerRow]:
     folder = data_folder() / "experiments"
     for path in sorted(folder.glob("*.py")):
         described = importlib.util.spec_from_file_location(f"sim_experiment_{path.stem}", path)
-        assert described is not None and described.loader is not None
+        assert described is not None
+        assert described.loader is not None
         module = sys.modules[described.name] = importlib.util.module_from_spec(described)
         described.loader.exec_module(module)
         for row in module.answer(True).rows:
@@ -50,9 +51,10 @@ def service_rows() -> Iterator[LedgerRow]:
 
 def closed_loop_rows() -> Iterator[LedgerRow]:
     """Closed loops at a concurrency: the rows that travel with the package."""
-    return point_rows(MEASURED / "serving" / "closed_loops.csv")
+    return (row for one in simulate_points(CLOSED_LOOPS) for row in point_rows(one))
 
 
+LOOPS = "closed-loops"
 SECTIONS: dict[str, Callable[[], Iterable[LedgerRow]]] = {
     "laws": law_rows,
     "formulas": formula_rows,
@@ -60,17 +62,23 @@ SECTIONS: dict[str, Callable[[], Iterable[LedgerRow]]] = {
     "kernels": kernel_rows,
     "collectives": collective_rows,
     "services": service_rows,
-    "closed-loops": closed_loop_rows,
+    LOOPS: closed_loop_rows,
 }
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """The names of sections, if all of them are; InputError otherwise."""
+    names = list(names)
+    for name in names:
+        if name not in SECTIONS:
+            known = ", ".join(SECTIONS)
+            raise InputError(Problem(f"{name!r} is no section; {known} are{did_you_mean(name, SECTIONS)}"))
+    return names
 
 
 def ledger(sections: Sequence[str] = ()) -> Iterator[LedgerRow]:
     """The rows of the named sections, or of all, as they are computed. InputError for an unknown name."""
-    for name in sections or SECTIONS:
-        if name not in SECTIONS:
-            known = ", ".join(SECTIONS)
-            raise InputError(Problem(f"{name!r} is no section; {known} are{did_you_mean(name, SECTIONS)}"))
-    for name in sections or SECTIONS:
+    for name in chosen(sections or SECTIONS):
         for row in SECTIONS[name]():
             yield replace(row, section=name)
 

@@ -23,17 +23,26 @@ GROUPS: dict[str, Callable[[Point], str]] = {
 }
 
 
-def point_rows(path: Path) -> Iterator[LedgerRow]:
-    """TPOT, TTFT and throughput of every row of a table that fits its GPUs."""
-    for point in read_points(path):
-        try:
-            simulated = run(point)
-        except (InfeasibleError, UnfinishedError):
-            continue
-        yield from _rows(simulated)
+def simulate_points(path: Path, processes: int = 1) -> list[Simulated]:
+    """Every row of a table that fits its GPUs, simulated."""
+    points = read_points(path)
+    if processes == 1:
+        return [one for one in map(_run, points) if one is not None]
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(processes) as pool:
+        return [one for one in pool.map(_run, points, chunksize=4) if one is not None]
 
 
-def _rows(one: Simulated) -> Iterator[LedgerRow]:
+def _run(point: Point) -> Simulated | None:
+    try:
+        return run(point)
+    except (InfeasibleError, UnfinishedError):
+        return None
+
+
+def point_rows(one: Simulated) -> Iterator[LedgerRow]:
+    """Time per output token, time to first token and throughput of a row."""
     point = one.point
     source = INFERENCEX if point.is_inferencex else NVIDIA
     throughput = point.throughput(point.ttft_ms, point.tpot_ms), point.throughput(one.ttft_ms, one.tpot_ms)

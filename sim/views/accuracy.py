@@ -90,7 +90,11 @@ def against_measured(lines: Sequence[LedgerLine], section: str) -> altair.FacetC
     band = (
         alt.Chart()
         .mark_area(color="#bbbbbb", opacity=0.35)
-        .encode(x=x_axis, y=alt.Y("low:Q", scale=alt.Scale(type="log", nice=False), title="simulated"), y2="high:Q")
+        .encode(
+            x=x_axis,
+            y=alt.Y("low:Q", scale=alt.Scale(type="log", nice=False), title="simulated"),
+            y2="high:Q",
+        )
         .transform_filter("isValid(datum.identity)")
     )
     line = (
@@ -100,16 +104,17 @@ def against_measured(lines: Sequence[LedgerLine], section: str) -> altair.FacetC
         .transform_filter("isValid(datum.identity)")
     )
     layers = alt.layer(band, line, points, data=inline([*bounds, *data])).properties(width=250, height=250)
-    title = alt.TitleParams(
+    heading = alt.TitleParams(
         f"{_named(section)}: simulated against measured",
         subtitle="line: equal; band: within a quarter of what was measured",
         anchor="start",
     )
-    return (
+    chart: altair.FacetChart = (
         layers.facet(facet=alt.Facet("panel:N", title=None, sort=list(groups)), columns=3)
         .resolve_scale(x="independent", y="independent")
-        .properties(title=title)
+        .properties(title=heading)
     )
+    return chart
 
 
 def error_by_size(lines: Sequence[LedgerLine], section: str) -> altair.FacetChart:
@@ -127,7 +132,7 @@ def error_by_size(lines: Sequence[LedgerLine], section: str) -> altair.FacetChar
         for title, members in groups.items()
         for line in members
     ]  # fmt: skip
-    title = alt.TitleParams(
+    heading = alt.TitleParams(
         f"{_named(section)}: error against size",
         subtitle="dashed: no error; beyond 100 % drawn at the edge",
         anchor="start",
@@ -149,11 +154,12 @@ def error_by_size(lines: Sequence[LedgerLine], section: str) -> altair.FacetChar
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#555555").encode(y=alt.datum(0))
     layers = alt.layer(zero, points, data=inline(data)).properties(width=250, height=170)
-    return (
+    chart: altair.FacetChart = (
         layers.facet(facet=alt.Facet("panel:N", title=None, sort=list(groups)), columns=3)
         .resolve_scale(x="independent")
-        .properties(title=title)
+        .properties(title=heading)
     )
+    return chart
 
 
 def _groups(lines: Sequence[LedgerLine]) -> dict[str, list[LedgerLine]]:
