@@ -285,9 +285,9 @@ class Fabric:
         self._presence.leave_alone(plan.footprint)
         if plan.kept:
             plan.runs_alone += 1
-            plan.seconds_alone += transfer.end_s - transfer.flows_s
+            plan.seconds_alone += plan.alone_s  # not a difference of clocks: a million of them would add up
         else:
-            self._use.carry(plan.links, plan.n_bytes, 1.0, transfer.end_s - transfer.flows_s)
+            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.alone_s)
         self._happen(transfer)
 
     def _wait(self, transfer: Transfer) -> None:
