@@ -24,7 +24,7 @@ from sim.views.files import save_chart
 
 DOCUMENTS = Path(__file__).with_name("long_documents.yaml")
 SESSIONS = Path(__file__).with_name("returning_sessions.yaml")
-DOCUMENT = 32_768
+DOCUMENT, SHORT = 32_768, 4_096
 NIC = "49 GB/s"  # what a port of 400 Gbit/s carries, at 98 %
 TB = 1e12
 
@@ -167,9 +167,9 @@ def swept() -> list[dict[str, float]]:
     return points
 
 
-def break_even(found: dict[str, Any]) -> float:
+def break_even(found: dict[str, Any], tokens: int = DOCUMENT) -> float:
     """Bytes/s from which on reloading is quicker, by what computing costs above finding it in HBM."""
-    return DOCUMENT * KV_BYTES / (found["compute_s"] - found["held_s"])
+    return tokens * KV_BYTES / (found["compute_s"] - found["held_s"])
 
 
 def crossing(curve: Sequence[dict[str, float]], compute_s: float) -> float:
@@ -209,6 +209,11 @@ def break_even_rows(found: Sequence[dict[str, Any]], curve: Sequence[dict[str, f
         case = f"break-even for {DOCUMENT:,} tokens, {place.gpus} GPUs of {place.topology}"
         closed = by_hand(place)[1] / 1e9
         yield Row(case, "by its prefill and its bytes", "GB/s", None, break_even(one) / 1e9, estimate=closed)
+    short = {"workload.prefix.tokens": SHORT, "engine.num_gpu_blocks_override": 330}
+    in_short = break_even(measured(sim.with_changes(sim.load_scenario(DOCUMENTS), short)), SHORT) / 1e9
+    weights = break_even_bytes_per_s(KV_BYTES, 2.0 * PARAMETERS, 8 * PEAK["nd-h100-v5"] * SHARE_OF_PEAK) / 1e9
+    case = f"break-even for {SHORT:,} tokens, 8 GPUs of nd-h100-v5, by hand without attention"
+    yield Row(case, "by its prefill and its bytes", "GB/s", None, in_short, estimate=weights)
     h100 = next(one for one in found if one["place"].topology == "nd-h100-v5")
     case = "break-even, where the curve of eight H100 crosses"
     crossed = crossing(curve, h100["compute_s"]) / 1e9
