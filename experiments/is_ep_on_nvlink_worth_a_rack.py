@@ -194,7 +194,10 @@ def published(machine: str, traffic: Traffic) -> list[Run]:
             tpot_s, ttft_s = float(row["tpot_ms"]) / 1e3, float(row["ttft_ms"]) / 1e3
             rate = float(row["concurrency"]) * traffic.output / (ttft_s + tpot_s * traffic.output)
             shape = Shape(int(row["decode_attention_dp_size"]), int(row["decode_tp_size"]))
-            batch = int(row["decode_batch_size"])
+            decoding = tpot_s * traffic.output / (ttft_s + tpot_s * traffic.output)
+            batch = max(
+                1, round(int(row["decode_batch_size"]) * decoding)
+            )  # Little: the others are in prefill
             point = Point(machine, str(shape), batch, 1.0 / tpot_s, rate / float(row["total_gpus"]))
             found.append(Run(shape, point))
     return found
@@ -350,6 +353,10 @@ NOTES = (
         "Simulated lines are of replicas in steady state, their prompts paid for in prefill GPUs at full "
         "load; public runs also pay for queues and for prefill GPUs that idle. So the lines lie above the "
         "runs, most with long prompts; the ratio of the two machines suffers less."
+    ),
+    (
+        "Public runs keep a number of requests in the system, not in the decode replicas: the sequences of a "
+        "rank are that number times the share of its life that a request decodes (Little's law)."
     ),
 )
 

@@ -196,8 +196,8 @@ NOTES = (
         "The division of the engines is the best there is."
     ),
     (
-        "Apart, the prefill engine shows the first token, and the second waits for the cache: slow NICs spoil "
-        "the time per token before they carry all they could."
+        "Apart, the prefill engine shows the first token, and the second waits for the cache: slow NICs "
+        "spoil the time per token before they carry all they could."
     ),
 )
 
