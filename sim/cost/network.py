@@ -250,7 +250,7 @@ class Network:
             out_nic, in_nic = source, in_nics[0]
         else:
             raise self._unreachable(source, target)
-        staged: set[str] = set()
+        staged = {place for place in (source, target) if self.kind(place) == "store"}
         legs: list[Leg] = []
         start = source
         if relay is not None:
