@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from simpy import Environment
 
@@ -88,6 +89,7 @@ class EngineQueue:
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
+        self.preempted_at_step = -1  # nobody is admitted in a step that preempts
 
     # ---- from outside
 
@@ -168,9 +170,15 @@ class EngineQueue:
     # ---- what a scheduling rule may ask
 
     def next_waiting(self) -> Sequence | None:
-        if self.waiting and self.waiting[0].eligible_step <= self.step:
-            return self.waiting[0]
-        return None
+        if not self.by_priority:
+            first = self.waiting[0] if self.waiting else None
+            return first if first is not None and first.eligible_step <= self.step else None
+        return next((one for one in self.waiting if one.eligible_step <= self.step), None)
+
+    def next_unseen_step(self, after: int) -> int | None:
+        """The first step later than `after` from which a waiting sequence may be seen that may not be yet."""
+        seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
+        return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
 
     def cached_tokens(self, sequence: Sequence) -> int:
         if sequence.received:
@@ -219,7 +227,7 @@ class EngineQueue:
             sequence.admitted_s = now
             sequence.cached_tokens = cached_tokens
         sequence.mark = None if self.ledger is None else self.ledger.read()
-        self.waiting.popleft()
+        self.waiting.remove(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
         self._publish(sequence, cached_tokens + tokens)
         return True
@@ -237,8 +245,12 @@ class EngineQueue:
         sequence.preemptions += 1
         sequence.recomputing = True
         self.preemptions += 1
+        self.preempted_at_step = self.step
         self.running.remove(sequence)
-        self.waiting.appendleft(sequence)
+        if self.by_priority:
+            self.enqueue(sequence)
+        else:
+            self.waiting.appendleft(sequence)
 
     def settle(self, sequence: Sequence) -> None:
         """Charge a sequence for the steps it was in, where that is read from the ledger."""

@@ -277,12 +277,14 @@ class Replica:
             one.recomputing or not one.generated for one, _ in flight.grants
         ):
             return 1
+        if any(queue.waiting and queue.preempted_at_step == self._step - 1 for queue in self.queues):
+            return 1  # the next step may admit what this one, having preempted, did not look at
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:
-            head = queue.waiting[0] if queue.waiting else None
-            if head is not None and head.eligible_step > self._step - 1:
-                steps = min(steps, max(1, head.eligible_step - self._step + 1))
+            seen_from = queue.next_unseen_step(self._step - 1)
+            if seen_from is not None:
+                steps = min(steps, max(1, seen_from - self._step + 1))
         for queue in self.queues:
             if steps > 1:
                 steps = self._steps_that_fit(queue, flight, steps)

@@ -15,6 +15,7 @@ from sim.results.laws import little, violations
 from sim.runtime import engine_queue, replica
 from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
+from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import scenarios, small
 
 seeds = st.integers(0, 1000)
@@ -124,6 +125,35 @@ def test_causes_add_up_through_preemption_chunks_and_pipelines(engine: dict[str,
     assert result.blame["preempted"].sum() > 0
     assert violations(result.records) == []
     assert_causes_add_up(result)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"scheduling_policy": "priority"},
+        {"scheduling_policy": "priority", "async_scheduling": False},
+        {"scheduler_reserve_full_isl": False},
+        {"watermark": 0.1},
+        {"long_prefill_token_threshold": 50},
+    ],
+)
+def test_admission_after_a_preemption_folds_as_it_plays(engine: dict[str, Any], seed: int) -> None:
+    limits = {"num_gpu_blocks_override": 70, "max_num_seqs": 16, "max_num_batched_tokens": 128}
+    classes = {"urgent": {"priority": 0}, "plain": {"priority": 3}, "patient": {"priority": 7}}
+    data = {
+        **SCARCE,
+        "engine": {**limits, **engine},
+        "workload": {
+            **SCARCE["workload"],
+            "arrivals": {"kind": "poisson", "rate_per_s": 150.0},
+            "classes": classes,
+        },
+    }
+    found, result = differences(data, seed=seed)
+    assert not found, found
+    assert result.requests["preemptions"].sum() > 0
+    assert violations(result.records) == []
 
 
 def test_a_request_that_is_alone_waits_for_nothing() -> None:

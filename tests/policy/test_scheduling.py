@@ -118,6 +118,25 @@ def test_a_preempted_sequence_that_was_granted_tokens_in_this_step_gives_them_ba
     assert engine.preemptions > 0
 
 
+def test_a_preempted_sequence_returns_to_its_place_by_priority() -> None:
+    engine = OneEngine(blocks=4, by_priority=True)
+    rule = ContinuousBatching(by_priority=True)
+    engine.add(0, 31, output=40, priority=0)
+    engine.add(1, 31, output=40, priority=5)
+    engine.take(rule)
+    engine.take(rule)
+    engine.add(2, 60, arrival_s=9.0, priority=3)
+    assert engine.take(rule) == [(0, 1)]
+    assert [sequence.request.request_id for sequence in engine.waiting] == [2, 1]
+
+
+def test_who_may_not_be_seen_yet_holds_up_nobody_of_lower_priority() -> None:
+    engine = OneEngine(by_priority=True)
+    engine.add(0, 10, priority=0).eligible_step = 1
+    engine.add(1, 10, priority=5)
+    assert engine.take(ContinuousBatching(by_priority=True)) == [(1, 10)]
+
+
 def test_a_preempted_sequence_finds_what_is_left_of_its_blocks():
     engine = OneEngine(blocks=7, caching=True)
     engine.add(0, 31, output=4)
