@@ -1,0 +1,79 @@
+"""Measured closed loops as scenarios."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sim.studies.serving_points import (
+    FITTED_ON,
+    Point,
+    absolute,
+    engine_of,
+    precision_of,
+    read_points,
+    run,
+    scenario_of,
+)
+from sim.studies.validation import CLOSED_LOOPS
+from sim.studies.validation_points import by_group, point_rows
+
+POINT = Point(
+    "h200_sxm", "meta-llama/Llama-3.1-70B", "fp8", "vllm", "", 1024, 1024, 16, 2, 1, False, 222.0, 15.1,
+    "public InferenceX export", True,
+)  # fmt: skip
+
+
+def test_the_shipped_sample_has_every_model_gpu_and_engine() -> None:
+    points = read_points(CLOSED_LOOPS)
+    assert len(points) > 50
+    assert len({point.model for point in points}) == 8
+    assert {point.backend for point in points} == {"vllm", "trtllm", "sglang"}
+    assert {point.system for point in points} == {"h100_sxm", "h200_sxm", "b200_sxm", "gb200"}
+
+
+def test_a_row_is_served_as_its_launch_script_says() -> None:
+    scenario = scenario_of(POINT)
+    assert scenario.engine.tensor_parallel_size == 2
+    assert scenario.precision.kv_cache == "fp8"
+    assert scenario.workload.requests == 4 * 16
+    assert not scenario.engine.enable_prefix_caching
+
+
+def test_vllm_schedules_ahead_from_0_14_on() -> None:
+    old = replace(POINT, origin="NVIDIA gap-analysis runs", version="0.12.0")
+    assert not engine_of(old)["async_scheduling"]
+    assert engine_of(replace(old, version="0.14.1"))["async_scheduling"]
+    assert engine_of(POINT)["async_scheduling"]
+
+
+def test_gpt_oss_has_its_experts_in_four_bits_and_all_else_in_sixteen() -> None:
+    formats = precision_of(replace(POINT, model="openai/gpt-oss-120b", precision="nvfp4"))
+    assert (formats["weights"], formats["experts"]) == ("bf16", "w4a16")
+
+
+def test_throughput_follows_from_the_two_times() -> None:
+    tokens = 0.9 * 1024
+    assert POINT.throughput(222.0, 15.1) == pytest.approx(16e3 * tokens / (222.0 + (tokens - 1) * 15.1))
+
+
+def test_a_service_is_predicted_within_a_quarter() -> None:
+    simulated = run(POINT)
+    assert abs(simulated.tpot_error) < 0.15
+    assert abs(simulated.throughput_error) < 0.15
+    assert abs(simulated.ttft_error) < 0.25
+    assert {row.kind for row in point_rows(simulated)} == {"predicted"}
+
+
+def test_groups_leave_out_what_a_host_was_fitted_on() -> None:
+    simulated = run(POINT)
+    model, system = FITTED_ON["vllm"]
+    fitted = replace(simulated, point=replace(POINT, model=model, system=system))
+    groups = by_group([simulated, fitted])
+    assert groups[0]["rows"] == 1
+    assert {group["by"] for group in groups} == {"all", "model", "GPU", "format", "engine", "users", "TP"}
+
+
+def test_errors_are_summed_up_by_size_whatever_their_sign() -> None:
+    assert absolute([-0.1, 0.1, 0.3]) == pytest.approx((0.1, 0.26))
