@@ -194,10 +194,9 @@ def published(machine: str, traffic: Traffic) -> list[Run]:
             tpot_s, ttft_s = float(row["tpot_ms"]) / 1e3, float(row["ttft_ms"]) / 1e3
             rate = float(row["concurrency"]) * traffic.output / (ttft_s + tpot_s * traffic.output)
             shape = Shape(int(row["decode_attention_dp_size"]), int(row["decode_tp_size"]))
+            # Of the requests in the system (Little's law), those that are not in prefill.
             decoding = tpot_s * traffic.output / (ttft_s + tpot_s * traffic.output)
-            batch = max(
-                1, round(int(row["decode_batch_size"]) * decoding)
-            )  # Little: the others are in prefill
+            batch = max(1, round(int(row["decode_batch_size"]) * decoding))
             point = Point(machine, str(shape), batch, 1.0 / tpot_s, rate / float(row["total_gpus"]))
             found.append(Run(shape, point))
     return found

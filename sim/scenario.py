@@ -30,6 +30,7 @@ from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
 from sim.policy.reloading import ByCost
 from sim.policy.routing import LeastConnections
+from sim.reading.expert_counts import read_expert_counts
 from sim.reading.problems import did_you_mean, problems_of
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.rules import KernelRule, PlacementRule, ReloadingRule, RouterRule
@@ -127,6 +128,8 @@ class Scenario(BaseModel):
             data["model"] = load_model(data["model"], near=near)
         if isinstance(data.get("workload"), str | Path):
             data["workload"] = load_workload(data["workload"], near=near)
+        if isinstance(data.get("engine"), Mapping):
+            data["engine"] = _with_expert_counts(data["engine"], near)
         if isinstance(data.get("pools"), Mapping):
             data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
         return data
@@ -162,6 +165,16 @@ class Scenario(BaseModel):
         }
 
 
+def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
+    """An engine's settings with the popularity of its experts read, where they name a file of counts."""
+    routing = engine.get("expert_routing")
+    if not isinstance(routing, Mapping) or not isinstance(routing.get("weights"), str):
+        return engine
+    path = (near or Path()) / routing["weights"]
+    counted = {"popularity": "given", **routing, "weights": read_expert_counts(path)}
+    return {**engine, "expert_routing": counted}
+
+
 def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
     """A pool with what it leaves out taken from the scenario, key by key inside `engine` and `precision`."""
     if not isinstance(pool, Mapping):
@@ -179,6 +192,8 @@ def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | N
             above = above.model_dump(exclude_unset=True)
         if isinstance(above, Mapping) and isinstance(own, Mapping):
             pool[block] = {**above, **own}
+    if isinstance(pool.get("engine"), Mapping):
+        pool["engine"] = _with_expert_counts(pool["engine"], near)
     return pool
 
 

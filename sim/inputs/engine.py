@@ -102,7 +102,8 @@ class Speculation(BaseModel):
 class ExpertRouting(BaseModel):
     """Which experts tokens choose, and where the experts lie.
 
-    `popularity` uniform, zipf (with `exponent`) or given (`weights` by expert, as counted by an engine).
+    `popularity` uniform, zipf (with `exponent`) or given (`weights` by expert, as counted by an engine; in a
+    scenario also the name of a .csv or .yaml file of them).
     `redundant_experts` copies of the most popular ones and a `balanced` placement even out the ranks' loads
     (DeepSeek's EPLB).
     """
