@@ -24,6 +24,7 @@ from sim.inputs.errors import InfeasibleError
 from sim.views.answer import Answer, Row, tell
 from sim.views.files import save_chart
 
+QUESTION = "Is expert parallelism on NVLink worth a rack?"
 SCENARIO = Path(__file__).with_name("deepseek_decode.yaml")
 POINTS = Path(__file__).with_name("deepseek_serving_points.csv")
 SOURCE = "InferenceX and NVIDIA runs, prefill apart from decode (aiconfigurator 0.12.0)"
@@ -334,9 +335,7 @@ def answer(quick: bool) -> Answer:
         f"both fall back to eight GPUs in tensor parallel, and the rack is worth nothing "
         f"({found[case, 'most tokens/s/user']:.2f} times as fast)."
     )
-    return Answer(
-        __doc__.splitlines()[0], tuple(rows), takeaway, NOTES, lambda folder: [_picture(drawn, folder)]
-    )
+    return Answer(QUESTION, tuple(rows), takeaway, NOTES, lambda folder: [_picture(drawn, folder)])
 
 
 NOTES = (

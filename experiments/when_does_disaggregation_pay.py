@@ -18,6 +18,7 @@ import sim
 from sim.views.answer import Answer, Row, tell
 from sim.views.files import save_chart
 
+QUESTION = "When does it pay to prefill and decode on different GPUs?"
 HERE = Path(__file__).parent
 ENGINES = 4
 SHARE_IN_TIME = 0.9
@@ -185,9 +186,7 @@ def answer(quick: bool) -> Answer:
         f"The caches need NICs: with {NIC_GBIT_S * slow:g} Gbit/s a GPU the {gain[first, 1.0]:.1f} times are "
         f"{gain[first, slow]:.2f}."
     )
-    return Answer(
-        __doc__.splitlines()[0], tuple(rows), takeaway, NOTES, lambda folder: [_picture(bars, folder)]
-    )
+    return Answer(QUESTION, tuple(rows), takeaway, NOTES, lambda folder: [_picture(bars, folder)])
 
 
 NOTES = (
