@@ -25,8 +25,8 @@ lint: $(READY)  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(READY)  ## the benchmarks: ratios measured within one run
-	$(PY) -m benchmarks
+bench: $(READY)  ## the benchmarks: ratios measured within one run, written to docs/performance.md
+	$(PY) -m benchmarks --out docs/performance.md
 
 clean:  ## remove the environment and caches
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
