@@ -225,8 +225,10 @@ def waiting_for(service: Service) -> Generator[str, None, None]:
     """What is unfinished and what it waits for, for the message of a run that stopped early."""
     for replica in service.replicas:
         if replica.requests:
+            loading = replica.requests - replica.running - replica.waiting
             yield (
                 f"replica {replica.index}: {replica.running} running, {replica.waiting} waiting, "
-                f"{sum(queue.kv_cache.free for queue in replica.queues)} of "
+                + (f"{loading} whose KV cache is on its way, " if loading else "")
+                + f"{sum(queue.kv_cache.free for queue in replica.queues)} of "
                 f"{sum(queue.kv_cache.blocks for queue in replica.queues)} KV blocks free"
             )
