@@ -27,8 +27,6 @@ from sim.runtime.sequence import Sequence as InEngine
 from sim.runtime.transfer import Transfer
 
 HAND_OVER, SHARING = CAUSES.index("hand_over"), CAUSES.index("sharing")
-NOISE_S = 1e-12
-"""Rounding of differences of two readings of the clock; less than this was not waited for anybody."""
 
 Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
 """(sender, receiver, their data-parallel ranks, tokens; of a part of the layers a part) -> the transfer."""
@@ -175,11 +173,8 @@ class HandOver:
         )
         demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
 
-        sent_s, alone_s = self.fabric.env.now, demand.alone_s(self.fabric.capacity)
-
         def done(transfer: Transfer) -> None:
-            longer_s = self.fabric.env.now - sent_s - alone_s
-            passage.shared_s += longer_s if longer_s > NOISE_S else 0.0
+            passage.shared_s += transfer.lost_s
             then(passage)
 
         self.fabric.start(demand, on_done=done)
