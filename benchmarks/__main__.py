@@ -30,18 +30,18 @@ into one event while nobody else is on its links; consecutive decode steps of a 
 together. Both leave the same records (`tests/laws/test_folding.py` holds them against each other on random
 scenarios), so `--no-fold` is a check and not a mode. What makes a run slow, in this order:
 
-* **Changes of a batch.** Every arrival and every finish of a request ends a fold. Each costs some 150 us of CPU
-  time, and a few microseconds more for every sequence in the batch.
-* **Sharing of links.** While something else is on a group's links, the group is played. Two groups that always
-  share a link are always played.
+* **Changes of a batch.** Every arrival and every finish of a request ends a fold. Each costs some 150 us of
+  CPU time, and a few microseconds more for every sequence in the batch.
+* **Sharing of links.** While something else is on a group's links, the group is played. Two groups that
+  always share a link are always played.
 * **Pipeline stages.** A step passes the stages one by one, each folded by itself; consecutive steps of a
   pipeline do not fold together. That would be exact only where the sends between stages cross no link that a
   stage's collectives use (stages on different servers), and would gain only while all batches in flight stay
   the same; the table of services has what a pipelined step costs as it is.
 * Never the number of tokens: no event, object or row belongs to a token.
 
-Figures are CPU times, or ratios within one run, so that they mean something on a busy machine too. A **no** is
-a goal that we set ourselves and do not meet.
+Figures are CPU times, or ratios within one run, so that they mean something on a busy machine too. A **no**
+is a goal that we set ourselves and do not meet.
 """
 
 

@@ -113,6 +113,36 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     return scenario
 
 
+@st.composite
+def split_scenarios(draw: st.DrawFn) -> dict[str, Any]:
+    """Prefill and decode in pools of their own, KV caches over the fabric; some links fail for a while."""
+    scenario = draw(scenarios())
+    scenario.pop("time_limit_s", None)
+    topology, nodes, gpus, sizes = draw(
+        st.sampled_from([("nd-h100-v5", 2, 16, (4,)), ("l40s-12", 1, 12, (2, 4)), ("a100-x4", 1, 4, (1, 2))])
+    )
+    tensor = draw(st.sampled_from(sizes))
+    engine = {**scenario.pop("engine"), "tensor_parallel_size": tensor, "pipeline_parallel_size": 1}
+    engine["scheduler"] = "vllm"
+    engine.pop("speculation", None)
+    engine.pop("num_gpu_blocks_override", None)
+    del scenario["replicas"]
+    scenario |= {
+        "topology": topology,
+        "nodes": nodes,
+        "placement": draw(st.sampled_from(["packed", "strided"])),
+        "pools": {
+            "prompts": {"role": "prefill", "replicas": 1, "engine": engine},
+            "answers": {"role": "decode", "replicas": min(2, gpus // tensor - 1), "engine": engine},
+        },
+    }
+    if draw(st.booleans()):
+        at_s, left = draw(st.sampled_from([0.0, 0.013, 0.1])), draw(st.sampled_from([0.0, 0.3]))
+        fault = {"at_s": at_s, "until_s": at_s + 0.05, "place": "node0.gpu1", "capacity": left}
+        scenario["faults"] = [fault]
+    return scenario
+
+
 def foreign_transfers(instants: list[float], seed: int, n_bytes: float = 2e6) -> Beside:
     """Transfers at given instants, each over one or two links drawn from those the service can use."""
 

@@ -20,6 +20,7 @@ from tests.laws.folding_scenarios import (
     op_boundaries,
     scenarios,
     small,
+    split_scenarios,
     step_boundaries,
 )
 
@@ -103,6 +104,13 @@ def test_also_when_the_clock_stops_in_the_middle_of_a_step_or_at_its_very_end(
     if limit_s > 0.0:
         found, _ = differences({**data, "time_limit_s": limit_s}, seed=seed)
         assert not found, found
+
+
+@few
+@given(split_scenarios(), seeds)
+def test_also_with_prompts_and_answers_apart_and_links_that_fail(data: dict[str, Any], seed: int) -> None:
+    found, _ = differences(data, seed=seed)
+    assert not found, found
 
 
 @pytest.mark.slow
