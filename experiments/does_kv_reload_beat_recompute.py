@@ -73,8 +73,12 @@ UNDER_LOAD: dict[str, tuple[dict[str, Any] | None, str]] = {
     "store at 3 GB/s, by cost": (store(3e9), "cost"),
     "store at 2 GB/s, always": (store(2e9), "always"),
     "remote, one NIC of 400G": (store(NIC), "cost"),
-    "host memory of 100 GB": (HOST_100GB, "cost"),
-    "the same, and NVMe": ({**HOST_100GB, "nvme": {"capacity_bytes": 4 * TB}}, "cost"),
+    "host of 100 GB, written through": (HOST_100GB, "cost"),
+    "host of 100 GB, on eviction": ({**HOST_100GB, "write": "on_eviction"}, "cost"),
+    "the same, and NVMe": (
+        {**HOST_100GB, "write": "on_eviction", "nvme": {"capacity_bytes": 4 * TB}},
+        "cost",
+    ),
     "host memory of 1 TB": ({"host": {"capacity_bytes": TB}}, "cost"),
 }
 
@@ -83,6 +87,10 @@ NOTES = (
     (
         "'By cost' weighs a request's own wait alone. Computing also delays those who share its steps, so a "
         "tier a little below break-even can still serve the others better."
+    ),
+    (
+        "A tier that is written through and no larger than HBM holds what HBM holds. Written on eviction it "
+        "adds to it."
     ),
     "Of Mooncake's first 300 requests 8 % of the prompts have been seen before: no tier can give more.",
 )
@@ -374,7 +382,7 @@ def load_chart(loaded: Sequence[dict[str, Any]]) -> Any:
             "label:N",
             sort=[one["label"] for one in loaded],
             title=None,
-            axis=alt.Axis(labelFontSize=12, labelLimit=260, domain=False, ticks=False, labelPadding=6),
+            axis=alt.Axis(labelFontSize=12, labelLimit=300, domain=False, ticks=False, labelPadding=6),
         )
     )
     longest = max(one["ttft_ms"] for one in loaded)
