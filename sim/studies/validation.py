@@ -97,11 +97,14 @@ class Errors:
 
 
 def summarised(rows: Iterable[LedgerRow]) -> list[Errors]:
-    """Median and 90th percentile of the absolute errors, by section, quantity and kind; exact zeros too."""
+    """Median and 90th percentile of the absolute errors, by section, quantity and kind. Experiments are one
+    quantity each: theirs are many and small.
+    """
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
         if row.error is not None:
-            groups.setdefault((row.section, row.quantity, row.kind), []).append(row.error)
+            what = row.case.split(":")[0] if row.section == "experiments" else row.quantity
+            groups.setdefault((row.section, what, row.kind), []).append(row.error)
     found = []
     for (section, quantity, kind), errors in groups.items():
         median, p90 = (float(np.quantile(np.abs(errors), share)) for share in (0.5, 0.9))
