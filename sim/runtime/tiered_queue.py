@@ -221,7 +221,7 @@ class TieredQueue(EngineQueue):
         cache.hold(present)
         head.held, head.nameless_blocks, head.computed = units, needed, parts[-1].tokens
         head.wait(PREEMPTED if head.recomputing else ADMISSION, self.env.now)
-        self.waiting.popleft()
+        self.waiting.remove(head)
         loads: dict[int, tuple[list[int], int]] = {}
         first = units
         for part in parts:
