@@ -48,7 +48,7 @@ def validate(
         raise InputError(f"{out} is a file; name a folder")
     rows: list[LedgerRow] = []
     groups: list[dict[str, object]] = []
-    for name in chosen(sections or ([LOOPS] if points else SECTIONS)):
+    for name in chosen(sections or SECTIONS):
         note(f"{name} ...")
         if name != LOOPS:
             rows += ledger([name])
@@ -69,8 +69,10 @@ def validate(
     if out is not None:
         _leave(rows, out)
     if write is not None:
+        from sim.views.accuracy import save_loops
         from sim.views.accuracy_page import accuracy_page
 
+        save_loops(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
         write.write_text(accuracy_page(summarised(rows), groups), encoding="utf-8")
         note(f"wrote {write}")

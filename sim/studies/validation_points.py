@@ -51,10 +51,9 @@ def point_rows(one: Simulated) -> Iterator[LedgerRow]:
         ("time to first token", "ms", point.ttft_ms, one.ttft_ms),
         ("output tokens of all users", "1/s", *throughput),
     ):
-        kind = "fitted" if point.is_fitted and quantity != "output tokens of all users" else "predicted"
         yield LedgerRow(
             point.label, quantity, unit, published, simulated,
-            "fitted" if kind == "fitted" else "predicted", source, size=float(point.concurrency),
+            "fitted" if point.is_fitted else "predicted", source, size=float(point.concurrency),
         )  # fmt: skip
 
 

@@ -61,6 +61,16 @@ def save_charts(lines: Sequence[LedgerLine], folder: Path) -> list[Path]:
     return paths
 
 
+def save_loops(lines: Sequence[LedgerLine], page: Path) -> Path | None:
+    """The picture that the page on accuracy shows, in `images` beside the page; None without closed loops."""
+    own = [line for line in lines if line.section == "closed-loops"]
+    if not own:
+        return None
+    picture = page.parent / "images" / "closed_loops.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    return save_chart(against_measured(own, "closed-loops"), picture)
+
+
 def against_measured(lines: Sequence[LedgerLine], section: str) -> altair.FacetChart:
     """Simulated over measured on logarithmic axes, a panel for each quantity: identity and a band of a
     quarter.

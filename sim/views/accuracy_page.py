@@ -1,4 +1,4 @@
-"""The page on accuracy: its prose is in `accuracy_page.md` beside this, its numbers come from a ledger."""
+"""The page on accuracy: its prose is in `accuracy_page.txt` beside this, its numbers come from a ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-PROSE = Path(__file__).with_suffix(".md")
+PROSE = Path(__file__).with_suffix(".txt")
 PLACE = re.compile(r"<!-- (headline|groups|errors: ([\w-]+)) -->")
 
 Groups = Sequence[Mapping[str, Any]]
@@ -51,7 +51,7 @@ def _headline(groups: Groups) -> str:
         return "This run left out the closed loops, by which whole services are judged."
     every = groups[0]
     return (
-        f"In short: over {every['rows']:,} closed loops of real servers that nothing was fitted on, the "
+        f"In short: over {every['rows']:,} closed loops of real servers that nothing was fitted on, the\n"
         f"median error is {_percent(every['tpot_median'])} on the time per output token, "
         f"{_percent(every['throughput_median'])} on throughput and {_percent(every['ttft_median'])} on the "
         "time to first token."
