@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
-from sim.inputs.errors import InputError, UnfinishedError
+from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
 if TYPE_CHECKING:
     from sim.simulate import Result
@@ -51,6 +51,17 @@ def run(
         print_json(result.summary())
     else:
         print_summary(result)
+    rejected = result.summary()["rejected"]
+    if rejected:
+        longest = max(result.requests.filter(result.requests["status"] == "rejected")["prompt_tokens"])
+        note(
+            f"{rejected} of {len(result.requests)} requests were rejected: prompts of up to {longest} tokens "
+            "are too long for the engine (max_model_len, or the KV blocks that are left)"
+        )
+    if rejected and rejected == len(result.requests):
+        raise InfeasibleError(
+            "every request was rejected, so there is nothing to report", "a larger max_model_len"
+        )
     if result.unfinished:
         open_requests = result.summary()["unfinished"]
         raise UnfinishedError(

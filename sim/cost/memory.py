@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.hardware import Gpu
 from sim.inputs.quantities import DTYPE_BYTES
@@ -111,9 +111,12 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
     return RESERVED_BYTES + collectives + activations + logits
 
 
-def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int) -> MemoryPlan:
-    """The memory of a replica, from its stages; raises InfeasibleError when the weights leave no room for one
-    block.
+def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gpus: int = 64) -> MemoryPlan:
+    """The memory of a replica, from its stages, on a machine of `gpus` GPUs.
+
+    InfeasibleError when the weights leave no room for one block, and names what would fit the machine. A
+    number of blocks that the user gives (`num_gpu_blocks_override`) stands in for what is left, not for the
+    weights.
     """
     plans = []
     for shard in shards:
@@ -126,8 +129,8 @@ def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int) ->
         plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks))
     tightest = min(plans, key=lambda one: one.blocks)
     override = shards[0].engine.num_gpu_blocks_override
-    if tightest.blocks < 1 and override is None:
-        raise InfeasibleError(_too_large(shards[0], tightest), _what_fits(shards[0]))
+    if tightest.blocks < 1 and (override is None or tightest.kv_bytes < 0.0):
+        raise InfeasibleError(_too_large(shards[0], tightest), _what_fits(shards[0], gpus))
     if override is None:
         return tightest
     kv_bytes = override * shards[0].engine.block_size * tightest.kv_bytes_per_token
@@ -149,22 +152,29 @@ def _too_large(shard: Shard, memory: MemoryPlan) -> str:
     )
 
 
-def _what_fits(shard: Shard) -> str:
-    """The nearest change that fits: more ranks, then a smaller weight format."""
+def _what_fits(shard: Shard, gpus: int) -> str:
+    """The nearest change that fits the machine: more ranks, then more stages, then a smaller weight format;
+    else how many such GPUs it takes.
+    """
     model, engine, gpu = shard.model, shard.engine, shard.gpu
     budget = gpu.usable_hbm_bytes * engine.gpu_memory_utilization
-    seqs, tokens = default_limits(engine, gpu)
-    for dtype in dict.fromkeys((shard.precision.weights, "fp8", "int4")):
-        for ranks in model.tensor_parallel_sizes:
-            if dtype == shard.precision.weights and ranks <= engine.tensor_parallel_size:
-                continue
-            weights = model.weight_bytes(dtype) / (ranks * engine.pipeline_parallel_size)
-            bigger = Shard(
-                model, engine, Precision(weights=dtype), gpu, (("",) * ranks,), 0, model.layers
-            )  # only its sizes are read
-            if weights + reserved_bytes(bigger, seqs, tokens) < budget and ranks <= 64:
-                how = f"tensor_parallel_size {ranks}"
-                return how + (
-                    f" fits in {dtype}" if dtype == shard.precision.weights else f" with {dtype} weights fits"
-                )
-    return "no tensor_parallel_size of this model fits this GPU; add pipeline stages"
+    limits = default_limits(engine, gpu)
+
+    def fits(dtype: str, ranks: int, stages: int) -> bool:
+        smaller = shard.precision.model_copy(update={"weights": dtype})
+        only_sizes = Shard(model, engine, smaller, gpu, (("",) * ranks,), 0, model.layers)
+        weights = model.weight_bytes(dtype) / (ranks * stages)
+        return weights + reserved_bytes(only_sizes, *limits) < budget
+
+    written, apart = shard.precision.weights, engine.data_parallel_size
+    for dtype in dict.fromkeys((written, "fp8", "int4")):
+        if DTYPE_BYTES[dtype] > DTYPE_BYTES[written]:
+            continue
+        for stages in (engine.pipeline_parallel_size, 2, 4, 8):
+            for ranks in model.tensor_parallel_sizes:
+                if ranks * stages * apart <= gpus and fits(dtype, ranks, stages):
+                    pipeline = f" x pipeline_parallel_size {stages}" if stages > 1 else ""
+                    how = "fits" if dtype == written else f"with {dtype} weights fits"
+                    return f"tensor_parallel_size {ranks}{pipeline} {how}"
+    needed = next((n for n in model.tensor_parallel_sizes if fits(written, n, 1)), 0)
+    return f"a machine of {needed} such GPUs would hold it" if needed else "no number of such GPUs holds it"

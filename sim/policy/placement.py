@@ -22,11 +22,19 @@ def _slots(gpus: Gpus, sizes: Sequence[int]) -> None:
     needed = sum(sizes)
     if needed > len(gpus):
         each = sizes[0] if len(set(sizes)) == 1 else 0
-        nearest = f"{len(gpus) // each} replicas of {each} GPUs fit" if each and len(gpus) >= each else ""
+        able = len(gpus) // each if each else 0
+        nearest = (
+            f"{_counted(able, 'replica')} of {each} GPUs {'fit' if able > 1 else 'fits'}" if able else ""
+        )
         raise InfeasibleError(
-            f"{len(sizes)} replicas need {needed} GPUs and the topology has {len(gpus)}",
+            f"{_counted(len(sizes), 'replica')} {'need' if len(sizes) > 1 else 'needs'} {needed} GPUs "
+            f"and the topology has {len(gpus)}",
             nearest or f"{-(-needed // max(len(gpus), 1))} times as many nodes fit",
         )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,15 +63,20 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
     return shards
 
 
-def memory_of(pool: Pool, shards: list[Shard]) -> tuple[MemoryPlan, int]:
-    """The memory plan of a replica, and the longest text it serves: the model's, or what the KV blocks
-    hold.
+def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPlan, int]:
+    """The memory plan of a replica on a machine of `gpus` GPUs, and the longest text it serves: the model's,
+    or what the KV blocks hold.
     """
-    engine = pool.engine
-    memory = plan(shards, *default_limits(engine, shards[0].gpu))
+    engine, context = pool.engine, pool.model.max_context
+    if context and engine.max_model_len is not None and engine.max_model_len > context:
+        raise InfeasibleError(
+            f"max_model_len {engine.max_model_len} is more than {pool.model.name} was made for",
+            f"{context} is the most",
+        )
+    memory = plan(shards, *default_limits(engine, shards[0].gpu), gpus)
     holds = int(memory.blocks * (1.0 - engine.watermark)) * engine.block_size
     if engine.max_model_len is None:
-        longest = min(pool.model.max_context or holds, holds)
+        longest = min(context or holds, holds)
     elif engine.max_model_len > holds:
         raise InfeasibleError(
             f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
@@ -149,7 +154,7 @@ def _replica(
         shards: list[Shard] = []
     else:
         shards = shards_of(pool, scenario, gpus)
-        memory, longest = memory_of(pool, shards)
+        memory, longest = memory_of(pool, shards, len(network.gpus))
         seqs, tokens = default_limits(engine, shards[0].gpu)
         blocks = memory.blocks
         costs = priced.setdefault(

@@ -66,3 +66,28 @@ def test_more_ranks_than_one_server_has_reserve_no_more_buffers() -> None:
 def test_a_model_that_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(InfeasibleError, match=r"qwen2.5-72b.*does not fit.*tensor_parallel_size 4"):
         planned("nd-h100-v5", "qwen2.5-72b", tensor_parallel_size=1)
+
+
+def refused(**engine: object) -> str:
+    box = {
+        "topology": "rtx-4090-x4",
+        "model": "llama-3-70b",
+        "engine": {"tensor_parallel_size": 4, **engine},
+        "workload": TRAFFIC,
+    }
+    with pytest.raises(InfeasibleError) as found:
+        sim.simulate(sim.Scenario.model_validate(box))
+    return str(found.value)
+
+
+def test_what_would_fit_is_something_that_the_machine_can_have():
+    assert "14.2 GiB more" in refused()
+    assert "tensor_parallel_size 4 with fp8 weights fits" in refused()
+
+
+def test_a_given_number_of_blocks_does_not_make_weights_fit():
+    assert "does not fit rtx-4090" in refused(num_gpu_blocks_override=100)
+
+
+def test_a_context_beyond_the_models_own_is_refused():
+    assert "8192 is the most" in refused(max_model_len=50_000)
