@@ -1,0 +1,123 @@
+"""Engines with kernels of their own, mixed number formats, sliding windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.catalog import load_gpu
+from sim.cost.batch import Batch
+from sim.cost.kernels import gemm
+from sim.cost.layers import StageCost
+from sim.cost.memory import shard_weight_bytes
+from sim.cost.network import Network
+from sim.runtime.build import shards_of
+from sim.scenario import Scenario
+from sim.simulate import simulate
+
+
+def scenario(model: str = "gpt-oss-120b", **changes: Any) -> Scenario:
+    described: dict[str, Any] = {
+        "topology": "nd-h100-v5",
+        "model": model,
+        "precision": {"weights": "bf16", "experts": "w4a16"},
+        "engine": {"tensor_parallel_size": 4},
+        "workload": {
+            "arrivals": {"kind": "closed_loop", "users": 4},
+            "prompt_tokens": 512,
+            "output_tokens": 64,
+            "requests": 12,
+        },
+    }
+    for name, value in changes.items():
+        described[name] = described[name] | value
+    return Scenario.model_validate(described)
+
+
+def stage(one: Scenario) -> StageCost:
+    network = Network(one.wired.graph)
+    (pool,) = one.all_pools.values()
+    return StageCost(shards_of(pool, one, tuple(network.gpus[:4]))[0], network)
+
+
+def test_experts_weigh_what_their_own_format_says() -> None:
+    four, sixteen = (
+        shard_weight_bytes(stage(scenario(precision={"experts": experts})).shard)
+        for experts in ("w4a16", "bf16")
+    )
+    model = scenario().model
+    values = model.moe_layers * model.experts * model.expert_parameters / 4
+    assert sixteen - four == pytest.approx(values * (2 - 0.53125))
+
+
+def test_an_engine_runs_its_own_kernels_and_all_reduces() -> None:
+    gpu = load_gpu("h100-sxm")
+    assert gpu.kernels is not None
+    theirs = gpu.under("trtllm").kernels
+    assert theirs is not None
+    assert theirs.gemm["bf16"] == gpu.kernels.engines["trtllm"].gemm["bf16"] != gpu.kernels.gemm["bf16"]
+    assert gpu.under("sglang") is gpu
+    assert scenario(engine={"backend": "trtllm"}).engine.collectives_library == "trtllm"
+    assert scenario(engine={"disable_custom_all_reduce": True}).engine.collectives_library == "nccl"
+
+
+def test_static_scales_save_the_quantisation_and_no_more() -> None:
+    gpu = load_gpu("b200-sxm").under("trtllm")
+    for tokens in (1, 64, 4096):
+        dynamic = gemm(gpu, tokens, 8192, 8192, "fp8")
+        static = gemm(gpu, tokens, 8192, 8192, "fp8", quantised=True)
+        assert static.total_s < dynamic.total_s
+        assert (static.compute_s, static.memory_s) == (dynamic.compute_s, dynamic.memory_s)
+
+
+def test_layers_with_a_window_stop_to_grow_with_the_context() -> None:
+    cost = stage(scenario())
+    short, long = (cost.step(Batch((), 4, 4 * context, 4))[0] for context in (128, 8192))
+    everywhere = cost.shard.model.model_copy(update={"sliding_window": None})
+    whole = StageCost(_with_model(cost, everywhere), cost._price.network)
+    grown = whole.step(Batch((), 4, 4 * 8192, 4))[0] - whole.step(Batch((), 4, 4 * 128, 4))[0]
+    assert long - short == pytest.approx(0.5 * grown, rel=1e-6)  # half of the layers slide
+
+
+def _with_model(cost: StageCost, model: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(cost.shard, model=model)
+
+
+def test_a_chunk_costs_no_more_with_a_window_than_without() -> None:
+    cost = stage(scenario())
+    whole = StageCost(
+        _with_model(cost, cost.shard.model.model_copy(update={"sliding_window": None})), cost._price.network
+    )
+    for chunk in ((64, 0), (2048, 0), (2048, 4096)):
+        batch = Batch((chunk,), 0, 0, 1)
+        assert cost.step(batch)[0] <= whole.step(batch)[0] * 1.001
+
+
+def test_many_steps_of_a_sliding_model_are_the_single_ones_to_the_last_bit() -> None:
+    cost = stage(scenario())
+    batch = Batch((), 4, 4 * 100, 4)
+    together, _ = cost.decode_steps(batch, 60)
+    alone = [cost.step(batch.grown(i))[0] for i in range(60)]
+    assert np.array_equal(together, np.array(alone))
+
+
+@pytest.mark.parametrize("wait", [0, 20])
+def test_prompts_wait_for_each_other_and_folding_does_not_change_that(wait: int) -> None:
+    engine = {"tensor_parallel_size": 4, "batch_wait_timeout_iters": wait, "frontend_s": 5e-3}
+    one = scenario(engine=engine, workload={"output_tokens": {"kind": "uniform", "low": 40, "high": 90}})
+    folded, played = (simulate(one, fold=fold).summary() for fold in (True, False))
+    assert folded["mean_ttft_ms"] == pytest.approx(played["mean_ttft_ms"], rel=1e-9)
+    at_once = simulate(scenario(engine=engine | {"batch_wait_timeout_iters": 0})).summary()
+    assert (folded["mean_ttft_ms"] > 1.5 * at_once["mean_ttft_ms"]) == bool(wait)
+
+
+def test_the_way_in_takes_longer_for_longer_prompts() -> None:
+    def ttft_ms(**engine: float) -> float:
+        alone = scenario(engine=engine, workload={"arrivals": {"kind": "closed_loop", "users": 1}})
+        return float(simulate(alone).summary()["mean_ttft_ms"])
+
+    assert ttft_ms(frontend_s=1e-2, frontend_token_s=1e-5) - ttft_ms() == pytest.approx(10 + 5.12, rel=1e-6)
