@@ -118,7 +118,7 @@ def test_a_run_that_fails_does_not_claim_its_folder_for_good(
     (GOOD + "pools: {decode: {}}\n", 3, ["role: prefill"]),
     (GOOD.replace("size: 2", "size: 3"), 3, ["3", "2"]),
     (GOOD.replace("size: 2", "size: 16"), 3, ["16", "8"]),
-    (GOOD.replace("llama-3-8b", "llama-3.1-405b"), 3, ["GiB more", "tensor_parallel_size 8 with fp8 weights fits"]),
+    (GOOD.replace("llama-3-8b", "llama-3.1-405b"), 3, ["GiB more", "size 8 with fp8 weights fits"]),
     (BOMB, 2, ["bad.yaml"]),
 ])  # fmt: skip
 def test_bad_input_is_refused_with_the_place_and_what_would_be_right(

@@ -1,5 +1,5 @@
-"""A tier keeps what was used last, never more than fits, and forgets nothing that is being read; copies go one
-after another as transfers.
+"""A tier keeps what was used last, never more than fits, and forgets nothing that is being read; copies go
+one after another as transfers.
 """
 
 from __future__ import annotations
