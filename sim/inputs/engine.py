@@ -133,9 +133,10 @@ class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
 
-    `backend`: whose kernels and all-reduces run, where they were measured. `batch_wait_timeout_iters`: so many
-    steps new prompts wait for more of them while others decode (TensorRT-LLM). A request passes `frontend_s`
-    and `frontend_token_s` for each prompt token before the engine has it; `step_gap_s` lies between two steps.
+    `backend`: whose kernels and all-reduces run, where they were measured. `batch_wait_timeout_iters`: so
+    many steps new prompts wait for more of them while others decode (TensorRT-LLM). A request spends
+    `frontend_s`, and `frontend_token_s` for each prompt token, before the engine has it; `step_gap_s` lies
+    between two steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
