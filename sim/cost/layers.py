@@ -175,13 +175,14 @@ class StageCost:
         if not batch.ranks:
             return self._price.without_floor(self._attention_of_layers(batch, later))
         timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]
-        total_s: Seconds = timings[0].total_s
-        for timing in timings[1:]:
-            total_s = (
-                np.maximum(total_s, timing.total_s) if later is not None else max(total_s, timing.total_s)
-            )
-        slowest = max(timings, key=lambda timing: _first(timing.total_s, 1))
-        return self._price.without_floor(KernelTiming(total_s, *slowest[1:]))  # type: ignore[arg-type]
+        if later is None:
+            return self._price.without_floor(max(timings, key=lambda timing: timing.total_s))
+        parts = [
+            np.array([np.broadcast_to(part, later.shape) for part in of]) for of in zip(*timings, strict=True)
+        ]
+        slowest = np.argmax(parts[0], axis=0)[None]  # at every step, the first of the slowest ranks
+        chosen = (np.take_along_axis(part, slowest, axis=0)[0] for part in parts)
+        return self._price.without_floor(KernelTiming(*chosen))
 
     def _attention_of_layers(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
         """A layer of the stage; of layers with and without a sliding window the mean."""
@@ -257,8 +258,7 @@ class StageCost:
 
     def _key(self, batch: Batch) -> _Key:
         """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
-        fullest
-        rank, and whether anything is prefilled.
+        fullest rank, and whether anything is prefilled.
         """
         has_prefill = bool(batch.chunks)
         if not batch.ranks:

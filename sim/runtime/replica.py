@@ -52,6 +52,7 @@ class _InFlight:
     start_s: float
     causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
     done: bool = False
+    caught_up: int = 0  # folded steps whose blocks have been taken before the end of the run of steps
 
 
 class Replica:
@@ -166,9 +167,24 @@ class Replica:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
+        self._catch_up()
         queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
         blocks = queue.reserve(tokens)
-        return None if blocks is None else (queue, blocks)
+        if blocks is None:
+            return None
+        if self._flying and self.ledger is not None:
+            self.stages[0].cut()  # how many steps the blocks last for has to be worked out again
+        return queue, blocks
+
+    def _catch_up(self) -> None:
+        """Take the blocks of folded steps that are over, as scheduling them one by one has done by now."""
+        if not self._flying or self.ledger is None:
+            return
+        flight, over = self._flying[0], self.stages[0].steps_over()
+        if over > flight.caught_up:
+            for sequence, _ in flight.grants:
+                sequence.queue.grow(sequence, over - flight.caught_up)
+            flight.caught_up = over
 
     # ---- what a router sees
 
@@ -188,7 +204,8 @@ class Replica:
     def tokens(self) -> int:
         growth = 0
         if self._flying and self.ledger is not None:
-            growth = self.stages[0].steps_done() * self._flying[0].batch.decodes
+            steps = self.stages[0].steps_done() - self._flying[0].caught_up
+            growth = steps * self._flying[0].batch.decodes
         return growth + sum(queue.tokens for queue in self.queues)
 
     @property
@@ -387,8 +404,8 @@ class Replica:
             sequence.recomputing = False
             if self.role == "prefill" and self._ends_here(sequence, now):
                 continue
-            if more:
-                sequence.queue.grow(sequence, more)
+            if more > flight.caught_up:
+                sequence.queue.grow(sequence, more - flight.caught_up)
             self._give(sequence, steps, now)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)

@@ -86,6 +86,10 @@ class Stage:
         """How many of the running steps have ended by now."""
         return 0 if self._run is None else bisect_right(self._run.ends_s, self.env.now)
 
+    def steps_over(self) -> int:
+        """How many of the running steps have ended before this instant."""
+        return 0 if self._run is None else bisect_left(self._run.ends_s, self.env.now)
+
     def stop(self) -> None:
         """The clock stops at this instant: hand in the steps that have ended before it, and count what the
         step under way has put on its links.
