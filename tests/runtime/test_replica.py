@@ -118,7 +118,7 @@ def test_a_recorded_trace_brings_its_shared_blocks() -> None:
     scenario = Scenario.model_validate(
         {
             "topology": "nd-h100-v5",
-            "model": "llama-3-8b",
+            "model": "llama-3.1-8b",
             "engine": {"tensor_parallel_size": 8, "max_model_len": 131072},
             "workload": {"arrivals": {"kind": "trace", "name": "mooncake-conversation", "limit": 100}},
         }
