@@ -18,7 +18,8 @@ LAYERS = """inputs theory
             cli __init__
             __main__"""
 RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}
-MAY_LOOK_SIDEWAYS = {("scenario", "catalog"), ("scenario", "rules"), ("runtime", "catalog"), ("runtime", "scenario")}
+SIDEWAYS = {"scenario": ("catalog", "rules"), "runtime": ("catalog", "scenario")}
+MAY_LOOK_SIDEWAYS = {(own, other) for own, others in SIDEWAYS.items() for other in others}
 
 
 def imported(tree: ast.AST, package: list[str]) -> list[str]:
