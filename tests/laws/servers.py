@@ -27,6 +27,10 @@ def server(
             {"token_s": 1.0 / TOKENS},
             {"kind": "geometric", "mean": TOKENS, "high": 64 * TOKENS},
         ),
+        "few_very_long": (  # mean 1 s and cv2 4: 0.5 s, and 9 s one time in seventeen
+            {"token_s": 1.0 / TOKENS},
+            {"kind": "empirical", "values": [TOKENS // 2, 9 * TOKENS], "weights": [16, 1]},
+        ),
         "uniform": ({"token_s": 1.0 / TOKENS}, {"kind": "uniform", "low": 1, "high": 2 * TOKENS - 1}),
     }
     time, prompt = laws[service]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ def test_one_server_with_constant_service_is_md1(rho: float, deviation: float) -
 def test_one_server_with_uniform_service_is_mg1() -> None:
     waits, _ = times(server(rate_per_s=0.7, service="uniform", requests=CUSTOMERS))
     assert waits.mean() == pytest.approx(queueing.mg1(0.7, 1.0, cv2=1.0 / 3.0).Wq, rel=within(0.015))
+
+
+@slow
+def test_one_server_with_a_few_very_long_services_is_mg1() -> None:
+    waits, _ = times(server(rate_per_s=0.5, service="few_very_long", requests=4 * CUSTOMERS))
+    assert waits.mean() == pytest.approx(queueing.mg1(0.5, 1.0, cv2=4.0).Wq, rel=within(0.03, 4 * CUSTOMERS))
 
 
 @slow
@@ -183,6 +190,25 @@ def test_a_server_that_is_none_of_them_is_told_from_mm1(broken: dict[str, Any]) 
     described = {"rate_per_s": 0.8, "service": "exponential", "requests": CUSTOMERS, **broken}
     waits, _ = times(server(**described))
     assert waits.mean() != pytest.approx(queueing.mm1(0.8, 1.0).Wq, rel=within(0.022))
+
+
+@pytest.mark.parametrize(
+    ("service", "replicas", "router", "law"),
+    [
+        ("exponential", 1, "central_queue", lambda: queueing.md1(0.8, 1.0)),  # with chance in the service
+        ("deterministic", 1, "central_queue", lambda: queueing.mg1(0.8, 1.0, 1 / 3)),  # without it
+        ("exponential", 4, "random", lambda: queueing.mmc(3.2, 1.0, 4)),  # a queue for each server
+    ],
+    ids=["md1", "mg1", "mmc"],
+)
+def test_a_server_of_another_kind_is_told_from_the_law(
+    service: str, replicas: int, router: str, law: Callable[[], queueing.Steady]
+) -> None:
+    described = server(
+        rate_per_s=0.8 * replicas, service=service, replicas=replicas, router=router, requests=CUSTOMERS
+    )
+    waits, _ = times(described)
+    assert waits.mean() != pytest.approx(law().Wq, rel=within(0.022))
 
 
 def test_the_exponential_service_of_these_tests_is_one_to_five_digits() -> None:
