@@ -147,13 +147,7 @@ class Scenario(BaseModel):
                 f"engines name different transports between nodes ({', '.join(sorted(map(str, named)))})",
                 "one run has one; name the same in every pool",
             )
-        if not named:
-            return self.topology
-        data = {**dict(self.topology), "inter_node": named.pop()}
-        try:
-            return Topology.model_validate(data)
-        except ValidationError as error:
-            raise InputError(problems_of(error, None, ("engine",), Topology)) from error
+        return self.topology.with_inter_node(named.pop() or "") if named else self.topology
 
     @property
     def all_pools(self) -> dict[str, Pool]:

@@ -131,19 +131,3 @@ def between_islands(heads: Sequence[str], share: float) -> list[tuple[str, str, 
         for head, above in zip(heads, tree, strict=True)
         if above is not None
     ]
-
-
-def tree_depth(nodes: int) -> int:
-    """Hops from the deepest place to the root of the tree pair.
-
-    >>> [tree_depth(nodes) for nodes in (1, 2, 3, 4, 8, 9)]
-    [0, 1, 2, 2, 3, 4]
-    """
-    deepest = 0
-    for tree in parents(nodes):
-        for place in range(nodes):
-            hops, here = 0, tree[place]
-            while here is not None:
-                hops, here = hops + 1, tree[here]
-            deepest = max(deepest, hops)
-    return deepest
