@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
+from sim.results.metrics import meets
 from sim.scenario import Scenario
 from sim.studies.points import Point, Row, row_of, run_points
 
@@ -137,7 +138,7 @@ class _Search:
             if name not in known:
                 raise InputError(f"{name} is no metric{did_you_mean(name, known)}; p99_ttft_ms is one")
         metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
-        broken = [name for name, most in self.slo.items() if not metrics[name] <= most]
+        broken = [name for name, limit in self.slo.items() if not meets(metrics, {name: limit})]
         if any(row.summary["unfinished"] for row in rows):
             broken.append("unfinished requests")
         causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
