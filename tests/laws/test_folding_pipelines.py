@@ -176,7 +176,7 @@ def test_rounds_that_go_wrong_in_one_place_are_seen(
     try:
         for data, transfers in zip(cases, foreign, strict=True):
             found += differences(data)[0] + differences(data, beside=[transfers])[0]
-    except (AssertionError, ValueError):
+    except (AssertionError, ValueError, UnfinishedError):
         return
     assert found
 
