@@ -72,7 +72,8 @@ class Scenario(BaseModel):
 
     `topology`, `model` and `workload` may be written as names or paths. `nodes` sets the topology's. `pools`
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
-    replicas.
+    replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
+    come (`on_failure: resubmit`), or ends there with an error (`abort`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +94,7 @@ class Scenario(BaseModel):
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
     faults: tuple[Fault, ...] = ()
+    on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...

@@ -149,8 +149,9 @@ def simulate(
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
         hand_over=hand_over,
+        on_failure=scenario.on_failure,
     )
-    schedule_faults(env, network, fabric, scenario.faults)
+    schedule_faults(env, network, fabric, service, scenario.faults)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))

@@ -17,7 +17,9 @@ from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
 
 PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
-ADMISSION, PREEMPTED, PIPELINE_WAIT = (CAUSES.index(name) for name in ("admission", "preempted", "pipeline"))
+ADMISSION, PREEMPTED, PIPELINE_WAIT, RECOMPUTE = (
+    CAUSES.index(name) for name in ("admission", "preempted", "pipeline", "recompute")
+)
 
 
 class Ledger:
@@ -134,6 +136,32 @@ class EngineQueue:
         """It has its last token: its blocks are free again."""
         self.running.remove(sequence)
         self.release(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
+        if sequence in self.running:
+            self.settle(sequence)
+            if self.ledger is None:
+                sequence.wait(PIPELINE_WAIT, self.env.now)
+            sequence.dropped = sequence.in_flight
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
+        self.release(sequence)
+
+    def fail(self) -> list[Sequence]:
+        """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
+        now = self.env.now
+        for sequence in self.running:
+            sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
+        for sequence in self.waiting:
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        lost = [*self.running, *self.waiting]
+        self.running.clear()
+        self.waiting.clear()
+        self.kv_cache.clear()
+        return lost
 
     def release(self, sequence: Sequence) -> None:
         self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])

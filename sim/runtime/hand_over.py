@@ -47,10 +47,11 @@ class _Passage:
     prefilled_s: float = nan
     reserved_s: float = nan
     shared_s: float = 0.0  # by how much its transfers took longer than alone
+    transfer: Transfer | None = None  # the last one that was begun
+    tokens: int = 0  # whose KV goes over
 
-    @property
-    def tokens(self) -> int:
-        return self.sequence.request.prompt_tokens
+    def __post_init__(self) -> None:
+        self.tokens = self.sequence.computed
 
 
 class _Receiver:
@@ -109,10 +110,39 @@ class HandOver:
             passage = line.popleft()
             self._send(passage, 1.0, self._arrived)
 
+    def abort(self, sequence: InEngine) -> bool:
+        """Give up a sequence's passage, if it has one. True where it was nowhere else any more."""
+        passage = self._passages.pop(sequence.request.request_id, None)
+        if passage is None:
+            return False
+        if passage.transfer is not None:
+            self.fabric.abort(passage.transfer)
+        line = self._lines.get(passage.receiver.index, ())
+        if passage in line:
+            line.remove(passage)  # type: ignore[union-attr]
+        if passage.landing is not None:
+            passage.landing.kv_cache.give_back(passage.blocks)
+            passage.receiver.look_again()
+        self.blocks_are_free(passage.receiver)
+        if passage.left is None:
+            return False
+        passage.left.free()
+        passage.sender.look_again()
+        sequence.wait(HAND_OVER, self.fabric.env.now)
+        return True
+
+    def fail(self, replica: Replica) -> list[InEngine]:
+        """A sender or receiver fails, and with it all passages to and from it; the sequences that had left
+        their sender, and are lost.
+        """
+        broken = [one for one in self._passages.values() if replica in (one.sender, one.receiver)]
+        return [one.sequence for one in broken if self.abort(one.sequence)]
+
     # ---- one passage
 
     def _passage(self, sequence: InEngine, sender: Replica) -> _Passage:
-        candidates = self.receivers[sender.model]
+        all_receivers = self.receivers[sender.model]
+        candidates = [replica for replica in all_receivers if replica.is_up] or all_receivers
         coming: dict[int, list[_Passage]] = {replica.index: [] for replica in candidates}
         for other in self._passages.values():
             if other.receiver.index in coming:
@@ -177,7 +207,7 @@ class HandOver:
             passage.shared_s += transfer.lost_s
             then(passage)
 
-        self.fabric.start(demand, on_done=done)
+        passage.transfer = self.fabric.start(demand, on_done=done)
 
     def _arrived(self, passage: _Passage) -> None:
         sequence, receiver = passage.sequence, passage.receiver
@@ -196,7 +226,7 @@ class HandOver:
         passage.left.free()
         passage.sender.schedule_soon()
         longest = receiver.max_model_len - sequence.request.prompt_tokens
-        sequence.output_tokens = max(1, min(sequence.output_tokens, longest))
+        sequence.output_tokens = max(1, sequence.generated, min(sequence.output_tokens, longest))
         sequence.nameless_blocks = passage.blocks
         sequence.received = True
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1

@@ -42,8 +42,8 @@ MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer ru
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; `on_prefilled` and `on_finished` tell of
-    it.
+    """An engine and its sequences. `submit` puts a request in; `on_prefilled`, `on_finished` and `on_aborted`
+    tell of it.
     """
 
     def __init__(
@@ -90,9 +90,11 @@ class Replica:
         self.role = role
         self.hops = hops
         self.routed = 0
+        self.is_up = True
         self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
+        self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
         self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
         self._flying: deque[InFlight] = deque()
@@ -106,6 +108,8 @@ class Replica:
         self._rounds = Rounds(
             env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
         )
+        self._aborting: list[Sequence] = []  # to go when the step in progress ends
+        self._ledger_s = 0.0  # up to when the ledger has all steps
 
     # ---- requests
 
@@ -113,11 +117,65 @@ class Replica:
         """Queue a request that has just arrived; its lengths have been checked."""
         most = self.max_model_len - request.prompt_tokens
         sequence = Sequence(request, max(1, min(request.output_tokens, most)), self.env.now, self.index)
+        self.take_up(sequence)
+        return sequence
+
+    def take_up(self, sequence: Sequence) -> None:
+        """Queue a sequence that has no KV cache anywhere."""
         queue = self._emptiest()
-        queue.name_blocks(sequence, request)
+        queue.name_blocks(sequence, sequence.request)
         self.routed += 1
         self.enqueue(sequence, queue)
-        return sequence
+
+    def abort(self, sequence: Sequence) -> None:
+        """Its client has given up: it leaves the queue at once, or its batch when the step in progress ends.
+
+        As vLLM does it (`EngineCore._process_input_queue`): between two steps, and with several batches in
+        flight as soon as one of them ends.
+        """
+        self._leave_rounds()
+        if sequence in sequence.queue.running and len(self._flying) == self._most_in_flight:
+            self._aborting.append(sequence)
+        else:
+            sequence.queue.leave(sequence)
+            self.on_aborted(sequence)
+        self.look_again()
+
+    def _drop_aborted(self) -> None:
+        dropped, self._aborting = self._aborting, []
+        for sequence in dropped:
+            if sequence.finished_s is None:  # else that step was its last
+                sequence.queue.leave(sequence)
+                self.on_aborted(sequence)
+
+    def tokens_by_now(self, sequence: Sequence) -> int:
+        """What a sequence has generated, also within a run of steps."""
+        self._leave_rounds()
+        _, done = self._folded_steps()
+        if not done or sequence not in sequence.queue.running:
+            return sequence.generated
+        return min(sequence.generated + self._gain(sequence, done), sequence.output_tokens)
+
+    def fail(self) -> list[Sequence]:
+        """The engine and all that it holds are lost at this instant; its sequences, charged up to now.
+
+        Steps that ended before this instant have given their tokens; one that would end now has not.
+        """
+        self._leave_rounds(ends_now=False)
+        self.is_up = False  # nothing is scheduled, and nobody gets blocks here
+        self._aborting.clear()
+        for stage in self.stages:
+            stage.fail()
+        if self.ledger is not None:
+            since_s = max(self._ledger_s, *(flight.start_s for flight in self._flying), 0.0)
+            for queue in self.queues:
+                for sequence in queue.running:
+                    self.ledger.charge(sequence, since_s)
+        for flight in self._flying:
+            if flight.sent is not None:
+                self.fabric.abort(flight.sent)
+        self._flying.clear()
+        return [sequence for queue in self.queues for sequence in queue.fail()]
 
     def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
@@ -167,6 +225,8 @@ class Replica:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
+        if not self.is_up:
+            return None
         self._catch_up()
         queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
         blocks = queue.reserve(tokens)
@@ -182,9 +242,14 @@ class Replica:
             return
         flight, over = self._flying[0], self.stages[0].steps_over()
         if over > flight.caught_up:
-            for sequence, _ in flight.grants:
-                sequence.queue.grow(sequence, over - flight.caught_up)
-            flight.caught_up = over
+            self._grow(flight, over)
+
+    def _grow(self, flight: InFlight, steps: int) -> None:
+        """Take the blocks of folded steps up to the one that follows on `steps` of them."""
+        for sequence, _ in flight.grants:
+            more = self._gain(sequence, steps) - self._gain(sequence, flight.caught_up)
+            sequence.queue.grow(sequence, more)
+        flight.caught_up = steps
 
     # ---- what a router sees
 
@@ -202,12 +267,22 @@ class Replica:
 
     @property
     def tokens(self) -> int:
-        growth = 0
-        if self._flying and self.ledger is not None:
-            steps = self.stages[0].steps_over() - self._flying[0].caught_up
-            growth = steps * self._flying[0].batch.decodes
-        growth += self._rounds.tokens_begun
-        return growth + sum(queue.tokens for queue in self.queues)
+        return self._growth_in_run() + self._rounds.tokens_begun + sum(queue.tokens for queue in self.queues)
+
+    def _growth_in_run(self) -> int:
+        """Tokens of folded steps that have been begun by now, and are not in the books yet."""
+        over, done = self._folded_steps()
+        if not done:
+            return 0
+        flight = self._flying[0]
+        begun = int(done == over)  # the step after one that ends just now has not begun
+        if self._speculation is None:
+            return (done - flight.caught_up + begun - 1) * flight.batch.decodes
+        booked = flight.caught_up
+        return sum(
+            self._gain(sequence, done) - self._gain(sequence, booked) + begun - 1
+            for sequence, _ in flight.grants
+        )
 
     @property
     def has_seat(self) -> bool:
@@ -236,7 +311,7 @@ class Replica:
             self._fold_rounds()
 
     def _fill_pipeline(self) -> None:
-        while len(self._flying) < self._most_in_flight:
+        while self.is_up and len(self._flying) < self._most_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
                 queue.step = self._step
@@ -334,7 +409,7 @@ class Replica:
         return low
 
     def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
-        flight.stage, flight.since_s, flight.is_sent = stage, self.env.now, False
+        flight.stage, flight.since_s = stage, self.env.now
         self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
     def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
@@ -349,7 +424,8 @@ class Replica:
         if self.ledger is not None:
             self._record(flight, passed)
             self._flying.popleft()
-            self._hand_out(flight, passed.steps)
+            self._ledger_s = passed.end_s
+            self._hand_out(flight, passed.steps, passed.end_s)
             self.schedule_soon()
             return
         self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
@@ -358,20 +434,21 @@ class Replica:
             return
         flight.done = True
         while self._flying and self._flying[0].done:
-            self._hand_out(self._flying.popleft(), 1)
+            self._hand_out(self._flying.popleft(), 1, self.env.now)
         self.schedule_soon()
 
     def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
         sent_s = self.env.now if since_s is None else since_s
-        flight.stage, flight.is_sent = stage, True
+        flight.stage = stage
 
         def received(transfer: Transfer) -> None:
+            flight.sent = None
             flight.causes[PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
         demand = self._activations(stage, flight.batch.tokens)
-        self.fabric.start(demand, began_at=since_s, on_done=received)
+        flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
 
     def _activations(self, stage: int, tokens: int) -> Demand:
         """The transfer of so many tokens from a stage to the next."""
@@ -399,14 +476,16 @@ class Replica:
 
     # ---- handing out
 
-    def _hand_out(self, flight: InFlight, steps: int) -> None:
-        """Give every sequence the tokens of the steps that have passed."""
-        now, more = self.env.now, steps - 1
+    def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
+        """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
+        more = steps - 1
         if self.ledger is not None:
             self._step += more
             self.ledger.add(flight.causes)
         else:
             self._record_gaps(flight, now)
+        if more > flight.caught_up:
+            self._grow(flight, more)
         finished = []
         for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
@@ -420,10 +499,8 @@ class Replica:
             if sequence.generated == 0 or sequence.recomputing:
                 sequence.queue.settle(sequence)
             sequence.recomputing = False
-            if self.role == "prefill" and self._ends_here(sequence, now):
+            if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
-            if more > flight.caught_up:
-                sequence.queue.grow(sequence, more - flight.caught_up)
             self._give(sequence, steps, now)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)
@@ -432,6 +509,8 @@ class Replica:
             sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
+        if self._aborting:
+            self._drop_aborted()
         if self.on_steps_passed is not None:
             self.on_steps_passed(self._step - len(self._flying))
 
@@ -455,8 +534,9 @@ class Replica:
             sequence.generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
+            before = self._gain(sequence, steps - 1)
             sequence.decode_steps += steps
-            sequence.computed += max(0, gained - steps)
+            sequence.computed += max(0, gained - before - 1)
             sequence.generated += gained
         if sequence.first_token_s is None:
             sequence.first_token_s = now
@@ -496,7 +576,7 @@ class Replica:
     def _fold_rounds(self) -> None:
         """Where all batches in flight are decodes that will come back as they are, let them go round."""
         flights, queue = list(self._flying), self.queues[0]
-        if not flights or not self.stages[0].fold or self._rounds.circling:
+        if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
             return
         if len(self.queues) > 1 or self.role != "both" or self._speculation or self.engine.kv_tiers:
             return

@@ -135,7 +135,7 @@ class Rounds:
 
     def fold(self, flights: Sequence[InFlight], rounds: Sequence[int]) -> None:
         """Fold as many rounds of each batch as are sure to be alike, if nothing can meet on a link."""
-        if any(flight.is_sent or flight.done for flight in flights):
+        if any(flight.sent is not None or flight.done for flight in flights):
             return
         if not all(stage.is_folded for stage in self.stages):
             return

@@ -37,8 +37,6 @@ class Sequence:
         "name_ends",
         "nameless_blocks",
         "names",
-        "on_finished",
-        "on_first_token",
         "output_tokens",
         "preemptions",
         "queue",
@@ -47,6 +45,7 @@ class Sequence:
         "recomputing",
         "replica",
         "request",
+        "resubmissions",
         "routed_s",
     )  # fmt: skip
 
@@ -65,6 +64,7 @@ class Sequence:
         self.held = 0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.resubmissions = 0
         self.routed_s = request.arrival_s
         self.queued_s = queued_s
         self.admitted_s: float | None = None
@@ -79,6 +79,15 @@ class Sequence:
         self.dropped = 0
         self.decode_steps = 0
         self.received = False  # KV cache of it came from another replica, or from a lower tier
+
+    def start_over(self) -> None:
+        """Its replica has failed: what it has generated is known, and all of it has to be computed again."""
+        self.recomputing = self.recomputing or self.admitted_s is not None
+        self.computed = self.in_flight = self.dropped = 0
+        self.nameless_blocks = self.held = 0
+        self.received = False
+        self.mark = None
+        self.resubmissions += 1
 
     # ---- what scheduling rules see
 

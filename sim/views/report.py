@@ -26,6 +26,7 @@ ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
 COUNTS = {
     "completed": "requests finished",
     "unfinished": "requests unfinished",
+    "aborted": "requests aborted",
     "rejected": "requests rejected",
     "duration": "duration (s)",
     "request_throughput": "requests/s",
