@@ -210,7 +210,7 @@ class Replica:
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.max_num_seqs for queue in self.queues)
+        return any(queue.requests < queue.seats for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
@@ -233,8 +233,13 @@ class Replica:
             for queue in self.queues:
                 queue.step = self._step
                 grants.append(self.rule(queue) if queue.running or queue.waiting else [])
+                queue.let_go()
+            roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
             if any(grants):
                 self._start(grants)
+            elif roomier:  # nobody computes in this step, and who is looked at again may
+                for queue in roomier:
+                    queue.roomier_after_step = -1
             elif not self._skips_to_eligible():
                 return
 
@@ -294,8 +299,8 @@ class Replica:
             one.recomputing or not one.generated for one, _ in flight.grants
         ):
             return 1
-        if any(queue.waiting and queue.preempted_at_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one, having preempted, did not look at
+        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
+            return 1  # the next step may admit what this one did not look at, or had no room for
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:

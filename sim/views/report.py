@@ -27,6 +27,7 @@ COUNTS = {
     "completed": "requests finished",
     "unfinished": "requests unfinished",
     "rejected": "requests rejected",
+    "warmup_requests": "requests left out as warm-up",
     "duration": "duration (s)",
     "request_throughput": "requests/s",
     "output_throughput": "output tokens/s",
