@@ -137,7 +137,7 @@ def simulate(
     network = Network(scenario.wired.graph)
     fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
     records, blame = Records(), BlameRecords()
-    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)
+    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold, seed=seed)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(

@@ -132,6 +132,7 @@ def replicas_of(
     records: Records,
     *,
     fold: bool,
+    seed: int = 0,
 ) -> tuple[list[Replica], dict[str, list[Replica]]]:
     """All replicas in the order of their pools, and by the name of the model they serve."""
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
@@ -142,7 +143,9 @@ def replicas_of(
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]] = {}
     shared: SharedTiers = {}
     for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True)):
-        replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, shared, fold)
+        replica = _replica(
+            index, pool, scenario, gpus, env, network, fabric, records, priced, shared, fold, seed
+        )
         replicas.append(replica)
         if pool.role != "decode":
             by_model.setdefault(pool.model.name, []).append(replica)
@@ -161,6 +164,7 @@ def _replica(
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]],
     shared: SharedTiers,
     fold: bool,
+    seed: int,
 ) -> Replica:
     engine = pool.engine
     costs: list[StepCost]
@@ -234,6 +238,7 @@ def _replica(
         first_token_from_prefill=scenario.hand_over.first_token == "prefill",
         shards=shards,
         hops=hops_between(network, gateway_of(network), gpus[0]) if gpus else 0,
+        seed=seed,
     )
     attach(replica)
     return replica

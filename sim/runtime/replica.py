@@ -11,13 +11,14 @@ every step, in lock-step, whether they have work or not.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
@@ -26,6 +27,7 @@ from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.results.blame import STEP_CAUSES
 from sim.runtime.clock import SCHEDULE, at
+from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.request import Request
@@ -82,8 +84,11 @@ class Replica:
         shards: list[Shard] | None = None,
         role: Role = "both",
         hops: int = 0,
+        seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next."""
+        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
+        drafts are accepted.
+        """
         self.env = env
         self.fabric = fabric
         self.stages = stages
@@ -103,6 +108,7 @@ class Replica:
         self.shards = shards or []
         self.role = role
         self.hops = hops
+        self.seed = seed
         self.routed = 0
         self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
@@ -450,13 +456,20 @@ class Replica:
         sequence.last_token_s = now
 
     def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected
-        number.
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
+        are accepted.
         """
         if self._speculation is None:
             return steps
-        done, rate = sequence.decode_steps, self._tokens_per_step
-        return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        return int(decoded[done + steps - 1]) - (int(decoded[done - 1]) if done else 0) if steps else 0
+
+    def _decoded(self, sequence: Sequence) -> NDArray[np.int64]:
+        if sequence.decoded is None:
+            assert self._speculation is not None
+            stream = random_stream(self.seed, f"drafts of {sequence.request.request_id}")
+            sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
+        return sequence.decoded
 
     def _growth(self, sequence: Sequence, more: int) -> int:
         """Tokens that `more` steps after the one under way add to what is computed."""
@@ -467,10 +480,9 @@ class Replica:
         left = sequence.output_tokens - sequence.generated
         if self._speculation is None:
             return left
-        steps = max(1, math.floor(left / self._tokens_per_step) - 1)
-        while self._gain(sequence, steps) < left:
-            steps += 1
-        return steps
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        before = int(decoded[done - 1]) if done else 0
+        return int(np.searchsorted(decoded, before + left)) + 1 - done
 
     # ---- of batches that pass several stages
 

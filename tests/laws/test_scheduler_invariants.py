@@ -1,6 +1,7 @@
 """What vLLM's scheduler never does, held at every choice of a step in random runs: spend more than its
 budget, run more than it has seats, lose blocks, let anybody overtake, resume a preempted sequence anywhere
-but at the start or behind what is cached. Also with priorities, drafts, data-parallel ranks, pipelines and lower tiers.
+but at the start or behind what is cached. Also with priorities, drafts, data-parallel ranks, pipelines and
+lower tiers.
 """
 
 from __future__ import annotations
@@ -213,10 +214,19 @@ TIGHT: dict[str, Any] = {
 }  # fmt: skip
 
 
+def tight_runs() -> list[dict[str, Any]]:
+    """Summaries with and without prefix caching."""
+    engine = TIGHT["engine"]
+    return [
+        watched_run({**TIGHT, "engine": {**engine, "enable_prefix_caching": caching}})[0].summary()
+        for caching in (True, False)
+    ]
+
+
 def test_the_tight_service_preempts_and_shares_prefixes() -> None:
-    watched_run({**TIGHT, "engine": {**TIGHT["engine"], "enable_prefix_caching": False}})
-    numbers = watched_run(TIGHT)[0].summary()
+    numbers, plain = tight_runs()
     assert numbers["preemptions"] > 0
+    assert plain["preemptions"] > 0
     assert numbers["prefix_hit_rate"] > 0
 
 
@@ -307,5 +317,4 @@ def test_a_scheduler_that_breaks_a_rule_is_seen(
 ) -> None:
     broken(monkeypatch)
     with pytest.raises(AssertionError):
-        for caching in (True, False):
-            watched_run({**TIGHT, "engine": {**TIGHT["engine"], "enable_prefix_caching": caching}})
+        tight_runs()
