@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Lt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,7 +25,7 @@ from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
-from sim.inputs.quantities import Seconds
+from sim.inputs.quantities import Fraction, Seconds
 from sim.inputs.topology import MOST_NODES, Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -74,6 +75,8 @@ class Scenario(BaseModel):
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
     replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
     come (`on_failure: resubmit`), or ends there with an error (`abort`).
+    `warmup`: the requests that come first are served and left out of the summary, a share of them,
+    or as many as `mser5` finds in their latencies (White's rule on means of five).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +99,7 @@ class Scenario(BaseModel):
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
+    warmup: Annotated[Fraction, Lt(1)] | Literal["mser5"] | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
     ] = ()

@@ -126,6 +126,15 @@ def chosen(network: Network, ranks: Sequence[str], *, prefill: bool, library: st
     return min(fitting, key=lambda kernel: abs(kernel.nvlink_bytes_per_s - rate))
 
 
+def gathers(network: Network, ranks: Sequence[str], library: str) -> bool:
+    """Whether all tokens go to all ranks, and every rank keeps those of its experts: vLLM's default
+    (`allgather_reducescatter`), and what `auto` is for GPUs without NVLink, which the other kernels need.
+    """
+    if library == "auto":
+        return network.nvlink_bytes_per_s(ranks[0]) == 0.0
+    return library == "allgather_reducescatter"
+
+
 LARGEST_SERVER = 16
 """GPUs; an NVLink domain with more is a rack."""
 

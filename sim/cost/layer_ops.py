@@ -13,7 +13,7 @@ from functools import partial
 
 from sim.cost import kernels
 from sim.cost.collectives import collective
-from sim.cost.expert_exchange import Phase, exchange
+from sim.cost.expert_exchange import Phase, exchange, gathers
 from sim.cost.expert_load import distinct_groups, expert_load
 from sim.cost.kernel_timing import KernelTiming
 from sim.cost.pricing import Priced, Pricer, alone_s, causes_of, seconds_of, together
@@ -120,7 +120,10 @@ def experts(price: Pricer, tokens: int, all_tokens: int, sustained: bool) -> Ops
         )
         routed = _routed(price, all_tokens, sustained)
         return (*before, gathered, routed, scattered, *shared, *price.all_reduce(tokens))
-    dispatch, combine = (_exchange(price, phase, all_tokens, sustained) for phase in PHASES)
+    if _gathers(price):
+        dispatch, combine = _gather(price, all_tokens), _scatter(price, all_tokens)
+    else:
+        dispatch, combine = (_exchange(price, phase, all_tokens, sustained) for phase in PHASES)
     routed = _routed(price, all_tokens, sustained)
     return (*before, dispatch, routed, combine, *shared, *price.all_reduce(tokens))
 
@@ -174,7 +177,9 @@ def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
     model, ranks = shard.model, len(shard.ranks)
     whole = ranks if shard.engine.enable_expert_parallel else 1
     load, present = _busiest(price, tokens), None
-    if whole > 1 and len(shard.groups) > 1:  # dispatched: a rank has the tokens that chose its experts
+    if (
+        whole > 1 and len(shard.groups) > 1 and not _gathers(price)
+    ):  # dispatched: a rank has the tokens that chose its experts
         reached = distinct_groups(model.experts, model.experts_per_token, ranks) / ranks
         present = tokens * min(1.0, reached * load)
     timing = kernels.moe(
@@ -216,6 +221,26 @@ def _between_groups(price: Pricer, op: str, all_tokens: int) -> Priced:
     )
 
 
+def _gathers(price: Pricer) -> bool:
+    shard = price.shard
+    return gathers(price.network, shard.ranks, shard.engine.all2all_backend)
+
+
+def _gather(price: Pricer, all_tokens: int) -> Priced:
+    """All tokens to all ranks, each with the numbers (4 bytes) and weights (4) of its experts."""
+    model = price.shard.model
+    token_bytes = model.hidden * DTYPE_BYTES[price.shard.precision.activations] + 8 * model.experts_per_token
+    gathered = collective(price.network, "all_gather", all_tokens * token_bytes, price.shard.ranks)
+    return price.transfer("dispatch", gathered.demand)
+
+
+def _scatter(price: Pricer, all_tokens: int) -> Priced:
+    """What the experts of each rank say to every token, added up and back where the token is from."""
+    n_bytes = all_tokens * price.shard.model.hidden * DTYPE_BYTES[price.shard.precision.activations]
+    scattered = collective(price.network, "reduce_scatter", n_bytes, price.shard.ranks)
+    return price.transfer("combine", scattered.demand)
+
+
 def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Priced:
     """Dispatch or combine of `all_tokens` tokens, every rank sending as many (a tensor-parallel rank its
     slice of its group's).
@@ -243,6 +268,8 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Pr
 def _overlaps(price: Pricer, tokens: int, prefill: bool) -> bool:
     engine = price.shard.engine
     if not (engine.enable_dbo and engine.enable_expert_parallel and len(price.shard.groups) > 1):
+        return False
+    if _gathers(price):  # vLLM overlaps the exchanges of DeepEP only
         return False
     return tokens >= (OVERLAP_PREFILL_FROM if prefill else OVERLAP_DECODE_FROM)
 

@@ -147,7 +147,9 @@ class Engine(BaseModel):
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
     dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
-    all2all_backend: Literal["auto", "one_sided", "deepep_low_latency", "deepep_high_throughput"] = "auto"
+    all2all_backend: Literal[
+        "auto", "allgather_reducescatter", "one_sided", "deepep_low_latency", "deepep_high_throughput"
+    ] = "auto"
     enable_dbo: bool = False
 
     backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
@@ -171,7 +173,7 @@ class Engine(BaseModel):
     watermark: float = Field(0.0, ge=0.0, lt=1.0)
 
     enforce_eager: bool = False
-    max_cudagraph_capture_size: int = Field(512, ge=0)
+    max_cudagraph_capture_size: int | None = Field(None, ge=0)
     disable_custom_all_reduce: bool = False
     collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
 

@@ -11,13 +11,14 @@ every step, in lock-step, whether they have work or not.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
@@ -25,6 +26,7 @@ from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
+from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
@@ -68,8 +70,11 @@ class Replica:
         shards: list[Shard] | None = None,
         role: Role = "both",
         hops: int = 0,
+        seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next."""
+        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
+        drafts are accepted.
+        """
         self.env = env
         self.fabric = fabric
         self.stages = stages
@@ -89,6 +94,7 @@ class Replica:
         self.shards = shards or []
         self.role = role
         self.hops = hops
+        self.seed = seed
         self.routed = 0
         self.is_up = True
         self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
@@ -286,7 +292,7 @@ class Replica:
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.max_num_seqs for queue in self.queues)
+        return any(queue.requests < queue.seats for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
@@ -316,8 +322,13 @@ class Replica:
             for queue in self.queues:
                 queue.step = self._step
                 grants.append(self.rule(queue) if queue.running or queue.waiting else [])
+                queue.let_go()
+            roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
             if any(grants):
                 self._start(grants)
+            elif roomier:  # nobody computes in this step, and who is looked at again may
+                for queue in roomier:
+                    queue.roomier_after_step = -1
             elif not self._skips_to_eligible():
                 return
 
@@ -377,8 +388,8 @@ class Replica:
             one.recomputing or not one.generated for one, _ in flight.grants
         ):
             return 1
-        if any(queue.waiting and queue.preempted_at_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one, having preempted, did not look at
+        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
+            return 1  # the next step may admit what this one did not look at, or had no room for
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:
@@ -543,13 +554,20 @@ class Replica:
         sequence.last_token_s = now
 
     def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected
-        number.
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
+        are accepted.
         """
         if self._speculation is None:
             return steps
-        done, rate = sequence.decode_steps, self._tokens_per_step
-        return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        return int(decoded[done + steps - 1]) - (int(decoded[done - 1]) if done else 0) if steps else 0
+
+    def _decoded(self, sequence: Sequence) -> NDArray[np.int64]:
+        if sequence.decoded is None:
+            assert self._speculation is not None
+            stream = random_stream(self.seed, f"drafts of {sequence.request.request_id}")
+            sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
+        return sequence.decoded
 
     def _growth(self, sequence: Sequence, more: int) -> int:
         """Tokens that `more` steps after the one under way add to what is computed."""
@@ -560,10 +578,9 @@ class Replica:
         left = sequence.output_tokens - sequence.generated
         if self._speculation is None:
             return left
-        steps = max(1, math.floor(left / self._tokens_per_step) - 1)
-        while self._gain(sequence, steps) < left:
-            steps += 1
-        return steps
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        before = int(decoded[done - 1]) if done else 0
+        return int(np.searchsorted(decoded, before + left)) + 1 - done
 
     # ---- of batches that pass several stages
 

@@ -153,3 +153,49 @@ def test_drafts_are_verified_as_tokens_of_the_step():
     link = network("gb200-nvl72", 1).link_id["node0.gpu0->nvlink0"]
     four = on_link(drafting, Batch.of_ranks(ranks), link)
     assert four == pytest.approx(4 * on_link(plain, decode([8] * 32), link), rel=1e-9)
+
+
+QWEN_OVER_PCIE = {
+    "topology": "rtx-pro-6000-x8",
+    "model": "qwen3-30b-a3b",
+    "data_parallel_size": 2,
+    "enable_expert_parallel": True,
+}
+
+
+def exchanged_s(cost: StageCost, batch: Batch) -> list[float]:
+    return [op.seconds for op in cost.program(batch).blocks[-2].ops if op.name in ("dispatch", "combine")]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gathered_s", "scattered_s"),
+    [(2, 6.2e-6, 6.2e-6), (128, 31.23e-6, 33e-6), (2048, 277e-6, 294e-6)],
+)
+def test_without_nvlink_all_tokens_go_to_all_ranks_as_nccl_takes_for_it(tokens, gathered_s, scattered_s):
+    """nccl-tests on two RTX PRO 6000, NCCL 2.29.2 (NVIDIA aiconfigurator, Apache-2.0); the second of the
+    reduce-scatters, of 1 MB, lies between measured sizes.
+    """
+    cost = stage(**QWEN_OVER_PCIE, max_num_batched_tokens=4096)
+    dispatch_s, combine_s = exchanged_s(cost, decode([tokens] * 2))
+    assert dispatch_s == pytest.approx(gathered_s, rel=0.1)
+    assert combine_s == pytest.approx(scattered_s, rel=0.1)
+    named = stage(**QWEN_OVER_PCIE, max_num_batched_tokens=4096, all2all_backend="deepep_low_latency")
+    assert exchanged_s(named, decode([tokens] * 2)) != [dispatch_s, combine_s]
+
+
+def test_ranks_in_one_graph_are_padded_to_the_fullest_and_without_graphs_they_are_not():
+    for eager, padded in ((False, True), (True, False)):
+        cost = stage(**QWEN_OVER_PCIE, enforce_eager=eager)
+        uneven, even = (exchanged_s(cost, decode(sequences)) for sequences in ([40, 3], [40, 40]))
+        assert (uneven == even) is padded
+
+
+def test_graphs_are_captured_for_twice_the_seats():
+    """A mixed step beyond them waits for the launch of every kernel (`VllmConfig._set_cudagraph_sizes`)."""
+    batch = Batch(((200, 0),), 60, 6000.0, 61)
+    slow = {"launch_s": 1e-3}
+    few, many = (
+        stage("nd-h100-v5", model="llama-3-8b", max_num_seqs=seqs, host=slow).step(batch)[0]
+        for seqs in (64, 256)
+    )
+    assert few > 5 * many
