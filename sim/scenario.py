@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from sim.catalog import load_model, load_topology, load_workload
+from sim.catalog import load_model, load_topology, load_workload, system_of
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.faults import Fault
@@ -55,13 +55,14 @@ class HandOverRule(BaseModel):
 
 class Pool(BaseModel):
     """Replicas of one kind: a model, an engine, how many of them. What a pool leaves out is the
-    scenario's.
+    scenario's. `gpu`: the kind of GPU that it is placed on, where the topology has several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
+    gpu: str | None = None
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
@@ -112,6 +113,9 @@ class Scenario(BaseModel):
         topology = data.get("topology")
         if isinstance(topology, str | Path):
             data["topology"] = load_topology(topology, near=near)
+        elif isinstance(topology, Mapping) and isinstance(topology.get("systems"), Mapping):
+            systems = _loaded_systems(topology["systems"], near)
+            data["topology"] = {"name": " and ".join(map(str, systems)), **topology, "systems": systems}
         elif (
             topology is not None
             and hasattr(topology, "nodes")
@@ -136,7 +140,7 @@ class Scenario(BaseModel):
 
     @property
     def nodes(self) -> int:
-        return self.topology.nodes
+        return self.topology.servers
 
     @cached_property
     def wired(self) -> Topology:
@@ -157,6 +161,21 @@ class Scenario(BaseModel):
         return {
             "": Pool(replicas=self.replicas, model=self.model, precision=self.precision, engine=self.engine)
         }
+
+
+def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, Topology]:
+    """Systems beside each other in one topology, each by the name of its own."""
+    systems, problems = {}, []
+    for name, block in written.items():
+        try:
+            systems[name] = system_of(block, near=near)
+        except InputError as error:
+            if any(problem.line for problem in error.problems):
+                raise
+            problems += [(("topology", "systems", name), problem.what) for problem in error.problems]
+    if problems:
+        raise LocatedError(problems)
+    return systems
 
 
 def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
