@@ -287,9 +287,12 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():
+        if path == "nodes":  # of whatever topology there is in the end
+            data["nodes"] = _changed(scenario.topology.nodes, value, path)
+            continue
         if scenario.pools:
             _set_in_pools(data, path, value)
-        _set(data, "topology.nodes" if path == "nodes" else path, value)
+        _set(data, path, value)
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
@@ -334,17 +337,22 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
             if i and isinstance(at, BaseModel):
                 raise InputError(Problem("cannot be changed from here", key=path))
             raise InputError(Problem(f"there is nothing below {'.'.join([*way, last][:i])}", key=path))
-        if step not in at:
+        if step not in at and not isinstance(at, _NotYetThere):
             known = [str(name) for name in at]
             raise InputError(Problem(f"{step!r} is not known here{did_you_mean(step, known)}; known are "
                                      f"{', '.join(known[:25])}", key=path))  # fmt: skip
         if i == len(way):
-            at[step] = _changed(at[step], value, path)
+            at[step] = _changed(at.get(step), value, path)
             return
-        if at[step] is None:
-            at[step] = {}
-            at[step].update({[*way, last][i + 1]: None})
+        if at.get(step) is None:
+            at[step] = _NotYetThere()
         at = at[step]
+
+
+class _NotYetThere(dict[str, Any]):
+    """A block that the scenario left out, and changes fill key by key; what belongs there is checked at the
+    end.
+    """
 
 
 def _changed(old: Any, value: Any, path: str) -> Any:

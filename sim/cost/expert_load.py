@@ -42,14 +42,15 @@ class ExpertLoad:
         """Expected load of the busiest rank over an even one, when `pairs` token-expert pairs are drawn.
 
         Popularity and chance: a rank with share s gets about a Gaussian number of pairs, of mean s * pairs
-        and variance s (1 - s) pairs times the crowding, and the busiest the maximum of them: the integral of 1 - product of
-        their distribution functions. Where it stops: below some four pairs a rank a Gaussian is not skewed
-        enough, and the true maximum is up to a tenth higher.
+        and variance s (1 - s) pairs times the crowding, and the busiest the maximum of them: the integral
+        of 1 - product of their distribution functions. Where it stops: below some four pairs a rank a
+        Gaussian is not skewed enough, and the true maximum is up to a tenth higher.
         """
         n = len(self.shares)
         if n == 1 or pairs <= 0.0:
             return 1.0
-        spreads = [(share * pairs, sqrt(share * (1.0 - share) * pairs * self.crowding), many) for share, many in self._kinds]
+        drawn = pairs * self.crowding
+        spreads = [(share * pairs, sqrt(share * (1.0 - share) * drawn), many) for share, many in self._kinds]
         low = max(mean for mean, _, _ in spreads)
         high = max(mean + 6.0 * deviation for mean, deviation, _ in spreads)
         low = max(0.0, min(low, max(mean - 6.0 * deviation for mean, deviation, _ in spreads)))
@@ -122,7 +123,7 @@ def distinct_places(experts: int, topk: int, places: float, limit: GroupLimit | 
     >>> [round(distinct_places(256, 8, ranks), 2) for ranks in (8, 16, 32, 64)]
     [5.29, 6.52, 7.27, 7.68]
     >>> [round(distinct_places(256, 8, ranks, GroupLimit(8, 4)), 2) for ranks in (8, 16, 32, 64)]
-    [4.0, 5.71, 6.83, 7.47]
+    [4.0, 5.71, 6.84, 7.48]
     """
     if limit is not None:
         return _distinct_within_groups(experts, topk, places, limit)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 
 from sim.cost import kernels
+from sim.cost.batch import Causes
 from sim.cost.collectives import collective
 from sim.cost.expert_exchange import Phase, exchange
 from sim.cost.expert_load import distinct_places, expert_load, in_order
 from sim.cost.kernel_timing import KernelTiming
-from sim.cost.batch import Causes
 from sim.cost.pricing import Priced, Pricer, alone_s, causes_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard

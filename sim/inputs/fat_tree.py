@@ -38,16 +38,16 @@ def join_servers(
     if leaves > ports:
         raise InfeasibleError(
             f"{len(servers)} servers with {count} NICs exceed two tiers of {ports}-port switches",
-            f"{ports // rails * down * rails * len(servers) // count} servers fit, or take switches with more "
-            "ports",
+            f"{ports // rails * down * rails * len(servers) // count} servers fit, or take switches with "
+            "more ports",
         )
-    spines = next(number for number in range(1, up + 1) if up % number == 0 and number * ports >= leaves * up)
+    spines = next(n for n in range(1, up + 1) if up % n == 0 and n * ports >= leaves * up)
     for leaf in range(leaves):
         _add_switch(graph, f"{network.name}leaf{leaf}", leaf, network)
     for spine in range(spines):
         _add_switch(graph, f"{network.name}spine{spine}", leaves + spine, network)
-    for rail, nics in enumerate(on_rail):
-        for position, (nic, link) in enumerate(nics):
+    for rail, joined in enumerate(on_rail):
+        for position, (nic, link) in enumerate(joined):
             _connect(graph, nic, f"{network.name}leaf{position // down * rails + rail}", link, 1)
     between = max((link for _, link in servers), key=lambda link: link.payload_bytes_per_s)
     for leaf in range(leaves):

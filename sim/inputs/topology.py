@@ -40,6 +40,17 @@ _Graph = Annotated[
     WithJsonSchema({"type": "object", "description": "a networkx graph as node-link data"}),
 ]
 
+_Systems = Annotated[
+    dict[str, "Topology"],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "a name or a path of a topology each, or {topology: ..., nodes: 2}",
+            "additionalProperties": {"type": ["string", "object"]},
+        }
+    ),
+]
+
 
 class Topology(BaseModel):
     """A system of `nodes` equal servers (racks, where one NVLink domain fills a rack).
@@ -66,7 +77,7 @@ class Topology(BaseModel):
     transports: dict[str, Transport] = {}
     links: dict[str, LinkType] = {}
     gpus: dict[str, Gpu] = {}
-    systems: dict[str, Topology] = {}
+    systems: _Systems = {}
     own_graph: _Graph = Field(default=None, repr=False)
     provenance: dict[str, Provenance] = {}
 

@@ -2,10 +2,10 @@
 
 Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
 line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
-the last chunk: one flow that begins when the first layer is there, is no quicker than layers are computed, and
-leaves the last one to send when the step ends. The sender keeps its blocks until
-everything has arrived. All of it is traffic like any other: it shares links with the collectives of both
-replicas, and what that costs is charged to sharing on either side.
+the last chunk: one flow that begins when the first layer is there, is no quicker than layers are computed
+(as if nobody disturbed the step), and leaves the last one to send when the step ends. The sender keeps its
+blocks until everything has arrived. All of it is traffic like any other: it shares links with the collectives
+of both replicas, and what that costs is charged to sharing on either side.
 """
 
 from __future__ import annotations

@@ -107,9 +107,7 @@ def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_
 def test_held_to_four_of_eight_groups_a_token_crosses_to_fewer_servers_and_ranks():
     """Eight servers with a group each: every token goes to four of them, 3.5 of those remote on average."""
     there = network("nd-h100-v5", 8)
-    demand = exchange(
-        there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True, limit=LIMIT
-    )
+    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True, limit=LIMIT)
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     assert on["node0.nic0->leaf0"] == pytest.approx(1000 * HIDDEN * 4 * 7 / 8, rel=1e-12)
     # a chosen group's best expert is on one of its 8 ranks, four others are 4 of the 124 left

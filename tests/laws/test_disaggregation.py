@@ -129,7 +129,9 @@ MIXED: dict[str, Any] = {
     "model": "llama-3-8b",
     "workload": TRAFFIC,
     "pools": {
-        "decode": {"replicas": 3, "gpu": "l40s", "engine": {"tensor_parallel_size": 2, "max_model_len": 8192}},
+        "decode": {
+            "replicas": 3, "gpu": "l40s", "engine": {"tensor_parallel_size": 2, "max_model_len": 8192},
+        },
         "prefill": {"replicas": 2, "gpu": "h100-sxm", "engine": {"tensor_parallel_size": 4}},
     },
 }  # fmt: skip
@@ -172,7 +174,7 @@ def test_pools_may_be_of_different_kinds_of_gpu():
 
 def test_a_pool_on_gpus_that_are_not_there_is_refused_with_those_that_are():
     wrong = {**MIXED, "pools": {**MIXED["pools"], "decode": {"gpu": "h200-sxm"}}}
-    with pytest.raises(InfeasibleError, match="asks for h200-sxm.* it has h100-sxm, l40s"):
+    with pytest.raises(InfeasibleError, match=r"asks for h200-sxm.* it has h100-sxm, l40s"):
         simulate(Scenario.model_validate(wrong))
     too_many = {**MIXED, "pools": {**MIXED["pools"], "prefill": {"gpu": "h100-sxm", "replicas": 9}}}
     with pytest.raises(InfeasibleError, match="need"):

@@ -33,7 +33,7 @@ def test_servers_are_numbered_one_after_the_other_and_keep_their_own_links(tmp_p
     assert topology.servers == 3
     assert [graph.nodes[gpu]["model"] for gpu in graph.graph["gpus"]] == ["h100-sxm"] * 16 + ["l40s"] * 12
     assert topology.gpu("node2.gpu11").name == "l40s"
-    nics = [edge for edge in graph.out_edges("leaf0", data=True)]
+    nics = list(graph.out_edges("leaf0", data=True))
     assert len(nics) == 2 * 8 + 2
     rates = {to: edge["bytes_per_s"] for _, to, edge in nics}
     assert rates["node1.nic7"] == 2 * rates["node2.nic1"] == 49e9  # NDR and HDR, on one switch
