@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from sim.cost.batch import Batch
+from sim.cost import layer_ops
+from sim.cost.batch import Batch, Causes
+from sim.cost.expert_load import distinct_places
 from sim.cost.layers import StageCost
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
+from sim.cost.pricing import Priced
+from sim.cost.program import Op
+from sim.inputs.model import GroupLimit
 from sim.runtime.build import shards_of
 from sim.scenario import Scenario
 
@@ -184,6 +189,21 @@ def test_shared_experts_run_beside_the_routed_ones_up_to_the_tokens_that_the_eng
     assert "shared_down" not in seconds(more, decode([257]))
 
 
+def test_two_streams_hide_starts_and_nothing_that_the_gpu_works_for():
+    def kernel(start_us: float, work_us: float) -> Priced:
+        causes = Causes(memory=work_us * 1e-6, kernel_latency=start_us * 1e-6)
+        return Priced(Op("kernel", (start_us + work_us) * 1e-6), causes)
+
+    def together_us(routed: Priced, *shared: Priced) -> float:
+        (one,) = layer_ops._beside_each_other(routed, shared, apart=False)
+        assert sum(one.causes) == pytest.approx(one.op.seconds, rel=1e-12)
+        return 1e6 * one.op.seconds
+
+    assert together_us(kernel(40, 60), kernel(5, 10), kernel(5, 10)) == pytest.approx(100)  # behind the start
+    assert together_us(kernel(40, 60), kernel(5, 25), kernel(5, 25)) == pytest.approx(110)  # all the work
+    assert together_us(kernel(10, 10), kernel(20, 5), kernel(20, 5)) == pytest.approx(50)  # the longer stream
+
+
 def test_what_two_streams_save_is_what_vllm_measured():
     """DeepSeek-R1 in FP8 on eight B200, 32 sequences: 23.35 ms a token one after the other and 22.09 ms on
     two streams (vllm#26440, October 2025), 21.7 us in each of 58 layers."""
@@ -220,3 +240,21 @@ def test_projections_to_queries_keys_and_values_may_have_a_format_of_their_own()
     projections = 61 * (model.attention_parameters_per_gpu(8) - output)
     grown = shard_weight_bytes(kept.shard) - shard_weight_bytes(packed.shard)
     assert grown == pytest.approx(projections * (2 - 0.5625), rel=1e-12)
+
+
+def test_a_step_sends_tokens_to_the_groups_that_its_model_holds_them_to():
+    """DeepSeek-V3 over a rack: to the distinct ranks of 4 of 8 groups, unless groups are spread over ranks."""
+
+    def sent_bytes(placement: str, limit: GroupLimit | None) -> None:
+        cost = stage(
+            "gb200-nvl72", data_parallel_size=32, enable_expert_parallel=True,
+            expert_routing={"placement": placement},
+        )  # fmt: skip
+        (dispatch,) = (op for op in cost.program(decode([64] * 32)).blocks[-2].ops if op.name == "dispatch")
+        there = network("gb200-nvl72", 1)
+        out = there.link_id["node0.gpu0->nvlink0"]
+        n_bytes = dict(zip(dispatch.demand.links, dispatch.demand.n_bytes, strict=True))[out]
+        assert n_bytes == pytest.approx(64 * 7168 * distinct_places(256, 8, 32, limit) * 31 / 32, rel=1e-12)
+
+    sent_bytes("linear", GroupLimit(8, 4))
+    sent_bytes("balanced", None)
