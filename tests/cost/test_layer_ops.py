@@ -250,7 +250,8 @@ def test_a_step_sends_tokens_to_the_groups_that_its_model_holds_them_to():
             "gb200-nvl72", data_parallel_size=32, enable_expert_parallel=True,
             expert_routing={"placement": placement},
         )  # fmt: skip
-        (dispatch,) = (op for op in cost.program(decode([64] * 32)).blocks[-2].ops if op.name == "dispatch")
+        ops = cost.program(decode([64] * 32)).blocks[-2].ops
+        (dispatch,) = (op for op in ops if op.name == "dispatch")
         there = network("gb200-nvl72", 1)
         out = there.link_id["node0.gpu0->nvlink0"]
         n_bytes = dict(zip(dispatch.demand.links, dispatch.demand.n_bytes, strict=True))[out]
