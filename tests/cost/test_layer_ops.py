@@ -243,7 +243,7 @@ def test_projections_to_queries_keys_and_values_may_have_a_format_of_their_own()
 
 
 def test_a_step_sends_tokens_to_the_groups_that_its_model_holds_them_to():
-    """DeepSeek-V3 over a rack: to the distinct ranks of 4 of 8 groups, unless groups are spread over ranks."""
+    """DeepSeek-V3 over a rack: the distinct ranks of 4 of 8 groups, unless groups are spread over ranks."""
 
     def sent_bytes(placement: str, limit: GroupLimit | None) -> None:
         cost = stage(
