@@ -17,6 +17,7 @@ from sim.cost.shard import Shard
 from sim.cost.steps import StepCost
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
+from sim.policy.placement import Explicit
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
 from sim.runtime.build_kv_tiers import SharedTiers, attach, queue_maker
@@ -57,7 +58,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             raise InfeasibleError(
                 f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
             )
-        gpu = scenario.topology.gpus[names.pop()].under(engine.backend)
+        gpu = scenario.topology.gpu_models[names.pop()].under(engine.backend)
         groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
         shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers
@@ -136,8 +137,7 @@ def replicas_of(
 ) -> tuple[list[Replica], dict[str, list[Replica]]]:
     """All replicas in the order of their pools, and by the name of the model they serve."""
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
-    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
-    placed = scenario.placement(network.gpus, network.node_of, sizes)
+    placed = _placed(scenario, network, pools)
     replicas: list[Replica] = []
     by_model: dict[str, list[Replica]] = {}
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]] = {}
@@ -150,6 +150,32 @@ def replicas_of(
         if pool.role != "decode":
             by_model.setdefault(pool.model.name, []).append(replica)
     return replicas, by_model
+
+
+def _placed(scenario: Scenario, network: Network, pools: list[Pool]) -> list[tuple[str, ...]]:
+    """The GPUs of every replica: pools that name a kind of GPU choose among those, the others among what is
+    left.
+    """
+    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
+    placed: list[tuple[str, ...]] = [()] * len(pools)
+    free = list(network.gpus)
+    models = {gpu: str(network.places[gpu]["model"]) for gpu in free}
+    if isinstance(scenario.placement, Explicit) and any(pool.gpu for pool in pools):
+        raise InfeasibleError("an explicit placement names the GPUs of every pool; leave out gpu in pools")
+    for kind in sorted({pool.gpu for pool in pools}, key=lambda kind: (kind is None, kind)):
+        mine = [i for i, pool in enumerate(pools) if pool.gpu == kind]
+        able = [gpu for gpu in free if kind is None or models[gpu] == kind]
+        if kind is not None and not able:
+            raise InfeasibleError(
+                f"a pool asks for {kind}, and {scenario.topology.name} has none",
+                f"it has {', '.join(sorted(set(models.values())))}",
+            )
+        of_kind = scenario.placement(able, network.node_of, [sizes[i] for i in mine])
+        for i, gpus in zip(mine, of_kind, strict=True):
+            placed[i] = gpus
+        taken = {gpu for gpus in of_kind for gpu in gpus}
+        free = [gpu for gpu in free if gpu not in taken]
+    return placed
 
 
 def _replica(

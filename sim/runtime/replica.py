@@ -97,7 +97,7 @@ class Replica:
         self.seed = seed
         self.routed = 0
         self.is_up = True
-        self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
+        self.on_last_chunk: Callable[[Sequence, Replica, float], None] | None = None  # and the step's seconds
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
         self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
@@ -352,9 +352,10 @@ class Replica:
         steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
         if self.on_last_chunk is not None:
+            alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
             for (sequence, _), is_last in zip(together, samples, strict=True):
                 if is_last:
-                    self.on_last_chunk(sequence, self)
+                    self.on_last_chunk(sequence, self, alone_s)
 
     def _batch(self, grants: Grants[Sequence]) -> Batch:
         """The work of a step of one queue; from here on the granted tokens count as computed."""

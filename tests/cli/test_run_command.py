@@ -181,3 +181,21 @@ def test_a_bad_change_is_refused(sim: Sim, scenario: Path, change: str, hint: st
     status, out, err = sim("run", scenario, "--set", change)
     assert (status, out) == (2, "")
     assert hint in err
+
+
+def test_changes_fill_a_block_that_was_left_out_and_nodes_go_with_a_new_topology(sim, scenario):
+    drafts = ["engine.speculation.num_speculative_tokens=2", "engine.speculation.acceptance_rate=0.8"]
+    words = [word for one in drafts for word in ("--set", one)]
+    status, out, _ = sim("run", scenario, *words, "--format", "json")
+    assert status == 0
+    _, plain, _ = sim("run", scenario, "--format", "json")
+    assert json.loads(out)["duration"] < json.loads(plain)["duration"]
+    status, _, said = sim("run", scenario, *words, "--set", "engine.speculation.draft=1")
+    assert status == 2
+    assert "engine.speculation.draft" in said
+    for order in (("topology=hgx-h200", "nodes=3"), ("nodes=3", "topology=hgx-h200")):
+        words = [word for one in order for word in ("--set", one)]
+        status, out, _ = sim("run", scenario, *words, "--format", "json")
+        assert status == 0
+        found = json.loads(out)
+        assert round(found["output_throughput"] / found["output_throughput_per_gpu"]) == 24
