@@ -25,13 +25,13 @@ from sim.cost.demands import Demand
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
+from sim.runtime.circulation import Circulation, WentRound
 from sim.runtime.clock import SCHEDULE, at
 from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
 from sim.runtime.request import Request
-from sim.runtime.rounds import Rounds, WentRound
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
@@ -111,7 +111,7 @@ class Replica:
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
-        self._rounds = Rounds(
+        self._rounds = Circulation(
             env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
         )
         self._aborting: list[Sequence] = []  # to go when the step in progress ends
