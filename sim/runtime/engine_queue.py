@@ -74,26 +74,38 @@ class EngineQueue:
         by_priority: bool,
         ledger: Ledger | None,
         whole_texts: bool = True,
+        looks_ahead: bool = False,
+        draft_tokens: int = 0,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
         `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
-        its first chunk (vLLM's `scheduler_reserve_full_isl`).
+        its first chunk (vLLM's `scheduler_reserve_full_isl`). `looks_ahead`: a step is chosen while the one
+        before it runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are
+        computed with every decode.
         """
         self.env = env
         self.kv_cache = kv_cache
         self.token_budget = token_budget
-        self.max_num_seqs = max_num_seqs
+        self.seats = max_num_seqs
+        self.draft_tokens = draft_tokens
         self.by_priority = by_priority
         self.ledger = ledger
         self.whole_texts = whole_texts
+        self.looks_ahead = looks_ahead
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
-        self.preempted_at_step = -1  # nobody is admitted in a step that preempts
+        self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
+        self._leaving: list[HeldBlocks] = []
 
     # ---- from outside
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that may run in the next step, those not counted that are over and still have a seat."""
+        return self.seats - len(self._leaving)
 
     @property
     def free_to_grow(self) -> int:
@@ -133,9 +145,22 @@ class EngineQueue:
         sequence.name_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
-        """It has its last token: its blocks are free again."""
+        """It has its last token: its blocks are free again, where steps are chosen ahead after the next
+        one was chosen.
+        """
         self.running.remove(sequence)
-        self.release(sequence)
+        if self.looks_ahead:
+            self._leaving.append(self.detach(sequence))
+        else:
+            self.release(sequence)
+
+    def let_go(self) -> None:
+        """The step is chosen: seats and blocks of who ended before it are free for the next one."""
+        if self._leaving:
+            for held in self._leaving:
+                held.free()
+            self._leaving.clear()
+            self.roomier_after_step = self.step
 
     def leave(self, sequence: Sequence) -> None:
         """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
@@ -273,7 +298,7 @@ class EngineQueue:
         sequence.preemptions += 1
         sequence.recomputing = True
         self.preemptions += 1
-        self.preempted_at_step = self.step
+        self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
         self.running.remove(sequence)
         if self.by_priority:
             self.enqueue(sequence)

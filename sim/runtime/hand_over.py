@@ -2,16 +2,17 @@
 
 Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
 line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
-the last chunk, so that only the last layer is left to send when it ends. The sender keeps its blocks until
-everything has arrived. All of it is traffic like any other: it shares links with the collectives of both
-replicas, and what that costs is charged to sharing on either side.
+the last chunk: one flow that begins when the first layer is there, is no quicker than layers are computed
+(as if nobody disturbed the step), and leaves the last one to send when the step ends. The sender keeps its
+blocks until everything has arrived. All of it is traffic like any other: it shares links with the collectives
+of both replicas, and what that costs is charged to sharing on either side.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
@@ -156,16 +157,17 @@ class HandOver:
         passage = self._passages[sequence.request.request_id] = _Passage(sequence, sender, receiver)
         return passage
 
-    def _last_chunk_begins(self, sequence: InEngine, sender: Replica) -> None:
-        """Layer by layer: all but the last layer are sent while the step runs, if the receiver has room
-        already.
+    def _last_chunk_begins(self, sequence: InEngine, sender: Replica, step_s: float) -> None:
+        """Layer by layer: all but the last layer are sent while the step of `step_s` runs, if the receiver
+        has room already.
         """
         passage = self._passage(sequence, sender)
         if not self._lines.get(passage.receiver.index) and self._reserved(passage):
             passage.pushing = True
             layers = sender.layers
             if layers > 1:
-                self._send(passage, 1.0 - 1.0 / layers, self._pushed)
+                layer_s = step_s / layers
+                self._send(passage, 1.0 - 1.0 / layers, self._pushed, layer_s, layer_s * (layers - 2))
             else:
                 passage.pushed = True
 
@@ -195,13 +197,23 @@ class HandOver:
         passage.reserved_s = self.fabric.env.now
         return True
 
-    def _send(self, passage: _Passage, part: float, then: Callable[[_Passage], None]) -> None:
+    def _send(
+        self,
+        passage: _Passage,
+        part: float,
+        then: Callable[[_Passage], None],
+        after_s: float = 0.0,
+        least_s: float = 0.0,
+    ) -> None:
         assert passage.landing is not None
         groups = (
             passage.sender.queues.index(passage.sequence.queue),
             passage.receiver.queues.index(passage.landing),
         )
         demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
+        if after_s:
+            paced_s = max(demand.least_s, least_s)
+            demand = replace(demand, latency_s=demand.latency_s + after_s, least_s=paced_s)
 
         def done(transfer: Transfer) -> None:
             passage.shared_s += transfer.lost_s

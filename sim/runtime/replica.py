@@ -11,24 +11,27 @@ every step, in lock-step, whether they have work or not.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
-from sim.results.blame import STEP_CAUSES
 from sim.runtime.clock import SCHEDULE, at
+from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
+from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
 from sim.runtime.request import Request
+from sim.runtime.rounds import Rounds, WentRound
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
@@ -37,23 +40,7 @@ from sim.runtime.transfer import Transfer
 Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 
-SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
 MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A batch on its way through the stages."""
-
-    grants: Grants[Sequence]
-    samples: list[bool]  # whether a grant brings its sequence to its last known token
-    batch: Batch
-    number: int
-    start_s: float
-    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
-    done: bool = False
-    sent: Transfer | None = None  # its activations, on their way to the next stage
-    caught_up: int = 0  # folded steps whose blocks have been taken before the end of the run of steps
 
 
 class Replica:
@@ -83,8 +70,11 @@ class Replica:
         shards: list[Shard] | None = None,
         role: Role = "both",
         hops: int = 0,
+        seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next."""
+        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
+        drafts are accepted.
+        """
         self.env = env
         self.fabric = fabric
         self.stages = stages
@@ -104,15 +94,16 @@ class Replica:
         self.shards = shards or []
         self.role = role
         self.hops = hops
+        self.seed = seed
         self.routed = 0
         self.is_up = True
-        self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
+        self.on_last_chunk: Callable[[Sequence, Replica, float], None] | None = None  # and the step's seconds
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
         self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
         self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
-        self._flying: deque[_InFlight] = deque()
+        self._flying: deque[InFlight] = deque()
         self._hand_overs: dict[tuple[int, int], Demand] = {}
         self._most_in_flight = len(stages)
         self._speculation = engine.speculation
@@ -120,6 +111,9 @@ class Replica:
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
+        self._rounds = Rounds(
+            env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
+        )
         self._aborting: list[Sequence] = []  # to go when the step in progress ends
         self._ledger_s = 0.0  # up to when the ledger has all steps
 
@@ -145,6 +139,7 @@ class Replica:
         As vLLM does it (`EngineCore._process_input_queue`): between two steps, and with several batches in
         flight as soon as one of them ends.
         """
+        self._leave_rounds()
         if sequence in sequence.queue.running and len(self._flying) == self._most_in_flight:
             self._aborting.append(sequence)
         else:
@@ -161,6 +156,7 @@ class Replica:
 
     def tokens_by_now(self, sequence: Sequence) -> int:
         """What a sequence has generated, also within a run of steps."""
+        self._leave_rounds()
         _, done = self._folded_steps()
         if not done or sequence not in sequence.queue.running:
             return sequence.generated
@@ -171,6 +167,7 @@ class Replica:
 
         Steps that ended before this instant have given their tokens; one that would end now has not.
         """
+        self._leave_rounds(ends_now=False)
         self.is_up = False  # nothing is scheduled, and nobody gets blocks here
         self._aborting.clear()
         for stage in self.stages:
@@ -188,6 +185,7 @@ class Replica:
 
     def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
+        self._leave_rounds()
         sequence.queue = queue
         sequence.replica = self.index
         sequence.eligible_step = 0
@@ -252,7 +250,7 @@ class Replica:
         if over > flight.caught_up:
             self._grow(flight, over)
 
-    def _grow(self, flight: _InFlight, steps: int) -> None:
+    def _grow(self, flight: InFlight, steps: int) -> None:
         """Take the blocks of folded steps up to the one that follows on `steps` of them."""
         for sequence, _ in flight.grants:
             more = self._gain(sequence, steps) - self._gain(sequence, flight.caught_up)
@@ -275,7 +273,7 @@ class Replica:
 
     @property
     def tokens(self) -> int:
-        return self._growth_in_run() + sum(queue.tokens for queue in self.queues)
+        return self._growth_in_run() + self._rounds.tokens_begun + sum(queue.tokens for queue in self.queues)
 
     def _growth_in_run(self) -> int:
         """Tokens of folded steps that have been begun by now, and are not in the books yet."""
@@ -294,10 +292,12 @@ class Replica:
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.max_num_seqs for queue in self.queues)
+        return any(queue.requests < queue.seats for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
+        self._catch_up()
+        self._leave_rounds()
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
         self.queues[0].name_blocks(probe, request)
         return max(queue.cached_tokens(probe) for queue in self.queues)
@@ -312,13 +312,23 @@ class Replica:
 
     def _schedule(self, _: None = None) -> None:
         self._schedule_pending = False
+        self._fill_pipeline()
+        if self.ledger is None:
+            self._fold_rounds()
+
+    def _fill_pipeline(self) -> None:
         while self.is_up and len(self._flying) < self._most_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
                 queue.step = self._step
                 grants.append(self.rule(queue) if queue.running or queue.waiting else [])
+                queue.let_go()
+            roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
             if any(grants):
                 self._start(grants)
+            elif roomier:  # nobody computes in this step, and who is looked at again may
+                for queue in roomier:
+                    queue.roomier_after_step = -1
             elif not self._skips_to_eligible():
                 return
 
@@ -337,14 +347,15 @@ class Replica:
         batch = batches[0] if len(batches) == 1 else Batch.of_ranks(batches)
         self._step += 1
         members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in together]
-        flight = _InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
+        flight = InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
         self._flying.append(flight)
         steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
         if self.on_last_chunk is not None:
+            alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
             for (sequence, _), is_last in zip(together, samples, strict=True):
                 if is_last:
-                    self.on_last_chunk(sequence, self)
+                    self.on_last_chunk(sequence, self, alone_s)
 
     def _batch(self, grants: Grants[Sequence]) -> Batch:
         """The work of a step of one queue; from here on the granted tokens count as computed."""
@@ -370,7 +381,7 @@ class Replica:
         logits = sampled + decodes * drafts
         return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._tokens_per_step)
 
-    def _steps_alike(self, flight: _InFlight) -> int:
+    def _steps_alike(self, flight: InFlight) -> int:
         """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
         arrives.
         """
@@ -378,8 +389,8 @@ class Replica:
             one.recomputing or not one.generated for one, _ in flight.grants
         ):
             return 1
-        if any(queue.waiting and queue.preempted_at_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one, having preempted, did not look at
+        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
+            return 1  # the next step may admit what this one did not look at, or had no room for
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:
@@ -388,13 +399,13 @@ class Replica:
                 steps = min(steps, max(1, seen_from - self._step + 1))
         for queue in self.queues:
             if steps > 1:
-                steps = self._steps_that_fit(queue, flight, steps)
+                ours = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
+                steps = self._steps_that_fit(queue, ours, steps)
         return steps
 
-    def _steps_that_fit(self, queue: EngineQueue, flight: _InFlight, steps: int) -> int:
-        """As many of `steps` steps as the free blocks of one queue last for."""
+    def _steps_that_fit(self, queue: EngineQueue, sequences: list[Sequence], steps: int) -> int:
+        """As many of `steps` steps of these sequences as the free blocks of their queue last for."""
         size, free = queue.kv_cache.block_size, queue.free_to_grow
-        sequences = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
 
         def blocks(more: int) -> int:
             after = (sequence.computed + self._growth(sequence, more) for sequence in sequences)
@@ -409,10 +420,14 @@ class Replica:
             low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
         return low
 
-    def _enter(self, stage: int, flight: _InFlight, steps: int) -> None:
-        self.stages[stage].start(flight.batch, steps, lambda passed: self._passed(stage, flight, passed))
+    def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
+        flight.stage, flight.since_s = stage, self.env.now
+        self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
-    def _passed(self, stage: int, flight: _InFlight, passed: Passed) -> None:
+    def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
+        return lambda passed: self._passed(stage, flight, passed)
+
+    def _passed(self, stage: int, flight: InFlight, passed: Passed) -> None:
         causes = flight.causes
         for cause, seconds in enumerate(passed.causes):
             causes[cause] += seconds
@@ -434,21 +449,27 @@ class Replica:
             self._hand_out(self._flying.popleft(), 1, self.env.now)
         self.schedule_soon()
 
-    def _send_on(self, stage: int, flight: _InFlight) -> None:
+    def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
-        sent_s, tokens = self.env.now, flight.batch.tokens
-        demand = self._hand_overs.get((stage, tokens))
-        if demand is None:
-            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
+        sent_s = self.env.now if since_s is None else since_s
+        flight.stage = stage
 
         def received(transfer: Transfer) -> None:
             flight.sent = None
             flight.causes[PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
-        flight.sent = self.fabric.start(demand, on_done=received)
+        demand = self._activations(stage, flight.batch.tokens)
+        flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
 
-    def _record(self, flight: _InFlight, passed: Passed) -> None:
+    def _activations(self, stage: int, tokens: int) -> Demand:
+        """The transfer of so many tokens from a stage to the next."""
+        demand = self._hand_overs.get((stage, tokens))
+        if demand is None:
+            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
+        return demand
+
+    def _record(self, flight: InFlight, passed: Passed) -> None:
         """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
         step, and one that gets its first token has none.
         """
@@ -467,7 +488,7 @@ class Replica:
 
     # ---- handing out
 
-    def _hand_out(self, flight: _InFlight, steps: int, now: float) -> None:
+    def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
         """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
         more = steps - 1
         if self.ledger is not None:
@@ -534,13 +555,20 @@ class Replica:
         sequence.last_token_s = now
 
     def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected
-        number.
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
+        are accepted.
         """
         if self._speculation is None:
             return steps
-        done, rate = sequence.decode_steps, self._tokens_per_step
-        return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        return int(decoded[done + steps - 1]) - (int(decoded[done - 1]) if done else 0) if steps else 0
+
+    def _decoded(self, sequence: Sequence) -> NDArray[np.int64]:
+        if sequence.decoded is None:
+            assert self._speculation is not None
+            stream = random_stream(self.seed, f"drafts of {sequence.request.request_id}")
+            sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
+        return sequence.decoded
 
     def _growth(self, sequence: Sequence, more: int) -> int:
         """Tokens that `more` steps after the one under way add to what is computed."""
@@ -551,14 +579,105 @@ class Replica:
         left = sequence.output_tokens - sequence.generated
         if self._speculation is None:
             return left
-        steps = max(1, math.floor(left / self._tokens_per_step) - 1)
-        while self._gain(sequence, steps) < left:
-            steps += 1
-        return steps
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        before = int(decoded[done - 1]) if done else 0
+        return int(np.searchsorted(decoded, before + left)) + 1 - done
 
     # ---- of batches that pass several stages
 
-    def _charge_step(self, sequence: Sequence, flight: _InFlight, now: float) -> None:
+    def stop(self) -> None:
+        """The clock stops at this instant: what ends now does not end any more."""
+        self._leave_rounds(ends_now=False)
+        for stage in self.stages:
+            stage.stop()
+
+    def _fold_rounds(self) -> None:
+        """Where all batches in flight are decodes that will come back as they are, let them go round."""
+        flights, queue = list(self._flying), self.queues[0]
+        if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
+            return
+        if len(self.queues) > 1 or self.role != "both" or self._speculation or self.engine.kv_tiers:
+            return
+        if queue.waiting and len(queue.running) < queue.max_num_seqs:
+            return
+        sequences = [sequence for flight in flights for sequence, _ in flight.grants]
+        if len(sequences) < len(queue.running) or any(flight.batch.chunks for flight in flights):
+            return
+        if any(one.recomputing or one.dropped or not one.generated for one in sequences):
+            return
+        if self.engine.pipeline_split == "even":
+            share = -(-queue.requests // len(self.stages))
+            if any(len(flight.grants) > share for flight in flights):
+                return
+        most = self._steps_that_fit(queue, sequences, MOST_FOLDED_STEPS)
+        rounds = [
+            min(most, *(self._steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights
+        ]
+        if max(rounds) > 1:
+            self._rounds.fold(flights, rounds)
+
+    def _rounds_disturbed(self) -> None:
+        self._leave_rounds(schedules_now=True)
+        for stage in self.stages:
+            stage.disturbed(self.env.now)
+
+    def _leave_rounds(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
+        """Hand out what the rounds have brought by now, and go on from here batch by batch."""
+        if not self._rounds.circling:
+            return
+        self._flying.clear()
+        for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
+            flight, stage = went.flight, went.stage
+            self._step += went.begun - 1
+            self._hand_out_rounds(went)
+            if stage < 0:
+                continue
+            self._flying.append(flight)
+            flight.batch, flight.causes = went.batch, went.causes
+            if went.sent_s is not None:
+                self._send_on(stage - 1, flight, went.sent_s)
+                continue
+            flight.stage, flight.since_s = stage, went.came_s
+            if went.begun_s is None:
+                self.stages[stage].wait(flight.batch, went.came_s, self._on_passed(stage, flight))
+            else:
+                self.stages[stage].resume(
+                    flight.batch, went.came_s, went.begun_s, self._on_passed(stage, flight)
+                )
+        if ends_now and not schedules_now:
+            self.schedule_soon()
+
+    def _hand_out_rounds(self, went: WentRound) -> None:
+        """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
+        flight, ends_s = went.flight, went.handed_out_s
+        finished = []
+        if went.begun > 1:
+            self.rows.number_of([sequence.request.request_id for sequence, _ in flight.grants])
+        if ends_s:
+            flight.causes = went.first_causes
+            self._record_gaps(flight, ends_s[0])
+            for before_s, now in pairwise(ends_s):
+                self.rows.gaps_of(flight.number, [before_s] * len(flight.grants), now)
+        for sequence, _ in flight.grants:
+            if ends_s:
+                self._charge_step(sequence, flight, ends_s[0])
+                causes = list(went.later_causes)
+                causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
+                sequence.charge(causes, ends_s[-1])
+                self._give(sequence, len(ends_s), ends_s[-1])
+            sequence.queue.grow(sequence, went.begun - 1)
+            if went.stage < 0:
+                sequence.in_flight -= 1
+                if sequence.generated >= sequence.output_tokens:
+                    finished.append(sequence)
+        for sequence in finished:
+            sequence.finished_s = self.env.now
+            sequence.queue.finish(sequence)
+            self.on_finished(sequence)
+        if ends_s:
+            flight.start_s = ends_s[-1]
+
+    def _charge_step(self, sequence: Sequence, flight: InFlight, now: float) -> None:
         """Charge one step through the pipeline; chunks of one prompt may overlap, then each gets its
         share.
         """
@@ -568,7 +687,7 @@ class Replica:
         causes[PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 
-    def _record_gaps(self, flight: _InFlight, now: float) -> None:
+    def _record_gaps(self, flight: InFlight, now: float) -> None:
         last_token_s = (
             sequence.last_token_s
             for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Ordered
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.results.blame import CAUSES
 from sim.runtime.request import Request
 
@@ -25,6 +28,7 @@ class Sequence:
         "charged_s",
         "computed",
         "decode_steps",
+        "decoded",
         "dropped",
         "eligible_step",
         "finished_s",
@@ -78,6 +82,7 @@ class Sequence:
         self.mark: tuple[float, ...] | None = None
         self.dropped = 0
         self.decode_steps = 0
+        self.decoded: NDArray[np.int64] | None = None  # tokens after each decode step, with drafts
         self.received = False  # KV cache of it came from another replica, or from a lower tier
 
     def start_over(self) -> None:

@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.cost.batch import Batch
+from sim.cost.steps import FloatArray
 from sim.results.records import GapRecords, StepRecords
 from sim.runtime.stage import Passed
 
 
 class StepRows:
     """Writes the rows of one replica. A batch's number changes when its members do, so that rows never mix
-    batches.
+    batches. `in_flight` batches may take turns.
     """
 
-    def __init__(self, replica: int, steps: StepRecords, gaps: GapRecords) -> None:
+    def __init__(self, replica: int, steps: StepRecords, gaps: GapRecords, in_flight: int = 1) -> None:
         self.replica = replica
         self.steps = steps
         self.gaps = gaps
+        self.in_flight = in_flight
         self._number = 0
-        self._members: list[int] = []
+        self._numbers: dict[tuple[int, ...], int] = {}  # of the last batches, by their members
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
-        if not members or members != self._members:
+        if not members:  # somebody's prompt is computed: the batches will be others
+            self._numbers.clear()
             self._number += 1
-            self._members = members
-        return self._number
+            return self._number
+        key = tuple(members)
+        number = self._numbers.pop(key, None)
+        if number is None:
+            self._number += 1
+            number = self._number
+            if len(self._numbers) == self.in_flight:
+                del self._numbers[next(iter(self._numbers))]
+        self._numbers[key] = number
+        return number
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
         """The steps of one stage."""
@@ -48,6 +59,26 @@ class StepRows:
         following = self.number_of(members)
         if passed.steps > 1:
             self._rows(0, batch, following, passed, 1, batch.decodes)
+
+    def went_round(
+        self, stage: int, batch: Batch, number: int, starts_s: FloatArray, ends_s: FloatArray
+    ) -> None:
+        """Steps of one stage between which a batch of decodes was at the others; `batch` is that of the
+        first.
+        """
+        self.steps.add_steps(
+            self.replica,
+            starts_s,
+            ends_s,
+            batch.decodes,
+            0,
+            batch.decodes,
+            batch_id=number,
+            stage=stage,
+            kv_tokens=batch.decode_kv_tokens,
+            kv_growth=batch.decodes * batch.decode_growth,
+            gaps=0,
+        )
 
     def gaps_of(self, number: int, last_token_s: Iterable[float], now: float) -> None:
         """Gaps of a pipelined batch: of all sequences whose last tokens came together, one row."""

@@ -13,7 +13,7 @@ from sim.inputs.arrivals import Trace
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
-from sim.reading.traces import RecordedTrace, read_trace
+from sim.reading.traces import RecordedTrace, read_trace, selected
 from sim.runtime.draws import (
     DrawFloats,
     DrawInts,
@@ -146,8 +146,26 @@ def _drawn(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
 
 
 def what_traces_say(workload: Workload) -> list[str]:
-    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate."""
-    return list(dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces))
+    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate; and
+    one for the part of it that is played, where that is another.
+    """
+    lines = dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces)
+    if isinstance(workload.arrivals, Trace):
+        whole, part = recorded_trace(workload.arrivals), played_part(workload.arrivals)
+        if len(part) < len(whole) or workload.arrivals.speedup != 1.0:
+            lines[part.played()] = None
+    return list(lines)
+
+
+def played_part(arrivals: Trace) -> RecordedTrace:
+    """The rows of a trace that its description keeps, at the speed that it asks for."""
+    return selected(
+        recorded_trace(arrivals),
+        start_s=arrivals.start_s,
+        duration_s=arrivals.duration_s,
+        limit=arrivals.limit,
+        speedup=arrivals.speedup,
+    )
 
 
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:

@@ -16,11 +16,11 @@ import numpy as np
 from sim.inputs.arrivals import ClosedLoop, Sessions, Trace
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.workload import Workload
-from sim.reading.traces import RecordedTrace, selected
+from sim.reading.traces import RecordedTrace
 from sim.runtime.arrival_times import BLOCK, arrival_times
 from sim.runtime.draws import Ints, lengths_by, random_stream, waits_by
 from sim.runtime.request import Request
-from sim.runtime.texts import Texts, recorded_trace, session_blocks
+from sim.runtime.texts import Texts, played_part, recorded_trace, session_blocks
 
 SESSIONS_AT_ONCE = 256
 
@@ -290,13 +290,7 @@ class TraceTraffic(Traffic):
                     whole.path,
                 )
             )
-        self._trace = selected(
-            whole,
-            start_s=arrivals.start_s,
-            duration_s=arrivals.duration_s,
-            limit=arrivals.limit,
-            speedup=arrivals.speedup,
-        )
+        self._trace = played_part(arrivals)
         if self._trace.block_hashes is not None and self.texts.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
         self.closed = self._trace.session is not None

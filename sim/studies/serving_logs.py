@@ -32,7 +32,7 @@ LOGS_SOURCE = "casys-kaist/LLMServingSim 5daddb2 (MIT), vLLM 0.19.0"
 # vLLM 0.19: what a step costs beside its kernels. Fitted on one number, the mean TPOT of the log
 # `rtxpro6000_llama31_8b_tp1`. (The decode steps that can be read off that log one by one, of 12 to 28
 # sequences, are 1.4 ms longer than their kernels.)
-VLLM_STEP_GAP_S = 2.0e-3
+VLLM_STEP_GAP_S = 1.66e-3
 
 VLLM = {
     "max_num_batched_tokens": 2048,

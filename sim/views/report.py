@@ -28,6 +28,7 @@ COUNTS = {
     "unfinished": "requests unfinished",
     "aborted": "requests aborted",
     "rejected": "requests rejected",
+    "warmup_requests": "requests left out as warm-up",
     "duration": "duration (s)",
     "request_throughput": "requests/s",
     "output_throughput": "output tokens/s",
