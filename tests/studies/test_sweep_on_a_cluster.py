@@ -1,4 +1,4 @@
-"""Sweeps on several machines: any executor serves, finished rows are never lost, and what goes wrong is said."""
+"""Sweeps on several machines: any executor serves, rows that have come stay, what goes wrong is said."""
 
 from __future__ import annotations
 
