@@ -401,7 +401,7 @@ class Replica:
         else:
             self._record_gaps(flight, now)
         finished = []
-        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
+        for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
@@ -417,7 +417,7 @@ class Replica:
                 continue
             if more > flight.caught_up:
                 sequence.queue.grow(sequence, more - flight.caught_up)
-            self._give(sequence, steps, now)
+            self._give(sequence, steps, now, decoded=tokens == 1)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)
         for sequence in finished:
@@ -441,10 +441,11 @@ class Replica:
         self.on_prefilled(sequence, self)
         return True
 
-    def _give(self, sequence: Sequence, steps: int, now: float) -> None:
+    def _give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
+        """The tokens of `steps` decode steps, or the one that a chunk ends with."""
         if sequence.generated == 0:
             sequence.generated = 1
-        elif self._speculation is None:
+        elif self._speculation is None or not decoded:
             sequence.generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
