@@ -499,7 +499,7 @@ class Replica:
         if more > flight.caught_up:
             self._grow(flight, more)
         finished = []
-        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
+        for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
@@ -513,7 +513,7 @@ class Replica:
             sequence.recomputing = False
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
-            self._give(sequence, steps, now)
+            self._give(sequence, steps, now, decoded=tokens == 1)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)
         for sequence in finished:
@@ -539,10 +539,11 @@ class Replica:
         self.on_prefilled(sequence, self)
         return True
 
-    def _give(self, sequence: Sequence, steps: int, now: float) -> None:
+    def _give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
+        """The tokens of `steps` decode steps, or the one that a chunk ends with."""
         if sequence.generated == 0:
             sequence.generated = 1
-        elif self._speculation is None:
+        elif self._speculation is None or not decoded:
             sequence.generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
@@ -664,7 +665,7 @@ class Replica:
                 causes = list(went.later_causes)
                 causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
                 sequence.charge(causes, ends_s[-1])
-                self._give(sequence, len(ends_s), ends_s[-1])
+                self._give(sequence, len(ends_s), ends_s[-1], decoded=True)
             sequence.queue.grow(sequence, went.begun - 1)
             if went.stage < 0:
                 sequence.in_flight -= 1
