@@ -42,6 +42,28 @@ KIN = {
     "rtx-pro-6000": "l40s",
     "rtx-4090": "l40s",
 }
+# Where another is nearer by what its kernels are. Products come from the same libraries, best measured on
+# H100. Attention on all that is neither Hopper nor a server's Blackwell is FlashAttention 2, and RTX 4090
+# has the memory of the RTX line. Experts on RTX PRO 6000 are Blackwell's; an A100's are as little held up
+# by memory as those of RTX PRO 6000, and L40S has the slowest memory of all.
+KIN_OF_KERNELS = {
+    ("l40s", "gemm"): "h100-sxm",
+    ("rtx-pro-6000", "gemm"): "h100-sxm",
+    ("rtx-4090", "gemm"): "h100-sxm",
+    ("a100-80gb-sxm", "attention_prefill"): "l40s",
+    ("a100-80gb-sxm", "attention_decode"): "l40s",
+    ("rtx-4090", "attention_prefill"): "rtx-pro-6000",
+    ("rtx-4090", "attention_decode"): "rtx-pro-6000",
+    ("a100-80gb-sxm", "moe"): "rtx-pro-6000",
+    ("rtx-pro-6000", "moe"): "b200-sxm",
+}
+
+
+def kin_of(gpu: str, op: str) -> str:
+    """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
+    return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
+
+
 LEAST_POINTS = 20
 UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
 
@@ -160,7 +182,7 @@ def calibrate(
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
         seen = seen_of(points, folds)
         unseen = held_out(gpu, points, folds) if cross_validate else None
-        relative = gpus.get((engine, KIN.get(name, "")))
+        relative = gpus.get((engine, kin_of(name, op)))
         kin = None
         if relative is not None and (engine, op, relative.name, variant) in sets:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
