@@ -38,7 +38,7 @@ def kernels(
     measured = [one for one in study.measurements_of(_existing(paths)) if not gpu or one.gpu in gpu]
     if not measured:
         raise InputError("there is nothing to fit to; the files have no rows of these GPUs")
-    fits = study.calibrate(measured, cross_validate=not no_cross_validation)
+    fits = study.calibrate(study.checked(measured), cross_validate=not no_cross_validation)
     if write is not None:
         write_files(fits, write, "sim calibrate kernels MEASURED --write topologies/gpus/kernels")
         note(f"written to {write}")

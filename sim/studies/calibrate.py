@@ -7,13 +7,17 @@ datasheet of its own. A plain roofline stands beside them."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from sim.catalog import load_gpu
+from sim.cost.kernels import KERNELS
+from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
 from sim.studies.kernel_fits import (
@@ -65,6 +69,7 @@ def kin_of(gpu: str, op: str) -> str:
 
 
 LEAST_POINTS = 20
+LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
 UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
 
 Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
@@ -147,6 +152,35 @@ def grouped(measured: Iterable[Measurement]) -> dict[Key, list[Measurement]]:
     order = list(SEARCHED)
     kept = [key for key, points in groups.items() if len(points) >= LEAST_POINTS]
     return {key: groups[key] for key in sorted(kept, key=lambda key: (key[0], order.index(key[1]), *key[2:]))}
+
+
+def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
+    """The measurements of a user, if a fit can make sense of them; InputError with the reason where not."""
+    for one in measured:
+        if one.op not in SEARCHED:
+            raise InputError(f"{one.op!r} is no kernel that is fitted; {', '.join(SEARCHED)} are")
+        if one.op.startswith("mla"):
+            continue
+        try:
+            inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
+        except TypeError as error:
+            raise InputError(f"a row of {one.op} on {one.gpu} has not the arguments of it: {error}") from None
+    groups = grouped(measured)
+    if not groups:
+        counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)
+        there = ", ".join(f"{count} of {name}" for name, count in counts.most_common(5))
+        raise InputError(
+            f"a fit needs {LEAST_POINTS} points of one kernel, format and GPU; there are {there}"
+        )
+    for (_, op, name, variant), points in groups.items():
+        gpu = load_gpu(name)
+        over = median(one.seconds / max(roofline_s(gpu, one), 1e-9) for one in points)
+        if over < LEAST_OVER_ROOFLINE:
+            raise InputError(
+                f"{op} {variant} on {name}: the median time is {over:.2g} of what the datasheet's rates "
+                "need; latency_us are microseconds"
+            )
+    return measured
 
 
 def seen_of(points: Sequence[Measurement], folds: int = 5) -> list[Measurement]:

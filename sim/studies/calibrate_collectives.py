@@ -334,14 +334,14 @@ def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> li
 
 
 def fitted(files: Raw, measured: Sequence[Point], kinds: Sequence[str] | None = None) -> Raw:
-    """All blocks of all kinds of GPU fitted, one after another."""
+    """All blocks of all kinds of GPU fitted, one after another; what has fewer points than numbers stays."""
     for kind, block in files["inside"]["architectures"].items():
         if kinds is not None and kind not in kinds:
             continue
         for library in ("nccl", "direct", *block["engines"]):
             looked_at = chosen(measured, kind, library, files)
             free = free_numbers(kind, library, files) if looked_at else []
-            if free:
+            if free and len(looked_at) >= len(free):
                 files = Fit(files, free).run(looked_at)
     return files
 

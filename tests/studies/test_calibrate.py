@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.catalog import load_gpu
+from sim.inputs.errors import InputError
 from sim.inputs.kernel_parameters import (
     DecodeParameters,
     GemmParameters,
@@ -17,7 +18,7 @@ from sim.inputs.kernel_parameters import (
 from sim.reading.measurements import Measurement
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
-from sim.studies.calibrate import Errors, Fit, calibrate, grouped, kin_of, main, rows, summary, table
+from sim.studies.calibrate import Errors, Fit, calibrate, checked, grouped, kin_of, main, rows, summary, table
 from sim.studies.calibrate_files import write
 from sim.studies.kernel_fits import fit, fold_of, held_out, predicted_s, with_parameters
 
@@ -148,6 +149,30 @@ def test_a_gpu_takes_what_it_lacks_from_its_kin_by_kernel() -> None:
     assert kin_of("rtx-4090", "attention_decode") == "rtx-pro-6000"
     assert kin_of("b300-sxm", "gemm") == "b200-sxm"
     assert kin_of("mine", "gemm") == ""
+
+
+def products_with(**changes: object) -> list[Measurement]:
+    return [replace(one, **changes) for one in products("h100-sxm")]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [
+        (products_with(op="gemmm"), "'gemmm' is no kernel that is fitted; gemm, "),
+        (products_with(sizes={"m": 64, "n": 8192, "dtype": "bf16"}), "argument: 'k'"),
+        (products_with()[:5], "needs 20 points of one kernel.*5 of gemm bf16 on h100-sxm"),
+        (
+            [replace(one, seconds=one.seconds * 1e-3) for one in products_with()],
+            "of what the datasheet's rates need; latency_us are microseconds",
+        ),
+    ],
+)
+def test_measurements_that_no_fit_can_make_sense_of_are_refused(
+    measured: list[Measurement], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        checked(measured)
+    assert checked(products("h100-sxm"))
 
 
 def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
