@@ -137,6 +137,10 @@ class Engine(BaseModel):
     many steps new prompts wait for more of them while others decode (TensorRT-LLM). A request spends
     `frontend_s`, and `frontend_token_s` for each prompt token, before the engine has it; `step_gap_s` lies
     between two steps.
+
+    `capacity_scheduler_policy`, in TensorRT-LLM's words, says who is admitted where blocks are few:
+    `max_utilization` whoever fits now, some of whom are preempted later (vLLM); `guaranteed_no_evict` who
+    is sure to fit to the end of its longest answer (TensorRT-LLM's default).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -160,6 +164,7 @@ class Engine(BaseModel):
     batch_wait_timeout_iters: int = Field(0, ge=0)
     long_prefill_token_threshold: int = Field(0, ge=0)
     scheduler_reserve_full_isl: bool = True
+    capacity_scheduler_policy: Literal["max_utilization", "guaranteed_no_evict"] = "max_utilization"
     async_scheduling: bool | None = None
     pipeline_split: Literal["vllm", "even"] = "vllm"
 

@@ -173,6 +173,7 @@ def _replica(
     queue_of: Callable[..., EngineQueue] = EngineQueue
     if engine.kv_tiers is not None:
         queue_of = queue_maker(network, fabric, shards, costs, shared, scenario.kv_reload, tokens)
+    no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
     queues = [
         queue_of(
             env,
@@ -187,6 +188,7 @@ def _replica(
             by_priority=engine.scheduling_policy == "priority",
             ledger=ledger,
             whole_texts=engine.scheduler_reserve_full_isl,
+            whole_answers=no_evict and pool.role != "prefill",
         )
         for _ in range(engine.data_parallel_size)
     ]

@@ -72,11 +72,14 @@ class EngineQueue:
         by_priority: bool,
         ledger: Ledger | None,
         whole_texts: bool = True,
+        whole_answers: bool = False,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
         `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
-        its first chunk (vLLM's `scheduler_reserve_full_isl`).
+        its first chunk (vLLM's `scheduler_reserve_full_isl`). `whole_answers`: nor before there is room for
+        all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that
+        several share counts once for each of them).
         """
         self.env = env
         self.kv_cache = kv_cache
@@ -85,6 +88,8 @@ class EngineQueue:
         self.by_priority = by_priority
         self.ledger = ledger
         self.whole_texts = whole_texts
+        self.whole_answers = whole_answers
+        self.promised = 0  # blocks that those who run will hold at most
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -132,8 +137,13 @@ class EngineQueue:
 
     def finish(self, sequence: Sequence) -> None:
         """It has its last token: its blocks are free again."""
-        self.running.remove(sequence)
+        self.leave(sequence)
         self.release(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """It runs no more; what becomes of its blocks is not said."""
+        self.running.remove(sequence)
+        self.promised -= self._most_blocks(sequence)
 
     def release(self, sequence: Sequence) -> None:
         self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
@@ -216,6 +226,10 @@ class EngineQueue:
         whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
         if max(needed, whole) > room:
             return False
+        most = self._most_blocks(sequence)
+        if self.whole_answers and self.running and self.promised + most > cache.blocks - cache.reserve:
+            return False
+        self.promised += most
         cache.hold(prefix)
         cache.take(needed)
         if not sequence.received:
@@ -246,11 +260,14 @@ class EngineQueue:
         sequence.recomputing = True
         self.preemptions += 1
         self.preempted_at_step = self.step
-        self.running.remove(sequence)
+        self.leave(sequence)
         if self.by_priority:
             self.enqueue(sequence)
         else:
             self.waiting.appendleft(sequence)
+
+    def _most_blocks(self, sequence: Sequence) -> int:
+        return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)
 
     def settle(self, sequence: Sequence) -> None:
         """Charge a sequence for the steps it was in, where that is read from the ledger."""

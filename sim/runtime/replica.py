@@ -426,7 +426,7 @@ class Replica:
                 sequence.queue.finish(sequence)
                 self.on_finished(sequence)
                 return True
-        sequence.queue.running.remove(sequence)
+        sequence.queue.leave(sequence)
         self.on_prefilled(sequence, self)
         return True
 

@@ -78,6 +78,7 @@ TRTLLM: dict[str, Any] = {
     "max_num_batched_tokens": 8192,  # its max_num_tokens
     "gpu_memory_utilization": 0.95,  # of what is free; the documentation's kv_cache_free_gpu_mem_fraction
     "collectives": "trtllm",
+    "capacity_scheduler_policy": "guaranteed_no_evict",
     "enable_prefix_caching": False,
 }
 # How many requests the documentation had queued, by (input, output) length; elsewhere 1500 (assumed).
