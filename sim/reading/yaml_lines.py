@@ -64,9 +64,7 @@ def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
     except yaml.YAMLError as error:
         raise InputError(_syntax_problem(error, text, path)) from error
     except RecursionError as error:
-        raise InputError(
-            Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(path))
-        ) from error
+        raise InputError(_too_deep(path, None)) from error
     if root is None:
         raise InputError(
             Problem("is empty; a mapping of keys to values is needed, as in 'name: my-system'", str(path))
@@ -113,8 +111,14 @@ def _syntax_problem(error: yaml.YAMLError, text: str, path: Path) -> Problem:
     if "\t" in written[: len(written) - len(written.lstrip())]:
         return Problem("a tab cannot indent YAML; use spaces", str(path), line)
     what = str(getattr(error, "problem", None) or error).strip()
+    if "nesting depth" in what:  # PyYAML's own limit, from 6.0.4 on; earlier ones run out of stack
+        return _too_deep(path, line)
     hint = "check the indentation, the colons and the brackets here and just above"
     return Problem(f"is not valid YAML: {what}; {hint}", str(path), line)
+
+
+def _too_deep(path: Path, line: int | None) -> Problem:
+    return Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(path), line)
 
 
 class _Builder:
@@ -137,9 +141,7 @@ class _Builder:
                 )
             )
         if depth > DEEPEST:
-            raise InputError(
-                Problem(f"is nested too deeply; at most {DEEPEST} levels are read", str(self.path), line)
-            )
+            raise InputError(_too_deep(self.path, line))
         self.lines.setdefault(key, line)
         if node.tag not in _TAGS:
             self._problem(line, key, f"tag {node.tag!r} is not read; write plain values")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
             "waiting": so_far[0] - so_far[1],
             "prompt_throughput": np.diff(_tokens_until(edges, steps, "prefill_tokens")) / every_s,
             "gen_throughput": np.diff(_tokens_until(edges, steps, "decode_tokens")) / every_s,
-            "kv_tokens": _kv_tokens(at_s, steps),
+            "kv_tokens": kv_tokens(at_s, steps),
         }
     )
 
@@ -76,8 +77,12 @@ def _tokens_until(edges: Floats, steps: dict[str, NDArray[Any]], kind: str) -> F
     return total
 
 
-def _kv_tokens(at_s: Floats, steps: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """KV tokens of the rows that are under way at each time, as grown by the steps that are over."""
+def kv_tokens(at_s: Floats, steps: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """KV tokens of the rows that are under way at each time, as grown by the steps that are over.
+
+    `at_s` in order; `steps` are columns of rows of one stage. Of a pipeline several rows are under way at a
+    time, one for each batch in flight.
+    """
     tokens = np.zeros(len(at_s), dtype=np.int64)
     first = np.searchsorted(at_s, steps["start_s"], side="left")
     past = np.searchsorted(at_s, steps["end_s"], side="left")

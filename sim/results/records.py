@@ -26,6 +26,10 @@ off it.
 """
 CLOCK_ULPS = 8
 """A duration taken from a clock is off by some units in the last place of the clock's reading."""
+OPEN_ROWS = 64
+"""Rows of one stage that may go on at a time: more than a pipeline has batches in flight."""
+
+Floats = NDArray[np.float64]
 
 
 class RequestRecords(Table):
@@ -110,14 +114,14 @@ class RequestRecords(Table):
 
 
 class StepRecords(Table):
-    """One row per span of consecutive steps of one pipeline stage with one batch and evenly growing
-    durations.
+    """One row per span of steps of one pipeline stage with one batch and evenly growing durations.
 
     `steps` steps from `start_s` to `end_s`, the first lasting `first_step_s`, the last `last_step_s`, the
-    others evenly between. `prefill_tokens`, `decode_tokens` and `sequences` are per step; `kv_tokens` is
-    the KV cache of the batch in tokens before the first step, and grows by `decode_tokens` per step. `gaps`
-    is the number of sequences per step for which the step's duration is the time since their last token.
-    Shown by replica, stage and start.
+    others evenly between. They follow each other without a pause, except where the batch passes further
+    stages between them: of the span, `idle_s` are such pauses, which grow evenly too. `prefill_tokens`,
+    `decode_tokens` and `sequences` are per step; `kv_tokens` is the KV cache of the batch in tokens before
+    the first step, and grows by `decode_tokens` per step. `gaps` is the number of sequences per step for
+    which the step's duration is the time since their last token. Shown by replica, stage and start.
     """
 
     def __init__(self) -> None:
@@ -135,18 +139,18 @@ class StepRecords(Table):
                 "kv_tokens": "count",
                 "first_step_s": "number",
                 "last_step_s": "number",
+                "idle_s": "number",
             }
         )
-        self._open: dict[tuple[int, int], tuple[int, int]] = {}  # (replica, stage) -> row, batch_id
+        self._open: dict[tuple[int, int], dict[int, _OpenSpan]] = {}  # (replica, stage) -> by batch_id
         self._steps, self._end_s = self.columns["steps"], self.columns["end_s"]
-        self._gaps = self.columns["gaps"]
-        self._gaps = self.columns["gaps"]
+        self._gaps, self._idle_s = self.columns["gaps"], self.columns["idle_s"]
         self._first_s, self._last_s = self.columns["first_step_s"], self.columns["last_step_s"]
 
     def add_steps(
         self,
         replica: int,
-        start_s: float,
+        start_s: float | NDArray[np.float64],
         ends_s: NDArray[np.float64],
         sequences: int,
         prefill_tokens: int,
@@ -158,59 +162,65 @@ class StepRecords(Table):
         kv_growth: float | None = None,
         gaps: int | None = None,
     ) -> None:
-        """Steps that follow each other, the first from `start_s`, ending at `ends_s`, shape [steps].
+        """Steps of one batch, ending at `ends_s`, shape [steps]: one after the other from `start_s` on, or,
+        where that is an array, each from its own start.
 
-        They are taken one by one: each goes on the open row if it continues that row's line, else it opens a
-        row. So it does not matter in how many calls they come. `batch_id` must change whenever the batch does
-        (its sequences, or what any of them has to do in a step). By default every decode token's gap is its
-        step's duration, which is so on one stage that never pauses between the steps of a sequence; pass
-        `gaps=0` (or how many it is true for) and write the others to `GapRecords`. The KV cache grows by
-        `kv_growth` tokens a step, by default one a decode.
+        They are taken one by one: each goes on the batch's open row if it continues that row's line, else it
+        opens a row. So it does not matter in how many calls they come. `batch_id` must change whenever the
+        batch does (its sequences, or what any of them has to do in a step). By default every decode token's
+        gap is its step's duration, which is so on one stage that never pauses between the steps of a
+        sequence; pass `gaps=0` (or how many it is true for) and write the others to `GapRecords`: only then
+        may there be pauses within a row. The KV cache grows by `kv_growth` tokens a step, by default one a
+        decode.
         """
-        starts_s = np.concatenate(((start_s,), ends_s[:-1]))
+        if isinstance(start_s, np.ndarray):
+            starts_s = start_s
+        else:
+            starts_s = np.concatenate(((start_s,), ends_s[:-1]))
         seconds = ends_s - starts_s
         gaps = decode_tokens if gaps is None else gaps
         growth = decode_tokens if kv_growth is None else kv_growth
         done = 0
-        opened = self._open.get((replica, stage))
-        if opened is not None and opened[1] == batch_id and self._gaps[opened[0]] == gaps:
-            row = opened[0]
-            slack_s = CLOCK_ULPS * math.ulp(start_s)
-            if abs(start_s - self._end_s[row]) <= LINE_TOLERANCE * seconds[0] + slack_s:
-                done = self._continue(row, ends_s, seconds)
+        spans = self._open.setdefault((replica, stage), {})
+        span = spans.get(batch_id)
+        if span is not None and self._gaps[span.row] == gaps:
+            done = self._continue(span, starts_s, ends_s, seconds)
+        elif span is None and len(spans) == OPEN_ROWS:
+            del spans[next(iter(spans))]
         while done < len(seconds):
-            row = len(self)
-            self._open[replica, stage] = (row, batch_id)
+            spans[batch_id] = span = _OpenSpan(len(self))
             first_s = float(seconds[done])
             kv = round(kv_tokens + done * growth)
             self.append(
                 replica, stage, float(starts_s[done]), float(ends_s[done]), 1, sequences, prefill_tokens,
-                decode_tokens, gaps, kv, first_s, first_s,
+                decode_tokens, gaps, kv, first_s, first_s, 0.0,
             )  # fmt: skip
             done += 1
             if done < len(seconds):
-                done += self._continue(row, ends_s[done:], seconds[done:])
+                done += self._continue(span, starts_s[done:], ends_s[done:], seconds[done:])
 
-    def _continue(self, row: int, ends_s: NDArray[np.float64], seconds: NDArray[np.float64]) -> int:
-        """Take steps onto a row for as long as each lies on the line through the row's first and last one."""
-        steps, first_s, last_s = self._steps[row], self._first_s[row], self._last_s[row]
-        if len(seconds) == 1:
-            if steps > 1:
-                off_s = abs(last_s + (last_s - first_s) / (steps - 1) - seconds[0])
-                if off_s > LINE_TOLERANCE * abs(seconds[0]) + CLOCK_ULPS * math.ulp(ends_s[0]):
-                    return 0
-            taken = 1
-        else:
-            before = np.concatenate(((last_s,), seconds[:-1]))
-            gone = np.arange(steps - 1, steps - 1 + len(seconds), dtype=np.float64)
-            slopes = (before - first_s) / np.maximum(gone, 1.0)
-            off = np.abs(before + slopes - seconds) > LINE_TOLERANCE * np.abs(
-                seconds
-            ) + CLOCK_ULPS * np.spacing(ends_s)
-            if steps == 1:
-                off[0] = False  # a row of one step has no slope yet
-            taken = int(np.argmax(off)) if off.any() else len(seconds)
+    def _continue(self, span: _OpenSpan, starts_s: Floats, ends_s: Floats, seconds: Floats) -> int:
+        """Take steps onto a row for as long as each lies on the line through the row's first and last one,
+        and so do the pauses before them.
+        """
+        row = span.row
+        steps, first_s, last_s, end_s = (
+            self._steps[row], self._first_s[row], self._last_s[row], self._end_s[row]
+        )  # fmt: skip
+        pauses = starts_s - np.concatenate(((end_s,), ends_s[:-1]))
+        slack_s = LINE_TOLERANCE * np.abs(seconds) + CLOCK_ULPS * np.spacing(ends_s)
+        taken = _on_line(steps, first_s, last_s, seconds, slack_s)
+        if self._gaps[row]:
+            paused = np.abs(pauses) > slack_s
+            taken = min(taken, int(np.argmax(paused)) if paused.any() else taken)
+        elif taken:
+            slack_s = slack_s[:taken] + LINE_TOLERANCE * np.abs(pauses[:taken])
+            taken = _on_line(steps - 1, span.first_pause_s, span.last_pause_s, pauses[:taken], slack_s)
         if taken:
+            if steps == 1:
+                span.first_pause_s = float(pauses[0])
+            span.last_pause_s = float(pauses[taken - 1])
+            self._idle_s[row] += float(pauses[:taken].sum()) if not self._gaps[row] else 0.0
             self._steps[row] = steps + taken
             self._end_s[row] = float(ends_s[taken - 1])
             self._last_s[row] = float(seconds[taken - 1])
@@ -219,6 +229,36 @@ class StepRecords(Table):
     def order(self) -> NDArray[np.int64]:
         """By replica, stage and start: the order between replicas depends on when a span was handed in."""
         return np.lexsort((self["start_s"], self["stage"], self["replica"]))
+
+
+@dataclass(slots=True)
+class _OpenSpan:
+    """A row that may go on, with its first and its last pause between two steps."""
+
+    row: int
+    first_pause_s: float = 0.0
+    last_pause_s: float = 0.0
+
+
+def _on_line(count: int, first: float, last: float, values: Floats, slack: Floats) -> int:
+    """How many of `values`, from the first on, continue a line of `count` values from `first` to `last`.
+
+    Of a line of none or of one value the next one is part, whatever it is.
+
+    >>> _on_line(3, 1.0, 1.2, np.array([1.3, 1.4, 1.6]), np.full(3, 1e-9))
+    2
+    """
+    if not count:
+        first = last = float(values[0])
+        return 1 + (_on_line(1, first, last, values[1:], slack[1:]) if len(values) > 1 else 0)
+    if len(values) == 1:
+        return int(count == 1 or abs(last + (last - first) / (count - 1) - values[0]) <= slack[0])
+    before = np.concatenate(((last,), values[:-1]))
+    gone = np.arange(count - 1, count - 1 + len(values), dtype=np.float64)
+    off = np.abs(before + (before - first) / np.maximum(gone, 1.0) - values) > slack
+    if count == 1:
+        off[0] = False
+    return int(np.argmax(off)) if off.any() else len(values)
 
 
 class GapRecords(Table):
@@ -240,7 +280,7 @@ class GapRecords(Table):
                 "last_gap_s": "number",
             }
         )
-        self._open: dict[int, tuple[int, int]] = {}  # replica -> row, batch_id
+        self._open: dict[int, dict[int, int]] = {}  # replica -> row by batch_id
         self._gaps = self.columns["gaps"]
         self._first_s, self._last_s = self.columns["first_gap_s"], self.columns["last_gap_s"]
 
@@ -257,32 +297,34 @@ class GapRecords(Table):
     ) -> None:
         """`n_gaps` gaps in a row of each of `sequences` sequences; the first of them ends at `at_s`.
 
-        With a `batch_id` they go on the replica's open row if they continue it.
+        With a `batch_id` they go on the batch's open row if they continue it.
         """
-        opened = self._open.get(replica)
-        if batch_id >= 0 and opened is not None and opened[1] == batch_id:
-            row = opened[0]
-            if self.columns["sequences"][row] == sequences:
-                taken = steps_that_continue(
-                    self._gaps[row],
-                    self._first_s[row],
-                    self._last_s[row],
-                    n_gaps,
-                    first_gap_s,
-                    last_gap_s,
-                    CLOCK_ULPS * math.ulp(at_s),
-                )
-                if taken == n_gaps:
-                    self._gaps[row] += n_gaps
-                    self._last_s[row] = last_gap_s
-                    return
-                if taken == 1:
-                    self._gaps[row] += 1
-                    self._last_s[row] = first_gap_s
-                    first_gap_s += (last_gap_s - first_gap_s) / (n_gaps - 1)
-                    at_s += first_gap_s
-                    n_gaps -= 1
-        self._open[replica] = (len(self), batch_id)
+        rows = self._open.setdefault(replica, {})
+        row = rows.get(batch_id) if batch_id >= 0 else None
+        if row is not None and self.columns["sequences"][row] == sequences:
+            taken = steps_that_continue(
+                self._gaps[row],
+                self._first_s[row],
+                self._last_s[row],
+                n_gaps,
+                first_gap_s,
+                last_gap_s,
+                CLOCK_ULPS * math.ulp(at_s),
+            )
+            if taken == n_gaps:
+                self._gaps[row] += n_gaps
+                self._last_s[row] = last_gap_s
+                return
+            if taken == 1:
+                self._gaps[row] += 1
+                self._last_s[row] = first_gap_s
+                first_gap_s += (last_gap_s - first_gap_s) / (n_gaps - 1)
+                at_s += first_gap_s
+                n_gaps -= 1
+        if batch_id >= 0:
+            if batch_id not in rows and len(rows) == OPEN_ROWS:
+                del rows[next(iter(rows))]
+            rows[batch_id] = len(self)
         self.append(replica, at_s, sequences, n_gaps, first_gap_s, last_gap_s)
 
     def order(self) -> NDArray[np.int64]:

@@ -198,7 +198,7 @@ def _replica(
         [Stage(env, fabric, cost, fold=fold) for cost in costs],
         queues,
         between,
-        StepRows(index, records.steps, records.gaps),
+        StepRows(index, records.steps, records.gaps, in_flight=len(costs)),
         index=index,
         engine=engine,
         model=pool.model.name,

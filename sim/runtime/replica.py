@@ -135,16 +135,26 @@ class Replica:
         sequence.queue = queue
         sequence.replica = self.index
         sequence.eligible_step = 0
+        next_step, ahead = self._step, 0
         if self._flying:
-            done = self.stages[0].steps_done() if self.ledger is not None else 0
-            sequence.eligible_step = self._step + done + self._lookahead
+            over, done = self._folded_steps()
+            next_step += over
+            if over == done:  # else one ends at this very instant, and the engine looks at its queue now
+                ahead = self._lookahead
+                sequence.eligible_step = next_step + ahead
         patience = self.engine.batch_wait_timeout_iters
         if patience and self.running:  # prompts wait for each other, so that decodes pause less often
-            soonest = sequence.eligible_step or self._step
+            soonest = sequence.eligible_step or next_step
             last = queue.waiting[-1].eligible_step if queue.waiting else 0
             sequence.eligible_step = last if last > soonest else soonest + patience
         queue.enqueue(sequence)
-        self.look_again(self._lookahead)
+        self.look_again(ahead)
+
+    def _folded_steps(self) -> tuple[int, int]:
+        """How many steps of the run under way have ended before this instant, and by it."""
+        if self.ledger is None:
+            return 0, 0
+        return self.stages[0].steps_over(), self.stages[0].steps_done()
 
     def look_again(self, more: int = 0) -> None:
         """What could not be before may be possible now: a run of steps ends with the one in progress, or
@@ -204,7 +214,7 @@ class Replica:
     def tokens(self) -> int:
         growth = 0
         if self._flying and self.ledger is not None:
-            steps = self.stages[0].steps_done() - self._flying[0].caught_up
+            steps = self.stages[0].steps_over() - self._flying[0].caught_up
             growth = steps * self._flying[0].batch.decodes
         return growth + sum(queue.tokens for queue in self.queues)
 

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import simpy
@@ -28,9 +29,8 @@ from sim.runtime.fabric import Fabric, Transfer
 class Passed:
     """What a stage did for one batch: `steps` steps from `start_s` to `end_s`, and where the seconds went.
 
-    `ends_s` are the instants at which the steps ended. `sharing_s` is what the transfers lost to other
-    traffic, all of it in the last step; `waited_s` is the time before `start_s` in which the batch waited for
-    the stage.
+    `ends_s` are the instants at which the steps ended. `sharing_s` is what their transfers lost to other
+    traffic; `waited_s` is the time before `start_s` in which the batch waited for the stage.
     """
 
     start_s: float
@@ -68,7 +68,7 @@ class Stage:
         """Compute `batch`, then as many as `steps - 1` further decode steps of the same batch; call
         `on_passed` at the end.
 
-        Fewer steps pass when `cut` is called or other traffic comes onto the links.
+        Fewer steps pass when `cut` is called, or when a step meets other traffic to its very end.
         """
         if self._run is None:
             self._begin(batch, steps, self.env.now, on_passed)
@@ -116,20 +116,26 @@ class Stage:
 
 
 class _Run:
-    """One batch on a stage: `steps` folded steps, or the play of one.
+    """One batch on a stage: up to `most` steps of it, folded or played.
 
-    `program` is the step that is being played, once one is; it began at `anchor_s`, and the op in progress is
-    number `op` of repetition `repetition` of its block number `number`, `block`. While that step is folded
-    again, from that op on, the op is where the folding began.
+    Steps are counted from 0; `ends_s` has the instants at which they end, as far as they are folded. One step
+    may be played in part: number `playing`, whose `program` began at `anchor_s`, and whose op in progress is
+    number `op` of repetition `repetition` of its block number `number`, `block`. While the rest of that step
+    is folded again, with the steps behind it, the op is where the folding began. Of the steps before, the
+    first `credited` have been counted in with what they put on the links.
     """
 
     __slots__ = (
-        "after_s", "anchor_s", "batch", "block", "causes_of", "ends_s", "folded", "number", "on_passed", "op",
-        "program", "repetition", "sharing_s", "stage", "start_s", "traffic", "version", "waited_s",
+        "after_s", "anchor_s", "batch", "block", "causes_of", "credited", "ends_s", "folded", "most",
+        "number", "on_passed", "op", "playing", "program", "repetition", "seconds", "sharing_s", "stage",
+        "start_s", "traffic", "version", "waited_s",
     )  # fmt: skip
 
     block: Block
+    program: Program
+    anchor_s: float
     after_s: float
+    seconds: FloatArray
 
     def __init__(
         self, stage: Stage, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]
@@ -143,9 +149,9 @@ class _Run:
         self.version = 0
         self.sharing_s = 0.0
         self.folded = False
-        self.program: Program | None = None
-        self.anchor_s = start_s
-        self.number = self.repetition = self.op = 0
+        self.most = steps
+        self.playing = -1
+        self.credited = 0
         self.causes_of: Callable[[int], Causes]
         self.ends_s: FloatArray | list[float]
         if steps == 1:
@@ -153,8 +159,8 @@ class _Run:
             self.ends_s = [start_s + seconds]
             self.causes_of = lambda n: causes
         else:
-            all_seconds, self.causes_of = stage.cost.decode_steps(batch, steps)
-            self.ends_s = np.cumsum(np.concatenate(((start_s,), all_seconds)))[1:]
+            self.seconds, self.causes_of = stage.cost.decode_steps(batch, steps)
+            self.ends_s = np.cumsum(np.concatenate(((start_s,), self.seconds)))[1:]
 
     # ---- from outside
 
@@ -168,16 +174,18 @@ class _Run:
             self.folded = True
             self._wait_for_end()
         else:
-            self._play_last_of(1)
+            self._play(0)
 
     def cut(self, more: int) -> None:
         """Keep the step in progress and `more` after it. A step that ends now is over already."""
-        if self.program is not None:
-            return
-        keep = bisect_left(self.ends_s, self.stage.env.now) + 1 + more
-        if keep < len(self.ends_s):
-            self.ends_s = self.ends_s[:keep]
-            self._wait_for_end()
+        if self.folded:
+            keep = bisect_left(self.ends_s, self.stage.env.now) + 1 + more
+            if keep < len(self.ends_s):
+                self.ends_s = self.ends_s[:keep]
+                self._wait_for_end()
+        else:
+            keep = self.playing + 1 + more
+        self.most = min(self.most, keep)
 
     def disturbed(self, now: float) -> None:
         """Other traffic comes onto the links at this instant: play from here."""
@@ -189,10 +197,10 @@ class _Run:
         now = self.stage.env.now
         if self.folded:
             self._unfold(now, bisect_left(self.ends_s, now))
-        done = len(self.ends_s) - 1
+        done = self.playing
         if done:
             ends_s = np.asarray(self.ends_s[:done])
-            self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), 0.0, self.waited_s))
+            self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), self.sharing_s, self.waited_s))
 
     # ---- folded: one event at the end
 
@@ -204,28 +212,38 @@ class _Run:
         if version == self.version:
             self._finish()
 
-    def _unfold(self, now: float, steps_done: int) -> None:
-        """Go on op by op in the step after `steps_done` steps, or in the one that has been played in part."""
+    def _unfold(self, now: float, done: int) -> None:
+        """Go on op by op in the step after `done` steps."""
         self.folded = False
         self.version += 1
-        if self.program is None:
-            self._play_last_of(steps_done + 1, now)
-        else:
+        if done == self.playing:
             self._take_up(now)
+        else:
+            self._credit_steps(done)
+            self._play(done, now)
+
+    def _fold_again(self) -> None:
+        """Nobody else is about any more: the rest of the step that is played, and those behind it."""
+        self.folded = True
+        done, end_s = self.playing, self.anchor_s + self.program.total_s
+        if done + 1 == self.most:
+            self.ends_s[done] = end_s
+        else:
+            behind = np.cumsum(np.concatenate(((end_s,), self.seconds[done + 1 : self.most])))
+            self.ends_s = np.concatenate((self.ends_s[:done], behind))
+        self._wait_for_end()
 
     # ---- played: one event an op
 
-    def _play_last_of(self, steps: int, now: float | None = None) -> None:
-        """Play step number `steps` (counted from 1) of this run as its last, from its start or from the
-        instant `now`.
-        """
-        before = steps - 1
-        batch = self.batch.grown(before) if before else self.batch
-        if before:
-            self.anchor_s = float(self.ends_s[before - 1])
-        self.ends_s = self.ends_s[:steps]
+    def _play(self, step: int, now: float | None = None) -> None:
+        """Play step number `step` from its start, or from the instant `now` in its middle."""
+        batch = self.batch.grown(step) if step else self.batch
+        self.anchor_s = float(self.ends_s[step - 1]) if step else self.start_s
+        self.ends_s = self.ends_s[: step + 1]
+        self.ends_s[step] = inf  # only then is it known
+        self.playing = step
+        self.number = self.repetition = self.op = 0
         self.program = program = self.stage.cost.program(batch)
-        self._credit(self.traffic, before)
         self.block = program.blocks[0]
         if now is None:
             self._begin_op()
@@ -235,7 +253,8 @@ class _Run:
     def _take_up(self, now: float) -> None:
         """Go on playing in the middle of the op that began at or before `now`."""
         program = self.program
-        assert program is not None
+        self.ends_s = self.ends_s[: self.playing + 1]
+        self.ends_s[self.playing] = inf
         folded_from = Position(self.number, self.repetition, self.op)
         position = program.locate(self.anchor_s, now)
         self._credit(program.traffic(folded_from, position))
@@ -288,39 +307,41 @@ class _Run:
             if self.repetition == block.repeat:
                 self.repetition = 0
                 self.number += 1
-                assert self.program is not None
                 if self.number == len(self.program.blocks):
                     self._finish()
                     return
                 self.block = self.program.blocks[self.number]
         stage = self.stage
         if stage.fold and stage.fabric.is_quiet(self.traffic.links, stage):
-            assert self.program is not None
-            self.folded = True
-            self.ends_s[-1] = self.anchor_s + self.program.total_s
-            self._wait_for_end()
+            self._fold_again()
         else:
             self._begin_op()
 
     def _finish(self) -> None:
         stage = self.stage
         self.version += 1
-        steps = len(self.ends_s)
-        if self.program is None:
-            self._credit(self.traffic, steps)
+        if self.folded:
+            self._credit_steps(len(self.ends_s))
         else:
-            self.ends_s[-1] = stage.env.now
-            if self.folded:
-                self._credit(self.program.traffic(Position(self.number, self.repetition, self.op)))
+            self.ends_s[self.playing] = stage.env.now
         if self.traffic.links:
             stage.fabric.rest(self.traffic.links, stage)
+        steps = len(self.ends_s)
         passed = Passed(
             self.start_s, np.asarray(self.ends_s), self.causes_of(steps), self.sharing_s, self.waited_s
         )
         stage._ended(passed, self.on_passed)
 
+    # ---- what was folded, counted on the links; what is played the fabric counts itself
+
+    def _credit_steps(self, done: int) -> None:
+        """All that the first `done` steps have put on the links and that has not been counted yet."""
+        if done > self.playing >= self.credited:  # the rest of the one that was played in part
+            self._credit(self.program.traffic(Position(self.number, self.repetition, self.op)))
+        self._credit(self.traffic, done - max(self.credited, self.playing + 1))
+        self.credited = done
+
     def _credit(self, traffic: Traffic, steps: int = 1) -> None:
-        """Count what was folded, `steps` times over; what is played the fabric counts itself."""
         if steps:
             for demand, times, seconds in traffic.demands:
                 self.stage.fabric.carried(demand, steps * times, steps * seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from sim.cost.batch import Batch
@@ -11,21 +12,29 @@ from sim.runtime.stage import Passed
 
 class StepRows:
     """Writes the rows of one replica. A batch's number changes when its members do, so that rows never mix
-    batches.
+    batches. `in_flight` batches may take turns.
     """
 
-    def __init__(self, replica: int, steps: StepRecords, gaps: GapRecords) -> None:
+    def __init__(self, replica: int, steps: StepRecords, gaps: GapRecords, in_flight: int = 1) -> None:
         self.replica = replica
         self.steps = steps
         self.gaps = gaps
+        self.in_flight = in_flight
         self._number = 0
-        self._members: list[int] = []
+        self._numbers: deque[tuple[list[int], int]] = deque()  # the last batches, with their members
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
-        if not members or members != self._members:
-            self._number += 1
-            self._members = members
+        for known, number in self._numbers:
+            if known == members:
+                return number
+        self._number += 1
+        if not members:
+            self._numbers.clear()  # somebody's prompt is computed: the batches will be others
+        else:
+            if len(self._numbers) == self.in_flight:
+                self._numbers.popleft()
+            self._numbers.append((members, self._number))
         return self._number
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.blame import CAUSES
+from sim.results.over_time import kv_tokens
 from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
 
@@ -86,6 +87,7 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
 def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: float) -> altair.VConcatChart:
     """Requests that wait and that run, and tokens in the KV cache, over time."""
     import altair as alt
+    import polars
 
     at_s = np.linspace(0.0, end_s, POINTS)
     taken = requests.filter(requests["status"] != "rejected")
@@ -108,11 +110,13 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
         )
         .properties(width=WIDTH, height=160)
     )
-    tokens = [
-        {"at": at, "tokens": count, "replica": f"replica {replica}"}
-        for replica in sorted(set(steps["replica"].to_list()))
-        for at, count in zip(at_s.tolist(), kv_tokens(steps, replica, at_s).tolist(), strict=True)
-    ]
+    tokens = []
+    for (replica,), own in steps.filter(polars.col("stage") == 0).sort("replica").group_by(
+        "replica", maintain_order=True
+    ):
+        in_cache = kv_tokens(at_s, {name: own[name].to_numpy() for name in own.columns})
+        for at, count in zip(at_s.tolist(), in_cache.tolist(), strict=True):
+            tokens.append({"at": at, "tokens": count, "replica": f"replica {replica}"})
     cache = (
         alt.Chart(rows(tokens), title="Tokens in the KV cache of running requests")
         .mark_line(strokeWidth=1.5)
@@ -125,22 +129,6 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
     )
     chart: alt.VConcatChart = alt.vconcat(queue, cache).resolve_scale(color="independent")
     return chart
-
-
-def kv_tokens(steps: polars.DataFrame, replica: int, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tokens in the KV cache of the running batch: growing within a span of steps, zero between spans."""
-    import polars
-
-    own = steps.filter((polars.col("replica") == replica) & (polars.col("stage") == 0)).sort("start_s")
-    start, end = own["start_s"].to_numpy(), own["end_s"].to_numpy()
-    if not start.size:
-        return np.zeros_like(at_s)
-    tokens = own["kv_tokens"].to_numpy().astype(float)
-    grown = (own["decode_tokens"].to_numpy() + own["prefill_tokens"].to_numpy()) * own["steps"].to_numpy()
-    span = np.clip(np.searchsorted(start, at_s, side="right") - 1, 0, None)
-    done = np.clip((at_s - start[span]) / np.maximum(end[span] - start[span], 1e-300), 0.0, 1.0)
-    inside = (at_s >= start[span]) & (at_s <= end[span])
-    return np.where(inside, tokens[span] + done * grown[span], 0.0)
 
 
 def latency_cdf(requests: polars.DataFrame) -> altair.HConcatChart:

@@ -1,8 +1,9 @@
 """A run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open: steps, requests, queues.
 
 The format is the Trace Event Format: a JSON object with `traceEvents`, times in microseconds. A replica is a
-process, a pipeline stage a thread in it, a span of equal steps one slice; a request is an asynchronous track
-with its queue, prefill and decode; waiting, running and KV tokens are counters.
+process, a pipeline stage a thread in it, or several where batches take turns in it; a span of equal steps is
+one slice. A request is an asynchronous track with its queue, prefill and decode; waiting, running and KV
+tokens are counters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Event = dict[str, Any]
 
 REQUESTS_PROCESS = 0
 FIRST_REPLICA_PROCESS = 1
+THREADS_APART = 1000  # between the threads of one stage: more than a pipeline has stages
 
 
 def write_trace(requests: polars.DataFrame, steps: polars.DataFrame, path: Path) -> Path:
@@ -36,20 +38,23 @@ def write_trace(requests: polars.DataFrame, steps: polars.DataFrame, path: Path)
 def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Event]:
     """The events of a trace, in no order of time (viewers sort)."""
     yield _named("process_name", REQUESTS_PROCESS, 0, "requests")
-    stages = steps.select("replica", "stage").unique().sort("replica", "stage")
-    for replica, stage in stages.iter_rows():
-        if stage == 0:
-            yield _named("process_name", FIRST_REPLICA_PROCESS + replica, 0, f"replica {replica}")
-        yield _named("thread_name", FIRST_REPLICA_PROCESS + replica, stage, f"stage {stage}")
-    for span in steps.iter_rows(named=True):
-        yield _step(span)
+    threads: dict[int, dict[int, list[float]]] = {}  # by replica and stage: when each of its threads is free
+    for span in steps.sort("start_s").iter_rows(named=True):
+        process = FIRST_REPLICA_PROCESS + span["replica"]
+        stages = threads.setdefault(span["replica"], {})
+        if not stages:
+            yield _named("process_name", process, 0, f"replica {span['replica']}")
+        free_s = stages.setdefault(span["stage"], [])
+        turn = next((i for i, until_s in enumerate(free_s) if until_s <= span["start_s"]), len(free_s))
+        thread = span["stage"] + turn * THREADS_APART
+        if turn == len(free_s):
+            free_s.append(0.0)
+            yield _named("thread_name", process, thread, f"stage {span['stage']}" + " in turns" * bool(turn))
+        free_s[turn] = span["end_s"]
+        yield _step(span, thread)
         if span["stage"] == 0:
-            yield _counter(
-                "KV tokens", FIRST_REPLICA_PROCESS + span["replica"], span["start_s"], span["kv_tokens"]
-            )
-            yield _counter(
-                "sequences", FIRST_REPLICA_PROCESS + span["replica"], span["start_s"], span["sequences"]
-            )
+            yield _counter("KV tokens", process, span["start_s"], span["kv_tokens"])
+            yield _counter("sequences", process, span["start_s"], span["sequences"])
     changes: list[tuple[float, int, int]] = []
     for request in requests.iter_rows(named=True):
         yield from _request(request)
@@ -66,7 +71,7 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
         yield _counter("requests", REQUESTS_PROCESS, at_s, {"waiting": waiting, "running": running})
 
 
-def _step(span: dict[str, Any]) -> Event:
+def _step(span: dict[str, Any], thread: int) -> Event:
     work = []
     if span["prefill_tokens"]:
         work.append(f"prefill {span['prefill_tokens']}")
@@ -78,7 +83,7 @@ def _step(span: dict[str, Any]) -> Event:
         "name": (" + ".join(work) or "step") + times,
         "cat": "step",
         "pid": FIRST_REPLICA_PROCESS + span["replica"],
-        "tid": span["stage"],
+        "tid": thread,
         "ts": span["start_s"] * 1e6,
         "dur": (span["end_s"] - span["start_s"]) * 1e6,
         "args": {
@@ -91,6 +96,7 @@ def _step(span: dict[str, Any]) -> Event:
                 "kv_tokens",
                 "first_step_s",
                 "last_step_s",
+                "idle_s",
             )
         },
     }

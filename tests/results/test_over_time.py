@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from sim.results.over_time import over_time
+from sim.results.over_time import kv_tokens, over_time
 from sim.results.records import Records
 from tests.results.straight import add_straight
 
@@ -35,6 +36,15 @@ def test_tokens_are_neither_lost_nor_made_by_the_interval():
 
 def test_the_kv_cache_grows_with_the_steps():
     assert over_time(two_requests(), replica=0)["kv_tokens"].to_list() == [100, 101, 0, 0]
+
+
+def test_batches_that_take_turns_in_a_pipeline_share_the_kv_cache():
+    columns = {
+        "start_s": [0.0, 0.5], "end_s": [4.0, 3.5], "steps": [4, 3], "kv_tokens": [100, 10],
+        "decode_tokens": [2, 1],
+    }  # fmt: skip
+    steps = {name: np.array(values) for name, values in columns.items()}
+    assert kv_tokens(np.array([0.0, 0.7, 1.7, 3.6]), steps).tolist() == [100, 110, 102 + 11, 106]
 
 
 def test_an_empty_run_has_no_moments():

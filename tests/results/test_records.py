@@ -148,6 +148,46 @@ def test_rows_stay_few_while_the_batch_stays():
     assert len(rows) == 1
 
 
+def test_batches_that_take_turns_in_a_pipeline_leave_a_row_each():
+    """Steps of 2 ms and 3 ms by turns, whose pauses grow by 1 us a round."""
+    rows = StepRecords()
+    clock_s = [0.0, 2e-3]
+    for turn in range(1000):
+        for batch, step_s in ((0, 2e-3), (1, 3e-3)):
+            start_s = clock_s[batch]
+            rows.add_steps(0, start_s, np.array([start_s + step_s]), 8, 0, 8, batch_id=batch, stage=1, gaps=0)
+            clock_s[batch] = start_s + step_s + 4e-3 + 1e-6 * turn
+    frame = rows.frame()
+    assert frame["steps"].to_list() == [1000, 1000]
+    assert frame["idle_s"].to_list() == pytest.approx([999 * 4e-3 + 1e-6 * 998 * 999 / 2] * 2)
+    busy_s = frame["end_s"] - frame["start_s"] - frame["idle_s"]
+    assert busy_s.to_list() == pytest.approx([2.0, 3.0])
+
+
+@given(
+    pauses=st.lists(st.sampled_from([0.0, 1e-3, 2e-3]), min_size=1, max_size=12),
+    splits=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
+def test_a_pause_of_another_length_starts_a_new_row_wherever_the_spans_were_cut(pauses, splits):
+    starts_s = np.cumsum([1.0, *pauses]) + 1e-2 * np.arange(len(pauses) + 1)
+
+    def rows(groups: list[int]) -> StepRecords:
+        records, done, turn = StepRecords(), 0, 0
+        while done < len(starts_s):
+            part = starts_s[done : done + groups[turn % len(groups)]]
+            records.add_steps(0, part, part + 1e-2, 1, 0, 1, batch_id=7, gaps=0)
+            done, turn = done + len(part), turn + 1
+        return records
+
+    one_by_one, in_spans = rows([1]).frame(), rows(splits).frame()
+    assert one_by_one.height == in_spans.height
+    for name in ("steps", "start_s", "end_s", "idle_s"):
+        assert in_spans[name].to_numpy() == pytest.approx(one_by_one[name].to_numpy(), rel=1e-9, abs=1e-12)
+    assert one_by_one["idle_s"].sum() + (one_by_one["start_s"][1:] - one_by_one["end_s"][:-1]).sum() == (
+        pytest.approx(sum(pauses))
+    )
+
+
 def test_gaps_continue_their_row_by_batch_and_line():
     gaps = GapRecords()
     gaps.add_gaps(0, 3, 1, 0.1, 0.1, batch_id=5, at_s=1.0)

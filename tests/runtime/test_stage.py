@@ -94,6 +94,32 @@ def test_a_cut_ends_the_run_with_the_step_in_progress_or_later(instant: float, m
     assert seen[0].steps == steps
 
 
+def test_a_run_of_steps_outlives_foreign_transfers() -> None:
+    """Five bytes meet the second step's first collective for half a second, and the fourth's."""
+    env, fabric, stage = at_work(fold=True)
+    seen = passed_by(env, stage, steps=5)
+    for instant in (4.5 + 1.5, 3 * 4.5 + 0.5 + 1.5):
+        env.run(until=instant)
+        fabric.transfer({"a": 5.0})
+    env.run()
+    assert [passed.ends_s.tolist() for passed in seen] == [[4.5, 9.5, 14.0, 19.0, 23.5]]
+    assert seen[0].sharing_s == pytest.approx(1.0)
+    assert [row.n_bytes for row in fabric.rows()] == pytest.approx([5 * 20.0 + 10.0, 5 * 10.0])
+
+
+@pytest.mark.parametrize(("instant", "more", "steps"), [(6.2, 0, 2), (6.2, 1, 3), (7.5, 0, 2), (9.5, 0, 2)])
+def test_a_run_that_is_played_or_folded_again_can_be_cut(instant: float, more: int, steps: int) -> None:
+    """The second of ten steps shares its first collective's link, from 6 s to 7 s, and ends at 9.5 s."""
+    env, fabric, stage = at_work(fold=True)
+    seen = passed_by(env, stage, steps=10)
+    env.run(until=6.0)
+    fabric.transfer({"a": 5.0})
+    env.run(until=instant)
+    stage.cut(more)
+    env.run()
+    assert seen[0].steps == steps
+
+
 def test_batches_wait_for_the_stage_and_say_for_how_long() -> None:
     env, _, stage = at_work(fold=True)
     first, second = passed_by(env, stage), passed_by(env, stage)

@@ -121,16 +121,6 @@ def test_a_request_that_never_finished_keeps_the_curve_below_one() -> None:
     assert max(shares) == 0.5
 
 
-def test_kv_tokens_grow_within_a_span_and_are_zero_between_spans() -> None:
-    steps = polars.DataFrame({
-        "replica": [0, 0], "stage": [0, 0], "start_s": [0.0, 2.0], "end_s": [1.0, 3.0], "steps": [10, 10],
-        "kv_tokens": [100, 200], "decode_tokens": [4, 4], "prefill_tokens": [0, 0],
-    })  # fmt: skip
-    at_s = np.array([0.0, 0.5, 1.5, 2.0, 3.0])
-    assert charts.kv_tokens(steps, 0, at_s).tolist() == [100.0, 120.0, 0.0, 200.0, 240.0]
-    assert charts.kv_tokens(steps, 1, at_s).tolist() == [0.0] * 5
-
-
 def test_published_bars_stand_beside_simulated_ones_with_the_error_written_out(tmp_path: Path) -> None:
     names = ("case", "quantity", "unit", "published", "simulated", "kind")
     numbers = [
