@@ -140,7 +140,9 @@ class Engine(BaseModel):
 
     `capacity_scheduler_policy`, in TensorRT-LLM's words, says who is admitted where blocks are few:
     `max_utilization` whoever fits now, some of whom are preempted later (vLLM); `guaranteed_no_evict` who
-    is sure to fit to the end of its longest answer (TensorRT-LLM's default).
+    is sure to fit to the end of its longest answer (TensorRT-LLM's default). `free_gpu_memory_fraction`,
+    TensorRT-LLM's too, is the cache's share of the memory that weights and buffers leave; where it is given,
+    `gpu_memory_utilization`, a share of all memory for all of them, says nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -170,6 +172,7 @@ class Engine(BaseModel):
 
     block_size: PositiveInt = 16
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
+    free_gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
     num_gpu_blocks_override: PositiveInt | None = None
     enable_prefix_caching: bool = True
     kv_tiers: KvTiers | None = None

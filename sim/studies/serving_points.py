@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,10 @@ from sim.catalog import load_model, load_topology
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
 from sim.scenario import Scenario
-from sim.simulate import Result, simulate
+from sim.simulate import simulate
+
+if TYPE_CHECKING:
+    import polars
 
 SYSTEMS = {
     "h100_sxm": "nd-h100-v5",
@@ -66,6 +69,11 @@ FITTED_ON = {
 ASYNC_FROM = (0, 14)  # vLLM schedules ahead by default from this release on
 SPREAD = 0.1  # assumed: answers of NVIDIA's runs, after a look at their times to first token
 ROUNDS = 4  # times the concurrency, simulated; weighed as if they were `PROMPTS`
+
+
+def throughput_of(users: int, output_tokens: float, ttft_ms: float, tpot_ms: float) -> float:
+    """Output tokens per second of so many users who are never idle."""
+    return 1e3 * users * output_tokens / (ttft_ms + (output_tokens - 1.0) * tpot_ms)
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,7 @@ class Point:
 
     def throughput(self, ttft_ms: float, tpot_ms: float) -> float:
         """Output tokens per second of all users, from the two times."""
-        tokens = self.output_tokens
-        return 1e3 * self.concurrency * tokens / (ttft_ms + (tokens - 1.0) * tpot_ms)
+        return throughput_of(self.concurrency, self.output_tokens, ttft_ms, tpot_ms)
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,6 @@ class Simulated:
     point: Point
     ttft_ms: float
     tpot_ms: float
-    median_ttft_ms: float
 
     @property
     def tpot_error(self) -> float:
@@ -289,29 +295,24 @@ def scenario_of(point: Point, engine: dict[str, Any] | None = None, rounds: int 
 
 def run(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Simulated:
     """Simulate a row; what it says of a run of `PROMPTS` rounds is weighed from fewer."""
-    result = simulate(scenario_of(point, engine, rounds))
-    return measured(point, result)
+    requests = simulate(scenario_of(point, engine, rounds)).requests
+    return Simulated(point, *weighed_ms(requests, point.concurrency))
 
 
-def measured(point: Point, result: Result) -> Simulated:
-    """Means over a run. The first round arrives at once and the last one drains: each counts one in
-    `PROMPTS`.
+def weighed_ms(requests: polars.DataFrame, users: int) -> tuple[float, float]:
+    """Mean time to first token and per output token of a closed loop, in milliseconds. The first round
+    arrives at once and the last one drains: each counts one in `PROMPTS`.
     """
-    frame = result.requests.sort("request_id")
+    frame = requests.sort("request_id")
     ttft_s = (frame["first_token_s"] - frame["arrival_s"]).to_numpy()
     tpot_s = (
         (frame["finished_s"] - frame["first_token_s"]) / (frame["output_tokens"] - 1).clip(1)
     ).to_numpy()
-    users, n = point.concurrency, len(ttft_s)
+    n = len(ttft_s)
     weights = np.ones(n)
     if n > 2 * users:
         weights[users : n - users] = (PROMPTS - 2) / (n / users - 2)
-    return Simulated(
-        point,
-        1e3 * float(np.average(ttft_s, weights=weights)),
-        1e3 * float(np.average(tpot_s, weights=weights)),
-        1e3 * float(np.median(ttft_s[users:])),
-    )
+    return 1e3 * float(np.average(ttft_s, weights=weights)), 1e3 * float(np.average(tpot_s, weights=weights))
 
 
 def absolute(errors: Sequence[float]) -> tuple[float, float]:
