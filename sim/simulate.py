@@ -162,8 +162,7 @@ def simulate(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )
     for replica in replicas:
-        for stage in replica.stages:
-            stage.stop()
+        replica.stop()
     service.close()
     records.end_s = env.now if service.open else service.ended_s
     return Result(

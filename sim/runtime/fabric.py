@@ -191,6 +191,10 @@ class Fabric:
         """
         return self._presence.is_quiet(self._presence.footprint(links), watcher)
 
+    def alone_s(self, demand: DemandLike) -> float:
+        """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
+        return self._plans.of(demand).alone_s
+
     def credit(self, traffic: Mapping[int, tuple[float, float]]) -> None:
         """Count bytes and busy seconds, by link number, of traffic that was folded into somebody's closed
         form.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import simpy
@@ -24,11 +24,12 @@ from sim.cost.demands import Demand
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
-from sim.results.blame import STEP_CAUSES
 from sim.runtime.clock import SCHEDULE, at
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
+from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
 from sim.runtime.request import Request
+from sim.runtime.rounds import Rounds, WentRound
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
@@ -37,22 +38,7 @@ from sim.runtime.transfer import Transfer
 Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 
-SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
 MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A batch on its way through the stages."""
-
-    grants: Grants[Sequence]
-    samples: list[bool]  # whether a grant brings its sequence to its last known token
-    batch: Batch
-    number: int
-    start_s: float
-    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
-    done: bool = False
-    caught_up: int = 0  # folded steps whose blocks have been taken before the end of the run of steps
 
 
 class Replica:
@@ -109,7 +95,7 @@ class Replica:
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
         self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
-        self._flying: deque[_InFlight] = deque()
+        self._flying: deque[InFlight] = deque()
         self._hand_overs: dict[tuple[int, int], Demand] = {}
         self._most_in_flight = len(stages)
         self._speculation = engine.speculation
@@ -117,6 +103,9 @@ class Replica:
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
+        self._rounds = Rounds(
+            env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
+        )
 
     # ---- requests
 
@@ -132,6 +121,7 @@ class Replica:
 
     def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
+        self._leave_rounds()
         sequence.queue = queue
         sequence.replica = self.index
         sequence.eligible_step = 0
@@ -216,6 +206,7 @@ class Replica:
         if self._flying and self.ledger is not None:
             steps = self.stages[0].steps_over() - self._flying[0].caught_up
             growth = steps * self._flying[0].batch.decodes
+        growth += self._rounds.tokens_begun
         return growth + sum(queue.tokens for queue in self.queues)
 
     @property
@@ -224,6 +215,8 @@ class Replica:
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
+        self._catch_up()
+        self._leave_rounds()
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
         self.queues[0].name_blocks(probe, request)
         return max(queue.cached_tokens(probe) for queue in self.queues)
@@ -238,6 +231,11 @@ class Replica:
 
     def _schedule(self, _: None = None) -> None:
         self._schedule_pending = False
+        self._fill_pipeline()
+        if self.ledger is None:
+            self._fold_rounds()
+
+    def _fill_pipeline(self) -> None:
         while len(self._flying) < self._most_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
@@ -263,7 +261,7 @@ class Replica:
         batch = batches[0] if len(batches) == 1 else Batch.of_ranks(batches)
         self._step += 1
         members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in together]
-        flight = _InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
+        flight = InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
         self._flying.append(flight)
         steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
@@ -296,7 +294,7 @@ class Replica:
         logits = sampled + decodes * drafts
         return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._tokens_per_step)
 
-    def _steps_alike(self, flight: _InFlight) -> int:
+    def _steps_alike(self, flight: InFlight) -> int:
         """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
         arrives.
         """
@@ -314,13 +312,13 @@ class Replica:
                 steps = min(steps, max(1, seen_from - self._step + 1))
         for queue in self.queues:
             if steps > 1:
-                steps = self._steps_that_fit(queue, flight, steps)
+                ours = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
+                steps = self._steps_that_fit(queue, ours, steps)
         return steps
 
-    def _steps_that_fit(self, queue: EngineQueue, flight: _InFlight, steps: int) -> int:
-        """As many of `steps` steps as the free blocks of one queue last for."""
+    def _steps_that_fit(self, queue: EngineQueue, sequences: list[Sequence], steps: int) -> int:
+        """As many of `steps` steps of these sequences as the free blocks of their queue last for."""
         size, free = queue.kv_cache.block_size, queue.free_to_grow
-        sequences = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
 
         def blocks(more: int) -> int:
             after = (sequence.computed + self._growth(sequence, more) for sequence in sequences)
@@ -335,10 +333,14 @@ class Replica:
             low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
         return low
 
-    def _enter(self, stage: int, flight: _InFlight, steps: int) -> None:
-        self.stages[stage].start(flight.batch, steps, lambda passed: self._passed(stage, flight, passed))
+    def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
+        flight.stage, flight.since_s, flight.is_sent = stage, self.env.now, False
+        self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
-    def _passed(self, stage: int, flight: _InFlight, passed: Passed) -> None:
+    def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
+        return lambda passed: self._passed(stage, flight, passed)
+
+    def _passed(self, stage: int, flight: InFlight, passed: Passed) -> None:
         causes = flight.causes
         for cause, seconds in enumerate(passed.causes):
             causes[cause] += seconds
@@ -359,20 +361,26 @@ class Replica:
             self._hand_out(self._flying.popleft(), 1)
         self.schedule_soon()
 
-    def _send_on(self, stage: int, flight: _InFlight) -> None:
+    def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
-        sent_s, tokens = self.env.now, flight.batch.tokens
-        demand = self._hand_overs.get((stage, tokens))
-        if demand is None:
-            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
+        sent_s = self.env.now if since_s is None else since_s
+        flight.stage, flight.is_sent = stage, True
 
         def received(transfer: Transfer) -> None:
             flight.causes[PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
-        self.fabric.start(demand, on_done=received)
+        demand = self._activations(stage, flight.batch.tokens)
+        self.fabric.start(demand, began_at=since_s, on_done=received)
 
-    def _record(self, flight: _InFlight, passed: Passed) -> None:
+    def _activations(self, stage: int, tokens: int) -> Demand:
+        """The transfer of so many tokens from a stage to the next."""
+        demand = self._hand_overs.get((stage, tokens))
+        if demand is None:
+            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
+        return demand
+
+    def _record(self, flight: InFlight, passed: Passed) -> None:
         """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
         step, and one that gets its first token has none.
         """
@@ -391,7 +399,7 @@ class Replica:
 
     # ---- handing out
 
-    def _hand_out(self, flight: _InFlight, steps: int) -> None:
+    def _hand_out(self, flight: InFlight, steps: int) -> None:
         """Give every sequence the tokens of the steps that have passed."""
         now, more = self.env.now, steps - 1
         if self.ledger is not None:
@@ -479,7 +487,99 @@ class Replica:
 
     # ---- of batches that pass several stages
 
-    def _charge_step(self, sequence: Sequence, flight: _InFlight, now: float) -> None:
+    def stop(self) -> None:
+        """The clock stops at this instant: what ends now does not end any more."""
+        self._leave_rounds(ends_now=False)
+        for stage in self.stages:
+            stage.stop()
+
+    def _fold_rounds(self) -> None:
+        """Where all batches in flight are decodes that will come back as they are, let them go round."""
+        flights, queue = list(self._flying), self.queues[0]
+        if not flights or not self.stages[0].fold or self._rounds.circling:
+            return
+        if len(self.queues) > 1 or self.role != "both" or self._speculation or self.engine.kv_tiers:
+            return
+        if queue.waiting and len(queue.running) < queue.max_num_seqs:
+            return
+        sequences = [sequence for flight in flights for sequence, _ in flight.grants]
+        if len(sequences) < len(queue.running) or any(flight.batch.chunks for flight in flights):
+            return
+        if any(one.recomputing or one.dropped or not one.generated for one in sequences):
+            return
+        if self.engine.pipeline_split == "even":
+            share = -(-queue.requests // len(self.stages))
+            if any(len(flight.grants) > share for flight in flights):
+                return
+        most = self._steps_that_fit(queue, sequences, MOST_FOLDED_STEPS)
+        rounds = [
+            min(most, *(self._steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights
+        ]
+        if max(rounds) > 1:
+            self._rounds.fold(flights, rounds)
+
+    def _rounds_disturbed(self) -> None:
+        self._leave_rounds(schedules_now=True)
+        for stage in self.stages:
+            stage.disturbed(self.env.now)
+
+    def _leave_rounds(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
+        """Hand out what the rounds have brought by now, and go on from here batch by batch."""
+        if not self._rounds.circling:
+            return
+        self._flying.clear()
+        for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
+            flight, stage = went.flight, went.stage
+            self._step += went.begun - 1
+            self._hand_out_rounds(went)
+            if stage < 0:
+                continue
+            self._flying.append(flight)
+            flight.batch, flight.causes = went.batch, went.causes
+            if went.sent_s is not None:
+                self._send_on(stage - 1, flight, went.sent_s)
+                continue
+            flight.stage, flight.since_s = stage, went.came_s
+            if went.begun_s is None:
+                self.stages[stage].wait(flight.batch, went.came_s, self._on_passed(stage, flight))
+            else:
+                self.stages[stage].resume(
+                    flight.batch, went.came_s, went.begun_s, self._on_passed(stage, flight)
+                )
+        if ends_now and not schedules_now:
+            self.schedule_soon()
+
+    def _hand_out_rounds(self, went: WentRound) -> None:
+        """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
+        flight, ends_s = went.flight, went.handed_out_s
+        finished = []
+        if went.begun > 1:
+            self.rows.number_of([sequence.request.request_id for sequence, _ in flight.grants])
+        if ends_s:
+            flight.causes = went.first_causes
+            self._record_gaps(flight, ends_s[0])
+            for before_s, now in pairwise(ends_s):
+                self.rows.gaps_of(flight.number, [before_s] * len(flight.grants), now)
+        for sequence, _ in flight.grants:
+            if ends_s:
+                self._charge_step(sequence, flight, ends_s[0])
+                causes = list(went.later_causes)
+                causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
+                sequence.charge(causes, ends_s[-1])
+                self._give(sequence, len(ends_s), ends_s[-1])
+            sequence.queue.grow(sequence, went.begun - 1)
+            if went.stage < 0:
+                sequence.in_flight -= 1
+                if sequence.generated >= sequence.output_tokens:
+                    finished.append(sequence)
+        for sequence in finished:
+            sequence.finished_s = self.env.now
+            sequence.queue.finish(sequence)
+            self.on_finished(sequence)
+        if ends_s:
+            flight.start_s = ends_s[-1]
+
+    def _charge_step(self, sequence: Sequence, flight: InFlight, now: float) -> None:
         """Charge one step through the pipeline; chunks of one prompt may overlap, then each gets its
         share.
         """
@@ -489,7 +589,7 @@ class Replica:
         causes[PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 
-    def _record_gaps(self, flight: _InFlight, now: float) -> None:
+    def _record_gaps(self, flight: InFlight, now: float) -> None:
         last_token_s = (
             sequence.last_token_s
             for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)

@@ -75,6 +75,44 @@ class Stage:
         else:
             self._queue.append((batch, steps, self.env.now, on_passed))
 
+    # ---- for whoever plans for all stages of a pipeline
+
+    @property
+    def is_folded(self) -> bool:
+        """True where nothing is at work, or a step that nobody has disturbed."""
+        return self._run is None or (self._run.folded and self._run.playing < 0)
+
+    @property
+    def begun_s(self) -> float | None:
+        """When the step at work began."""
+        return None if self._run is None else self._run.start_s
+
+    def hand_in(self) -> None:
+        """Forget what is at work and what waits."""
+        if self._run is not None:
+            self._run.forget()
+            self._run = None
+        self._queue.clear()
+
+    def resume(
+        self, batch: Batch, since_s: float, start_s: float, on_passed: Callable[[Passed], None]
+    ) -> None:
+        """Be at work on a batch that came at `since_s` and began at `start_s`, undisturbed until now."""
+        self._run = _Run(self, batch, 1, since_s, start_s, on_passed)
+        self._run.fold()
+
+    def wait(self, batch: Batch, since_s: float, on_passed: Callable[[Passed], None]) -> None:
+        """Let a batch wait that came at `since_s`."""
+        self._queue.append((batch, 1, since_s, on_passed))
+
+    def count(self, batch: Batch, steps: int, busy_s: float) -> None:
+        """Count steps that somebody else has folded."""
+        self.busy_s += busy_s
+        for demand, times, seconds in self.cost.traffic(batch).demands:
+            self.fabric.carried(demand, steps * times, steps * seconds)
+
+    # ---- from outside
+
     def cut(self, more: int = 0) -> None:
         """End the running steps with the one in progress, or `more` steps later: the batch is about to
         change.
@@ -104,7 +142,7 @@ class Stage:
             self._run.disturbed(now)
 
     def _begin(self, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]) -> None:
-        self._run = _Run(self, batch, steps if self.fold else 1, since_s, on_passed)
+        self._run = _Run(self, batch, steps if self.fold else 1, since_s, self.env.now, on_passed)
         self._run.begin()
 
     def _ended(self, passed: Passed, on_passed: Callable[[Passed], None]) -> None:
@@ -138,11 +176,17 @@ class _Run:
     seconds: FloatArray
 
     def __init__(
-        self, stage: Stage, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]
+        self,
+        stage: Stage,
+        batch: Batch,
+        steps: int,
+        since_s: float,
+        start_s: float,
+        on_passed: Callable[[Passed], None],
     ) -> None:
         self.stage = stage
         self.batch = batch
-        self.start_s = start_s = stage.env.now
+        self.start_s = start_s
         self.waited_s = start_s - since_s
         self.on_passed = on_passed
         self.traffic = stage.cost.traffic(batch)
@@ -166,15 +210,24 @@ class _Run:
 
     def begin(self) -> None:
         stage, links = self.stage, self.traffic.links
-        quiet = True
-        if links:
-            quiet = stage.fabric.is_quiet(links, stage)
-            stage.fabric.watch(links, stage)
-        if stage.fold and quiet:
-            self.folded = True
-            self._wait_for_end()
+        if stage.fold and (not links or stage.fabric.is_quiet(links, stage)):
+            self.fold()
         else:
+            if links:
+                stage.fabric.watch(links, stage)
             self._play(0)
+
+    def fold(self) -> None:
+        if self.traffic.links:
+            self.stage.fabric.watch(self.traffic.links, self.stage)
+        self.folded = True
+        self._wait_for_end()
+
+    def forget(self) -> None:
+        """Somebody else takes over: nothing of this has been counted, nothing will be."""
+        self.version += 1
+        if self.traffic.links:
+            self.stage.fabric.rest(self.traffic.links, self.stage)
 
     def cut(self, more: int) -> None:
         """Keep the step in progress and `more` after it. A step that ends now is over already."""

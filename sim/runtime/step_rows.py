@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from sim.cost.batch import Batch
+from sim.cost.steps import FloatArray
 from sim.results.records import GapRecords, StepRecords
 from sim.runtime.stage import Passed
 
@@ -21,21 +21,23 @@ class StepRows:
         self.gaps = gaps
         self.in_flight = in_flight
         self._number = 0
-        self._numbers: deque[tuple[list[int], int]] = deque()  # the last batches, with their members
+        self._numbers: dict[tuple[int, ...], int] = {}  # of the last batches, by their members
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
-        for known, number in self._numbers:
-            if known == members:
-                return number
-        self._number += 1
-        if not members:
-            self._numbers.clear()  # somebody's prompt is computed: the batches will be others
-        else:
+        if not members:  # somebody's prompt is computed: the batches will be others
+            self._numbers.clear()
+            self._number += 1
+            return self._number
+        key = tuple(members)
+        number = self._numbers.pop(key, None)
+        if number is None:
+            self._number += 1
+            number = self._number
             if len(self._numbers) == self.in_flight:
-                self._numbers.popleft()
-            self._numbers.append((members, self._number))
-        return self._number
+                del self._numbers[next(iter(self._numbers))]
+        self._numbers[key] = number
+        return number
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
         """The steps of one stage."""
@@ -57,6 +59,26 @@ class StepRows:
         following = self.number_of(members)
         if passed.steps > 1:
             self._rows(0, batch, following, passed, 1, batch.decodes)
+
+    def went_round(
+        self, stage: int, batch: Batch, number: int, starts_s: FloatArray, ends_s: FloatArray
+    ) -> None:
+        """Steps of one stage between which a batch of decodes was at the others; `batch` is that of the
+        first.
+        """
+        self.steps.add_steps(
+            self.replica,
+            starts_s,
+            ends_s,
+            batch.decodes,
+            0,
+            batch.decodes,
+            batch_id=number,
+            stage=stage,
+            kv_tokens=batch.decode_kv_tokens,
+            kv_growth=batch.decodes * batch.decode_growth,
+            gaps=0,
+        )
 
     def gaps_of(self, number: int, last_token_s: Iterable[float], now: float) -> None:
         """Gaps of a pipelined batch: of all sequences whose last tokens came together, one row."""

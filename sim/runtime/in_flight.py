@@ -1,0 +1,32 @@
+"""A batch on its way through the stages of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sim.cost.batch import Batch
+from sim.policy.scheduling import Grants
+from sim.results.blame import STEP_CAUSES
+from sim.runtime.sequence import Sequence
+
+SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
+
+
+@dataclass(slots=True)
+class InFlight:
+    """`causes` are the seconds of this step so far; `samples` says whether a grant brings its sequence to its
+    last known token. It came to `stage` at `since_s`, or is being sent on from there. `caught_up` counts
+    folded steps whose blocks have been taken before the end of the run of steps.
+    """
+
+    grants: Grants[Sequence]
+    samples: list[bool]
+    batch: Batch
+    number: int
+    start_s: float
+    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
+    done: bool = False
+    caught_up: int = 0
+    stage: int = 0
+    since_s: float = 0.0
+    is_sent: bool = False
