@@ -3,8 +3,8 @@
 Follows vLLM's start-up: usable memory x gpu_memory_utilization, less the weights, less the peak of a
 profiling run (activations of `max_num_batched_tokens` tokens and the logits of `max_num_seqs` sequences),
 less what NCCL and the CUDA graphs keep. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share
-of what all of them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders; the profile's peak is
-a formula with fitted constants.
+of what all of them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders; the profile's
+peak is a formula with fitted constants.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ the same, to half a percent, as rows with neither: they are taken for TP 4 with 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 from sim.catalog import load_model, load_topology
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
+from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
 from sim.simulate import simulate
 
@@ -150,17 +151,29 @@ def read_points(path: Path, *, clean: bool = True) -> list[Point]:
 
     InputError if it lacks a column.
     """
+    return [point_of(row) for row in read_point_rows(path, clean=clean)]
+
+
+def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
+    """The same as they are written. InputError also for a system or a model that rows are not known of."""
     with path.open(newline="", encoding="utf-8") as lines:
-        try:
-            points = [_point(row) for row in csv.DictReader(lines)]
-        except KeyError as error:
-            raise InputError(
-                f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
-            ) from error
-    return [point for point in points if point.is_clean or not clean]
+        rows = list(csv.DictReader(lines))
+    try:
+        rows = [row for row in rows if point_of(row).is_clean or not clean]
+    except KeyError as error:
+        raise InputError(
+            f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
+        ) from error
+    for column, known in (("system", SYSTEMS), ("model", MODELS)):
+        for row in rows:
+            if row[column] not in known:
+                hint = did_you_mean(row[column], known) or f"; {', '.join(known)} are"
+                raise InputError(f"{path}: {column} {row[column]!r} is not known{hint}")
+    return rows
 
 
-def _point(row: dict[str, str]) -> Point:
+def point_of(row: Mapping[str, str]) -> Point:
+    """A row of such a table. KeyError for a column that it lacks."""
     quant = row["moe_quant_mode"] or row["gemm_quant_mode"]
     ranks = int(row["moe_tp_size"] or 1) * int(row["moe_ep_size"] or 1)
     # where nothing is said of data-parallel attention, more ranks for the experts than for a head mean it
@@ -180,7 +193,7 @@ def _point(row: dict[str, str]) -> Point:
         ttft_ms=float(row["ttft_ms"]),
         tpot_ms=float(row["tpot_ms"]),
         origin=row["origin"],
-        is_clean=all(row[flag] == "0" for flag in FLAGS),
+        is_clean=all(row.get(flag, "0") == "0" for flag in FLAGS),
     )
 
 
@@ -242,6 +255,7 @@ def engine_of(point: Point) -> dict[str, Any]:
     if trtllm:  # prompts are computed whole, so the longest must fit
         engine["enable_chunked_prefill"] = False
         engine["max_num_batched_tokens"] = max(8192, point.isl)
+        engine["capacity_scheduler_policy"] = "guaranteed_no_evict"
     if trtllm and point.is_inferencex:
         engine["max_num_batched_tokens"] = 16384
         if llama and point.isl == point.osl == 1024 and point.tp < 8:
@@ -313,9 +327,3 @@ def weighed_ms(requests: polars.DataFrame, users: int) -> tuple[float, float]:
     if n > 2 * users:
         weights[users : n - users] = (PROMPTS - 2) / (n / users - 2)
     return 1e3 * float(np.average(ttft_s, weights=weights)), 1e3 * float(np.average(tpot_s, weights=weights))
-
-
-def absolute(errors: Sequence[float]) -> tuple[float, float]:
-    """Median and 90th percentile of the absolute errors."""
-    sizes = np.abs(np.asarray(errors, dtype=float))
-    return float(np.median(sizes)), float(np.quantile(sizes, 0.9))

@@ -4,10 +4,9 @@ A row names the workers of both stages, and for each its tensor-parallel ranks, 
 ranks, and how experts lie over them (`moe_tp_size` rows of every expert, or `moe_ep_size` whole experts).
 The host set of an engine is that of its closed loops.
 
-Where it stops: whether multi-token prediction was on is not told; rows are run without, so that those that had
-it are simulated too slow. FP4 checkpoints of DeepSeek keep attention in 16 bits, of which only the projections
-to queries, keys and values can be said here. Racks other than the NVL72, and how workers lay on servers, are
-not told either: the larger workers take whole servers first.
+Where it stops: whether multi-token prediction was on is not told; rows are run without, so that those that
+had it are simulated too slow. FP4 checkpoints of DeepSeek keep attention in 16 bits, which is not modelled.
+How workers lay on servers is not told either: the larger ones take whole servers first.
 """
 
 from __future__ import annotations
@@ -22,11 +21,14 @@ from sim.studies.serving_tables import Row
 
 MODELS = {
     "deepseek-ai/DeepSeek-V3": "deepseek-v3",
+    "moonshotai/Kimi-K2.5": "kimi-k2.5",
     "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
 }
+DENSE = "Qwen3-32B-NVFP4"
 GPUS_PER_NODE = {"h100_sxm": 8, "h200_sxm": 8, "b200_sxm": 8, "gb200": 72}
 SOURCE = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
-ROUNDS = 4  # times the concurrency, simulated; the client sent ten
+FEW_USERS, ROUNDS, FEWER_ROUNDS = 128, 4, 3  # times the concurrency, simulated; the client sent ten
+MOST_TOKENS = 12e6  # generated in one run: a minute of one processor
 STAGES = ("prefill", "decode")
 
 
@@ -36,15 +38,23 @@ def pools_left_out(row: Row) -> str:
         return f"{row['model']} has no model description here"
     for stage in STAGES:
         ranks = int(row[f"{stage}_moe_tp_size"]) * int(row[f"{stage}_moe_ep_size"])
-        if ranks != _gpus(row, stage):
+        if ranks != _gpus(row, stage) and not row["model"].endswith(DENSE):
             return "ranks of the experts are not those of the attention in a worker"
         if int(row[f"{stage}_moe_tp_size"]) > 1 and int(row[f"{stage}_moe_ep_size"]) > 1:
             return "experts both split and spread in one worker"
-    if sum(_gpus(row, stage) * int(row[f"{stage}_num_workers"]) for stage in STAGES) != int(row["total_gpus"]):
+    if sum(_gpus(row, stage) * int(row[f"{stage}_num_workers"]) for stage in STAGES) != int(
+        row["total_gpus"]
+    ):
         return "the workers' GPUs are not the row's GPUs"
     if row["system"] == "gb200" and int(row["total_gpus"]) > GPUS_PER_NODE["gb200"]:
         return "more than a rack of GB200"
+    if _rounds(row) * int(row["concurrency"]) * 0.9 * int(row["osl"]) > MOST_TOKENS:
+        return f"more than {MOST_TOKENS / 1e6:.0f} million tokens would have to be generated: minutes a row"
     return ""
+
+
+def _rounds(row: Row) -> int:
+    return ROUNDS if int(row["concurrency"]) <= FEW_USERS else FEWER_ROUNDS
 
 
 def _gpus(row: Row, stage: str) -> int:
@@ -52,7 +62,7 @@ def _gpus(row: Row, stage: str) -> int:
     return int(row[f"{stage}_tp_size"]) * int(row[f"{stage}_attention_dp_size"])
 
 
-def scenario_of(row: Row, rounds: int = ROUNDS) -> Scenario:
+def scenario_of(row: Row) -> Scenario:
     """A row as two pools in a closed loop."""
     users, isl, osl = int(row["concurrency"]), int(row["isl"]), int(row["osl"])
     each = GPUS_PER_NODE[row["system"]]
@@ -69,7 +79,7 @@ def scenario_of(row: Row, rounds: int = ROUNDS) -> Scenario:
                 "arrivals": {"kind": "closed_loop", "users": users},
                 "prompt_tokens": {"kind": "uniform", "low": int(0.8 * isl), "high": isl},
                 "output_tokens": {"kind": "uniform", "low": int(0.8 * osl), "high": osl},
-                "requests": rounds * users,
+                "requests": _rounds(row) * users,
             },
         }
     )
@@ -117,7 +127,10 @@ def pool_rows(row: Row) -> list[LedgerRow]:
         "decode": _named(row, "decode").split(" ", 1)[0],
         "multi-token prediction": "unknown" if row["mtp_unknown"] == "1" else "none",
     }  # fmt: skip
-    case = f"{model} {row['moe_quant_mode']}, {of['GPU']}, {row['backend']}, {layout}, {of['lengths']}, {users} users"
+    case = (
+        f"{model} {row['moe_quant_mode']}, {of['GPU']}, {row['backend']}, {layout}, {of['lengths']}, "
+        f"{users} users"
+    )
     return [
         LedgerRow(
             case, quantity, unit, published, simulated, "predicted", SOURCE, size=float(users), of=of

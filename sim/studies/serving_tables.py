@@ -43,6 +43,8 @@ MODELS = {
     "Llama-3.1-405B": "llama-3.1-405b",
     "Mixtral-8x7B": "mixtral-8x7b",
     "Mixtral-8x7B-v0.1": "mixtral-8x7b",
+    "Mixtral-8x22B": "mixtral-8x22b",
+    "DeepSeek-R1-0528": "deepseek-v3",  # the same architecture
     "Qwen3-30B-A3B": "qwen3-30b-a3b",
     "Qwen3-235B-A22B": "qwen3-235b-a22b",
     "gpt-oss-120b": "gpt-oss-120b",
@@ -50,7 +52,7 @@ MODELS = {
 PRECISIONS = {
     "fp16": {"weights": "fp16", "kv_cache": "fp16", "activations": "fp16"},
     "bf16": {"weights": "bf16", "kv_cache": "bf16"},
-    # NVIDIA's Model Optimizer publishes static scales; TensorRT-LLM computes attention over an 8-bit cache in 8 bits
+    # NVIDIA's Model Optimizer publishes static scales; TensorRT-LLM's prefill multiplies in 8 bits as the cache
     "fp8": {"weights": "fp8", "kv_cache": "fp8", "attention": "fp8", "activation_scales": "static"},
     "fp4": {"weights": "nvfp4", "kv_cache": "fp8", "attention": "fp8", "activation_scales": "static"},
 }
@@ -89,7 +91,7 @@ TRTLLM: dict[str, Any] = {
 
 
 def precision_of(model: str, precision: str, gpu: str) -> dict[str, str]:
-    """Formats of a row of these tables. gpt-oss has 4-bit experts, which only Blackwell multiplies as such."""
+    """Formats of a row of these tables. Only Blackwell multiplies the 4-bit experts of gpt-oss as such."""
     if model != "gpt-oss-120b":
         return PRECISIONS[precision]
     experts = "w4a8" if gpu in ("B200", "GB200") else "w4a16"
@@ -241,9 +243,7 @@ def _served(run: str) -> Result:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         engine = {"tensor_parallel_size": 4, "enable_prefix_caching": False, **VLLM_H100}
         load = {"arrivals": {"kind": "trace", "path": str(path)}}
-        return simulate(
-            scenario_of("nd-h100-v5", MODELS[model], PRECISIONS["bf16"], engine, load, replicas)
-        )
+        return simulate(scenario_of("nd-h100-v5", MODELS[model], PRECISIONS["bf16"], engine, load, replicas))
 
 
 def vllm_mean_rows(row: Row) -> list[LedgerRow]:
@@ -298,7 +298,9 @@ SWEEP_SOURCE = "SemiAnalysisAI/InferenceX 843c625 (Apache-2.0), vLLM nightly of 
 
 def sweep_left_out(row: Row) -> str:
     if row["model"].startswith("zai-org/GLM"):
-        return "GLM-5 (sparse attention, multi-token prediction of unknown acceptance) has no description here"
+        return (
+            "GLM-5 (sparse attention, multi-token prediction of unknown acceptance) has no description here"
+        )
     if row["model"].startswith("Qwen/Qwen3.5"):
         return "Qwen3.5-397B (linear attention in most layers) has no model description here"
     return ""

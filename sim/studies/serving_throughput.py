@@ -3,8 +3,8 @@
 Nothing is fitted: kernels and collectives are TensorRT-LLM's, and its runtime hides the host. Requests are as
 many as the documentation had queued, but for the shortest texts.
 
-Where it stops: attention data-parallel rows start without the waits by which TensorRT-LLM evens out its ranks'
-prompts; requests of one length are even by themselves.
+Where it stops: attention data-parallel rows start without the waits by which TensorRT-LLM evens out the
+prompts of its ranks; requests of one length are even by themselves.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def throughput_rows(row: Row) -> list[LedgerRow]:
     formats = precision_of(row["model"], row["precision"], row["gpu"])
     scenario = scenario_of(SYSTEMS[row["gpu"]], model, formats, engine, load)
     per_s = float(simulate(scenario).summary()["output_throughput"])
-    layout = f"TP{row['tp']}" + (f" PP{pipeline}" if pipeline > 1 else "") + (f" DP{apart}" if apart > 1 else "")
+    layout = (
+        f"TP{row['tp']}" + (f" PP{pipeline}" if pipeline > 1 else "") + (f" DP{apart}" if apart > 1 else "")
+    )
     case = f"TRT-LLM {row['trtllm']} {row['model']} {row['precision']} {row['gpu']} {layout} {isl}/{osl}"
     of = {
         "model": model, "GPU": row["gpu"], "format": row["precision"], "layout": layout,
