@@ -436,7 +436,8 @@ NOTES = (
         "Public runs do not say whether multi-token prediction was on. Simulated lines are without it, "
         "and replicas of eight GPUs in tensor parallel with whole experts come out within 11 % of the "
         "public ones: it was probably off. With experts by rows (FP8 on Blackwell) they are 6 to 38 % too "
-        "slow, the more the more sequences: kernels of experts so narrow are modelled as too slow."
+        "slow, the more the more sequences: kernels of experts so narrow are slow in the public tables that "
+        "the model was fitted to, and the runs will have had others."
     ),
     (
         f"Where answers are fastest, public B200 and GB200 with {FEW} sequences are equally fast within 4 "

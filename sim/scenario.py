@@ -5,7 +5,7 @@ seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -288,14 +288,17 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     "x2"})
     """
     data = scenario.model_dump()
-    data["router"], data["placement"], data["kernels"] = scenario.router, scenario.placement, scenario.kernels
-    data["hand_over"]["router"] = scenario.hand_over.router
+    for key in ("router", "placement", "kernels", "hand_over.router"):
+        if not any(path.startswith(f"{key}.") for path in changes):  # a script's callable stays what it is
+            _set(data, key, reduce(getattr, key.split("."), scenario))
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():
         if path == "nodes":  # of whatever topology there is in the end
             data["nodes"] = _changed(scenario.topology.nodes, value, path)
             continue
+        if path.endswith("router.kind") or path == "placement.kind":  # knobs of another kind do not stay
+            path, value = path.removesuffix(".kind"), _NotYetThere(kind=value)
         if scenario.pools:
             _set_in_pools(data, path, value)
         _set(data, path, value)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +15,11 @@ from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
+    from sim.studies.kept_rows import Outcome
     from sim.studies.ledger import LedgerRow
+    from sim.studies.validation import Group
+
+BETWEEN_NOTES_S = 10.0  # where progress goes to a file
 
 
 def validate(
@@ -20,10 +27,14 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[SECTION]...",
-            help="laws, formulas, experiments, kernels, collectives, services, closed-loops; default: all.",
+            help="laws, formulas, experiments, kernels, collectives, services, throughput, pools, "
+            "closed-loops; default: all.",
             show_default=False,
         ),
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Every published row of services, not a sample: some 15 minutes.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
     summary: Annotated[
         bool, typer.Option("--summary", help="Errors by section only, not row by row.")
@@ -32,63 +43,98 @@ def validate(
     write: Annotated[
         Path | None, typer.Option(help="File for the page on accuracy, as docs/accuracy.md is.")
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps every row that has ended; with it an interrupted run goes on."),
+    ] = None,
     points: Annotated[
         Path | None,
         typer.Option(help="A table of closed loops of one's own, in place of the ones that are shipped."),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes for --points.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes for services; default: all processors.")
+    ] = None,
 ) -> None:
     """Simulate what was measured, and print published and simulated numbers side by side."""
-    from dataclasses import replace
-
-    from sim.studies.validation import CLOSED_LOOPS, LOOPS, SECTIONS, chosen, ledger, summarised
-    from sim.studies.validation_points import by_group, point_rows, simulate_points
+    from sim.studies.ledger import LedgerRow
+    from sim.studies.serving_validation import LOOPS, left_out
+    from sim.studies.validation import Services, chosen, grouped, ledger, summarised
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
     rows: list[LedgerRow] = []
-    groups: list[dict[str, object]] = []
-    for name in chosen(sections or SECTIONS):
-        note(f"{name} ...")
-        if name != LOOPS:
-            rows += ledger([name])
-            continue
-        simulated = simulate_points(points or CLOSED_LOOPS, processes)
-        rows += [replace(row, section=name) for one in simulated for row in point_rows(one)]
-        groups = by_group(simulated)
-    errors = _errors(summarised(rows))
+    nothing: list[Outcome] = []
+    how = Services(whole, processes, keep)
+    for name in chosen(sections or ()):
+        progress = _Progress(name)
+        own = points if name == LOOPS else None
+        for found in ledger([name], how, progress.told, own):
+            if isinstance(found, LedgerRow):
+                rows.append(found)
+            else:
+                nothing.append(found)
+        progress.end()
+    errors, groups = summarised(rows), grouped(rows)
+    missing = left_out(nothing)
     if format == "json":
-        told = [row.as_dict() for row in rows]
-        print_json({"rows": told, "errors": errors, "closed_loops_by_group": groups})
+        print_json(
+            {
+                "rows": [row.as_dict() for row in rows],
+                "errors": [asdict(one) for one in errors],
+                "groups": [asdict(one) for one in groups],
+                "left_out": [asdict(one) for one in missing],
+            }
+        )
     else:
         if not summary:
             _print_rows(rows)
-        print_table(ERRORS, ([*map(_cell, line.values())] for line in errors))
-        if groups:
-            print_table(list(groups[0]), ([*map(_cell, row.values())] for row in groups))
+        print_table(ERRORS, ([*map(_cell, asdict(line).values())] for line in errors))
+        _print_groups(groups)
     if out is not None:
         _leave(rows, out)
     if write is not None:
-        from sim.views.accuracy import save_loops
+        from sim.views.accuracy import save_page_charts
         from sim.views.accuracy_page import accuracy_page
 
-        save_loops(rows, write)
+        save_page_charts(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(accuracy_page(summarised(rows), groups), encoding="utf-8")
+        write.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
         note(f"wrote {write}")
 
 
 ERRORS = ("section", "quantity", "kind", "rows", "median error", "90th percentile", "bias")
+GROUPS = ("section", "by", "", "quantity", "rows", "median error", "90th percentile", "bias")
 
 
-def _errors(found: Sequence[object]) -> list[dict[str, object]]:
-    from dataclasses import asdict
+class _Progress:
+    """How far a section has come, on one line of standard error; in a file, a line now and then."""
 
-    return [asdict(one) for one in found]  # type: ignore[call-overload]
+    def __init__(self, section: str) -> None:
+        self.section = section
+        self.shown_s = time.monotonic()
+        self.live = sys.stderr.isatty()
+        note(f"{section} ...")
+
+    def told(self, section: str, done: int, all_of_them: int) -> None:
+        now = time.monotonic()
+        if now - self.shown_s < (0.2 if self.live else BETWEEN_NOTES_S) and done < all_of_them:
+            return
+        self.shown_s = now
+        text = f"{section}: {done} of {all_of_them} rows"
+        print(f"\r{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self.live:
+            print(file=sys.stderr)
 
 
 def _cell(value: object) -> object:
     return f"{100 * value:.1f} %" if isinstance(value, float) else value
+
+
+def _print_groups(groups: Sequence[Group]) -> None:
+    if groups:
+        print_table(GROUPS, ([*map(_cell, asdict(one).values())] for one in groups))
 
 
 def _print_rows(rows: Sequence[LedgerRow]) -> None:

@@ -2,8 +2,9 @@
 
 Follows vLLM's start-up: usable memory x gpu_memory_utilization, less the weights, less the peak of a
 profiling run (activations of `max_num_batched_tokens` tokens and the logits of `max_num_seqs` sequences),
-less what NCCL and the CUDA graphs keep. Where it stops: fragmentation, LoRA, encoders; the profile's peak is
-a formula with fitted constants.
+less what NCCL and the CUDA graphs keep. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share
+of what all of them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders; the profile's
+peak is a formula with fitted constants.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ RESERVED_BYTES = 0.98 * GIB  # fitted: CUDA context, workspaces and fragmentatio
 RESERVED_COLLECTIVE_BYTES = 1.03 * GIB  # fitted: NCCL and custom all-reduce buffers of any group
 RESERVED_PER_RANK_BYTES = 0.09 * GIB  # fitted: the same, for each rank of the group
 RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measured beyond one server
-LOGITS_COPIES = (
-    3  # assumed: fp32 logits, their softmax and a sorted copy live at once in the sampler's dummy run
-)
+# assumed: fp32 logits, their softmax and a sorted copy live at once in the dummy run of the sampler by which
+# vLLM sizes its cache; TensorRT-LLM keeps the one buffer of its engine
+LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,10 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
     width = DTYPE_BYTES[shard.precision.activations]
     inner = max(model.intermediate, model.experts_per_token * model.moe_intermediate if model.is_moe else 0)
     activations = max_num_batched_tokens * (4 * model.hidden + 3 * inner / ranks) * width
-    logits = (
-        LOGITS_COPIES * 4 * min(max_num_seqs, max_num_batched_tokens) * model.vocab if shard.is_last else 0
-    )
+    logits = 0
+    if shard.is_last:
+        copies = LOGITS_COPIES[shard.engine.backend]
+        logits = copies * 4 * min(max_num_seqs, max_num_batched_tokens) * model.vocab
     collectives = 0.0
     if ranks > 1:
         buffers = min(ranks, RANKS_WITH_BUFFERS)
@@ -124,11 +126,11 @@ def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gp
     """
     plans = []
     for shard in shards:
-        usable = shard.gpu.usable_hbm_bytes * shard.engine.gpu_memory_utilization
+        usable = _usable_bytes(shard.gpu, shard.engine)
         weights = shard_weight_bytes(shard)
         reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
         per_token = shard_kv_bytes_per_token(shard)
-        left = usable - weights - reserved
+        left = (usable - weights - reserved) * (shard.engine.free_gpu_memory_fraction or 1.0)
         blocks = int(left // (per_token * shard.engine.block_size))
         plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks))
     tightest = min(plans, key=lambda one: one.blocks)
@@ -144,10 +146,17 @@ def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gp
     )  # fmt: skip
 
 
+def _usable_bytes(gpu: Gpu, engine: Engine) -> float:
+    """All of the memory where the cache gets a share of what the weights leave, else the engine's share."""
+    share = engine.gpu_memory_utilization if engine.free_gpu_memory_fraction is None else 1.0
+    return gpu.usable_hbm_bytes * share
+
+
 def _too_large(shard: Shard, memory: MemoryPlan) -> str:
     engine, gpu = shard.engine, shard.gpu
     sizes = f"{engine.tensor_parallel_size} x pipeline_parallel_size {engine.pipeline_parallel_size}"
-    may_use = f"{engine.gpu_memory_utilization:g} of {gpu.usable_hbm_bytes / GIB:.1f} GiB"
+    share = memory.usable_bytes / gpu.usable_hbm_bytes
+    may_use = f"{share:g} of {gpu.usable_hbm_bytes / GIB:.1f} GiB"
     return (
         f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at "
         f"tensor_parallel_size {sizes}: a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and "
@@ -161,7 +170,7 @@ def _what_fits(shard: Shard, gpus: int) -> str:
     else how many such GPUs it takes.
     """
     model, engine, gpu = shard.model, shard.engine, shard.gpu
-    budget = gpu.usable_hbm_bytes * engine.gpu_memory_utilization
+    budget = _usable_bytes(gpu, engine)
     limits = default_limits(engine, gpu)
 
     def fits(dtype: str, ranks: int, stages: int) -> bool:

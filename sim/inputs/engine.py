@@ -139,6 +139,12 @@ class Engine(BaseModel):
     many steps new prompts wait for more of them while others decode (TensorRT-LLM). A request spends
     `frontend_s`, and `frontend_token_s` for each prompt token, before the engine has it; `step_gap_s` lies
     between two steps.
+
+    `capacity_scheduler_policy`, in TensorRT-LLM's words, says who is admitted where blocks are few:
+    `max_utilization` whoever fits now, some of whom are preempted later (vLLM); `guaranteed_no_evict` who
+    is sure to fit to the end of its longest answer (TensorRT-LLM's default). `free_gpu_memory_fraction`,
+    TensorRT-LLM's too, is the cache's share of the memory that weights and buffers leave; where it is given,
+    `gpu_memory_utilization`, a share of all memory for all of them, says nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -164,11 +170,13 @@ class Engine(BaseModel):
     batch_wait_timeout_iters: int = Field(0, ge=0)
     long_prefill_token_threshold: int = Field(0, ge=0)
     scheduler_reserve_full_isl: bool = True
+    capacity_scheduler_policy: Literal["max_utilization", "guaranteed_no_evict"] = "max_utilization"
     async_scheduling: bool | None = None
     pipeline_split: Literal["vllm", "even"] = "vllm"
 
     block_size: PositiveInt = 16
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
+    free_gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
     num_gpu_blocks_override: PositiveInt | None = None
     enable_prefix_caching: bool = True
     kv_tiers: KvTiers | None = None

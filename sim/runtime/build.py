@@ -225,6 +225,7 @@ def _replica(
     queue_of: Callable[..., EngineQueue] = EngineQueue
     if engine.kv_tiers is not None:
         queue_of = queue_maker(network, fabric, shards, costs, shared, scenario.kv_reload, tokens)
+    no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
     queues = [
         queue_of(
             env,
@@ -241,6 +242,7 @@ def _replica(
             whole_texts=engine.scheduler_reserve_full_isl,
             looks_ahead=engine.schedules_ahead and engine.scheduler == "vllm" and pool.role == "both",
             draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
+            whole_answers=no_evict and pool.role != "prefill",
         )
         for _ in range(engine.data_parallel_size)
     ]

@@ -76,13 +76,16 @@ class EngineQueue:
         whole_texts: bool = True,
         looks_ahead: bool = False,
         draft_tokens: int = 0,
+        whole_answers: bool = False,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
         `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
         its first chunk (vLLM's `scheduler_reserve_full_isl`). `looks_ahead`: a step is chosen while the one
         before it runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are
-        computed with every decode.
+        computed with every decode. `whole_answers`: nobody is admitted before there is room for all that it
+        and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that several share
+        counts once for each of them).
         """
         self.env = env
         self.kv_cache = kv_cache
@@ -93,6 +96,7 @@ class EngineQueue:
         self.ledger = ledger
         self.whole_texts = whole_texts
         self.looks_ahead = looks_ahead
+        self.whole_answers = whole_answers
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -269,6 +273,10 @@ class EngineQueue:
         whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
         if max(needed, whole) > room:
             return False
+        if self.whole_answers and self.running:
+            promised = sum(self._most_blocks(one) for one in (*self.running, sequence))
+            if promised > cache.blocks - cache.reserve:
+                return False
         cache.hold(prefix)
         cache.take(needed)
         if not sequence.received:
@@ -304,6 +312,9 @@ class EngineQueue:
             self.enqueue(sequence)
         else:
             self.waiting.appendleft(sequence)
+
+    def _most_blocks(self, sequence: Sequence) -> int:
+        return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)
 
     def settle(self, sequence: Sequence) -> None:
         """Charge a sequence for the steps it was in, where that is read from the ledger."""

@@ -62,10 +62,15 @@ class _Receiver:
         self.index = replica.index
         self.routed = replica.routed
         self.requests = replica.requests + len(coming)
-        self.tokens = replica.tokens + sum(passage.tokens for passage in coming)
         self.has_seat = replica.has_seat
         self.hops = hops
         self._replica = replica
+        self._coming = coming
+
+    @property
+    def tokens(self) -> int:
+        """Counted over all sequences, so only for a router that asks."""
+        return self._replica.tokens + sum(passage.tokens for passage in self._coming)
 
     def cached_prompt_tokens(self, request: RoutedRequest) -> int:
         return self._replica.cached_prompt_tokens(request)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["predicted", "fitted"]
@@ -13,7 +14,8 @@ class LedgerRow:
     """`fitted`: this very number set a constant; `predicted`: nothing was fitted on it.
 
     `published` is None of what only compares the two, such as a correlation. `section` says which part of
-    the ledger it is in, `size` how large the case is (bytes, tokens, users), for errors against size.
+    the ledger it is in, `size` how large the case is (bytes, tokens, users), for errors against size, and
+    `of` what errors are summed up by: the model, the GPU and the like.
     """
 
     case: str
@@ -25,6 +27,7 @@ class LedgerRow:
     source: str
     section: str = ""
     size: float | None = None
+    of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def error(self) -> float | None:

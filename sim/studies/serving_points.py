@@ -16,19 +16,23 @@ the same, to half a percent, as rows with neither: they are taken for TP 4 with 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.catalog import load_model, load_topology
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
+from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
-from sim.simulate import Result, simulate
+from sim.simulate import simulate
+
+if TYPE_CHECKING:
+    import polars
 
 SYSTEMS = {
     "h100_sxm": "nd-h100-v5",
@@ -66,6 +70,11 @@ FITTED_ON = {
 ASYNC_FROM = (0, 14)  # vLLM schedules ahead by default from this release on
 SPREAD = 0.1  # assumed: answers of NVIDIA's runs, after a look at their times to first token
 ROUNDS = 4  # times the concurrency, simulated; weighed as if they were `PROMPTS`
+
+
+def throughput_of(users: int, output_tokens: float, ttft_ms: float, tpot_ms: float) -> float:
+    """Output tokens per second of so many users who are never idle."""
+    return 1e3 * users * output_tokens / (ttft_ms + (output_tokens - 1.0) * tpot_ms)
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,7 @@ class Point:
 
     def throughput(self, ttft_ms: float, tpot_ms: float) -> float:
         """Output tokens per second of all users, from the two times."""
-        tokens = self.output_tokens
-        return 1e3 * self.concurrency * tokens / (ttft_ms + (tokens - 1.0) * tpot_ms)
+        return throughput_of(self.concurrency, self.output_tokens, ttft_ms, tpot_ms)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,6 @@ class Simulated:
     point: Point
     ttft_ms: float
     tpot_ms: float
-    median_ttft_ms: float
 
     @property
     def tpot_error(self) -> float:
@@ -144,17 +151,29 @@ def read_points(path: Path, *, clean: bool = True) -> list[Point]:
 
     InputError if it lacks a column.
     """
+    return [point_of(row) for row in read_point_rows(path, clean=clean)]
+
+
+def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
+    """The same as they are written. InputError also for a system or a model that rows are not known of."""
     with path.open(newline="", encoding="utf-8") as lines:
-        try:
-            points = [_point(row) for row in csv.DictReader(lines)]
-        except KeyError as error:
-            raise InputError(
-                f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
-            ) from error
-    return [point for point in points if point.is_clean or not clean]
+        rows = list(csv.DictReader(lines))
+    try:
+        rows = [row for row in rows if point_of(row).is_clean or not clean]
+    except KeyError as error:
+        raise InputError(
+            f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
+        ) from error
+    for column, known in (("system", SYSTEMS), ("model", MODELS)):
+        for row in rows:
+            if row[column] not in known:
+                hint = did_you_mean(row[column], known) or f"; {', '.join(known)} are"
+                raise InputError(f"{path}: {column} {row[column]!r} is not known{hint}")
+    return rows
 
 
-def _point(row: dict[str, str]) -> Point:
+def point_of(row: Mapping[str, str]) -> Point:
+    """A row of such a table. KeyError for a column that it lacks."""
     quant = row["moe_quant_mode"] or row["gemm_quant_mode"]
     ranks = int(row["moe_tp_size"] or 1) * int(row["moe_ep_size"] or 1)
     # where nothing is said of data-parallel attention, more ranks for the experts than for a head mean it
@@ -174,7 +193,7 @@ def _point(row: dict[str, str]) -> Point:
         ttft_ms=float(row["ttft_ms"]),
         tpot_ms=float(row["tpot_ms"]),
         origin=row["origin"],
-        is_clean=all(row[flag] == "0" for flag in FLAGS),
+        is_clean=all(row.get(flag, "0") == "0" for flag in FLAGS),
     )
 
 
@@ -236,6 +255,7 @@ def engine_of(point: Point) -> dict[str, Any]:
     if trtllm:  # prompts are computed whole, so the longest must fit
         engine["enable_chunked_prefill"] = False
         engine["max_num_batched_tokens"] = max(8192, point.isl)
+        engine["capacity_scheduler_policy"] = "guaranteed_no_evict"
     if trtllm and point.is_inferencex:
         engine["max_num_batched_tokens"] = 16384
         if llama and point.isl == point.osl == 1024 and point.tp < 8:
@@ -289,32 +309,21 @@ def scenario_of(point: Point, engine: dict[str, Any] | None = None, rounds: int 
 
 def run(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Simulated:
     """Simulate a row; what it says of a run of `PROMPTS` rounds is weighed from fewer."""
-    result = simulate(scenario_of(point, engine, rounds))
-    return measured(point, result)
+    requests = simulate(scenario_of(point, engine, rounds)).requests
+    return Simulated(point, *weighed_ms(requests, point.concurrency))
 
 
-def measured(point: Point, result: Result) -> Simulated:
-    """Means over a run. The first round arrives at once and the last one drains: each counts one in
-    `PROMPTS`.
+def weighed_ms(requests: polars.DataFrame, users: int) -> tuple[float, float]:
+    """Mean time to first token and per output token of a closed loop, in milliseconds. The first round
+    arrives at once and the last one drains: each counts one in `PROMPTS`.
     """
-    frame = result.requests.sort("request_id")
+    frame = requests.sort("request_id")
     ttft_s = (frame["first_token_s"] - frame["arrival_s"]).to_numpy()
     tpot_s = (
         (frame["finished_s"] - frame["first_token_s"]) / (frame["output_tokens"] - 1).clip(1)
     ).to_numpy()
-    users, n = point.concurrency, len(ttft_s)
+    n = len(ttft_s)
     weights = np.ones(n)
     if n > 2 * users:
         weights[users : n - users] = (PROMPTS - 2) / (n / users - 2)
-    return Simulated(
-        point,
-        1e3 * float(np.average(ttft_s, weights=weights)),
-        1e3 * float(np.average(tpot_s, weights=weights)),
-        1e3 * float(np.median(ttft_s[users:])),
-    )
-
-
-def absolute(errors: Sequence[float]) -> tuple[float, float]:
-    """Median and 90th percentile of the absolute errors."""
-    sizes = np.abs(np.asarray(errors, dtype=float))
-    return float(np.median(sizes)), float(np.quantile(sizes, 0.9))
+    return 1e3 * float(np.average(ttft_s, weights=weights)), 1e3 * float(np.average(tpot_s, weights=weights))

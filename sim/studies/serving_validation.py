@@ -1,51 +1,147 @@
-"""Services as they were measured, beside the simulator: every row of the ledger that is about serving.
+"""Services as they were measured, beside the simulator: every table of them that travels with the package.
 
 What is fitted: the host's time per step, one number an engine (vLLM 0.19: the mean TPOT of one request log;
 vLLM on H100: the mean TPOT of one service; the loop of 2023: the token time of batch 1 at TP 8 on each
-host; TensorRT-LLM: nothing), and the KV blocks of one GPU. Everything else is predicted: from kernels and
-collectives that were measured one by one, and from the scheduler.
+host; one host set an engine of closed loops, `serving_points`; TensorRT-LLM: nothing), and the KV blocks of
+one GPU. Everything else is predicted: from kernels and collectives that were measured one by one, and from
+the scheduler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
+from sim.studies import serving_pools, serving_tables, serving_throughput
+from sim.studies.kept_rows import Case, Outcome
 from sim.studies.ledger import LedgerRow
 from sim.studies.serving_logs import SERVICES, log_rows, read_rows
-from sim.studies.serving_tables import (
-    MODELS_OF_STATIC_BATCHES,
-    left_out,
-    max_throughput_rows,
-    online_rows,
-    reason_left_out,
-    static_batch_rows,
-    vllm_h100_rows,
-)
+from sim.studies.serving_points import point_of
+from sim.studies.serving_tables import Row
+from sim.studies.validation_points import rows_of_point
 
-QUICK_EVERY = {"static": 12, "online": 8, "max_throughput": 90}
+LOOPS = "closed-loops"
 
 
-def serving_rows(*, quick: bool = False) -> Iterator[LedgerRow]:
-    """All rows, as they are simulated: some minutes, the throughput table most of them; `quick` takes a
-    sample of each table, spread evenly over its rows, in well under a minute.
+NO_ROOM = "weights or one request do not fit by the simulator's memory plan"
+
+
+def _nothing(row: Row) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table: its section of the ledger, what it is of, how a row of it is simulated, why one
+    cannot be, and how a sample of it is taken (every so many rows, or those that the table marks).
     """
-    for run in SERVICES:
-        yield from log_rows(run)
-    yield from vllm_h100_rows()
-    every = QUICK_EVERY if quick else dict.fromkeys(QUICK_EVERY, 1)
-    yield from static_batch_rows(_static()[:: every["static"]])
-    yield from online_rows(read_rows("trtllm_online_serving")[:: every["online"]])
-    told = [row for row in read_rows("trtllm_max_throughput") if not reason_left_out(row)]
-    yield from max_throughput_rows(told[:: every["max_throughput"]])
+
+    section: str
+    title: str
+    rows_of: Callable[[Row], list[LedgerRow]]
+    left_out: Callable[[Row], str] = _nothing
+    every: int = 1
 
 
-def not_expressed() -> dict[str, int]:
-    """How many published rows are left out, by reason."""
-    static = read_rows("splitwise_static_batch")
-    counted = left_out(read_rows("trtllm_max_throughput"))
-    counted["bloom-176b (ALiBi, no gated MLP) has no model description here"] = len(static) - len(_static())
-    return counted
+TABLES = {
+    "request_logs": Table("services", "vLLM 0.19, requests of a log", lambda row: log_rows(row["run"])),
+    "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", serving_tables.vllm_mean_rows),
+    "vllm_h100_a6000_per_second": Table(
+        "services",
+        "the same, second by second",
+        serving_tables.per_second_rows,
+        serving_tables.per_second_left_out,
+        30,
+    ),
+    "splitwise_static_batch": Table(
+        "services",
+        "static batches of 2023",
+        serving_tables.static_batch_rows,
+        serving_tables.static_batch_left_out,
+        12,
+    ),
+    "trtllm_online_serving": Table(
+        "services", "TensorRT-LLM 0.14 at an offered rate", serving_tables.online_rows, every=8
+    ),
+    "vllm_h200_prompt_sweep": Table(
+        "services",
+        "vLLM, 8 H200, prompts of 1k to 32k",
+        serving_tables.sweep_rows,
+        serving_tables.sweep_left_out,
+        12,
+    ),
+    "trtllm_max_throughput": Table(
+        "throughput",
+        "TensorRT-LLM, all queued at once",
+        serving_throughput.throughput_rows,
+        serving_throughput.throughput_left_out,
+        40,
+    ),
+    "disaggregated": Table(
+        "pools",
+        "InferenceX, prefill and decode apart",
+        serving_pools.pool_rows,
+        serving_pools.pools_left_out,
+        16,
+    ),
+    "closed_loops": Table(LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row))),
+}
 
 
-def _static() -> list[dict[str, str]]:
-    return [row for row in read_rows("splitwise_static_batch") if row["model"] in MODELS_OF_STATIC_BATCHES]
+def published(name: str) -> list[Case]:
+    """Every row of a table."""
+    rows = [{"run": run} for run in SERVICES] if name == "request_logs" else read_rows(name)
+    return [Case(name, row) for row in rows]
+
+
+def cases(section: str, *, whole: bool) -> list[Case]:
+    """The rows of a section that can be expressed: all of them, or a sample that takes a minute."""
+    found = []
+    for name, table in TABLES.items():
+        if table.section != section:
+            continue
+        told = [case for case in published(name) if not table.left_out(case.cells)]
+        if not whole:
+            told = [case for case in told[:: table.every] if case.cells.get("sample", "1") == "1"]
+        found += told
+    return found
+
+
+def simulated(case: Case) -> list[LedgerRow]:
+    """The rows of the ledger that a case gives."""
+    table = TABLES[case.table]
+    return [
+        replace(row, section=table.section, of={"table": table.title, **row.of})
+        for row in table.rows_of(case.cells)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """So many of a table's rows that are not in the ledger, and why."""
+
+    table: str
+    of: int
+    rows: int
+    reason: str
+
+
+def left_out(outcomes: Iterable[Outcome] = ()) -> list[LeftOut]:
+    """Published rows without a simulated number, by table and reason: those that cannot be expressed, and
+    those among `outcomes` that came to nothing.
+    """
+    counted: dict[tuple[str, str], int] = {}
+    sizes = {}
+    for name, table in TABLES.items():
+        told = published(name)
+        sizes[name] = len(told)
+        for case in told:
+            if reason := table.left_out(case.cells):
+                counted[name, reason] = counted.get((name, reason), 0) + 1
+    for outcome in outcomes:
+        if outcome.case.table in sizes:
+            key = outcome.case.table, NO_ROOM
+            counted[key] = counted.get(key, 0) + 1
+    return [
+        LeftOut(TABLES[table].title, sizes[table], rows, reason) for (table, reason), rows in counted.items()
+    ]

@@ -2,86 +2,50 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-
-from sim.inputs.errors import InfeasibleError, UnfinishedError
+from sim.studies.kept_rows import Case
 from sim.studies.ledger import LedgerRow
-from sim.studies.serving_points import MODELS, Point, Simulated, absolute, read_points, run
+from sim.studies.serving_points import MODELS, Point, Simulated, point_of, run
 
 INFERENCEX = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 NVIDIA = "NVIDIA, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 
-GROUPS: dict[str, Callable[[Point], str]] = {
-    "model": lambda point: MODELS[point.model],
-    "GPU": lambda point: point.system.removesuffix("_sxm").upper(),
-    "format": lambda point: point.precision or "bf16",
-    "engine": lambda point: point.backend,
-    "users": lambda point: _band(point.concurrency),
-    "TP": lambda point: str(point.tp),
-}
+
+def rows_of_point(point: Point) -> list[LedgerRow]:
+    """A point simulated: what it gives the ledger."""
+    return point_rows(run(point))
 
 
-def simulate_points(path: Path, processes: int = 1) -> list[Simulated]:
-    """Every row of a table that fits its GPUs, simulated."""
-    points = read_points(path)
-    if processes == 1:
-        return [one for one in map(_run, points) if one is not None]
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(processes) as pool:
-        return [one for one in pool.map(_run, points, chunksize=4) if one is not None]
+def own_point_rows(case: Case) -> list[LedgerRow]:
+    """The same of a row of a user's own table."""
+    return rows_of_point(point_of(case.cells))
 
 
-def _run(point: Point) -> Simulated | None:
-    try:
-        return run(point)
-    except (InfeasibleError, UnfinishedError):
-        return None
-
-
-def point_rows(one: Simulated) -> Iterator[LedgerRow]:
+def point_rows(one: Simulated) -> list[LedgerRow]:
     """Time per output token, time to first token and throughput of a row."""
     point = one.point
     source = INFERENCEX if point.is_inferencex else NVIDIA
     throughput = point.throughput(point.ttft_ms, point.tpot_ms), point.throughput(one.ttft_ms, one.tpot_ms)
-    for quantity, unit, published, simulated in (
-        ("time per output token", "ms", point.tpot_ms, one.tpot_ms),
-        ("time to first token", "ms", point.ttft_ms, one.ttft_ms),
-        ("output tokens of all users", "1/s", *throughput),
-    ):
-        yield LedgerRow(
+    of = {
+        "model": MODELS[point.model], "GPU": point.system.removesuffix("_sxm").upper(),
+        "format": point.precision or "bf16", "engine": point.backend, "users": users_band(point.concurrency),
+        "TP": str(point.tp),
+    }  # fmt: skip
+    return [
+        LedgerRow(
             point.label, quantity, unit, published, simulated,
-            "fitted" if point.is_fitted else "predicted", source, size=float(point.concurrency),
-        )  # fmt: skip
+            "fitted" if point.is_fitted else "predicted", source, section="closed-loops",
+            size=float(point.concurrency), of=of,
+        )
+        for quantity, unit, published, simulated in (
+            ("time per output token", "ms", point.tpot_ms, one.tpot_ms),
+            ("time to first token", "ms", point.ttft_ms, one.ttft_ms),
+            ("output tokens of all users", "1/s", *throughput),
+        )
+    ]  # fmt: skip
 
 
-def by_group(simulated: Sequence[Simulated]) -> list[dict[str, object]]:
-    """Errors of rows that nothing was fitted on, by model, GPU, format, engine, users and TP."""
-    rows: list[dict[str, object]] = []
-    predicted = [one for one in simulated if not one.point.is_fitted]
-    for title, key in {"all": lambda _: "all", **GROUPS}.items():
-        groups: dict[str, list[Simulated]] = defaultdict(list)
-        for one in predicted:
-            groups[key(one.point)].append(one)
-        for name in sorted(groups, key=lambda name: (len(name), name) if title in ("TP", "users") else name):
-            members = groups[name]
-            tpot, ttft, throughput = (
-                absolute([getattr(one, f"{quantity}_error") for one in members])
-                for quantity in ("tpot", "ttft", "throughput")
-            )
-            rows.append(
-                {
-                    "by": title, "group": name, "rows": len(members), "tpot_median": tpot[0],
-                    "tpot_p90": tpot[1], "throughput_median": throughput[0], "throughput_p90": throughput[1],
-                    "ttft_median": ttft[0], "ttft_p90": ttft[1],
-                }
-            )  # fmt: skip
-    return rows
-
-
-def _band(users: int) -> str:
+def users_band(users: int) -> str:
+    """How many users, in steps by which errors are told apart."""
     for most in (4, 16, 64, 128):
         if users <= most:
             return f"up to {most}"

@@ -41,7 +41,14 @@ class LedgerLine(Protocol):
     def error(self) -> float | None: ...
 
 
-SIZES = {"kernels": "microseconds measured", "collectives": "bytes", "closed-loops": "users at once"}
+SIZES = {
+    "kernels": "microseconds measured",
+    "collectives": "bytes",
+    "throughput": "tokens of prompt and answer",
+    "pools": "users at once",
+    "closed-loops": "users at once",
+}
+ON_PAGE = ("throughput", "pools", "closed-loops")
 
 
 def save_charts(lines: Sequence[LedgerLine], folder: Path) -> list[Path]:
@@ -61,14 +68,14 @@ def save_charts(lines: Sequence[LedgerLine], folder: Path) -> list[Path]:
     return paths
 
 
-def save_loops(lines: Sequence[LedgerLine], page: Path) -> Path | None:
-    """The picture that the page on accuracy shows, in `images` beside the page; None without closed loops."""
-    own = [line for line in lines if line.section == "closed-loops"]
-    if not own:
-        return None
-    picture = page.parent / "images" / "closed_loops.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    return save_chart(against_measured(own, "closed-loops"), picture)
+def save_page_charts(lines: Sequence[LedgerLine], page: Path) -> None:
+    """The pictures that the page on accuracy shows, in `images` beside the page."""
+    folder = page.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in ON_PAGE:
+        own = [line for line in lines if line.section == section and line.simulated > 0.0]
+        if own:
+            save_chart(against_measured(own, section), folder / f"{section.replace('-', '_')}.png")
 
 
 def against_measured(lines: Sequence[LedgerLine], section: str) -> altair.FacetChart:

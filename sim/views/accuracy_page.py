@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 PROSE = Path(__file__).with_suffix(".txt")
-PLACE = re.compile(r"<!-- (headline|groups|errors: ([\w-]+)) -->")
-
-Groups = Sequence[Mapping[str, Any]]
+PLACE = re.compile(r"<!-- (headline|left out|groups: ([\w-]+)((?:, [\w -]+)*)|errors: ([\w-]+)) -->")
 
 
 class ErrorLine(Protocol):
@@ -32,28 +30,70 @@ class ErrorLine(Protocol):
     def bias(self) -> float: ...
 
 
-def accuracy_page(errors: Sequence[ErrorLine], groups: Groups) -> str:
-    """The page as Markdown. `groups`: errors of closed loops by what they are of, the first over all."""
+class GroupLine(Protocol):
+    """Errors of one quantity over rows of one kind: `sim.studies.validation.Group` has them."""
+
+    @property
+    def section(self) -> str: ...
+    @property
+    def by(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def quantity(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def median(self) -> float: ...
+    @property
+    def p90(self) -> float: ...
+    @property
+    def bias(self) -> float: ...
+
+
+class LeftOutLine(Protocol):
+    """Published rows that are not in the ledger: `sim.studies.serving_validation.LeftOut` has them."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def of(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def accuracy_page(
+    errors: Sequence[ErrorLine], groups: Sequence[GroupLine], left_out: Sequence[LeftOutLine] = ()
+) -> str:
+    """The page as Markdown."""
 
     def filled(place: re.Match[str]) -> str:
         if place[1] == "headline":
             return _headline(groups)
-        if place[1] == "groups":
-            return _groups(groups)
-        own = [line for line in errors if line.section == place[2]]
+        if place[1] == "left out":
+            return _left_out(left_out)
+        if place[2]:
+            by = [name for name in place[3].split(", ") if name]
+            return _groups([one for one in groups if one.section == place[2]], by)
+        own = [line for line in errors if line.section == place[4]]
         return _table(own) if own else "Not in this run of the ledger."
 
     return PLACE.sub(filled, PROSE.read_text(encoding="utf-8"))
 
 
-def _headline(groups: Groups) -> str:
-    if not groups:
+def _headline(groups: Sequence[GroupLine]) -> str:
+    every = {one.quantity: one for one in groups if (one.section, one.by) == ("closed-loops", "all")}
+    if not every:
         return "This run left out the closed loops, by which whole services are judged."
-    every = groups[0]
+    tpot, ttft, tokens = (
+        every[name] for name in ("time per output token", "time to first token", "output tokens of all users")
+    )
     return (
-        f"In short: over {every['rows']:,} closed loops of real servers that nothing was fitted on, the\n"
-        f"median error is {_percent(every['tpot_median'])} on the time per output token, "
-        f"{_percent(every['throughput_median'])} on throughput and {_percent(every['ttft_median'])} on the "
+        f"In short: over {tpot.rows:,} closed loops of real servers that nothing was fitted on, the\n"
+        f"median error is {_percent(tpot.median)} on the time per output token, "
+        f"{_percent(tokens.median)} on throughput and {_percent(ttft.median)} on the "
         "time to first token."
     )
 
@@ -64,27 +104,57 @@ def _table(lines: Sequence[ErrorLine]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for line in sorted(lines, key=lambda line: (line.quantity, line.kind)):
-        numbers = f"{_percent(line.median)} | {_percent(line.p90)} | {100 * line.bias:+.1f} %"
+        numbers = f"{_percent(line.median)} | {_percent(line.p90)} | {_signed(line.bias)}"
         rows.append(f"| {line.quantity} | {line.kind} | {line.rows:,} | {numbers} |")
     return "\n".join(rows)
 
 
-def _groups(groups: Groups) -> str:
-    names = ("tpot_median", "tpot_p90", "throughput_median", "throughput_p90", "ttft_median", "ttft_p90")
-    rows = [
-        "| by | | rows | TPOT | p90 | throughput | p90 | TTFT | p90 |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+def _groups(groups: Sequence[GroupLine], by: Sequence[str]) -> str:
+    """A line for each group, a median, a 90th percentile and a bias for each quantity; of tables that measure
+    different things, a line for each quantity.
+    """
+    groups = [one for one in groups if not by or one.by in by]
+    if not groups:
+        return "Not in this run of the ledger."
+    quantities = list(dict.fromkeys(one.quantity for one in groups))
+    if by == ["table"]:
+        lines = [
+            "| table | quantity | rows | median | p90 | bias |",
+            "| --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for one in groups:
+            lines.append(f"| {one.name} | {one.quantity} | {one.rows:,} | {_numbers(one)} |")
+        return "\n".join(lines)
+    lines = [
+        "| by | | rows | " + " | ".join(f"{name} | p90 | bias" for name in quantities) + " |",
+        "| --- | --- | ---: |" + " ---: |" * (3 * len(quantities)),
     ]
-    last = None
-    for group in groups:
-        by, last = group["by"] if group["by"] != last else "", group["by"]
-        numbers = " | ".join(_percent(group[name]) for name in names)
-        rows.append(f"| {by} | {group['group']} | {group['rows']:,} | {numbers} |")
-    return "\n".join(rows)
+    last = ""
+    for key in dict.fromkeys((one.by, one.name) for one in groups):
+        own = {one.quantity: one for one in groups if (one.by, one.name) == key}
+        rows = max(one.rows for one in own.values())
+        numbers = " | ".join(_numbers(own[name]) if name in own else " | | " for name in quantities)
+        lines.append(f"| {key[0] if key[0] != last else ''} | {key[1]} | {rows:,} | {numbers} |")
+        last = key[0]
+    return "\n".join(lines)
+
+
+def _left_out(lines: Iterable[LeftOutLine]) -> str:
+    told = ["| table | rows left out | of | why |", "| --- | ---: | ---: | --- |"]
+    told += [f"| {line.table} | {line.rows} | {line.of:,} | {line.reason} |" for line in lines]
+    return "\n".join(told)
+
+
+def _numbers(one: GroupLine) -> str:
+    return f"{_percent(one.median)} | {_percent(one.p90)} | {_signed(one.bias)}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f} %"
 
 
 def _percent(value: float) -> str:
     percent = 100.0 * value
     if percent < 0.005:
         return "0 %"
-    return f"{percent:.1f} %" if percent < 10.0 else f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent < 10.0 else f"{percent:,.0f} %"

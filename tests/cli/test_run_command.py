@@ -199,3 +199,20 @@ def test_changes_fill_a_block_that_was_left_out_and_nodes_go_with_a_new_topology
         assert status == 0
         found = json.loads(out)
         assert round(found["output_throughput"] / found["output_throughput_per_gpu"]) == 24
+
+
+def test_a_rule_is_changed_by_its_kind_and_its_knobs(sim, scenario):
+    for words, word in (
+        (["router.kind=prefix_aware"], "prefix_aware"),
+        (["hand_over.router.kind=round_robin"], "round_robin"),
+        (["placement.kind=strided", "placement.stride=4"], "strided"),
+    ):
+        out = scenario.parent / word
+        status, _, said = sim(
+            "run", scenario, *(one for change in words for one in ("--set", change)), "--out", out
+        )
+        assert status == 0, said
+        assert f"kind: {word}" in (out / "scenario.resolved.yaml").read_text()
+    status, _, said = sim("run", scenario, "--set", "router.kind=sideways")
+    assert status == 2
+    assert "'sideways' is no router" in said

@@ -24,6 +24,7 @@ class OneEngine(EngineQueue):
         by_priority=False,
         watermark=0.0,
         whole_texts=True,
+        whole_answers=False,
     ):
         cache = KvCache(blocks, block_size, enable_prefix_caching=caching, watermark=watermark)
         super().__init__(
@@ -34,6 +35,7 @@ class OneEngine(EngineQueue):
             by_priority=by_priority,
             ledger=None,
             whole_texts=whole_texts,
+            whole_answers=whole_answers,
         )
         self.finished = []
 

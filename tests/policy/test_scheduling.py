@@ -70,6 +70,15 @@ def test_the_whole_text_must_fit_before_admission_and_not_only_its_first_chunk()
         assert engine.take(VLLM)[1:] == granted
 
 
+def test_nobody_is_admitted_who_might_not_fit_to_the_end_of_its_answer():
+    for whole_answers, running in ((False, 2), (True, 1)):
+        engine = OneEngine(blocks=10, whole_answers=whole_answers)
+        engine.add(0, 16, output=16 * 5)  # six blocks at most, one now
+        engine.add(1, 16, output=16 * 4)
+        engine.take(VLLM)
+        assert len(engine.running) == running
+
+
 def test_the_watermark_keeps_blocks_back_from_admission_but_not_from_running_sequences():
     engine = OneEngine(blocks=10, watermark=0.5)
     engine.add(0, 16 * 8, output=20)
@@ -202,9 +211,10 @@ requests = st.lists(
     caching=st.booleans(),
     chunked=st.booleans(),
     whole_texts=st.booleans(),
+    whole_answers=st.booleans(),
 )
 def test_limits_hold_blocks_are_conserved_and_everything_ends(
-    asked, budget, seqs, blocks, threshold, by_priority, caching, chunked, whole_texts
+    asked, budget, seqs, blocks, threshold, by_priority, caching, chunked, whole_texts, whole_answers
 ):
     engine = OneEngine(
         budget=max(budget, seqs, 0 if chunked else 200),
@@ -213,6 +223,7 @@ def test_limits_hold_blocks_are_conserved_and_everything_ends(
         caching=caching,
         by_priority=by_priority,
         whole_texts=whole_texts,
+        whole_answers=whole_answers,
     )
     rule = ContinuousBatching(chunked, threshold if chunked else 0, by_priority)
     sequences, waiting = [], list(enumerate(asked))
@@ -236,6 +247,9 @@ def test_limits_hold_blocks_are_conserved_and_everything_ends(
     assert sorted(engine.finished) == list(range(len(asked)))
     assert all(one.generated == one.output_tokens for one in sequences)
     assert engine.kv_cache.free == blocks
+    assert engine.promised == 0
+    if whole_answers:
+        assert engine.preemptions == 0
     if not by_priority:
         first = [one.admitted_s for one in sequences]
         assert first == sorted(first)

@@ -221,3 +221,16 @@ def test_an_engine_whose_only_choice_was_to_preempt_chooses_again(ahead: bool, t
     assert rows["status"].to_list() == ["finished", "finished"]
     assert rows["preemptions"].to_list() == [1, 0]
     assert rows["finished_s"][1] < rows["finished_s"][0]
+
+
+def test_who_computes_again_gets_one_token_from_it_and_drafts_only_afterwards() -> None:
+    """With all drafts accepted 80 tokens after the first take 20 decode steps. A chunk that computes again
+    gives one token, and the three that are lacking then take as many steps as four.
+    """
+    sure = {"num_speculative_tokens": 3, "acceptance_rate": 1.0}
+    limits = {"num_gpu_blocks_override": 14, "max_num_seqs": 2, "enable_prefix_caching": False}
+    result = run({**limits, "speculation": sure, "async_scheduling": False}, prompt=64, output=81, requests=2)
+    assert result.summary()["preemptions"] == 1
+    assert (result.requests["generated_tokens"] == 81).all()
+    steps = result.steps
+    assert (steps["steps"] * steps["decode_tokens"]).sum() == 2 * 20
