@@ -189,7 +189,7 @@ class Replica:
         flight, over = self._flying[0], self.stages[0].steps_over()
         if over > flight.caught_up:
             for sequence, _ in flight.grants:
-                sequence.queue.grow(sequence, over - flight.caught_up)
+                self._grow(sequence, flight.caught_up, over)
             flight.caught_up = over
 
     # ---- what a router sees
@@ -210,8 +210,14 @@ class Replica:
     def tokens(self) -> int:
         growth = 0
         if self._flying and self.ledger is not None:
-            steps = self.stages[0].steps_done() - self._flying[0].caught_up
-            growth = steps * self._flying[0].batch.decodes
+            flight, done = self._flying[0], self.stages[0].steps_done()
+            if self._speculation is None:
+                growth = (done - flight.caught_up) * flight.batch.decodes
+            elif done:
+                growth = sum(
+                    self._gain(sequence, done) - self._gain(sequence, flight.caught_up)
+                    for sequence, _ in flight.grants
+                )
         return growth + sum(queue.tokens for queue in self.queues)
 
     @property
@@ -324,7 +330,7 @@ class Replica:
         sequences = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
 
         def blocks(more: int) -> int:
-            after = (sequence.computed + self._growth(sequence, more) for sequence in sequences)
+            after = (sequence.computed + self._gain(sequence, more) for sequence in sequences)
             return sum(-(-tokens // size) for tokens in after) - now
 
         now = sum(-(-sequence.computed // size) for sequence in sequences)
@@ -416,7 +422,7 @@ class Replica:
             if self.role == "prefill" and self._ends_here(sequence, now):
                 continue
             if more > flight.caught_up:
-                sequence.queue.grow(sequence, more - flight.caught_up)
+                self._grow(sequence, flight.caught_up, more)
             self._give(sequence, steps, now, decoded=tokens == 1)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)
@@ -449,8 +455,8 @@ class Replica:
             sequence.generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
+            sequence.computed += max(0, gained - 1 - self._gain(sequence, steps - 1))
             sequence.decode_steps += steps
-            sequence.computed += max(0, gained - steps)
             sequence.generated += gained
         if sequence.first_token_s is None:
             sequence.first_token_s = now
@@ -472,9 +478,11 @@ class Replica:
             sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
         return sequence.decoded
 
-    def _growth(self, sequence: Sequence, more: int) -> int:
-        """Tokens that `more` steps after the one under way add to what is computed."""
-        return more if self._speculation is None else self._gain(sequence, 1 + more) - 1
+    def _grow(self, sequence: Sequence, before: int, steps: int) -> None:
+        """Tokens and blocks that scheduling the first `steps` folded steps would have taken, `before` of them
+        counted already.
+        """
+        sequence.queue.grow(sequence, self._gain(sequence, steps) - self._gain(sequence, before))
 
     def _steps_left(self, sequence: Sequence) -> int:
         """Decode steps until its last token."""
