@@ -403,7 +403,7 @@ class Replica:
         size, free = queue.kv_cache.block_size, queue.free_to_grow
 
         def blocks(more: int) -> int:
-            after = (sequence.computed + self._answers.growth(sequence, more) for sequence in sequences)
+            after = (sequence.computed + self._answers.gain(sequence, more) for sequence in sequences)
             return sum(-(-tokens // size) for tokens in after) - now
 
         now = sum(-(-sequence.computed // size) for sequence in sequences)
