@@ -189,6 +189,7 @@ class EngineQueue:
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
+        self._leaving.clear()
         self.kv_cache.clear()
         return lost
 

@@ -68,6 +68,7 @@ class Service:
         self._arrivals: Iterator[Request] = iter(traffic)
         self._lines: dict[str, deque[Request]] = {}  # at the router, by model
         self._views: dict[int, _StaleView] = {}
+        self._followed_up: dict[int, tuple[Request, int]] = {}  # ended at this instant, by request_id
         self._given_up: dict[int, float] = {}  # when clients went whose requests are still in an engine
         self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
         self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
@@ -215,11 +216,22 @@ class Service:
         self._route_soon()
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
-        """What its client sends next."""
+        """Its client sends what it sends next; of several at one instant in the order of their requests, for
+        which engine told of its end first is chance.
+        """
         if self.traffic.closed:
-            following = self.traffic.next_request(request.session, self.env.now, missing_tokens)
+            if not self._followed_up:
+                at(self.env, self.env.now, self._send_next, ARRIVAL)
+            self._followed_up[request.request_id] = (request, missing_tokens)
+
+    def _send_next(self, _: None) -> None:
+        now, ended = self.env.now, self._followed_up
+        self._followed_up = {}
+        for number in sorted(ended):
+            request, missing_tokens = ended[number]
+            following = self.traffic.next_request(request.session, now, missing_tokens)
             if following is not None:
-                at(self.env, max(self.env.now, following.arrival_s), self._enter, ARRIVAL, following)
+                at(self.env, max(now, following.arrival_s), self._enter, ARRIVAL, following)
 
     # ---- clients that give up
 
