@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -88,7 +89,23 @@ def load_topology(
             name_or_path if nodes is None else Topology.model_validate({**dict(name_or_path), "nodes": nodes})
         )
     document = read_yaml(find("topology", name_or_path, near))
-    return topology_of(document, library(), nodes=nodes)
+    return topology_of(document, library(document.path.parent), nodes=nodes)
+
+
+def system_of(written: object, *, near: Path | None = None) -> Topology:
+    """One of the systems that stand beside each other: a name, a path, or `{topology: ..., nodes: 2}`."""
+    if isinstance(written, Topology):
+        return written
+    if isinstance(written, str | Path):
+        return load_topology(written, near=near)
+    if not isinstance(written, Mapping):
+        raise InputError(f"{written!r} is not a system; a name is, or topology and nodes")
+    if "topology" not in written:
+        return Topology.model_validate(written)
+    unknown = [str(key) for key in written if key not in ("topology", "nodes")]
+    if unknown:
+        raise InputError(f"{', '.join(unknown)} is not known here; topology and nodes are")
+    return load_topology(written["topology"], written.get("nodes"), near=near)
 
 
 def _refuse_node_count(nodes: object) -> None:
@@ -161,9 +178,9 @@ def list_workloads() -> list[str]:
     return names_of("workload")
 
 
-def library() -> Library:
-    """The shipped GPUs and links, for files that name them."""
-    return Library(list_gpus(), load_gpu, list_links(), load_link)
+def library(near: Path | None = None) -> Library:
+    """The shipped GPUs, links and systems, for files in the folder `near` that name them."""
+    return Library(list_gpus(), load_gpu, list_links(), load_link, partial(system_of, near=near))
 
 
 @cache

@@ -5,10 +5,11 @@ seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Lt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,12 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from sim.catalog import load_model, load_topology, load_workload
+from sim.catalog import load_model, load_topology, load_workload, system_of
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
-from sim.inputs.quantities import Seconds
+from sim.inputs.quantities import Fraction, Seconds
 from sim.inputs.topology import MOST_NODES, Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -55,13 +56,14 @@ class HandOverRule(BaseModel):
 
 class Pool(BaseModel):
     """Replicas of one kind: a model, an engine, how many of them. What a pool leaves out is the
-    scenario's.
+    scenario's. `gpu`: the kind of GPU that it is placed on, where the topology has several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
+    gpu: str | None = None
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
@@ -72,7 +74,10 @@ class Scenario(BaseModel):
 
     `topology`, `model` and `workload` may be written as names or paths. `nodes` sets the topology's. `pools`
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
-    replicas.
+    replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
+    come (`on_failure: resubmit`), or ends there with an error (`abort`).
+    `warmup`: the requests that come first are served and left out of the summary, a share of them,
+    or as many as `mser5` finds in their latencies (White's rule on means of five).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,7 +98,9 @@ class Scenario(BaseModel):
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
     faults: tuple[Fault, ...] = ()
+    on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
+    warmup: Annotated[Fraction, Lt(1)] | Literal["mser5"] | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
     ] = ()
@@ -112,6 +119,9 @@ class Scenario(BaseModel):
         topology = data.get("topology")
         if isinstance(topology, str | Path):
             data["topology"] = load_topology(topology, near=near)
+        elif isinstance(topology, Mapping) and isinstance(topology.get("systems"), Mapping):
+            systems = _loaded_systems(topology["systems"], near)
+            data["topology"] = {"name": " and ".join(map(str, systems)), **topology, "systems": systems}
         elif (
             topology is not None
             and hasattr(topology, "nodes")
@@ -136,7 +146,7 @@ class Scenario(BaseModel):
 
     @property
     def nodes(self) -> int:
-        return self.topology.nodes
+        return self.topology.servers
 
     @cached_property
     def wired(self) -> Topology:
@@ -157,6 +167,21 @@ class Scenario(BaseModel):
         return {
             "": Pool(replicas=self.replicas, model=self.model, precision=self.precision, engine=self.engine)
         }
+
+
+def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, Topology]:
+    """Systems beside each other in one topology, each by the name of its own."""
+    systems, problems = {}, []
+    for name, block in written.items():
+        try:
+            systems[name] = system_of(block, near=near)
+        except InputError as error:
+            if any(problem.line for problem in error.problems):
+                raise
+            problems += [(("topology", "systems", name), problem.what) for problem in error.problems]
+    if problems:
+        raise LocatedError(problems)
+    return systems
 
 
 def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
@@ -263,14 +288,20 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     "x2"})
     """
     data = scenario.model_dump()
-    data["router"], data["placement"], data["kernels"] = scenario.router, scenario.placement, scenario.kernels
-    data["hand_over"]["router"] = scenario.hand_over.router
+    for key in ("router", "placement", "kernels", "hand_over.router"):
+        if not any(path.startswith(f"{key}.") for path in changes):  # a script's callable stays what it is
+            _set(data, key, reduce(getattr, key.split("."), scenario))
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():
+        if path == "nodes":  # of whatever topology there is in the end
+            data["nodes"] = _changed(scenario.topology.nodes, value, path)
+            continue
+        if path.endswith("router.kind") or path == "placement.kind":  # knobs of another kind do not stay
+            path, value = path.removesuffix(".kind"), _NotYetThere(kind=value)
         if scenario.pools:
             _set_in_pools(data, path, value)
-        _set(data, "topology.nodes" if path == "nodes" else path, value)
+        _set(data, path, value)
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
@@ -315,17 +346,22 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
             if i and isinstance(at, BaseModel):
                 raise InputError(Problem("cannot be changed from here", key=path))
             raise InputError(Problem(f"there is nothing below {'.'.join([*way, last][:i])}", key=path))
-        if step not in at:
+        if step not in at and not isinstance(at, _NotYetThere):
             known = [str(name) for name in at]
             raise InputError(Problem(f"{step!r} is not known here{did_you_mean(step, known)}; known are "
                                      f"{', '.join(known[:25])}", key=path))  # fmt: skip
         if i == len(way):
-            at[step] = _changed(at[step], value, path)
+            at[step] = _changed(at.get(step), value, path)
             return
-        if at[step] is None:
-            at[step] = {}
-            at[step].update({[*way, last][i + 1]: None})
+        if at.get(step) is None:
+            at[step] = _NotYetThere()
         at = at[step]
+
+
+class _NotYetThere(dict[str, Any]):
+    """A block that the scenario left out, and changes fill key by key; what belongs there is checked at the
+    end.
+    """
 
 
 def _changed(old: Any, value: Any, path: str) -> Any:

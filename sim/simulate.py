@@ -14,7 +14,7 @@ from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
-from sim.results.metrics import summary
+from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
 from sim.runtime.build import hand_over_of, replicas_of
 from sim.runtime.build_kv_tiers import kv_tier_rows, kv_tier_summary
@@ -82,9 +82,18 @@ class Result:
         """Hits and bytes by replica and tier of KV cache; empty without `engine.kv_tiers`."""
         return self.kv_tier_rows.frame()
 
-    def summary(self) -> dict[str, Any]:
-        """Counts, throughputs and latencies under the names of vLLM's serving benchmark."""
-        numbers = summary(self.records, gpus=len(self.gpu_rows), slos=self.scenario.workload.slos)
+    def summary(self, warmup: Warmup = None) -> dict[str, Any]:
+        """Counts, throughputs and latencies under the names of vLLM's serving benchmark.
+
+        `warmup` leaves out the requests that came first, by another rule than the scenario's: a share of
+        them, or "mser5".
+        """
+        numbers = summary(
+            self.records,
+            gpus=len(self.gpu_rows),
+            slos=self.scenario.workload.slos,
+            warmup=self.scenario.warmup if warmup is None else warmup,
+        )
         return {**numbers, **kv_tier_summary(self.kv_tier_rows)}
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -128,7 +137,7 @@ def simulate(
     network = Network(scenario.wired.graph)
     fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
     records, blame = Records(), BlameRecords()
-    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold)
+    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold, seed=seed)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(
@@ -149,8 +158,9 @@ def simulate(
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
         hand_over=hand_over,
+        on_failure=scenario.on_failure,
     )
-    schedule_faults(env, network, fabric, scenario.faults)
+    schedule_faults(env, network, fabric, service, scenario.faults)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))

@@ -72,7 +72,7 @@ def collective(
         ]
         print_json({"topology": described.name, "op": op, "ranks": timings[0].ranks, "rows": rows})
         return
-    print(f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.nodes} server(s), alone")
+    print(f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.servers} server(s), alone")
     print_table(
         ["size (B)", "time (us)", "algbw (GB/s)", "busbw (GB/s)", "algorithm", "protocol", "library"],
         [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sim.scenario import Scenario
 
+SECONDS_TO_CONNECT = 10
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
 
 Scheduler = Annotated[
@@ -127,7 +128,14 @@ def _executor(scheduler: str | None) -> Iterator[Executor | None]:
         from distributed import Client  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise InputError("--scheduler needs dask: pip install 'fabricsim[sweep]'") from error
-    with Client(scheduler) as client:
+    try:
+        client = Client(scheduler, timeout=SECONDS_TO_CONNECT)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"there is no dask scheduler at {scheduler} ({str(error).splitlines()[0]}); "
+            "`dask scheduler` says its address, as in tcp://host:8786"
+        ) from error
+    with client:
         yield client.get_executor(pure=False, retries=2)
 
 

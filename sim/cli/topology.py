@@ -33,9 +33,9 @@ def show(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     described = sim.load_topology(name, nodes=nodes)
     parts, wires = _parts(described), _wires(described)
     if format == "json":
-        print_json({"name": described.name, "nodes": described.nodes, "parts": parts, "wires": wires})
+        print_json({"name": described.name, "nodes": described.servers, "parts": parts, "wires": wires})
         return
-    print(f"# {described.name}, {described.nodes} server(s). {described.description}".rstrip())
+    print(f"# {described.name}, {described.servers} server(s). {described.description}".rstrip())
     print_table(["kind", "count", "model"], [[part["kind"], part["count"], part["model"]] for part in parts])
     print_table(
         ["between", "pairs", "link", "parallel", "payload per direction", "latency"],

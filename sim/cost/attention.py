@@ -33,6 +33,8 @@ from sim.inputs.model import LatentAttention
 # off the tables, where vLLM's and TRT-LLM's times step up by 2 to 5 us between 256 and 1024.
 SPLIT_TOKENS = 500.0
 
+BLOCK_TOKENS = 64  # queries of a block in FlashAttention 2 with heads of 128 (flash_fwd_launch_template.h)
+
 PREFILL = PrefillParameters()
 DECODE = DecodeParameters()
 
@@ -124,8 +126,10 @@ def attention_mixed(
 
     Where kernels tell the two apart, their times add up but for one floor. Where they do not (a GPU with
     fitted `attention_mixed`: those on FlashAttention 2), a decode is a chunk of one token: unsplit, it
-    walks over its keys at a block's pace, and every query head reads them for itself. InputError as in
-    the two alone."""
+    walks over its keys at a block's pace, every query head reads them for itself, and it is given as many
+    blocks as the longest chunk needs, of which all but one find nothing to do. What another query head has
+    read is found in the level-2 cache, as far as one KV head of all decodes fits in there. InputError as
+    in the two alone."""
     prefill = attention_prefill(gpu, chunks, heads, kv_heads, head_dim, dtype, kv_dtype, sustained)
     decode = attention_decode(gpu, batch, kv_tokens, heads, kv_heads, head_dim, kv_dtype)
     p = (gpu.kernels or UNMEASURED).attention_mixed.get(kv_dtype)
@@ -135,10 +139,15 @@ def attention_mixed(
         return KernelTiming(total_s, floor_s, prefill.compute_s, prefill.memory_s + decode.memory_s)
     _, _, longest, pairs = _pairs(chunks, p.tile_tokens)
     compute_s = 4.0 * pairs * heads * head_dim / (peak_flops(gpu, dtype) * p.flop_fraction)
-    n_bytes = 2.0 * kv_tokens * kv_heads * head_dim * number_format(kv_dtype).weight_bytes
-    memory_s = n_bytes * (heads / kv_heads) ** p.rereading / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    of_one_head = 2.0 * kv_tokens * head_dim * number_format(kv_dtype).weight_bytes
+    beyond = (of_one_head / (p.l2_share * gpu.l2_bytes)) ** 4 if p.l2_share else 0.0
+    sharers = heads / kv_heads
+    readings = (sharers**p.rereading + beyond * sharers) / (1.0 + beyond)
+    memory_s = kv_heads * of_one_head * readings / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    idle_blocks = batch * heads * -(-max(new for new, _ in chunks) // BLOCK_TOKENS)
     walk_s = p.s_per_kv_token * max(longest, kv_tokens / batch)
-    busy_s = ((compute_s + memory_s) ** p.overlap + walk_s**p.overlap) ** (1.0 / p.overlap)
+    busy_s = compute_s + memory_s + idle_blocks * p.s_per_idle_block
+    busy_s = (busy_s**p.overlap + walk_s**p.overlap) ** (1.0 / p.overlap)
     return KernelTiming(p.floor_s + busy_s, p.floor_s, compute_s, memory_s)
 
 

@@ -14,7 +14,7 @@ Three ways of doing it, as its libraries do (`Kernel.copies` says what is sent f
 A phase takes a start-up (a base, and more per doubling of the ranks) and then as long as the busiest link
 needs for its bytes at the share of its rate that the kernel reaches. Constants are in
 `topologies/collectives/experts.yaml`. Where it stops: experts are taken to be spread evenly and chosen at
-random (no groups of experts that a token is limited to); the bytes of scaling factors are in the shares.
+random, within the groups that a token is limited to; the bytes of scaling factors are in the shares.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from typing import Literal
 
 from sim.cost.collective_parameters import data_folder
 from sim.cost.demands import Demand, pairs_demand, relay_beside
-from sim.cost.expert_load import distinct_groups
+from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import GroupLimit
 
 Phase = Literal["dispatch", "combine"]
 Copies = Literal["rank", "expert", "domain"]
@@ -52,11 +53,14 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A library's kernel as measured on GPUs with so much NVLink, inside one domain or over several."""
+    """A library's kernel as measured on GPUs with so much NVLink, inside one domain or over several
+    (`domains`: over how many, where that matters).
+    """
 
     library: str
     copies: Copies
     spans_domains: bool
+    domains: int
     nvlink_bytes_per_s: float
     dispatch: Pace
     combine: Pace
@@ -87,6 +91,7 @@ def kernels() -> tuple[Kernel, ...]:
             str(block["library"]),
             block["copies"],
             bool(block["spans_domains"]),
+            int(block.get("domains", 1)),
             float(block["nvlink_bytes_per_s"]),
             _pace(block["dispatch"]),
             _pace(block["combine"]),
@@ -123,7 +128,20 @@ def chosen(network: Network, ranks: Sequence[str], *, prefill: bool, library: st
             "deepep_low_latency and deepep_high_throughput go over NICs too",
         )
     rate = network.nvlink_bytes_per_s(ranks[0])
-    return min(fitting, key=lambda kernel: abs(kernel.nvlink_bytes_per_s - rate))
+    domains = len({network.crossbar(rank) or rank for rank in ranks})
+    return min(
+        fitting,
+        key=lambda kernel: (abs(kernel.nvlink_bytes_per_s - rate), abs(log2(domains / kernel.domains))),
+    )
+
+
+def gathers(network: Network, ranks: Sequence[str], library: str) -> bool:
+    """Whether all tokens go to all ranks, and every rank keeps those of its experts: vLLM's default
+    (`allgather_reducescatter`), and what `auto` is for GPUs without NVLink, which the other kernels need.
+    """
+    if library == "auto":
+        return network.nvlink_bytes_per_s(ranks[0]) == 0.0
+    return library == "allgather_reducescatter"
 
 
 LARGEST_SERVER = 16
@@ -147,17 +165,18 @@ def exchange(
     prefill: bool = False,
     library: str = "auto",
     load: float = 1.0,
+    limit: GroupLimit | None = None,
 ) -> Demand:
     """One phase over `ranks`, each with `tokens` tokens of `token_bytes` bytes.
 
     `load`: what the busiest rank receives over an even share; its bytes bound the time from below, the bytes
-    on the links are those of all tokens.
+    on the links are those of all tokens. `limit`: between how many groups of experts a token chooses.
     """
     if len(ranks) < 2:
         return Demand((), ())
     kernel = chosen(network, ranks, prefill=prefill, library=library)
     pace = kernel.pace(phase)
-    reach = _reach(network, kernel.copies, ranks, experts, topk, phase == "combine")
+    reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
     n_bytes = tokens * token_bytes
     least_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
@@ -165,11 +184,16 @@ def exchange(
 
 
 def sends(
-    network: Network, copies: Copies, ranks: Sequence[str], experts: int, topk: int
+    network: Network,
+    copies: Copies,
+    ranks: Sequence[str],
+    experts: int,
+    topk: int,
+    limit: GroupLimit | None = None,
 ) -> dict[tuple[str, str], float]:
     """Expected copies of a token that go from each rank to each other one, when every rank has one token."""
     n = len(ranks)
-    per_rank = topk / n if copies == "expert" else distinct_groups(experts, topk, n) / n
+    per_rank = topk / n if copies == "expert" else distinct_places(experts, topk, n, limit) / n
     if copies != "domain" or network.same_domain(ranks):
         return {(a, b): per_rank for a in ranks for b in ranks if a != b}
     islands: dict[str | None, list[str]] = {}
@@ -183,7 +207,8 @@ def sends(
                 for rank in members:
                     _count(sent, source, rank, per_rank)
                 continue
-            hit = distinct_groups(experts, topk, n / len(members)) / (n / len(members))
+            domains = n / len(members)
+            hit = distinct_places(experts, topk, domains, limit) / domains
             stop = relay_beside(network, source, members[0]) or members[0]
             _count(sent, source, stop, hit)
             for rank in members:
@@ -197,12 +222,18 @@ def _count(sent: dict[tuple[str, str], float], source: str, target: str, copies:
 
 
 def _reach(
-    network: Network, copies: Copies, ranks: tuple[str, ...], experts: int, topk: int, back: bool
+    network: Network,
+    copies: Copies,
+    ranks: tuple[str, ...],
+    experts: int,
+    topk: int,
+    limit: GroupLimit | None,
+    back: bool,
 ) -> Reach:
-    key = ("experts", copies, ranks, experts, topk, back)
+    key = ("experts", copies, ranks, experts, topk, limit, back)
     reach: Reach | None = network.memory.get(key)
     if reach is None:
-        sent = sends(network, copies, ranks, experts, topk)
+        sent = sends(network, copies, ranks, experts, topk, limit)
         if back:
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         inside = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}

@@ -21,6 +21,7 @@ import numpy as np
 from sim.cost.batch import Batch, Causes
 from sim.cost.kernels import KernelModel, KernelTiming, formula
 from sim.cost.layer_ops import embedding, head, layer_around
+from sim.cost.memory import default_limits
 from sim.cost.network import Network
 from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of
 from sim.cost.program import Op, Program, Traffic
@@ -89,7 +90,7 @@ class StageCost:
         self._templates: dict[_Key, _Template] = {}
         self._template_of: dict[tuple[int, int, bool], _Template] = {}  # as `_templates`, before padding
         self._traffic: dict[int, Traffic] = {}  # by the template's identity
-        self._capture = _capture_sizes(shard.engine)
+        self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
         self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
 
@@ -259,22 +260,31 @@ class StageCost:
     def _key(self, batch: Batch) -> _Key:
         """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
         fullest rank, and whether anything is prefilled.
+
+        With graphs all ranks replay that of the fullest one, padded tokens and all (vLLM's
+        `coordinate_batch_across_dp`).
         """
         has_prefill = bool(batch.chunks)
         if not batch.ranks:
             tokens = self._padded(batch.tokens)
             return tokens, tokens, batch.sampled, has_prefill
         tokens = self._padded(max(rank.tokens for rank in batch.ranks))
-        every = sum(max(1, rank.tokens) for rank in batch.ranks)
+        if self._captured(tokens):
+            every = tokens * len(batch.ranks)
+        else:
+            every = sum(max(1, rank.tokens) for rank in batch.ranks)
         return tokens, every, max(rank.sampled for rank in batch.ranks), has_prefill
 
     def _padded(self, tokens: int) -> int:
         """Tokens as the captured graph computes them: the next captured size, or as they are beyond the
         largest.
         """
-        if not self._capture or tokens > self._capture[-1]:
+        if not self._captured(tokens):
             return tokens
         return self._capture[bisect_left(self._capture, tokens)]
+
+    def _captured(self, tokens: int) -> bool:
+        return bool(self._capture) and tokens <= self._capture[-1]
 
     def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> _Template:
         shard, price = self.shard, self._price
@@ -327,8 +337,7 @@ class StageCost:
     def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
         if "host" in self._price.without:
             return 0.0
-        captured = bool(self._capture) and tokens <= self._capture[-1]
-        if not captured:
+        if not self._captured(tokens):
             return kernel_count * self.shard.engine.host.launch_s
         return PIECEWISE_LAUNCH_S if has_prefill else 0.0
 
@@ -355,10 +364,15 @@ def _first(part: Seconds, n: int) -> float:
     return float(part[:n].sum()) if isinstance(part, np.ndarray) and part.ndim else n * float(part)
 
 
-def _capture_sizes(engine: Engine) -> tuple[int, ...]:
-    """vLLM's default CUDA-graph sizes: 1, 2, 4, then every 8 to 256, then every 16 to the largest."""
-    if engine.enforce_eager or not engine.max_cudagraph_capture_size:
+def _capture_sizes(engine: Engine, max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int, ...]:
+    """vLLM's CUDA-graph sizes: 1, 2, 4, then every 8 to 256, then every 16 to the largest, which by default
+    is twice what all seats decode, and at most 512 (`VllmConfig._set_cudagraph_sizes`).
+    """
+    if engine.enforce_eager or engine.max_cudagraph_capture_size == 0:
         return ()
     largest = engine.max_cudagraph_capture_size
+    if largest is None:
+        drafts = engine.speculation.num_speculative_tokens if engine.speculation else 0
+        largest = min(512, 2 * max_num_seqs * (1 + drafts), max_num_batched_tokens)
     sizes = [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
     return tuple(size for size in sizes if size <= largest)

@@ -69,10 +69,14 @@ def shard_weight_bytes(shard: Shard) -> float:
     model, ranks = shard.model, shard.tensor_parallel_size
     width = DTYPE_BYTES[shard.precision.weights]
     expert_width = DTYPE_BYTES[shard.precision.experts or shard.precision.weights]
+    qkv_width = DTYPE_BYTES[shard.precision.qkv_weights or shard.precision.weights]
     plain = DTYPE_BYTES[shard.precision.activations] if width < 2 else width  # embedding, head, norms, router
     total = 0.0
     for layer in range(shard.first_layer, shard.first_layer + shard.layers):
-        total += model.attention_parameters_per_gpu(ranks) * width + model.norm_parameters_per_layer * plain
+        projections = model.attention_parameters_per_gpu(ranks)
+        output = model.hidden * model.output_width // ranks
+        total += (projections - output) * qkv_width + output * width
+        total += model.norm_parameters_per_layer * plain
         if model.is_moe_layer(layer):
             routed = model.experts * model.expert_parameters / len(shard.ranks)
             routed += (

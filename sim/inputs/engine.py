@@ -19,9 +19,10 @@ class Precision(BaseModel):
     dtype).
 
     `experts`: of the routed experts, where it is another than that of the other weights (gpt-oss: `w4a16`
-    beside bf16). `activation_scales` static: the kernel before a product writes its input in 8 or 4 bits;
-    dynamic: a kernel of its own finds the scales and does so. `attention`: what prefill multiplies in, 8
-    bits where an engine does so on an 8-bit cache.
+    beside bf16). `qkv_weights`: of the projections that make queries, keys and values, where a checkpoint
+    leaves these alone (DeepSeek-R1 in NVFP4: bf16). `activation_scales` static: the kernel before a product
+    writes its input in 8 or 4 bits; dynamic: a kernel of its own finds the scales and does so. `attention`:
+    what prefill multiplies in, 8 bits where an engine does so on an 8-bit cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class Precision(BaseModel):
     kv_cache: Dtype = "bf16"
     activations: Literal["bf16", "fp16"] = "bf16"
     experts: Dtype | None = None
+    qkv_weights: Dtype | None = None
     activation_scales: Literal["dynamic", "static"] = "dynamic"
     attention: Literal["bf16", "fp16", "fp8"] | None = None
 
@@ -153,7 +155,9 @@ class Engine(BaseModel):
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
     dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
-    all2all_backend: Literal["auto", "one_sided", "deepep_low_latency", "deepep_high_throughput"] = "auto"
+    all2all_backend: Literal[
+        "auto", "allgather_reducescatter", "one_sided", "deepep_low_latency", "deepep_high_throughput"
+    ] = "auto"
     enable_dbo: bool = False
 
     backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
@@ -179,7 +183,7 @@ class Engine(BaseModel):
     watermark: float = Field(0.0, ge=0.0, lt=1.0)
 
     enforce_eager: bool = False
-    max_cudagraph_capture_size: int = Field(512, ge=0)
+    max_cudagraph_capture_size: int | None = Field(None, ge=0)
     disable_custom_all_reduce: bool = False
     collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
 

@@ -13,43 +13,46 @@ from sim.inputs.wiring import edge_attributes
 
 
 def join_servers(
-    graph: nx.DiGraph[str], servers: Sequence[Sequence[str]], network: ScaleOut, link: LinkType
+    graph: nx.DiGraph[str], servers: Sequence[tuple[Sequence[str], LinkType]], network: ScaleOut
 ) -> None:
-    """Add switches and edges to `graph`. `servers` has the names of each server's NICs, in order of rails.
+    """Add switches and edges to `graph`. `servers` has the names of each server's NICs, in order of rails,
+    and what joins them to the switches, which are joined to each other by the fastest of these.
 
     A leaf serves the NICs of one rail of consecutive servers (a scalable unit), as in NVIDIA's SuperPOD
     reference designs: with 64-port switches 32 servers per unit and at most 64 leaves, so 2,048 NICs.
     InfeasibleError above.
     """
-    per_server = len(servers[0])
-    rails = network.rails or per_server
+    count = sum(len(nics) for nics, _ in servers)
+    rails = network.rails or max(len(nics) for nics, _ in servers)
     ports = network.switch_ports
-    if per_server * len(servers) <= ports:
+    if count <= ports:
         _add_switch(graph, f"{network.name}leaf0", 0, network)
-        for nics in servers:
+        for nics, link in servers:
             for nic in nics:
                 _connect(graph, nic, f"{network.name}leaf0", link, 1)
         return
     down = network.down_ports or ports // 2
     up = ports - down
-    on_rail = [[nic for nics in servers for nic in nics[rail::rails]] for rail in range(rails)]
+    on_rail = [[(nic, link) for nics, link in servers for nic in nics[rail::rails]] for rail in range(rails)]
     leaves = rails * -(-max(map(len, on_rail)) // down)
     if leaves > ports:
         raise InfeasibleError(
-            f"{len(servers)} servers of {per_server} NICs exceed two tiers of {ports}-port switches",
-            f"{ports // rails * down * rails // per_server} servers fit, or take switches with more ports",
+            f"{len(servers)} servers with {count} NICs exceed two tiers of {ports}-port switches",
+            f"{ports // rails * down * rails * len(servers) // count} servers fit, or take switches with "
+            "more ports",
         )
-    spines = next(number for number in range(1, up + 1) if up % number == 0 and number * ports >= leaves * up)
+    spines = next(n for n in range(1, up + 1) if up % n == 0 and n * ports >= leaves * up)
     for leaf in range(leaves):
         _add_switch(graph, f"{network.name}leaf{leaf}", leaf, network)
     for spine in range(spines):
         _add_switch(graph, f"{network.name}spine{spine}", leaves + spine, network)
-    for rail, nics in enumerate(on_rail):
-        for position, nic in enumerate(nics):
+    for rail, joined in enumerate(on_rail):
+        for position, (nic, link) in enumerate(joined):
             _connect(graph, nic, f"{network.name}leaf{position // down * rails + rail}", link, 1)
+    between = max((link for _, link in servers), key=lambda link: link.payload_bytes_per_s)
     for leaf in range(leaves):
         for spine in range(spines):
-            _connect(graph, f"{network.name}leaf{leaf}", f"{network.name}spine{spine}", link, up // spines)
+            _connect(graph, f"{network.name}leaf{leaf}", f"{network.name}spine{spine}", between, up // spines)
 
 
 def _add_switch(graph: nx.DiGraph[str], name: str, index: int, network: ScaleOut) -> None:

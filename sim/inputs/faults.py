@@ -1,19 +1,29 @@
-"""What breaks during a run: a link, a place with all its links, or a chip of a switched NVLink domain."""
+"""What breaks during a run: a link, a place with all its links, or a chip of a switched NVLink domain; an
+engine, or a GPU or server with the engines on it.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sim.inputs.quantities import Seconds
+from sim.inputs.quantities import Count, Seconds
+
+LOSES_CAPACITY = ("link", "place")
+STOPS_ENGINES = ("replica", "gpu", "node")
 
 
 class Fault(BaseModel):
-    """From `at_s` to `until_s` (for ever, if it is not given) something has only `capacity` of what it was
-    built with.
+    """What happens to one thing from `at_s` to `until_s`, or for ever.
 
     `link` names one direction of one link (`node0.nic3->leaf3`), `place` all links of a place in both
-    directions (a NIC, a GPU, a switch). One chip of an NVLink domain is a place too: every GPU of the domain
-    loses that chip's share.
+    directions (a NIC, a GPU, a switch); they have only `capacity` of what they were built with. One chip of
+    an NVLink domain is a place too: every GPU of the domain loses that chip's share.
+
+    `replica` (counted from 0 in the order of the pools), `gpu` (`node0.gpu3`) or `node` (`node0`) stops the
+    engines that run there: they lose their KV cache and what they were doing, and are empty afterwards.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,12 +32,25 @@ class Fault(BaseModel):
     until_s: Seconds | None = None
     link: str = ""
     place: str = ""
+    replica: Annotated[Count, Ge(0)] | None = None
+    gpu: str = ""
+    node: str = ""
     capacity: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @property
+    def stops_engines(self) -> bool:
+        return not (self.link or self.place)
 
     @model_validator(mode="after")
     def _one_thing_for_some_time(self) -> Fault:
-        if bool(self.link) == bool(self.place):
-            raise ValueError("a fault is of one link or of one place; write link: or place:")
+        named = [name for name in (*LOSES_CAPACITY, *STOPS_ENGINES) if getattr(self, name) not in ("", None)]
+        if len(named) != 1:
+            raise ValueError(
+                "a fault is of one link or of one place, or stops one replica, gpu or node; write one of "
+                f"link, place, replica, gpu and node{f', not {chr(32).join(named)}' if named else ''}"
+            )
+        if self.stops_engines and "capacity" in self.model_fields_set:
+            raise ValueError(f"capacity is of links; a {named[0]} that fails does nothing any more")
         if self.until_s is not None and self.until_s <= self.at_s:
             raise ValueError(f"until_s {self.until_s:g} is not after at_s {self.at_s:g}")
         return self

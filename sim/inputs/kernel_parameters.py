@@ -90,7 +90,9 @@ class MixedParameters(_Parameters):
 
     `rereading`: the exponent of query heads per KV head with which the reading of decodes' keys and
     values grows, for each query head reads them itself: 0 when the level-2 cache catches all of it, 1
-    when none. The others are those of prefill."""
+    when none. `l2_share`: of the level-2 cache, the keys and values of one KV head beyond which none is
+    caught (0: no such limit). `s_per_idle_block`: a block of threads that finds nothing to do. The others
+    are those of prefill."""
 
     floor_s: LatencySeconds = 10e-6
     hbm_fraction: float = Field(default=0.9, gt=0, le=1.5)
@@ -98,6 +100,8 @@ class MixedParameters(_Parameters):
     s_per_kv_token: Seconds = 22e-9
     tile_tokens: float = Field(default=100.0, ge=0)
     rereading: float = Field(default=0.6, ge=0, le=1.2)
+    l2_share: float = Field(default=0.0, ge=0)
+    s_per_idle_block: Seconds = 0.0
     overlap: float = Field(default=2.2, ge=1)
 
 

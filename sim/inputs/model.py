@@ -7,8 +7,9 @@ prediction layers are not counted: they are a second, optional model (DeepSeek-V
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.quantities import DTYPE_BYTES
@@ -49,12 +50,22 @@ class LatentAttention(BaseModel):
         return queries + keys_values + heads * self.v_head_dim * hidden
 
 
+class GroupLimit(NamedTuple):
+    """Experts lie in `groups` equal groups, and those of one token in `chosen` of them (DeepSeek's
+    `n_group`, `topk_group`).
+    """
+
+    groups: int
+    chosen: int
+
+
 class Model(BaseModel):
     """The shapes of one decoder-only transformer, dense or with experts.
 
     `intermediate` is the width of a dense MLP, `moe_intermediate` that of one expert; all MLPs are gated
     (gate, up, down). `shared_intermediate` is the summed width of the shared experts.
     `dense_layer_indices` are the layers of a mixture-of-experts model that have a plain MLP.
+    With `expert_groups` a token's experts are of `groups_per_token` of as many groups (DeepSeek-V3: 4 of 8).
     `sliding_layers` layers attend to the last `sliding_window` tokens only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +88,8 @@ class Model(BaseModel):
     attention_sinks: bool = False
     experts: int = Field(default=0, ge=0)
     experts_per_token: int = Field(default=0, ge=0)
+    expert_groups: int = Field(default=1, ge=1)
+    groups_per_token: int = Field(default=1, ge=1)
     moe_intermediate: int = Field(default=0, ge=0)
     shared_experts: int = Field(default=0, ge=0)
     shared_intermediate: int = Field(default=0, ge=0)
@@ -88,9 +101,35 @@ class Model(BaseModel):
     sliding_layers: int = Field(default=0, ge=0)
     native_weights: str = "bf16"
 
+    @model_validator(mode="after")
+    def _groups_have_the_experts(self) -> Model:
+        groups, chosen = self.expert_groups, self.groups_per_token
+        if groups == 1:
+            return self
+        if self.experts % groups:
+            raise ValueError(f"{groups} groups do not divide {self.experts} experts")
+        if not chosen <= min(groups, self.experts_per_token):
+            raise ValueError(
+                f"a token cannot choose {chosen} groups: there are {groups}, and it has "
+                f"{self.experts_per_token} experts"
+            )
+        if chosen * (self.experts // groups) < self.experts_per_token:
+            raise ValueError(
+                f"{chosen} groups of {self.experts // groups} experts do not hold the "
+                f"{self.experts_per_token} that a token has"
+            )
+        return self
+
     @property
     def is_moe(self) -> bool:
         return self.experts > 0
+
+    @property
+    def group_limit(self) -> GroupLimit | None:
+        """Between how many groups of experts a token chooses; None where it may choose any experts."""
+        if self.groups_per_token >= self.expert_groups:
+            return None
+        return GroupLimit(self.expert_groups, self.groups_per_token)
 
     @property
     def dense_layers(self) -> int:
@@ -107,6 +146,11 @@ class Model(BaseModel):
     @property
     def query_width(self) -> int:
         return self.heads * (self.mla.qk_head_dim if self.mla else self.head_dim)
+
+    @property
+    def output_width(self) -> int:
+        """What the heads hand to the output projection."""
+        return self.heads * (self.mla.v_head_dim if self.mla else self.head_dim)
 
     @property
     def attention_parameters_per_layer(self) -> int:

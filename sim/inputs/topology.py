@@ -40,6 +40,17 @@ _Graph = Annotated[
     WithJsonSchema({"type": "object", "description": "a networkx graph as node-link data"}),
 ]
 
+_Systems = Annotated[
+    dict[str, "Topology"],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "a name or a path of a topology each, or {topology: ..., nodes: 2}",
+            "additionalProperties": {"type": ["string", "object"]},
+        }
+    ),
+]
+
 
 class Topology(BaseModel):
     """A system of `nodes` equal servers (racks, where one NVLink domain fills a rack).
@@ -48,7 +59,8 @@ class Topology(BaseModel):
     the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
     sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
     three change paths. A script's own graph stands in `own_graph` (see `of_graph`) in place of parts and
-    wires.
+    wires. So do `systems`, whose servers the networks of the same name join: kinds of servers beside each
+    other, numbered one after the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,14 +77,19 @@ class Topology(BaseModel):
     transports: dict[str, Transport] = {}
     links: dict[str, LinkType] = {}
     gpus: dict[str, Gpu] = {}
+    systems: _Systems = {}
     own_graph: _Graph = Field(default=None, repr=False)
     provenance: dict[str, Provenance] = {}
 
     @model_validator(mode="after")
     def _parts_and_names_go_together(self) -> Self:
-        found = [] if self.own_graph is not None else list(self._inconsistencies())
-        if self.inter_node not in {**BUILT_IN_TRANSPORTS, **self.transports}:
-            known = ", ".join({**BUILT_IN_TRANSPORTS, **self.transports})
+        found: list[tuple[tuple[str | int, ...], str]] = []
+        if self.systems:
+            found += self._misfits()
+        elif self.own_graph is None:
+            found += self._inconsistencies()
+        if self.inter_node not in self.known_transports:
+            known = ", ".join(self.known_transports)
             found.append(
                 (("inter_node",), f"{self.inter_node!r} is not a transport of {self.name}; {known} are")
             )
@@ -84,6 +101,26 @@ class Topology(BaseModel):
                 "nodes: 1 can, or a topology with a scale_out block",
             )
         return self
+
+    def _misfits(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """What keeps `systems` from standing beside each other."""
+        if self.parts or self.own_graph is not None or self.nodes > 1:
+            yield ("systems",), "parts, a graph and nodes belong to each of the systems, not beside them"
+        servers = sum(system.nodes for system in self.systems.values())
+        described: dict[str, Gpu] = {}
+        for name, system in self.systems.items():
+            if system.systems or system.own_graph is not None:
+                yield ("systems", name), "is made of systems or a graph itself; parts and wires can be joined"
+            elif servers > 1 and not system.scale_out:
+                yield ("systems", name), f"{system.name} has no scale_out that would join it to the others"
+            for rule in ("peer_to_peer", "acs"):
+                if getattr(system, rule) != getattr(self, rule):
+                    yield ("systems", name, rule), f"is not that of the whole ({getattr(self, rule)})"
+            for model, gpu in system.gpus.items():
+                if described.setdefault(model, gpu) != gpu:
+                    yield ("systems", name, "gpus", model), "is described in another way by another system"
+        if servers > MOST_NODES:
+            yield ("systems",), f"have {servers} servers; {MOST_NODES} are the most that is simulated"
 
     def _inconsistencies(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
         if not any(part.kind == "gpu" for part in self.parts.values()):
@@ -205,7 +242,7 @@ class Topology(BaseModel):
 
         InputError where the system has no transport of that name.
         """
-        known = {**BUILT_IN_TRANSPORTS, **self.transports}
+        known = self.known_transports
         by_sign = {name.replace("_", "-"): name for name in known}
         name = by_sign.get(transport.replace("_", "-"))
         if name is None:
@@ -216,18 +253,42 @@ class Topology(BaseModel):
     @property
     def transport(self) -> Transport:
         """The transport that `inter_node` names."""
-        return self.transports.get(self.inter_node) or BUILT_IN_TRANSPORTS[self.inter_node]
+        return self.known_transports[self.inter_node]
+
+    @property
+    def known_transports(self) -> dict[str, Transport]:
+        """The transports that `inter_node` may name: its own, its systems', and what is always there."""
+        known = dict(BUILT_IN_TRANSPORTS)
+        for system in self.systems.values():
+            known |= system.transports
+        return known | self.transports
+
+    @property
+    def servers(self) -> int:
+        """How many servers there are, of all kinds."""
+        return sum(system.nodes for system in self.systems.values()) or self.nodes
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of one server."""
+        """GPUs of one server; where there are several kinds of servers, of one of each."""
         if self.own_graph is not None:
             return len(self.graph.graph["gpus"]) // self.nodes
-        return sum(part.count for part in self.parts.values() if part.kind == "gpu")
+        kinds = self.systems.values() or (self,)
+        return sum(part.count for one in kinds for part in one.parts.values() if part.kind == "gpu")
+
+    @property
+    def gpu_models(self) -> dict[str, Gpu]:
+        """All GPUs that there are, by the name of their model."""
+        return {name: gpu for one in self.systems.values() for name, gpu in one.gpus.items()} | self.gpus
 
     def gpu(self, place: str) -> Gpu:
         """What the GPU at `place` (`node0.gpu3`) is."""
-        return self.gpus[self.graph.nodes[place]["model"]]
+        return self.gpu_models[self.graph.nodes[place]["model"]]
+
+    def link_type(self, name: str) -> LinkType | None:
+        """A type of link by its name; None where a graph of one's own names what is not described."""
+        kinds = (self, *self.systems.values())
+        return next((one.links[name] for one in kinds if name in one.links), None)
 
     def _own(self) -> nx.DiGraph[str]:
         own: nx.DiGraph[str] = self.own_graph.copy()
@@ -235,26 +296,35 @@ class Topology(BaseModel):
 
     def _expanded(self) -> nx.DiGraph[str]:
         graph: nx.DiGraph[str] = nx.DiGraph()
-        places = server_places(self.parts)
-        edges = server_edges(self.parts, self.wires, self.links)
-        for node in range(self.nodes):
-            graph.add_nodes_from((f"node{node}.{name}", {**place, "node": node}) for name, place in places)
-            graph.add_edges_from(
-                (f"node{node}.{one}", f"node{node}.{other}", dict(edge))
-                for (one, other), edge in edges.items()
-            )
+        networks: dict[str, tuple[ScaleOut, list[tuple[list[str], LinkType]]]] = {}
+        first = 0
+        for kind in self.systems.values() or (self,):
+            places = server_places(kind.parts)
+            edges = server_edges(kind.parts, kind.wires, kind.links)
+            for node in range(first, first + kind.nodes):
+                graph.add_nodes_from(
+                    (f"node{node}.{name}", {**place, "node": node}) for name, place in places
+                )
+                graph.add_edges_from(
+                    (f"node{node}.{one}", f"node{node}.{other}", dict(edge))
+                    for (one, other), edge in edges.items()
+                )
+                for network in kind.scale_out:
+                    nics = [f"node{node}.{nic}" for nic in kind.nics_of(network)]
+                    _, joined = networks.setdefault(network.name, (network, []))
+                    joined.append((nics, kind.links[network.link]))
+            first += kind.nodes
         number_domains(graph)
-        if self.nodes > 1:
-            self._join(graph)
+        if first > 1:
+            for network, servers in networks.values():
+                join_servers(graph, servers, network)
         graph.graph["gpus"] = places_of_kind(graph, "gpu")
         return graph
 
-    def _join(self, graph: nx.DiGraph[str]) -> None:
-        for network in self.scale_out:
-            part = part_of(network.of)
-            nics = [f"{part}{i}" for i in members(network.of, self.parts[part].count)]
-            servers = [[f"node{node}.{nic}" for nic in nics] for node in range(self.nodes)]
-            join_servers(graph, servers, network, self.links[network.link])
+    def nics_of(self, network: ScaleOut) -> list[str]:
+        """The NICs of one server that are on a network, in order."""
+        part = part_of(network.of)
+        return [f"{part}{i}" for i in members(network.of, self.parts[part].count)]
 
     def __copy__(self) -> Self:
         copied = super().__copy__()

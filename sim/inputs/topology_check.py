@@ -53,7 +53,7 @@ def checked(topology: Topology) -> TopologyCheck:
     bisection = bisection_bytes_per_s(graph)
     return TopologyCheck(
         name=topology.name,
-        nodes=topology.nodes,
+        nodes=topology.servers,
         gpus=len(gpus),
         gpu_models=tuple(dict.fromkeys(graph.nodes[gpu]["model"] for gpu in gpus)),
         domains=len(members),
@@ -170,7 +170,7 @@ def _raw_bytes_per_s(topology: Topology, gpu: str) -> float:
     total = 0.0
     for _, to, edge in graph.out_edges(gpu, data=True):
         if _is_scale_up(graph, to):
-            link = topology.links.get(edge["link"])
+            link = topology.link_type(edge["link"])
             total += link.bytes_per_s * edge["count"] if link else edge["bytes_per_s"]
     return total
 

@@ -8,7 +8,15 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, model_validator
 
 from sim.inputs.arrivals import Arrivals, PositiveSeconds, Sessions, Trace
-from sim.inputs.lengths import EmpiricalLength, FixedLength, Lengths, Positive, SharedPrefix, TraceLength
+from sim.inputs.lengths import (
+    EmpiricalLength,
+    FixedLength,
+    Lengths,
+    Positive,
+    SharedPrefix,
+    TraceLength,
+    Waits,
+)
 from sim.inputs.quantities import Count
 
 Milliseconds = Annotated[float, Gt(0), Le(1e12)]
@@ -39,6 +47,8 @@ class RequestClass(BaseModel, frozen=True, extra="forbid"):
     output_tokens: Lengths | None = None
     prefix: SharedPrefix | None = None
     slo: Slo | None = None
+    patience_s: Waits | None = None
+    timeout_s: Waits | None = None
     priority: int = 0
     model: str | None = None
 
@@ -46,6 +56,9 @@ class RequestClass(BaseModel, frozen=True, extra="forbid"):
 class Workload(BaseModel, frozen=True, extra="forbid"):
     """The traffic of one run. It ends after `requests` requests, or with what arrives within `duration_s`,
     or both.
+
+    A client gives up, and its request is aborted, when the first token has not come `patience_s` after the
+    arrival, or the last one not after `timeout_s`; by default it waits for ever.
 
     Lengths are needed unless the arrivals are a trace, which has its own. Which class a request is of, its
     lengths, its prefix, and when it arrives come from random streams of their own: changing one changes
@@ -65,6 +78,8 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     classes: dict[str, RequestClass] = {}
     prefix: SharedPrefix | None = None
     slo: Slo | None = None
+    patience_s: Waits | None = None
+    timeout_s: Waits | None = None
     model: str = ""
 
     @model_validator(mode="after")

@@ -39,7 +39,12 @@ class EngineView(Protocol[S]):
     """What a rule may ask of the engine it schedules for."""
 
     token_budget: int
-    max_num_seqs: int
+    draft_tokens: int
+    """Speculated tokens that every decode computes beside its own."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """The most sequences that may run in this step."""
 
     @property
     def running(self) -> Ordered[S]:
@@ -110,7 +115,9 @@ class ContinuousBatching:
                 preempted = True
                 if at < position:
                     position -= 1
-                    budget += sum(n for granted, n in grants if granted is victim)
+                    budget += sum(
+                        n + self._drafts(engine, granted, n) for granted, n in grants if granted is victim
+                    )
                     grants = [(granted, n) for granted, n in grants if granted is not victim]
                 if victim is sequence:
                     break
@@ -118,7 +125,7 @@ class ContinuousBatching:
             if not fits:  # it was itself the one to go: nobody behind it gets a step either
                 break
             grants.append((sequence, tokens))
-            budget -= tokens
+            budget -= tokens + min(self._drafts(engine, sequence, tokens), budget - tokens)
             position += 1
         if not preempted:
             self._admit(engine, grants, budget, most)
@@ -138,6 +145,10 @@ class ContinuousBatching:
                 return
             grants.append((sequence, tokens))
             budget -= tokens
+
+    @staticmethod
+    def _drafts(engine: EngineView[S], sequence: S, tokens: int) -> int:
+        return engine.draft_tokens if tokens == sequence.pending_tokens == 1 else 0
 
     def _capped(self, tokens: int) -> int:
         threshold = self.long_prefill_token_threshold

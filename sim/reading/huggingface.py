@@ -136,8 +136,17 @@ def _with_first_dense(config: Config, shapes: dict[str, Any]) -> dict[str, Any]:
         "moe_intermediate": width,
         "shared_experts": shared,
         "shared_intermediate": shared * width,
+        **_group_limit(config),
         "dense_layer_indices": tuple(n for n in range(shapes["layers"]) if n < first or n % step),
     }
+
+
+def _group_limit(config: Config) -> dict[str, int]:
+    """The groups of experts that a token is held to; `greedy` routing (DeepSeek-V2-Lite) ignores them."""
+    groups = config.count("n_group", default=1)
+    if groups <= 1 or config.keys.get("topk_method") == "greedy":
+        return {}
+    return {"expert_groups": groups, "groups_per_token": config.count("topk_group", default=groups)}
 
 
 def _deepseek(config: Config) -> dict[str, Any]:

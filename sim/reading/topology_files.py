@@ -26,6 +26,7 @@ class Library:
     gpu: Callable[[str], Gpu]
     link_names: Sequence[str]
     link: Callable[[str], LinkType]
+    system: Callable[[Any], Topology]  # what stands under one name in `systems`
 
 
 def gpu_of(document: Document, name: str, kernels: KernelParameters | None = None) -> Gpu:
@@ -152,11 +153,26 @@ class _Reading:
             if isinstance(data.get(name), list):
                 data[name] = [self._separated(block, (name, i)) for i, block in enumerate(data[name])]
         self._check_part_names(data)
+        if isinstance(data.get("systems"), Mapping):
+            data["systems"] = self._systems(data["systems"])
         data["links"] = self._types(
             data, "links", self._links_used(data), self.library.link_names, self._link
         )
         data["gpus"] = self._types(data, "gpus", self._gpus_used(data), self.library.gpu_names, self._gpu)
         return data
+
+    def _systems(self, written: Mapping[str, Any]) -> dict[str, Topology]:
+        """The systems that stand beside each other, each by the name or path of its topology."""
+        systems: dict[str, Topology] = {}
+        for name, block in written.items():
+            try:
+                systems[name] = self.library.system(block)
+            except InputError as error:
+                self.problems += [
+                    problem if problem.line else self.document.problem(("systems", name), problem.what)
+                    for problem in error.problems
+                ]
+        return systems
 
     def _separated(self, block: Any, at: Key) -> Any:
         return separated(block, self.document, at, self.problems)

@@ -2,7 +2,7 @@
 
 Every second between a request's arrival and its last token is charged to exactly one cause, along the
 request's own path: while it waits, to what it waits for; while a step computes it, to the parts of that step.
-A request's causes add up to its latency.
+A request's causes add up to its latency, those of an aborted one to the time until it left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CAUSES: tuple[str, ...] = (
     "routing",  # from arrival to the replica's queue
     "admission",  # in the queue before the first step
     "preempted",  # in the queue after a preemption
-    "recompute",  # steps that compute again what a preemption threw away
+    "recompute",  # steps that compute again what a preemption or a failure threw away
     "hand_over",  # KV cache on its way to another replica or tier
 )
 """Column order of `Result.blame`."""
@@ -39,7 +39,7 @@ compute.
 
 
 class BlameRecords(Table):
-    """One row per finished request: seconds by cause."""
+    """One row per finished or aborted request: seconds by cause."""
 
     def __init__(self) -> None:
         super().__init__({"request_id": "count", **dict.fromkeys(CAUSES, "number")})

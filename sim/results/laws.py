@@ -50,11 +50,12 @@ def little(records: Records) -> Little | None:
     return Little(area / (end_s - begin_s), len(arrival_s) / (end_s - begin_s), sojourn_s)
 
 
-def violations(records: Records) -> list[str]:
+def violations(records: Records, *, one_token_a_step: bool = True) -> list[str]:
     """What no run may do, each in a sentence; empty if all is well.
 
     A finished request has all the tokens it asked for, and its times are in order. Every token but the first
-    of each request ends one gap, so that gaps and tokens agree to the last one.
+    of each request ends one gap, so that gaps and tokens agree to the last one; with drafts, of which a step
+    may accept several, there are at most as many gaps.
     """
     rows = records.requests
     found: list[str] = []
@@ -65,7 +66,7 @@ def violations(records: Records) -> list[str]:
         found.append(f"{int(short.sum())} finished without all their tokens, request {ids[short][0]} for one")
     if len(np.unique(ids)) != len(ids):
         found.append("a request_id has more than one row")
-    times = ["arrival_s", "routed_s", "admitted_s", "first_token_s", "finished_s"]
+    times = ["arrival_s", "routed_s", "admitted_s", "first_token_s", "finished_s", "aborted_s"]
     latest_s = rows["arrival_s"]
     for name in times[1:]:
         time_s = rows[name]
@@ -78,10 +79,12 @@ def violations(records: Records) -> list[str]:
     lacking = finished & np.isnan(rows["finished_s"])
     if lacking.any():
         found.append(f"{int(lacking.sum())} finished without a finished_s, request {ids[lacking][0]} for one")
+    if ((status == "aborted") == np.isnan(rows["aborted_s"])).any():
+        found.append("a request has an aborted_s and was not aborted, or the other way round")
     steps, gaps = records.steps, records.gaps
     counted = int(np.sum(steps["steps"] * steps["gaps"])) + int(np.sum(gaps["gaps"] * gaps["sequences"]))
     owed = int(np.sum(np.maximum(rows["generated_tokens"] - 1, 0)))
-    if (len(steps) or len(gaps)) and counted != owed:
+    if (len(steps) or len(gaps)) and (counted != owed if one_token_a_step else counted > owed):
         found.append(f"{counted} gaps between tokens, but the requests' tokens have {owed}")
     return found
 
@@ -128,10 +131,13 @@ def mser5(values: Floats) -> int:
 
 
 def _stays(records: Records) -> tuple[Floats, Floats]:
-    """Arrival and departure of each request that was let in; those still there depart as the run ends."""
+    """Arrival and departure of each request that was let in; an aborted one departs when it is, those still
+    there as the run ends.
+    """
     rows = records.requests
     let_in = rows["status"] != "rejected"
-    arrival_s, departure_s = rows["arrival_s"][let_in], rows["finished_s"][let_in]
+    arrival_s = rows["arrival_s"][let_in]
+    departure_s = np.fmin(rows["finished_s"], rows["aborted_s"])[let_in]
     known_s = departure_s[~np.isnan(departure_s)]
     last_s = max(
         records.end_s, float(known_s.max()) if len(known_s) else 0.0, float(arrival_s.max(initial=0.0))

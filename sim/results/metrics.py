@@ -2,10 +2,11 @@
 rates).
 
 **Unfinished requests** count in every percentile as longer than any finished one, if the value in question
-had not come by the end of the run. So a percentile that falls among them is infinite, and never better than
-it would have been had the run gone on; `censored_*` says how many there are. Means and standard deviations
+had not come by the end of the run; so do **aborted** ones, if it had not come when their client gave up or
+their replica failed. So a percentile that falls among them is infinite, and never better than it would have
+been had the run or the client gone on; `censored_*` says how many there are. Means and standard deviations
 are of the known values alone and therefore too low when `censored_*` is not zero. Rejected requests have no
-latencies; they count as `rejected`, and against every objective.
+latencies. All three are counted, and count against every objective.
 
 **Warm-up** is cut only if asked for: all requests that arrive before the cut are left out, as are steps that
 begin before it. **Throughput** is of the kept requests over the time from the first arrival among them to
@@ -63,7 +64,8 @@ def summary(
     span_s = rows.end_s - rows.begin_s
     numbers: dict[str, Any] = {
         "completed": int(rows.finished.sum()),
-        "unfinished": int(np.isin(rows.status, ("unfinished", "aborted")).sum()),
+        "unfinished": int((rows.status == "unfinished").sum()),
+        "aborted": int((rows.status == "aborted").sum()),
         "rejected": int((rows.status == "rejected").sum()),
         "warmup_requests": rows.cut,
         "duration": span_s,
@@ -90,6 +92,7 @@ def summary(
 
     prompted = int(rows.prompt_tokens[~np.isnan(rows.admitted_s)].sum())
     numbers["preemptions"] = int(rows.preemptions.sum())
+    numbers["resubmissions"] = int(rows.resubmissions.sum())
     numbers["prefix_hit_rate"] = float(rows.cached_tokens.sum() / prompted) if prompted else None
     law = little(records)
     numbers["mean_concurrency"] = law.concurrency if law else None
@@ -220,7 +223,8 @@ class _Rows:
             good = int((mine & met).sum())
             numbers[name] = {
                 "completed": int((mine & self.finished).sum()),
-                "unfinished": int((mine & let_in & ~self.finished).sum()),
+                "unfinished": int((mine & (self.status == "unfinished")).sum()),
+                "aborted": int((mine & (self.status == "aborted")).sum()),
                 "rejected": int((mine & ~let_in).sum()),
                 "request_goodput": _rate(good, span_s) if some else None,
                 "slo_attainment": good / int(mine.sum()) if some else None,

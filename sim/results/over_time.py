@@ -28,7 +28,12 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
 
     if not every_s > 0:
         raise ValueError(f"every_s {every_s} is not above zero")
-    requests = {name: records.requests[name] for name in ("arrival_s", "admitted_s", "finished_s", "status")}
+    names = ("arrival_s", "admitted_s", "finished_s", "aborted_s", "status")
+    requests = {name: records.requests[name] for name in names}
+    gone_s = requests["aborted_s"]
+    requests["finished_s"] = np.fmin(requests["finished_s"], gone_s)
+    never = np.isnan(requests["admitted_s"])  # who gave up before that waits no more from then on
+    requests["admitted_s"] = np.where(never, gone_s, requests["admitted_s"])
     ours = requests["status"] != "rejected"
     steps = {name: records.steps[name] for name in records.steps.kinds}
     if replica is not None:

@@ -38,7 +38,9 @@ class RequestRecords(Table):
     Times are simulated seconds, NaN where it never came to that. `output_tokens` is what was asked,
     `generated_tokens` what came out, `cached_tokens` the prompt tokens that were found in the KV cache when
     the request was first admitted. `routed_s` is when a replica was chosen, `admitted_s` when it was first
-    scheduled.
+    scheduled. `aborted_s` is when a request left that its client had given up, or whose replica had failed:
+    from a batch it goes with the end of a step. A first token that came when its client had gone is no
+    `first_token_s`. `resubmissions` counts the replicas that failed under it.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,8 @@ class RequestRecords(Table):
                 "cached_tokens": "count",
                 "preemptions": "count",
                 "status": "text",
+                "aborted_s": "number",
+                "resubmissions": "count",
             }
         )
 
@@ -79,6 +83,8 @@ class RequestRecords(Table):
         finished_s: float = math.nan,
         cached_tokens: int = 0,
         preemptions: int = 0,
+        aborted_s: float = math.nan,
+        resubmissions: int = 0,
         replica: int = -1,
         request_class: str = "",
         model: str = "",
@@ -106,6 +112,8 @@ class RequestRecords(Table):
             cached_tokens,
             preemptions,
             status,
+            aborted_s,
+            resubmissions,
         )
 
     def order(self) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from sim.cost.shard import Shard
 from sim.cost.steps import StepCost
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
+from sim.policy.placement import Explicit
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
 from sim.runtime.build_kv_tiers import SharedTiers, attach, queue_maker
@@ -30,6 +31,7 @@ from sim.runtime.step_rows import StepRows
 from sim.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
+NULL_BLOCKS = 1  # vLLM's block pool keeps one for whatever has none (`BlockPool.null_block`)
 TOKENS_PRICED = 4096  # a hand-over is priced once at this length, long enough for large messages, and scaled
 
 
@@ -56,7 +58,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             raise InfeasibleError(
                 f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
             )
-        gpu = scenario.topology.gpus[names.pop()].under(engine.backend)
+        gpu = scenario.topology.gpu_models[names.pop()].under(engine.backend)
         groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
         shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers
@@ -65,7 +67,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
 
 def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPlan, int]:
     """The memory plan of a replica on a machine of `gpus` GPUs, and the longest text it serves: the model's,
-    or what the KV blocks hold.
+    or what the KV blocks hold, or what one step computes where prompts are not cut into chunks.
     """
     engine, context = pool.engine, pool.model.max_context
     if context and engine.max_model_len is not None and engine.max_model_len > context:
@@ -74,9 +76,19 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
             f"{context} is the most",
         )
     memory = plan(shards, *default_limits(engine, shards[0].gpu), gpus)
-    holds = int(memory.blocks * (1.0 - engine.watermark)) * engine.block_size
+    usable = usable_blocks(memory, engine)
+    if usable < 1:
+        raise InfeasibleError("one KV block is none: vLLM keeps it for itself", "num_gpu_blocks_override: 2")
+    holds = int(usable * (1.0 - engine.watermark)) * engine.block_size
+    whole = engine.max_num_batched_tokens if _whole_prompts(engine) else None
     if engine.max_model_len is None:
-        longest = min(context or holds, holds)
+        longest = min(context or holds, holds, whole or holds)
+    elif whole is not None and engine.max_model_len > whole:
+        raise InfeasibleError(
+            f"without chunked prefill a text of max_model_len {engine.max_model_len} must fit into one step "
+            f"of max_num_batched_tokens {whole}",
+            f"max_num_batched_tokens {engine.max_model_len}, or max_model_len {whole}",
+        )
     elif engine.max_model_len > holds:
         raise InfeasibleError(
             f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
@@ -86,6 +98,15 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
     else:
         longest = engine.max_model_len
     return memory, longest
+
+
+def _whole_prompts(engine: Engine) -> bool:
+    return engine.scheduler == "vllm" and not engine.enable_chunked_prefill
+
+
+def usable_blocks(memory: MemoryPlan, engine: Engine) -> int:
+    """KV blocks that sequences can have."""
+    return memory.blocks - (NULL_BLOCKS if engine.backend == "vllm" else 0)
 
 
 def scheduling_rule(engine: Engine) -> Rule:
@@ -112,21 +133,49 @@ def replicas_of(
     records: Records,
     *,
     fold: bool,
+    seed: int = 0,
 ) -> tuple[list[Replica], dict[str, list[Replica]]]:
     """All replicas in the order of their pools, and by the name of the model they serve."""
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
-    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
-    placed = scenario.placement(network.gpus, network.node_of, sizes)
+    placed = _placed(scenario, network, pools)
     replicas: list[Replica] = []
     by_model: dict[str, list[Replica]] = {}
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]] = {}
     shared: SharedTiers = {}
     for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True)):
-        replica = _replica(index, pool, scenario, gpus, env, network, fabric, records, priced, shared, fold)
+        replica = _replica(
+            index, pool, scenario, gpus, env, network, fabric, records, priced, shared, fold, seed
+        )
         replicas.append(replica)
         if pool.role != "decode":
             by_model.setdefault(pool.model.name, []).append(replica)
     return replicas, by_model
+
+
+def _placed(scenario: Scenario, network: Network, pools: list[Pool]) -> list[tuple[str, ...]]:
+    """The GPUs of every replica: pools that name a kind of GPU choose among those, the others among what is
+    left.
+    """
+    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
+    placed: list[tuple[str, ...]] = [()] * len(pools)
+    free = list(network.gpus)
+    models = {gpu: str(network.places[gpu]["model"]) for gpu in free}
+    if isinstance(scenario.placement, Explicit) and any(pool.gpu for pool in pools):
+        raise InfeasibleError("an explicit placement names the GPUs of every pool; leave out gpu in pools")
+    for kind in sorted({pool.gpu for pool in pools}, key=lambda kind: (kind is None, kind)):
+        mine = [i for i, pool in enumerate(pools) if pool.gpu == kind]
+        able = [gpu for gpu in free if kind is None or models[gpu] == kind]
+        if kind is not None and not able:
+            raise InfeasibleError(
+                f"a pool asks for {kind}, and {scenario.topology.name} has none",
+                f"it has {', '.join(sorted(set(models.values())))}",
+            )
+        of_kind = scenario.placement(able, network.node_of, [sizes[i] for i in mine])
+        for i, gpus in zip(mine, of_kind, strict=True):
+            placed[i] = gpus
+        taken = {gpu for gpus in of_kind for gpu in gpus}
+        free = [gpu for gpu in free if gpu not in taken]
+    return placed
 
 
 def _replica(
@@ -141,6 +190,7 @@ def _replica(
     priced: dict[tuple[int, tuple[str, ...]], list[StepCost]],
     shared: SharedTiers,
     fold: bool,
+    seed: int,
 ) -> Replica:
     engine = pool.engine
     costs: list[StepCost]
@@ -156,7 +206,9 @@ def _replica(
         shards = shards_of(pool, scenario, gpus)
         memory, longest = memory_of(pool, shards, len(network.gpus))
         seqs, tokens = default_limits(engine, shards[0].gpu)
-        blocks = memory.blocks
+        if _whole_prompts(engine):
+            tokens = max(tokens, longest)
+        blocks = usable_blocks(memory, engine)
         costs = priced.setdefault(
             (id(pool), gpus),
             [StageCost(shard, network, frozenset(scenario.without), scenario.kernels) for shard in shards],
@@ -189,6 +241,8 @@ def _replica(
             ledger=ledger,
             whole_texts=engine.scheduler_reserve_full_isl,
             whole_answers=no_evict and pool.role != "prefill",
+            looks_ahead=engine.schedules_ahead and engine.scheduler == "vllm" and pool.role == "both",
+            draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
         )
         for _ in range(engine.data_parallel_size)
     ]
@@ -212,6 +266,7 @@ def _replica(
         first_token_from_prefill=scenario.hand_over.first_token == "prefill",
         shards=shards,
         hops=hops_between(network, gateway_of(network), gpus[0]) if gpus else 0,
+        seed=seed,
     )
     attach(replica)
     return replica

@@ -127,6 +127,7 @@ def _levels(
             writing=priced(written, above, ends, min(rates, default=None)),
             bytes_per_token=per_token,
             staging_bytes=about.staging_bytes,
+            is_shared=name == "remote",
         )
         if levels:
             levels[-1].below = level

@@ -4,9 +4,10 @@ SimPy schedules by delay, and `now + (time - now)` is not always `time` in float
 program op by op and whoever folds it into one event have to meet on the same float, so `at` picks the delay
 that lands on it.
 
-Within one instant things happen in the order of the four priorities, whatever the order they were scheduled
+Within one instant things happen in the order of the five priorities, whatever the order they were scheduled
 in:
 
+0. `FAILURE`: engines stop, and what would have ended just now does not;
 1. `COMPLETION`: ops, transfers and steps end (SimPy's own NORMAL, so plain timeouts and processes belong
    here);
 2. `ARRIVAL`: requests arrive and are routed, seeing everything that has ended by now;
@@ -24,8 +25,9 @@ from math import inf, nextafter
 from typing import Any
 
 from simpy import Environment
-from simpy.events import NORMAL, Event, EventPriority
+from simpy.events import NORMAL, URGENT, Event, EventPriority
 
+FAILURE = URGENT
 COMPLETION = NORMAL
 ARRIVAL = EventPriority(2)
 SCHEDULE = EventPriority(3)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.inputs.engine import Speculation
 from sim.inputs.lengths import (
     EmpiricalLength,
     ExponentialWait,
@@ -44,6 +45,16 @@ def random_stream(seed: int, source: str) -> np.random.Generator:
     True
     """
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(source.encode())]))
+
+
+def tokens_by_step(speculation: Speculation, most: int, stream: np.random.Generator) -> Ints:
+    """Tokens that one sequence has got after each of its first `most` decode steps: one a step, and of the
+    drafts as many as are accepted before the first that is not.
+    """
+    rate, drafts = speculation.acceptance_rate, speculation.num_speculative_tokens
+    drawn = 1.0 - stream.random(most)
+    accepted = drafts * (drawn <= rate) if rate in (0.0, 1.0) else np.floor(np.log(drawn) / math.log(rate))
+    return np.cumsum(1 + np.minimum(accepted, drafts).astype(np.int64))
 
 
 def lengths_by(law: Lengths | None, stream: np.random.Generator, recorded: Ints | None = None) -> DrawInts:

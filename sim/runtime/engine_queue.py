@@ -17,7 +17,9 @@ from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
 
 PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
-ADMISSION, PREEMPTED, PIPELINE_WAIT = (CAUSES.index(name) for name in ("admission", "preempted", "pipeline"))
+ADMISSION, PREEMPTED, PIPELINE_WAIT, RECOMPUTE = (
+    CAUSES.index(name) for name in ("admission", "preempted", "pipeline", "recompute")
+)
 
 
 class Ledger:
@@ -73,30 +75,42 @@ class EngineQueue:
         ledger: Ledger | None,
         whole_texts: bool = True,
         whole_answers: bool = False,
+        looks_ahead: bool = False,
+        draft_tokens: int = 0,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
         `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
         its first chunk (vLLM's `scheduler_reserve_full_isl`). `whole_answers`: nor before there is room for
         all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that
-        several share counts once for each of them).
+        several share counts once for each of them). `looks_ahead`: a step is chosen while the one before it
+        runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are computed
+        with every decode.
         """
         self.env = env
         self.kv_cache = kv_cache
         self.token_budget = token_budget
-        self.max_num_seqs = max_num_seqs
+        self.seats = max_num_seqs
+        self.draft_tokens = draft_tokens
         self.by_priority = by_priority
         self.ledger = ledger
         self.whole_texts = whole_texts
         self.whole_answers = whole_answers
         self.promised = 0  # blocks that those who run will hold at most
+        self.looks_ahead = looks_ahead
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
-        self.preempted_at_step = -1  # nobody is admitted in a step that preempts
+        self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
+        self._leaving: list[HeldBlocks] = []
 
     # ---- from outside
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that may run in the next step, those not counted that are over and still have a seat."""
+        return self.seats - len(self._leaving)
 
     @property
     def free_to_grow(self) -> int:
@@ -136,14 +150,49 @@ class EngineQueue:
         sequence.name_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
-        """It has its last token: its blocks are free again."""
-        self.leave(sequence)
-        self.release(sequence)
+        """It has its last token: its blocks are free again, where steps are chosen ahead after the next
+        one was chosen.
+        """
+        self._runs_no_more(sequence)
+        if self.looks_ahead:
+            self._leaving.append(self.detach(sequence))
+        else:
+            self.release(sequence)
+
+    def let_go(self) -> None:
+        """The step is chosen: seats and blocks of who ended before it are free for the next one."""
+        if self._leaving:
+            for held in self._leaving:
+                held.free()
+            self._leaving.clear()
+            self.roomier_after_step = self.step
 
     def leave(self, sequence: Sequence) -> None:
-        """It runs no more; what becomes of its blocks is not said."""
-        self.running.remove(sequence)
-        self.promised -= self._most_blocks(sequence)
+        """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
+        if sequence in self.running:
+            self.settle(sequence)
+            if self.ledger is None:
+                sequence.wait(PIPELINE_WAIT, self.env.now)
+            sequence.dropped = sequence.in_flight
+            self._runs_no_more(sequence)
+        else:
+            self.waiting.remove(sequence)
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
+        self.release(sequence)
+
+    def fail(self) -> list[Sequence]:
+        """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
+        now = self.env.now
+        for sequence in self.running:
+            sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
+        for sequence in self.waiting:
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        lost = [*self.running, *self.waiting]
+        self.running.clear()
+        self.promised = 0
+        self.waiting.clear()
+        self.kv_cache.clear()
+        return lost
 
     def release(self, sequence: Sequence) -> None:
         self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
@@ -259,12 +308,20 @@ class EngineQueue:
         sequence.preemptions += 1
         sequence.recomputing = True
         self.preemptions += 1
-        self.preempted_at_step = self.step
-        self.leave(sequence)
+        self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
+        self._runs_no_more(sequence)
         if self.by_priority:
             self.enqueue(sequence)
         else:
             self.waiting.appendleft(sequence)
+
+    def _runs_no_more(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.promised -= self._most_blocks(sequence)
+
+    def prefilled(self, sequence: Sequence) -> None:
+        """It goes on elsewhere; its blocks stay held until its cache is there."""
+        self._runs_no_more(sequence)
 
     def _most_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)

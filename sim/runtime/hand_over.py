@@ -2,16 +2,17 @@
 
 Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
 line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
-the last chunk, so that only the last layer is left to send when it ends. The sender keeps its blocks until
-everything has arrived. All of it is traffic like any other: it shares links with the collectives of both
-replicas, and what that costs is charged to sharing on either side.
+the last chunk: one flow that begins when the first layer is there, is no quicker than layers are computed
+(as if nobody disturbed the step), and leaves the last one to send when the step ends. The sender keeps its
+blocks until everything has arrived. All of it is traffic like any other: it shares links with the collectives
+of both replicas, and what that costs is charged to sharing on either side.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
@@ -47,10 +48,11 @@ class _Passage:
     prefilled_s: float = nan
     reserved_s: float = nan
     shared_s: float = 0.0  # by how much its transfers took longer than alone
+    transfer: Transfer | None = None  # the last one that was begun
+    tokens: int = 0  # whose KV goes over
 
-    @property
-    def tokens(self) -> int:
-        return self.sequence.request.prompt_tokens
+    def __post_init__(self) -> None:
+        self.tokens = self.sequence.computed
 
 
 class _Receiver:
@@ -114,10 +116,39 @@ class HandOver:
             passage = line.popleft()
             self._send(passage, 1.0, self._arrived)
 
+    def abort(self, sequence: InEngine) -> bool:
+        """Give up a sequence's passage, if it has one. True where it was nowhere else any more."""
+        passage = self._passages.pop(sequence.request.request_id, None)
+        if passage is None:
+            return False
+        if passage.transfer is not None:
+            self.fabric.abort(passage.transfer)
+        line = self._lines.get(passage.receiver.index, ())
+        if passage in line:
+            line.remove(passage)  # type: ignore[union-attr]
+        if passage.landing is not None:
+            passage.landing.kv_cache.give_back(passage.blocks)
+            passage.receiver.look_again()
+        self.blocks_are_free(passage.receiver)
+        if passage.left is None:
+            return False
+        passage.left.free()
+        passage.sender.look_again()
+        sequence.wait(HAND_OVER, self.fabric.env.now)
+        return True
+
+    def fail(self, replica: Replica) -> list[InEngine]:
+        """A sender or receiver fails, and with it all passages to and from it; the sequences that had left
+        their sender, and are lost.
+        """
+        broken = [one for one in self._passages.values() if replica in (one.sender, one.receiver)]
+        return [one.sequence for one in broken if self.abort(one.sequence)]
+
     # ---- one passage
 
     def _passage(self, sequence: InEngine, sender: Replica) -> _Passage:
-        candidates = self.receivers[sender.model]
+        all_receivers = self.receivers[sender.model]
+        candidates = [replica for replica in all_receivers if replica.is_up] or all_receivers
         coming: dict[int, list[_Passage]] = {replica.index: [] for replica in candidates}
         for other in self._passages.values():
             if other.receiver.index in coming:
@@ -131,16 +162,17 @@ class HandOver:
         passage = self._passages[sequence.request.request_id] = _Passage(sequence, sender, receiver)
         return passage
 
-    def _last_chunk_begins(self, sequence: InEngine, sender: Replica) -> None:
-        """Layer by layer: all but the last layer are sent while the step runs, if the receiver has room
-        already.
+    def _last_chunk_begins(self, sequence: InEngine, sender: Replica, step_s: float) -> None:
+        """Layer by layer: all but the last layer are sent while the step of `step_s` runs, if the receiver
+        has room already.
         """
         passage = self._passage(sequence, sender)
         if not self._lines.get(passage.receiver.index) and self._reserved(passage):
             passage.pushing = True
             layers = sender.layers
             if layers > 1:
-                self._send(passage, 1.0 - 1.0 / layers, self._pushed)
+                layer_s = step_s / layers
+                self._send(passage, 1.0 - 1.0 / layers, self._pushed, layer_s, layer_s * (layers - 2))
             else:
                 passage.pushed = True
 
@@ -170,19 +202,29 @@ class HandOver:
         passage.reserved_s = self.fabric.env.now
         return True
 
-    def _send(self, passage: _Passage, part: float, then: Callable[[_Passage], None]) -> None:
+    def _send(
+        self,
+        passage: _Passage,
+        part: float,
+        then: Callable[[_Passage], None],
+        after_s: float = 0.0,
+        least_s: float = 0.0,
+    ) -> None:
         assert passage.landing is not None
         groups = (
             passage.sender.queues.index(passage.sequence.queue),
             passage.receiver.queues.index(passage.landing),
         )
         demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
+        if after_s:
+            paced_s = max(demand.least_s, least_s)
+            demand = replace(demand, latency_s=demand.latency_s + after_s, least_s=paced_s)
 
         def done(transfer: Transfer) -> None:
             passage.shared_s += transfer.lost_s
             then(passage)
 
-        self.fabric.start(demand, on_done=done)
+        passage.transfer = self.fabric.start(demand, on_done=done)
 
     def _arrived(self, passage: _Passage) -> None:
         sequence, receiver = passage.sequence, passage.receiver
@@ -201,7 +243,7 @@ class HandOver:
         passage.left.free()
         passage.sender.schedule_soon()
         longest = receiver.max_model_len - sequence.request.prompt_tokens
-        sequence.output_tokens = max(1, min(sequence.output_tokens, longest))
+        sequence.output_tokens = max(1, sequence.generated, min(sequence.output_tokens, longest))
         sequence.nameless_blocks = passage.blocks
         sequence.received = True
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1

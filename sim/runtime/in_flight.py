@@ -8,6 +8,7 @@ from sim.cost.batch import Batch
 from sim.policy.scheduling import Grants
 from sim.results.blame import STEP_CAUSES
 from sim.runtime.sequence import Sequence
+from sim.runtime.transfer import Transfer
 
 SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
 
@@ -15,8 +16,8 @@ SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
 @dataclass(slots=True)
 class InFlight:
     """`causes` are the seconds of this step so far; `samples` says whether a grant brings its sequence to its
-    last known token. It came to `stage` at `since_s`, or is being sent on from there. `caught_up` counts
-    folded steps whose blocks have been taken before the end of the run of steps.
+    last known token. The batch came to `stage` at `since_s`; `sent` are its activations on their way to the
+    next. `caught_up` counts folded steps whose blocks have been taken before the end of the run of steps.
     """
 
     grants: Grants[Sequence]
@@ -29,4 +30,4 @@ class InFlight:
     caught_up: int = 0
     stage: int = 0
     since_s: float = 0.0
-    is_sent: bool = False
+    sent: Transfer | None = None

@@ -110,6 +110,15 @@ class KvCache:
                 queue["unit", unit] = blocks
                 self.free += blocks
 
+    def clear(self) -> None:
+        """All blocks are free and nothing is remembered, as when the engine has just started."""
+        self.free = self.blocks
+        self._free_queue.clear()
+        self._unit_blocks.clear()
+        self._holders.clear()
+        if self.blocks:
+            self._free_queue["run", next(self._run)] = self.blocks
+
     @property
     def free_before_evicting(self) -> int:
         """Free blocks that can be taken before the first prefix is forgotten."""

@@ -19,7 +19,7 @@ from typing import Any
 from sim.cost.kv_tiers import Way
 from sim.runtime.clock import SCHEDULE, at
 from sim.runtime.fabric import Fabric
-from sim.runtime.transfer import Transfer
+from sim.runtime.transfer import State, Transfer
 
 
 class Tier:
@@ -74,6 +74,15 @@ class Tier:
     def arrived(self, unit: int) -> None:
         self._present[unit] = self._coming.pop(unit)
 
+    def give_up(self, unit: int) -> None:
+        """A prefix on its way does not come."""
+        self.held_bytes -= self._coming.pop(unit)
+
+    def clear(self) -> None:
+        """All prefixes that are here are lost; nobody may be reading any."""
+        self.held_bytes -= sum(self._present.values())
+        self._present.clear()
+
     def read(self, unit: int) -> None:
         """Somebody begins to read it: it stays until `release`."""
         self._readers[unit] = self._readers.get(unit, 0) + 1
@@ -113,7 +122,9 @@ class Level:
     stored_bytes: float = 0.0
     evicted_bytes: float = 0.0
     lost_bytes: float = 0.0
+    is_shared: bool = False  # other engines use the tier too
     _waiting: dict[int, float] = field(default_factory=dict)
+    _under_way: tuple[list[int], Transfer] | None = None
     _waiting_bytes: float = 0.0
     _is_busy: bool = False
     _is_due: bool = False
@@ -147,12 +158,15 @@ class Level:
 
     def _copy(self, _: Any = None) -> None:
         self._is_due = False
+        if not self._waiting:
+            return  # the engine has failed
         self._is_busy = True
         copied, n_bytes = list(self._waiting), self._waiting_bytes
         self._waiting = {}
 
         def done(transfer: Transfer) -> None:
             self._is_busy = False
+            self._under_way = None
             self._waiting_bytes -= n_bytes
             self.stored_bytes += n_bytes
             for unit in copied:
@@ -162,10 +176,29 @@ class Level:
             if self.on_landed is not None:
                 self.on_landed(copied)
 
-        self.fabric.start(self.writing.demand(n_bytes / self.bytes_per_token), on_done=done)
+        demand = self.writing.demand(n_bytes / self.bytes_per_token)
+        self._under_way = copied, self.fabric.start(demand, on_done=done)
 
-    def read(self, units: list[int], tokens: int, done: Callable[[], None]) -> None:
-        """Bring `tokens` tokens of prefixes up to HBM; they cannot be forgotten meanwhile."""
+    def fail(self) -> None:
+        """The engine is lost, and with it its copies under way and what only it could read."""
+        if self._under_way is not None:
+            copied, transfer = self._under_way
+            self.fabric.abort(transfer)
+            for unit in copied:
+                self.tier.give_up(unit)
+        for unit in self._waiting:
+            self.tier.give_up(unit)
+        self._waiting = {}
+        self._waiting_bytes = 0.0
+        self._is_busy = False
+        self._under_way = None
+        if not self.is_shared:
+            self.tier.clear()
+
+    def read(self, units: list[int], tokens: int, done: Callable[[], None]) -> Callable[[], None]:
+        """Bring `tokens` tokens of prefixes up to HBM; they cannot be forgotten meanwhile. What is returned
+        gives the transfer up.
+        """
         for unit in units:
             self.tier.read(unit)
         self.hit_tokens += tokens
@@ -176,4 +209,13 @@ class Level:
             for unit in units:
                 self.tier.release(unit)
 
-        self.fabric.start(self.reading.demand(tokens), on_done=landed)
+        transfer = self.fabric.start(self.reading.demand(tokens), on_done=landed)
+
+        def give_up() -> None:
+            if transfer.state < State.DONE:
+                part = self.fabric.abort(transfer)
+                self.reloaded_bytes -= (1.0 - part) * tokens * self.bytes_per_token
+                for unit in units:
+                    self.tier.release(unit)
+
+        return give_up

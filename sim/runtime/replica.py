@@ -11,25 +11,27 @@ every step, in lock-step, whether they have work or not.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
+from sim.runtime.circulation import Circulation, WentRound
 from sim.runtime.clock import SCHEDULE, at
+from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
 from sim.runtime.request import Request
-from sim.runtime.rounds import Rounds, WentRound
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
@@ -42,8 +44,8 @@ MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer ru
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; `on_prefilled` and `on_finished` tell of
-    it.
+    """An engine and its sequences. `submit` puts a request in; `on_prefilled`, `on_finished` and `on_aborted`
+    tell of it.
     """
 
     def __init__(
@@ -68,8 +70,11 @@ class Replica:
         shards: list[Shard] | None = None,
         role: Role = "both",
         hops: int = 0,
+        seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next."""
+        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
+        drafts are accepted.
+        """
         self.env = env
         self.fabric = fabric
         self.stages = stages
@@ -89,10 +94,13 @@ class Replica:
         self.shards = shards or []
         self.role = role
         self.hops = hops
+        self.seed = seed
         self.routed = 0
-        self.on_last_chunk: Callable[[Sequence, Replica], None] | None = None
+        self.is_up = True
+        self.on_last_chunk: Callable[[Sequence, Replica, float], None] | None = None  # and the step's seconds
         self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
         self.on_finished: Callable[[Sequence], None] = lambda sequence: None
+        self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
         self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
         self._flying: deque[InFlight] = deque()
@@ -103,9 +111,11 @@ class Replica:
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
-        self._rounds = Rounds(
+        self._rounds = Circulation(
             env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
         )
+        self._aborting: list[Sequence] = []  # to go when the step in progress ends
+        self._ledger_s = 0.0  # up to when the ledger has all steps
 
     # ---- requests
 
@@ -113,11 +123,65 @@ class Replica:
         """Queue a request that has just arrived; its lengths have been checked."""
         most = self.max_model_len - request.prompt_tokens
         sequence = Sequence(request, max(1, min(request.output_tokens, most)), self.env.now, self.index)
+        self.take_up(sequence)
+        return sequence
+
+    def take_up(self, sequence: Sequence) -> None:
+        """Queue a sequence that has no KV cache anywhere."""
         queue = self._emptiest()
-        queue.name_blocks(sequence, request)
+        queue.name_blocks(sequence, sequence.request)
         self.routed += 1
         self.enqueue(sequence, queue)
-        return sequence
+
+    def abort(self, sequence: Sequence) -> None:
+        """Its client has given up: it leaves the queue at once, or its batch when the step in progress ends.
+
+        As vLLM does it (`EngineCore._process_input_queue`): between two steps, and with several batches in
+        flight as soon as one of them ends.
+        """
+        self._leave_rounds()
+        if sequence in sequence.queue.running and len(self._flying) == self._most_in_flight:
+            self._aborting.append(sequence)
+        else:
+            sequence.queue.leave(sequence)
+            self.on_aborted(sequence)
+        self.look_again()
+
+    def _drop_aborted(self) -> None:
+        dropped, self._aborting = self._aborting, []
+        for sequence in dropped:
+            if sequence.finished_s is None:  # else that step was its last
+                sequence.queue.leave(sequence)
+                self.on_aborted(sequence)
+
+    def tokens_by_now(self, sequence: Sequence) -> int:
+        """What a sequence has generated, also within a run of steps."""
+        self._leave_rounds()
+        _, done = self._folded_steps()
+        if not done or sequence not in sequence.queue.running:
+            return sequence.generated
+        return min(sequence.generated + self._gain(sequence, done), sequence.output_tokens)
+
+    def fail(self) -> list[Sequence]:
+        """The engine and all that it holds are lost at this instant; its sequences, charged up to now.
+
+        Steps that ended before this instant have given their tokens; one that would end now has not.
+        """
+        self._leave_rounds(ends_now=False)
+        self.is_up = False  # nothing is scheduled, and nobody gets blocks here
+        self._aborting.clear()
+        for stage in self.stages:
+            stage.fail()
+        if self.ledger is not None:
+            since_s = max(self._ledger_s, *(flight.start_s for flight in self._flying), 0.0)
+            for queue in self.queues:
+                for sequence in queue.running:
+                    self.ledger.charge(sequence, since_s)
+        for flight in self._flying:
+            if flight.sent is not None:
+                self.fabric.abort(flight.sent)
+        self._flying.clear()
+        return [sequence for queue in self.queues for sequence in queue.fail()]
 
     def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
@@ -167,6 +231,8 @@ class Replica:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
+        if not self.is_up:
+            return None
         self._catch_up()
         queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
         blocks = queue.reserve(tokens)
@@ -182,9 +248,14 @@ class Replica:
             return
         flight, over = self._flying[0], self.stages[0].steps_over()
         if over > flight.caught_up:
-            for sequence, _ in flight.grants:
-                sequence.queue.grow(sequence, over - flight.caught_up)
-            flight.caught_up = over
+            self._grow(flight, over)
+
+    def _grow(self, flight: InFlight, steps: int) -> None:
+        """Take the blocks of folded steps up to the one that follows on `steps` of them."""
+        for sequence, _ in flight.grants:
+            more = self._gain(sequence, steps) - self._gain(sequence, flight.caught_up)
+            sequence.queue.grow(sequence, more)
+        flight.caught_up = steps
 
     # ---- what a router sees
 
@@ -202,16 +273,26 @@ class Replica:
 
     @property
     def tokens(self) -> int:
-        growth = 0
-        if self._flying and self.ledger is not None:
-            steps = self.stages[0].steps_over() - self._flying[0].caught_up
-            growth = steps * self._flying[0].batch.decodes
-        growth += self._rounds.tokens_begun
-        return growth + sum(queue.tokens for queue in self.queues)
+        return self._growth_in_run() + self._rounds.tokens_begun + sum(queue.tokens for queue in self.queues)
+
+    def _growth_in_run(self) -> int:
+        """Tokens of folded steps that have been begun by now, and are not in the books yet."""
+        over, done = self._folded_steps()
+        if not done:
+            return 0
+        flight = self._flying[0]
+        begun = int(done == over)  # the step after one that ends just now has not begun
+        if self._speculation is None:
+            return (done - flight.caught_up + begun - 1) * flight.batch.decodes
+        booked = flight.caught_up
+        return sum(
+            self._gain(sequence, done) - self._gain(sequence, booked) + begun - 1
+            for sequence, _ in flight.grants
+        )
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.max_num_seqs for queue in self.queues)
+        return any(queue.requests < queue.seats for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
@@ -236,13 +317,18 @@ class Replica:
             self._fold_rounds()
 
     def _fill_pipeline(self) -> None:
-        while len(self._flying) < self._most_in_flight:
+        while self.is_up and len(self._flying) < self._most_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
                 queue.step = self._step
                 grants.append(self.rule(queue) if queue.running or queue.waiting else [])
+                queue.let_go()
+            roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
             if any(grants):
                 self._start(grants)
+            elif roomier:  # nobody computes in this step, and who is looked at again may
+                for queue in roomier:
+                    queue.roomier_after_step = -1
             elif not self._skips_to_eligible():
                 return
 
@@ -266,9 +352,10 @@ class Replica:
         steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
         self._enter(0, flight, steps)
         if self.on_last_chunk is not None:
+            alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
             for (sequence, _), is_last in zip(together, samples, strict=True):
                 if is_last:
-                    self.on_last_chunk(sequence, self)
+                    self.on_last_chunk(sequence, self, alone_s)
 
     def _batch(self, grants: Grants[Sequence]) -> Batch:
         """The work of a step of one queue; from here on the granted tokens count as computed."""
@@ -302,8 +389,8 @@ class Replica:
             one.recomputing or not one.generated for one, _ in flight.grants
         ):
             return 1
-        if any(queue.waiting and queue.preempted_at_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one, having preempted, did not look at
+        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
+            return 1  # the next step may admit what this one did not look at, or had no room for
         steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:
@@ -334,7 +421,7 @@ class Replica:
         return low
 
     def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
-        flight.stage, flight.since_s, flight.is_sent = stage, self.env.now, False
+        flight.stage, flight.since_s = stage, self.env.now
         self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
     def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
@@ -349,7 +436,8 @@ class Replica:
         if self.ledger is not None:
             self._record(flight, passed)
             self._flying.popleft()
-            self._hand_out(flight, passed.steps)
+            self._ledger_s = passed.end_s
+            self._hand_out(flight, passed.steps, passed.end_s)
             self.schedule_soon()
             return
         self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
@@ -358,20 +446,21 @@ class Replica:
             return
         flight.done = True
         while self._flying and self._flying[0].done:
-            self._hand_out(self._flying.popleft(), 1)
+            self._hand_out(self._flying.popleft(), 1, self.env.now)
         self.schedule_soon()
 
     def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
         sent_s = self.env.now if since_s is None else since_s
-        flight.stage, flight.is_sent = stage, True
+        flight.stage = stage
 
         def received(transfer: Transfer) -> None:
+            flight.sent = None
             flight.causes[PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
         demand = self._activations(stage, flight.batch.tokens)
-        self.fabric.start(demand, began_at=since_s, on_done=received)
+        flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
 
     def _activations(self, stage: int, tokens: int) -> Demand:
         """The transfer of so many tokens from a stage to the next."""
@@ -399,16 +488,18 @@ class Replica:
 
     # ---- handing out
 
-    def _hand_out(self, flight: InFlight, steps: int) -> None:
-        """Give every sequence the tokens of the steps that have passed."""
-        now, more = self.env.now, steps - 1
+    def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
+        """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
+        more = steps - 1
         if self.ledger is not None:
             self._step += more
             self.ledger.add(flight.causes)
         else:
             self._record_gaps(flight, now)
+        if more > flight.caught_up:
+            self._grow(flight, more)
         finished = []
-        for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True):
+        for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
@@ -420,11 +511,9 @@ class Replica:
             if sequence.generated == 0 or sequence.recomputing:
                 sequence.queue.settle(sequence)
             sequence.recomputing = False
-            if self.role == "prefill" and self._ends_here(sequence, now):
+            if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
-            if more > flight.caught_up:
-                sequence.queue.grow(sequence, more - flight.caught_up)
-            self._give(sequence, steps, now)
+            self._give(sequence, steps, now, decoded=tokens == 1)
             if sequence.generated >= sequence.output_tokens:
                 finished.append(sequence)
         for sequence in finished:
@@ -432,6 +521,8 @@ class Replica:
             sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
+        if self._aborting:
+            self._drop_aborted()
         if self.on_steps_passed is not None:
             self.on_steps_passed(self._step - len(self._flying))
 
@@ -444,32 +535,41 @@ class Replica:
                 sequence.queue.finish(sequence)
                 self.on_finished(sequence)
                 return True
-        sequence.queue.leave(sequence)
+        sequence.queue.prefilled(sequence)
         self.on_prefilled(sequence, self)
         return True
 
-    def _give(self, sequence: Sequence, steps: int, now: float) -> None:
+    def _give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
+        """The tokens of `steps` decode steps, or the one that a chunk ends with."""
         if sequence.generated == 0:
             sequence.generated = 1
-        elif self._speculation is None:
+        elif self._speculation is None or not decoded:
             sequence.generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
+            before = self._gain(sequence, steps - 1)
             sequence.decode_steps += steps
-            sequence.computed += max(0, gained - steps)
+            sequence.computed += max(0, gained - before - 1)
             sequence.generated += gained
         if sequence.first_token_s is None:
             sequence.first_token_s = now
         sequence.last_token_s = now
 
     def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, their expected
-        number.
+        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
+        are accepted.
         """
         if self._speculation is None:
             return steps
-        done, rate = sequence.decode_steps, self._tokens_per_step
-        return math.floor((done + steps) * rate + 1e-9) - math.floor(done * rate + 1e-9)
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        return int(decoded[done + steps - 1]) - (int(decoded[done - 1]) if done else 0) if steps else 0
+
+    def _decoded(self, sequence: Sequence) -> NDArray[np.int64]:
+        if sequence.decoded is None:
+            assert self._speculation is not None
+            stream = random_stream(self.seed, f"drafts of {sequence.request.request_id}")
+            sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
+        return sequence.decoded
 
     def _growth(self, sequence: Sequence, more: int) -> int:
         """Tokens that `more` steps after the one under way add to what is computed."""
@@ -480,10 +580,9 @@ class Replica:
         left = sequence.output_tokens - sequence.generated
         if self._speculation is None:
             return left
-        steps = max(1, math.floor(left / self._tokens_per_step) - 1)
-        while self._gain(sequence, steps) < left:
-            steps += 1
-        return steps
+        decoded, done = self._decoded(sequence), sequence.decode_steps
+        before = int(decoded[done - 1]) if done else 0
+        return int(np.searchsorted(decoded, before + left)) + 1 - done
 
     # ---- of batches that pass several stages
 
@@ -496,7 +595,7 @@ class Replica:
     def _fold_rounds(self) -> None:
         """Where all batches in flight are decodes that will come back as they are, let them go round."""
         flights, queue = list(self._flying), self.queues[0]
-        if not flights or not self.stages[0].fold or self._rounds.circling:
+        if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
             return
         if len(self.queues) > 1 or self.role != "both" or self._speculation or self.engine.kv_tiers:
             return
@@ -566,7 +665,7 @@ class Replica:
                 causes = list(went.later_causes)
                 causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
                 sequence.charge(causes, ends_s[-1])
-                self._give(sequence, len(ends_s), ends_s[-1])
+                self._give(sequence, len(ends_s), ends_s[-1], decoded=True)
             sequence.queue.grow(sequence, went.begun - 1)
             if went.stage < 0:
                 sequence.in_flight -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(slots=True)
@@ -16,6 +17,9 @@ class Request:
     tuple may stop inside the prompt (what follows is private to the request) and may go on into the output
     (a later turn of the session will begin with it). Its last block may be partial, as in Mooncake's
     traces; it then covers the text up to the end of the prompt.
+
+    Its client gives it up when the first token has not come `patience_s` after the arrival, or the last one
+    not after `timeout_s`.
 
     Written once by the traffic, only read afterwards; not frozen, because a frozen dataclass costs three
     times as much to make and traffic is drawn by the million.
@@ -32,6 +36,8 @@ class Request:
     request_class: str = ""
     model: str = ""
     priority: int = 0
+    patience_s: float = inf
+    timeout_s: float = inf
 
     @property
     def total_tokens(self) -> int:

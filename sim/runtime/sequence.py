@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Ordered
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.results.blame import CAUSES
 from sim.runtime.request import Request
 
@@ -25,6 +28,7 @@ class Sequence:
         "charged_s",
         "computed",
         "decode_steps",
+        "decoded",
         "dropped",
         "eligible_step",
         "finished_s",
@@ -37,8 +41,6 @@ class Sequence:
         "name_ends",
         "nameless_blocks",
         "names",
-        "on_finished",
-        "on_first_token",
         "output_tokens",
         "preemptions",
         "queue",
@@ -47,6 +49,7 @@ class Sequence:
         "recomputing",
         "replica",
         "request",
+        "resubmissions",
         "routed_s",
     )  # fmt: skip
 
@@ -65,6 +68,7 @@ class Sequence:
         self.held = 0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.resubmissions = 0
         self.routed_s = request.arrival_s
         self.queued_s = queued_s
         self.admitted_s: float | None = None
@@ -78,7 +82,17 @@ class Sequence:
         self.mark: tuple[float, ...] | None = None
         self.dropped = 0
         self.decode_steps = 0
+        self.decoded: NDArray[np.int64] | None = None  # tokens after each decode step, with drafts
         self.received = False  # KV cache of it came from another replica, or from a lower tier
+
+    def start_over(self) -> None:
+        """Its replica has failed: what it has generated is known, and all of it has to be computed again."""
+        self.recomputing = self.recomputing or self.admitted_s is not None
+        self.computed = self.in_flight = self.dropped = 0
+        self.nameless_blocks = self.held = 0
+        self.received = False
+        self.mark = None
+        self.resubmissions += 1
 
     # ---- what scheduling rules see
 

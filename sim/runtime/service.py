@@ -1,17 +1,24 @@
-"""The life of a request: it arrives, is routed to a replica, waits, is computed, and is recorded."""
+"""The life of a request: it arrives, is routed to a replica, waits, is computed, and is recorded.
+
+Its client may give up: then the request leaves the router, its replica's queue or its way to another replica
+at once, and a batch when the step in progress ends; what the client sends next, it sends at once. Its replica
+may fail: then what it has got so far goes back to the router, to be computed again elsewhere, or the request
+is aborted.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from math import inf, nan
+from typing import Any, Literal
 
 import numpy as np
 import simpy
 
 from sim.policy.routing import Router
 from sim.results.blame import CAUSES, BlameRecords
-from sim.results.records import Records
+from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.hand_over import HandOver
 from sim.runtime.replica import Replica
@@ -40,6 +47,7 @@ class Service:
         staleness_s: float = 0.0,
         has_frontend: bool = True,
         hand_over: HandOver | None = None,
+        on_failure: Literal["resubmit", "abort"] = "resubmit",
     ) -> None:
         self.env = env
         self.replicas = replicas
@@ -53,14 +61,19 @@ class Service:
         self.staleness_s = staleness_s
         self.has_frontend = has_frontend
         self.hand_over = hand_over
-        self.open: dict[int, Request] = {}  # arrived and not finished
+        self.on_failure = on_failure
+        self.open: dict[int, Request] = {}  # arrived and not departed
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
         self._arrivals: Iterator[Request] = iter(traffic)
-        self._unrouted: deque[Request] = deque()
+        self._lines: dict[str, deque[Request]] = {}  # at the router, by model
         self._views: dict[int, _StaleView] = {}
+        self._given_up: dict[int, float] = {}  # when clients went whose requests are still in an engine
+        self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
+        self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
         for replica in replicas:
             replica.on_finished = self._finished
+            replica.on_aborted = self._aborted
 
     # ---- arrivals
 
@@ -79,39 +92,61 @@ class Service:
 
     def _enter(self, request: Request) -> None:
         self.open[request.request_id] = request
-        self._unrouted.append(request)
+        self._line_up(request)
         self._route()
+        if request.patience_s < inf:
+            at(self.env, request.arrival_s + request.patience_s, self._no_first_token, ARRIVAL, request)
+        if request.timeout_s < inf:
+            at(self.env, request.arrival_s + request.timeout_s, self._no_last_token, ARRIVAL, request)
 
-    def _route(self) -> None:
-        """Send on what the router will send, in order of arrival."""
-        while self._unrouted:
-            request = self._unrouted[0]
-            candidates = self.models.get(request.model) or self.models[self.default_model]
-            chosen = self.router(request, [self._view(replica) for replica in candidates], self.random)
-            if chosen is None:
-                return
-            self._unrouted.popleft()
-            replica = candidates[chosen]
-            if request.prompt_tokens >= self._longest(replica):
-                self._reject(request, replica)
-                continue
-            view = self._views.get(replica.index)
-            if view is not None:
-                view.routed += 1
-            frontend_s = 0.0
-            if self.has_frontend:
-                engine = replica.engine
-                frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
-            if frontend_s:
-                at(
-                    self.env,
-                    self.env.now + frontend_s,
-                    self._submit,
-                    ARRIVAL,
-                    (request, replica, self.env.now),
-                )
-            else:
-                self._submit((request, replica, self.env.now))
+    def _line_up(self, request: Request) -> None:
+        model = request.model if request.model in self.models else self.default_model
+        self._lines.setdefault(model, deque()).append(request)
+
+    def _route(self, _: None = None) -> None:
+        """Send on what the router will send, for each model in order of arrival."""
+        for model, line in self._lines.items():
+            while line:
+                request = line[0]
+                if request.request_id in self.open and not self._sent(request, self.models[model]):
+                    break
+                line.popleft()
+
+    def _route_soon(self) -> None:
+        if any(self._lines.values()):
+            at(self.env, self.env.now, self._route, ARRIVAL)
+
+    def _sent(self, request: Request, candidates: Sequence[Replica]) -> bool:
+        """Send a request to the replica that the router chooses; False if it is to wait for one."""
+        if self._failures:
+            candidates = [replica for replica in candidates if replica.is_up]
+            if not candidates:
+                return False
+        chosen = self.router(request, [self._view(replica) for replica in candidates], self.random)
+        if chosen is None:
+            return False
+        replica = candidates[chosen]
+        if self._tokens(request) >= self._longest(replica):
+            self._reject(request, replica)
+            return True
+        view = self._views.get(replica.index)
+        if view is not None:
+            view.routed += 1
+        frontend_s = 0.0
+        if self.has_frontend:
+            engine = replica.engine
+            frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
+        now = self.env.now
+        if frontend_s:
+            at(self.env, now + frontend_s, self._submit, ARRIVAL, (request, replica, now))
+        else:
+            self._submit((request, replica, now))
+        return True
+
+    def _tokens(self, request: Request) -> int:
+        """Tokens of its text so far; more than its prompt if a replica that had it has failed."""
+        sequence = self._sequences.get(request.request_id)
+        return request.prompt_tokens if sequence is None else sequence.known_tokens
 
     def _longest(self, replica: Replica) -> int:
         """Tokens that a text may have where it enters, and where it is decoded."""
@@ -122,11 +157,23 @@ class Service:
 
     def _submit(self, what: tuple[Request, Replica, float]) -> None:
         request, replica, routed_s = what
-        sequence = replica.submit(request)
-        sequence.routed_s = routed_s
-        sequence.blame[ROUTING] = routed_s - request.arrival_s
-        sequence.blame[HOST] = self.env.now - routed_s
-        self._sequences[request.request_id] = sequence
+        if request.request_id not in self.open:
+            return  # given up on the way
+        if not replica.is_up:
+            self._line_up(request)
+            self._route()
+            return
+        sequence = self._sequences.get(request.request_id)
+        if sequence is None:
+            sequence = self._sequences[request.request_id] = replica.submit(request)
+            sequence.routed_s = routed_s
+            sequence.blame[ROUTING] = routed_s - request.arrival_s
+            sequence.blame[HOST] = self.env.now - routed_s
+        else:
+            self._resubmitted.discard(request.request_id)
+            sequence.wait(ROUTING, routed_s)
+            sequence.wait(HOST, self.env.now)
+            replica.take_up(sequence)
 
     def _view(self, replica: Replica) -> Any:
         """The replica itself, or what it last reported."""
@@ -142,30 +189,121 @@ class Service:
     # ---- ends
 
     def _finished(self, sequence: InEngine) -> None:
-        request = sequence.request
-        del self._sequences[request.request_id]
+        if sequence.request.request_id in self._given_up:
+            self._aborted(sequence)
+            return
+        if self.hand_over is not None:  # its only token came from the prefill: nobody needs its KV cache
+            self.hand_over.abort(sequence)
         self._record(sequence, "finished")
-        if self.hand_over is not None:
-            self.hand_over.blocks_are_free(self.replicas[sequence.replica])
-        self._follow_up(request)
+        self._depart(sequence.request, sequence.replica)
+        self._follow_up(sequence.request)
 
-    def _follow_up(self, request: Request) -> None:
+    def _aborted(self, sequence: InEngine) -> None:
+        """It has left, unfinished."""
+        self._record(sequence, "aborted")
+        self._depart(sequence.request, sequence.replica)
+
+    def _depart(self, request: Request, replica: int = -1) -> None:
+        """It is here no more; others may take its place."""
         del self.open[request.request_id]
+        self._sequences.pop(request.request_id, None)
+        self._given_up.pop(request.request_id, None)
+        self._resubmitted.discard(request.request_id)
         self.ended_s = self.env.now
+        if self.hand_over is not None and replica >= 0:
+            self.hand_over.blocks_are_free(self.replicas[replica])
+        self._route_soon()
+
+    def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
+        """What its client sends next."""
         if self.traffic.closed:
-            following = self.traffic.next_request(request.session, self.env.now)
+            following = self.traffic.next_request(request.session, self.env.now, missing_tokens)
             if following is not None:
                 at(self.env, max(self.env.now, following.arrival_s), self._enter, ARRIVAL, following)
-        if self._unrouted:
-            at(self.env, self.env.now, lambda _: self._route(), ARRIVAL)
+
+    # ---- clients that give up
+
+    def _no_first_token(self, request: Request) -> None:
+        sequence = self._sequences.get(request.request_id)
+        if sequence is None or sequence.first_token_s is None:
+            self._no_last_token(request)
+
+    def _no_last_token(self, request: Request) -> None:
+        if request.request_id in self.open and request.request_id not in self._given_up:
+            self._client_goes(request)
+            self._give_up(request)
+
+    def _client_goes(self, request: Request) -> None:
+        """It sends what it sends next, knowing what it has got of this answer."""
+        got = 0
+        sequence = self._sequences.get(request.request_id)
+        if sequence is not None:
+            got = self.replicas[sequence.replica].tokens_by_now(sequence)
+        self._follow_up(request, request.output_tokens - got)
+
+    def _give_up(self, request: Request) -> None:
+        sequence = self._sequences.get(request.request_id)
+        if sequence is None:
+            self._add(request, request.output_tokens, "aborted", aborted_s=self.env.now)
+            blame = [0.0] * len(CAUSES)
+            blame[ROUTING] = self.env.now - request.arrival_s
+            self.blame.add(request.request_id, blame)
+            self._depart(request)
+        elif request.request_id in self._resubmitted:
+            sequence.wait(ROUTING, self.env.now)
+            self._aborted(sequence)
+        elif self.hand_over is not None and self.hand_over.abort(sequence):
+            self._aborted(sequence)
+        else:
+            self._given_up[request.request_id] = self.env.now
+            self.replicas[sequence.replica].abort(sequence)
+
+    # ---- replicas that fail
+
+    def fail(self, replica: Replica) -> None:
+        """An engine is lost at this instant, with everything that it holds."""
+        self._failures[replica.index] = self._failures.get(replica.index, 0) + 1
+        if not replica.is_up:
+            return
+        replica.is_up = False
+        lost = [] if self.hand_over is None else self.hand_over.fail(replica)
+        lost += replica.fail()
+        for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
+            request = sequence.request
+            if request.request_id in self._given_up:
+                self._aborted(sequence)
+            elif self.on_failure == "abort":
+                self._client_goes(request)
+                self._aborted(sequence)
+            else:
+                sequence.start_over()
+                self._resubmitted.add(request.request_id)
+                self._line_up(request)
+        self._route_soon()
+
+    def recover(self, replica: Replica) -> None:
+        """A failure is over; the engine starts empty when all of its failures are."""
+        self._failures[replica.index] -= 1
+        if self._failures[replica.index]:
+            return
+        del self._failures[replica.index]
+        self._views.pop(replica.index, None)
+        replica.is_up = True
+        if self.hand_over is not None:
+            self.hand_over.blocks_are_free(replica)
+        self._route_soon()
+
+    # ---- rows
 
     def _reject(self, request: Request, replica: Replica) -> None:
-        self.records.requests.add(
-            request.request_id, request.arrival_s, request.prompt_tokens, request.output_tokens,
-            status="rejected", routed_s=self.env.now, replica=replica.index,
-            request_class=request.request_class, model=request.model, session=request.session,
-            turn=request.turn,
-        )  # fmt: skip
+        sequence = self._sequences.get(request.request_id)
+        if sequence is not None:  # no replica that is left takes a text as long as it has become
+            self._client_goes(request)
+            sequence.wait(ROUTING, self.env.now)
+            self._aborted(sequence)
+            return
+        self._add(request, request.output_tokens, "rejected", routed_s=self.env.now, replica=replica.index)
+        self._depart(request)
         self._follow_up(request)
 
     def close(self) -> None:
@@ -175,36 +313,51 @@ class Service:
             if sequence is not None:
                 self._record(sequence, "unfinished")
             else:
-                self.records.requests.add(
-                    request.request_id, request.arrival_s, request.prompt_tokens, request.output_tokens,
-                    status="unfinished", request_class=request.request_class, model=request.model,
-                    session=request.session, turn=request.turn,
-                )  # fmt: skip
+                self._add(request, request.output_tokens, "unfinished")
 
-    def _record(self, sequence: InEngine, status: Any) -> None:
+    def _record(self, sequence: InEngine, status: Status) -> None:
         request = sequence.request
-        nan = float("nan")
+        first_s, finished_s, aborted_s = sequence.first_token_s, sequence.finished_s, None
+        gone_s = self._given_up.get(request.request_id, inf)
+        if first_s is not None and first_s > gone_s:
+            first_s = None  # nobody was there to see it
+        if status == "aborted":
+            finished_s, aborted_s = None, self.env.now
+        self._add(
+            request,
+            sequence.output_tokens,
+            status,
+            generated_tokens=sequence.generated,
+            routed_s=sequence.routed_s,
+            admitted_s=_or_nan(sequence.admitted_s),
+            first_token_s=_or_nan(first_s),
+            finished_s=_or_nan(finished_s),
+            aborted_s=_or_nan(aborted_s),
+            cached_tokens=sequence.cached_tokens,
+            preemptions=sequence.preemptions,
+            resubmissions=sequence.resubmissions,
+            replica=sequence.replica,
+        )
+        if status != "unfinished":
+            self.blame.add(request.request_id, sequence.blame)
+
+    def _add(self, request: Request, output_tokens: int, status: Status, **times: Any) -> None:
         self.records.requests.add(
             request.request_id,
             request.arrival_s,
             request.prompt_tokens,
-            sequence.output_tokens,
+            output_tokens,
             status=status,
-            generated_tokens=sequence.generated,
-            routed_s=sequence.routed_s,
-            admitted_s=nan if sequence.admitted_s is None else sequence.admitted_s,
-            first_token_s=nan if sequence.first_token_s is None else sequence.first_token_s,
-            finished_s=nan if sequence.finished_s is None else sequence.finished_s,
-            cached_tokens=sequence.cached_tokens,
-            preemptions=sequence.preemptions,
-            replica=sequence.replica,
             request_class=request.request_class,
             model=request.model,
             session=request.session,
             turn=request.turn,
+            **times,
         )
-        if status == "finished":
-            self.blame.add(request.request_id, sequence.blame)
+
+
+def _or_nan(time_s: float | None) -> float:
+    return nan if time_s is None else time_s
 
 
 class _StaleView:
@@ -224,6 +377,8 @@ class _StaleView:
 def waiting_for(service: Service) -> Generator[str, None, None]:
     """What is unfinished and what it waits for, for the message of a run that stopped early."""
     for replica in service.replicas:
+        if not replica.is_up:
+            yield f"replica {replica.index} has failed"
         if replica.requests:
             loading = replica.requests - replica.running - replica.waiting
             yield (

@@ -136,6 +136,14 @@ class Stage:
             self.busy_s += self.env.now - self._run.start_s
             self._run.stop()
 
+    def fail(self) -> None:
+        """All work here is lost at this instant; steps that have ended before it are handed in."""
+        self._queue.clear()
+        if self._run is not None:
+            self.stop()
+            self._run.give_up()
+            self._run = None
+
     def disturbed(self, now: float) -> None:
         """Other traffic comes onto the links at this instant."""
         if self._run is not None:
@@ -165,8 +173,8 @@ class _Run:
 
     __slots__ = (
         "after_s", "anchor_s", "batch", "block", "causes_of", "credited", "ends_s", "folded", "most",
-        "number", "on_passed", "op", "playing", "program", "repetition", "seconds", "sharing_s", "stage",
-        "start_s", "traffic", "version", "waited_s",
+        "number", "on_passed", "op", "playing", "program", "repetition", "seconds", "shared_before_s",
+        "sharing_s", "stage", "start_s", "traffic", "transfer", "version", "waited_s",
     )  # fmt: skip
 
     block: Block
@@ -191,11 +199,12 @@ class _Run:
         self.on_passed = on_passed
         self.traffic = stage.cost.traffic(batch)
         self.version = 0
-        self.sharing_s = 0.0
+        self.sharing_s = self.shared_before_s = 0.0  # of all steps; before the one played
         self.folded = False
         self.most = steps
         self.playing = -1
         self.credited = 0
+        self.transfer: Transfer | None = None  # the last one that was played
         self.causes_of: Callable[[int], Causes]
         self.ends_s: FloatArray | list[float]
         if steps == 1:
@@ -253,7 +262,16 @@ class _Run:
         done = self.playing
         if done:
             ends_s = np.asarray(self.ends_s[:done])
-            self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), self.sharing_s, self.waited_s))
+            shared_s = self.shared_before_s
+            self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), shared_s, self.waited_s))
+
+    def give_up(self) -> None:
+        """Nothing of the step that is played happens any more."""
+        self.version += 1
+        if self.transfer is not None:
+            self.stage.fabric.abort(self.transfer)
+        if self.traffic.links:
+            self.stage.fabric.rest(self.traffic.links, self.stage)
 
     # ---- folded: one event at the end
 
@@ -295,6 +313,7 @@ class _Run:
         self.ends_s = self.ends_s[: step + 1]
         self.ends_s[step] = inf  # only then is it known
         self.playing = step
+        self.shared_before_s = self.sharing_s
         self.number = self.repetition = self.op = 0
         self.program = program = self.stage.cost.program(batch)
         self.block = program.blocks[0]
@@ -331,7 +350,7 @@ class _Run:
             at(self.stage.env, self.anchor_s + after_s, self._op_ended, COMPLETION, self.version)
         else:
             began_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i - 1])
-            self.stage.fabric.start(
+            self.transfer = self.stage.fabric.start(
                 op.demand,
                 began_at=self.anchor_s + began_s,
                 planned_end=self.anchor_s + after_s,

@@ -13,8 +13,18 @@ from sim.inputs.arrivals import Trace
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
-from sim.reading.traces import RecordedTrace, read_trace
-from sim.runtime.draws import DrawInts, Ints, choices_by, prefixes_by, random_stream, text_lengths_by
+from sim.reading.traces import RecordedTrace, read_trace, selected
+from sim.runtime.draws import (
+    DrawFloats,
+    DrawInts,
+    Floats,
+    Ints,
+    choices_by,
+    prefixes_by,
+    random_stream,
+    text_lengths_by,
+    waits_by,
+)
 
 _BLOCK_BITS = 24  # of a block's id: 16 million blocks, more than the longest text has
 _GROUP_BITS = 24  # 16 million shared prefixes, more than a description may have
@@ -79,6 +89,9 @@ class Texts:
             if kind.prefix is not None:
                 lengths, self._own_prefix[index] = prefixes_by(kind.prefix, seed, f".{name}", _lengths_of)
                 self.prefixes[index] = Prefixes(kind.prefix, index + 1, lengths)
+        self._patience = _waits_of(workload, named, "patience_s", seed)
+        self._timeout = _waits_of(workload, named, "timeout_s", seed)
+        self.clients_give_up = bool(self._patience or self._timeout)
 
     def draw_classes(self, n: int) -> Ints:
         """The classes of the next `n` requests or sessions, as indices."""
@@ -102,10 +115,57 @@ class Texts:
                 groups[mine] = draw(len(mine))
         return groups
 
+    def draw_patience(self, classes: Ints) -> tuple[Floats, Floats]:
+        """Seconds that the clients of the next requests wait for their first and for their last token."""
+        return _drawn(self._patience, classes), _drawn(self._timeout, classes)
+
+
+def _waits_of(
+    workload: Workload, named: dict[str, RequestClass], field: str, seed: int
+) -> dict[int, DrawFloats]:
+    """Draws of a wait by class, those of all classes without a law of their own under -1."""
+    found: dict[int, DrawFloats] = {}
+    common = getattr(workload, field)
+    if common is not None:
+        found[-1] = waits_by(common, random_stream(seed, field))
+    for index, (name, kind) in enumerate(named.items()):
+        own = getattr(kind, field)
+        if own is not None:
+            found[index] = waits_by(own, random_stream(seed, f"{field}.{name}"))
+    return found
+
+
+def _drawn(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
+    n = len(classes)
+    waits_s = draws[-1](n) if -1 in draws else np.full(n, np.inf)
+    for index, draw in draws.items():
+        if index >= 0:
+            mine = np.flatnonzero(classes == index)
+            waits_s[mine] = draw(len(mine))
+    return waits_s
+
 
 def what_traces_say(workload: Workload) -> list[str]:
-    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate."""
-    return list(dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces))
+    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate; and
+    one for the part of it that is played, where that is another.
+    """
+    lines = dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces)
+    if isinstance(workload.arrivals, Trace):
+        whole, part = recorded_trace(workload.arrivals), played_part(workload.arrivals)
+        if len(part) < len(whole) or workload.arrivals.speedup != 1.0:
+            lines[part.played()] = None
+    return list(lines)
+
+
+def played_part(arrivals: Trace) -> RecordedTrace:
+    """The rows of a trace that its description keeps, at the speed that it asks for."""
+    return selected(
+        recorded_trace(arrivals),
+        start_s=arrivals.start_s,
+        duration_s=arrivals.duration_s,
+        limit=arrivals.limit,
+        speedup=arrivals.speedup,
+    )
 
 
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:

@@ -60,6 +60,7 @@ class TieredQueue(EngineQueue):
         self.on_room: Callable[[], None] = lambda: None
         self.asked_tokens = self.hbm_hit_tokens = 0
         self.loading: dict[Sequence, int] = {}  # transfers that each of them waits for
+        self._giving_up: dict[Sequence, list[Callable[[], None]]] = {}  # those transfers
         self._fresh: deque[tuple[int, int, float]] = deque()  # (step, name, bytes) to be copied after it
         self._held: set[int] = set()  # names whose HBM blocks stay for a copy under way
         self.writes_through = writes_through
@@ -230,8 +231,10 @@ class TieredQueue(EngineQueue):
             loads[which] = names + list(head.names[first : part.end]), tokens + part.tokens - past
             first, past = part.end, part.tokens
         self.loading[head] = len(loads)
-        for which, (names, tokens) in loads.items():
+        self._giving_up[head] = [
             self.levels[which].read(names, tokens, partial(self._landed, head))
+            for which, (names, tokens) in loads.items()
+        ]
         cache.take(needed)  # last: what this pushes out of HBM must not push out what is to be read
         return True
 
@@ -239,11 +242,33 @@ class TieredQueue(EngineQueue):
         self.loading[sequence] -= 1
         if self.loading[sequence]:
             return
-        del self.loading[sequence]
+        del self.loading[sequence], self._giving_up[sequence]
         sequence.received = True
         sequence.wait(HAND_OVER, self.env.now)
         self._publish(sequence, sequence.computed)
         self.on_loaded(sequence, self)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Also a sequence whose KV is on its way: its transfers are given up."""
+        if sequence not in self.loading:
+            super().leave(sequence)
+            return
+        del self.loading[sequence]
+        for give_up in self._giving_up.pop(sequence):
+            give_up()
+        sequence.wait(HAND_OVER, self.env.now)
+        self.release(sequence)
+
+    def fail(self) -> list[Sequence]:
+        """With HBM go copies under way, and the tiers that no other engine reads."""
+        loading = list(self.loading)
+        for sequence in loading:
+            self.leave(sequence)
+        for level in self.levels:
+            level.fail()
+        self._fresh.clear()
+        self._held.clear()
+        return [*super().fail(), *loading]
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
         if not super().admit(sequence, cached_tokens, tokens):

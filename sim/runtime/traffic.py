@@ -16,11 +16,11 @@ import numpy as np
 from sim.inputs.arrivals import ClosedLoop, Sessions, Trace
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.workload import Workload
-from sim.reading.traces import RecordedTrace, selected
+from sim.reading.traces import RecordedTrace
 from sim.runtime.arrival_times import BLOCK, arrival_times
 from sim.runtime.draws import Ints, lengths_by, random_stream, waits_by
 from sim.runtime.request import Request
-from sim.runtime.texts import Texts, recorded_trace, session_blocks
+from sim.runtime.texts import Texts, played_part, recorded_trace, session_blocks
 
 SESSIONS_AT_ONCE = 256
 
@@ -51,8 +51,11 @@ class Traffic:
     def __iter__(self) -> Iterator[Request]:
         raise NotImplementedError
 
-    def next_request(self, session: int, now_s: float) -> Request | None:
-        """What the user or session sends after its answer ended at `now_s`; None if nothing any more."""
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """What the user or session sends after its answer ended at `now_s`; None if nothing any more.
+
+        `missing_tokens` of the answer never came, because it was given up.
+        """
         return None
 
     @property
@@ -71,6 +74,7 @@ class Traffic:
         """Requests with these arrivals, classes and lengths, and the next prefixes."""
         texts = self.texts
         groups = texts.draw_prefixes(classes) if texts.prefixes else None
+        patience = self._patience(classes)
         names, kinds, models = texts.names, texts.classes, texts.models
         rows = zip(times_s, classes.tolist(), prompts.tolist(), outputs.tolist(), strict=True)
         for offset, (at_s, index, prompt_tokens, output_tokens) in enumerate(rows):
@@ -83,12 +87,21 @@ class Traffic:
                 model=models[index],
                 priority=kinds[index].priority,
             )
+            if patience:
+                request.patience_s, request.timeout_s = patience[offset]
             if groups is not None and (group := int(groups[offset])) >= 0:
                 prefixes = texts.prefixes[index]
                 request.prompt_tokens += int(prefixes.lengths[group])
                 request.block_hashes = prefixes.blocks(group)
                 request.hash_block_tokens = prefixes.law.block_tokens
             yield request
+
+    def _patience(self, classes: Ints) -> list[tuple[float, float]]:
+        """How long the clients of the next requests wait for a first and a last token; empty if for ever."""
+        if not self.texts.clients_give_up:
+            return []
+        patience_s, timeout_s = self.texts.draw_patience(classes)
+        return list(zip(patience_s.tolist(), timeout_s.tolist(), strict=True))
 
 
 class OpenTraffic(Traffic):
@@ -136,7 +149,7 @@ class ClosedLoopTraffic(Traffic):
                 return
             yield self._send(user, at_s)
 
-    def next_request(self, session: int, now_s: float) -> Request | None:
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
         """The next request of user `session`, who thinks from `now_s` on."""
         if self._made >= self.most:
             return None
@@ -185,6 +198,7 @@ class SessionTraffic(Traffic):
                 classes = texts.draw_classes(len(starts_s))
                 groups = texts.draw_prefixes(classes)
                 prompts, outputs = texts.draw_lengths(np.repeat(classes, turns))
+                patience = self._patience(np.repeat(classes, turns))
                 delays_s = draw_delays(len(prompts))
                 ends = np.cumsum(turns).tolist()
                 for k, at_s in enumerate(starts_s.tolist()):
@@ -196,6 +210,8 @@ class SessionTraffic(Traffic):
                         self._turns(session, int(classes[k]), int(groups[k]), made, list(turn_lengths))
                     )
                     requests = requests[: self.most - made]
+                    for request, waits_s in zip(requests, patience[mine], strict=False):
+                        request.patience_s, request.timeout_s = waits_s
                     made += len(requests)
                     requests[0].arrival_s = at_s
                     if len(requests) > 1:
@@ -205,11 +221,16 @@ class SessionTraffic(Traffic):
                     session += 1
                     yield requests[0]
 
-    def next_request(self, session: int, now_s: float) -> Request | None:
-        """The next turn of a session whose last answer ended at `now_s`."""
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """The next turn of a session whose last answer ended at `now_s`. It follows on what there is of that
+        answer.
+        """
         waiting = self._waiting.get(session)
         if waiting is None:
             return None
+        if missing_tokens:
+            for _, later in waiting:
+                later.prompt_tokens -= missing_tokens
         delay_s, request = waiting.popleft()
         request.arrival_s = now_s + delay_s
         if not waiting or request.arrival_s >= self.until_s:
@@ -269,13 +290,7 @@ class TraceTraffic(Traffic):
                     whole.path,
                 )
             )
-        self._trace = selected(
-            whole,
-            start_s=arrivals.start_s,
-            duration_s=arrivals.duration_s,
-            limit=arrivals.limit,
-            speedup=arrivals.speedup,
-        )
+        self._trace = played_part(arrivals)
         if self._trace.block_hashes is not None and self.texts.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
         self.closed = self._trace.session is not None
@@ -304,7 +319,7 @@ class TraceTraffic(Traffic):
                 firsts.append(request)
         yield from firsts
 
-    def next_request(self, session: int, now_s: float) -> Request | None:
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
         """The next turn of a recorded session whose last answer ended at `now_s`."""
         waiting = self._waiting.get(session)
         if not waiting:

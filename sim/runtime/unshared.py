@@ -48,5 +48,7 @@ class UnsharedFabric(Fabric):
         pass
 
     def _ended(self, transfer: Transfer) -> None:
+        if transfer.state is not State.ALONE:
+            return  # given up
         self._use.carry(transfer.plan.links, transfer.plan.n_bytes, 1.0, transfer.plan.alone_s)
         self._happen(transfer)

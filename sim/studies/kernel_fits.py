@@ -54,7 +54,8 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
     "attention_mixed": (MixedParameters, {
         "floor_s": (1e-5, 1e-6, 4e-5), "hbm_fraction": (0.9, 0.2, 1.3), "flop_fraction": (0.5, 0.1, 1.1),
         "s_per_kv_token": (22e-9, 0.0, 8e-8), "tile_tokens": (100.0, 0.0, 800.0),
-        "rereading": (0.6, 0.0, 1.2), "overlap": (2.2, 1.0, 8.0),
+        "rereading": (0.6, 0.0, 1.2), "overlap": (2.2, 1.0, 8.0), "l2_share": (1.0, 0.1, 8.0),
+        "s_per_idle_block": (2e-9, 0.0, 2e-8),
     }),
     "mla_prefill": (PrefillParameters, _PREFILL),
     "attention_decode": (DecodeParameters, {

@@ -12,11 +12,12 @@ import pickle
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
@@ -51,8 +52,15 @@ class Row:
 _scenarios: dict[bytes, Scenario] = {}  # of this worker process: one is read once, not once a point
 
 
-def run_point(pickled: bytes, point: Point) -> Row:
-    """Run one point of a pickled scenario; never raises but for what ends the process."""
+def run_point(pickled: bytes, point: Point, version: str) -> Row:
+    """Run one point of a scenario pickled by this version of fabricsim; never raises but for what ends the
+    process.
+    """
+    if version != sim.__version__:
+        what = (
+            f"a worker has fabricsim {sim.__version__} and the sweep {version}; install the same everywhere"
+        )
+        return Row(point, "failed", what)
     scenario = _scenarios.get(pickled)
     if scenario is None:
         try:
@@ -149,7 +157,7 @@ def _run_on(
         while not broken and len(running) < most and (number := next(todo, None)) is not None:
             point = points[number]
             try:
-                running[executor.submit(run_point, pickled[point.scenario], point)] = number
+                running[executor.submit(run_point, pickled[point.scenario], point, sim.__version__)] = number
             except BrokenProcessPool as error:
                 lost[number] = _reason(error)
                 broken = True
@@ -170,6 +178,10 @@ def _run_on(
 def _reason(error: BaseException) -> str:
     if isinstance(error, BrokenProcessPool):
         return "its worker process died (out of memory, or killed)"
+    if isinstance(error, CancelledError):
+        return "the executor gave it up (was it closed, or its scheduler lost?)"
+    if isinstance(error, ModuleNotFoundError):
+        return f"a worker has no module {error.name}; install fabricsim on every machine"
     return f"{type(error).__name__}: {error}"
 
 

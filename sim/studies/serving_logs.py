@@ -24,6 +24,7 @@ from sim.runtime.build import memory_of, shards_of
 from sim.scenario import Scenario
 from sim.simulate import Result, simulate
 from sim.studies.ledger import Kind, LedgerRow
+from sim.studies.serving_steps import step_rows
 
 DATA = Path(__file__).parent.parent / "data" / "measured" / "serving"
 BLOCK_TOKENS = 16  # of vLLM's KV cache
@@ -32,7 +33,7 @@ LOGS_SOURCE = "casys-kaist/LLMServingSim 5daddb2 (MIT), vLLM 0.19.0"
 # vLLM 0.19: what a step costs beside its kernels. Fitted on one number, the mean TPOT of the log
 # `rtxpro6000_llama31_8b_tp1`. (The decode steps that can be read off that log one by one, of 12 to 28
 # sequences, are 1.4 ms longer than their kernels.)
-VLLM_STEP_GAP_S = 2.0e-3
+VLLM_STEP_GAP_S = 1.66e-3
 
 VLLM = {
     "max_num_batched_tokens": 2048,
@@ -157,7 +158,7 @@ def simulated(result: Result) -> Latencies:
 
 
 def log_rows(run: str) -> list[LedgerRow]:
-    """What is held of one log: means, makespan, and how well single requests are met."""
+    """What is held of one log: means, makespan, how well single requests are met, and single decode steps."""
     result, columns = replay(run)
     real, ours = measured(columns), simulated(result)
     kind: Kind = "fitted" if SERVICES[run].fitted else "predicted"
@@ -180,7 +181,7 @@ def log_rows(run: str) -> list[LedgerRow]:
         ]
     if run in KV_BLOCKS:
         rows.append(_row(run, "KV blocks", "blocks", KV_BLOCKS[run], planned_blocks(run), "fitted"))
-    return rows
+    return rows + log_steps(run)
 
 
 def _row(
@@ -191,20 +192,30 @@ def _row(
 
 def planned_blocks(run: str) -> int:
     """KV blocks that the memory plan of a log's service leaves."""
+    scenario = _service_alone(run)
+    pool = next(iter(scenario.all_pools.values()))
+    gpus = tuple(scenario.topology.graph.graph["gpus"][: pool.engine.world_size])
+    return memory_of(pool, shards_of(pool, scenario, gpus))[0].blocks
+
+
+def log_steps(run: str) -> list[LedgerRow]:
+    """Decode steps that can be read off the seconds of a log in which no prompt was computed; none of a log
+    with preemptions.
+    """
+    if run in KV_BLOCKS:
+        return []
+    seconds = [row for row in read_rows("vllm_timeseries") if row["run"] == run]
+    return step_rows(run, _service_alone(run), log(run), seconds, LOGS_SOURCE)
+
+
+def _service_alone(run: str) -> Scenario:
     service = SERVICES[run]
-    scenario = Scenario.model_validate(
+    one = {"arrivals": {"kind": "burst"}, "prompt_tokens": 1, "output_tokens": 1, "requests": 1}
+    return Scenario.model_validate(
         {
             "topology": service.topology,
             "model": service.model,
             "engine": {**VLLM, **service.engine},
-            "workload": {
-                "arrivals": {"kind": "burst"},
-                "prompt_tokens": 1,
-                "output_tokens": 1,
-                "requests": 1,
-            },
+            "workload": one,
         }
     )
-    pool = next(iter(scenario.all_pools.values()))
-    gpus = tuple(scenario.topology.graph.graph["gpus"][: pool.engine.world_size])
-    return memory_of(pool, shards_of(pool, scenario, gpus))[0].blocks

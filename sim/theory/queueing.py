@@ -173,6 +173,34 @@ def mmc(arrival_rate: float, service_rate: float, servers: int) -> Steady:
     return _from_wait(arrival_rate, service_rate, wait, servers=servers, delayed=delayed, tail=tail)
 
 
+def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s: float) -> Steady:
+    """M/M/c+M: as `mmc`, but who waits gives up after an exponential time of mean `patience_s`. (Palm 1946.)
+
+    A birth-death chain with deaths min(n, c) mu + max(n - c, 0)/patience; stable for any load. W and Wq are
+    of all arrivals, whether served or not; `lost` is the fraction that gives up, Lq/(lambda patience).
+
+    Example: one server as fast as its arrivals and as patience: n is Poisson(1), busy with 1 - 1/e.
+        >>> queue = erlang_a(1.0, 1.0, 1, 1.0)
+        >>> [round(value, 4) for value in (queue.lost, queue.rho, queue.Lq, queue.delayed)]
+        [0.3679, 0.6321, 0.3679, 0.6321]
+    """
+    weights = [1.0]
+    n = 0
+    while n <= servers or weights[-1] > 1e-18 * max(weights):
+        n += 1
+        deaths = min(n, servers) * service_rate + max(n - servers, 0) / patience_s
+        weights.append(weights[-1] * arrival_rate / deaths)
+        if weights[-1] > 1e200:
+            weights = [weight * 1e-200 for weight in weights]
+    total = sum(weights)
+    there = sum(n * weight for n, weight in enumerate(weights)) / total
+    waiting = sum((n - servers) * weight for n, weight in enumerate(weights) if n > servers) / total
+    lost = waiting / (arrival_rate * patience_s)
+    rho = arrival_rate * (1.0 - lost) / (servers * service_rate)
+    delayed = sum(weights[servers:]) / total
+    return Steady(rho, there / arrival_rate, waiting / arrival_rate, there, waiting, lost, delayed)
+
+
 def mm1k(arrival_rate: float, service_rate: float, places: int) -> Steady:
     """M/M/1 with room for `places` in all, the one in service included; who finds it full is lost.
 

@@ -62,6 +62,8 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
     bars: list[dict[str, Any]] = []
     for request in shown.iter_rows(named=True):
         edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
+        if request["aborted_s"] is not None:  # in whatever phase it was
+            edges = [*(edge for edge in edges if edge is not None), request["aborted_s"]]
         for phase, begin, end in zip(PHASE_COLOURS, edges, edges[1:], strict=False):
             if begin is not None and end is not None:
                 bars.append({"request": request["request_id"], "phase": phase, "begin": begin, "end": end})
@@ -90,7 +92,10 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
     import polars
 
     at_s = np.linspace(0.0, end_s, POINTS)
-    taken = requests.filter(requests["status"] != "rejected")
+    taken = requests.filter(requests["status"] != "rejected").with_columns(
+        finished_s=polars.coalesce("finished_s", "aborted_s"),
+        admitted_s=polars.coalesce("admitted_s", "aborted_s"),
+    )
     arrived, admitted = _counts(taken, "arrival_s", at_s), _counts(taken, "admitted_s", at_s)
     finished = _counts(taken, "finished_s", at_s)
     lines = [
@@ -218,7 +223,8 @@ def blame_bars(blame: polars.DataFrame, requests: polars.DataFrame) -> altair.Ch
     """Where the time of a request went: mean seconds by cause, of all requests and of the slowest tenth."""
     import altair as alt
 
-    joined = blame.join(requests.select("request_id", "arrival_s", "finished_s"), on="request_id")
+    finished = requests.select("request_id", "arrival_s", "finished_s").drop_nulls()
+    joined = blame.join(finished, on="request_id")
     joined = joined.with_columns(latency=joined["finished_s"] - joined["arrival_s"]).sort(
         "latency", descending=True
     )

@@ -130,7 +130,7 @@ def topology_chart(topology: Topology) -> altair.LayerChart:
         .mark_text(fontSize=12, fontStyle="italic", color="#616161")
         .encode(x=x, y=y, text="text:N")
     )
-    servers = "1 server" if topology.nodes == 1 else f"{topology.nodes} servers"
+    servers = "1 server" if topology.servers == 1 else f"{topology.servers} servers"
     title = alt.Title(f"{topology.name}, {servers}", subtitle=_subtitle(topology), anchor="start")
     chart: alt.LayerChart = (
         alt.layer(*frames, strokes, boxes, labels, titles, notes, title=title)
@@ -152,7 +152,7 @@ def _subtitle(topology: Topology) -> list[str]:
         said.append("peer-to-peer is off: copies between GPUs are staged in host memory")
     if topology.acs:
         said.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
-    if topology.nodes > 1 and topology.inter_node != "infiniband":
+    if topology.servers > 1 and topology.inter_node != "infiniband":
         said.append(f"between servers: {topology.inter_node}")
     return said
 

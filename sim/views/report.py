@@ -26,7 +26,9 @@ ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
 COUNTS = {
     "completed": "requests finished",
     "unfinished": "requests unfinished",
+    "aborted": "requests aborted",
     "rejected": "requests rejected",
+    "warmup_requests": "requests left out as warm-up",
     "duration": "duration (s)",
     "request_throughput": "requests/s",
     "output_throughput": "output tokens/s",

@@ -71,4 +71,4 @@ def scenario_text(scenario: Any) -> str:
 def title_of(scenario: Any) -> str:
     """What the report is called."""
     models = dict.fromkeys(str(model.name) for model in getattr(scenario, "models", ()) or (scenario.model,))
-    return f"{', '.join(models)} on {scenario.topology.name}, {scenario.topology.nodes} node(s)"
+    return f"{', '.join(models)} on {scenario.topology.name}, {scenario.topology.servers} node(s)"

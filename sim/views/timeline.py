@@ -58,10 +58,11 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
     changes: list[tuple[float, int, int]] = []
     for request in requests.iter_rows(named=True):
         yield from _request(request)
+        gone_s, admitted_s = request["aborted_s"], request["admitted_s"]
         for at_s, waiting, running in (
             (request["arrival_s"], 1, 0),
-            (request["admitted_s"], -1, 1),
-            (request["finished_s"], 0, -1),
+            (gone_s if admitted_s is None else admitted_s, -1, 1),
+            (request["finished_s"] if gone_s is None else gone_s, 0, -1),
         ):
             if at_s is not None:
                 changes.append((at_s, waiting, running))
@@ -105,6 +106,8 @@ def _step(span: dict[str, Any], thread: int) -> Event:
 def _request(request: dict[str, Any]) -> Iterator[Event]:
     """Nested asynchronous slices: the request, and in it its queue, prefill and decode."""
     edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
+    if request["aborted_s"] is not None:  # in whatever phase it was
+        edges = [*(edge for edge in edges if edge is not None), request["aborted_s"]]
     known = [at_s for at_s in edges if at_s is not None]
     common: Event = {"cat": "request", "id": request["request_id"], "pid": REQUESTS_PROCESS, "tid": 0}
     whole: Event = {**common, "name": f"request {request['request_id']}"}

@@ -49,6 +49,17 @@ def test_a_run_prints_a_summary_and_json_stands_alone(sim: Sim, scenario: Path) 
     assert json.loads(out)["completed"] == 2
 
 
+def test_a_warm_up_is_left_out_by_the_rule_that_the_scenario_states(sim: Sim, scenario: Path) -> None:
+    ten = ("--set", "workload.requests=10")
+    for rule, left_out in (("0.2", 2), ("20 %", 2), ("mser5", 0), ("null", 0)):
+        status, out, _ = sim("run", scenario, *ten, "--set", f"warmup={rule}", "--format", "json")
+        assert (status, json.loads(out)["warmup_requests"]) == (0, left_out)
+        assert json.loads(out)["completed"] == 10 - left_out
+    for wrong in ("1", "1.5", "-0.1", "welch"):
+        status, _, err = sim("run", scenario, *ten, "--set", f"warmup={wrong}")
+        assert (status, err.count("warmup")) >= (2, 1)
+
+
 def test_set_changes_values_and_no_fold_gives_the_same_numbers(sim: Sim, scenario: Path) -> None:
     _, out, _ = sim("run", scenario, "--set", "workload.requests=3", "--format", "json")
     assert json.loads(out)["completed"] == 3
@@ -170,3 +181,38 @@ def test_a_bad_change_is_refused(sim: Sim, scenario: Path, change: str, hint: st
     status, out, err = sim("run", scenario, "--set", change)
     assert (status, out) == (2, "")
     assert hint in err
+
+
+def test_changes_fill_a_block_that_was_left_out_and_nodes_go_with_a_new_topology(sim, scenario):
+    drafts = ["engine.speculation.num_speculative_tokens=2", "engine.speculation.acceptance_rate=0.8"]
+    words = [word for one in drafts for word in ("--set", one)]
+    status, out, _ = sim("run", scenario, *words, "--format", "json")
+    assert status == 0
+    _, plain, _ = sim("run", scenario, "--format", "json")
+    assert json.loads(out)["duration"] < json.loads(plain)["duration"]
+    status, _, said = sim("run", scenario, *words, "--set", "engine.speculation.draft=1")
+    assert status == 2
+    assert "engine.speculation.draft" in said
+    for order in (("topology=hgx-h200", "nodes=3"), ("nodes=3", "topology=hgx-h200")):
+        words = [word for one in order for word in ("--set", one)]
+        status, out, _ = sim("run", scenario, *words, "--format", "json")
+        assert status == 0
+        found = json.loads(out)
+        assert round(found["output_throughput"] / found["output_throughput_per_gpu"]) == 24
+
+
+def test_a_rule_is_changed_by_its_kind_and_its_knobs(sim, scenario):
+    for words, word in (
+        (["router.kind=prefix_aware"], "prefix_aware"),
+        (["hand_over.router.kind=round_robin"], "round_robin"),
+        (["placement.kind=strided", "placement.stride=4"], "strided"),
+    ):
+        out = scenario.parent / word
+        status, _, said = sim(
+            "run", scenario, *(one for change in words for one in ("--set", change)), "--out", out
+        )
+        assert status == 0, said
+        assert f"kind: {word}" in (out / "scenario.resolved.yaml").read_text()
+    status, _, said = sim("run", scenario, "--set", "router.kind=sideways")
+    assert status == 2
+    assert "'sideways' is no router" in said

@@ -13,12 +13,14 @@ import pytest
 
 from sim.catalog import load_topology
 from sim.cost.expert_exchange import Copies, chosen, exchange, kernels, sends
-from sim.cost.expert_load import distinct_groups
+from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import GroupLimit
 
 SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "experts.csv"
 EXPERTS, TOPK, HIDDEN = 256, 8, 7168
+LIMIT = GroupLimit(8, 4)  # DeepSeek-V3: 4 of 8 groups
 LIBRARIES = {
     "trtllm_NVLinkOneSided_nvfp4": ("one_sided", 0.5625),
     "deepep_low_latency": ("deepep_low_latency", 1.0),
@@ -57,6 +59,8 @@ def errors() -> dict[tuple[str, str, str, int, str], list[float]]:
             demand = exchange(
                 there, phase, there.gpus[:ranks], float(row["tokens_per_rank"]),
                 HIDDEN * (width if phase == "dispatch" else 2.0), EXPERTS, TOPK, library=library,
+                # DeepEP's test of its normal kernels draws from 4 groups, one a server, where there are more
+                limit=LIMIT if library == "deepep_high_throughput" and ranks == 64 else None,
             )  # fmt: skip
             error = 1e6 * demand.alone_s(there.capacity) / float(row["latency_us"]) - 1.0
             found[row["system"], row["version"], library, ranks, phase].append(error)
@@ -67,11 +71,10 @@ def mean_size(values: list[float]) -> float:
     return sum(map(abs, values)) / len(values)
 
 
-def test_fitted_points_come_out_within_a_sixth_and_deepep_normal_between_servers_within_a_fifth():
+def test_fitted_points_come_out_within_a_sixth():
     for key, found in errors().items():
         if key[:4] in FITTED:
-            across_normal = key[2] == "deepep_high_throughput" and key[3] > 8
-            assert mean_size(found) < (0.20 if across_normal else 0.15), (key, found)
+            assert mean_size(found) < 0.15, (key, found)
 
 
 def test_points_that_nothing_was_fitted_to_come_out_within_a_sixth():
@@ -99,6 +102,19 @@ def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_
         out = dict(zip(demand.links, demand.n_bytes, strict=True))[there.link_id["node0.gpu0->nvlink0"]]
         all_ranks = ranks * (1 - math.comb(EXPERTS - EXPERTS // ranks, TOPK) / math.comb(EXPERTS, TOPK))
         assert out == pytest.approx(100 * HIDDEN * all_ranks * (ranks - 1) / ranks, rel=1e-12)
+
+
+def test_held_to_four_of_eight_groups_a_token_crosses_to_fewer_servers_and_ranks():
+    """Eight servers with a group each: every token goes to four of them, 3.5 of those remote on average."""
+    there = network("nd-h100-v5", 8)
+    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True, limit=LIMIT)
+    on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
+    assert on["node0.nic0->leaf0"] == pytest.approx(1000 * HIDDEN * 4 * 7 / 8, rel=1e-12)
+    # a chosen group's best expert is on one of its 8 ranks, four others are 4 of the 124 left
+    ranks = 4 * 8 * (1 - 7 / 8 * math.comb(120, 4) / math.comb(124, 4))
+    assert on["node0.gpu0->nvlink0"] == pytest.approx(1000 * HIDDEN * ranks * 7 / 8, rel=1e-12)
+    free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True)
+    assert demand.alone_s(there.capacity) < 0.8 * free.alone_s(there.capacity)
 
 
 def test_low_latency_kernels_put_one_copy_per_remote_expert_on_a_nic_and_nothing_inside_a_server():
@@ -136,16 +152,16 @@ def test_combine_takes_the_links_the_other_way():
 def test_copies_sent_add_up_to_those_that_leave_a_rank(copies: Copies):
     there = network("hgx-h200")
     sent = sends(there, copies, there.gpus, 16, 2)
-    whole = {"expert": 2.0, "rank": distinct_groups(16, 2, 8)}[copies]
+    whole = {"expert": 2.0, "rank": distinct_places(16, 2, 8)}[copies]
     assert sum(sent.values()) == pytest.approx(8 * whole * 7 / 8)
 
 
-def test_distinct_groups_is_the_average_over_all_choices():
+def test_distinct_places_is_the_average_over_all_choices():
     for experts, topk, groups in ((12, 3, 4), (10, 4, 5), (8, 8, 2)):
         each = experts // groups
         choices = list(combinations(range(experts), topk))
         average = sum(len({expert // each for expert in choice}) for choice in choices) / len(choices)
-        assert distinct_groups(experts, topk, groups) == pytest.approx(average, rel=1e-12)
+        assert distinct_places(experts, topk, groups) == pytest.approx(average, rel=1e-12)
 
 
 def test_auto_takes_one_sided_in_a_rack_low_latency_for_decode_and_relays_for_prefill():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.cost.expert_load import distinct_groups, expert_load, popularity
+from sim.cost.expert_load import crowding, distinct_places, expert_load, popularity
 from sim.inputs.engine import ExpertRouting
+from sim.inputs.model import GroupLimit
 
 EXPERTS, TOPK = 64, 4
 
@@ -16,6 +17,20 @@ def drawn(weights: list[float], tokens: int, draws: int, seed: int = 0) -> np.nd
     random = np.random.default_rng(seed)
     keys = np.log(np.array(weights)) + random.gumbel(size=(draws, tokens, len(weights)))
     return np.argpartition(-keys, TOPK, axis=-1)[..., :TOPK]
+
+
+def drawn_within_groups(tokens: int, limit: GroupLimit, experts: int = 256, topk: int = 8) -> np.ndarray:
+    """DeepSeek-V3's router on random scores: the groups with the largest sums of their two best scores,
+    and of what they hold the best experts. Shape [tokens, topk].
+    """
+    scores = np.random.default_rng(0).random((tokens, experts))
+    of_groups = scores.reshape(tokens, limit.groups, -1)
+    best_two = np.sort(of_groups, axis=2)[:, :, -2:].sum(axis=2)
+    chosen = np.argsort(-best_two, axis=1)[:, : limit.chosen]
+    kept = np.zeros((tokens, limit.groups), dtype=bool)
+    np.put_along_axis(kept, chosen, True, axis=1)
+    within = np.where(np.repeat(kept, experts // limit.groups, axis=1), scores, -1.0)
+    return np.argpartition(-within, topk, axis=1)[:, :topk]
 
 
 def busiest_drawn(owner: np.ndarray, chosen: np.ndarray) -> float:
@@ -30,7 +45,41 @@ def busiest_drawn(owner: np.ndarray, chosen: np.ndarray) -> float:
 def test_expected_distinct_ranks_are_those_of_drawn_tokens(ranks):
     chosen = drawn([1.0] * EXPERTS, 1, 20_000)[:, 0, :] // (EXPERTS // ranks)
     counted = np.mean([len(set(row)) for row in chosen.tolist()])
-    assert distinct_groups(EXPERTS, TOPK, ranks) == pytest.approx(counted, rel=0.01)
+    assert distinct_places(EXPERTS, TOPK, ranks) == pytest.approx(counted, rel=0.01)
+
+
+LIMITS = (GroupLimit(8, 4), GroupLimit(8, 3), GroupLimit(4, 2), GroupLimit(16, 4))
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+@pytest.mark.parametrize("ranks", [2, 8, 12, 16, 32, 64, 72])
+def test_tokens_held_to_groups_reach_the_distinct_ranks_of_drawn_ones(ranks, limit):
+    chosen = drawn_within_groups(10_000, limit) * ranks // 256
+    counted = np.mean([len(set(row)) for row in chosen.tolist()])
+    assert distinct_places(256, 8, ranks, limit) == pytest.approx(counted, rel=0.025)
+    if ranks % limit.groups == 0:  # and by far not those of a free choice
+        assert distinct_places(256, 8, ranks) - counted > 0.1
+
+
+def test_held_to_all_groups_or_one_expert_a_group_is_what_it_says():
+    assert distinct_places(256, 8, 8, GroupLimit(8, 4)) == pytest.approx(4.0, rel=1e-12)
+    assert distinct_places(256, 8, 4, GroupLimit(256, 8)) == pytest.approx(distinct_places(256, 8, 4))
+
+
+@pytest.mark.parametrize("ranks", [4, 8, 16, 64])
+def test_tokens_held_to_groups_crowd_on_ranks_as_drawn_ones_do(ranks):
+    limit = GroupLimit(8, 4)
+    chosen = drawn_within_groups(40_000, limit) // (256 // ranks)
+    counts = np.stack([(chosen == rank).sum(axis=1) for rank in range(ranks)], axis=1)
+    free = 8 / ranks * (1 - 1 / ranks)
+    assert crowding(256, 8, ranks, limit) == pytest.approx(counts.var(axis=0).mean() / free, rel=0.03)
+    tokens, draws = 64, 600
+    of_steps = counts[: tokens * draws].reshape(draws, tokens, ranks).sum(axis=1)
+    counted = of_steps.max(axis=1).mean() * ranks / (tokens * 8)
+    load = expert_load(ExpertRouting(), 256, ranks, 8, limit)
+    assert load.busiest(tokens * 8) == pytest.approx(counted, rel=0.06)
+    spread = ExpertRouting(placement="balanced")  # every group over all ranks: as a free choice
+    assert expert_load(spread, 256, ranks, 8, limit) == expert_load(spread, 256, ranks)
 
 
 def test_expected_distinct_experts_are_those_of_drawn_tokens():

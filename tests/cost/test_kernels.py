@@ -304,3 +304,25 @@ def test_prefill_of_llama_70b_on_four_a100_takes_what_was_published_without_its_
     moved = 2 * 4 * model.hidden + 2 * (heads + kv_heads) * 128 + 3 * inter
     layer_s += kernels.elementwise(g, 2 * tokens * moved).total_s
     assert model.layers * layer_s == pytest.approx(0.782, rel=0.06)
+
+
+def test_decodes_among_chunks_are_given_blocks_that_find_nothing_to_do() -> None:
+    """As many for each of their query heads as the longest chunk has tiles of 64 queries."""
+    p = MixedParameters(
+        floor_s=0, hbm_fraction=1, s_per_kv_token=0, tile_tokens=0, s_per_idle_block=4e-9, overlap=1
+    )
+    timing = kernels.attention_mixed(
+        gpu(attention_mixed={"bf16": p}), [(30, 0), (1000, 0)], 128, 128, 8, 2, 128
+    )
+    idle_s = timing.total_s - timing.compute_s - timing.memory_s
+    assert idle_s == pytest.approx(128 * 8 * 16 * 4e-9)
+
+
+def test_keys_beyond_the_level_2_cache_are_read_by_every_query_head() -> None:
+    p = MixedParameters(floor_s=0, hbm_fraction=1, s_per_kv_token=0, tile_tokens=0, rereading=0, l2_share=0.5)
+    mixed = gpu(attention_mixed={"bf16": p})
+    few, many = (
+        kernels.attention_mixed(mixed, [(16, 0)], 8, tokens, 8, 2, 128).memory_s / tokens
+        for tokens in (1000, 10_000_000)
+    )
+    assert many == pytest.approx(4 * few, rel=1e-3)

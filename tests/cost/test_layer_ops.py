@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from sim.cost.batch import Batch
+from sim.cost import layer_ops
+from sim.cost.batch import Batch, Causes
+from sim.cost.expert_load import distinct_places
 from sim.cost.layers import StageCost
+from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
+from sim.cost.pricing import Priced
+from sim.cost.program import Op
+from sim.inputs.model import GroupLimit
 from sim.runtime.build import shards_of
 from sim.scenario import Scenario
 
@@ -23,11 +29,17 @@ def network(topology: str, nodes: int) -> Network:
     )
 
 
-def stage(topology: str, nodes: int = 1, model: str = "deepseek-v3", **engine: Any) -> StageCost:
+def stage(
+    topology: str,
+    nodes: int = 1,
+    model: str = "deepseek-v3",
+    precision: dict[str, str] | None = None,
+    **engine: Any,
+) -> StageCost:
     scenario = Scenario.model_validate(
         {
             "topology": topology, "nodes": nodes, "model": model, "workload": "single-user",
-            "precision": {"weights": "fp8", "kv_cache": "bf16"}, "engine": engine,
+            "precision": {"weights": "fp8", "kv_cache": "bf16", **(precision or {})}, "engine": engine,
         }
     )  # fmt: skip
     (pool,) = scenario.all_pools.values()
@@ -153,3 +165,141 @@ def test_drafts_are_verified_as_tokens_of_the_step():
     link = network("gb200-nvl72", 1).link_id["node0.gpu0->nvlink0"]
     four = on_link(drafting, Batch.of_ranks(ranks), link)
     assert four == pytest.approx(4 * on_link(plain, decode([8] * 32), link), rel=1e-9)
+
+
+QWEN_OVER_PCIE = {
+    "topology": "rtx-pro-6000-x8",
+    "model": "qwen3-30b-a3b",
+    "data_parallel_size": 2,
+    "enable_expert_parallel": True,
+}
+
+
+def exchanged_s(cost: StageCost, batch: Batch) -> list[float]:
+    return [op.seconds for op in cost.program(batch).blocks[-2].ops if op.name in ("dispatch", "combine")]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gathered_s", "scattered_s"),
+    [(2, 6.2e-6, 6.2e-6), (128, 31.23e-6, 33e-6), (2048, 277e-6, 294e-6)],
+)
+def test_without_nvlink_all_tokens_go_to_all_ranks_as_nccl_takes_for_it(tokens, gathered_s, scattered_s):
+    """nccl-tests on two RTX PRO 6000, NCCL 2.29.2 (NVIDIA aiconfigurator, Apache-2.0); the second of the
+    reduce-scatters, of 1 MB, lies between measured sizes.
+    """
+    cost = stage(**QWEN_OVER_PCIE, max_num_batched_tokens=4096)
+    dispatch_s, combine_s = exchanged_s(cost, decode([tokens] * 2))
+    assert dispatch_s == pytest.approx(gathered_s, rel=0.1)
+    assert combine_s == pytest.approx(scattered_s, rel=0.1)
+    named = stage(**QWEN_OVER_PCIE, max_num_batched_tokens=4096, all2all_backend="deepep_low_latency")
+    assert exchanged_s(named, decode([tokens] * 2)) != [dispatch_s, combine_s]
+
+
+def test_ranks_in_one_graph_are_padded_to_the_fullest_and_without_graphs_they_are_not():
+    for eager, padded in ((False, True), (True, False)):
+        cost = stage(**QWEN_OVER_PCIE, enforce_eager=eager)
+        uneven, even = (exchanged_s(cost, decode(sequences)) for sequences in ([40, 3], [40, 40]))
+        assert (uneven == even) is padded
+
+
+def test_graphs_are_captured_for_twice_the_seats():
+    """A mixed step beyond them waits for the launch of every kernel (`VllmConfig._set_cudagraph_sizes`)."""
+    batch = Batch(((200, 0),), 60, 6000.0, 61)
+    slow = {"launch_s": 1e-3}
+    few, many = (
+        stage("nd-h100-v5", model="llama-3-8b", max_num_seqs=seqs, host=slow).step(batch)[0]
+        for seqs in (64, 256)
+    )
+    assert few > 5 * many
+def seconds(cost: StageCost, batch: Batch) -> dict[str, float]:
+    """Seconds of the ops of a layer with experts, by name."""
+    return {op.name: op.seconds for op in cost.program(batch).blocks[-2].ops}
+
+
+def test_shared_experts_run_beside_the_routed_ones_up_to_the_tokens_that_the_engine_says():
+    """Their starts hide behind each other, their bytes and arithmetic do not."""
+    graphs, eager = (
+        stage("hgx-h200", tensor_parallel_size=8, enforce_eager=eager) for eager in (False, True)
+    )
+    apart = ("experts", "shared_gate_up", "activation", "shared_down")
+    for sequences in (1, 8, 64, 256):
+        together, alone = (seconds(one, decode([sequences])) for one in (graphs, eager))
+        assert "shared_down" not in together
+        in_line_s = sum(alone[name] for name in apart)
+        assert alone["experts"] <= together["experts"] < in_line_s
+    assert "shared_down" in seconds(graphs, decode([257]))  # vLLM's threshold
+    assert "shared_down" in seconds(graphs, Batch(chunks=((64, 0),), sampled=1))
+    more = stage("hgx-h200", tensor_parallel_size=8, backend="sglang")
+    assert "shared_down" not in seconds(more, decode([257]))
+
+
+def test_two_streams_hide_starts_and_nothing_that_the_gpu_works_for():
+    def kernel(start_us: float, work_us: float) -> Priced:
+        causes = Causes(memory=work_us * 1e-6, kernel_latency=start_us * 1e-6)
+        return Priced(Op("kernel", (start_us + work_us) * 1e-6), causes)
+
+    def together_us(routed: Priced, *shared: Priced) -> float:
+        (one,) = layer_ops._beside_each_other(routed, shared, apart=False)
+        assert sum(one.causes) == pytest.approx(one.op.seconds, rel=1e-12)
+        return 1e6 * one.op.seconds
+
+    assert together_us(kernel(40, 60), kernel(5, 10), kernel(5, 10)) == pytest.approx(100)  # behind the start
+    assert together_us(kernel(40, 60), kernel(5, 25), kernel(5, 25)) == pytest.approx(110)  # all the work
+    assert together_us(kernel(10, 10), kernel(20, 5), kernel(20, 5)) == pytest.approx(50)  # the longer stream
+
+
+def test_what_two_streams_save_is_what_vllm_measured():
+    """DeepSeek-R1 in FP8 on eight B200, 32 sequences: 23.35 ms a token one after the other and 22.09 ms on
+    two streams (vllm#26440, October 2025), 21.7 us in each of 58 layers."""
+    graphs, eager = (
+        stage("hgx-b200", precision={"experts": "fp8_block"}, tensor_parallel_size=8, enforce_eager=eager)
+        for eager in (False, True)
+    )
+    together, alone = (seconds(one, decode([32])) for one in (graphs, eager))
+    shared_s = sum(alone[name] for name in ("shared_gate_up", "activation", "shared_down"))
+    saved_us = 1e6 * (alone["experts"] + shared_s - together["experts"])
+    assert saved_us == pytest.approx(21.7, rel=0.35)
+
+
+def test_the_causes_of_experts_on_two_streams_add_up():
+    cost = stage("hgx-h200", tensor_parallel_size=8)
+    for sequences in (1, 256):
+        whole_s, causes = cost.step(decode([sequences]))
+        assert sum(causes) == pytest.approx(whole_s, rel=1e-12)
+        assert min(causes) >= 0.0
+
+
+def test_projections_to_queries_keys_and_values_may_have_a_format_of_their_own():
+    """As in the NVFP4 checkpoints of DeepSeek-R1, which leave them in 16 bits."""
+    packed, kept = (
+        stage("hgx-b200", precision={"weights": "nvfp4", **more}, tensor_parallel_size=8)
+        for more in ({}, {"qkv_weights": "bf16"})
+    )
+    many = decode([256], 100)
+    before, after = (seconds(one, many) for one in (packed, kept))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"qkv_down", "q_up", "kv_up"}
+    model = kept.shard.model
+    output = model.hidden * 128 * 128 // 8
+    projections = 61 * (model.attention_parameters_per_gpu(8) - output)
+    grown = shard_weight_bytes(kept.shard) - shard_weight_bytes(packed.shard)
+    assert grown == pytest.approx(projections * (2 - 0.5625), rel=1e-12)
+
+
+def test_a_step_sends_tokens_to_the_groups_that_its_model_holds_them_to():
+    """DeepSeek-V3 over a rack: the distinct ranks of 4 of 8 groups, unless groups are spread over ranks."""
+
+    def sent_bytes(placement: str, limit: GroupLimit | None) -> None:
+        cost = stage(
+            "gb200-nvl72", data_parallel_size=32, enable_expert_parallel=True,
+            expert_routing={"placement": placement},
+        )  # fmt: skip
+        ops = cost.program(decode([64] * 32)).blocks[-2].ops
+        (dispatch,) = (op for op in ops if op.name == "dispatch")
+        there = network("gb200-nvl72", 1)
+        out = there.link_id["node0.gpu0->nvlink0"]
+        n_bytes = dict(zip(dispatch.demand.links, dispatch.demand.n_bytes, strict=True))[out]
+        assert n_bytes == pytest.approx(64 * 7168 * distinct_places(256, 8, 32, limit) * 31 / 32, rel=1e-12)
+
+    sent_bytes("linear", GroupLimit(8, 4))
+    sent_bytes("balanced", None)

@@ -41,21 +41,50 @@ def test_public_runs_have_the_shape_that_was_published(rack):
         machine: rack.envelope([run.point for run in rack.published(machine, rack.SHORT)])
         for machine in (rack.RACK, rack.ISLANDS)
     }
-    most, middle, fastest = (row.simulated for row in rack.ratios(rack.SHORT, lines, lines))
-    assert most < 1.4
-    assert middle > 2.0
-    assert fastest < 1.0
+    rows = {row.quantity: row for row in rack.ratios(rack.SHORT, lines, lines)}
+    assert rows["most tokens/s/GPU"].published < 1.4
+    assert rows["tokens/s/GPU, largest anywhere"].published > 2.0
+    assert 30.0 < rows["where it is largest"].published < 70.0
+    assert rows["tokens/s/user of eight GPUs in tensor parallel with 4 sequences"].published < 1.0
 
 
-def test_decode_replicas_with_experts_over_32_gpus_are_as_fast_as_public_ones(rack):
-    seconds = rack.step_s(rack.RACK, rack.Shape(32), 16, rack.SHORT.context, rack.SHORT.precision)
+def test_the_largest_ratio_of_two_lines_is_found_where_both_are(rack):
+    lines = [
+        [rack.Point("m", "s", 1, user, gpu) for user, gpu in points]
+        for points in (((10, 100), (20, 80), (30, 10)), ((12, 90), (20, 20), (40, 5)))
+    ]
+    ratio, speed = rack.largest_ratio(*lines)
+    assert ratio == pytest.approx(4.0, rel=0.05)
+    assert speed == pytest.approx(20.0, abs=0.2)
+
+
+def test_tensor_parallel_replicas_with_few_sequences_are_as_fast_as_public_ones(rack):
+    """Weights as the checkpoint has them, the engine's own all-reduces, shared experts beside routed ones."""
+    shape = rack.Shape(1, 8, whole_experts=True)
+    for machine, batches in ((rack.RACK, (3, 6, 12)), (rack.ISLANDS, (2, 3, 5, 9))):
+        runs = {one.point.batch: one for one in rack.published(machine, rack.SHORT) if one.shape == shape}
+        for batch in batches:
+            seconds = rack.step_s(machine, shape, batch, rack.SHORT)
+            assert 1.0 / seconds == pytest.approx(runs[batch].point.per_user, rel=0.12)
+
+
+def test_the_rack_wins_nothing_where_both_run_eight_gpus_in_tensor_parallel(rack):
+    shape = rack.Shape(1, 8, whole_experts=True)
+    rack_s, islands_s = (rack.step_s(one, shape, rack.FEW, rack.SHORT) for one in (rack.RACK, rack.ISLANDS))
+    public = [rack.few_sequences_per_user(one, rack.SHORT) for one in (rack.RACK, rack.ISLANDS)]
+    assert islands_s / rack_s == pytest.approx(public[0] / public[1], rel=0.06)
+
+
+def test_decode_replicas_with_experts_over_32_gpus_are_nearly_as_slow_as_public_ones(rack):
+    """What coordinates the ranks of an engine between two steps is not in a step."""
+    seconds = rack.step_s(rack.RACK, rack.Shape(32), 16, rack.SHORT)
     run = next(
         one
         for one in rack.published(rack.RACK, rack.SHORT)
         if one.shape == rack.Shape(32) and one.point.batch in (15, 16)
     )
-    assert 1.0 / seconds == pytest.approx(run.point.per_user, rel=0.15)
+    assert 1.0 <= 1.0 / seconds / run.point.per_user < 1.2
 
 
 def test_what_does_not_fit_has_no_step(rack):
-    assert rack.step_s(rack.ISLANDS, rack.Shape(8), 512, rack.LONG.context, "fp8") is None
+    assert rack.step_s(rack.ISLANDS, rack.Shape(8), 512, rack.LONG) is None

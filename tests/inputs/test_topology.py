@@ -113,7 +113,7 @@ def test_two_tiers_have_an_end() -> None:
     assert cluster(nodes=16).graph.has_node("leaf7")
     with pytest.raises(
         InfeasibleError,
-        match="17 servers of 2 NICs exceed two tiers of 8-port switches; 16 servers fit",
+        match="17 servers with 34 NICs exceed two tiers of 8-port switches; 16 servers fit",
     ):
         _ = cluster(nodes=17).graph
 

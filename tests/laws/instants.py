@@ -49,10 +49,13 @@ class Instants:
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done to a scenario: more arrivals, foreign transfers, changes of capacity, an early end."""
+    """What is done to a scenario: more arrivals, clients that give up (which, and when), foreign transfers,
+    changes of capacity, an early end.
+    """
 
     data: dict[str, Any]
     arrivals: tuple[float, ...] = ()
+    give_ups: tuple[tuple[int, float], ...] = ()
     transfers: tuple[float, ...] = ()
     capacities: tuple[float, ...] = ()
     seed: int = 0
@@ -60,13 +63,19 @@ class Attack:
     def differences(self) -> tuple[list[str], Result]:
         """What is not the same in the folded and in the played run, and the folded run."""
         with pytest.MonkeyPatch.context() as patched:
-            patch_arrivals(patched, self.arrivals, self.seed)
+            patch_traffic(patched, self)
             return differences(self.data, seed=self.seed, beside=self.beside())
+
+    def run(self) -> Result:
+        """The folded run."""
+        with pytest.MonkeyPatch.context() as patched:
+            patch_traffic(patched, self)
+            return simulate(Scenario.model_validate(self.data), seed=self.seed, beside=self.beside())
 
     def instants(self) -> Instants:
         """Of a played run of all this."""
         with pytest.MonkeyPatch.context() as patched:
-            patch_arrivals(patched, self.arrivals, self.seed)
+            patch_traffic(patched, self)
             return instants_of(Scenario.model_validate(self.data), self.seed, self.beside())
 
     def beside(self) -> list[Beside]:
@@ -177,12 +186,28 @@ def attack(data: dict[str, Any], seed: int) -> Attack:
             found = replace(found, arrivals=(*found.arrivals, *[nudged(chosen, rng)] * copies))
             when = found.instants()
     if rng.random() < 0.5:
+        requests = data["workload"]["requests"]
+        who = [*rng.choices(range(requests), k=rng.choice((1, 3))), *([1_000_000] if found.arrivals else [])]
+        for request, instant in zip(who, sample(when, len(who), rng), strict=False):
+            found = replace(found, give_ups=(*found.give_ups, (request, instant)))
+        when = found.instants()
+    if rng.random() < 0.4:
+        down, *rest = sample(when, 2, rng)
+        until_s = rng.choice((None, max(rest, default=down)))
+        fault = {"at_s": down, "replica": rng.randrange(replicas_in(data))}
+        if until_s is not None and until_s > down:
+            fault["until_s"] = until_s
+        how = {"faults": [*data.get("faults", ()), fault], "on_failure": rng.choice(("resubmit", "abort"))}
+        found = replace(found, data={**data, **how})
+        data = found.data
+        when = found.instants()
+    if rng.random() < 0.5:
         found = replace(found, transfers=sample(when, rng.choice((1, 3, 8)), rng))
         when = found.instants()
     if rng.random() < 0.4:
         found = replace(found, capacities=sample(when, rng.choice((2, 4, 6)), rng))
         when = found.instants()
-    if rng.random() < 0.3 and "faults" not in data:
+    if rng.random() < 0.3 and not data.get("faults"):
         places = _places(Scenario.model_validate(data))
         begin, *rest = sample(when, 2, rng)
         until = max(rest, default=begin)
@@ -250,17 +275,34 @@ def instants_of(scenario: Scenario, seed: int, beside: list[Beside]) -> Instants
     )
 
 
-def patch_arrivals(patched: pytest.MonkeyPatch, arrivals: tuple[float, ...], seed: int) -> None:
-    """Let requests of their own arrive at these instants, beside those of the workload."""
-    if not arrivals:
+def replicas_in(data: dict[str, Any]) -> int:
+    return sum(pool["replicas"] for pool in data.get("pools", {"": data}).values())
+
+
+def patch_traffic(patched: pytest.MonkeyPatch, attack: Attack) -> None:
+    """Let requests of their own arrive beside those of the workload, and clients give up when told to."""
+    arrivals, give_ups = attack.arrivals, dict(attack.give_ups)
+    if not arrivals and not give_ups:
         return
     module = sys.modules["sim.simulate"]
     make = module.traffic  # type: ignore[attr-defined]
-    rng = random.Random(seed)
+    rng = random.Random(attack.seed)
     more = [
         Request(1_000_000 + i, instant, rng.choice((1, 40, 300)), rng.choice((1, 2, 17)), session=1_000_000)
         for i, instant in enumerate(arrivals)
     ]
+
+    def given_up(request: Request) -> Request:
+        instant = give_ups.get(request.request_id)
+        if instant is not None and instant >= request.arrival_s:
+            wait_s = instant - request.arrival_s
+            near = (wait_s, math.nextafter(wait_s, 0.0), math.nextafter(wait_s, math.inf))
+            wait_s = next((one for one in near if request.arrival_s + one == instant), wait_s)
+            if request.request_id % 3:
+                request.timeout_s = wait_s
+            else:
+                request.patience_s = wait_s
+        return request
 
     def with_more(workload: Any, seed: int) -> Any:
         traffic = make(workload, seed)
@@ -273,10 +315,14 @@ def patch_arrivals(patched: pytest.MonkeyPatch, arrivals: tuple[float, ...], see
                 if self.texts.names:
                     for one in own:
                         one.request_class = self.texts.names[0]
-                return merge(iterate(self), own, key=lambda request: request.arrival_s)
+                every = merge(iterate(self), own, key=lambda request: request.arrival_s)
+                return map(given_up, every)
 
-            def next_request(self, session: int, now_s: float) -> Request | None:
-                return None if session == 1_000_000 else follow(self, session, now_s)
+            def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+                if session == 1_000_000:
+                    return None
+                following = follow(self, session, now_s, missing_tokens)
+                return None if following is None else given_up(following)
 
         traffic.__class__ = More
         return traffic

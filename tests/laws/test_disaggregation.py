@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from sim.catalog import load_model
 from sim.cost.batch import Batch
 from sim.cost.layers import StageCost
 from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError
 from sim.runtime.build import shards_of
-from sim.scenario import Scenario
+from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small
@@ -54,12 +56,19 @@ POOLS = {
 }
 
 
+@cache
+def asked_for() -> dict[int, int]:
+    """Output tokens of the requests of `TRAFFIC`, by a service that has prefill and decode in one place."""
+    requests = simulate(Scenario.model_validate({**ALONE, "workload": TRAFFIC})).requests
+    return dict(zip(requests["request_id"], requests["generated_tokens"], strict=True))
+
+
 @pytest.mark.parametrize("name", POOLS)
 def test_every_token_asked_for_comes_out_of_the_pools_and_every_prompt_goes_over_once(name):
     result = simulate(Scenario.model_validate(POOLS[name]))
     requests, hand_overs = result.requests, result.hand_overs
     assert set(requests["status"]) == {"finished"}
-    assert (requests["generated_tokens"] == requests["output_tokens"]).all()
+    assert dict(zip(requests["request_id"], requests["generated_tokens"], strict=True)) == asked_for()
     handed = set(hand_overs["request_id"])
     assert len(handed) == len(hand_overs)
     single = set(requests.filter(requests["output_tokens"] == 1)["request_id"])
@@ -92,6 +101,95 @@ def test_layer_by_layer_only_the_last_layer_is_waited_for():
         return (frame["arrived_s"] - frame["prefilled_s"]).to_numpy()
 
     assert np.median(exposed_s(behind)) < np.median(exposed_s(whole)) / 20
+
+
+@pytest.mark.parametrize("nic_rate", ["x1", "x0.01"])
+def test_layers_leave_as_they_are_computed(nic_rate):
+    """Nothing before the first layer is there, no quicker than layers come, and the last one at the end."""
+    one = {
+        **pools(tensor(8), tensor(8), hand_over={"kv": "layerwise"}),
+        "model": "llama-3-8b",
+        "workload": {"arrivals": {"kind": "burst"}, "prompt_tokens": 4000, "output_tokens": 3, "requests": 1},
+    }
+    scenario = with_changes(
+        Scenario.model_validate(one), {"topology.links.infiniband-ndr.bytes_per_s": nic_rate}
+    )
+    result = simulate(scenario)
+    ((began_s, ended_s, arrived_s),) = zip(
+        result.steps["start_s"][:1],
+        result.hand_overs["prefilled_s"],
+        result.hand_overs["arrived_s"],
+        strict=True,
+    )
+    layer_s = (ended_s - began_s) / 32
+    nic = result.links.filter(result.links["link"] == "leaf0->node1.nic0")
+    alone_s = nic["n_bytes"][0] / nic["bytes_per_s"][0]
+    if nic_rate == "x1":  # layers 1 to 31 while layers 2 to 31 are computed, then one alone
+        assert nic["busy_s"][0] == pytest.approx(30 * layer_s + alone_s / 32, rel=0.01)
+        assert arrived_s - ended_s < layer_s / 5
+    else:  # the network is behind from the first layer on
+        assert nic["busy_s"][0] > alone_s
+        assert arrived_s - began_s == pytest.approx(layer_s + nic["busy_s"][0], abs=0.1 * layer_s)
+
+
+MIXED: dict[str, Any] = {
+    "topology": {"systems": {"cheap": {"topology": "l40s-12", "nodes": 2}, "quick": "nd-h100-v5"}},
+    "model": "llama-3-8b",
+    "workload": TRAFFIC,
+    "pools": {
+        "decode": {
+            "replicas": 3, "gpu": "l40s", "engine": {"tensor_parallel_size": 2, "max_model_len": 8192},
+        },
+        "prefill": {"replicas": 2, "gpu": "h100-sxm", "engine": {"tensor_parallel_size": 4}},
+    },
+}  # fmt: skip
+
+
+def test_pools_may_be_of_different_kinds_of_gpu():
+    """Prefill on H100, decode on L40S: each at the pace of its own kind, joined by the network of both."""
+    found, result = differences(MIXED)
+    assert found == []
+    assert set(result.requests["status"]) == {"finished"}
+    assert (result.requests["generated_tokens"] == result.requests["output_tokens"]).all()
+    tokens = result.requests["prompt_tokens"].sum()
+    assert result.summary()["kv_hand_over_bytes"] == pytest.approx(131_072 * tokens, rel=1e-12)
+    into = result.links.filter(result.links["link"].str.contains(r"^leaf\d+->node[01]"))["n_bytes"].sum()
+    assert into == pytest.approx(131_072 * tokens, rel=1e-9)  # over NICs, once
+    busy = dict(zip(result.gpus["gpu"], result.gpus["busy_s"], strict=True))
+    assert {gpu.partition(".")[0] for gpu, seconds in busy.items() if seconds > 0.0} == {"node0", "node2"}
+
+    def step_s(gpu: str, role: str) -> float:
+        alone = {
+            **ALONE,
+            "topology": gpu,
+            "model": "llama-3-8b",
+            "workload": {**ALONE["workload"], "output_tokens": 2},
+        }
+        alone["engine"] = MIXED["pools"][role]["engine"]
+        alone["without"] = ()
+        row = 0 if role == "prefill" else -1
+        return float(simulate(Scenario.model_validate(alone)).steps["first_step_s"][row])
+
+    one = {
+        **MIXED,
+        "workload": {**ALONE["workload"], "output_tokens": 2},
+        "hand_over": {"first_token": "prefill"},
+    }
+    steps = simulate(Scenario.model_validate(one)).steps.sort("start_s")
+    assert steps["first_step_s"][0] == pytest.approx(step_s("nd-h100-v5", "prefill"), rel=1e-9)
+    assert steps["first_step_s"][1] == pytest.approx(step_s("l40s-12", "decode"), rel=1e-9)
+
+
+def test_a_pool_on_gpus_that_are_not_there_is_refused_with_those_that_are():
+    wrong = {**MIXED, "pools": {**MIXED["pools"], "decode": {"gpu": "h200-sxm"}}}
+    with pytest.raises(InfeasibleError, match=r"asks for h200-sxm.* it has h100-sxm, l40s"):
+        simulate(Scenario.model_validate(wrong))
+    too_many = {**MIXED, "pools": {**MIXED["pools"], "prefill": {"gpu": "h100-sxm", "replicas": 9}}}
+    with pytest.raises(InfeasibleError, match="need"):
+        simulate(Scenario.model_validate(too_many))
+    both = {**MIXED, "placement": {"kind": "explicit", "ranks": [[0]]}}
+    with pytest.raises(InfeasibleError, match="leave out gpu"):
+        simulate(Scenario.model_validate(both))
 
 
 def test_blocks_are_reserved_before_anything_is_sent_and_never_more_than_there_are():

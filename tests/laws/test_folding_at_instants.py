@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sim.inputs.errors import InfeasibleError, UnfinishedError
@@ -25,7 +25,7 @@ def holds(data: dict[str, Any], seed: int) -> None:
     assert not found, found
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, phases=[Phase.generate])
 @given(attacked(), seeds)
 def test_a_folded_run_is_a_played_one_whatever_comes_at_its_own_instants(
     data: dict[str, Any], seed: int
@@ -34,7 +34,7 @@ def test_a_folded_run_is_a_played_one_whatever_comes_at_its_own_instants(
 
 
 @pytest.mark.slow
-@settings(max_examples=80)
+@settings(max_examples=80, phases=[Phase.generate])
 @given(attacked(), seeds)
 def test_also_on_many_more(data: dict[str, Any], seed: int) -> None:
     holds(data, seed)

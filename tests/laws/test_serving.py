@@ -57,7 +57,7 @@ def test_every_request_gets_its_tokens_in_order_and_little_and_blocks_hold(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(engine_queue.EngineQueue, "__init__", noted)
         result = simulate(Scenario.model_validate(data), seed=seed)
-    assert violations(result.records) == []
+    assert violations(result.records, one_token_a_step="speculation" not in data["engine"]) == []
     law = little(result.records)
     assert law is None or law.concurrency == pytest.approx(law.rate_per_s * law.sojourn_s, rel=1e-9)
     for queue in kept:

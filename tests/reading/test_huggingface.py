@@ -130,3 +130,34 @@ def test_dense_layers_between_sparse_ones_are_read() -> None:
     assert model.dense_layer_indices == (0, 5)
     assert not model.is_moe_layer(5)
     assert model.is_moe_layer(6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "limit"),
+    [
+        ({}, (8, 4)),
+        ({"topk_method": "group_limited_greedy", "topk_group": 3}, (8, 3)),  # DeepSeek-V2
+        ({"topk_method": "greedy"}, None),  # DeepSeek-V2-Lite: groups are written and not used
+        ({"n_group": 1, "topk_group": 1}, None),  # Kimi-K2
+        ({"n_group": None, "topk_group": None}, None),
+        ({"topk_group": 8}, None),
+    ],
+)
+def test_the_groups_of_experts_that_a_token_is_held_to_are_read(keys: object, limit: object) -> None:
+    assert model_of(changed("deepseek-v3", **keys), "x").group_limit == limit  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"n_group": 7}, "7 groups do not divide 256 experts"),
+        ({"topk_group": 9}, "cannot choose 9 groups: there are 8"),
+        ({"topk_group": 0}, "greater than or equal to 1"),
+        ({"n_group": 128, "topk_group": 2}, "2 groups of 2 experts do not hold the 8"),
+        ({"n_group": "eight"}, "'eight' is not a count"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(keys: object, said: str) -> None:
+    with pytest.raises(InputError, match=said) as refused:
+        model_of(changed("deepseek-v3", **keys), "x")  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 200

@@ -328,3 +328,17 @@ def test_each_trace_of_a_workload_says_once_what_was_read():
     )
     (said,) = what_traces_say(mixed)
     assert "Vidur trace, 600 of 600 rows; lengths only" in said
+
+
+def test_a_part_of_a_trace_says_how_much_of_it_is_played_and_at_what_rate():
+    part = {
+        "kind": "trace",
+        "name": "azure-llm-2023-conversation",
+        "duration_s": 60,
+        "limit": 100,
+        "speedup": 4,
+    }
+    whole, played = what_traces_say(Workload.model_validate({"arrivals": part}))
+    assert "3000 of 3000 rows" in whole
+    at_s = [request.arrival_s for request in traffic(Workload.model_validate({"arrivals": part}), 0)]
+    assert f"100 rows are played; {99 / (at_s[-1] - at_s[0]):.4g} arrivals/s" in played

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sim.studies import serving_logs, serving_validation
+from sim.studies.serving_steps import stretches
 from sim.studies.serving_tables import left_out, max_throughput_rows, static_batch_rows
 
 RTX_4090 = "rtx4090_llama31_8b_tp1"
@@ -77,3 +78,24 @@ def test_rows_of_tables_become_scenarios():
 def _common(a, b):
     different = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
     return different[0] if different else min(len(a), len(b))
+
+
+def test_decode_steps_are_read_off_quiet_seconds_and_met():
+    """By hand: 2 s without a prompt, 4 requests all the while, 80 tokens: 20 steps of 100 ms."""
+    seconds = [
+        {"t": t, "gen_throughput": tokens, "prompt_throughput": prompt}
+        for t, tokens, prompt in ((1, 9, 5), (2, 40, 0), (3, 40, 0), (4, 9, 7))
+    ]
+    assert list(stretches(seconds)) == [(1.0, 3.0, 80.0)]
+    rows = serving_logs.log_steps("rtxpro6000_llama31_8b_tp1")
+    assert len(rows) >= 4
+    assert all(abs(row.error) < 0.12 for row in rows)
+    few = serving_logs.log_steps("rtxpro6000_qwen3_30b_a3b_dp2ep2")
+    assert all(abs(row.error) < 0.06 for row in few if 20 < row.size < 150)
+
+
+def test_expert_parallel_ranks_keep_their_seats_and_their_requests_in_step():
+    rows = {row.quantity: row for row in serving_logs.log_rows("rtxpro6000_qwen3_30b_a3b_dp2ep2")}
+    assert rows["correlation of E2E by request"].simulated > 0.99
+    assert abs(rows["mean TPOT"].error) < 0.10
+    assert abs(rows["makespan"].error) < 0.07

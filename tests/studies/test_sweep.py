@@ -70,7 +70,7 @@ def test_a_sweep_on_processes_gives_the_rows_of_one_in_this_process() -> None:
     assert [row.summary for row in there.rows] == [row.summary for row in here.rows]
 
 
-def dies_with_seed_two(pickled: bytes, point: Point) -> points_module.Row:
+def dies_with_seed_two(pickled: bytes, point: Point, version: str) -> points_module.Row:
     if point.seed == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return points_module.Row(point, "done")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,14 +61,21 @@ class RecordedTrace:
             words.append("dropped " + ", ".join(f"{count} ({reason})" for reason, count in self.dropped))
         if self.out_of_order:
             words.append(f"{self.out_of_order} out of order, sorted by arrival")
+        return "; ".join([*words, *self._measures()])
+
+    def played(self) -> str:
+        """The same of a part, for which the rows that were read and dropped are not counted."""
+        return "; ".join([f"{self.path}: {len(self)} rows are played", *self._measures()])
+
+    def _measures(self) -> Iterator[str]:
         if self.arrival_s is None:
-            words.append("lengths only, no arrivals")
+            yield "lengths only, no arrivals"
         elif self.rate_per_s is not None:
-            words.append(f"{self.rate_per_s:.4g} arrivals/s over {float(self.starts_s[-1]):.4g} s")
+            span_s = float(self.starts_s[-1] - self.starts_s[0])
+            yield f"{self.rate_per_s:.4g} arrivals/s over {span_s:.4g} s"
         if len(self):
             mean_in, mean_out = float(self.prompt_tokens.mean()), float(self.output_tokens.mean())
-            words.append(f"mean {mean_in:.4g} tokens in, {mean_out:.4g} out")
-        return "; ".join(words)
+            yield f"mean {mean_in:.4g} tokens in, {mean_out:.4g} out"
 
 
 def selected(
