@@ -252,9 +252,9 @@ def engine_of(point: Point) -> dict[str, Any]:
         "max_cudagraph_capture_size": 2048,
         "async_scheduling": point.is_inferencex or point.backend != "vllm" or _release(point) >= ASYNC_FROM,
     }
-    if trtllm:  # prompts are computed whole, so the longest must fit
+    if trtllm:  # prompts are computed whole, so the longest text must fit
         engine["enable_chunked_prefill"] = False
-        engine["max_num_batched_tokens"] = max(8192, point.isl)
+        engine["max_num_batched_tokens"] = max(8192, point.isl + 2 * point.osl)
         engine["capacity_scheduler_policy"] = "guaranteed_no_evict"
     if trtllm and point.is_inferencex:
         engine["max_num_batched_tokens"] = 16384

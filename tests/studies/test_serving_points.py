@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.inputs.errors import InputError
+from sim.simulate import simulate
 from sim.studies.serving_logs import DATA
 from sim.studies.serving_points import (
     FITTED_ON,
@@ -96,3 +97,12 @@ def test_a_server_of_tensorrt_llm_admits_only_who_is_sure_to_fit() -> None:
     settings = engine_of(replace(POINT, backend="trtllm"))
     assert settings["capacity_scheduler_policy"] == "guaranteed_no_evict"
     assert "capacity_scheduler_policy" not in engine_of(POINT)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "trtllm"])
+@pytest.mark.parametrize(("isl", "osl"), [(8000, 1000), (15000, 500), (1024, 8192)])
+def test_no_text_of_a_row_is_cut_off(backend: str, isl: int, osl: int) -> None:
+    point = replace(POINT, backend=backend, origin="NVIDIA", isl=isl, osl=osl, concurrency=2, tp=4)
+    requests = simulate(scenario_of(point)).requests
+    assert set(requests["status"]) == {"finished"}
+    assert requests["output_tokens"].max() > osl
