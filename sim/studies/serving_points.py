@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.catalog import load_model, load_topology
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InputError, UnfinishedError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
@@ -315,8 +315,14 @@ def run(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS
 
 def weighed_ms(requests: polars.DataFrame, users: int) -> tuple[float, float]:
     """Mean time to first token and per output token of a closed loop, in milliseconds. The first round
-    arrives at once and the last one drains: each counts one in `PROMPTS`.
+    arrives at once and the last one drains: each counts one in `PROMPTS`. UnfinishedError if a request has
+    no end.
     """
+    refused = requests.filter(requests["finished_s"].is_null())
+    if len(refused):
+        raise UnfinishedError(
+            f"{len(refused)} of {len(requests)} requests did not finish: {refused['status'][0]}"
+        )
     frame = requests.sort("request_id")
     ttft_s = (frame["first_token_s"] - frame["arrival_s"]).to_numpy()
     tpot_s = (
