@@ -1,5 +1,4 @@
-"""`sim calibrate`: fit the constants of kernels or collectives to measurements, and say how well they hold.
-"""
+"""`sim calibrate`: fit constants of kernels or collectives to measurements, and say how well they hold."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def kernels(
     measured = [one for one in study.measurements_of(_existing(paths)) if not gpu or one.gpu in gpu]
     if not measured:
         raise InputError("there is nothing to fit to; the files have no rows of these GPUs")
-    fits = study.calibrate(measured, cross_validate=not no_cross_validation)
+    fits = study.calibrate(study.checked(measured), cross_validate=not no_cross_validation)
     if write is not None:
         write_files(fits, write, "sim calibrate kernels MEASURED --write topologies/gpus/kernels")
         note(f"written to {write}")
@@ -57,35 +56,94 @@ def collectives(
     op: Annotated[str, typer.Option(help="Which collective a log is of, where it does not say.")] = "",
     system: Annotated[str, typer.Option(help="Which system a log is of, where its GPU is in several.")] = "",
     write: Annotated[
-        Path | None, typer.Option(help="File for the parameters; topologies/collectives/inside.yaml.")
+        Path | None,
+        typer.Option(help="File for the parameters inside a server; topologies/collectives/inside.yaml."),
+    ] = None,
+    write_across: Annotated[
+        Path | None,
+        typer.Option(help="File for those between servers; topologies/collectives/across.yaml."),
     ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
 ) -> None:
-    """Compare measured collectives inside a server with the shipped parameters, and with parameters refitted
-    to them.
+    """Compare measured collectives with the shipped parameters, and with parameters refitted to them.
 
-    The refitted ones are judged on numbers of ranks, and on systems, that the fit did not see.
+    The refitted ones are judged on numbers of ranks, and on systems, that the fit did not see; between
+    servers (tables with the columns nodes and gpus_per_node) on systems, numbers of servers and operations.
+    A plain alpha-beta model stands beside them.
     """
+    from sim.studies import calibrate_across as between
     from sim.studies import calibrate_collectives as study
-    from sim.studies.hold_out_collectives import held_out
 
-    measured = study.measured_in(_existing(paths), op=op, system=system)
+    paths = _existing(paths)
+    tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
+    across = between.across_points(tables)
+    inside = study.measured_in(paths, op=op, system=system, may_be_none=bool(across))
     shipped = study.shipped()
-    names = ("parameters", "system", "library", "op", "ranks", "points", "median_error", "p90_error", "bias")
-    of_shipped = study.by_group(study.errors(measured, shipped))
-    rows: list[dict[str, Any]] = [dict(zip(names, ("shipped", *row), strict=True)) for row in of_shipped]
-    for one in held_out(measured, shipped):
-        judged = (one.system, one.library, one.op, one.ranks, one.points, one.median, one.p90, one.bias)
-        rows.append(dict(zip(names, (f"held out: {one.how}", *judged), strict=True)))
+    rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]
+    for path, measured in ((write, inside), (write_across, across)):
+        if path is not None and not measured:
+            raise InputError(f"there is nothing to write to {path}; the files have no such collectives")
     if write is not None:
-        write.write_text(study.as_yaml(study.fitted(shipped, measured)))
+        write.write_text(study.as_yaml(study.fitted(shipped, inside)), encoding="utf-8")
         note(f"written to {write}")
+    if write_across is not None:
+        text = between.across_text(between.fitted_across(shipped, across))
+        write_across.write_text(text, encoding="utf-8")
+        note(f"written to {write_across}")
     if format == "json":
         print_json(rows)
         return
-    shares = ("median_error", "p90_error", "bias")
-    shown = [[f"{row[name]:+.1%}" if name in shares else row[name] for name in names] for row in rows]
+    names = tuple(rows[0])
+    shares = ("median_error", "p90_error", "bias", "alpha_beta_error")
+    shown = [
+        [f"{row[name]:+.1%}" if name in shares and row[name] is not None else row[name] for name in names]
+        for row in rows
+    ]
     print_table(names, shown)
+
+
+def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+    from sim.studies import calibrate_collectives as study
+    from sim.studies.hold_out_collectives import held_out
+
+    if not measured:
+        return []
+    rows = [
+        _row("shipped", system, library, op, f"{ranks} ranks", count, median, p90, bias, None)
+        for system, library, op, ranks, count, median, p90, bias in study.by_group(
+            study.errors(measured, shipped)
+        )
+    ]
+    for one in held_out(measured, shipped):
+        rows.append(
+            _row(
+                f"held out: {one.how}", one.system, one.library, one.op, f"{one.ranks} ranks", one.points,
+                one.median, one.p90, one.bias, one.alpha_beta_median,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+    from sim.studies.calibrate_across import errors_across, held_out_across
+
+    if not measured:
+        return []
+    return [
+        _row(
+            one.how if one.how == "shipped" else f"held out: {one.how}", one.system, "nccl", one.op,
+            f"{one.nodes} servers", one.points, one.median, one.p90, one.bias, one.alpha_beta_median,
+        )
+        for one in (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
+    ]  # fmt: skip
+
+
+def _row(*values: object) -> dict[str, Any]:
+    names = (
+        "parameters", "system", "library", "op", "size", "points",
+        "median_error", "p90_error", "bias", "alpha_beta_error",
+    )  # fmt: skip
+    return dict(zip(names, values, strict=True))
 
 
 def _existing(paths: list[Path]) -> list[Path]:

@@ -1,16 +1,19 @@
 """Seconds of attention: causal prefill of chunks, decode over a KV cache, and both for latent attention
 (MLA).
 
-Prefill: total = floor + memory + norm(compute, walk). compute: 4 * heads * head_dim FLOPs for each pair
-of a query and a key it sees, plus the other half of the tiles that the causal edge cuts, over peak *
+Prefill: total = floor + memory + norm(compute, walk). memory: queries, keys, values, output and new cache
+entries over bandwidth * fraction, less what the kernel before has left in the level-2 cache: r^2 / (1 +
+r^2) of it, where r is the bytes over a share of that cache. compute: 4 * heads * head_dim FLOPs for each
+pair of a query and a key it sees, plus the other half of the tiles that the causal edge cuts, over peak *
 fraction. walk: a tile of queries goes over its keys block after block, which short batches of long
 prompts wait for. Chunks of one step add their pairs and bytes.
 
-Decode: total = floor + memory + walk + split + units * `s_per_sequence_head`. memory: the KV cache,
-queries and output, over bandwidth * fraction. walk: one KV head of one sequence of mean length is read by
-few SMs at its own pace, which shows when few of them are in the batch. split: joining the parts of long
-sequences. units: KV heads times sequences. In latent attention, memory and compute join as the root of
-their squares.
+Decode: total = floor + norm(stream, walk) + split + units * `s_per_sequence_head`. stream: the KV cache,
+queries and output, over bandwidth * fraction, joined as the root of squares with what an SM needs for its
+share of the tokens while each has one block to work on (several blocks later hide each other's waiting).
+walk: where one KV head of one sequence is not split over SMs, it is read at a block's own pace. norm: (a^4
++ b^4)^(1/4), for the longer all but hides the shorter. split: joining the parts of long sequences. units:
+KV heads times sequences. In latent attention, memory and compute join as the root of squares, then walk.
 
 The forms are our own, drawn from public tables of FlashAttention 2 and 3, FlashInfer and TRT-LLM on A100
 to GB200."""
@@ -92,7 +95,7 @@ def attention_decode(
         raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
     fitted = (gpu.kernels or UNMEASURED).attention_decode
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
-    # Only sums and products of the varying size below: numpy and Python round them alike.
+    # Only sums, products and square roots of the varying size below: numpy and Python round them alike.
     bandwidth = gpu.hbm_bytes_per_s * p.hbm_fraction
     per_token = 2.0 * kv_heads * head_dim * number_format(kv_dtype).weight_bytes
     memory_s = kv_tokens * (per_token / bandwidth)
@@ -104,10 +107,17 @@ def attention_decode(
     ratio = kv_tokens * (1.0 / (SPLIT_TOKENS * batch))
     squared = ratio * ratio
     split_s = p.split_s * (squared / (1.0 + squared))
-    pace = p.s_per_kv_token if heads > kv_heads else p.s_per_unshared_kv_token
+    squared = memory_s * memory_s
+    if heads > kv_heads:
+        share = kv_tokens * (kv_heads / gpu.sms)
+        ratio = share / p.sm_kv_tokens
+        squared = squared + share * share * (p.s_per_sm_kv_token * p.s_per_sm_kv_token) / (
+            1.0 + ratio * ratio
+        )
+    walk_s = kv_tokens * ((p.s_per_kv_token if heads > kv_heads else p.s_per_unshared_kv_token) / batch)
+    busy_s = _longer(squared, walk_s)
     fixed_s = p.floor_s + batch * kv_heads * p.s_per_sequence_head
-    total_s = fixed_s + memory_s + kv_tokens * (pace / batch) + split_s
-    return KernelTiming(total_s, fixed_s, 0.0 * kv_tokens, memory_s)
+    return KernelTiming(fixed_s + busy_s + split_s, fixed_s, 0.0 * kv_tokens, memory_s)
 
 
 def attention_mixed(
@@ -191,12 +201,10 @@ def mla_decode(
     memory_s = kv_tokens * (per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction))
     flops = 2.0 * heads * (2 * mla.kv_lora_rank + mla.rope_head_dim)
     compute_s = kv_tokens * (flops / (peak_flops(gpu, "bf16") * p.flop_fraction))
-    squares = memory_s * memory_s + compute_s * compute_s
-    busy_s = np.sqrt(squares) if isinstance(squares, np.ndarray) else math.sqrt(squares)
+    squared = memory_s * memory_s + compute_s * compute_s
     fixed_s = p.floor_s + batch * p.s_per_sequence_head
-    return KernelTiming(
-        fixed_s + busy_s + kv_tokens * (p.s_per_kv_token / batch), fixed_s, compute_s, memory_s
-    )
+    busy_s = _longer(squared, kv_tokens * (p.s_per_kv_token / batch))
+    return KernelTiming(fixed_s + busy_s, fixed_s, compute_s, memory_s)
 
 
 def _prefill(
@@ -207,8 +215,20 @@ def _prefill(
         compute_s /= (gpu.kernels or UNMEASURED).sustained_flop_fraction
     walk_s = p.s_per_kv_token * longest
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    if p.l2_share:
+        ratio = n_bytes / (p.l2_share * gpu.l2_bytes)
+        memory_s *= 1.0 - 1.0 / (1.0 + ratio * ratio)
     busy_s = (compute_s**p.overlap + walk_s**p.overlap) ** (1.0 / p.overlap)
     return KernelTiming(p.floor_s + memory_s + busy_s, p.floor_s, compute_s, memory_s)
+
+
+def _longer(squared: Any, other_s: Any) -> Any:
+    """The fourth root of the sum of fourth powers, of a time given by its square and of another."""
+    other = other_s * other_s
+    powers = squared * squared + other * other
+    if isinstance(powers, np.ndarray):
+        return np.sqrt(np.sqrt(powers))
+    return math.sqrt(math.sqrt(powers))
 
 
 def _nearest(fitted: dict[str, DecodeParameters], kv_dtype: str) -> DecodeParameters:

@@ -183,6 +183,22 @@ def exchange(
     return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), least_s)
 
 
+def payload_s(
+    network: Network,
+    phase: Phase,
+    ranks: tuple[str, ...],
+    experts: int,
+    topk: int,
+    *,
+    prefill: bool = False,
+    library: str = "auto",
+) -> tuple[float, float]:
+    """Seconds for each byte of a rank's tokens on NVLink, and between domains, at the links' full rates."""
+    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    reach = _reach(network, kernel.copies, ranks, experts, topk, None, phase == "combine")
+    return reach.inside_s, reach.across_s
+
+
 def sends(
     network: Network,
     copies: Copies,

@@ -58,6 +58,7 @@ def attention_block(
     norm = price.elementwise("norm", 4 * tokens * hidden)
     if model.mla is not None:
         mla = model.mla
+        gemm = partial(gemm, quantised=not sustained)  # as the block was timed and fitted: `kernel_fits`
         query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
         down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
         before = [norm, qkv("qkv_down", tokens, down, hidden)]

@@ -1,12 +1,13 @@
 """Seconds of the routed experts of one layer on one rank: grouped gate/up and down products, routing and
 permutation.
 
-    total = floor + norm(compute, memory) + pairs * s_per_pair + tokens * s_per_token
+    total = floor + norm(compute, memory) + pairs * s_per_pair + tokens * s_per_token + experts * s_per_expert
 
 memory: the weights of the experts that are hit, and the activations of the token-expert pairs. compute: 6
 * hidden * inter FLOPs for each pair, after each expert's tokens are padded to tiles, over peak *
-fraction. norm: (a^p + b^p)^(1/p). Experts hit by T tokens that pick k of E at random: E (1 - (1 -
-k/E)^T). Communication between ranks is not in here."""
+fraction. experts: all of this rank, hit or not, where a grouped product looks at each. norm: (a^p +
+b^p)^(1/p). Experts hit by T tokens that pick k of E at random: E (1 - (1 - k/E)^T). Communication between
+ranks is not in here."""
 
 from __future__ import annotations
 
@@ -100,10 +101,10 @@ def moe(
     n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (activation_bytes + 6.0))
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     busy_s = (compute_s**p.overlap + memory_s**p.overlap) ** (1.0 / p.overlap)
-    total_s = (
-        p.floor_s + busy_s + pairs * p.s_per_pair + (tokens if present is None else present) * p.s_per_token
-    )
-    return KernelTiming(total_s, p.floor_s, compute_s, memory_s)
+    floor_s = p.floor_s + experts / ep * p.s_per_expert
+    total_s = floor_s + busy_s + pairs * p.s_per_pair
+    total_s += (tokens if present is None else present) * p.s_per_token
+    return KernelTiming(total_s, floor_s, compute_s, memory_s)
 
 
 def _routing(name: str) -> Routing:

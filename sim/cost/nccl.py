@@ -297,10 +297,13 @@ def _direct(
     pair = op == "send_recv"
     alpha_s = direct.base_s + (0.0 if pair else direct.rank_s * n)
     efficiency = nccl.ring["Simple"].efficiency if pair else direct.efficiency
+    channel_s = 0.0
     if islands > 1:
         constants, added_s = _across(parameters, network)
         alpha_s += constants["direct"]["net_hop_s"] + added_s
         efficiency = constants["direct"]["efficiency"]
+        if pair and islands > 2:
+            channel_s = 1.0 / constants["direct"]["channel_bytes_per_s"]
     paths = [network.path(ranks[0], other) for other in ranks[1:]]
     alpha_s += max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
     local_s = 0.0 if pair else 1.0 / n / direct.local_bytes_per_s
@@ -311,7 +314,7 @@ def _direct(
         tuple(load.values()),
         busiest_s,
         alpha_s,
-        busiest_s / efficiency + local_s,
+        max(busiest_s / efficiency, channel_s) + local_s,
         fill_s=direct.fill_s,
         fill_bytes=direct.fill_bytes,
     )

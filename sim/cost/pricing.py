@@ -104,10 +104,22 @@ class Pricer:
         timing = self.without_floor(timing)
         return Priced(Op(name, float(timing.total_s)), kernel_causes(timing))
 
-    def gemm(self, name: str, m: int, n: int, k: int, *, sustained: bool = False, dtype: str = "") -> Priced:
+    def gemm(
+        self,
+        name: str,
+        m: int,
+        n: int,
+        k: int,
+        *,
+        sustained: bool = False,
+        dtype: str = "",
+        quantised: bool = False,
+    ) -> Priced:
+        """A matrix product; `quantised` where the kernel before has left A in the format of the weights."""
         weights = dtype or self.shard.precision.weights
         sizes: dict[str, Any] = {"m": m, "n": n, "k": k, "dtype": weights, "sustained": sustained}
-        if self.shard.precision.activation_scales == "static" and DTYPE_BYTES[weights] < 2:
+        quantised = quantised or self.shard.precision.activation_scales == "static"
+        if quantised and DTYPE_BYTES[weights] < 2:
             sizes["quantised"] = True
         return self.kernel(name, self.timing("gemm", **sizes))
 

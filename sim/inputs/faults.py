@@ -45,9 +45,10 @@ class Fault(BaseModel):
     def _one_thing_for_some_time(self) -> Fault:
         named = [name for name in (*LOSES_CAPACITY, *STOPS_ENGINES) if getattr(self, name) not in ("", None)]
         if len(named) != 1:
+            two = f", not {' and '.join(named)}" if named else ""
             raise ValueError(
                 "a fault is of one link or of one place, or stops one replica, gpu or node; write one of "
-                f"link, place, replica, gpu and node{f', not {chr(32).join(named)}' if named else ''}"
+                f"link, place, replica, gpu and node{two}"
             )
         if self.stops_engines and "capacity" in self.model_fields_set:
             raise ValueError(f"capacity is of links; a {named[0]} that fails does nothing any more")

@@ -53,7 +53,8 @@ class PrefillParameters(_Parameters):
     `s_per_kv_token`: a tile of queries walks over its keys at this pace. `tile_tokens`: the causal edge
     costs as if every sequence had this many more keys, for whole tiles are computed. `hbm_fraction`: of
     the bandwidth, for queries, keys, values, output and the new cache entries. `overlap`: as for a matrix
-    product, of computing and walking."""
+    product, of computing and walking. `l2_share`: of the level-2 cache, what the kernel before leaves in
+    it of them."""
 
     floor_s: LatencySeconds = 12e-6
     hbm_fraction: float = Field(default=0.69, gt=0, le=1.5)
@@ -61,14 +62,17 @@ class PrefillParameters(_Parameters):
     s_per_kv_token: Seconds = 11e-9
     tile_tokens: float = Field(default=250.0, ge=0)
     overlap: float = Field(default=4.0, ge=1)
+    l2_share: float = Field(default=0.0, ge=0)
 
 
 class DecodeParameters(_Parameters):
     """Attention of one new token per sequence over its KV cache; see `sim.cost.attention`.
 
     `s_per_kv_token`: pace of reading one KV head of one sequence, all that is left when few are in the
-    batch. `s_per_unshared_kv_token`: the same where every query head has its own KV head, which some
-    kernels do not split. `s_per_sequence_head`: work for each KV head of each sequence whatever its
+    batch; a nanosecond or less where kernels split it. `s_per_unshared_kv_token`: the same where every
+    query head has its own KV head. `s_per_sm_kv_token`: pace of an SM with one block, where query heads
+    share; `sm_kv_tokens`: tokens of one KV head on each SM beyond which several blocks hide each other's
+    waiting. `s_per_sequence_head`: work for each KV head of each sequence whatever its
     length. `split_s`: joining the parts that a long sequence is split into. `l2_share`: of the level-2
     cache, what a repeated call still finds there; `l2_time`: the time that takes over reading it from
     memory. `flop_fraction`: of the peak, where arithmetic matters (latent attention)."""
@@ -77,6 +81,8 @@ class DecodeParameters(_Parameters):
     hbm_fraction: float = Field(default=0.92, gt=0, le=1.5)
     s_per_kv_token: Seconds = 0.15e-9
     s_per_unshared_kv_token: Seconds = 0.3e-9
+    s_per_sm_kv_token: Seconds = 8e-9
+    sm_kv_tokens: float = Field(default=2900.0, gt=0)
     s_per_sequence_head: Seconds = 16e-9
     split_s: Seconds = 3.4e-6
     l2_share: float = Field(default=0.0, ge=0)
@@ -110,7 +116,8 @@ class MoeParameters(_Parameters):
 
     `tile_tokens`: each expert's tokens are padded to tiles of this many. `k_half`: the width of an expert
     at which prologue and epilogue cost as much as the multiplications. `s_per_pair`: permuting one token
-    to one expert. `s_per_token`: routing one token that enters the layer, wherever its experts are."""
+    to one expert. `s_per_token`: routing one token that enters the layer, wherever its experts are.
+    `s_per_expert`: setting up the products of one expert of this rank, tokens or none."""
 
     floor_s: LatencySeconds = 24e-6
     hbm_fraction: float = Field(default=0.91, gt=0, le=1.5)
@@ -120,6 +127,7 @@ class MoeParameters(_Parameters):
     overlap: float = Field(default=2.0, ge=1)
     s_per_pair: Seconds = 1e-9
     s_per_token: Seconds = 1e-9
+    s_per_expert: Seconds = 0.0
 
 
 class SmallKernelParameters(_Parameters):

@@ -23,7 +23,8 @@ OPS = {
     "sendrecv_perf": "send_recv",
 }
 _DEVICE = re.compile(r"#\s+Rank\s+\d+.*?\bon\s+(\S+)\s+device\s+\S+\s+(?:\[\S+\]\s*)?(.*\S)")
-_ROW = re.compile(r"\s*(\d+)\s+\d+\s+\S+\s+\S+\s+-?\d+\s+([\d.]+)\s+[\d.]+\s+[\d.]+")
+_ROW = re.compile(r"\s*(\d+)\s+\d+\s+\S+\s+\S+\s+-?\d+\s+([\d.]+)\s+[\d.]+\s+[\d.]+(?:\s+(\S+))?")
+_FAILURE = re.compile(r".*\bTest \S+ failure\b.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,23 @@ def read_nccl_tests(path: Path, op: str = "") -> NcclTest:
         raise InputError(
             Problem(f"does not say which collective ran; name it: {', '.join(OPS.values())}", str(path))
         )
-    rows = (_ROW.match(line) for line in text.splitlines() if not line.lstrip().startswith("#"))
-    times = tuple((int(row[1]), float(row[2]) * 1e-6) for row in rows if row)
+    times: list[tuple[int, float]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        row = None if line.lstrip().startswith("#") else _ROW.match(line)
+        if row is None:
+            continue
+        if (row[3] or "0").isdigit() and int(row[3] or 0):
+            what = f"{int(row[1]):,} bytes came out wrong in {row[3]} places; such a run says nothing of time"
+            raise InputError(Problem(what, str(path), number))
+        times.append((int(row[1]), float(row[2]) * 1e-6))
     if not devices:
         raise InputError(
             Problem("has no list of devices ('# Using devices'); keep the head of the log", str(path))
         )
     if not times:
-        raise InputError(Problem("has no rows of sizes and times", str(path)))
-    return NcclTest(op or named, len(devices), len({host for host, _ in devices}), devices[0][1], times)
+        failure = _FAILURE.search(text)
+        why = f": {failure[0].strip()}" if failure else ""
+        raise InputError(Problem(f"has no rows of sizes and times{why}", str(path)))
+    return NcclTest(
+        op or named, len(devices), len({host for host, _ in devices}), devices[0][1], tuple(times)
+    )

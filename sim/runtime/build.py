@@ -240,9 +240,9 @@ def _replica(
             by_priority=engine.scheduling_policy == "priority",
             ledger=ledger,
             whole_texts=engine.scheduler_reserve_full_isl,
-            whole_answers=no_evict and pool.role != "prefill",
             looks_ahead=engine.schedules_ahead and engine.scheduler == "vllm" and pool.role == "both",
             draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
+            whole_answers=no_evict and pool.role != "prefill",
         )
         for _ in range(engine.data_parallel_size)
     ]

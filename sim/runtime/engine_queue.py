@@ -74,18 +74,18 @@ class EngineQueue:
         by_priority: bool,
         ledger: Ledger | None,
         whole_texts: bool = True,
-        whole_answers: bool = False,
         looks_ahead: bool = False,
         draft_tokens: int = 0,
+        whole_answers: bool = False,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
         `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
-        its first chunk (vLLM's `scheduler_reserve_full_isl`). `whole_answers`: nor before there is room for
-        all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that
-        several share counts once for each of them). `looks_ahead`: a step is chosen while the one before it
-        runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are computed
-        with every decode.
+        its first chunk (vLLM's `scheduler_reserve_full_isl`). `looks_ahead`: a step is chosen while the one
+        before it runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are
+        computed with every decode. `whole_answers`: nobody is admitted before there is room for all that it
+        and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that several share
+        counts once for each of them).
         """
         self.env = env
         self.kv_cache = kv_cache
@@ -95,9 +95,8 @@ class EngineQueue:
         self.by_priority = by_priority
         self.ledger = ledger
         self.whole_texts = whole_texts
-        self.whole_answers = whole_answers
-        self.promised = 0  # blocks that those who run will hold at most
         self.looks_ahead = looks_ahead
+        self.whole_answers = whole_answers
         self.step = 0
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -153,7 +152,7 @@ class EngineQueue:
         """It has its last token: its blocks are free again, where steps are chosen ahead after the next
         one was chosen.
         """
-        self._runs_no_more(sequence)
+        self.running.remove(sequence)
         if self.looks_ahead:
             self._leaving.append(self.detach(sequence))
         else:
@@ -174,7 +173,7 @@ class EngineQueue:
             if self.ledger is None:
                 sequence.wait(PIPELINE_WAIT, self.env.now)
             sequence.dropped = sequence.in_flight
-            self._runs_no_more(sequence)
+            self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
             sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
@@ -189,7 +188,6 @@ class EngineQueue:
             sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
         lost = [*self.running, *self.waiting]
         self.running.clear()
-        self.promised = 0
         self.waiting.clear()
         self.kv_cache.clear()
         return lost
@@ -275,10 +273,10 @@ class EngineQueue:
         whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
         if max(needed, whole) > room:
             return False
-        most = self._most_blocks(sequence)
-        if self.whole_answers and self.running and self.promised + most > cache.blocks - cache.reserve:
-            return False
-        self.promised += most
+        if self.whole_answers and self.running:
+            promised = sum(self._most_blocks(one) for one in (*self.running, sequence))
+            if promised > cache.blocks - cache.reserve:
+                return False
         cache.hold(prefix)
         cache.take(needed)
         if not sequence.received:
@@ -309,19 +307,11 @@ class EngineQueue:
         sequence.recomputing = True
         self.preemptions += 1
         self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
-        self._runs_no_more(sequence)
+        self.running.remove(sequence)
         if self.by_priority:
             self.enqueue(sequence)
         else:
             self.waiting.appendleft(sequence)
-
-    def _runs_no_more(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self.promised -= self._most_blocks(sequence)
-
-    def prefilled(self, sequence: Sequence) -> None:
-        """It goes on elsewhere; its blocks stay held until its cache is there."""
-        self._runs_no_more(sequence)
 
     def _most_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)

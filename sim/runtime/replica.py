@@ -12,22 +12,19 @@ every step, in lock-step, whether they have work or not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from sim.cost.batch import Batch
 from sim.cost.demands import Demand
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
-from sim.runtime.circulation import Circulation, WentRound
+from sim.runtime.answers import Answers
+from sim.runtime.circulation import Circulation, hand_out
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.draws import random_stream, tokens_by_step
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
@@ -94,7 +91,6 @@ class Replica:
         self.shards = shards or []
         self.role = role
         self.hops = hops
-        self.seed = seed
         self.routed = 0
         self.is_up = True
         self.on_last_chunk: Callable[[Sequence, Replica, float], None] | None = None  # and the step's seconds
@@ -106,8 +102,7 @@ class Replica:
         self._flying: deque[InFlight] = deque()
         self._hand_overs: dict[tuple[int, int], Demand] = {}
         self._most_in_flight = len(stages)
-        self._speculation = engine.speculation
-        self._tokens_per_step = engine.speculation.tokens_per_step if engine.speculation else 1.0
+        self._answers = Answers(engine.speculation, seed)
         self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
@@ -160,7 +155,7 @@ class Replica:
         _, done = self._folded_steps()
         if not done or sequence not in sequence.queue.running:
             return sequence.generated
-        return min(sequence.generated + self._gain(sequence, done), sequence.output_tokens)
+        return min(sequence.generated + self._answers.gain(sequence, done), sequence.output_tokens)
 
     def fail(self) -> list[Sequence]:
         """The engine and all that it holds are lost at this instant; its sequences, charged up to now.
@@ -253,7 +248,7 @@ class Replica:
     def _grow(self, flight: InFlight, steps: int) -> None:
         """Take the blocks of folded steps up to the one that follows on `steps` of them."""
         for sequence, _ in flight.grants:
-            more = self._gain(sequence, steps) - self._gain(sequence, flight.caught_up)
+            more = self._answers.gain(sequence, steps) - self._answers.gain(sequence, flight.caught_up)
             sequence.queue.grow(sequence, more)
         flight.caught_up = steps
 
@@ -282,11 +277,11 @@ class Replica:
             return 0
         flight = self._flying[0]
         begun = int(done == over)  # the step after one that ends just now has not begun
-        if self._speculation is None:
+        if not self._answers.drafts:
             return (done - flight.caught_up + begun - 1) * flight.batch.decodes
         booked = flight.caught_up
         return sum(
-            self._gain(sequence, done) - self._gain(sequence, booked) + begun - 1
+            self._answers.gain(sequence, done) - self._answers.gain(sequence, booked) + begun - 1
             for sequence, _ in flight.grants
         )
 
@@ -370,16 +365,16 @@ class Replica:
             sampled += samples
             if tokens == 1 and samples:  # kernels treat a chunk of one token as a decode
                 decodes += 1
-                if self._speculation is None:
+                if not self._answers.drafts:
                     kv_tokens += past + 1
                 else:  # the mean context, so that a run of steps grows evenly
-                    generated = sequence.decode_steps * self._tokens_per_step
+                    generated = sequence.decode_steps * self._answers.tokens_per_step
                     kv_tokens += sequence.request.prompt_tokens + 1 + generated
             else:
                 chunks.append((tokens, past))
-        drafts = self._speculation.num_speculative_tokens if self._speculation else 0
+        drafts = self._answers.drafts
         logits = sampled + decodes * drafts
-        return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._tokens_per_step)
+        return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._answers.tokens_per_step)
 
     def _steps_alike(self, flight: InFlight) -> int:
         """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
@@ -391,7 +386,7 @@ class Replica:
             return 1
         if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
             return 1  # the next step may admit what this one did not look at, or had no room for
-        steps = min(self._steps_left(sequence) for sequence, _ in flight.grants)
+        steps = min(self._answers.steps_left(sequence) for sequence, _ in flight.grants)
         steps = min(steps, MOST_FOLDED_STEPS)
         for queue in self.queues:
             seen_from = queue.next_unseen_step(self._step - 1)
@@ -408,7 +403,7 @@ class Replica:
         size, free = queue.kv_cache.block_size, queue.free_to_grow
 
         def blocks(more: int) -> int:
-            after = (sequence.computed + self._growth(sequence, more) for sequence in sequences)
+            after = (sequence.computed + self._answers.gain(sequence, more) for sequence in sequences)
             return sum(-(-tokens // size) for tokens in after) - now
 
         now = sum(-(-sequence.computed // size) for sequence in sequences)
@@ -495,17 +490,17 @@ class Replica:
             self._step += more
             self.ledger.add(flight.causes)
         else:
-            self._record_gaps(flight, now)
+            self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
         if more > flight.caught_up:
             self._grow(flight, more)
-        finished = []
+        given = []
         for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
                 continue
             if self.ledger is None:
-                self._charge_step(sequence, flight, now)
+                flight.charge(sequence, now)
             if not samples:
                 continue
             if sequence.generated == 0 or sequence.recomputing:
@@ -513,14 +508,9 @@ class Replica:
             sequence.recomputing = False
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
-            self._give(sequence, steps, now, decoded=tokens == 1)
-            if sequence.generated >= sequence.output_tokens:
-                finished.append(sequence)
-        for sequence in finished:
-            sequence.queue.settle(sequence)
-            sequence.finished_s = now
-            sequence.queue.finish(sequence)
-            self.on_finished(sequence)
+            self._answers.give(sequence, steps, now, decoded=tokens == 1)
+            given.append(sequence)
+        self._finish(given, now)
         if self._aborting:
             self._drop_aborted()
         if self.on_steps_passed is not None:
@@ -529,60 +519,15 @@ class Replica:
     def _ends_here(self, sequence: Sequence, now: float) -> bool:
         """A prompt is prefilled where others decode: True once it is somebody else's."""
         if self.first_token_from_prefill and sequence.generated == 0:
-            self._give(sequence, 1, now)
+            self._answers.give(sequence, 1, now)
             if sequence.generated >= sequence.output_tokens:
                 sequence.finished_s = now
                 sequence.queue.finish(sequence)
                 self.on_finished(sequence)
                 return True
-        sequence.queue.prefilled(sequence)
+        sequence.queue.running.remove(sequence)
         self.on_prefilled(sequence, self)
         return True
-
-    def _give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
-        """The tokens of `steps` decode steps, or the one that a chunk ends with."""
-        if sequence.generated == 0:
-            sequence.generated = 1
-        elif self._speculation is None or not decoded:
-            sequence.generated += steps
-        else:  # accepted drafts count as computed; their blocks are taken with those of the next step
-            gained = min(self._gain(sequence, steps), sequence.output_tokens - sequence.generated)
-            before = self._gain(sequence, steps - 1)
-            sequence.decode_steps += steps
-            sequence.computed += max(0, gained - before - 1)
-            sequence.generated += gained
-        if sequence.first_token_s is None:
-            sequence.first_token_s = now
-        sequence.last_token_s = now
-
-    def _gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
-        are accepted.
-        """
-        if self._speculation is None:
-            return steps
-        decoded, done = self._decoded(sequence), sequence.decode_steps
-        return int(decoded[done + steps - 1]) - (int(decoded[done - 1]) if done else 0) if steps else 0
-
-    def _decoded(self, sequence: Sequence) -> NDArray[np.int64]:
-        if sequence.decoded is None:
-            assert self._speculation is not None
-            stream = random_stream(self.seed, f"drafts of {sequence.request.request_id}")
-            sequence.decoded = tokens_by_step(self._speculation, sequence.output_tokens, stream)
-        return sequence.decoded
-
-    def _growth(self, sequence: Sequence, more: int) -> int:
-        """Tokens that `more` steps after the one under way add to what is computed."""
-        return more if self._speculation is None else self._gain(sequence, 1 + more) - 1
-
-    def _steps_left(self, sequence: Sequence) -> int:
-        """Decode steps until its last token."""
-        left = sequence.output_tokens - sequence.generated
-        if self._speculation is None:
-            return left
-        decoded, done = self._decoded(sequence), sequence.decode_steps
-        before = int(decoded[done - 1]) if done else 0
-        return int(np.searchsorted(decoded, before + left)) + 1 - done
 
     # ---- of batches that pass several stages
 
@@ -597,7 +542,7 @@ class Replica:
         flights, queue = list(self._flying), self.queues[0]
         if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
             return
-        if len(self.queues) > 1 or self.role != "both" or self._speculation or self.engine.kv_tiers:
+        if len(self.queues) > 1 or self.role != "both" or self._answers.drafts or self.engine.kv_tiers:
             return
         if queue.waiting and len(queue.running) < queue.max_num_seqs:
             return
@@ -612,7 +557,8 @@ class Replica:
                 return
         most = self._steps_that_fit(queue, sequences, MOST_FOLDED_STEPS)
         rounds = [
-            min(most, *(self._steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights
+            min(most, *(self._answers.steps_left(sequence) for sequence, _ in flight.grants))
+            for flight in flights
         ]
         if max(rounds) > 1:
             self._rounds.fold(flights, rounds)
@@ -630,8 +576,9 @@ class Replica:
         for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
             flight, stage = went.flight, went.stage
             self._step += went.begun - 1
-            self._hand_out_rounds(went)
+            hand_out(went, self.rows, self._answers)
             if stage < 0:
+                self._finish((sequence for sequence, _ in flight.grants), self.env.now)
                 continue
             self._flying.append(flight)
             flight.batch, flight.causes = went.batch, went.causes
@@ -648,50 +595,10 @@ class Replica:
         if ends_now and not schedules_now:
             self.schedule_soon()
 
-    def _hand_out_rounds(self, went: WentRound) -> None:
-        """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
-        flight, ends_s = went.flight, went.handed_out_s
-        finished = []
-        if went.begun > 1:
-            self.rows.number_of([sequence.request.request_id for sequence, _ in flight.grants])
-        if ends_s:
-            flight.causes = went.first_causes
-            self._record_gaps(flight, ends_s[0])
-            for before_s, now in pairwise(ends_s):
-                self.rows.gaps_of(flight.number, [before_s] * len(flight.grants), now)
-        for sequence, _ in flight.grants:
-            if ends_s:
-                self._charge_step(sequence, flight, ends_s[0])
-                causes = list(went.later_causes)
-                causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
-                sequence.charge(causes, ends_s[-1])
-                self._give(sequence, len(ends_s), ends_s[-1], decoded=True)
-            sequence.queue.grow(sequence, went.begun - 1)
-            if went.stage < 0:
-                sequence.in_flight -= 1
-                if sequence.generated >= sequence.output_tokens:
-                    finished.append(sequence)
-        for sequence in finished:
-            sequence.finished_s = self.env.now
+    def _finish(self, sequences: Iterable[Sequence], now: float) -> None:
+        """Those of them that have their last token are done."""
+        for sequence in [one for one in sequences if one.generated >= one.output_tokens]:
+            sequence.queue.settle(sequence)
+            sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
-        if ends_s:
-            flight.start_s = ends_s[-1]
-
-    def _charge_step(self, sequence: Sequence, flight: InFlight, now: float) -> None:
-        """Charge one step through the pipeline; chunks of one prompt may overlap, then each gets its
-        share.
-        """
-        lasted, since = now - flight.start_s, now - sequence.charged_s
-        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
-        causes = [share * seconds for seconds in flight.causes]
-        causes[PIPELINE] += since - sum(causes)
-        sequence.charge(causes, now)
-
-    def _record_gaps(self, flight: InFlight, now: float) -> None:
-        last_token_s = (
-            sequence.last_token_s
-            for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and not sequence.dropped
-        )
-        self.rows.gaps_of(flight.number, (last for last in last_token_s if last is not None), now)

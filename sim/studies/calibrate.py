@@ -7,13 +7,17 @@ datasheet of its own. A plain roofline stands beside them."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from sim.catalog import load_gpu
+from sim.cost.kernels import KERNELS
+from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
 from sim.studies.kernel_fits import (
@@ -42,7 +46,30 @@ KIN = {
     "rtx-pro-6000": "l40s",
     "rtx-4090": "l40s",
 }
+# Where another is nearer by what its kernels are. Products come from the same libraries, best measured on
+# H100. Attention on all that is neither Hopper nor a server's Blackwell is FlashAttention 2, and RTX 4090
+# has the memory of the RTX line. Experts on RTX PRO 6000 are Blackwell's; an A100's are as little held up
+# by memory as those of RTX PRO 6000, and L40S has the slowest memory of all.
+KIN_OF_KERNELS = {
+    ("l40s", "gemm"): "h100-sxm",
+    ("rtx-pro-6000", "gemm"): "h100-sxm",
+    ("rtx-4090", "gemm"): "h100-sxm",
+    ("a100-80gb-sxm", "attention_prefill"): "l40s",
+    ("a100-80gb-sxm", "attention_decode"): "l40s",
+    ("rtx-4090", "attention_prefill"): "rtx-pro-6000",
+    ("rtx-4090", "attention_decode"): "rtx-pro-6000",
+    ("a100-80gb-sxm", "moe"): "rtx-pro-6000",
+    ("rtx-pro-6000", "moe"): "b200-sxm",
+}
+
+
+def kin_of(gpu: str, op: str) -> str:
+    """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
+    return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
+
+
 LEAST_POINTS = 20
+LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
 UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
 
 Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
@@ -127,6 +154,35 @@ def grouped(measured: Iterable[Measurement]) -> dict[Key, list[Measurement]]:
     return {key: groups[key] for key in sorted(kept, key=lambda key: (key[0], order.index(key[1]), *key[2:]))}
 
 
+def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
+    """The measurements of a user, if a fit can make sense of them; InputError with the reason where not."""
+    for one in measured:
+        if one.op not in SEARCHED:
+            raise InputError(f"{one.op!r} is no kernel that is fitted; {', '.join(SEARCHED)} are")
+        if one.op.startswith("mla"):
+            continue
+        try:
+            inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
+        except TypeError as error:
+            raise InputError(f"a row of {one.op} on {one.gpu} has not the arguments of it: {error}") from None
+    groups = grouped(measured)
+    if not groups:
+        counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)
+        there = ", ".join(f"{count} of {name}" for name, count in counts.most_common(5))
+        raise InputError(
+            f"a fit needs {LEAST_POINTS} points of one kernel, format and GPU; there are {there}"
+        )
+    for (_, op, name, variant), points in groups.items():
+        gpu = load_gpu(name)
+        over = median(one.seconds / max(roofline_s(gpu, one), 1e-9) for one in points)
+        if over < LEAST_OVER_ROOFLINE:
+            raise InputError(
+                f"{op} {variant} on {name}: the median time is {over:.2g} of what the datasheet's rates "
+                "need; latency_us are microseconds"
+            )
+    return measured
+
+
 def seen_of(points: Sequence[Measurement], folds: int = 5) -> list[Measurement]:
     """What parameters are fitted on: all shapes but one fold, which stays unseen for good."""
     seen = [one for one in points if fold_of(one.shape, folds) != UNSEEN_FOLD]
@@ -160,7 +216,7 @@ def calibrate(
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
         seen = seen_of(points, folds)
         unseen = held_out(gpu, points, folds) if cross_validate else None
-        relative = gpus.get((engine, KIN.get(name, "")))
+        relative = gpus.get((engine, kin_of(name, op)))
         kin = None
         if relative is not None and (engine, op, relative.name, variant) in sets:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})

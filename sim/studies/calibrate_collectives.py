@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log
@@ -116,23 +116,53 @@ def points(paths: Iterable[Path]) -> list[Point]:
     """
     found: dict[tuple[str, str, str, int, float], list[float]] = {}
     for path in paths:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                library = row.get("framework") or "nccl"
+        for line, row in _rows_of(path):
+            try:
                 if row["system"] not in MACHINES or not _usable(row):
                     continue
-                key = (
-                    row["system"],
-                    library,
-                    row.get("op") or "all_reduce",
-                    int(row["gpus"]),
-                    float(row["size_bytes"]),
-                )
-                found.setdefault(key, []).append(float(row["latency_us"]) * 1e-6)
+                library, op = row.get("framework") or "nccl", row.get("op") or "all_reduce"
+                key = (row["system"], library, op, int(row["gpus"]), float(row["size_bytes"]))
+                seconds = float(row["latency_us"]) * 1e-6
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
+            if not (key[3] >= 2 and key[4] >= 0.0 and 0.0 < seconds < float("inf")):
+                what = f"{key[3]} GPUs, {key[4]:g} bytes and {seconds * 1e6:g} us are no collective"
+                raise InputError(Problem(what, str(path), line))
+            found.setdefault(key, []).append(seconds)
     return [Point(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
 
 
-def measured_in(paths: Iterable[Path], *, op: str = "", system: str = "") -> list[Point]:
+def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table of collectives with their lines; none of a table of several servers."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = set(reader.fieldnames or ())
+            if over_several_servers(columns):
+                return
+            if missing := COLUMNS - columns:
+                there = ", ".join(sorted(columns)) or "none"
+                what = f"has no column {', '.join(sorted(missing))} (there are: {there}); "
+                raise InputError(Problem(what + "log files of nccl-tests can be read too", str(path), 1))
+            yield from enumerate(reader, start=2)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            Problem(f"is neither a CSV file nor a log of nccl-tests: {error}", str(path))
+        ) from None
+
+
+COLUMNS = {"system", "gpus", "size_bytes", "latency_us"}
+
+
+def over_several_servers(columns: Iterable[str]) -> bool:
+    """True for the columns of a table whose rows say how many servers, and how many GPUs of each."""
+    columns = set(columns)
+    return {"nodes", "op", "size_bytes"} <= columns and bool({"gpus_per_node", "reference"} & columns)
+
+
+def measured_in(
+    paths: Iterable[Path], *, op: str = "", system: str = "", may_be_none: bool = False
+) -> list[Point]:
     """Points of CSV files and of nccl-tests logs, of one server. InputError where there are none."""
     logs, tables = [], []
     for path in paths:
@@ -153,7 +183,7 @@ def measured_in(paths: Iterable[Path], *, op: str = "", system: str = "") -> lis
         found += [
             Point(name, "nccl", run.op, run.gpus, float(n_bytes), seconds) for n_bytes, seconds in run.times
         ]
-    if not found:
+    if not found and not may_be_none:
         raise InputError(f"the files have no collective of a system that is known: {', '.join(MACHINES)}")
     return found
 
@@ -304,14 +334,14 @@ def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> li
 
 
 def fitted(files: Raw, measured: Sequence[Point], kinds: Sequence[str] | None = None) -> Raw:
-    """All blocks of all kinds of GPU fitted, one after another."""
+    """All blocks of all kinds of GPU fitted, one after another; what has fewer points than numbers stays."""
     for kind, block in files["inside"]["architectures"].items():
         if kinds is not None and kind not in kinds:
             continue
         for library in ("nccl", "direct", *block["engines"]):
             looked_at = chosen(measured, kind, library, files)
             free = free_numbers(kind, library, files) if looked_at else []
-            if free:
+            if free and len(looked_at) >= len(free):
                 files = Fit(files, free).run(looked_at)
     return files
 

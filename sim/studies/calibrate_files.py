@@ -9,12 +9,12 @@ from pathlib import Path
 
 from sim.catalog import load_gpu
 from sim.cost.kernel_timing import number_format
-from sim.studies.calibrate import KIN, Fit
+from sim.studies.calibrate import KIN, Fit, kin_of
 from sim.studies.kernel_fits import SEARCHED, Parameters
 
 DEFAULT_ENGINE = "vllm"
 # Expert kernels: TRT-LLM's table knows expert parallelism and vLLM's does not, so it goes first where it
-# is described well.
+# is described well. vLLM's own 8-bit experts with one scale were timed untuned on Hopper: four times as long.
 WELL_DESCRIBED = 0.12
 
 # What a long prefill keeps of the isolated rate, beyond the throttle of single products. Fitted so that
@@ -41,10 +41,12 @@ def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
     texts = {}
     for gpu in sorted({*measured, *(gpu for gpu, kin in KIN.items() if kin in own)}):
         sets = dict(own.get(gpu, {}))
-        kin = KIN.get(gpu, "")
-        for key, (parameters, _, _) in own.get(kin, {}).items():
-            if not _has(sets, key) and _can_compute(gpu, key):
-                sets[key] = (parameters, "assumed", f"not measured on {gpu}: those of {kin}, its nearest kin")
+        lenders = [*((kin_of(gpu, op), (op,)) for op in SEARCHED), (KIN.get(gpu, ""), tuple(SEARCHED))]
+        for kin, ops in lenders:
+            for key, (parameters, _, _) in own.get(kin, {}).items():
+                if key[0] in ops and not _has(sets, key) and _can_compute(gpu, key):
+                    origin = f"not measured on {gpu}: those of {kin}, its nearest kin"
+                    sets[key] = (parameters, "assumed", origin)
         others = {
             engine: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])
             for engine in sorted({one.engine for one in fits if one.gpu == gpu} - {DEFAULT_ENGINE})
@@ -150,7 +152,7 @@ def _inline(parameters: Parameters) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    if name in ("floor_s", "host_s"):
+    if name.endswith("_s"):
         return f"{value * 1e6:.4g} us"
     if "s_per_" in name:
         return f"{value * 1e9:.4g} ns"

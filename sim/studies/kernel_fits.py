@@ -41,6 +41,7 @@ Parameters = (
 _PREFILL = {
     "floor_s": (12e-6, 1e-7, 2e-4), "hbm_fraction": (0.7, 0.1, 1.5), "flop_fraction": (0.6, 0.1, 1.1),
     "s_per_kv_token": (11e-9, 0.0, 6e-8), "tile_tokens": (250.0, 0.0, 800.0), "overlap": (2.0, 1.0, 8.0),
+    "l2_share": (1.0, 0.05, 3.0),
 }  # fmt: skip
 SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]]]] = {
     "gemm": (GemmParameters, {
@@ -60,20 +61,22 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
     "mla_prefill": (PrefillParameters, _PREFILL),
     "attention_decode": (DecodeParameters, {
         "floor_s": (12e-6, 1e-7, 1e-4), "hbm_fraction": (0.9, 0.2, 1.2),
-        "s_per_kv_token": (0.15e-9, 0.0, 5e-9),
+        "s_per_kv_token": (0.15e-9, 0.0, 6e-8),
         "s_per_unshared_kv_token": (0.5e-9, 0.0, 6e-8), "s_per_sequence_head": (5e-9, 0.0, 2e-7),
+        "s_per_sm_kv_token": (30e-9, 0.0, 1e-6), "sm_kv_tokens": (1000.0, 10.0, 1e5),
         "split_s": (2e-6, 0.0, 3e-5),
         "l2_share": (0.5, 0.01, 2.0), "l2_time": (0.4, 0.0, 1.0),
     }),
     "mla_decode": (DecodeParameters, {
         "floor_s": (20e-6, 1e-7, 2e-4), "hbm_fraction": (0.8, 0.2, 1.2),
-        "s_per_kv_token": (0.3e-9, 0.0, 5e-9),
+        "s_per_kv_token": (0.3e-9, 0.0, 2e-7),
         "s_per_sequence_head": (50e-9, 0.0, 2e-6), "flop_fraction": (0.8, 0.1, 2.0),
     }),
     "moe": (MoeParameters, {
         "floor_s": (25e-6, 1e-6, 2e-4), "hbm_fraction": (0.85, 0.1, 1.3), "flop_fraction": (0.6, 0.05, 1.2),
         "tile_tokens": (50.0, 0.0, 512.0), "k_half": (200.0, 0.0, 3000.0), "overlap": (2.5, 1.0, 12.0),
         "s_per_pair": (1e-9, 0.0, 5e-8), "s_per_token": (2e-9, 0.0, 1e-7),
+        "s_per_expert": (5e-8, 0.0, 3e-6),
     }),
     "elementwise": (SmallKernelParameters, {
         "floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5),
@@ -92,6 +95,13 @@ UNGRAPHED = {
         "s_per_depth": (0.8e-9, 0.0, 2e-9),
         "l2_share": (1e-3, 5e-4, 2e-3),
     }
+}
+
+# Where a fit starts a second time, for its formula has two ways to be long: kernels that split a sequence
+# over SMs wait for each SM's share, those that do not wait for the longest sequence.
+SECOND_STARTS: dict[str, dict[str, float]] = {
+    "attention_decode": {"s_per_kv_token": 9e-9, "s_per_sm_kv_token": 3e-9},
+    "mla_decode": {"s_per_kv_token": 9e-8},
 }
 
 # DeepSeek-V3's attention block, the only latent attention in the tables.
@@ -131,13 +141,15 @@ def _latent_block_s(gpu: Gpu, measured: Measurement) -> float:
         attention = kernels.mla_prefill(gpu, [(new, past)] * batch, heads, MLA, "bf16", sizes["kv_dtype"])
     else:
         attention = kernels.mla_decode(gpu, batch, batch * (new + past), heads, MLA, sizes["kv_dtype"])
-    return _projections_s(gpu, tokens, heads, dtype) + attention.total_s
+    decode = measured.op == "mla_decode"
+    return _projections_s(gpu, tokens, heads, dtype, quantised=decode) + attention.total_s
 
 
-def _projections_s(gpu: Gpu, tokens: int, heads: int, dtype: str) -> float:
-    # Absorbed or expanded, the up-projection of keys and values multiplies with the same weights.
+def _projections_s(gpu: Gpu, tokens: int, heads: int, dtype: str, quantised: bool) -> float:
+    # Absorbed or expanded, the up-projection of keys and values multiplies with the same weights. Short
+    # blocks of 8 bits take no longer than those of 16 bits: norms and attention quantise as they write.
     assert MLA.q_lora_rank is not None
-    key = (gpu.name, tokens, heads, dtype, id(gpu.kernels.gemm) if gpu.kernels else 0)
+    key = (gpu.name, tokens, heads, dtype, quantised, id(gpu.kernels.gemm) if gpu.kernels else 0)
     seconds = _REMEMBERED.get(key)
     if seconds is None:
         products = (
@@ -146,28 +158,34 @@ def _projections_s(gpu: Gpu, tokens: int, heads: int, dtype: str) -> float:
             (heads * (MLA.nope_head_dim + MLA.v_head_dim), MLA.kv_lora_rank),
             (MLA_HIDDEN, heads * MLA.v_head_dim),
         )
-        seconds = sum(kernels.gemm(gpu, tokens, n, k, dtype).total_s for n, k in products)
+        seconds = sum(
+            kernels.gemm(gpu, tokens, n, k, dtype, quantised=quantised).total_s for n, k in products
+        )
         _REMEMBERED[key] = seconds
     return seconds
 
 
-_REMEMBERED: dict[tuple[str, int, int, str, int], float] = {}
+_REMEMBERED: dict[tuple[str, int, int, str, bool, int], float] = {}
 
 
 def worth_fitting(gpu: Gpu, measured: Measurement) -> bool:
     """False for rows that time something else than the kernel would take in a server.
 
     Decodes above the memory's bandwidth were read from the level-2 cache. vLLM's expert rows with expert
-    parallelism walk all pairs, local or not. Block-FP8 products of vLLM, and latent blocks in that
-    format, wait for the host. Block-FP8 experts without expert parallelism on H100 and H200 are faster
-    than memory allows."""
+    parallelism walk all pairs, local or not, and so do TRT-LLM's of block-FP8 on RTX PRO 6000. Block-FP8
+    experts without expert parallelism on H100 and H200 are faster than memory allows; so are TRT-LLM's of
+    NVFP4 on B200 and GB200, which repeat those of two ranks. Block-FP8 products of vLLM, and latent blocks
+    in that format, wait for the host."""
     sizes = measured.sizes
     if measured.op == "attention_decode":
         n_bytes = 2 * sizes["kv_tokens"] * sizes["kv_heads"] * sizes["head_dim"]
         n_bytes *= number_format(sizes["kv_dtype"]).weight_bytes
         return bool(n_bytes / measured.seconds < gpu.hbm_bytes_per_s)
     if measured.op == "moe":
-        if measured.engine == "vllm" and sizes["ep"] > 1:
+        trtllm = (gpu.name, measured.variant) if measured.engine == "trtllm" else None
+        if sizes["ep"] > 1 and (measured.engine == "vllm" or trtllm == ("rtx-pro-6000", "fp8_block")):
+            return False
+        if sizes["ep"] == 1 and trtllm in (("b200-sxm", "nvfp4"), ("gb200", "nvfp4")):
             return False
         hit = (
             kernels.experts_hit(sizes["tokens"], sizes["experts"], sizes["topk"], sizes["routing"])
@@ -204,13 +222,20 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
         trial = with_parameters(gpu, op, variant, parameters)
         return np.array([math.log(predicted_s(trial, one)) for one in measured]) - logs
 
-    found = least_squares(
-        residuals,
-        start / scale,
-        bounds=(least / scale, most / scale),
-        loss="soft_l1",
-        f_scale=0.05,
-        max_nfev=60,
+    second = np.array([SECOND_STARTS.get(op, {}).get(name, searched[name][0]) for name in names])
+    found = min(
+        (
+            least_squares(
+                residuals,
+                begin / scale,
+                bounds=(least / scale, most / scale),
+                loss="soft_l1",
+                f_scale=0.05,
+                max_nfev=60,
+            )
+            for begin in ((start, second) if op in SECOND_STARTS else (start,))
+        ),
+        key=lambda one: float(one.cost),
     )
     fitted = {name: float(f"{value:.4g}") for name, value in zip(names, found.x * scale, strict=True)}
     return kind(**fitted)

@@ -58,7 +58,11 @@ def test_an_engine_runs_its_own_kernels_and_all_reduces() -> None:
     theirs = gpu.under("trtllm").kernels
     assert theirs is not None
     assert theirs.gemm["bf16"] == gpu.kernels.engines["trtllm"].gemm["bf16"] != gpu.kernels.gemm["bf16"]
-    assert gpu.under("sglang") is gpu
+    sglang = gpu.under("sglang").kernels  # its products were timed, its attention was not
+    assert sglang is not None
+    assert sglang.gemm["bf16"] != gpu.kernels.gemm["bf16"]
+    assert sglang.attention_decode == gpu.kernels.attention_decode
+    assert gpu.under("another") is gpu
     assert scenario(engine={"backend": "trtllm"}).engine.collectives_library == "trtllm"
     assert scenario(engine={"disable_custom_all_reduce": True}).engine.collectives_library == "nccl"
 

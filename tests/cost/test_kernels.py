@@ -88,20 +88,68 @@ def test_quantising_activations_costs_rows_and_bytes() -> None:
     assert difference == pytest.approx(64e-9 + 2 * 3 * 64 * 1024 / 1e12)
 
 
-def test_decode_reads_the_cache_and_walks_over_one_head() -> None:
-    p = DecodeParameters(
-        floor_s=1e-5,
-        hbm_fraction=0.5,
-        s_per_kv_token=1e-9,
-        s_per_unshared_kv_token=9e-9,
-        s_per_sequence_head=1e-8,
-        split_s=2e-6,
-    )
-    timing = kernels.attention_decode(gpu(attention_decode={"bf16": p}), 4, 4000, 8, 2, 128)
+DECODE = DecodeParameters(
+    floor_s=1e-5,
+    hbm_fraction=0.5,
+    s_per_kv_token=1e-9,
+    s_per_unshared_kv_token=9e-9,
+    s_per_sm_kv_token=0,
+    s_per_sequence_head=1e-8,
+    split_s=2e-6,
+)
+
+
+def test_decode_waits_for_the_longer_of_the_cache_and_the_walk_over_one_head() -> None:
+    timing = kernels.attention_decode(gpu(attention_decode={"bf16": DECODE}), 4, 4000, 8, 2, 128)
     n_bytes = 2 * 4000 * 2 * 128 * 2 + 4 * 4 * 8 * 128
     assert timing.memory_s == pytest.approx(n_bytes / 0.5e12)
     split_s = 2e-6 * 2**2 / (1 + 2**2)  # 1000 tokens are twice what begins to be split
-    assert timing.total_s == pytest.approx(1e-5 + 4 * 2 * 1e-8 + n_bytes / 0.5e12 + 1000 * 1e-9 + split_s)
+    busy_s = ((n_bytes / 0.5e12) ** 4 + (1000 * 1e-9) ** 4) ** 0.25
+    assert timing.total_s == pytest.approx(1e-5 + 4 * 2 * 1e-8 + busy_s + split_s)
+
+
+def test_a_decode_that_is_not_split_takes_as_long_whatever_the_batch() -> None:
+    unsplit = gpu(attention_decode={"bf16": DECODE.model_copy(update={"s_per_kv_token": 1e-6})})
+    alone, many = (kernels.attention_decode(unsplit, batch, 4096 * batch, 8, 2, 128) for batch in (1, 16))
+    assert many.memory_s > 15 * alone.memory_s
+    assert many.total_s == pytest.approx(alone.total_s, rel=0.01)
+
+
+def test_an_sm_with_one_block_waits_for_its_tokens_and_several_blocks_hide_each_other_s_waiting() -> None:
+    parameters = DECODE.model_copy(
+        update={"floor_s": 0, "hbm_fraction": 1, "s_per_kv_token": 0, "s_per_sequence_head": 0, "split_s": 0}
+        | {"s_per_sm_kv_token": 1e-7, "sm_kv_tokens": 1000}
+    )
+    one = gpu(attention_decode={"bf16": parameters})
+    for tokens, waiting_s in ((10, 10 * 1e-7), (1_000_000, 1000 * 1e-7)):  # of one KV head on each SM
+        timing = kernels.attention_decode(one, 64, tokens * one.sms // 2, 8, 2, 128)
+        assert timing.total_s == pytest.approx(math.hypot(timing.memory_s, waiting_s), rel=1e-3)
+    unshared = kernels.attention_decode(one, 64, 10 * one.sms, 8, 8, 128)
+    assert unshared.total_s == pytest.approx((unshared.memory_s**4 + (10 * one.sms / 64 * 9e-9) ** 4) ** 0.25)
+
+
+def test_a_prefill_finds_in_the_cache_what_the_kernel_before_has_left() -> None:
+    def memory_s(new: int) -> tuple[float, float]:
+        parameters = PrefillParameters(
+            floor_s=0, hbm_fraction=1, flop_fraction=1, s_per_kv_token=0, tile_tokens=0, l2_share=0.5
+        )
+        one = gpu(attention_prefill={"bf16": parameters})
+        n_bytes = 4.0 * new * (8 + 2 * 2) * 128
+        timing = kernels.attention_prefill(one, [(new, 0)], 8, 2, 128)
+        return timing.memory_s, (n_bytes / 1e12) / (1 + (0.5 * one.l2_bytes / n_bytes) ** 2)
+
+    for new in (16, 4096, 65_536):
+        found, expected = memory_s(new)
+        assert found == pytest.approx(expected)
+
+
+def test_every_expert_of_a_rank_costs_its_set_up_whether_hit_or_not() -> None:
+    parameters = MoeParameters(s_per_expert=1e-6)
+    one = gpu(moe={"bf16": parameters})
+    sizes = {"tokens": 1, "hidden": 1024, "inter": 512, "experts": 64, "topk": 2, "dtype": "bf16"}
+    none = gpu(moe={"bf16": parameters.model_copy(update={"s_per_expert": 0.0})})
+    extra_s = kernels.moe(one, ep=4, **sizes).total_s - kernels.moe(none, ep=4, **sizes).total_s
+    assert extra_s == pytest.approx(16 * 1e-6)
 
 
 @pytest.mark.parametrize("kv_dtype", ["bf16", "fp8"])

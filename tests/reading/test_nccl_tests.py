@@ -58,6 +58,7 @@ def test_the_points_of_a_log_belong_to_the_system_with_that_gpu(log: Path) -> No
         ("float", "", "no rows of sizes"),
         ("gpu-box-7 device  1", "gpu-box-8 device  1", "several servers"),
         ("NVIDIA H100 80GB HBM3", "Voodoo 2", "name the system"),
+        ("239.33      0 ", "239.33     12 ", r"bad\.log:13: 33,554,432 bytes came out wrong in 12 places"),
     ],
 )
 def test_a_log_that_cannot_be_used_is_refused_with_the_reason(
@@ -67,3 +68,11 @@ def test_a_log_that_cannot_be_used_is_refused_with_the_reason(
     path.write_text(LOG.replace(old, new))
     with pytest.raises(InputError, match=says):
         measured_in([path])
+
+
+def test_a_run_that_failed_before_its_first_row_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "bad.log"
+    head = [line for line in LOG.splitlines() if line.startswith("#")]
+    path.write_text("\n".join([*head, "box: Test NCCL failure common.cu:958 'unhandled cuda error'"]))
+    with pytest.raises(InputError, match=r"no rows.*unhandled cuda error"):
+        read_nccl_tests(path)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sim.catalog import load_gpu
-from sim.inputs.kernel_parameters import DecodeParameters, GemmParameters
+from sim.inputs.errors import InputError
+from sim.inputs.kernel_parameters import (
+    DecodeParameters,
+    GemmParameters,
+    MoeParameters,
+    PrefillParameters,
+)
 from sim.reading.measurements import Measurement
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
-from sim.studies.calibrate import Errors, calibrate, grouped, main, rows, summary, table
+from sim.studies.calibrate import Errors, Fit, calibrate, checked, grouped, kin_of, main, rows, summary, table
 from sim.studies.calibrate_files import write
 from sim.studies.kernel_fits import fit, fold_of, held_out, predicted_s, with_parameters
 
@@ -113,6 +120,59 @@ def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path
     borrowed = kernels_of(read_yaml(tmp_path / "h200-sxm.yaml"))
     assert borrowed.provenance["gemm.bf16"].tag == "assumed"
     assert "a command" in (tmp_path / "h100-sxm.yaml").read_text()
+
+
+def test_every_number_of_a_written_file_is_the_fitted_one(tmp_path: Path) -> None:
+    parameters = {
+        "gemm": GemmParameters(floor_s=1.234e-6, s_per_depth=2.345e-10, quantise_s_per_token=3.456e-9),
+        "attention_prefill": PrefillParameters(floor_s=1.234e-6, s_per_kv_token=2.345e-9, l2_share=0.1234),
+        "attention_decode": DecodeParameters(
+            floor_s=1.234e-6, s_per_kv_token=2.345e-10, s_per_sm_kv_token=3.456e-9, sm_kv_tokens=1234,
+            split_s=4.567e-6, s_per_sequence_head=5.678e-9,
+        ),
+        "moe": MoeParameters(floor_s=1.234e-6, s_per_expert=2.345e-7, s_per_token=3.456e-9),
+    }  # fmt: skip
+    none = Errors(0, math.nan, math.nan, ())
+    fits = [
+        Fit("vllm", op, "h100-sxm", "bf16", given, none, None, None, none) for op, given in parameters.items()
+    ]
+    write(fits, tmp_path, "a command")
+    read = kernels_of(read_yaml(tmp_path / "h100-sxm.yaml"))
+    for op, given in parameters.items():
+        found = getattr(read, op)["bf16"]
+        for name, value in given.model_dump(exclude_unset=True).items():
+            assert getattr(found, name) == pytest.approx(value, rel=1e-3), f"{op}.{name}"
+
+
+def test_a_gpu_takes_what_it_lacks_from_its_kin_by_kernel() -> None:
+    assert kin_of("rtx-4090", "gemm") == "h100-sxm"
+    assert kin_of("rtx-4090", "attention_decode") == "rtx-pro-6000"
+    assert kin_of("b300-sxm", "gemm") == "b200-sxm"
+    assert kin_of("mine", "gemm") == ""
+
+
+def products_with(**changes: object) -> list[Measurement]:
+    return [replace(one, **changes) for one in products("h100-sxm")]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [
+        (products_with(op="gemmm"), "'gemmm' is no kernel that is fitted; gemm, "),
+        (products_with(sizes={"m": 64, "n": 8192, "dtype": "bf16"}), "argument: 'k'"),
+        (products_with()[:5], "needs 20 points of one kernel.*5 of gemm bf16 on h100-sxm"),
+        (
+            [replace(one, seconds=one.seconds * 1e-3) for one in products_with()],
+            "of what the datasheet's rates need; latency_us are microseconds",
+        ),
+    ],
+)
+def test_measurements_that_no_fit_can_make_sense_of_are_refused(
+    measured: list[Measurement], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        checked(measured)
+    assert checked(products("h100-sxm"))
 
 
 def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
