@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.catalog import load_model, load_topology
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InputError, UnfinishedError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
@@ -252,9 +252,9 @@ def engine_of(point: Point) -> dict[str, Any]:
         "max_cudagraph_capture_size": 2048,
         "async_scheduling": point.is_inferencex or point.backend != "vllm" or _release(point) >= ASYNC_FROM,
     }
-    if trtllm:  # prompts are computed whole, so the longest must fit
+    if trtllm:  # prompts are computed whole, so the longest text must fit
         engine["enable_chunked_prefill"] = False
-        engine["max_num_batched_tokens"] = max(8192, point.isl)
+        engine["max_num_batched_tokens"] = max(8192, point.isl + 2 * point.osl)
         engine["capacity_scheduler_policy"] = "guaranteed_no_evict"
     if trtllm and point.is_inferencex:
         engine["max_num_batched_tokens"] = 16384
@@ -315,8 +315,14 @@ def run(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS
 
 def weighed_ms(requests: polars.DataFrame, users: int) -> tuple[float, float]:
     """Mean time to first token and per output token of a closed loop, in milliseconds. The first round
-    arrives at once and the last one drains: each counts one in `PROMPTS`.
+    arrives at once and the last one drains: each counts one in `PROMPTS`. UnfinishedError if a request has
+    no end.
     """
+    refused = requests.filter(requests["finished_s"].is_null())
+    if len(refused):
+        raise UnfinishedError(
+            f"{len(refused)} of {len(requests)} requests did not finish: {refused['status'][0]}"
+        )
     frame = requests.sort("request_id")
     ttft_s = (frame["first_token_s"] - frame["arrival_s"]).to_numpy()
     tpot_s = (

@@ -109,7 +109,10 @@ def _pool(row: Row, stage: str) -> dict[str, Any]:
         **HOSTS[backend],
     }
     if backend == "trtllm":
-        engine |= {"enable_chunked_prefill": False, "capacity_scheduler_policy": "guaranteed_no_evict"}
+        engine["capacity_scheduler_policy"] = "guaranteed_no_evict"
+    if backend == "trtllm" and stage == "prefill":  # prompts are computed whole
+        engine["enable_chunked_prefill"] = False
+        engine["max_num_batched_tokens"] = max(8192, int(row["isl"]) + int(row["osl"]))
     return {"replicas": workers, "engine": engine}
 
 

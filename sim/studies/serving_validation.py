@@ -48,7 +48,7 @@ TABLES = {
     "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", serving_tables.vllm_mean_rows),
     "vllm_h100_a6000_per_second": Table(
         "services",
-        "the same, second by second",
+        "vLLM, H100 and A6000, second by second",
         serving_tables.per_second_rows,
         serving_tables.per_second_left_out,
         30,

@@ -172,6 +172,6 @@ def grouped(rows: Iterable[LedgerRow]) -> list[Group]:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Numbers in a name by their size; what begins with a word that orders after numbers comes last."""
+    """Numbers in a name by their size, before words."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

@@ -46,7 +46,9 @@ def point_rows(one: Simulated) -> list[LedgerRow]:
 
 def users_band(users: int) -> str:
     """How many users, in steps by which errors are told apart."""
+    least = 1
     for most in (4, 16, 64, 128):
         if users <= most:
-            return f"up to {most}"
-    return "more than 128"
+            return f"{least} to {most}"
+        least = most + 1
+    return "129 and more"

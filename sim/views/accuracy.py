@@ -48,6 +48,11 @@ SIZES = {
     "pools": "users at once",
     "closed-loops": "users at once",
 }
+NAMES = {
+    "throughput": "TensorRT-LLM, all requests queued at once",
+    "pools": "Prefill and decode apart",
+    "closed-loops": "Closed loops at a concurrency",
+}
 ON_PAGE = ("throughput", "pools", "closed-loops")
 
 
@@ -101,7 +106,7 @@ def against_measured(lines: Sequence[LedgerLine], section: str) -> altair.FacetC
     points = (
         alt.Chart()
         .mark_point(filled=True, size=26, opacity=0.6)
-        .encode(x=x_axis, y=y_axis, color=_kinds())
+        .encode(x=x_axis, y=y_axis, color=_kinds(lines))
         .transform_filter("isValid(datum.y)")
     )
     band = (
@@ -166,7 +171,7 @@ def error_by_size(lines: Sequence[LedgerLine], section: str) -> altair.FacetChar
                 axis=_log_axis(),
             ),
             y=alt.Y("y:Q", scale=scale, title="error, %"),
-            color=_kinds(),
+            color=_kinds(lines),
         )
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#555555").encode(y=alt.datum(0))
@@ -193,12 +198,15 @@ def _log_axis() -> altair.Axis:
     return alt.Axis(format="~s", tickCount=4, grid=False)
 
 
-def _kinds() -> altair.Color:
+def _kinds(lines: Sequence[LedgerLine]) -> altair.Color:
+    """Colours of the kinds that there are."""
     import altair as alt
 
-    scale = alt.Scale(domain=["predicted", "fitted"], range=[BLUE, ORANGE])
+    colours = {"predicted": BLUE, "fitted": ORANGE}
+    there = [kind for kind in colours if any(line.kind == kind for line in lines)]
+    scale = alt.Scale(domain=there, range=[colours[kind] for kind in there])
     return alt.Color("kind:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
 
 
 def _named(section: str) -> str:
-    return section.replace("-", " ").capitalize()
+    return NAMES.get(section, section.capitalize())

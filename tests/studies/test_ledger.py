@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from sim.cli.app import app
 from sim.inputs.errors import InputError
 from sim.studies.ledger import LedgerRow
-from sim.studies.validation import SECTIONS, chosen, ledger, summarised
+from sim.studies.serving_validation import LeftOut
+from sim.studies.validation import SECTIONS, Group, chosen, ledger, rows_only, summarised
 from sim.views.accuracy import save_charts
 from sim.views.accuracy_page import accuracy_page
 
@@ -43,7 +44,7 @@ def test_an_unknown_section_is_named_with_those_there_are() -> None:
 
 
 def test_closed_forms_agree_to_the_last_digits() -> None:
-    rows = list(ledger(["formulas"]))
+    rows = rows_only(ledger(["formulas"]))
     assert len(rows) > 10
     for one in rows:
         assert one.section == "formulas"
@@ -51,7 +52,9 @@ def test_closed_forms_agree_to_the_last_digits() -> None:
 
 
 def test_kernels_and_collectives_stay_within_their_targets() -> None:
-    found = {(one.section, one.quantity): one for one in summarised(ledger(["kernels", "collectives"]))}
+    found = {
+        (one.section, one.quantity): one for one in summarised(rows_only(ledger(["kernels", "collectives"])))
+    }
     targets = {
         ("kernels", "gemm"): 0.10,
         ("kernels", "attention_decode"): 0.10,
@@ -65,7 +68,10 @@ def test_kernels_and_collectives_stay_within_their_targets() -> None:
 
 
 def test_every_row_says_where_its_number_is_from() -> None:
-    assert all(one.source and one.unit and one.case for one in ledger(["kernels", "collectives", "formulas"]))
+    assert all(
+        one.source and one.unit and one.case
+        for one in rows_only(ledger(["kernels", "collectives", "formulas"]))
+    )
 
 
 def test_charts_are_drawn_of_sections_with_something_to_draw(tmp_path: Path) -> None:
@@ -76,11 +82,14 @@ def test_charts_are_drawn_of_sections_with_something_to_draw(tmp_path: Path) -> 
 
 
 def test_the_page_has_a_table_for_every_section_in_the_ledger_and_says_where_not_to_use_it() -> None:
-    group = dict.fromkeys(("tpot_median", "tpot_p90", "ttft_median", "ttft_p90"), 0.05)
-    group |= {"throughput_median": 0.04, "throughput_p90": 0.2}
-    page = accuracy_page(
-        summarised([row(10.0, 11.0)]), [{"by": "all", "group": "all", "rows": 1073, **group}]
-    )
+    groups = [
+        Group("closed-loops", "all", "all", quantity, 1073, 0.05, 0.2, -0.01)
+        for quantity in ("time per output token", "time to first token", "output tokens of all users")
+    ]
+    left_out = [LeftOut("a table", 1200, 7, "a reason")]
+    page = accuracy_page(summarised([row(10.0, 11.0)]), groups, left_out)
+    assert "| a table | 7 | 1,200 | a reason |" in page
+    assert "| all | all | 1,073 | 5.0 % | 20 % | -1.0 % |" in page
     assert "| time | predicted | 1 | 10 % | 10 % | +10.0 % |" in page
     assert "1,073 closed loops" in page
     assert "## Where not to use it" in page

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from sim.inputs.errors import InputError
+from sim.simulate import simulate
+from sim.studies.serving_logs import DATA
 from sim.studies.serving_points import (
     FITTED_ON,
     Point,
-    absolute,
     engine_of,
     precision_of,
+    read_point_rows,
     read_points,
     run,
     scenario_of,
 )
-from sim.studies.validation import CLOSED_LOOPS
-from sim.studies.validation_points import by_group, point_rows
+from sim.studies.serving_validation import cases
+from sim.studies.validation import grouped
+from sim.studies.validation_points import point_rows
 
 POINT = Point(
     "h200_sxm", "meta-llama/Llama-3.1-70B", "fp8", "vllm", "", 1024, 1024, 16, 2, 1, False, 222.0, 15.1,
@@ -26,11 +31,23 @@ POINT = Point(
 
 
 def test_the_shipped_sample_has_every_model_gpu_and_engine() -> None:
-    points = read_points(CLOSED_LOOPS)
-    assert len(points) > 50
-    assert len({point.model for point in points}) == 8
-    assert {point.backend for point in points} == {"vllm", "trtllm", "sglang"}
-    assert {point.system for point in points} == {"h100_sxm", "h200_sxm", "b200_sxm", "gb200"}
+    rows = [case.cells for case in cases("closed-loops", whole=False)]
+    assert len(rows) > 50
+    assert len({row["model"] for row in rows}) == 8
+    assert {row["backend"] for row in rows} == {"vllm", "trtllm", "sglang"}
+    assert {row["system"] for row in rows} == {"h100_sxm", "h200_sxm", "b200_sxm", "gb200"}
+
+
+def test_a_table_of_ones_own_is_read_as_the_shipped_one(tmp_path: Path) -> None:
+    assert len(read_points(DATA / "closed_loops.csv")) == 1273
+    lines = (DATA / "closed_loops.csv").read_text(encoding="utf-8").splitlines()
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join([lines[0], lines[1].replace("b200_sxm", "b2000_sxm")]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"b2000_sxm.*b200_sxm"):
+        read_point_rows(own)
+    own.write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no column"):
+        read_point_rows(own)
 
 
 def test_a_row_is_served_as_its_launch_script_says() -> None:
@@ -70,10 +87,22 @@ def test_groups_leave_out_what_a_host_was_fitted_on() -> None:
     simulated = run(POINT)
     model, system = FITTED_ON["vllm"]
     fitted = replace(simulated, point=replace(POINT, model=model, system=system))
-    groups = by_group([simulated, fitted])
-    assert groups[0]["rows"] == 1
-    assert {group["by"] for group in groups} == {"all", "model", "GPU", "format", "engine", "users", "TP"}
+    groups = grouped([*point_rows(simulated), *point_rows(fitted)])
+    assert {group.rows for group in groups} == {1}
+    assert {group.by for group in groups} == {"all", "model", "GPU", "format", "engine", "users", "TP"}
+    assert groups[0].by == "all"
 
 
-def test_errors_are_summed_up_by_size_whatever_their_sign() -> None:
-    assert absolute([-0.1, 0.1, 0.3]) == pytest.approx((0.1, 0.26))
+def test_a_server_of_tensorrt_llm_admits_only_who_is_sure_to_fit() -> None:
+    settings = engine_of(replace(POINT, backend="trtllm"))
+    assert settings["capacity_scheduler_policy"] == "guaranteed_no_evict"
+    assert "capacity_scheduler_policy" not in engine_of(POINT)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "trtllm"])
+@pytest.mark.parametrize(("isl", "osl"), [(8000, 1000), (15000, 500), (1024, 8192)])
+def test_no_text_of_a_row_is_cut_off(backend: str, isl: int, osl: int) -> None:
+    point = replace(POINT, backend=backend, origin="NVIDIA", isl=isl, osl=osl, concurrency=2, tp=4)
+    requests = simulate(scenario_of(point)).requests
+    assert set(requests["status"]) == {"finished"}
+    assert requests["output_tokens"].max() > osl

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from sim.studies import serving_logs, serving_validation
+from sim.studies import serving_logs
 from sim.studies.serving_steps import stretches
-from sim.studies.serving_tables import left_out, max_throughput_rows, static_batch_rows
+from sim.studies.serving_tables import per_second_rows, static_batch_rows, sweep_rows
+from sim.studies.serving_throughput import throughput_rows
+from sim.studies.serving_validation import TABLES, cases, left_out, published
 
 RTX_4090 = "rtx4090_llama31_8b_tp1"
 
@@ -55,24 +57,63 @@ def test_a_log_knows_when_its_engine_had_each_request():
     assert len(real.ttft) == 300
 
 
-def test_what_cannot_be_expressed_is_counted_with_its_reason():
-    counted = serving_validation.not_expressed()
-    assert all(reason and n > 0 for reason, n in counted.items())
-    assert sum(left_out(serving_logs.read_rows("trtllm_max_throughput")).values()) < 853 / 2
+def test_every_published_row_is_expressed_or_counted_with_its_reason():
+    counted = left_out()
+    assert all(one.reason and 0 < one.rows <= one.of for one in counted)
+    rows = sum(len(published(name)) for name in TABLES)
+    expressed = sum(len(cases(section, whole=True)) for section in {one.section for one in TABLES.values()})
+    assert expressed + sum(one.rows for one in counted) == rows
+    assert len(published("trtllm_max_throughput")) == 853
+    assert len(published("disaggregated")) == 148
+    assert len(published("closed_loops")) == 1273
+
+
+def test_a_sample_is_a_small_part_of_the_whole():
+    for section in ("throughput", "pools", "closed-loops"):
+        assert 5 < len(cases(section, whole=False)) < len(cases(section, whole=True)) / 8
 
 
 def test_rows_of_tables_become_scenarios():
-    static = [row for row in serving_logs.read_rows("splitwise_static_batch") if row["model"] == "llama2-70b"]
-    first = static_batch_rows(static[:1])
+    static = [case.cells for case in cases("services", whole=True) if case.table == "splitwise_static_batch"]
+    first = static_batch_rows(static[0])
     assert [row.quantity for row in first] == ["prompt time", "token time"]
-    told = serving_logs.read_rows("trtllm_max_throughput")
     short = [
         row
-        for row in told
+        for row in serving_logs.read_rows("trtllm_max_throughput")
         if (row["gpu"], row["isl"], row["osl"], row["tp"]) == ("A100-SXM", "2048", "128", "1")
     ]
-    (row,) = max_throughput_rows(short[:1])
+    (row,) = throughput_rows(short[0])
     assert abs(row.error) < 0.2
+    assert row.of["model"] == "llama-3.1-8b"
+
+
+def test_a_burst_that_overflows_the_cache_is_predicted_because_nobody_is_admitted_who_may_not_fit():
+    (row,) = [
+        row
+        for row in serving_logs.read_rows("trtllm_max_throughput")
+        if (row["trtllm"], row["model"], row["gpu"], row["tp"], row["isl"], row["osl"])
+        == ("0.17", "Llama-3.1-70B", "A100-SXM", "2", "2048", "2048")
+    ]
+    (held,) = throughput_rows(row)
+    assert abs(held.error) < 0.1  # by vLLM's rule less than half of what was measured: 0.4 to 0.6 below
+
+
+def test_tokens_of_all_seconds_of_a_run_are_the_tokens_of_its_requests():
+    rows = [row for row in published("vllm_h100_a6000_per_second") if row.cells["run"] == "h100_single_moe"]
+    told = sum(per_second_rows({**rows[0].cells, "time_s": str(t)})[0].simulated for t in range(100))
+    asked = [one for one in serving_logs.read_rows("vllm_h100_workloads") if one["workload"] == "mixtral"]
+    assert told == pytest.approx(sum(int(one["output_tokens"]) for one in asked))
+
+
+def test_experts_over_all_ranks_are_served_with_attention_together_and_apart():
+    rows = {
+        case.cells["parallelism"]: case.cells
+        for case in cases("services", whole=True)
+        if case.table == "vllm_h200_prompt_sweep" and case.cells["isl"] == "1024"
+    }
+    for layout in ("tep8", "dep8"):
+        throughput = sweep_rows(rows[layout])[-1]
+        assert throughput.simulated > throughput.published  # its servers were slow: docs/accuracy.md
 
 
 def _common(a, b):
