@@ -2,10 +2,10 @@
 
 Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
 line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
-the last chunk: one flow that begins when the first layer is there, is no quicker than layers are computed
-(as if nobody disturbed the step), and leaves the last one to send when the step ends. The sender keeps its
-blocks until everything has arrived. All of it is traffic like any other: it shares links with the collectives
-of both replicas, and what that costs is charged to sharing on either side.
+the last chunk: one flow that begins when the first layer is there, or as late as it can to be through with
+all but the last layer when they are computed (as if nobody disturbed the step); the last one is sent when the
+step ends. The sender keeps its blocks until everything has arrived. All of it is traffic like any other: it
+shares links with the collectives of both replicas, and what that costs is charged to sharing on either side.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ class HandOver:
         self.records = records
         self.hops = hops
         self.layerwise = layerwise
+        self._whole = tuple(fabric.capacity)  # of links without faults
         self._passages: dict[int, _Passage] = {}
         self._lines: dict[int, deque[_Passage]] = {}
 
@@ -171,8 +172,7 @@ class HandOver:
             passage.pushing = True
             layers = sender.layers
             if layers > 1:
-                layer_s = step_s / layers
-                self._send(passage, 1.0 - 1.0 / layers, self._pushed, layer_s, layer_s * (layers - 2))
+                self._send(passage, 1.0 - 1.0 / layers, self._pushed, step_s)
             else:
                 passage.pushed = True
 
@@ -207,8 +207,7 @@ class HandOver:
         passage: _Passage,
         part: float,
         then: Callable[[_Passage], None],
-        after_s: float = 0.0,
-        least_s: float = 0.0,
+        behind_s: float = 0.0,
     ) -> None:
         assert passage.landing is not None
         groups = (
@@ -216,9 +215,10 @@ class HandOver:
             passage.receiver.queues.index(passage.landing),
         )
         demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
-        if after_s:
-            paced_s = max(demand.least_s, least_s)
-            demand = replace(demand, latency_s=demand.latency_s + after_s, least_s=paced_s)
+        if behind_s:
+            layer_s, computed_s = behind_s / passage.sender.layers, part * behind_s
+            after_s = max(layer_s, computed_s - demand.alone_s(self._whole))
+            demand = replace(demand, latency_s=demand.latency_s + after_s)
 
         def done(transfer: Transfer) -> None:
             passage.shared_s += transfer.lost_s

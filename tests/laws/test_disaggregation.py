@@ -105,7 +105,7 @@ def test_layer_by_layer_only_the_last_layer_is_waited_for():
 
 @pytest.mark.parametrize("nic_rate", ["x1", "x0.01"])
 def test_layers_leave_as_they_are_computed(nic_rate):
-    """Nothing before the first layer is there, no quicker than layers come, and the last one at the end."""
+    """Nothing before the first layer is there, all but the last when they are computed, that one then."""
     one = {
         **pools(tensor(8), tensor(8), hand_over={"kv": "layerwise"}),
         "model": "llama-3-8b",
@@ -124,8 +124,8 @@ def test_layers_leave_as_they_are_computed(nic_rate):
     layer_s = (ended_s - began_s) / 32
     nic = result.links.filter(result.links["link"] == "leaf0->node1.nic0")
     alone_s = nic["n_bytes"][0] / nic["bytes_per_s"][0]
-    if nic_rate == "x1":  # layers 1 to 31 while layers 2 to 31 are computed, then one alone
-        assert nic["busy_s"][0] == pytest.approx(30 * layer_s + alone_s / 32, rel=0.01)
+    if nic_rate == "x1":  # all at once, just in time, and one layer alone
+        assert nic["busy_s"][0] == pytest.approx(alone_s, rel=0.12)
         assert arrived_s - ended_s < layer_s / 5
     else:  # the network is behind from the first layer on
         assert nic["busy_s"][0] > alone_s
