@@ -52,11 +52,10 @@ FRONTEND = "engine.frontend_s, of A and B together"
 HOST = "engine.host: 2.8 ms a step and 1.9 ms a further stage"
 TCP = "hop_s of the transport tcp-eth0, given the host time of C"
 TCP_RATE = "efficiency of the link azure-ethernet"
-SWITCHES = "rates of NVLS and of trees over NVSwitches"
+SWITCHES = "rate of NVLS"
 RESERVED = "memory reserved beside weights and activations"
 FITTED: dict[str, dict[str, str]] = {
     "NCCL all-reduce, 8 GPUs": {"bus bandwidth": SWITCHES},
-    "NCCL all-reduce, 16 GPUs": {"bus bandwidth": SWITCHES},
     "A: TP4": {"TTFT": FRONTEND, "KV cache": RESERVED},
     "B: TP8": {"TTFT": FRONTEND, "KV cache": RESERVED},
     "C: TP8 x PP2": {"TPOT": HOST, "latency": HOST, "throughput": HOST},

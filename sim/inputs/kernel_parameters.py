@@ -81,8 +81,8 @@ class DecodeParameters(_Parameters):
     hbm_fraction: float = Field(default=0.92, gt=0, le=1.5)
     s_per_kv_token: Seconds = 0.15e-9
     s_per_unshared_kv_token: Seconds = 0.3e-9
-    s_per_sm_kv_token: Seconds = 15e-9
-    sm_kv_tokens: float = Field(default=1000.0, gt=0)
+    s_per_sm_kv_token: Seconds = 8e-9
+    sm_kv_tokens: float = Field(default=2900.0, gt=0)
     s_per_sequence_head: Seconds = 16e-9
     split_s: Seconds = 3.4e-6
     l2_share: float = Field(default=0.0, ge=0)

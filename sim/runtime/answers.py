@@ -53,10 +53,6 @@ class Answers:
             sequence.decoded = tokens_by_step(self.speculation, sequence.output_tokens, stream)
         return sequence.decoded
 
-    def growth(self, sequence: Sequence, more: int) -> int:
-        """Tokens that `more` steps after the one under way add to what is computed."""
-        return more if self.speculation is None else self.gain(sequence, 1 + more) - 1
-
     def steps_left(self, sequence: Sequence) -> int:
         """Decode steps until its last token."""
         left = sequence.output_tokens - sequence.generated

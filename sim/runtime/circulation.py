@@ -24,9 +24,10 @@ import simpy
 
 from sim.cost.batch import Batch, Causes
 from sim.cost.demands import Demand
+from sim.runtime.answers import Answers
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric
-from sim.runtime.in_flight import InFlight
+from sim.runtime.in_flight import PIPELINE, InFlight
 from sim.runtime.stage import Stage
 from sim.runtime.step_rows import StepRows
 
@@ -309,3 +310,28 @@ class Circulation:
 def _add(causes: list[float], more: Causes, times: float = 1.0) -> None:
     for cause, seconds in enumerate(more):
         causes[cause] += times * seconds
+
+
+def hand_out(went: WentRound, rows: StepRows, answers: Answers) -> None:
+    """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
+    flight, ends_s = went.flight, went.handed_out_s
+    sequences = [sequence for sequence, _ in flight.grants]
+    if went.begun > 1:
+        rows.number_of([sequence.request.request_id for sequence in sequences])
+    if ends_s:
+        flight.causes = went.first_causes
+        rows.gaps_of(flight.number, flight.last_tokens_s(), ends_s[0])
+        for before_s, now in pairwise(ends_s):
+            rows.gaps_of(flight.number, [before_s] * len(sequences), now)
+    for sequence in sequences:
+        if ends_s:
+            flight.charge(sequence, ends_s[0])
+            causes = list(went.later_causes)
+            causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
+            sequence.charge(causes, ends_s[-1])
+            answers.give(sequence, len(ends_s), ends_s[-1])
+        sequence.queue.grow(sequence, went.begun - 1)
+        if went.stage < 0:
+            sequence.in_flight -= 1
+    if ends_s:
+        flight.start_s = ends_s[-1]

@@ -31,3 +31,21 @@ class InFlight:
     stage: int = 0
     since_s: float = 0.0
     sent: Transfer | None = None
+
+    def charge(self, sequence: Sequence, now: float) -> None:
+        """Charge a sequence for this step, which several stages shared; where chunks of one prompt overlap,
+        each gets its share.
+        """
+        lasted, since = now - self.start_s, now - sequence.charged_s
+        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
+        causes = [share * seconds for seconds in self.causes]
+        causes[PIPELINE] += since - sum(causes)
+        sequence.charge(causes, now)
+
+    def last_tokens_s(self) -> list[float]:
+        """When those who get a token from this step had their last one."""
+        return [
+            sequence.last_token_s
+            for (sequence, _), samples in zip(self.grants, self.samples, strict=True)
+            if samples and not sequence.dropped and sequence.last_token_s is not None
+        ]

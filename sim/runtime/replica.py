@@ -12,8 +12,7 @@ every step, in lock-step, whether they have work or not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import simpy
@@ -24,7 +23,7 @@ from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.answers import Answers
-from sim.runtime.circulation import Circulation, WentRound
+from sim.runtime.circulation import Circulation, hand_out
 from sim.runtime.clock import SCHEDULE, at
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
@@ -404,7 +403,7 @@ class Replica:
         size, free = queue.kv_cache.block_size, queue.free_to_grow
 
         def blocks(more: int) -> int:
-            after = (sequence.computed + self._answers.growth(sequence, more) for sequence in sequences)
+            after = (sequence.computed + self._answers.gain(sequence, more) for sequence in sequences)
             return sum(-(-tokens // size) for tokens in after) - now
 
         now = sum(-(-sequence.computed // size) for sequence in sequences)
@@ -491,17 +490,17 @@ class Replica:
             self._step += more
             self.ledger.add(flight.causes)
         else:
-            self._record_gaps(flight, now)
+            self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
         if more > flight.caught_up:
             self._grow(flight, more)
-        finished = []
+        given = []
         for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
                 continue
             if self.ledger is None:
-                self._charge_step(sequence, flight, now)
+                flight.charge(sequence, now)
             if not samples:
                 continue
             if sequence.generated == 0 or sequence.recomputing:
@@ -510,13 +509,8 @@ class Replica:
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
             self._answers.give(sequence, steps, now, decoded=tokens == 1)
-            if sequence.generated >= sequence.output_tokens:
-                finished.append(sequence)
-        for sequence in finished:
-            sequence.queue.settle(sequence)
-            sequence.finished_s = now
-            sequence.queue.finish(sequence)
-            self.on_finished(sequence)
+            given.append(sequence)
+        self._finish(given, now)
         if self._aborting:
             self._drop_aborted()
         if self.on_steps_passed is not None:
@@ -582,8 +576,9 @@ class Replica:
         for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
             flight, stage = went.flight, went.stage
             self._step += went.begun - 1
-            self._hand_out_rounds(went)
+            hand_out(went, self.rows, self._answers)
             if stage < 0:
+                self._finish((sequence for sequence, _ in flight.grants), self.env.now)
                 continue
             self._flying.append(flight)
             flight.batch, flight.causes = went.batch, went.causes
@@ -600,50 +595,10 @@ class Replica:
         if ends_now and not schedules_now:
             self.schedule_soon()
 
-    def _hand_out_rounds(self, went: WentRound) -> None:
-        """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
-        flight, ends_s = went.flight, went.handed_out_s
-        finished = []
-        if went.begun > 1:
-            self.rows.number_of([sequence.request.request_id for sequence, _ in flight.grants])
-        if ends_s:
-            flight.causes = went.first_causes
-            self._record_gaps(flight, ends_s[0])
-            for before_s, now in pairwise(ends_s):
-                self.rows.gaps_of(flight.number, [before_s] * len(flight.grants), now)
-        for sequence, _ in flight.grants:
-            if ends_s:
-                self._charge_step(sequence, flight, ends_s[0])
-                causes = list(went.later_causes)
-                causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
-                sequence.charge(causes, ends_s[-1])
-                self._answers.give(sequence, len(ends_s), ends_s[-1], decoded=True)
-            sequence.queue.grow(sequence, went.begun - 1)
-            if went.stage < 0:
-                sequence.in_flight -= 1
-                if sequence.generated >= sequence.output_tokens:
-                    finished.append(sequence)
-        for sequence in finished:
-            sequence.finished_s = self.env.now
+    def _finish(self, sequences: Iterable[Sequence], now: float) -> None:
+        """Those of them that have their last token are done."""
+        for sequence in [one for one in sequences if one.generated >= one.output_tokens]:
+            sequence.queue.settle(sequence)
+            sequence.finished_s = now
             sequence.queue.finish(sequence)
             self.on_finished(sequence)
-        if ends_s:
-            flight.start_s = ends_s[-1]
-
-    def _charge_step(self, sequence: Sequence, flight: InFlight, now: float) -> None:
-        """Charge one step through the pipeline; chunks of one prompt may overlap, then each gets its
-        share.
-        """
-        lasted, since = now - flight.start_s, now - sequence.charged_s
-        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
-        causes = [share * seconds for seconds in flight.causes]
-        causes[PIPELINE] += since - sum(causes)
-        sequence.charge(causes, now)
-
-    def _record_gaps(self, flight: InFlight, now: float) -> None:
-        last_token_s = (
-            sequence.last_token_s
-            for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and not sequence.dropped
-        )
-        self.rows.gaps_of(flight.number, (last for last in last_token_s if last is not None), now)

@@ -83,24 +83,25 @@ def network_of(system: str, ranks: int) -> Network:
 
 def exchange_points(path: Path) -> list[ExchangePoint]:
     """The points of libraries that are modelled; the sample's rows without sizes are DeepSeek-V3's."""
-    best: dict[tuple[Any, ...], float] = {}
+    best: dict[tuple[str, str, int, Phase, int, int, int, int], float] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row["library"] not in LIBRARIES or row["system"] not in PLACES or row["phase"] not in PHASES:
+            phase = next((phase for phase in PHASES if phase == row["phase"]), None)
+            if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
                 continue
             hidden, topk, experts = (
                 int(row.get(name) or usual)
                 for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
             )
-            key = (row["library"], row["system"], int(row["ep"]), row["phase"], hidden, topk, experts,
-                   int(row["tokens_per_rank"]))  # fmt: skip
+            tokens = int(row["tokens_per_rank"])
+            key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
             best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
-    return [_point(seconds, *key) for key, seconds in sorted(best.items())]
+    return [_point(*key, seconds) for key, seconds in sorted(best.items())]
 
 
 def _point(
-    seconds: float, library: str, system: str, ranks: int, phase: Phase, hidden: int, topk: int, experts: int,
-    tokens: int,
+    library: str, system: str, ranks: int, phase: Phase, hidden: int, topk: int, experts: int, tokens: int,
+    seconds: float,
 ) -> ExchangePoint:  # fmt: skip
     name, width = LIBRARIES[library]
     network = network_of(system, ranks)
@@ -128,6 +129,11 @@ def fitted(seen: Sequence[ExchangePoint]) -> Any:
     return lambda one: seconds(one, logs)
 
 
+def at_link_rate(one: ExchangePoint) -> float:
+    """The bytes at the full rate of the busiest link, and nothing else."""
+    return max(one.inside_s, one.across_s)
+
+
 def alpha_beta(seen: Sequence[ExchangePoint]) -> Any:
     """The plain model: one latency, one rate for what a rank sends, whatever the ranks and links."""
 
@@ -143,14 +149,13 @@ def _least_squares(
 ) -> Any:
     from scipy.optimize import least_squares
 
-    def errors(logs: Any) -> Any:
-        return np.array([log(seconds(one, logs) / one.seconds) for one in seen])
-
     low, high = (np.log([bound[side] for bound in bounds]) for side in (0, 1))
-    return least_squares(
-        errors,
-        np.clip(np.log(start), low + 1e-6, high - 1e-6), bounds=(low, high), loss="soft_l1", f_scale=0.1,
-    ).x  # fmt: skip
+    first = np.clip(np.log(start), low + 1e-6, high - 1e-6)
+
+    def residuals(logs: Any, /) -> list[float]:
+        return [log(seconds(one, logs) / one.seconds) for one in seen]
+
+    return least_squares(residuals, first, bounds=(low, high), loss="soft_l1", f_scale=0.1).x
 
 
 def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
@@ -164,10 +169,9 @@ def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
                 unseen = [one for one in own if one.group == group]
                 if len(seen) < 4 or len(unseen) < 2:
                     continue
-                ours, plain = fitted(seen), alpha_beta(seen)
                 errors, rates, others = (
                     [model(one) / one.seconds - 1.0 for one in unseen]
-                    for model in (ours, lambda one: max(one.inside_s, one.across_s), plain)
+                    for model in (fitted(seen), at_link_rate, alpha_beta(seen))
                 )
                 judged.append(
                     Judged(

@@ -52,7 +52,7 @@ MODELS = {
 PRECISIONS = {
     "fp16": {"weights": "fp16", "kv_cache": "fp16", "activations": "fp16"},
     "bf16": {"weights": "bf16", "kv_cache": "bf16"},
-    # NVIDIA's Model Optimizer publishes static scales; TensorRT-LLM's prefill multiplies in 8 bits as the cache
+    # NVIDIA's Model Optimizer publishes static scales; TensorRT-LLM's prefill multiplies in 8 bits
     "fp8": {"weights": "fp8", "kv_cache": "fp8", "attention": "fp8", "activation_scales": "static"},
     "fp4": {"weights": "nvfp4", "kv_cache": "fp8", "attention": "fp8", "activation_scales": "static"},
 }

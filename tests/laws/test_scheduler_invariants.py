@@ -20,6 +20,7 @@ from sim.runtime.sequence import Sequence
 from sim.runtime.tiered_queue import TieredQueue
 from sim.scenario import Scenario
 from sim.simulate import Result, simulate
+from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small
 
 CLASSES = {"urgent": {"priority": 0}, "plain": {"priority": 3}, "patient": {"priority": 7}}
@@ -193,6 +194,25 @@ def test_budget_seats_blocks_and_order_hold_at_every_choice(
 ) -> None:
     _, choices = watched_run(data, seed=seed, fold=fold)
     assert choices > 0
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(services(), st.integers(0, 1000))
+def test_engines_that_are_short_of_everything_fold_as_they_play(data: dict[str, Any], seed: int) -> None:
+    found, _ = differences(data, seed=seed)
+    assert not found, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("ahead", [False, True])
+def test_drafts_take_their_blocks_folded_as_played(ahead: bool, seed: int) -> None:
+    speculation = {"num_speculative_tokens": 2, "acceptance_rate": 0.3}
+    engine = {"num_gpu_blocks_override": 70, "async_scheduling": ahead, "speculation": speculation}
+    limits = {"max_num_seqs": 16, "max_num_batched_tokens": 200}
+    found, result = differences({**TIGHT, "engine": {**TIGHT["engine"], **engine, **limits}}, seed=seed)
+    assert not found, found
+    assert result.summary()["preemptions"] > 0
 
 
 TIGHT: dict[str, Any] = {
