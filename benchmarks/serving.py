@@ -67,17 +67,17 @@ def fat_tree(requests: int = 100_000, longer: int = 1) -> dict[str, Any]:
     }
 
 
-def steady() -> dict[str, Any]:
-    """One replica with always 64 requests in it."""
+def steady(users: int = 64, requests: int = 1000) -> dict[str, Any]:
+    """One replica with always so many requests in it."""
     return {
         "topology": "nd-h100-v5",
         "model": "llama-3-70b",
         "engine": {"tensor_parallel_size": 8},
         "workload": {
-            "arrivals": {"kind": "closed_loop", "users": 64},
+            "arrivals": {"kind": "closed_loop", "users": users},
             "prompt_tokens": AZURE,
             "output_tokens": AZURE,
-            "requests": 1000,
+            "requests": requests,
         },
     }
 
@@ -95,6 +95,16 @@ CASES = {
         **steady(),
         "nodes": 2,
         "engine": {"tensor_parallel_size": 8, "pipeline_parallel_size": 2},
+    },
+    "pipeline_one_user": lambda: {
+        **steady(users=1, requests=100),
+        "nodes": 2,
+        "engine": {"tensor_parallel_size": 8, "pipeline_parallel_size": 2},
+    },
+    "pipeline_own_links": lambda: {
+        **steady(users=16, requests=400),
+        "model": "llama-3-8b",
+        "engine": {"pipeline_parallel_size": 4, "pipeline_split": "even"},
     },
 }
 
@@ -169,6 +179,16 @@ def main() -> None:
             Figure(
                 "64 in service, TP8 x PP2 over two servers: CPU time a step and stage",
                 stage_us("pipeline_two_servers"),
+                "us",
+            ),
+            Figure(
+                "1 in service, TP8 x PP2 over two servers: CPU time a step and stage",
+                stage_us("pipeline_one_user"),
+                "us",
+            ),
+            Figure(
+                "16 in service, PP4, links of its own: CPU time a step and stage",
+                stage_us("pipeline_own_links"),
                 "us",
             ),
             Figure("1,024 GPUs, 100,000 requests: CPU time", tree["cpu_s"], "s", 180, at_most=True),
