@@ -98,7 +98,7 @@ class ContinuousBatching:
         preempted = False
         position = 0
         most = -(-engine.requests // self.even_shares)
-        running = engine.running
+        running, speculates = engine.running, engine.draft_tokens > 0
         while position < len(running) and budget > 0 and len(grants) < most:
             sequence = running[position]
             tokens = sequence.pending_tokens
@@ -125,7 +125,9 @@ class ContinuousBatching:
             if not fits:  # it was itself the one to go: nobody behind it gets a step either
                 break
             grants.append((sequence, tokens))
-            budget -= tokens + min(self._drafts(engine, sequence, tokens), budget - tokens)
+            budget -= tokens
+            if speculates:
+                budget -= min(self._drafts(engine, sequence, tokens), budget)
             position += 1
         if not preempted:
             self._admit(engine, grants, budget, most)
