@@ -471,8 +471,8 @@ class Replica:
         since_s = [
             sequence.last_token_s
             for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and sequence.last_token_s is not None
-        ]
+            if samples and sequence.last_token_s is not None and self.role != "prefill"
+        ]  # a prefill gives no token to who has some already: it came back from a decode replica that failed
         late = [last_s for last_s in since_s if last_s != flight.start_s]
         on_time = len(since_s) - len(late)
         if late or on_time != flight.batch.decodes:
@@ -489,7 +489,7 @@ class Replica:
         if self.ledger is not None:
             self._step += more
             self.ledger.add(flight.causes)
-        else:
+        elif self.role != "prefill":
             self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
         if more > flight.caught_up:
             self._grow(flight, more)

@@ -311,6 +311,7 @@ def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them
     assert {"finished", "aborted"} == set(result.requests["status"])
     assert result.requests["resubmissions"].sum() > 0
     assert_causes_add_up(result)
+    assert violations(result.records) == []
 
 
 @settings(max_examples=15, phases=[Phase.generate])
