@@ -433,30 +433,29 @@ def answer(quick: bool) -> Answer:
 
 NOTES = (
     (
-        "Public runs do not say whether multi-token prediction was on. Simulated lines are without it, "
-        "and replicas of eight GPUs in tensor parallel with whole experts come out within 11 % of the "
-        "public ones: it was probably off. With experts by rows (FP8 on Blackwell) they are 6 to 38 % too "
-        "slow, the more the more sequences: kernels of experts so narrow are slow in the public tables that "
-        "the model was fitted to, and the runs will have had others."
+        "Public runs do not say whether multi-token prediction was on; simulated lines are without it. "
+        "Replicas of eight GPUs in tensor parallel with whole experts come out 8 to 24 % slower than public "
+        "ones in FP4, and between 17 % slower and 9 % faster in FP8. With experts by rows (FP8 on Blackwell) "
+        "they are 26 to 40 % too slow: kernels of experts so narrow are slow in the public tables that the "
+        "model was fitted to, and the runs may have had others."
     ),
     (
         f"Where answers are fastest, public B200 and GB200 with {FEW} sequences are equally fast within 4 "
-        "%, and so are simulated ones. That the fastest public B200 run beats the fastest GB200 run is "
+        "%, and simulated ones within 1 %. That the fastest public B200 run beats the fastest GB200 run is "
         "because it had two sequences in a replica, and GB200's fewest were three."
     ),
     (
-        "Replicas with data-parallel attention are simulated too fast, mostly by 4 to 36 %, and by more "
-        "where thousands of requests queued. What keeps the ranks of an engine together between steps "
-        "costs nothing here, and experts are equally popular: with Zipf popularity of exponent 0.7 the 32 "
-        "ranks of GB200 with 114 sequences would be 22 % slower, nearly as slow as in public. It moves "
-        "the islands' line to the right, so that the rack's largest advantage comes at a higher speed "
-        "than in public, and at 50 tokens/s/user less is left of it."
+        "Replicas with data-parallel attention are between 5 % slower and 29 % faster than public ones, and up "
+        "to 73 % faster where thousands of requests queued. What keeps the ranks of an engine together between "
+        "steps costs nothing here, and experts are equally popular. It moves the islands' line to the right, "
+        "so that the rack's largest advantage comes at a higher speed than in public, and at 50 tokens/s/user "
+        "less is left of it."
     ),
     (
-        "Prompts: where they wait for prefill GPUs all the time, public runs in FP4 reach 0.9 of the "
-        "simulated rate and runs in FP8 0.4 to 0.7, those of TensorRT-LLM least. SGLang's own deployments "
-        "come out within 3 %, so that it is those runs and not the GPUs that are slow. It is why "
-        "simulated tokens/s/GPU with long prompts lie 50 to 120 % above public ones at the same speed."
+        "Prompts: where they wait for prefill GPUs all the time, public runs in FP4 reach the simulated rate "
+        "within 4 %, and runs in FP8 0.5 to 0.7 of it. SGLang's own deployments in FP8 come out within 2 %, so "
+        "that what slows the former is not the GPUs alone; one in FP4 is 15 % quicker than simulated. It is "
+        "why simulated tokens/s/GPU with long prompts lie 50 to 120 % above public ones at the same speed."
     ),
     (
         "Public runs keep a number of requests in the system, not in the decode replicas: the sequences "
