@@ -34,9 +34,10 @@ scenarios), so `--no-fold` is a check and not a mode. What makes a run slow, in 
   CPU time, and a few microseconds more for every sequence in the batch.
 * **Sharing of links.** While something else is on a group's links, the group is played. Two groups that
   always share a link are always played.
-* **Pipeline stages whose batches meet on a link.** With one batch in flight, or where all stages and the ways
-  between them have links of their own, a pipeline whose batches go round unchanged folds as a whole. Elsewhere
-  each stage folds its steps one by one: what a stage is sent is gathered over the links of its all-reduces.
+* **Pipeline stages whose batches meet on a link.** With one batch in flight, or where all stages and the
+  ways between them have links of their own, a pipeline whose batches go round unchanged folds as a whole.
+  Elsewhere each stage folds its steps one by one: what it is sent is gathered over the links of its
+  all-reduces.
 * Never the number of tokens: no event, object or row belongs to a token.
 
 Figures are CPU times, or ratios within one run, so that they mean something on a busy machine too. A **no**
