@@ -83,6 +83,7 @@ def test_points_that_nothing_was_fitted_to_come_out_within_a_sixth():
             assert mean_size(found) < 0.17, (key, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "dispatch_us", "combine_us"), [(16, 118, 195), (64, 173, 314), (256, 194, 360)]
 )

@@ -211,6 +211,8 @@ def test_graphs_are_captured_for_twice_the_seats():
         for seqs in (64, 256)
     )
     assert few > 5 * many
+
+
 def seconds(cost: StageCost, batch: Batch) -> dict[str, float]:
     """Seconds of the ops of a layer with experts, by name."""
     return {op.name: op.seconds for op in cost.program(batch).blocks[-2].ops}

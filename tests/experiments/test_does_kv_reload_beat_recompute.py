@@ -19,6 +19,7 @@ def rows(case: str, quantity: str) -> list[Row]:
     return [row for row in answered().rows if case in row.case and row.quantity == quantity]
 
 
+@pytest.mark.slow
 def test_every_estimate_by_hand_is_within_its_stated_factor() -> None:
     estimated = [row for row in answered().rows if row.estimate is not None]
     assert len(estimated) == 6 * 3 + 5

@@ -9,6 +9,8 @@ from sim import load_scenario
 from sim.theory import domain_sizing as theory
 from sim.views.answer import Answer, Row
 
+pytestmark = pytest.mark.slow  # the runs that all of it reads take seconds
+
 
 @pytest.fixture(scope="module")
 def told() -> Answer:

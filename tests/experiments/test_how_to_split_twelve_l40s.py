@@ -7,6 +7,8 @@ import pytest
 from experiments.how_to_split_twelve_l40s import answer
 from sim.views.answer import Answer, Row
 
+pytestmark = pytest.mark.slow  # the runs that all of it reads take seconds
+
 
 @pytest.fixture(scope="module")
 def told() -> Answer:

@@ -86,5 +86,6 @@ def test_decode_replicas_with_experts_over_32_gpus_are_nearly_as_slow_as_public_
     assert 1.0 <= 1.0 / seconds / run.point.per_user < 1.2
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_has_no_step(rack):
     assert rack.step_s(rack.ISLANDS, rack.Shape(8), 512, rack.LONG) is None

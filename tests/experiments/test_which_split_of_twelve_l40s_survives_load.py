@@ -7,6 +7,8 @@ import pytest
 from experiments.which_split_of_twelve_l40s_survives_load import PATTERNS, answer, kv_tokens
 from sim.views.answer import Answer, Row
 
+pytestmark = pytest.mark.slow  # the runs that all of it reads take seconds
+
 
 @pytest.fixture(scope="module")
 def told() -> Answer:

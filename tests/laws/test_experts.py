@@ -63,6 +63,7 @@ def test_folded_runs_with_experts_are_played_ones_and_no_token_is_lost(name):
     assert causes.to_list() == pytest.approx(lasted.to_list(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_replicas_whose_experts_share_nics_slow_each_other_down():
     result = simulate(Scenario.model_validate(SHARED_NICS))
     assert result.links.filter(result.links["link"].str.contains("nic"))["shared_s"].sum() > 0.0

@@ -65,6 +65,7 @@ def test_also_with_foreign_traffic_at_random_instants(data: dict[str, Any], seed
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_also_with_foreign_traffic_at_the_instants_at_which_steps_begin_and_end(
@@ -85,6 +86,7 @@ def test_also_with_foreign_traffic_at_the_instants_at_which_ops_begin_and_end(
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_also_while_links_change_their_capacity(data: dict[str, Any], seed: int) -> None:
@@ -94,6 +96,7 @@ def test_also_while_links_change_their_capacity(data: dict[str, Any], seed: int)
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_also_when_the_clock_stops_in_the_middle_of_a_step_or_at_its_very_end(

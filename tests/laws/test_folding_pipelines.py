@@ -157,6 +157,7 @@ def _begins_a_turn_late(one: Circling, now: float, at_this_instant: bool = False
 TURN, COUNT_SENT, BEGUN = Circulation._turn, Circulation._count_sent, Circling.begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "wrong"),
     [

@@ -76,6 +76,7 @@ def test_one_server_with_uniform_service_is_mg1() -> None:
     assert waits.mean() == pytest.approx(queueing.mg1(0.7, 1.0, cv2=1.0 / 3.0).Wq, rel=within(0.015))
 
 
+@pytest.mark.slow
 @slow
 def test_one_server_with_a_few_very_long_services_is_mg1() -> None:
     waits, _ = times(server(rate_per_s=0.5, service="few_very_long", requests=4 * CUSTOMERS))
@@ -93,6 +94,7 @@ def test_replicas_behind_a_central_queue_are_mmc(servers: int) -> None:
     assert (waits > 1e-9).mean() == pytest.approx(exact.delayed, rel=within(0.012))
 
 
+@pytest.mark.slow
 @slow
 def test_a_queue_of_their_own_for_each_replica_is_worse_than_a_central_one() -> None:
     common: dict[str, Any] = {
@@ -107,6 +109,7 @@ def test_a_queue_of_their_own_for_each_replica_is_worse_than_a_central_one() -> 
     assert central.mean() < 0.25 * split.mean()
 
 
+@pytest.mark.slow
 @slow
 @pytest.mark.parametrize("choices", [2, 3])
 def test_the_shorter_of_a_few_random_queues_is_nearly_as_good_as_theory_says_of_very_many(

@@ -177,6 +177,7 @@ def server(**workload: Any) -> Scenario:
     )
 
 
+@pytest.mark.slow
 def test_the_capacity_of_one_server_is_where_its_formula_meets_the_objective() -> None:
     """M/D/1: mean wait s * rho / (2 (1 - rho)); a mean time in system of 2 services is met at rho = 2/3."""
     found = sim.capacity(server(), {"mean_e2el_ms": 200.0}, seeds=range(3))
