@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def outcomes(
         for key, case in left.items():
             ended(key, outcome_of(simulate, case))
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        fresh = get_context("spawn")  # a forked process would wait for ever for polars' threads
+        with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
             running: dict[Future[Outcome], str] = {
                 pool.submit(outcome_of, simulate, case): key for key, case in left.items()
             }
