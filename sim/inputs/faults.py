@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from sim.inputs.quantities import Count, Seconds
 
@@ -35,7 +35,7 @@ class Fault(BaseModel):
     replica: Annotated[Count, Ge(0)] | None = None
     gpu: str = ""
     node: str = ""
-    capacity: float = Field(default=0.0, ge=0.0, le=1.0)
+    capacity: Annotated[float, Ge(0), Le(1)] | None = None
 
     @property
     def stops_engines(self) -> bool:
@@ -50,7 +50,7 @@ class Fault(BaseModel):
                 "a fault is of one link or of one place, or stops one replica, gpu or node; write one of "
                 f"link, place, replica, gpu and node{two}"
             )
-        if self.stops_engines and "capacity" in self.model_fields_set:
+        if self.stops_engines and self.capacity is not None:
             raise ValueError(f"capacity is of links; a {named[0]} that fails does nothing any more")
         if self.until_s is not None and self.until_s <= self.at_s:
             raise ValueError(f"until_s {self.until_s:g} is not after at_s {self.at_s:g}")

@@ -81,7 +81,7 @@ def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault, key: s
 
 def _shares(network: Network, fault: Fault, key: str) -> dict[int, float]:
     """The share of its capacity that each link loses."""
-    loss = 1.0 - fault.capacity
+    loss = 1.0 - (fault.capacity or 0.0)
     if fault.link:
         if fault.link not in network.link_id:
             raise InputError(_unknown("link", fault.link, network.links, key))

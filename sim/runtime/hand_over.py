@@ -242,8 +242,7 @@ class HandOver:
         )
         passage.left.free()
         passage.sender.schedule_soon()
-        longest = receiver.max_model_len - sequence.request.prompt_tokens
-        sequence.output_tokens = max(1, sequence.generated, min(sequence.output_tokens, longest))
+        sequence.end_within(receiver.max_model_len)
         sequence.nameless_blocks = passage.blocks
         sequence.received = True
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1

@@ -116,13 +116,13 @@ class Replica:
 
     def submit(self, request: Request) -> Sequence:
         """Queue a request that has just arrived; its lengths have been checked."""
-        most = self.max_model_len - request.prompt_tokens
-        sequence = Sequence(request, max(1, min(request.output_tokens, most)), self.env.now, self.index)
+        sequence = Sequence(request, request.output_tokens, self.env.now, self.index)
         self.take_up(sequence)
         return sequence
 
     def take_up(self, sequence: Sequence) -> None:
         """Queue a sequence that has no KV cache anywhere."""
+        sequence.end_within(self.max_model_len)
         queue = self._emptiest()
         queue.name_blocks(sequence, sequence.request)
         self.routed += 1

@@ -112,6 +112,11 @@ class Sequence:
     def arrival_s(self) -> float:
         return self.request.arrival_s
 
+    def end_within(self, max_model_len: int) -> None:
+        """Its answer ends where the text is as long as a replica can have it."""
+        longest = max_model_len - self.request.prompt_tokens
+        self.output_tokens = max(1, self.generated, min(self.output_tokens, longest))
+
     # ---- where its time went
 
     def charge(self, causes: Ordered[float], until_s: float) -> None:

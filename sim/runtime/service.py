@@ -68,6 +68,7 @@ class Service:
         self._arrivals: Iterator[Request] = iter(traffic)
         self._lines: dict[str, deque[Request]] = {}  # at the router, by model
         self._views: dict[int, _StaleView] = {}
+        self._shortest_of: dict[str, int] = {}  # by model
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended at this instant, by request_id
         self._given_up: dict[int, float] = {}  # when clients went whose requests are still in an engine
         self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
@@ -119,6 +120,12 @@ class Service:
 
     def _sent(self, request: Request, candidates: Sequence[Replica]) -> bool:
         """Send a request to the replica that the router chooses; False if it is to wait for one."""
+        tokens = self._tokens(request)
+        if tokens >= self._shortest(candidates):
+            candidates = [replica for replica in candidates if tokens < self._longest(replica)]
+            if not candidates:
+                self._reject(request)
+                return True
         if self._failures:
             candidates = [replica for replica in candidates if replica.is_up]
             if not candidates:
@@ -127,9 +134,6 @@ class Service:
         if chosen is None:
             return False
         replica = candidates[chosen]
-        if self._tokens(request) >= self._longest(replica):
-            self._reject(request, replica)
-            return True
         view = self._views.get(replica.index)
         if view is not None:
             view.routed += 1
@@ -148,6 +152,13 @@ class Service:
         """Tokens of its text so far; more than its prompt if a replica that had it has failed."""
         sequence = self._sequences.get(request.request_id)
         return request.prompt_tokens if sequence is None else sequence.known_tokens
+
+    def _shortest(self, candidates: Sequence[Replica]) -> int:
+        """Tokens that a text must stay below so that any of them takes it."""
+        model = candidates[0].model
+        if model not in self._shortest_of:
+            self._shortest_of[model] = min(self._longest(replica) for replica in candidates)
+        return self._shortest_of[model]
 
     def _longest(self, replica: Replica) -> int:
         """Tokens that a text may have where it enters, and where it is decoded."""
@@ -307,16 +318,17 @@ class Service:
 
     # ---- rows
 
-    def _reject(self, request: Request, replica: Replica) -> None:
+    def _reject(self, request: Request) -> None:
+        """No replica takes a text as long as it is, or has become."""
         sequence = self._sequences.get(request.request_id)
-        if sequence is not None:  # no replica that is left takes a text as long as it has become
+        if sequence is not None:
             self._client_goes(request)
             sequence.wait(ROUTING, self.env.now)
             self._aborted(sequence)
             return
-        self._add(request, request.output_tokens, "rejected", routed_s=self.env.now, replica=replica.index)
+        self._add(request, request.output_tokens, "rejected", routed_s=self.env.now)
         self._depart(request)
-        self._follow_up(request)
+        self._follow_up(request, request.output_tokens)
 
     def close(self) -> None:
         """Record what is unfinished when the run stops."""

@@ -58,6 +58,8 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
     changes: list[tuple[float, int, int]] = []
     for request in requests.iter_rows(named=True):
         yield from _request(request)
+        if request["status"] == "rejected":
+            continue
         gone_s, admitted_s = request["aborted_s"], request["admitted_s"]
         for at_s, waiting, running in (
             (request["arrival_s"], 1, 0),

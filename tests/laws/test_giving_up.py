@@ -341,3 +341,56 @@ def test_of_every_run_that_ends_nothing_is_left_in_an_engine(data: dict[str, Any
             assert queue.kv_cache.free == queue.kv_cache.blocks
             assert not queue.running
             assert not queue.waiting
+
+
+# ---- replicas of unlike lengths, and what comes of what nobody takes
+
+
+def unlike(shortest: int = 300, longest: int = 4000, **more: Any) -> dict[str, Any]:
+    return {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "router": "round_robin",
+        "pools": {
+            "big": {"engine": {"max_model_len": longest}},
+            "small": {"engine": {"max_model_len": shortest}},
+        },
+        "workload": {
+            "arrivals": {"kind": "constant", "rate_per_s": 20.0},
+            "prompt_tokens": 500,
+            "output_tokens": 20,
+            "requests": 10,
+        },
+        **more,
+    }
+
+
+def test_a_prompt_goes_to_a_replica_that_takes_it() -> None:
+    rows = simulate(Scenario.model_validate(unlike())).requests
+    assert set(rows["status"]) == {"finished"}
+    assert set(rows["replica"]) == {0}
+
+
+def test_a_text_that_comes_back_ends_where_the_replica_that_is_left_must_end_it() -> None:
+    scenario = unlike(shortest=700, faults=[{"at_s": 0.12, "replica": 0}])
+    scenario["workload"] |= {"output_tokens": 2000, "requests": 2}
+    rows = simulate(Scenario.model_validate(scenario)).requests
+    assert rows["status"].to_list() == ["finished"] * 2
+    assert rows["generated_tokens"].to_list() == [200, 200]
+
+
+def test_a_scenario_with_a_failure_can_be_changed() -> None:
+    scenario = Scenario.model_validate(unlike(faults=[{"at_s": 0.1, "until_s": 0.2, "replica": 0}]))
+    assert with_changes(scenario, {"workload.requests": 3}).faults == scenario.faults
+    assert simulate(scenario, without=["host"]).requests.height == 10
+
+
+def test_after_a_turn_that_was_refused_the_conversation_goes_on_without_its_answer() -> None:
+    scenario = unlike(longest=3000)
+    scenario["workload"] = {
+        "arrivals": {"kind": "sessions", "starts": {"kind": "burst"}, "turns": 3},
+        "prompt_tokens": 4000, "output_tokens": 50, "requests": 3,
+    }  # fmt: skip
+    rows = simulate(Scenario.model_validate(scenario)).requests
+    assert set(rows["status"]) == {"rejected"}
+    assert rows["prompt_tokens"].to_list() == [4000, 8000, 12000]
