@@ -437,26 +437,26 @@ NOTES = (
         "Replicas of eight GPUs in tensor parallel with whole experts come out 8 to 24 % slower than public "
         "ones in FP4, and between 17 % slower and 9 % faster in FP8. With experts by rows (FP8 on Blackwell) "
         "they are 26 to 40 % too slow: kernels of experts so narrow are slow in the public tables that the "
-        "model was fitted to, and the runs may have had others."
+        "model was fitted to; that the runs had others is a guess."
     ),
     (
         f"Where answers are fastest, public B200 and GB200 with {FEW} sequences are equally fast within 4 "
-        "%, and simulated ones within 1 %. That the fastest public B200 run beats the fastest GB200 run is "
-        "because it had two sequences in a replica, and GB200's fewest were three."
+        "%, and simulated ones within 1 %. The fastest public B200 run beats the fastest GB200 run: it had "
+        "two sequences in a replica, and GB200's fewest were three."
     ),
     (
         "Replicas with data-parallel attention are between 5 % slower and 29 % faster than public ones, "
         "and up to 73 % faster where thousands of requests queued. What keeps the ranks of an engine "
-        "together between steps costs nothing here, and experts are equally popular. It moves the "
-        "islands' line to the right, so that the rack's largest advantage comes at a higher speed than in "
-        "public, and at 50 tokens/s/user less is left of it."
+        "together between steps costs nothing here, and experts are equally popular. In simulation "
+        "the rack's largest advantage comes at a higher speed than in public, and at 50 tokens/s/user less "
+        "is left of it."
     ),
     (
         "Prompts: where they wait for prefill GPUs all the time, public runs in FP4 reach the simulated "
         "rate within 4 %, and runs in FP8 0.5 to 0.7 of it. SGLang's own deployments in FP8 come out "
         "within 2 %, so that what slows the former is not the GPUs alone; one in FP4 is 15 % quicker than "
-        "simulated. It is why simulated tokens/s/GPU with long prompts lie 50 to 120 % above public ones "
-        "at the same speed."
+        "simulated. Simulated tokens/s/GPU with long prompts lie 50 to 120 % above public ones at "
+        "the same speed; prompts are part of that."
     ),
     (
         "Public runs keep a number of requests in the system, not in the decode replicas: the sequences "
