@@ -76,7 +76,7 @@ def collectives(
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
-    across = between.across_points(tables)
+    across = between.across_points(tables, note)
     inside = study.measured_in(paths, op=op, system=system, may_be_none=bool(across))
     shipped = study.shipped()
     rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]

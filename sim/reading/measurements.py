@@ -87,7 +87,7 @@ def _measurements(
             problems.append(Problem(f"a value makes no sense: {error}", str(path), line))
             continue
         if found is not None and not found.seconds > 0:
-            problems.append(Problem(f"{found.seconds} seconds is no duration", str(path), line))
+            problems.append(Problem(f"{row['latency_us']} us is no duration", str(path), line))
         elif found is not None:
             yield found
     if problems:
@@ -99,6 +99,8 @@ def _layout(path: Path, columns: Iterable[str]) -> Callable[[Row], Measurement |
     for needed, layout in LAYOUTS:
         if set(needed.split()) <= present:
             return layout
+    if not present:
+        raise InputError(Problem("is empty", str(path)))
     raise InputError(
         Problem(f"has columns that are not known: {', '.join(sorted(present))}; a file of your own needs "
                 "gpu, kernel, latency_us and the kernel's arguments", str(path), 1)

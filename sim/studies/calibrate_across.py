@@ -30,6 +30,7 @@ from sim.cost.collective_parameters import Parameters, data_folder, parameters_o
 from sim.cost.collectives import collective
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
+from sim.reading.problems import did_you_mean
 from sim.studies.calibrate_collectives import Raw, over_several_servers
 
 # Path of a number in across.yaml -> least, most.
@@ -97,9 +98,14 @@ class Judged:
     alpha_beta_median: float
 
 
-def across_points(paths: Iterable[Path]) -> list[AcrossPoint]:
-    """Points over several servers of CSV files; other files are passed over."""
+def across_points(
+    paths: Iterable[Path], told: Callable[[str], None] = lambda what: None
+) -> list[AcrossPoint]:
+    """Points over several servers of CSV files; other files are passed over. `told` hears how many points
+    are left out because something else disturbed them.
+    """
     found: list[AcrossPoint] = []
+    disturbed = 0
     for path in paths:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
@@ -110,9 +116,56 @@ def across_points(paths: Iterable[Path]) -> list[AcrossPoint]:
                     point = _point(row)
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
-                if point is not None:
+                if point is None:
+                    continue
+                if reason := _refused(point):
+                    raise InputError(Problem(reason, str(path), line))
+                if _disturbed(row):
+                    disturbed += 1
+                else:
                     found.append(point)
-    return _undercut(found)
+    kept = _undercut(found)
+    if found or disturbed:
+        told(
+            f"of {len(found) + disturbed} points between servers {disturbed} are left out as more than "
+            f"{UNDISTURBED:g} times as slow as the best pair of servers, and {len(found) - len(kept)} as "
+            "slower than a longer message"
+        )
+    return kept
+
+
+def _refused(point: AcrossPoint) -> str:
+    """What is wrong with a point, or nothing."""
+    for what, value in (
+        ("size_bytes", point.n_bytes),
+        ("latency in us", 1e6 * point.seconds),
+        ("gpus_per_node", point.gpus_per_node),
+    ):
+        if not 0.0 < value < float("inf"):
+            return f"{value:g} is no {what}; it is more than 0 and finite"
+    if point.op not in OPS:
+        return f"no op {point.op!r}; {', '.join(OPS)} are{did_you_mean(point.op, OPS)}"
+    try:
+        most = _gpus_per_server(point.system, point.nodes)
+    except InputError as error:
+        return f"system {point.system!r}: {error.problems[0].what}"
+    if point.gpus_per_node > most:
+        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {most}"
+    return ""
+
+
+@cache
+def _gpus_per_server(system: str, nodes: int) -> int:
+    network = network_of(system, nodes)
+    return len(network.gpus) // nodes
+
+
+def _disturbed(row: Mapping[str, str]) -> bool:
+    """True in a table of clusters where the median over pairs of servers is far from the best pair's."""
+    if row.get("reference") or "latency_us" in row or "system" in row:
+        return False
+    median_us = float(row["latency_us_median"])
+    return median_us > UNDISTURBED * float(row.get("latency_us_min") or median_us)
 
 
 def _point(row: Mapping[str, str]) -> AcrossPoint | None:
@@ -120,7 +173,7 @@ def _point(row: Mapping[str, str]) -> AcrossPoint | None:
 
     Rows of vidur time kernels in a profiler, whose shortest of 33 is the least disturbed; its A100 servers
     have an unknown number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of
-    servers counts, where that is near the best pair's.
+    servers counts.
     """
     nodes = int(row["nodes"])
     if nodes < 2:
@@ -135,11 +188,8 @@ def _point(row: Mapping[str, str]) -> AcrossPoint | None:
         if row["system"] not in FABRICS or each > 1:
             return None
         return AcrossPoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_min"]))
-    median_us = float(row["latency_us_median"])
-    if median_us > UNDISTURBED * float(row.get("latency_us_min") or median_us):
-        return None
     cluster = f"h100 cluster {row.get('cluster') or 'B'}"
-    return AcrossPoint(cluster, op, nodes, each, n_bytes, 1e-6 * median_us)
+    return AcrossPoint(cluster, op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_median"]))
 
 
 def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> AcrossPoint | None:
@@ -255,14 +305,15 @@ FOLDS: dict[str, Callable[[AcrossPoint], object]] = {
 def held_out_across(measured: Sequence[AcrossPoint], files: Raw) -> list[Judged]:
     """Errors on each system, number of servers and operation by parameters that saw none of its points.
 
-    Every fit starts at the middle of the bounds, so nothing of what is held out is in its start.
+    Every fit starts at the middle of the bounds, so nothing of what is held out is in its start. Send/recv
+    of a fabric is not judged where it gave the rate of that fabric's NICs (`FABRICS`).
     """
     judged = []
     for how, key in FOLDS.items():
         for out in sorted({key(one) for one in measured}, key=str):
             seen = [one for one in measured if key(one) != out]
-            unseen = [one for one in measured if key(one) == out]
-            if len({(one.op, one.n_bytes) for one in seen}) < len(FREE):
+            unseen = [one for one in measured if key(one) == out and not _gave_its_rate(one)]
+            if not unseen or len({(one.op, one.n_bytes) for one in seen}) < len(FREE):
                 continue
             found = ratios(unseen, parameters_of(fitted_across(_neutral(files), seen)))
             judged += _judged(how, unseen, found, plain_across(seen))
@@ -277,8 +328,16 @@ def _neutral(files: Raw) -> Raw:
 
 
 def errors_across(measured: Sequence[AcrossPoint], files: Raw, how: str) -> list[Judged]:
-    """Errors of given parameters, with the plain model fitted on the same points beside them."""
-    return _judged(how, measured, ratios(measured, parameters_of(files)), plain_across(measured))
+    """Errors of given parameters, with the plain model fitted on the same points beside them. As above, no
+    send/recv that gave the rate of its fabric.
+    """
+    judged = [one for one in measured if not _gave_its_rate(one)]
+    return _judged(how, judged, ratios(judged, parameters_of(files)), plain_across(measured))
+
+
+def _gave_its_rate(one: AcrossPoint) -> bool:
+    fabric = FABRICS.get(one.system)
+    return one.op == "send_recv" and fabric is not None and fabric.nic_bytes_per_s is not None
 
 
 def _judged(

@@ -140,7 +140,8 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = set(reader.fieldnames or ())
             if over_several_servers(columns):
                 return
-            if missing := COLUMNS - columns:
+            needed = COLUMNS_ACROSS if "nodes" in columns and "gpus" not in columns else COLUMNS
+            if missing := needed - columns:
                 there = ", ".join(sorted(columns)) or "none"
                 what = f"has no column {', '.join(sorted(missing))} (there are: {there}); "
                 raise InputError(Problem(what + "log files of nccl-tests can be read too", str(path), 1))
@@ -152,6 +153,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 COLUMNS = {"system", "gpus", "size_bytes", "latency_us"}
+COLUMNS_ACROSS = {"system", "nodes", "gpus_per_node", "op", "size_bytes", "latency_us"}
 
 
 def over_several_servers(columns: Iterable[str]) -> bool:

@@ -13,6 +13,7 @@ from sim.studies.calibrate import KIN, Fit, kin_of
 from sim.studies.kernel_fits import SEARCHED, Parameters
 
 DEFAULT_ENGINE = "vllm"
+LEAST_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
 # Expert kernels: TRT-LLM's table knows expert parallelism and vLLM's does not, so it goes first where it
 # is described well. vLLM's own 8-bit experts with one scale were timed untuned on Hopper: four times as long.
 WELL_DESCRIBED = 0.12
@@ -155,5 +156,7 @@ def _number(name: str, value: float) -> str:
     if name.endswith("_s"):
         return f"{value * 1e6:.4g} us"
     if "s_per_" in name:
+        if value < LEAST_S_PER:
+            return "0 ns"
         return f"{value * 1e9:.4g} ns"
     return f"{value:.4f}" if value < 10 else f"{value:.1f}"

@@ -48,7 +48,7 @@ def collectives(folder: Path) -> None:
             for one in inside
         ],
     )
-    across = held_out_across(across_points(_there(folder, ACROSS)), files)
+    across = held_out_across(across_points(_there(folder, ACROSS), print), files)
     _print(
         "collectives between servers",
         [(f"{one.how}: {one.op}", (one.median, one.p90, one.bias, one.alpha_beta_median)) for one in across],

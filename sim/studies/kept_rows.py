@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from sim.catalog import data_folder
-from sim.inputs.errors import InfeasibleError, UnfinishedError
+from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.studies.ledger import LedgerRow
 
 PACKAGE = Path(__file__).parent.parent
 READ = ("*.py", "*.csv", "*.yaml", "*.json")
+CUT_OFF = '{"digest": "'  # how a kept line begins
 SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on
 
 
@@ -109,7 +110,8 @@ def code_digest() -> str:
     for path in sorted(found):
         if path.parent.name in SHOWN_ONLY:
             continue
-        digest.update(path.name.encode())
+        base = PACKAGE if path.is_relative_to(PACKAGE) else data_folder()
+        digest.update(path.relative_to(base).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -119,20 +121,26 @@ def _key(case: Case) -> str:
 
 
 def _kept(keep: Path | None, digest: str) -> dict[str, dict[str, Any]]:
-    """Lines of this very code; a line that an interruption cut off is passed over."""
+    """Lines of this very code; a line that an interruption cut off is passed over. InputError for a file
+    with anything else in it, which stays as it is.
+    """
     kept: dict[str, dict[str, Any]] = {}
     if keep is None or not keep.is_file():
         return kept
     text = keep.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        keep.write_text(text + "\n", encoding="utf-8")
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             told = json.loads(line)
         except json.JSONDecodeError:
-            continue
+            if line.startswith(CUT_OFF[: len(line)]):
+                continue
+            told = None
+        if not isinstance(told, dict) or set(told) != {"digest", "key", "rows", "reason"}:
+            raise InputError(Problem("is no row that was kept; name a file of its own", str(keep), number))
         if told["digest"] == digest:
             kept[told["key"]] = told
+    if text and not text.endswith("\n"):
+        keep.write_text(text + "\n", encoding="utf-8")
     return kept
 
 

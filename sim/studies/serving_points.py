@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.catalog import load_model, load_topology
-from sim.inputs.errors import InputError, UnfinishedError
+from sim.inputs.errors import InputError, Problem, UnfinishedError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
@@ -156,8 +156,12 @@ def read_points(path: Path, *, clean: bool = True) -> list[Point]:
 
 def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
     """The same as they are written. InputError also for a system or a model that rows are not known of."""
+    if not path.is_file():
+        raise InputError(Problem("there is no such file", str(path)))
     with path.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
+    if not rows:
+        raise InputError(Problem("has no rows", str(path)))
     try:
         rows = [row for row in rows if point_of(row).is_clean or not clean]
     except KeyError as error:

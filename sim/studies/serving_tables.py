@@ -70,7 +70,8 @@ SPLITWISE_FITTED = ("8", "1")  # tensor_parallel, batch_size
 
 # ---- vLLM on H100: before asynchronous scheduling was the default
 
-VLLM_H100_FITTED = "h100_single_dense"
+# The run that the host's time was fitted on, and the one that is simulated identically.
+VLLM_H100_FITTED = ("h100_single_dense", "h100_single_dense_prefix_cache")
 VLLM_H100: dict[str, Any] = {
     "async_scheduling": False,
     "host": {"step_s": 5.5e-3},  # fitted on the mean TPOT of Llama-3.1-70B at TP4
@@ -257,7 +258,7 @@ def vllm_mean_rows(row: Row) -> list[LedgerRow]:
         ("mean TPOT", "ms", "mean_tpot_ms"),
     ):
         ours = numbers["output_throughput" if name == "output_tok_per_s" else name]
-        kind: Kind = "fitted" if row["run"] == VLLM_H100_FITTED and "TPOT" in quantity else "predicted"
+        kind: Kind = "fitted" if row["run"] in VLLM_H100_FITTED and "TTFT" not in quantity else "predicted"
         held.append(LedgerRow(case, quantity, unit, float(row[name]), ours, kind, VLLM_SOURCE))
     return held
 
@@ -283,9 +284,10 @@ def per_second_rows(row: Row) -> list[LedgerRow]:
     ours = float((further * shares).sum() + ((first >= begin) & (first < begin + 1.0)).sum())
     case = f"vLLM {row['run'].removeprefix('h100_')} H100, second {row['time_s']}"
     published = float(row["generated_tokens_per_s"])
+    kind: Kind = "fitted" if row["run"] in VLLM_H100_FITTED else "predicted"
     return [
         LedgerRow(
-            case, "tokens of one second", "tok/s", published, ours, "predicted", VLLM_SOURCE,
+            case, "tokens of one second", "tok/s", published, ours, kind, VLLM_SOURCE,
             size=begin + 1.0, of={"run": row["run"]},
         )
     ]  # fmt: skip

@@ -59,7 +59,8 @@ def test_a_users_own_file_names_kernel_and_arguments(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n", "has columns that are not known: a, b; a file of your own needs gpu, kernel"),
         ("gpu,kernel,latency_us,m\nh100-sxm,gemm,fast,1\n", ":2: a value makes no sense"),
-        ("gpu,kernel,latency_us,m\nh100-sxm,gemm,-1,1\n", ":2: .* is no duration"),
+        ("gpu,kernel,latency_us,m\nh100-sxm,gemm,-5,1\n", ":2: .*-5 us is no duration"),
+        ("", "is empty"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:

@@ -11,6 +11,7 @@ from sim.cost.collectives import collective
 from sim.inputs.errors import InputError
 from sim.studies.calibrate_across import (
     FREE,
+    AcrossPoint,
     across_points,
     across_text,
     errors_across,
@@ -18,7 +19,7 @@ from sim.studies.calibrate_across import (
     network_of,
     ranks_of,
 )
-from sim.studies.calibrate_collectives import shipped
+from sim.studies.calibrate_collectives import measured_in, shipped
 
 SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "h100_cluster.csv"
 
@@ -78,6 +79,38 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path) ->
     )
     with pytest.raises(InputError, match=r"a\.csv:2.*1 MB"):
         across_points([path])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("dgx-a100,2,8,all_reduce,65536,0", r":2: 0 is no latency in us"),
+        ("dgx-a100,2,8,all_reduce,nan,10", r":2: nan is no size_bytes"),
+        ("dgx-a100,2,0,all_reduce,65536,10", r":2: 0 is no gpus_per_node"),
+        ("dgx-a100,2,9,all_reduce,65536,10", r":2: 9 is too many .* dgx-a100 has 8"),
+        ("dgx-a10,2,8,all_reduce,65536,10", r":2: system 'dgx-a10'.*did you mean 'dgx-a100'"),
+        ("dgx-a100,2,8,allreduce,65536,10", r":2: no op 'allreduce'.*did you mean 'all_reduce'"),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused_with_its_line(tmp_path: Path, row: str, said: str) -> None:
+    path = table(tmp_path / "a.csv", f"system,nodes,gpus_per_node,op,size_bytes,latency_us\n{row}\n")
+    with pytest.raises(InputError, match=said):
+        across_points([path])
+
+
+def test_a_table_without_gpus_per_node_is_told_of_that_column(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", "system,nodes,op,size_bytes,latency_us\ndgx-a100,2,all_reduce,9,9\n")
+    with pytest.raises(InputError, match="has no column gpus_per_node"):
+        measured_in([path])
+
+
+def test_send_recv_that_gave_the_rate_of_its_fabric_is_not_judged() -> None:
+    points = [
+        AcrossPoint("a100_dgx", op, 2, 1, 1e6 * n, 1e-4 * n)
+        for op in ("send_recv", "all_reduce")
+        for n in (1, 2)
+    ]
+    assert {one.op for one in errors_across(points, shipped(), "shipped")} == {"all_reduce"}
 
 
 def test_fitted_numbers_take_the_places_of_the_shipped_ones() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.inputs.errors import InfeasibleError
+from sim.inputs.errors import InfeasibleError, InputError
 from sim.studies import kept_rows
 from sim.studies.kept_rows import Case, Outcome, outcomes
 from sim.studies.ledger import LedgerRow
@@ -70,3 +70,12 @@ def test_progress_is_told_of_every_case() -> None:
     told: list[tuple[int, int]] = []
     outcomes(doubled, CASES, 1, told=lambda done, of: told.append((done, of)))
     assert told == [(n, 6) for n in range(7)]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]\n", "a letter to a friend"])
+def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    keep = tmp_path / "mine.json"
+    keep.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"mine\.json:1: is no row that was kept"):
+        outcomes(doubled, CASES, 1, keep)
+    assert keep.read_text(encoding="utf-8") == text

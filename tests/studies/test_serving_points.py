@@ -106,3 +106,11 @@ def test_no_text_of_a_row_is_cut_off(backend: str, isl: int, osl: int) -> None:
     requests = simulate(scenario_of(point)).requests
     assert set(requests["status"]) == {"finished"}
     assert requests["output_tokens"].max() > osl
+
+
+def test_a_table_that_is_not_there_or_has_no_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        read_points(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="has no rows"):
+        read_points(tmp_path / "empty.csv")
