@@ -144,10 +144,9 @@ def test_expert_parallel_ranks_keep_their_seats_and_their_requests_in_step():
 
 @pytest.mark.slow
 def test_the_run_that_the_host_was_fitted_on_is_tagged_so_in_every_second() -> None:
-    rows = {row.cells["run"]: row.cells for row in published("vllm_h100_a6000_per_second")}
+    rows = {row["run"]: row for row in serving_logs.read_rows("vllm_h100_a6000_per_second")}
     kinds = {run: per_second_rows(row)[0].kind for run, row in rows.items() if run.startswith("h100")}
     assert kinds == {
-        "h100_single_dense": "fitted",
         "h100_single_dense_prefix_cache": "fitted",
         "h100_two_instances_dense": "predicted",
         "h100_single_moe": "predicted",
