@@ -31,6 +31,8 @@ from sim.runtime.in_flight import PIPELINE, InFlight
 from sim.runtime.stage import Stage
 from sim.runtime.step_rows import StepRows
 
+REMEMBERED = 4096
+"""Sets of batches whose links are kept at a time."""
 FEWEST_PLANNED, MOST_PLANNED = 16, 1024
 """Rounds that are worked out at a time; more once they have been left to go to their end."""
 
@@ -122,6 +124,7 @@ class Circulation:
         self.circling: list[Circling] = []
         self._planned = FEWEST_PLANNED
         self._links: tuple[int, ...] = ()
+        self._links_by_batches: dict[tuple[tuple[int, int], ...], tuple[int, ...] | None] = {}
         self._version = 0
 
     @property
@@ -134,21 +137,26 @@ class Circulation:
         """Somebody comes onto a link: what follows is played."""
         self.on_disturbed()
 
-    def fold(self, flights: Sequence[InFlight], rounds: Sequence[int]) -> None:
-        """Fold as many rounds of each batch as are sure to be alike, if nothing can meet on a link."""
+    def may_fold(self, flights: Sequence[InFlight]) -> bool:
+        """True where every batch is at a stage, undisturbed and in its turn, and none can meet another on a
+        link.
+        """
         if any(flight.sent is not None or flight.done for flight in flights):
-            return
+            return False
         if not all(stage.is_folded for stage in self.stages):
-            return
+            return False
         if not all((-a.stage, a.since_s) < (-b.stage, b.since_s) for a, b in pairwise(flights)):
-            return  # one has overtaken another on a link
+            return False  # one has overtaken another on a link
+        return self._links_of(flights) is not None
+
+    def fold(self, flights: Sequence[InFlight], rounds: Sequence[int]) -> None:
+        """Fold as many rounds of each batch as are sure to be alike; of batches that `may_fold`."""
+        links = self._links_of(flights)
+        assert links is not None
         circling = [
             self._circling(flight, min(most, self._planned))
             for flight, most in zip(flights, rounds, strict=True)
         ]
-        links = self._links_of(circling)
-        if links is None:
-            return
         began_s = [stage.begun_s for stage in self.stages]
         for stage in self.stages:
             stage.hand_in()
@@ -174,16 +182,20 @@ class Circulation:
             [(demand, self.fabric.alone_s(demand)) for demand in demands],
         )
 
-    def _links_of(self, circling: Sequence[Circling]) -> tuple[int, ...] | None:
+    def _links_of(self, flights: Sequence[InFlight]) -> tuple[int, ...] | None:
         """All links that the batches use; None where two might meet on one."""
-        used: list[set[int]] = []
-        for i, stage in enumerate(self.stages):
-            used.append({link for one in circling for link in stage.cost.traffic(one.batch).links})
-            if i + 1 < len(self.stages):
-                used.append({link for one in circling for link in one.sends[i][0].links})
-        if len(circling) > 1 and not all(one.isdisjoint(other) for one, other in combinations(used, 2)):
-            return None
-        return tuple(sorted(set().union(*used)))
+        key = tuple((flight.batch.tokens, flight.batch.sampled) for flight in flights)
+        if key not in self._links_by_batches:
+            if len(self._links_by_batches) == REMEMBERED:
+                self._links_by_batches.clear()
+            used: list[set[int]] = []
+            for i, stage in enumerate(self.stages):
+                used.append({link for one in flights for link in stage.cost.traffic(one.batch).links})
+                if i + 1 < len(self.stages):
+                    used.append({link for one in flights for link in self.sent(i, one.batch.tokens).links})
+            meet = len(flights) > 1 and not all(a.isdisjoint(b) for a, b in combinations(used, 2))
+            self._links_by_batches[key] = None if meet else tuple(sorted(set().union(*used)))
+        return self._links_by_batches[key]
 
     def _plan(self, began_s: Sequence[float | None]) -> float:
         """Work out all turns, up to the instant from which they are not sure any more."""

@@ -546,8 +546,10 @@ class Replica:
             return
         if queue.waiting and len(queue.running) < queue.max_num_seqs:
             return
+        if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
+            return
         sequences = [sequence for flight in flights for sequence, _ in flight.grants]
-        if len(sequences) < len(queue.running) or any(flight.batch.chunks for flight in flights):
+        if len(sequences) < len(queue.running):
             return
         if any(one.recomputing or one.dropped or not one.generated for one in sequences):
             return
