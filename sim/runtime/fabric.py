@@ -8,9 +8,10 @@ How it keeps its price low, without changing a result:
 
 * A transfer that nobody is about for is one event from start to end. It is turned into a flowing one at the
   instant that somebody comes, with the floats that it would have had anyway.
-* All changes of one instant are worked out once, after everything else of that instant (priority `FLUSH`).
-* A walk from the changed links finds who can be affected; few are solved in plain Python, many in numpy, and
-  only those whose rate has changed are touched. One alarm is armed for the earliest end.
+* All changes of one instant are worked out once, after everything else of that instant (priority `FLUSH`);
+  where nothing else is left to happen in it, without an event.
+* A walk from neighbour to neighbour finds who can be affected; few are solved in plain Python and remembered,
+  many in numpy, and only those whose rate has changed are touched. One alarm is armed for the earliest end.
 * What is left of a transfer is computed from the start of its current rate, never summed up along the way.
 
 Programs that a stage has folded into one event are not here at all. Their stage watches the links, is told
@@ -42,6 +43,15 @@ __all__ = ["Fabric", "Transfer", "Watcher"]
 
 FEW = 48
 """Up to so many transfers tied together are solved in plain Python (measured: benchmarks/fabric.py)."""
+
+SMALL = 4
+"""Levels of up to so many streams that are tied together are remembered: a few that meet meet again."""
+
+REMEMBERED = 4096
+"""Sets of streams whose levels are remembered at a time."""
+
+Tie = tuple[tuple[Stream, int], ...]
+"""Streams that are tied together, each with its number of transfers."""
 
 
 class CompiledLinks(Protocol):
@@ -88,8 +98,11 @@ class Fabric:
 
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
-        self._unsettled: dict[int, None] = {}
-        self._flush_due = False
+        self._unsettled: dict[Footprint, None] = {}
+        self._flush_due = False  # something is to be settled at this instant
+        self._flush_scheduled = False
+        self._at_work = False
+        self._levels: dict[Tie, list[float]] = {}  # remembered for the capacities as they are
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
         self._armed_s = inf
         self._crowd = Crowd(self.capacity)
@@ -110,14 +123,8 @@ class Fabric:
         if not isinstance(n_bytes, Mapping):
             return self.start(n_bytes, weight=weight)
         links = tuple([self._id(link) for link in n_bytes])
-        return self._start(
-            self._plans.compile(Bytes(links, tuple(n_bytes.values()), latency_s, least_s)),
-            weight,
-            None,
-            None,
-            None,
-            None,
-        )
+        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, least_s))
+        return self._start(plan, weight, None, None, None, None)
 
     def start(
         self,
@@ -157,7 +164,8 @@ class Fabric:
             self._take_off(transfer, now)
             self._use.carry(plan.links, plan.n_bytes, part)
         elif state is State.ALONE:
-            self._presence.leave_alone(footprint)
+            footprint.users -= 1
+            footprint.alone = None
             self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
         return part
 
@@ -206,7 +214,7 @@ class Fabric:
         `seconds` in all.
         """
         plan = self._plans.of(demand)
-        plan.runs_alone += times
+        plan.runs += times
         plan.seconds_alone += seconds
 
     # ---- what has been
@@ -236,7 +244,7 @@ class Fabric:
         now = self.env.now
         load = [0.0] * len(self.links)
         for footprint in self._presence.footprints.values():
-            for stream in footprint.streams.values():
+            for stream in footprint.flowing:
                 for transfer in stream.transfers:
                     for link, amount in zip(stream.links, stream.loads, strict=True):
                         load[link] += transfer.level * amount
@@ -271,8 +279,7 @@ class Fabric:
         transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
         footprint = plan.footprint
         if not footprint.links or self._presence.is_quiet(footprint, owner):
-            if not footprint.registered:
-                self._presence.register(footprint)
+            footprint.users += 1
             if footprint.links:
                 footprint.alone = transfer
             transfer.state = State.ALONE
@@ -286,9 +293,10 @@ class Fabric:
         if transfer.state is not State.ALONE:
             return  # somebody came
         plan = transfer.plan
-        self._presence.leave_alone(plan.footprint)
+        plan.footprint.users -= 1
+        plan.footprint.alone = None
         if plan.kept:
-            plan.runs_alone += 1
+            plan.runs += 1
             plan.seconds_alone += plan.alone_s  # not a difference of clocks: a million of them would add up
         else:
             self._use.carry(plan.links, plan.n_bytes, 1.0, plan.alone_s)
@@ -297,9 +305,14 @@ class Fabric:
     def _wait(self, transfer: Transfer) -> None:
         if transfer.flows_s > self.env.now:
             transfer.state = State.WAITING
-            at(self.env, transfer.flows_s, self._begin_flowing, COMPLETION, transfer)
+            at(self.env, transfer.flows_s, self._waited, COMPLETION, transfer)
         else:
             self._begin_flowing(transfer)
+
+    def _waited(self, transfer: Transfer) -> None:
+        self._at_work = True
+        self._begin_flowing(transfer)
+        self._work_is_done()
 
     def _begin_flowing(self, transfer: Transfer) -> None:
         if transfer.state is State.ABORTED:
@@ -308,13 +321,13 @@ class Fabric:
         footprint = plan.footprint
         now = self.env.now
         self._number += 1
+        if not footprint.registered:
+            self._presence.register(footprint)
         transfer.begin_flowing(self._seconds_alone(plan), self._number)
         if transfer.end_s < now:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
-        if not footprint.registered:
-            self._presence.register(footprint)
         if transfer.stream.row >= 0:
             self._crowd.recount(transfer.stream)
         self._use.begin(plan.links, transfer.flows_s, now)
@@ -328,6 +341,7 @@ class Fabric:
             self._armed_s = inf
         now = self.env.now
         ends = self._ends
+        self._at_work = True
         while ends and ends[0][0] <= now:
             _, _, version, transfer = heappop(ends)
             if version == transfer.version and transfer.state is State.FLOWING:
@@ -335,25 +349,24 @@ class Fabric:
                 if transfer.touched:
                     transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.alone_s)
                 self._take_off(transfer, now)
-                self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
+                if transfer.plan.kept:
+                    transfer.plan.runs += 1
+                else:
+                    self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
                 self._happen(transfer)
+        self._work_is_done()
         if not self._flush_due:
             self._arm()
 
     def _take_off(self, transfer: Transfer, now: float) -> None:
-        footprint, stream = transfer.plan.footprint, transfer.stream
-        del stream.transfers[transfer]
-        transfer.version += 1
-        if stream.row >= 0:
-            self._crowd.recount(stream)
-        if not stream.transfers:
-            del footprint.streams[stream.loads, stream.cap]
+        footprint = transfer.plan.footprint
+        transfer.stop_flowing()
+        if transfer.stream.row >= 0:
+            self._crowd.recount(transfer.stream)
         self._use.end(footprint.links, now)
-        if not footprint.streams:
-            self._presence.unregister(footprint)
-        freed = [link for link in footprint.links if self._on[link]]
-        if freed:
-            self._unsettled.update(dict.fromkeys(freed))
+        tied = (footprint,) if footprint.users else [other for other in footprint.near if other.users]
+        if tied:
+            self._unsettled.update(dict.fromkeys(tied))
             self._request_flush()
 
     def _happen(self, transfer: Transfer) -> None:
@@ -369,11 +382,24 @@ class Fabric:
     # ---- the changes of one instant
 
     def _request_flush(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
+        self._flush_due = True
+        if not (self._at_work or self._flush_scheduled):
+            self._flush_scheduled = True
             at(self.env, self.env.now, self._flush, FLUSH)
 
+    def _work_is_done(self) -> None:
+        """One of the fabric's own alarms has been seen to. Where nothing else is left to happen at this
+        instant, its changes are worked out at once.
+        """
+        self._at_work = False
+        if self._flush_due and not self._flush_scheduled:
+            if self.env.peek() > self.env.now:
+                self._flush(None)
+            else:
+                self._request_flush()
+
     def _flush(self, _: None) -> None:
+        self._at_work = True
         now = self.env.now
         unsettled = self._unsettled
         checked = 0
@@ -382,64 +408,63 @@ class Fabric:
                 transfer = self._began[checked]
                 checked += 1
                 if transfer.state is State.FLOWING:
-                    self._disturb(transfer.plan.links, transfer.owner, now)
-                    unsettled.update(dict.fromkeys(transfer.plan.links))
+                    footprint = transfer.plan.footprint
+                    self._disturb(self._presence.watchers_of(footprint), transfer.owner, now)
+                    if footprint.alone is not None or footprint.near:
+                        self._take_up((footprint, *footprint.near))
+                    unsettled[footprint] = None
             self._change_capacities(now)
         began, self._began = self._began, []
         self._unsettled = {}
-        self._flush_due = False
+        self._flush_due = self._flush_scheduled = self._at_work = False
         self._share(unsettled, began, now)
         self._arm()
 
-    def _disturb(self, links: Iterable[int], owner: Watcher | None, now: float) -> None:
-        for watcher in self._presence.watchers(links):
+    def _disturb(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
+        for watcher in watchers:
             if watcher is not owner:
                 watcher.disturbed(now)
-        # after the watchers, who may just have begun a transfer that takes itself for alone
-        on = self._on
-        taken_up = {
-            footprint: footprint.alone
-            for link in links
-            for footprint in on[link]
-            if footprint.alone is not None
-        }
-        for footprint, transfer in taken_up.items():
-            self._presence.leave_alone(footprint)
-            self._wait(transfer)
+
+    def _take_up(self, footprints: Iterable[Footprint]) -> None:
+        """Transfers there that took themselves for alone flow from here on. After the watchers have been
+        told, who may just have begun one.
+        """
+        for footprint in footprints:
+            transfer = footprint.alone
+            if transfer is not None:
+                footprint.users -= 1
+                footprint.alone = None
+                self._wait(transfer)
 
     def _change_capacities(self, now: float) -> None:
         changes = self._new_capacity
         self._new_capacity = {}
         changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
         if changes:
-            self._disturb(changes, None, now)
+            self._disturb(self._presence.watchers(changes), None, now)
+            there = dict.fromkeys([footprint for link in changes for footprint in self._on[link]])
+            self._take_up(there)
+            self._unsettled.update(there)
+            self._levels.clear()
             for link, value in changes.items():
                 self.capacity[link] = value
                 self._presence.change(link, as_built=value == self._built[link])
-                self._unsettled[link] = None
 
-    def _share(self, unsettled: Iterable[int], began: Iterable[Transfer], now: float) -> None:
-        """Work out the rates of everybody who is tied to one of the links by shared links."""
-        seen: set[int] = set()
+    def _share(self, unsettled: Iterable[Footprint], began: Iterable[Transfer], now: float) -> None:
+        """Work out the rates of everybody who is tied to one of the footprints by shared links."""
+        met: set[Footprint] = set()
         crowd = self._crowd
         crowd_changes = False
-        for link in unsettled:
-            if link in seen or not self._on[link]:
+        for start in unsettled:
+            if start in met or not start.flowing:
                 continue
-            streams, meets_crowd = self._tied_to(link, seen)
+            streams, meets_crowd = self._tied_to(start, met)
             if meets_crowd or len(streams) > FEW:
                 crowd_changes = True
                 for stream in streams:
                     crowd.add(stream)
-            elif len(streams) == 1 and streams[0].copies == 1:
-                (transfer,) = streams[0].transfers
-                self._set_level(transfer, transfer.whole / self._seconds_alone(transfer.plan), now)
-            elif streams:
-                streams.sort(key=_order)
-                levels = fair_levels(streams, self.capacity)
-                for stream, level in zip(streams, levels, strict=True):
-                    for transfer in stream.transfers:
-                        self._set_level(transfer, level, now)
+            else:
+                self._share_among(streams, now)
         if crowd_changes:
             for stream, level in crowd.settle():
                 for transfer in stream.transfers:
@@ -450,29 +475,48 @@ class Fabric:
         if 0 < len(crowd) < FEW // 2:
             crowd.dissolve()
 
-    def _tied_to(self, start: int, seen: set[int]) -> tuple[list[Stream], bool]:
-        """What is tied to a link and not in the crowd yet, and whether the crowd is.
+    def _share_among(self, streams: list[Stream], now: float) -> None:
+        if len(streams) == 1 and streams[0].copies == 1:
+            (transfer,) = streams[0].transfers
+            self._set_level(transfer, transfer.whole / self._seconds_alone(transfer.plan), now)
+            return
+        for stream, level in zip(streams, self._levels_of(streams), strict=True):
+            for transfer in stream.transfers:
+                self._set_level(transfer, level, now)
+
+    def _levels_of(self, streams: list[Stream]) -> list[float]:
+        if len(streams) > SMALL or not any([stream.comes_again for stream in streams]):
+            streams.sort(key=_order)
+            return fair_levels(streams, self.capacity)
+        tie = tuple([(stream, len(stream.transfers)) for stream in streams])
+        levels = self._levels.get(tie)
+        if levels is None:
+            if len(self._levels) >= REMEMBERED:
+                self._levels.clear()
+            by_order = sorted(streams, key=_order)
+            found = dict(zip(by_order, fair_levels(by_order, self.capacity), strict=True))
+            levels = self._levels[tie] = [found[stream] for stream in streams]
+        return levels
+
+    def _tied_to(self, start: Footprint, met: set[Footprint]) -> tuple[list[Stream], bool]:
+        """What is tied to a footprint and not in the crowd yet, and whether the crowd is.
 
         The walk stops at the crowd: whoever is tied to one of the crowd is in it.
         """
-        on = self._on
-        seen.add(start)
+        met.add(start)
         stack = [start]
-        met: set[Footprint] = set()
         streams: list[Stream] = []
         meets_crowd = False
         while stack:
-            for footprint in on[stack.pop()]:
-                if footprint in met:
-                    continue
-                met.add(footprint)
-                fresh = [stream for stream in footprint.streams.values() if stream.row < 0]
-                streams += fresh
-                if len(fresh) < len(footprint.streams):
-                    meets_crowd = True
-                elif fresh:  # and on to the links where it is not the only one
-                    stack += [link for link in footprint.links if link not in seen and len(on[link]) > 1]
-                    seen.update(footprint.links)
+            footprint = stack.pop()
+            fresh = [stream for stream in footprint.flowing if stream.row < 0]
+            streams += fresh
+            if len(fresh) < len(footprint.flowing):
+                meets_crowd = True
+            else:
+                onward = [other for other in footprint.near if other.flowing and other not in met]
+                stack += onward
+                met.update(onward)
         return streams, meets_crowd
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:

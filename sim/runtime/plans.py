@@ -7,7 +7,7 @@ from math import inf, isfinite
 
 from sim.runtime.link_use import LinkUse
 from sim.runtime.presence import Presence
-from sim.runtime.transfer import DemandLike, Plan
+from sim.runtime.transfer import Bytes, DemandLike, Plan
 
 REMEMBERED = 4096
 """Plans kept at a time."""
@@ -16,8 +16,8 @@ REMEMBERED = 4096
 class Plans:
     """The plan of each demand.
 
-    Remembered by the demand's identity, which costs a third of hashing it. What transfers that were alone
-    have carried is counted in their plan, and given to the links when somebody asks or the plan is forgotten.
+    Remembered by the demand's identity, which costs a third of hashing it. What transfers have carried is
+    counted in their plan, and given to the links when somebody asks or the plan is forgotten.
     """
 
     def __init__(
@@ -28,9 +28,16 @@ class Plans:
         self._presence = presence
         self._use = use
         self._kept: dict[int, Plan] = {}
+        self._equal: dict[Bytes, Bytes] = {}  # demands that were made on the spot
 
     def of(self, demand: DemandLike) -> Plan:
         return self._kept.get(id(demand)) or self._keep(demand)
+
+    def of_equal(self, demand: Bytes) -> Plan:
+        """The plan of an equal demand, where there is one."""
+        if len(self._equal) >= REMEMBERED:
+            self._equal.clear()
+        return self.of(self._equal.setdefault(demand, demand))
 
     def compile(self, demand: DemandLike) -> Plan:
         """A plan that is not remembered. Raises ValueError for a demand that cannot be."""
@@ -58,9 +65,9 @@ class Plans:
     def settle(self) -> None:
         """Give the links what has been carried alone."""
         for plan in self._kept.values():
-            if plan.runs_alone:
-                self._use.carry(plan.links, plan.n_bytes, plan.runs_alone, plan.seconds_alone)
-                plan.runs_alone, plan.seconds_alone = 0, 0.0
+            if plan.runs:
+                self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.seconds_alone)
+                plan.runs, plan.seconds_alone = 0, 0.0
 
     def _keep(self, demand: DemandLike) -> Plan:
         if len(self._kept) >= REMEMBERED:

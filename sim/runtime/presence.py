@@ -7,13 +7,17 @@ from collections.abc import Iterable
 from sim.runtime.transfer import Footprint, Watcher
 
 
+IDLE = 4
+"""Neighbours without a transfer that a footprint puts up with."""
+
+
 class Presence:
     """Footprints registered on links, watchers of links, and the links that are not as built.
 
-    A footprint is registered with its links while it is in use. When it falls idle and nobody else is on the
-    links it stays registered, so that the next transfer of a stage that repeats itself finds its links in one
-    look; whoever comes onto one of them evicts it. Hence: registered and idle means that no other footprint
-    is on these links.
+    A footprint is registered with its links when it is first used. From then on it knows who else is there:
+    `near` are the others that are registered on one of its links. It stays when it falls idle, so that
+    traffic that repeats itself is looked after from neighbour to neighbour, and not link by link. Whoever
+    finds many idle neighbours sends them off.
     """
 
     def __init__(self, links: int) -> None:
@@ -23,6 +27,7 @@ class Presence:
         self._watchers: list[list[Watcher]] = [[] for _ in range(links)]
         self._resting: dict[int, tuple[tuple[int, ...], Watcher]] = {}  # by identity
         self._epoch = 0  # a new one when a link may have become less quiet for a reason other than a transfer
+        self._watch_epoch = 0  # a new one when somebody begins or ceases to watch
 
     def footprint(self, links: tuple[int, ...]) -> Footprint:
         footprint = self.footprints.get(links)
@@ -34,7 +39,7 @@ class Presence:
         """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
         built.
         """
-        if footprint.alone is not None or footprint.streams:
+        if footprint.users:
             return False
         if footprint.unwatched_in != self._epoch or footprint.unwatched_but_by is not watcher:
             if self._is_watched(footprint.links, watcher):
@@ -44,33 +49,38 @@ class Presence:
             footprint.unwatched_in = self._epoch
             footprint.unwatched_but_by = watcher
         if not footprint.registered:
-            if any(other.in_use for link in footprint.links for other in self.on[link]):
-                return False
             self.register(footprint)
+        for other in footprint.near:  # a loop: mostly there are none, or one  # noqa: SIM110
+            if other.users:
+                return False
         return True
 
     def register(self, footprint: Footprint) -> None:
+        near = footprint.near
         for link in footprint.links:
             here = self.on[link]
-            for other in list(here):
-                if other.in_use:
-                    other.crowded = footprint.crowded = True
-                else:
-                    self.unregister(other)
+            for other in here:
+                if other not in near:
+                    near[other] = None
+                    other.near[footprint] = None
             here[footprint] = None
         footprint.registered = True
+        if len(near) > IDLE:
+            self._send_off_idle(near)
 
-    def unregister(self, footprint: Footprint) -> None:
+    def _send_off_idle(self, near: Iterable[Footprint]) -> None:
+        idle = [other for other in near if not other.users]
+        if len(idle) > IDLE:
+            for other in idle:
+                self._unregister(other)
+
+    def _unregister(self, footprint: Footprint) -> None:
         for link in footprint.links:
             del self.on[link][footprint]
+        for other in footprint.near:
+            del other.near[footprint]
+        footprint.near.clear()
         footprint.registered = False
-        footprint.crowded = False
-
-    def leave_alone(self, footprint: Footprint) -> None:
-        """The transfer that had the footprint for itself has it no more."""
-        footprint.alone = None
-        if footprint.crowded and not footprint.streams:
-            self.unregister(footprint)
 
     def _is_watched(self, links: tuple[int, ...], watcher: Watcher | None) -> bool:
         """True where somebody else watches and has plans; who rests there is sent off."""
@@ -92,10 +102,12 @@ class Presence:
                 return
             self.unwatch(*rested)
         self._epoch += 1
+        self._watch_epoch += 1
         for link in links:
             self._watchers[link].append(watcher)
 
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
+        self._watch_epoch += 1
         for link in links:
             self._watchers[link].remove(watcher)
 
@@ -106,6 +118,12 @@ class Presence:
     def watchers(self, links: Iterable[int]) -> list[Watcher]:
         """Each once, in the order of the links and then of their coming."""
         return list({id(watcher): watcher for link in links for watcher in self._watchers[link]}.values())
+
+    def watchers_of(self, footprint: Footprint) -> list[Watcher]:
+        if footprint.watched_in != self._watch_epoch:
+            footprint.watched_in = self._watch_epoch
+            footprint.watchers = self.watchers(footprint.links)
+        return footprint.watchers
 
     def change(self, link: int, *, as_built: bool) -> None:
         """A link has another capacity."""
@@ -119,10 +137,12 @@ class Presence:
         return not self.changed or self.changed.isdisjoint(links)
 
     def check(self) -> None:
-        """Raise AssertionError unless who is registered is who should be."""
+        """Raise AssertionError unless who is registered is who should be, and they know each other."""
         for footprint in self.footprints.values():
-            assert footprint.registered or not footprint.in_use
+            flowing = sum(len(stream.transfers) for stream in footprint.flowing)
+            assert footprint.users == flowing + (footprint.alone is not None)
+            assert footprint.registered or not footprint.users
+            there = {other for link in footprint.links for other in self.on[link]} - {footprint}
+            assert set(footprint.near) == (there if footprint.registered else set())
             for link in footprint.links:
                 assert (footprint in self.on[link]) == footprint.registered
-                if footprint.registered and not footprint.streams:
-                    assert len(self.on[link]) == 1, f"link {link} is thought to be quiet"

@@ -13,6 +13,10 @@ from simpy.events import PENDING, Event
 from sim.cost.fairshare import loads_of
 
 
+REMEMBERED_STREAMS = 64
+"""Streams kept of one footprint while nothing flows in them."""
+
+
 class DemandLike(Protocol):
     """Bytes on each link over a transfer's life, the latency before they flow, the least time that flowing
     takes.
@@ -62,15 +66,19 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the crowd, -1 outside.
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the crowd, -1 outside; `order` does not depend
+    on who came first; `kept` is False once its footprint has forgotten it.
     """
 
-    __slots__ = ("cap", "links", "loads", "row", "transfers")
+    __slots__ = ("cap", "comes_again", "kept", "links", "loads", "order", "row", "transfers")
 
     def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
         self.links = links
         self.loads = loads
         self.cap = cap
+        self.order = links, loads, cap
+        self.kept = True
+        self.comes_again = False  # more than one transfer has flowed in it by now
         self.transfers: dict[Transfer, None] = {}
         self.row = -1
 
@@ -78,47 +86,49 @@ class Stream:
     def copies(self) -> int:
         return len(self.transfers)
 
-    @property
-    def order(self) -> tuple[tuple[int, ...], tuple[float, ...], float]:
-        """An order that does not depend on who came first."""
-        return self.links, self.loads, self.cap
-
 
 class Footprint:
     """A set of links that transfers use together, with what is on them; see `sim.runtime.presence`."""
 
-    __slots__ = ("alone", "crowded", "links", "registered", "streams", "unwatched_but_by", "unwatched_in")
+    __slots__ = (
+        "alone", "flowing", "links", "near", "registered", "streams", "unwatched_but_by", "unwatched_in",
+        "users", "watched_in", "watchers",
+    )  # fmt: skip
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
-        self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # what flows, by loads and cap
+        self.users = 0  # transfers that are alone here or flow
         self.alone: Transfer | None = None
+        self.flowing: dict[Stream, None] = {}
+        self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
         self.registered = False
-        self.crowded = False  # somebody else has come onto the links
+        self.near: dict[Footprint, None] = {}  # others that are registered on one of the links
         self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
-
-    @property
-    def in_use(self) -> bool:
-        return self.alone is not None or bool(self.streams)
+        self.watched_in = -1  # the epoch in which `watchers` watched them
+        self.watchers: list[Watcher] = []
 
     def stream(self, loads: tuple[float, ...], cap: float) -> Stream:
         stream = self.streams.get((loads, cap))
         if stream is None:
+            if len(self.streams) > REMEMBERED_STREAMS:
+                for idle in [known for known in self.streams.values() if not known.transfers]:
+                    idle.kept = False
+                    del self.streams[idle.loads, idle.cap]
             stream = self.streams[loads, cap] = Stream(self.links, loads, cap)
         return stream
 
     def transfers(self) -> list[Transfer]:
         """What flows."""
-        return [transfer for stream in self.streams.values() for transfer in stream.transfers]
+        return [transfer for stream in self.flowing for transfer in stream.transfers]
 
 
 class Plan:
     """A demand compiled for the fabric, shared by all transfers of that demand."""
 
     __slots__ = (
-        "alone_s", "busiest", "cap", "demand", "footprint", "kept", "latency_s", "least_s", "links",
-        "n_bytes", "runs_alone", "seconds_alone",
+        "_stream", "alone_s", "busiest", "cap", "demand", "footprint", "kept", "latency_s", "least_s",
+        "links", "n_bytes", "runs", "seconds_alone",
     )  # fmt: skip
 
     def __init__(
@@ -134,8 +144,20 @@ class Plan:
         self.cap = self.busiest / self.least_s if self.least_s > 0.0 else inf
         self.alone_s = self.seconds(built)
         self.kept = False
-        self.runs_alone = 0  # not yet in the counters of the links
+        self.runs = 0  # not yet in the counters of the links, as are the seconds of those that were alone
         self.seconds_alone = 0.0
+        self._stream: Stream | None = None
+
+    def stream(self, weight: float) -> Stream:
+        """Where a transfer of this demand flows."""
+        stream = self._stream
+        if weight == 1.0 and stream is not None and stream.kept:
+            stream.comes_again = True
+            return stream
+        stream = self.footprint.stream(loads_of(self.n_bytes, weight), self.cap / weight)
+        if weight == 1.0:
+            self._stream = stream
+        return stream
 
     def seconds(self, capacity: Sequence[float]) -> float:
         """The time of the flowing with nobody else about."""
@@ -189,9 +211,12 @@ class Transfer(Event):
     def begin_flowing(self, seconds: float, number: int) -> None:
         """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
         plan = self.plan
+        footprint = plan.footprint
         self.state = State.FLOWING
-        self.stream = plan.footprint.stream(loads_of(plan.n_bytes, self.weight), plan.cap / self.weight)
-        self.stream.transfers[self] = None
+        self.stream = stream = plan.stream(self.weight)
+        stream.transfers[self] = None
+        footprint.flowing[stream] = None
+        footprint.users += 1
         self.whole = self.left = plan.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
@@ -203,6 +228,15 @@ class Transfer(Event):
             self.end_s = self.planned_end
         self.order = (self.flows_s, plan.links, number)
         self.version = 0
+
+    def stop_flowing(self) -> None:
+        """It is over, or given up."""
+        stream, footprint = self.stream, self.plan.footprint
+        del stream.transfers[self]
+        if not stream.transfers:
+            del footprint.flowing[stream]
+        footprint.users -= 1
+        self.version += 1
 
     def set_level(self, level: float, now: float) -> None:
         """Flow at another rate from now on."""
