@@ -21,7 +21,7 @@ to GB200."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ PREFILL = PrefillParameters()
 DECODE = DecodeParameters()
 
 Chunks = Sequence[tuple[int, int]]
+
+DecodeCurve = Callable[[Any], KernelTiming]
+"""Seconds of a decode over so many cached tokens in all: a number, or an array with one for each of many
+steps.
+"""
 
 
 def prefill_variant(dtype: str, kv_dtype: str) -> str:
@@ -90,34 +95,55 @@ def attention_decode(
     `kv_tokens` may be a numpy array (one value for each of many steps); every element is then the same to
     the last bit as the result for that number alone. `warm`: repeated on the same small cache, as
     benchmarks do, which the level-2 cache then holds. InputError: sizes below one."""
+    return decode_curve(gpu, batch, heads, kv_heads, head_dim, kv_dtype, warm)(kv_tokens)
+
+
+def decode_curve(
+    gpu: Gpu, batch: int, heads: int, kv_heads: int, head_dim: int, kv_dtype: str = "bf16", warm: bool = False
+) -> DecodeCurve:
+    """`attention_decode` as a function of the cached tokens alone: what else it depends on is worked out
+    once.
+    """
     _check(heads, kv_heads, head_dim)
     if batch < 1:
         raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
     fitted = (gpu.kernels or UNMEASURED).attention_decode
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
-    # Only sums, products and square roots of the varying size below: numpy and Python round them alike.
     bandwidth = gpu.hbm_bytes_per_s * p.hbm_fraction
     per_token = 2.0 * kv_heads * head_dim * number_format(kv_dtype).weight_bytes
-    memory_s = kv_tokens * (per_token / bandwidth)
-    if warm and p.l2_share:
-        ratio = kv_tokens * (per_token / (p.l2_share * gpu.l2_bytes))
-        squared = ratio * ratio
-        memory_s = memory_s * (1.0 - (1.0 - p.l2_time) / (1.0 + squared * squared))
-    memory_s = memory_s + 4.0 * batch * heads * head_dim / bandwidth
-    ratio = kv_tokens * (1.0 / (SPLIT_TOKENS * batch))
-    squared = ratio * ratio
-    split_s = p.split_s * (squared / (1.0 + squared))
-    squared = memory_s * memory_s
-    if heads > kv_heads:
-        share = kv_tokens * (kv_heads / gpu.sms)
-        ratio = share / p.sm_kv_tokens
-        squared = squared + share * share * (p.s_per_sm_kv_token * p.s_per_sm_kv_token) / (
-            1.0 + ratio * ratio
-        )
-    walk_s = kv_tokens * ((p.s_per_kv_token if heads > kv_heads else p.s_per_unshared_kv_token) / batch)
-    busy_s = _longer(squared, walk_s)
+    s_per_token = per_token / bandwidth
+    l2_per_token = per_token / (p.l2_share * gpu.l2_bytes) if warm and p.l2_share else 0.0
+    l2_saves = 1.0 - p.l2_time
+    queries_s = 4.0 * batch * heads * head_dim / bandwidth
+    split_per_token = 1.0 / (SPLIT_TOKENS * batch)
+    split_s = p.split_s
+    has_shares = heads > kv_heads
+    share_per_token = kv_heads / gpu.sms
+    sm_kv_tokens = p.sm_kv_tokens
+    sm_squared = p.s_per_sm_kv_token * p.s_per_sm_kv_token
+    walk_per_token = (p.s_per_kv_token if has_shares else p.s_per_unshared_kv_token) / batch
     fixed_s = p.floor_s + batch * kv_heads * p.s_per_sequence_head
-    return KernelTiming(fixed_s + busy_s + split_s, fixed_s, 0.0 * kv_tokens, memory_s)
+
+    def timing(kv_tokens: Any) -> KernelTiming:
+        # Only sums, products and square roots of the varying size: numpy and Python round them alike.
+        memory_s = kv_tokens * s_per_token
+        if l2_per_token:
+            ratio = kv_tokens * l2_per_token
+            squared = ratio * ratio
+            memory_s = memory_s * (1.0 - l2_saves / (1.0 + squared * squared))
+        memory_s = memory_s + queries_s
+        ratio = kv_tokens * split_per_token
+        squared = ratio * ratio
+        joining_s = split_s * (squared / (1.0 + squared))
+        squared = memory_s * memory_s
+        if has_shares:
+            share = kv_tokens * share_per_token
+            ratio = share / sm_kv_tokens
+            squared = squared + share * share * sm_squared / (1.0 + ratio * ratio)
+        busy_s = _longer(squared, kv_tokens * walk_per_token)
+        return KernelTiming(fixed_s + busy_s + joining_s, fixed_s, 0.0 * kv_tokens, memory_s)
+
+    return timing
 
 
 def attention_mixed(
@@ -192,19 +218,33 @@ def mla_decode(
     Each head multiplies with all `kv_lora_rank + rope_head_dim` values for the score and `kv_lora_rank`
     for the output. `kv_tokens` may be an array, as in `attention_decode`. The projections around it are
     matrix products of the layer."""
+    return mla_decode_curve(gpu, batch, heads, mla, kv_dtype)(kv_tokens)
+
+
+def mla_decode_curve(
+    gpu: Gpu, batch: int, heads: int, mla: LatentAttention, kv_dtype: str = "bf16"
+) -> DecodeCurve:
+    """`mla_decode` as a function of the cached tokens alone."""
     _check(heads, 1, mla.v_head_dim)
     if batch < 1:
         raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
     fitted = (gpu.kernels or UNMEASURED).mla_decode
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
     per_token = mla.cached_values * number_format(kv_dtype).weight_bytes
-    memory_s = kv_tokens * (per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction))
+    memory_per_token = per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     flops = 2.0 * heads * (2 * mla.kv_lora_rank + mla.rope_head_dim)
-    compute_s = kv_tokens * (flops / (peak_flops(gpu, "bf16") * p.flop_fraction))
-    squared = memory_s * memory_s + compute_s * compute_s
+    compute_per_token = flops / (peak_flops(gpu, "bf16") * p.flop_fraction)
+    walk_per_token = p.s_per_kv_token / batch
     fixed_s = p.floor_s + batch * p.s_per_sequence_head
-    busy_s = _longer(squared, kv_tokens * (p.s_per_kv_token / batch))
-    return KernelTiming(fixed_s + busy_s, fixed_s, compute_s, memory_s)
+
+    def timing(kv_tokens: Any) -> KernelTiming:
+        memory_s = kv_tokens * memory_per_token
+        compute_s = kv_tokens * compute_per_token
+        squared = memory_s * memory_s + compute_s * compute_s
+        busy_s = _longer(squared, kv_tokens * walk_per_token)
+        return KernelTiming(fixed_s + busy_s, fixed_s, compute_s, memory_s)
+
+    return timing
 
 
 def _prefill(

@@ -37,9 +37,15 @@ class Batch(NamedTuple):
 
     def grown(self, steps: int) -> Batch:
         """The same batch of decodes `steps` steps later."""
-        return self._replace(
-            decode_kv_tokens=self.decode_kv_tokens + steps * (self.decodes * self.decode_growth),
-            ranks=tuple(rank.grown(steps) for rank in self.ranks),
+        chunks, decodes, kv_tokens, sampled, decode_tokens, growth, ranks = self
+        return Batch(
+            chunks,
+            decodes,
+            kv_tokens + steps * (decodes * growth),
+            sampled,
+            decode_tokens,
+            growth,
+            tuple([rank.grown(steps) for rank in ranks]) if ranks else ranks,
         )
 
     @property

@@ -15,22 +15,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 import numpy as np
 
+from sim.cost.attention import DecodeCurve, decode_curve, mla_decode_curve
 from sim.cost.batch import Batch, Causes
+from sim.cost.demands import Demand
 from sim.cost.kernels import KernelModel, KernelTiming, formula
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
 from sim.cost.network import Network
-from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of
-from sim.cost.program import Op, Program, Traffic
+from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of
+from sim.cost.program import Block, Op, Program, Traffic
 from sim.cost.shard import Shard
 from sim.cost.steps import FloatArray
 from sim.inputs.engine import Engine
 
 Seconds = float | FloatArray
 _Key = tuple[int, int, int, bool]
+
+FEW_STEPS = 8
+"""So many decode steps are priced one by one; more of them as arrays, at the price of about eight."""
 
 # Launch cost on the host per layer (PHYSICS of CUDA graphs: one replay launches a whole decode step; a mixed
 # batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
@@ -40,32 +46,46 @@ PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
 
 @dataclass(frozen=True, slots=True)
 class _LayerKind:
-    """`repeat` equal layers: ops before and after attention, with their sums."""
+    """`repeat` equal layers: ops before and after attention, with their sums. `offsets_s` are those of the
+    ops up to and with attention.
+    """
 
     repeat: int
-    before: tuple[Priced, ...]
-    after: tuple[Priced, ...]
+    before: tuple[Op, ...]
+    after: tuple[Op, ...]
     before_s: float
     after_s: float
     launch_s: float
     causes: Causes
+    offsets_s: tuple[float, ...]
+    transfers: tuple[tuple[int, Demand, float], ...]
+
+    def block(self, attention: Op, period_s: float, start_s: float) -> Block:
+        ops = (*self.before, attention, *self.after)
+        seconds = attention.seconds, *[op.seconds for op in self.after]
+        later = accumulate(seconds, initial=self.offsets_s[-1])
+        offsets_s = (*self.offsets_s, *islice(later, 1, len(seconds)))
+        if self.launch_s:
+            slack_s = period_s - sum([op.seconds for op in ops])
+            if slack_s > 1e-12:
+                ops = (*ops, Op("wait for launch", slack_s))
+                offsets_s = (*offsets_s, offsets_s[-1] + ops[-2].seconds)
+        return Block(ops, offsets_s, self.repeat, period_s, start_s, self.transfers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Template:
     """All of a step but its attention, for one number of tokens."""
 
-    host: tuple[Priced, ...]
-    head: tuple[Priced, ...]
+    before_layers: tuple[Block, ...]
     layers: tuple[_LayerKind, ...]
-    tail: tuple[Priced, ...]
-    host_s: float
-    head_s: float
+    tail: tuple[Op, ...]
     before_layers_s: float
     tail_s: float
     fixed: Causes  # of everything but attention, all layers together
     repeats: int  # layers of all kinds
     waits_for_launch: bool
+    traffic: Traffic
 
 
 class StageCost:
@@ -88,8 +108,8 @@ class StageCost:
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
         self._templates: dict[_Key, _Template] = {}
-        self._template_of: dict[tuple[int, int, bool], _Template] = {}  # as `_templates`, before padding
-        self._traffic: dict[int, Traffic] = {}  # by the template's identity
+        self._decode_templates: dict[tuple[int, int], _Template] = {}  # by tokens and samples
+        self._curves: dict[int, DecodeCurve] = {}  # by decodes
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
         self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
@@ -108,6 +128,15 @@ class StageCost:
         first n of them.
         """
         template = self._template(batch)
+        if steps <= FEW_STEPS:
+            each = [self._attention(batch.grown(step)) for step in range(steps)]
+            few = [float(self._total(template, one.total_s)) for one in each]
+
+            def causes_of_few(n: int) -> Causes:
+                sums = KernelTiming(*map(sum, zip(*each[:n], strict=True)))
+                return self._causes(template, sums, n, sum(few[:n]))
+
+            return np.array(few), causes_of_few
         attention = self._attention(batch, np.arange(steps, dtype=np.float64))
         seconds = np.asarray(self._total(template, attention.total_s), dtype=np.float64)
         if not seconds.ndim:
@@ -122,29 +151,22 @@ class StageCost:
     def program(self, batch: Batch) -> Program:
         """The ops of one step; `program.total_s` equals `step(batch)[0]` to the last bit."""
         template = self._template(batch)
-        attention = self._attention(batch)
-        attention_op = Op("attention", float(attention.total_s))
-        blocks: list[tuple[tuple[Op, ...], int, float]] = []
-        for part, seconds in ((template.host, template.host_s), (template.head, template.head_s)):
-            blocks.append((tuple(one.op for one in part), 1, seconds))
+        attention_s = float(self._attention(batch).total_s)
+        attention = Op("attention", attention_s)
+        blocks = list(template.before_layers)
+        start_s = template.before_layers_s
         for kind in template.layers:
-            period = float(_layer_s(kind, attention.total_s))
-            ops = [*(one.op for one in kind.before), attention_op, *(one.op for one in kind.after)]
-            slack = period - sum(op.seconds for op in ops)
-            if slack > 1e-12:
-                ops.append(Op("wait for launch", slack))
-            blocks.append((tuple(ops), kind.repeat, period))
-        blocks.append((tuple(one.op for one in template.tail), 1, template.tail_s))
-        traffic = self._traffic.get(id(template))
-        return Program(blocks, traffic.links if traffic else None)
+            period_s = float(_layer_s(kind, attention_s))
+            blocks.append(kind.block(attention, period_s, start_s))
+            start_s = start_s + kind.repeat * period_s
+        if template.tail:
+            blocks.append(Block.of(template.tail, 1, template.tail_s, start_s))
+            start_s = start_s + template.tail_s
+        return Program.of_blocks(tuple(blocks), template.traffic.links, start_s)
 
     def traffic(self, batch: Batch) -> Traffic:
         """The transfers of one step, and the links that the stage uses. Independent of the context."""
-        template = self._template(batch)
-        traffic = self._traffic.get(id(template))
-        if traffic is None:
-            traffic = self._traffic[id(template)] = self.program(batch).traffic()
-        return traffic
+        return self._template(batch).traffic
 
     # ---- arithmetic shared by one step, many steps and the program
 
@@ -162,14 +184,24 @@ class StageCost:
         """Causes of `steps` steps of `seconds` in total, whose attention timings are sums over these
         steps.
         """
+        compute, memory, kernel_latency, collective_latency, collective_bytes, host = template.fixed
         layers = template.repeats
-        causes = [
-            steps * fixed + layers * grown
-            for fixed, grown in zip(template.fixed, kernel_causes(attention), strict=True)
-        ]
+        busy_s = layers * (attention.total_s - attention.floor_s)
+        if attention.compute_s >= attention.memory_s:  # as `kernel_causes` has it
+            compute_s, memory_s = steps * compute + busy_s, steps * memory
+        else:
+            compute_s, memory_s = steps * compute, steps * memory + busy_s
+        causes = Causes(
+            compute_s,
+            memory_s,
+            steps * kernel_latency + layers * attention.floor_s,
+            steps * collective_latency,
+            steps * collective_bytes,
+            steps * host,
+        )
         if template.waits_for_launch:  # kernels that waited for the host to launch them
-            causes[-1] += seconds - sum(causes)
-        return Causes(*causes)
+            causes = causes._replace(host=causes.host + (seconds - causes.total_s))
+        return causes
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
@@ -199,19 +231,27 @@ class StageCost:
     def _attention_of(
         self, batch: Batch, later: FloatArray | None, window: int | None = None
     ) -> KernelTiming:
-        shard, model, timing = self.shard, self.shard.model, self._price.timing
-        dtype = shard.precision.attention or shard.precision.activations
-        kv_dtype = shard.precision.kv_cache
-        if later is not None and self._price.kernel_model is not formula:
-            return self._one_by_one(batch, later, window)
+        if self._price.kernel_model is not formula:
+            if later is not None:
+                return self._one_by_one(batch, later, window)
+            return self._asked(batch, window)
+        if batch.chunks:
+            return self._asked(batch, window)
         kv_tokens: Seconds = batch.decode_kv_tokens
         if later is not None:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
         if window is not None:
-            most = float(window * batch.decodes)
-            kv_tokens = (
-                np.minimum(kv_tokens, most) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, most)
-            )
+            kv_tokens = _at_most(kv_tokens, window * batch.decodes)
+        return self._decode_curve(batch.decodes)(kv_tokens)
+
+    def _asked(self, batch: Batch, window: int | None) -> KernelTiming:
+        """Attention of one step as the kernel model has it."""
+        shard, model, timing = self.shard, self.shard.model, self._price.timing
+        dtype = shard.precision.attention or shard.precision.activations
+        kv_dtype = shard.precision.kv_cache
+        kv_tokens: Seconds = batch.decode_kv_tokens
+        if window is not None:
+            kv_tokens = _at_most(kv_tokens, window * batch.decodes)
             batch = batch._replace(chunks=_windowed(batch.chunks, window))
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
         decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
@@ -235,6 +275,19 @@ class StageCost:
             return timing("attention_prefill", **chunks, **sizes)
         return timing("attention_mixed", **chunks, **decodes, **sizes)
 
+    def _decode_curve(self, decodes: int) -> DecodeCurve:
+        """A layer's attention of so many decodes, over their contexts."""
+        curve = self._curves.get(decodes)
+        if curve is None:
+            shard, model = self.shard, self.shard.model
+            gpu, kv_dtype = shard.gpu, shard.precision.kv_cache
+            if model.mla is not None:
+                curve = mla_decode_curve(gpu, decodes, self._heads, model.mla, kv_dtype)
+            else:
+                curve = decode_curve(gpu, decodes, self._heads, self._kv_heads, model.head_dim, kv_dtype)
+            self._curves[decodes] = curve
+        return curve
+
     def _one_by_one(self, batch: Batch, later: FloatArray, window: int | None) -> KernelTiming:
         """Attention of consecutive steps from a kernel model that takes one step at a time."""
         timings = [self._attention_of(batch.grown(int(steps)), None, window) for steps in later]
@@ -243,18 +296,18 @@ class StageCost:
     # ---- what depends on the number of tokens alone
 
     def _template(self, batch: Batch) -> _Template:
-        asked = (
-            batch.prefill_tokens + batch.decodes * batch.decode_tokens,
-            batch.sampled,
-            bool(batch.chunks),
-        )
-        template = self._template_of.get(asked) if not batch.ranks else None
+        if batch.chunks or batch.ranks:
+            return self._template_by_key(self._key(batch))
+        asked = batch.decodes * batch.decode_tokens, batch.sampled
+        template = self._decode_templates.get(asked)
         if template is None:
-            key = self._key(batch)
-            template = self._templates.get(key) or self._priced(*key)
-            self._templates[key] = template
-            if not batch.ranks:
-                self._template_of[asked] = template
+            template = self._decode_templates[asked] = self._template_by_key(self._key(batch))
+        return template
+
+    def _template_by_key(self, key: _Key) -> _Template:
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = self._priced(*key)
         return template
 
     def _key(self, batch: Batch) -> _Key:
@@ -298,19 +351,20 @@ class StageCost:
         tail = head(price, sampled) if shard.is_last else ()
         once = causes_of((*host, *first, *tail))
         fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
-        host_s, first_s = seconds_of(host), seconds_of(first)
+        host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
+        parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
+        before_layers = Program(parts).blocks
+        parts += [((*kind.before, *kind.after), kind.repeat, 0.0) for kind in layers]
         return _Template(
-            host,
-            first,
+            before_layers,
             tuple(layers),
-            tail,
-            host_s,
-            first_s,
+            _ops(tail),
             host_s + first_s,
-            seconds_of(tail),
+            tail_s,
             Causes(*fixed),
             shard.layers,
             any(kind.launch_s for kind in layers),
+            Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
         )
 
     def _host(self, sequences: int) -> tuple[Priced, ...]:
@@ -331,8 +385,19 @@ class StageCost:
         )
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
         launch_s = self._launch_s(tokens, has_prefill, kernel_count)
-        causes = causes_of((*before, *after))
-        return _LayerKind(repeat, before, after, seconds_of(before), seconds_of(after), launch_s, causes)
+        attention = Op("attention", 0.0)
+        block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
+        return _LayerKind(
+            repeat,
+            _ops(before),
+            _ops(after),
+            seconds_of(before),
+            seconds_of(after),
+            launch_s,
+            causes_of((*before, *after)),
+            block.offsets_s[: len(before) + 1],
+            block.transfers,
+        )
 
     def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
         if "host" in self._price.without:
@@ -342,6 +407,10 @@ class StageCost:
         return PIECEWISE_LAUNCH_S if has_prefill else 0.0
 
 
+def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:
+    return tuple(one.op for one in priced)
+
+
 def _layer_s(kind: _LayerKind, attention_s: Seconds) -> Seconds:
     seconds = kind.before_s + attention_s + kind.after_s
     if not kind.launch_s:
@@ -349,6 +418,10 @@ def _layer_s(kind: _LayerKind, attention_s: Seconds) -> Seconds:
     if isinstance(seconds, np.ndarray):
         return np.maximum(seconds, kind.launch_s)
     return max(seconds, kind.launch_s)
+
+
+def _at_most(kv_tokens: Seconds, most: int) -> Seconds:
+    return np.minimum(kv_tokens, float(most)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, most)
 
 
 def _windowed(chunks: tuple[tuple[int, int], ...], window: int) -> tuple[tuple[int, int], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from sim.cost.demands import Demand
@@ -45,8 +46,7 @@ class Position(NamedTuple):
     op: int
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Ops that follow each other, `repeat` times over; `period_s` is the time of one repetition."""
 
     ops: tuple[Op, ...]
@@ -56,37 +56,45 @@ class Block:
     start_s: float
     transfers: tuple[tuple[int, Demand, float], ...]  # which op, what, and for how long its bytes flow
 
+    @classmethod
+    def of(cls, ops: tuple[Op, ...], repeat: int, period_s: float, start_s: float) -> Block:
+        transfers = [
+            (i, op.demand, op.seconds - op.demand.latency_s)
+            for i, op in enumerate(ops)
+            if op.demand is not None
+        ]
+        offsets = tuple(accumulate([op.seconds for op in ops[:-1]], initial=0.0))
+        return cls(ops, offsets, repeat, period_s, start_s, tuple(transfers))
+
 
 class Program:
     """Blocks of ops, one after the other. Instants are seconds from the start of the program."""
 
     __slots__ = ("blocks", "links", "total_s")
 
-    def __init__(
-        self, blocks: Iterable[tuple[tuple[Op, ...], int, float]], links: tuple[int, ...] | None = None
-    ) -> None:
+    def __init__(self, blocks: Iterable[tuple[tuple[Op, ...], int, float]]) -> None:
         """`blocks`: (ops, repeat, seconds of one repetition); a repetition longer than its ops ends in a
-        wait. `links` of all ops, where they are known already.
+        wait.
         """
         start = 0.0
         built = []
         for ops, repeat, period in blocks:
-            if not ops or not repeat:
-                continue
-            offsets, offset, transfers = [], 0.0, []
-            for i, op in enumerate(ops):
-                offsets.append(offset)
-                offset += op.seconds
-                if op.demand is not None:
-                    transfers.append((i, op.demand, op.seconds - op.demand.latency_s))
-            built.append(Block(ops, tuple(offsets), repeat, period, start, tuple(transfers)))
-            start = start + repeat * period
+            if ops and repeat:
+                built.append(Block.of(ops, repeat, period, start))
+                start = start + repeat * period
         self.blocks = tuple(built)
-        if links is None:
-            used = {link for block in built for _, demand, _ in block.transfers for link in demand.links}
-            links = tuple(sorted(used))
-        self.links = links
+        used = {link for block in built for _, demand, _ in block.transfers for link in demand.links}
+        self.links = tuple(sorted(used))
         self.total_s = start
+
+    @classmethod
+    def of_blocks(cls, blocks: tuple[Block, ...], links: tuple[int, ...], total_s: float) -> Program:
+        """From blocks that are built already, one after the other, and the links of all their transfers."""
+        program = cls.__new__(cls)
+        program.blocks = blocks
+        program.links = links
+        program.total_s = total_s
+        return program
 
     def op(self, at: Position) -> Op:
         return self.blocks[at.block].ops[at.op]
@@ -115,25 +123,22 @@ class Program:
         then.
         """
         blocks = self.blocks
-        b = bisect_right(blocks, now_s, key=lambda block: anchor_s + block.start_s) - 1
-        if b < 0:
-            return Position(0, 0, 0)
-        block = blocks[b]
-        guess = (
-            int((now_s - anchor_s - block.start_s) / block.period_s)
-            if block.period_s > 0.0
-            else block.repeat - 1
-        )
-        repetition = min(max(guess, 0), block.repeat - 1)
-        while (
-            repetition + 1 < block.repeat and anchor_s + self.start_s(Position(b, repetition + 1, 0)) <= now_s
-        ):
+        b = len(blocks) - 1
+        while b and anchor_s + blocks[b].start_s > now_s:
+            b -= 1
+        _, offsets_s, repeat, period_s, start_s, _ = blocks[b]
+        inside_s = now_s - anchor_s - start_s
+        repetition = min(max(int(inside_s / period_s), 0), repeat - 1) if period_s > 0.0 else repeat - 1
+        while repetition + 1 < repeat and anchor_s + (start_s + (repetition + 1) * period_s) <= now_s:
             repetition += 1
-        while repetition > 0 and anchor_s + self.start_s(Position(b, repetition, 0)) > now_s:
+        while repetition and anchor_s + (start_s + repetition * period_s) > now_s:
             repetition -= 1
-        op = 0
-        while op + 1 < len(block.ops) and anchor_s + self.start_s(Position(b, repetition, op + 1)) <= now_s:
+        since_s = repetition * period_s
+        op = max(bisect_right(offsets_s, inside_s - since_s) - 1, 0)  # but for rounding
+        while op + 1 < len(offsets_s) and anchor_s + (start_s + (since_s + offsets_s[op + 1])) <= now_s:
             op += 1
+        while op and anchor_s + (start_s + (since_s + offsets_s[op])) > now_s:
+            op -= 1
         return Position(b, repetition, op)
 
     def traffic(self, first: Position | None = None, end: Position | None = None) -> Traffic:
@@ -145,6 +150,8 @@ class Program:
         demands: dict[int, tuple[Demand, int, float]] = {}
         for b in range(first.block, min(end.block + 1, len(self.blocks))):
             block = self.blocks[b]
+            if not block.transfers:
+                continue
             before = (first.repetition, first.op) if b == first.block else (0, 0)
             until = (end.repetition, end.op) if b == end.block else (block.repeat, 0)
             for i, demand, fluid_s in block.transfers:

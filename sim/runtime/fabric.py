@@ -32,6 +32,7 @@ from typing import Protocol
 from simpy import Environment
 
 from sim.cost.fairshare import SAME, fair_levels
+from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, FLUSH, at
 from sim.runtime.crowd import Crowd
 from sim.runtime.link_use import LinkRow, LinkUse
@@ -203,12 +204,6 @@ class Fabric:
         """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
         return self._plans.of(demand).alone_s
 
-    def credit(self, traffic: Mapping[int, tuple[float, float]]) -> None:
-        """Count bytes and busy seconds, by link number, of traffic that was folded into somebody's closed
-        form.
-        """
-        self._use.credit(traffic)
-
     def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
         """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
         `seconds` in all.
@@ -216,6 +211,10 @@ class Fabric:
         plan = self._plans.of(demand)
         plan.runs += times
         plan.seconds_alone += seconds
+
+    def carried_steps(self, traffic: Traffic, steps: int) -> None:
+        """As `carried`, for all transfers of a step that was folded `steps` times."""
+        self._plans.carried_steps(traffic, steps)
 
     # ---- what has been
 
@@ -485,7 +484,7 @@ class Fabric:
                 self._set_level(transfer, level, now)
 
     def _levels_of(self, streams: list[Stream]) -> list[float]:
-        if len(streams) > SMALL or not any([stream.comes_again for stream in streams]):
+        if len(streams) > SMALL or not any(stream.comes_again for stream in streams):
             streams.sort(key=_order)
             return fair_levels(streams, self.capacity)
         tie = tuple([(stream, len(stream.transfers)) for stream in streams])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 
@@ -61,12 +61,6 @@ class LinkUse:
         for link, amount in zip(links, n_bytes, strict=True):
             carried[link] += times * amount
             busy[link] += busy_s
-
-    def credit(self, traffic: Mapping[int, tuple[float, float]]) -> None:
-        """Add bytes and busy seconds by link."""
-        for link, (n_bytes, busy_s) in traffic.items():
-            self.n_bytes[link] += n_bytes
-            self.busy_s[link] += busy_s
 
     def users(self, link: int) -> int:
         """Transfers flowing on a link, as far as they have been counted in."""

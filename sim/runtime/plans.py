@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from math import inf, isfinite
 
+from sim.cost.program import Traffic
 from sim.runtime.link_use import LinkUse
 from sim.runtime.presence import Presence
 from sim.runtime.transfer import Bytes, DemandLike, Plan
@@ -29,6 +30,7 @@ class Plans:
         self._use = use
         self._kept: dict[int, Plan] = {}
         self._equal: dict[Bytes, Bytes] = {}  # demands that were made on the spot
+        self._folded: dict[int, tuple[Traffic, int]] = {}  # how often all of a step's traffic, by identity
 
     def of(self, demand: DemandLike) -> Plan:
         return self._kept.get(id(demand)) or self._keep(demand)
@@ -62,8 +64,18 @@ class Plans:
             links, n_bytes = tuple(link for link, _ in used), tuple(amount for _, amount in used)
         return Plan(demand, self._presence.footprint(links), n_bytes, self._built)
 
+    def carried_steps(self, traffic: Traffic, steps: int) -> None:
+        """The transfers of so many equal steps have been alone on their links."""
+        _, before = self._folded.get(id(traffic), (traffic, 0))
+        self._folded[id(traffic)] = traffic, before + steps
+
     def settle(self) -> None:
         """Give the links what has been carried alone."""
+        for traffic, steps in self._folded.values():
+            for demand, times, seconds in traffic.demands:
+                plan = self.of(demand)
+                self._use.carry(plan.links, plan.n_bytes, steps * times, steps * seconds)
+        self._folded.clear()
         for plan in self._kept.values():
             if plan.runs:
                 self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.seconds_alone)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from sim.runtime.transfer import Footprint, Watcher
 
-
 IDLE = 4
 """Neighbours without a transfer that a footprint puts up with."""
 

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
 
 import numpy as np
@@ -23,6 +24,9 @@ from sim.cost.program import Block, Position, Program, Traffic
 from sim.cost.steps import FloatArray, StepCost
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
+
+FEW_STEPS = 64
+"""The ends of so many steps are kept as a list, of more as an array: what is quicker to work out anew."""
 
 
 @dataclass(slots=True)
@@ -108,8 +112,7 @@ class Stage:
     def count(self, batch: Batch, steps: int, busy_s: float) -> None:
         """Count steps that somebody else has folded."""
         self.busy_s += busy_s
-        for demand, times, seconds in self.cost.traffic(batch).demands:
-            self.fabric.carried(demand, steps * times, steps * seconds)
+        self.fabric.carried_steps(self.cost.traffic(batch), steps)
 
     # ---- from outside
 
@@ -181,7 +184,9 @@ class _Run:
     program: Program
     anchor_s: float
     after_s: float
-    seconds: FloatArray
+    causes_of: Callable[[int], Causes]
+    seconds: FloatArray | list[float]
+    ends_s: FloatArray | list[float]
 
     def __init__(
         self,
@@ -205,15 +210,14 @@ class _Run:
         self.playing = -1
         self.credited = 0
         self.transfer: Transfer | None = None  # the last one that was played
-        self.causes_of: Callable[[int], Causes]
-        self.ends_s: FloatArray | list[float]
         if steps == 1:
-            seconds, causes = stage.cost.step(batch)
-            self.ends_s = [start_s + seconds]
+            step_s, causes = stage.cost.step(batch)
+            self.ends_s = [start_s + step_s]
             self.causes_of = lambda n: causes
         else:
-            self.seconds, self.causes_of = stage.cost.decode_steps(batch, steps)
-            self.ends_s = np.cumsum(np.concatenate(((start_s,), self.seconds)))[1:]
+            steps_s, self.causes_of = stage.cost.decode_steps(batch, steps)
+            self.seconds = steps_s.tolist() if steps <= FEW_STEPS else steps_s
+            self.ends_s = _ends(start_s, self.seconds)
 
     # ---- from outside
 
@@ -297,11 +301,13 @@ class _Run:
         """Nobody else is about any more: the rest of the step that is played, and those behind it."""
         self.folded = True
         done, end_s = self.playing, self.anchor_s + self.program.total_s
-        if done + 1 == self.most:
-            self.ends_s[done] = end_s
-        else:
-            behind = np.cumsum(np.concatenate(((end_s,), self.seconds[done + 1 : self.most])))
-            self.ends_s = np.concatenate((self.ends_s[:done], behind))
+        self.ends_s[done] = end_s
+        if done + 1 < self.most:
+            behind = _ends(end_s, self.seconds[done + 1 : self.most])
+            if isinstance(behind, list):
+                self.ends_s = [*self.ends_s[: done + 1], *behind]
+            else:
+                self.ends_s = np.concatenate((self.ends_s[: done + 1], behind))
         self._wait_for_end()
 
     # ---- played: one event an op
@@ -329,7 +335,8 @@ class _Run:
         self.ends_s[self.playing] = inf
         folded_from = Position(self.number, self.repetition, self.op)
         position = program.locate(self.anchor_s, now)
-        self._credit(program.traffic(folded_from, position))
+        if position != folded_from:
+            self._credit(program.traffic(folded_from, position))
         self.number, self.repetition, self.op = position
         self.block = program.blocks[self.number]
         self._begin_op()
@@ -409,11 +416,21 @@ class _Run:
     def _credit_steps(self, done: int) -> None:
         """All that the first `done` steps have put on the links and that has not been counted yet."""
         if done > self.playing >= self.credited:  # the rest of the one that was played in part
-            self._credit(self.program.traffic(Position(self.number, self.repetition, self.op)))
-        self._credit(self.traffic, done - max(self.credited, self.playing + 1))
+            since = Position(self.number, self.repetition, self.op)
+            self._credit(self.program.traffic(since))
+        whole = done - max(self.credited, self.playing + 1)
+        if whole and self.traffic.demands:
+            self.stage.fabric.carried_steps(self.traffic, whole)
         self.credited = done
 
-    def _credit(self, traffic: Traffic, steps: int = 1) -> None:
-        if steps:
-            for demand, times, seconds in traffic.demands:
-                self.stage.fabric.carried(demand, steps * times, steps * seconds)
+    def _credit(self, traffic: Traffic) -> None:
+        """A part of a step."""
+        for demand, times, seconds in traffic.demands:
+            self.stage.fabric.carried(demand, times, seconds)
+
+
+def _ends(start_s: float, seconds: FloatArray | list[float]) -> FloatArray | list[float]:
+    """When steps that take `seconds` end, the first begun at `start_s`: sums in the order of the steps."""
+    if isinstance(seconds, list):
+        return list(accumulate(seconds, initial=start_s))[1:]
+    return np.cumsum(np.concatenate(((start_s,), seconds)))[1:]

@@ -12,7 +12,6 @@ from simpy.events import PENDING, Event
 
 from sim.cost.fairshare import loads_of
 
-
 REMEMBERED_STREAMS = 64
 """Streams kept of one footprint while nothing flows in them."""
 

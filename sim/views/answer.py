@@ -70,6 +70,7 @@ class Answer:
 
 def tell(answer: Callable[[bool], Answer]) -> None:
     """Run an experiment as a command: `--quick`, `--format table|json`, `--out FOLDER` for what it leaves."""
+
     def main(
         quick: Annotated[bool, typer.Option("--quick", help="The same question in seconds.")] = False,
         format: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON alone.")] = "table",

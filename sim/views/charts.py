@@ -116,8 +116,8 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
         .properties(width=WIDTH, height=160)
     )
     tokens = []
-    for (replica,), own in steps.filter(polars.col("stage") == 0).sort("replica").group_by(
-        "replica", maintain_order=True
+    for (replica,), own in (
+        steps.filter(polars.col("stage") == 0).sort("replica").group_by("replica", maintain_order=True)
     ):
         in_cache = kv_tokens(at_s, {name: own[name].to_numpy() for name in own.columns})
         for at, count in zip(at_s.tolist(), in_cache.tolist(), strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from simpy import Environment
 
+from sim.cost.demands import Demand
+from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
 from sim.runtime.transfer import Bytes
@@ -246,8 +248,13 @@ def test_what_is_on_its_way_is_counted_up_to_now(env: Environment) -> None:
 
 def test_folded_traffic_is_credited_in_closed_form(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
-    fabric.credit({1: (500.0, 50.0)})
-    assert fabric.rows()[1][2:] == (500.0, 50.0, 0.0)
+    short, long = Bytes((1,), (50.0,)), Demand((0, 1), (50.0, 100.0), 2.0)
+    fabric.carried(short, 10, 50.0)
+    fabric.carried_steps(Traffic(((long, 3, 30.0),), (0, 1)), 2)
+    fabric.carried_steps(Traffic(((long, 3, 30.0),), (0, 1)), 5)
+    a, b = fabric.rows()
+    assert a[2:] == (7 * 3 * 50.0, 7 * 30.0, 0.0)
+    assert b[2:] == (500.0 + 7 * 3 * 100.0, 50.0 + 7 * 30.0, 0.0)
 
 
 def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_it(env: Environment) -> None:
