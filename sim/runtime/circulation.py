@@ -137,6 +137,9 @@ class Circulation:
         """Somebody comes onto a link: what follows is played."""
         self.on_disturbed()
 
+    def left_alone(self) -> None:
+        """Nothing is played here that could be folded."""
+
     def may_fold(self, flights: Sequence[InFlight]) -> bool:
         """True where every batch is at a stage, undisturbed and in its turn, and none can meet another on a
         link.

@@ -181,7 +181,7 @@ class Fabric:
 
     def watch(self, links: Iterable[int], watcher: Watcher) -> None:
         """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
-        there.
+        there, and when foreign bytes have left it alone.
         """
         self._presence.watch(links, watcher)
 
@@ -329,7 +329,7 @@ class Fabric:
             )
         if transfer.stream.row >= 0:
             self._crowd.recount(transfer.stream)
-        self._use.begin(plan.links, transfer.flows_s, now)
+        self._use.begin(footprint, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
         self._began.append(transfer)
@@ -353,8 +353,7 @@ class Fabric:
                 else:
                     self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
                 self._happen(transfer)
-        self._work_is_done()
-        if not self._flush_due:
+        if not self._work_is_done():
             self._arm()
 
     def _take_off(self, transfer: Transfer, now: float) -> None:
@@ -362,11 +361,15 @@ class Fabric:
         transfer.stop_flowing()
         if transfer.stream.row >= 0:
             self._crowd.recount(transfer.stream)
-        self._use.end(footprint.links, now)
+        self._use.end(footprint, now)
         tied = (footprint,) if footprint.users else [other for other in footprint.near if other.users]
         if tied:
             self._unsettled.update(dict.fromkeys(tied))
             self._request_flush()
+        else:
+            for watcher in self._presence.watchers_of(footprint):
+                if watcher is not transfer.owner:
+                    watcher.left_alone()
 
     def _happen(self, transfer: Transfer) -> None:
         transfer.state = State.DONE
@@ -386,16 +389,19 @@ class Fabric:
             self._flush_scheduled = True
             at(self.env, self.env.now, self._flush, FLUSH)
 
-    def _work_is_done(self) -> None:
+    def _work_is_done(self) -> bool:
         """One of the fabric's own alarms has been seen to. Where nothing else is left to happen at this
-        instant, its changes are worked out at once.
+        instant, its changes are worked out at once. True if there are any.
         """
         self._at_work = False
-        if self._flush_due and not self._flush_scheduled:
+        if not self._flush_due:
+            return False
+        if not self._flush_scheduled:
             if self.env.peek() > self.env.now:
                 self._flush(None)
             else:
                 self._request_flush()
+        return True
 
     def _flush(self, _: None) -> None:
         self._at_work = True
@@ -412,7 +418,8 @@ class Fabric:
                     if footprint.alone is not None or footprint.near:
                         self._take_up((footprint, *footprint.near))
                     unsettled[footprint] = None
-            self._change_capacities(now)
+            if self._new_capacity:
+                self._change_capacities(now)
         began, self._began = self._began, []
         self._unsettled = {}
         self._flush_due = self._flush_scheduled = self._at_work = False

@@ -24,6 +24,7 @@ from sim.cost.program import Block, Position, Program, Traffic
 from sim.cost.steps import FloatArray, StepCost
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
+from sim.runtime.transfer import State
 
 FEW_STEPS = 64
 """The ends of so many steps are kept as a list, of more as an array: what is quicker to work out anew."""
@@ -152,6 +153,11 @@ class Stage:
         if self._run is not None:
             self._run.disturbed(now)
 
+    def left_alone(self) -> None:
+        """Other traffic has left the links: what is played may be folded, unless it flows there itself."""
+        if self._run is not None:
+            self._run.left_alone()
+
     def _begin(self, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]) -> None:
         self._run = _Run(self, batch, steps if self.fold else 1, since_s, self.env.now, on_passed)
         self._run.begin()
@@ -258,6 +264,15 @@ class _Run:
         if self.folded:
             self._unfold(now, bisect_right(self.ends_s, now))
 
+    def left_alone(self) -> None:
+        """Fold the rest where the next transfer has not begun to flow."""
+        stage, transfer = self.stage, self.transfer
+        if self.folded or transfer is None or transfer.state is not State.WAITING:
+            return
+        if stage.fold and stage.fabric.is_quiet(self.traffic.links, stage):
+            stage.fabric.abort(transfer)
+            self._fold_again()
+
     def stop(self) -> None:
         """As at a disturbance, but what would end at this very instant does not end any more."""
         now = self.stage.env.now
@@ -342,25 +357,29 @@ class _Run:
         self._begin_op()
 
     def _begin_op(self) -> None:
-        block, i = self.block, self.op + 1
-        op = block.ops[i - 1]
-        if op.demand is None and self.stage.fold:  # nobody can come between one kernel and the next
-            while i < len(block.ops) and block.ops[i].demand is None:
+        """Begin an op; a kernel together with those that follow, and with the transfer behind them: nobody
+        can come in between.
+        """
+        block, i = self.block, self.op
+        ops = block.ops
+        if self.stage.fold:
+            while ops[i].demand is None and i + 1 < len(ops):
                 i += 1
-            self.op = i - 1
-        if i < len(block.ops):  # the same floats as those of `Program.start_s`
-            after_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i])
+            self.op = i
+        before_s, offsets_s = self.repetition * block.period_s, block.offsets_s
+        if i + 1 < len(ops):  # the same floats as those of `Program.start_s`
+            self.after_s = block.start_s + (before_s + offsets_s[i + 1])
         else:
-            after_s = block.start_s + (self.repetition + 1) * block.period_s
-        self.after_s = after_s
-        if op.demand is None:
-            at(self.stage.env, self.anchor_s + after_s, self._op_ended, COMPLETION, self.version)
+            self.after_s = block.start_s + (self.repetition + 1) * block.period_s
+        ends_s = self.anchor_s + self.after_s
+        demand = ops[i].demand
+        if demand is None:
+            at(self.stage.env, ends_s, self._op_ended, COMPLETION, self.version)
         else:
-            began_s = block.start_s + (self.repetition * block.period_s + block.offsets_s[i - 1])
             self.transfer = self.stage.fabric.start(
-                op.demand,
-                began_at=self.anchor_s + began_s,
-                planned_end=self.anchor_s + after_s,
+                demand,
+                began_at=self.anchor_s + (block.start_s + (before_s + offsets_s[i])),
+                planned_end=ends_s,
                 on_done=self._transferred,
                 owner=self.stage,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -46,6 +46,9 @@ class Watcher(Protocol):
     def disturbed(self, now: float) -> None:
         """Other traffic begins to flow on a watched link, or its capacity changes, at this very instant."""
 
+    def left_alone(self) -> None:
+        """Other traffic on a watched link has ended at this instant, and nothing flows beside it."""
+
 
 class State(IntEnum):
     """How far a transfer is.
@@ -86,12 +89,33 @@ class Stream:
         return len(self.transfers)
 
 
+class Alike:
+    """Links that have been in use at the same times, and for how long; see `sim.runtime.link_use`."""
+
+    __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
+
+    def __init__(self, links: Iterable[int]) -> None:
+        self.links = set(links)
+        self.users = 0
+        self.busy_s = self.shared_s = 0.0
+        self.busy_since = self.shared_since = 0.0
+
+    def split(self, links: Iterable[int]) -> Alike:
+        """Take some of the links out, as others that have been in use at the same times."""
+        part = Alike(links)
+        self.links -= part.links
+        part.users = self.users
+        part.busy_s, part.busy_since = self.busy_s, self.busy_since
+        part.shared_s, part.shared_since = self.shared_s, self.shared_since
+        return part
+
+
 class Footprint:
     """A set of links that transfers use together, with what is on them; see `sim.runtime.presence`."""
 
     __slots__ = (
-        "alone", "flowing", "links", "near", "registered", "streams", "unwatched_but_by", "unwatched_in",
-        "users", "watched_in", "watchers",
+        "alone", "flowing", "links", "near", "parts", "parts_as_of", "registered", "streams",
+        "unwatched_but_by", "unwatched_in", "users", "watched_in", "watchers",
     )  # fmt: skip
 
     def __init__(self, links: tuple[int, ...]) -> None:
@@ -104,6 +128,8 @@ class Footprint:
         self.near: dict[Footprint, None] = {}  # others that are registered on one of the links
         self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
+        self.parts: list[Alike] = []  # the links as they are counted, as of so many splits
+        self.parts_as_of = -1
         self.watched_in = -1  # the epoch in which `watchers` watched them
         self.watchers: list[Watcher] = []
 

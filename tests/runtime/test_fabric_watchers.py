@@ -108,6 +108,9 @@ class Saw:
             if self.next < self.teeth:
                 self.play()
 
+    def left_alone(self) -> None:
+        pass
+
 
 def run(
     fold: bool, foreign: list[tuple[float, int, float]], changes: list[tuple[float, int, float]]
@@ -163,10 +166,14 @@ class Counter:
     def __init__(self, fabric: Fabric) -> None:
         self.calls: list[float] = []
         self.quiet: list[bool] = []
+        self.quiet_s: list[float] = []
         self.fabric = fabric
 
     def disturbed(self, now: float) -> None:
         self.calls.append(now)
+
+    def left_alone(self) -> None:
+        self.quiet_s.append(self.fabric.env.now)
 
 
 @pytest.fixture
@@ -198,6 +205,22 @@ def test_a_watcher_is_told_once_an_instant_and_no_more_when_it_has_stopped_watch
     fabric.transfer({"a": 10.0})
     env.run()
     assert watcher.calls == [0.0, 1.0]
+
+
+def test_a_watcher_is_told_when_the_last_foreign_transfer_has_left_it_alone(env: Environment) -> None:
+    fabric = Fabric(env, {"a": 10.0, "b": 10.0})
+    watcher = Counter(fabric)
+    fabric.watch((0,), watcher)
+    fabric.transfer({"a": 10.0, "b": 10.0})
+    fabric.transfer({"a": 15.0})
+    fabric.transfer({"b": 50.0})
+    env.run()
+    assert watcher.quiet_s == [2.5]
+    fabric.start(Bytes((0,), (10.0,)), owner=watcher)
+    fabric.unwatch((0,), watcher)
+    fabric.transfer({"a": 10.0})
+    env.run()
+    assert watcher.quiet_s == [2.5]
 
 
 def test_an_owner_is_not_disturbed_by_its_own_transfers(env: Environment) -> None:
