@@ -12,7 +12,7 @@ every step, in lock-step, whether they have work or not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import simpy
@@ -27,17 +27,16 @@ from sim.runtime.circulation import Circulation, hand_out
 from sim.runtime.clock import SCHEDULE, at
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
-from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
+from sim.runtime.in_flight import PIPELINE, SHARING, InFlight, Part, begun
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
 from sim.runtime.stage import Passed, Stage
 from sim.runtime.step_rows import StepRows
+from sim.runtime.steps_alike import rounds_alike, steps_alike
 from sim.runtime.transfer import Transfer
 
 Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
-
-MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
 
 
 class Replica:
@@ -247,9 +246,12 @@ class Replica:
 
     def _grow(self, flight: InFlight, steps: int) -> None:
         """Take the blocks of folded steps up to the one that follows on `steps` of them."""
-        for sequence, _ in flight.grants:
-            more = self._answers.gain(sequence, steps) - self._answers.gain(sequence, flight.caught_up)
-            sequence.queue.grow(sequence, more)
+        for part in flight.parts:
+            if part.together:
+                part.queue.grow_together(steps - flight.caught_up)
+            for sequence, _ in part.grants:
+                more = self._answers.gain(sequence, steps) - self._answers.gain(sequence, flight.caught_up)
+                part.queue.grow(sequence, more)
         flight.caught_up = steps
 
     # ---- what a router sees
@@ -336,84 +338,23 @@ class Replica:
         return True
 
     def _start(self, grants: list[Grants[Sequence]]) -> None:
-        together = [grant for rank in grants for grant in rank]
-        samples = [sequence.computed + tokens == sequence.known_tokens for sequence, tokens in together]
-        batches = [self._batch(rank) for rank in grants]
-        batch = batches[0] if len(batches) == 1 else Batch.of_ranks(batches)
+        of_ranks = [begun(*rank, self._answers) for rank in zip(self.queues, grants, strict=True)]
+        parts = [part for part, _ in of_ranks]
+        batch = of_ranks[0][1] if len(of_ranks) == 1 else Batch.of_ranks([batch for _, batch in of_ranks])
         self._step += 1
-        members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in together]
-        flight = InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
+        flight = InFlight(parts, batch, self.env.now)
+        flight.number = self.rows.number_of([] if batch.chunks else flight.request_ids)
         self._flying.append(flight)
-        steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
+        steps = 1
+        if not batch.chunks and self.ledger is not None:
+            steps = steps_alike(flight, self.queues, self._answers, self._step - 1)
         self._enter(0, flight, steps)
         if self.on_last_chunk is not None:
             alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
-            for (sequence, _), is_last in zip(together, samples, strict=True):
-                if is_last:
-                    self.on_last_chunk(sequence, self, alone_s)
-
-    def _batch(self, grants: Grants[Sequence]) -> Batch:
-        """The work of a step of one queue; from here on the granted tokens count as computed."""
-        chunks: list[tuple[int, int]] = []
-        decodes = sampled = 0
-        kv_tokens = 0.0
-        for sequence, tokens in grants:
-            past = sequence.computed
-            samples = past + tokens == sequence.known_tokens
-            sequence.computed = past + tokens
-            sequence.in_flight += 1
-            sampled += samples
-            if tokens == 1 and samples:  # kernels treat a chunk of one token as a decode
-                decodes += 1
-                if not self._answers.drafts:
-                    kv_tokens += past + 1
-                else:  # the mean context, so that a run of steps grows evenly
-                    generated = sequence.decode_steps * self._answers.tokens_per_step
-                    kv_tokens += sequence.request.prompt_tokens + 1 + generated
-            else:
-                chunks.append((tokens, past))
-        drafts = self._answers.drafts
-        logits = sampled + decodes * drafts
-        return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._answers.tokens_per_step)
-
-    def _steps_alike(self, flight: InFlight) -> int:
-        """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
-        arrives.
-        """
-        if len(flight.grants) < self.running or any(
-            one.recomputing or not one.generated for one, _ in flight.grants
-        ):
-            return 1
-        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one did not look at, or had no room for
-        steps = min(self._answers.steps_left(sequence) for sequence, _ in flight.grants)
-        steps = min(steps, MOST_FOLDED_STEPS)
-        for queue in self.queues:
-            seen_from = queue.next_unseen_step(self._step - 1)
-            if seen_from is not None:
-                steps = min(steps, max(1, seen_from - self._step + 1))
-        for queue in self.queues:
-            if steps > 1:
-                ours = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
-                steps = self._steps_that_fit(queue, ours, steps)
-        return steps
-
-    def _steps_that_fit(self, queue: EngineQueue, sequences: list[Sequence], steps: int) -> int:
-        """As many of `steps` steps of these sequences as the free blocks of their queue last for."""
-        size, free = queue.kv_cache.block_size, queue.free_to_grow
-
-        def blocks(more: int) -> int:
-            after = (sequence.computed + self._answers.gain(sequence, more) for sequence in sequences)
-            return sum(-(-tokens // size) for tokens in after) - now
-
-        now = sum(-(-sequence.computed // size) for sequence in sequences)
-        if blocks(steps - 1) <= free:
-            return steps
-        low, high = 1, steps
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
-        return low
+            for part in parts:
+                for (sequence, _), is_last in zip(part.grants, part.samples, strict=True):
+                    if is_last:
+                        self.on_last_chunk(sequence, self, alone_s)
 
     def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
         flight.stage, flight.since_s = stage, self.env.now
@@ -429,7 +370,7 @@ class Replica:
         causes[SHARING] += passed.sharing_s
         causes[PIPELINE] += passed.waited_s
         if self.ledger is not None:
-            self._record(flight, passed)
+            self.rows.of_one_stage(flight, passed, gives_tokens=self.role != "prefill")
             self._flying.popleft()
             self._ledger_s = passed.end_s
             self._hand_out(flight, passed.steps, passed.end_s)
@@ -464,23 +405,6 @@ class Replica:
             demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
         return demand
 
-    def _record(self, flight: InFlight, passed: Passed) -> None:
-        """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
-        step, and one that gets its first token has none.
-        """
-        since_s = [
-            sequence.last_token_s
-            for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and sequence.last_token_s is not None and self.role != "prefill"
-        ]  # a prefill gives no token to who has some already: it came back from a decode replica that failed
-        late = [last_s for last_s in since_s if last_s != flight.start_s]
-        on_time = len(since_s) - len(late)
-        if late or on_time != flight.batch.decodes:
-            members = [sequence.request.request_id for sequence, _ in flight.grants]
-            self.rows.passed_late(flight.batch, members, passed, late, on_time)
-        else:
-            self.rows.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
-
     # ---- handing out
 
     def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
@@ -493,8 +417,20 @@ class Replica:
             self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
         if more > flight.caught_up:
             self._grow(flight, more)
-        given = []
-        for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
+        given: list[Sequence] = []
+        for part in flight.parts:
+            if part.together:
+                given += part.queue.cohort.give(steps, now)
+            given += self._give(flight, part, steps, now)
+        self._finish(given, now)
+        if self._aborting:
+            self._drop_aborted()
+        if self.on_steps_passed is not None:
+            self.on_steps_passed(self._step - len(self._flying))
+
+    def _give(self, flight: InFlight, part: Part, steps: int, now: float) -> Iterator[Sequence]:
+        """The tokens of those that go by themselves; who has got some."""
+        for (sequence, tokens), samples in zip(part.grants, part.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
@@ -509,12 +445,7 @@ class Replica:
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
             self._answers.give(sequence, steps, now, decoded=tokens == 1)
-            given.append(sequence)
-        self._finish(given, now)
-        if self._aborting:
-            self._drop_aborted()
-        if self.on_steps_passed is not None:
-            self.on_steps_passed(self._step - len(self._flying))
+            yield sequence
 
     def _ends_here(self, sequence: Sequence, now: float) -> bool:
         """A prompt is prefilled where others decode: True once it is somebody else's."""
@@ -525,7 +456,7 @@ class Replica:
                 sequence.queue.finish(sequence)
                 self.on_finished(sequence)
                 return True
-        sequence.queue.running.remove(sequence)
+        sequence.queue.runs_no_more(sequence)
         self.on_prefilled(sequence, self)
         return True
 
@@ -548,21 +479,9 @@ class Replica:
             return
         if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
             return
-        sequences = [sequence for flight in flights for sequence, _ in flight.grants]
-        if len(sequences) < len(queue.running):
-            return
-        if any(one.recomputing or one.dropped or not one.generated for one in sequences):
-            return
-        if self.engine.pipeline_split == "even":
-            share = -(-queue.requests // len(self.stages))
-            if any(len(flight.grants) > share for flight in flights):
-                return
-        most = self._steps_that_fit(queue, sequences, MOST_FOLDED_STEPS)
-        rounds = [
-            min(most, *(self._answers.steps_left(sequence) for sequence, _ in flight.grants))
-            for flight in flights
-        ]
-        if max(rounds) > 1:
+        shares = len(self.stages) if self.engine.pipeline_split == "even" else 1
+        rounds = rounds_alike(flights, queue, self._answers, shares)
+        if rounds and max(rounds) > 1:
             self._rounds.fold(flights, rounds)
 
     def _rounds_disturbed(self) -> None:

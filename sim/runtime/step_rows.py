@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sim.cost.batch import Batch
 from sim.cost.steps import FloatArray
 from sim.results.records import GapRecords, StepRecords
+from sim.runtime.in_flight import InFlight
 from sim.runtime.stage import Passed
 
 
@@ -43,7 +44,18 @@ class StepRows:
         """The steps of one stage."""
         self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
 
-    def passed_late(
+    def of_one_stage(self, flight: InFlight, passed: Passed, *, gives_tokens: bool) -> None:
+        """The steps of an engine with one stage. A sequence that missed a step has a longer gap than the
+        step, and one that gets its first token has none; where nobody decodes (`gives_tokens` False) there
+        are no gaps, also of those that came back from a decode replica that failed.
+        """
+        on_time, late = flight.on_time_and_late() if gives_tokens else (0, [])
+        if late or on_time != flight.batch.decodes:
+            self._passed_late(flight.batch, flight.request_ids, passed, late, on_time)
+        else:
+            self.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
+
+    def _passed_late(
         self, batch: Batch, members: list[int], passed: Passed, since_s: list[float], on_time: int
     ) -> None:
         """As `passed`, where in the first step only `on_time` tokens come one step after the last of their
