@@ -30,68 +30,67 @@ class Cohort:
     """
 
     __slots__ = (
-        "_contexts", "_ends", "_grants", "_joined", "_names_at", "_phases",
-        "block_size", "computed", "covered", "generated", "last_token_s",
+        "_contexts", "_ends", "_joined", "_names_at", "_phases",
+        "block_size", "computed", "covered", "generated", "last_token_s", "members",
     )  # fmt: skip
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.computed = self.generated = self.covered = 0
         self.last_token_s = nan
-        self._grants: dict[int, tuple[Sequence, int]] = {}  # a token for each, by request
+        self.members: dict[int, tuple[Sequence, int]] = {}  # by request, each with the token it is granted
         self._contexts = 0  # tokens that members have computed more than the cohort, in sum
         self._phases: dict[int, int] = {}  # members by the same, modulo the size of a block
         self._ends: list[tuple[int, int, tuple[Sequence, int]]] = []  # (tokens at its end, place, grant)
         self._joined = 0
         self._names_at: float = inf  # tokens covered when the next named block is full, or sooner
 
-    def __len__(self) -> int:
-        return len(self._grants)
-
     # ---- who is in it
 
     def may_join(self, sequence: Sequence, held_blocks: int) -> bool:
         """True for who decodes, step by step with the members, and holds just the blocks that it needs."""
         return (
-            sequence.generated > 0
+            sequence.own_generated > 0
             and not sequence.recomputing
-            and held_blocks == -(-sequence.computed // self.block_size)
-            and (not self._grants or sequence.last_token_s == self.last_token_s)
+            and held_blocks == -(-sequence.own_computed // self.block_size)
+            and (not self.members or sequence.last_token_s == self.last_token_s)
         )
 
     def join(self, sequence: Sequence) -> None:
         """The next of `running`, of whom nothing is under way."""
         assert sequence.last_token_s is not None
-        if not self._grants:
+        if not self.members:
             self.last_token_s = sequence.last_token_s
-        nameless = sequence.nameless_blocks
         sequence.own_computed -= self.computed
         sequence.own_generated -= self.generated
+        sequence.own_nameless_blocks -= self.blocks_of(sequence)
         sequence.cohort = self
-        sequence.nameless_blocks = nameless
         grant = sequence, 1
-        self._grants[sequence.request.request_id] = grant
+        self.members[sequence.request.request_id] = grant
         self._contexts += sequence.own_computed
         phase = sequence.own_computed % self.block_size
         self._phases[phase] = self._phases.get(phase, 0) + 1
         self._joined += 1
         heappush(self._ends, (sequence.output_tokens - sequence.own_generated, self._joined, grant))
-        self._names_at = min(self._names_at, _names_at(sequence))
+        if sequence.held < len(sequence.names):
+            self._names_at = min(self._names_at, _names_at(sequence))
 
     def leave(self, sequence: Sequence) -> None:
         """It goes on, or ends, by itself, with all that it has got in the cohort."""
-        del self._grants[sequence.request.request_id]
+        del self.members[sequence.request.request_id]
         self._contexts -= sequence.own_computed
-        self._phases[sequence.own_computed % self.block_size] -= 1
-        nameless = sequence.nameless_blocks
+        phase = sequence.own_computed % self.block_size
+        self._phases[phase] -= 1
+        if not self._phases[phase]:
+            del self._phases[phase]
+        sequence.own_nameless_blocks += self.blocks_of(sequence)
         sequence.own_computed += self.computed
         sequence.own_generated += self.generated
         sequence.cohort = None
-        sequence.nameless_blocks = nameless
         sequence.last_token_s = self.last_token_s
 
     def dissolve(self) -> None:
-        for sequence, _ in list(self._grants.values()):
+        for sequence, _ in self.grants:
             self.leave(sequence)
         self.covered = self.computed
         self._ends.clear()
@@ -102,16 +101,12 @@ class Cohort:
 
     @property
     def grants(self) -> Grants[Sequence]:
-        return list(self._grants.values())
-
-    @property
-    def request_ids(self) -> list[int]:
-        return list(self._grants)
+        return list(self.members.values())
 
     @property
     def kv_tokens(self) -> int:
         """Tokens that all have computed."""
-        return self._contexts + len(self._grants) * self.computed
+        return self._contexts + len(self.members) * self.computed
 
     @property
     def steps_left(self) -> int:
@@ -141,7 +136,7 @@ class Cohort:
 
     def named_blocks(self) -> None:
         """Blocks have got their names: look for who fills the next one."""
-        self._names_at = min((_names_at(sequence) for sequence, _ in self._grants.values()), default=inf)
+        self._names_at = min((_names_at(sequence) for sequence, _ in self.members.values()), default=inf)
 
     def give(self, steps: int, now: float) -> list[Sequence]:
         """The tokens of so many steps, the last of them `now`; who has its last token with it, in order."""
@@ -156,7 +151,7 @@ class Cohort:
         return [sequence for _, sequence in ended]
 
     def _is_member(self, grant: tuple[Sequence, int]) -> bool:
-        return self._grants.get(grant[0].request.request_id) is grant
+        return self.members.get(grant[0].request.request_id) is grant
 
 
 def _names_at(sequence: Sequence) -> float:

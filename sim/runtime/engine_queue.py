@@ -126,7 +126,7 @@ class EngineQueue:
     @property
     def tokens(self) -> int:
         """Tokens in KV blocks, and tokens still to be computed of prompts."""
-        alone = islice(self.running, len(self.cohort), None)
+        alone = islice(self.running, len(self.cohort.members), None)
         held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in alone)
         return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
 
@@ -225,13 +225,14 @@ class EngineQueue:
     def grow_together(self, steps: int) -> None:
         """As `grow`, of all in the cohort."""
         self.cohort.computed += steps
-        self._cover(steps)
+        self._cover(steps, self.cohort.blocks_for(steps))
 
-    def _cover(self, steps: int) -> None:
-        """Blocks for so many tokens more of each in the cohort."""
+    def _cover(self, steps: int, blocks: int) -> None:
+        """Blocks for so many tokens more of each in the cohort, so many in all."""
         cohort = self.cohort
         if not cohort.names_a_block_within(steps):
-            self.kv_cache.take(cohort.blocks_for(steps))
+            if blocks:
+                self.kv_cache.take(blocks)
             cohort.covered += steps
             return
         cohort.covered += steps  # the names depend on who takes and who names first
@@ -259,9 +260,9 @@ class EngineQueue:
     def begins_together(self, granted: Grants[Sequence]) -> bool:
         """True where a step begins with all of the cohort, who compute their tokens from here on."""
         cohort = self.cohort
-        if not cohort:
+        if not cohort.members:
             return False
-        if cohort.covered > cohort.computed and granted[: len(cohort)] == cohort.grants:
+        if cohort.covered > cohort.computed and granted[: len(cohort.members)] == cohort.grants:
             cohort.computed += 1
             return True
         if any(sequence.cohort is not None for sequence, _ in granted):
@@ -289,19 +290,22 @@ class EngineQueue:
         return min(sequence.name_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
 
     def allocate_together(self, most: int) -> Grants[Sequence]:
-        if self.ledger is None or self.draft_tokens:
-            return []
         cohort = self.cohort
+        if self.ledger is None or self.draft_tokens or (len(self.running) < 2 and not cohort.members):
+            return []  # one alone is no cohort
         if cohort.covered > cohort.computed:  # a rule has let go what it was granted here
             cohort.dissolve()
-        for sequence in islice(self.running, len(cohort), most):
+        for sequence in islice(self.running, len(cohort.members), most):
             if not cohort.may_join(sequence, self._held_blocks(sequence)):
                 break
             cohort.join(sequence)
-        if len(cohort) > most or cohort.blocks_for(1) > self.kv_cache.free:
+        if not cohort.members:
+            return []
+        blocks = cohort.blocks_for(1)
+        if len(cohort.members) > most or blocks > self.kv_cache.free:
             cohort.dissolve()
-        if cohort:
-            self._cover(1)
+            return []
+        self._cover(1, blocks)
         return cohort.grants
 
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
@@ -403,7 +407,8 @@ class EngineQueue:
         return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
 
     def _held_blocks(self, sequence: Sequence) -> int:
-        return sequence.nameless_blocks + self._named_blocks(sequence)
+        """Of a sequence that goes by itself."""
+        return sequence.own_nameless_blocks + self._named_blocks(sequence)
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
         """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -29,15 +30,15 @@ class Part:
     samples: list[bool]
 
     @property
-    def request_ids(self) -> list[int]:
-        first = self.queue.cohort.request_ids if self.together else []
-        return first + [sequence.request.request_id for sequence, _ in self.grants]
+    def request_ids(self) -> Iterator[int]:
+        alone = (sequence.request.request_id for sequence, _ in self.grants)
+        return chain(self.queue.cohort.members, alone) if self.together else alone
 
 
 def begun(queue: EngineQueue, granted: Grants[Sequence], answers: Answers) -> tuple[Part, Batch]:
     """A step of one queue and its work; from here on the granted tokens count as computed."""
     together = queue.begins_together(granted)
-    decodes = len(queue.cohort) if together else 0
+    decodes = len(queue.cohort.members) if together else 0
     kv_tokens = float(queue.cohort.kv_tokens) if together else 0.0
     sampled, drafts = decodes, answers.drafts
     grants, samples = granted[decodes:], []
@@ -84,7 +85,8 @@ class InFlight:
     @property
     def grants(self) -> Grants[Sequence]:
         """Of those that go by themselves."""
-        return list(chain.from_iterable(part.grants for part in self.parts))
+        parts = self.parts
+        return parts[0].grants if len(parts) == 1 else [one for part in parts for one in part.grants]
 
     @property
     def request_ids(self) -> list[int]:
@@ -109,9 +111,9 @@ class InFlight:
             if part.together:
                 cohort = part.queue.cohort
                 if cohort.last_token_s == self.start_s:
-                    on_time += len(cohort)
+                    on_time += len(cohort.members)
                 else:
-                    late += [cohort.last_token_s] * len(cohort)
+                    late += [cohort.last_token_s] * len(cohort.members)
             for (sequence, _), samples in zip(part.grants, part.samples, strict=True):
                 last_s = sequence.last_token_s
                 if samples and last_s is not None:

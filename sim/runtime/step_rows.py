@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from sim.cost.batch import Batch
@@ -20,9 +21,8 @@ class StepRows:
         self.replica = replica
         self.steps = steps
         self.gaps = gaps
-        self.in_flight = in_flight
         self._number = 0
-        self._numbers: dict[tuple[int, ...], int] = {}  # of the last batches, by their members
+        self._numbers: deque[tuple[list[int], int]] = deque(maxlen=in_flight)  # of the last batches
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
@@ -30,15 +30,15 @@ class StepRows:
             self._numbers.clear()
             self._number += 1
             return self._number
-        key = tuple(members)
-        number = self._numbers.pop(key, None)
-        if number is None:
+        for known in self._numbers:
+            if known[0] == members:
+                self._numbers.remove(known)
+                break
+        else:
             self._number += 1
-            number = self._number
-            if len(self._numbers) == self.in_flight:
-                del self._numbers[next(iter(self._numbers))]
-        self._numbers[key] = number
-        return number
+            known = members, self._number
+        self._numbers.append(known)
+        return known[1]
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
         """The steps of one stage."""

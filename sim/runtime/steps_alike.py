@@ -5,7 +5,6 @@ arrives: while nobody ends, nobody can be admitted and no block runs out.
 from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
-from itertools import chain
 
 from sim.runtime.answers import Answers
 from sim.runtime.engine_queue import EngineQueue
@@ -18,12 +17,14 @@ MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer ru
 def steps_alike(flight: InFlight, queues: Ordered[EngineQueue], answers: Answers, step: int) -> int:
     """Steps of a batch of decodes that is step number `step`, and the only one in flight."""
     alone = [sequence for sequence, _ in flight.grants]
-    if flight.batch.decodes < sum(len(queue.running) for queue in queues) or any(map(_resumes, alone)):
+    if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, alone)):
         return 1
     if any(queue.waiting and queue.roomier_after_step == step for queue in queues):
         return 1  # the next step may admit what this one did not look at, or had no room for
-    together = (part.queue.cohort.steps_left for part in flight.parts if part.together)
-    steps = min(MOST_FOLDED_STEPS, *chain(map(answers.steps_left, alone), together))
+    steps = min([MOST_FOLDED_STEPS, *map(answers.steps_left, alone)])
+    for part in flight.parts:
+        if part.together:
+            steps = min(steps, part.queue.cohort.steps_left)
     for queue in queues:
         seen_from = queue.next_unseen_step(step)
         if seen_from is not None:
@@ -60,8 +61,11 @@ def _resumes(sequence: Sequence) -> bool:
 def _steps_that_fit(parts: list[Part], answers: Answers, steps: int) -> int:
     """As many of `steps` steps of these parts of one queue as its free blocks last for."""
     queue, sequences = parts[0].queue, [sequence for part in parts for sequence, _ in part.grants]
-    cohorts = [part.queue.cohort for part in parts if part.together]
+    cohorts = [queue.cohort for part in parts if part.together]
     size, free = queue.kv_cache.block_size, queue.free_to_grow
+    many = sum(len(cohort.members) for cohort in cohorts) + len(sequences)
+    if many * -(-(steps - 1) * (1 + answers.drafts) // size) <= free:
+        return steps  # even if all of them need their next blocks at the same time
 
     def blocks(more: int) -> int:
         after = (sequence.computed + answers.gain(sequence, more) for sequence in sequences)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim.cost.batch import Batch
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.runtime import engine_queue, replica
+from sim.runtime import engine_loop, engine_queue
 from sim.runtime.answers import Answers
 from sim.runtime.in_flight import Part
 from sim.scenario import Scenario, with_changes
@@ -78,7 +78,7 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
     data: dict[str, Any], seed: int
 ) -> None:
     batches: list[Batch] = []
-    make = replica.begun
+    make = engine_loop.begun
 
     def noted(queue: engine_queue.EngineQueue, grants: Any, answers: Answers) -> tuple[Part, Batch]:
         part, batch = make(queue, grants, answers)
@@ -89,7 +89,7 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
         return part, batch
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(replica, "begun", noted)
+        patched.setattr(engine_loop, "begun", noted)
         result = simulate(Scenario.model_validate(data), seed=seed)
     for _, rows in result.requests.filter(result.requests["admitted_s"].is_not_nan()).group_by("replica"):
         admitted = rows.sort(["routed_s", "arrival_s", "request_id"])["admitted_s"].to_list()

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, StaticBatching
 from sim.runtime.answers import Answers
-from sim.runtime.cohort import Cohort
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.in_flight import begun
 from sim.runtime.kv_cache import KvCache
@@ -74,7 +73,7 @@ class Engine:
         self.queue.let_go()
         shown = [(sequence.request.request_id, tokens) for sequence, tokens in granted]
         part, batch = begun(self.queue, granted, ANSWERS)
-        together = self.queue.cohort if part.together else Cohort(16)
+        together = self.queue.cohort if part.together else None
         steps = 1
         if granted and not batch.chunks:
             alone = [one for one, _ in part.grants]
