@@ -33,6 +33,7 @@ class Schedulable(Protocol):
 
 
 S = TypeVar("S", bound=Schedulable)
+Grants = list[tuple[S, int]]
 
 
 class EngineView(Protocol[S]):
@@ -60,6 +61,12 @@ class EngineView(Protocol[S]):
     def cached_tokens(self, sequence: S) -> int:
         """Tokens of a waiting sequence whose KV blocks are present."""
 
+    def allocate_together(self, most: int) -> Grants[S]:
+        """A token for each of those in front of `running` that decode in step with each other, at most `most`
+        of them, and their blocks. An engine that has not the blocks for all of them, or sees no such, grants
+        nothing here, and each is to be asked about by itself.
+        """
+
     def allocate(self, sequence: S, tokens: int) -> bool:
         """Blocks for `tokens` more tokens of a running sequence; False when there are not enough."""
 
@@ -72,9 +79,6 @@ class EngineView(Protocol[S]):
         """Free a running sequence's blocks and put it at the front of the waiting ones; it will be
         recomputed.
         """
-
-
-Grants = list[tuple[S, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,11 @@ class ContinuousBatching:
     even_shares: int = 1
 
     def __call__(self, engine: EngineView[S]) -> Grants[S]:
-        budget = engine.token_budget
-        grants: Grants[S] = []
-        preempted = False
-        position = 0
         most = -(-engine.requests // self.even_shares)
+        grants = engine.allocate_together(min(engine.token_budget, most))
+        position = len(grants)
+        budget = engine.token_budget - position
+        preempted = False
         running, speculates = engine.running, engine.draft_tokens > 0
         while position < len(running) and budget > 0 and len(grants) < most:
             sequence = running[position]
@@ -186,8 +190,8 @@ class PrefillFirst:
 
 def _decodes(engine: EngineView[S]) -> Grants[S]:
     """A step of every running sequence, the last ones preempted where blocks run out."""
-    grants: Grants[S] = []
-    position = 0
+    grants = engine.allocate_together(len(engine.running))
+    position = len(grants)
     while position < len(engine.running):
         sequence = engine.running[position]
         tokens = sequence.pending_tokens

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -183,9 +184,9 @@ class StepRecords(Table):
         decode.
         """
         if isinstance(start_s, np.ndarray):
-            starts_s = start_s
+            starts_s, pauses = start_s, True
         else:
-            starts_s = np.concatenate(((start_s,), ends_s[:-1]))
+            starts_s, pauses = np.concatenate(((start_s,), ends_s[:-1])), False
         seconds = ends_s - starts_s
         gaps = decode_tokens if gaps is None else gaps
         growth = decode_tokens if kv_growth is None else kv_growth
@@ -205,8 +206,19 @@ class StepRecords(Table):
                 decode_tokens, gaps, kv, first_s, first_s, 0.0,
             )  # fmt: skip
             done += 1
-            if done < len(seconds):
+            if pauses and done < len(seconds):
                 done += self._continue(span, starts_s[done:], ends_s[done:], seconds[done:])
+            elif done < len(seconds):
+                done += self._extend(span.row, ends_s[done:], seconds[done - 1 :])
+
+    def _extend(self, row: int, ends_s: Floats, seconds: Floats) -> int:
+        """As `_continue`, of a row that has the first of these `seconds`, and without any pause."""
+        slack_s = LINE_TOLERANCE * seconds[1:] + CLOCK_ULPS * np.spacing(ends_s)
+        taken = _on_own_line(seconds, slack_s)
+        self._steps[row] += taken
+        self._end_s[row] = float(ends_s[taken - 1])
+        self._last_s[row] = float(seconds[taken])
+        return taken
 
     def _continue(self, span: _OpenSpan, starts_s: Floats, ends_s: Floats, seconds: Floats) -> int:
         """Take steps onto a row for as long as each lies on the line through the row's first and last one,
@@ -268,6 +280,25 @@ def _on_line(count: int, first: float, last: float, values: Floats, slack: Float
     if count == 1:
         off[0] = False
     return int(np.argmax(off)) if off.any() else len(values)
+
+
+def _on_own_line(values: Floats, slack: Floats) -> int:
+    """How many of the values behind the first one lie on a line with it, as `_on_line` has it."""
+    before = values[:-1]
+    off = np.abs(before + (before - values[0]) / _counts(len(before)) - values[1:]) > slack
+    off[0] = False
+    first = int(off.argmax())
+    return first if off[first] else len(off)
+
+
+@cache
+def _room(power: int) -> Floats:
+    """1, 1, 2, 3 ..., of which no more than a power of two is asked for."""
+    return np.maximum(np.arange(1 << power, dtype=np.float64), 1.0)
+
+
+def _counts(n: int) -> Floats:
+    return _room(n.bit_length())[:n]
 
 
 class GapRecords(Table):

@@ -11,8 +11,8 @@ from sim.runtime.sequence import Sequence
 
 
 class Answers:
-    """What decode steps bring under one engine's speculation, if it has any. `seed` decides which drafts are
-    accepted.
+    """What decode steps bring, to sequences that go by themselves, under one engine's speculation, if it has
+    any. `seed` decides which drafts are accepted.
     """
 
     def __init__(self, speculation: Speculation | None, seed: int) -> None:
@@ -23,10 +23,10 @@ class Answers:
 
     def give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
         """The tokens of `steps` decode steps, or the one that a chunk ends with."""
-        if sequence.generated == 0:
-            sequence.generated = 1
+        if sequence.own_generated == 0:
+            sequence.own_generated = 1
         elif self.speculation is None or not decoded:
-            sequence.generated += steps
+            sequence.own_generated += steps
         else:  # accepted drafts count as computed; their blocks are taken with those of the next step
             gained = min(self.gain(sequence, steps), sequence.output_tokens - sequence.generated)
             before = self.gain(sequence, steps - 1)

@@ -21,11 +21,12 @@ from sim.policy.placement import Explicit
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
 from sim.runtime.build_kv_tiers import SharedTiers, attach, queue_maker
+from sim.runtime.engine_loop import EngineLoop, Rule
 from sim.runtime.engine_queue import EngineQueue, Ledger
 from sim.runtime.fabric import Fabric
 from sim.runtime.hand_over import HandOver
 from sim.runtime.kv_cache import KvCache
-from sim.runtime.replica import Replica, Rule
+from sim.runtime.replica import Replica
 from sim.runtime.stage import Stage
 from sim.runtime.step_rows import StepRows
 from sim.scenario import Pool, Scenario
@@ -246,27 +247,30 @@ def _replica(
         )
         for _ in range(engine.data_parallel_size)
     ]
-    replica = Replica(
+    loop = EngineLoop(
         env,
         fabric,
         [Stage(env, fabric, cost, fold=fold) for cost in costs],
         queues,
         between,
         StepRows(index, records.steps, records.gaps, in_flight=len(costs)),
-        index=index,
         engine=engine,
-        model=pool.model.name,
         rule=scheduling_rule(engine),
-        max_model_len=longest,
-        gpus=gpus,
         ledger=ledger,
-        layers=pool.model.layers,
-        kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
         role=pool.role,
         first_token_from_prefill=scenario.hand_over.first_token == "prefill",
+        seed=seed,
+    )
+    replica = Replica(
+        loop,
+        index=index,
+        model=pool.model.name,
+        max_model_len=longest,
+        gpus=gpus,
+        layers=pool.model.layers,
+        kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
         shards=shards,
         hops=hops_between(network, gateway_of(network), gpus[0]) if gpus else 0,
-        seed=seed,
     )
     attach(replica)
     return replica

@@ -62,13 +62,13 @@ def attach(replica: Replica) -> None:
         return
     for queue in queues:
         queue.on_loaded = replica.enqueue
-        queue.on_room = replica.look_again
+        queue.on_room = replica.loop.look_again
 
     def steps_passed(step: int) -> None:
         for queue in queues:
             queue.steps_passed(step)
 
-    replica.on_steps_passed = steps_passed
+    replica.loop.on_steps_passed = steps_passed
 
 
 def _tier(name: str, about: KvTier, shard: Shard, shared: SharedTiers) -> Tier:

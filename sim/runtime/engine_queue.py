@@ -11,7 +11,9 @@ from itertools import islice
 
 from simpy import Environment
 
+from sim.policy.scheduling import Grants
 from sim.results.blame import CAUSES, STEP_CAUSES
+from sim.runtime.cohort import Cohort
 from sim.runtime.kv_cache import KvCache
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
@@ -98,6 +100,7 @@ class EngineQueue:
         self.looks_ahead = looks_ahead
         self.whole_answers = whole_answers
         self.step = 0
+        self.cohort = Cohort(kv_cache.block_size)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
@@ -123,8 +126,9 @@ class EngineQueue:
     @property
     def tokens(self) -> int:
         """Tokens in KV blocks, and tokens still to be computed of prompts."""
-        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in self.running)
-        return held + sum(sequence.known_tokens for sequence in self.waiting)
+        alone = islice(self.running, len(self.cohort.members), None)
+        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in alone)
+        return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
 
     def enqueue(self, sequence: Sequence) -> None:
         """Behind all that wait, or by priority and then arrival."""
@@ -152,11 +156,17 @@ class EngineQueue:
         """It has its last token: its blocks are free again, where steps are chosen ahead after the next
         one was chosen.
         """
-        self.running.remove(sequence)
+        self.runs_no_more(sequence)
         if self.looks_ahead:
             self._leaving.append(self.detach(sequence))
         else:
             self.release(sequence)
+
+    def runs_no_more(self, sequence: Sequence) -> None:
+        """It holds its blocks still, and no place among those that run."""
+        if sequence.cohort is not None:
+            sequence.cohort.leave(sequence)
+        self.running.remove(sequence)
 
     def let_go(self) -> None:
         """The step is chosen: seats and blocks of who ended before it are free for the next one."""
@@ -173,7 +183,7 @@ class EngineQueue:
             if self.ledger is None:
                 sequence.wait(PIPELINE_WAIT, self.env.now)
             sequence.dropped = sequence.in_flight
-            self.running.remove(sequence)
+            self.runs_no_more(sequence)
         else:
             self.waiting.remove(sequence)
             sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
@@ -182,6 +192,7 @@ class EngineQueue:
     def fail(self) -> list[Sequence]:
         """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
         now = self.env.now
+        self.cohort.dissolve()
         for sequence in self.running:
             sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
         for sequence in self.waiting:
@@ -211,19 +222,52 @@ class EngineQueue:
         sequence.nameless_blocks = sequence.held = 0
         return held
 
+    def grow_together(self, steps: int) -> None:
+        """As `grow`, of all in the cohort."""
+        self.cohort.computed += steps
+        self._cover(steps, self.cohort.blocks_for(steps))
+
+    def _cover(self, steps: int, blocks: int) -> None:
+        """Blocks for so many tokens more of each in the cohort, so many in all."""
+        cohort = self.cohort
+        if not cohort.names_a_block_within(steps):
+            if blocks:
+                self.kv_cache.take(blocks)
+            cohort.covered += steps
+            return
+        cohort.covered += steps  # the names depend on who takes and who names first
+        for sequence, _ in cohort.grants:
+            after = sequence.own_computed + cohort.covered
+            self.kv_cache.take(cohort.blocks_of(sequence) - -(-(after - steps) // cohort.block_size))
+            if sequence.names:
+                self._publish(sequence, after)
+        cohort.named_blocks()
+
     def grow(self, sequence: Sequence, tokens: int) -> None:
         """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
         taken.
         """
         size = self.kv_cache.block_size
-        before = -(-sequence.computed // size)
-        sequence.computed += tokens
-        blocks = -(-sequence.computed // size) - before
+        before = -(-sequence.own_computed // size)
+        sequence.own_computed += tokens
+        blocks = -(-sequence.own_computed // size) - before
         if blocks:
             self.kv_cache.take(blocks)
-            sequence.nameless_blocks += blocks
+            sequence.own_nameless_blocks += blocks
         if sequence.names:
-            self._publish(sequence, sequence.computed)
+            self._publish(sequence, sequence.own_computed)
+
+    def begins_together(self, granted: Grants[Sequence]) -> bool:
+        """True where a step begins with all of the cohort, who compute their tokens from here on."""
+        cohort = self.cohort
+        if not cohort.members:
+            return False
+        if cohort.covered > cohort.computed and granted[: len(cohort.members)] == cohort.grants:
+            cohort.computed += 1
+            return True
+        if any(sequence.cohort is not None for sequence, _ in granted):
+            cohort.dissolve()  # a rule of its own has chosen among them
+        return False
 
     # ---- what a scheduling rule may ask
 
@@ -245,19 +289,40 @@ class EngineQueue:
         units = self.kv_cache.cached_units(sequence.names, len(sequence.names))
         return min(sequence.name_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
 
+    def allocate_together(self, most: int) -> Grants[Sequence]:
+        cohort = self.cohort
+        if self.ledger is None or self.draft_tokens or (len(self.running) < 2 and not cohort.members):
+            return []  # one alone is no cohort
+        if cohort.covered > cohort.computed:  # a rule has let go what it was granted here
+            cohort.dissolve()
+        for sequence in islice(self.running, len(cohort.members), most):
+            if not cohort.may_join(sequence, self._held_blocks(sequence)):
+                break
+            cohort.join(sequence)
+        if not cohort.members:
+            return []
+        blocks = cohort.blocks_for(1)
+        if len(cohort.members) > most or blocks > self.kv_cache.free:
+            cohort.dissolve()
+            return []
+        self._cover(1, blocks)
+        return cohort.grants
+
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
+        if sequence.cohort is not None:
+            sequence.cohort.dissolve()
         cache = self.kv_cache
-        held = sequence.nameless_blocks
+        held = sequence.own_nameless_blocks
         if sequence.held:
             held += self._named_blocks(sequence)
-        needed = -(-(sequence.computed + tokens) // cache.block_size) - held
+        needed = -(-(sequence.own_computed + tokens) // cache.block_size) - held
         if needed > 0:
             if needed > cache.free:
                 return False
             cache.take(needed)
-            sequence.nameless_blocks += needed
+            sequence.own_nameless_blocks += needed
         if sequence.names:
-            self._publish(sequence, sequence.computed + tokens)
+            self._publish(sequence, sequence.own_computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
@@ -266,7 +331,7 @@ class EngineQueue:
         if cached_tokens and not sequence.received:
             units = cache.cached_units(sequence.names, len(sequence.names))
         prefix = sequence.names[:units]
-        held = sequence.nameless_blocks + self._named_blocks(sequence)
+        held = self._held_blocks(sequence)
         if units:
             held = sequence.name_ends[units - 1] // cache.block_size
         room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(prefix)
@@ -295,6 +360,7 @@ class EngineQueue:
         return True
 
     def preempt(self, sequence: Sequence) -> None:
+        self.runs_no_more(sequence)
         self.settle(sequence)
         if self.ledger is None:
             sequence.wait(PIPELINE_WAIT, self.env.now)
@@ -308,7 +374,6 @@ class EngineQueue:
         sequence.recomputing = True
         self.preemptions += 1
         self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
-        self.running.remove(sequence)
         if self.by_priority:
             self.enqueue(sequence)
         else:
@@ -340,6 +405,10 @@ class EngineQueue:
 
     def _named_blocks(self, sequence: Sequence) -> int:
         return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
+
+    def _held_blocks(self, sequence: Sequence) -> int:
+        """Of a sequence that goes by itself."""
+        return sequence.own_nameless_blocks + self._named_blocks(sequence)
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
         """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""

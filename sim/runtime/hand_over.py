@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import nan
 
 import numpy as np
@@ -106,9 +107,9 @@ class HandOver:
     def attach(self, senders: Sequence[Replica]) -> None:
         """Take over every prompt that one of these replicas has prefilled."""
         for sender in senders:
-            sender.on_prefilled = self._prefilled
+            sender.loop.on_prefilled = partial(self._prefilled, sender)
             if self.layerwise:
-                sender.on_last_chunk = self._last_chunk_begins
+                sender.loop.on_last_chunk = partial(self._last_chunk_begins, sender)
 
     def blocks_are_free(self, receiver: Replica) -> None:
         """A receiver has freed blocks: whoever stands in line for them may come."""
@@ -129,12 +130,12 @@ class HandOver:
             line.remove(passage)  # type: ignore[union-attr]
         if passage.landing is not None:
             passage.landing.kv_cache.give_back(passage.blocks)
-            passage.receiver.look_again()
+            passage.receiver.loop.look_again()
         self.blocks_are_free(passage.receiver)
         if passage.left is None:
             return False
         passage.left.free()
-        passage.sender.look_again()
+        passage.sender.loop.look_again()
         sequence.wait(HAND_OVER, self.fabric.env.now)
         return True
 
@@ -163,7 +164,7 @@ class HandOver:
         passage = self._passages[sequence.request.request_id] = _Passage(sequence, sender, receiver)
         return passage
 
-    def _last_chunk_begins(self, sequence: InEngine, sender: Replica, step_s: float) -> None:
+    def _last_chunk_begins(self, sender: Replica, sequence: InEngine, step_s: float) -> None:
         """Layer by layer: all but the last layer are sent while the step of `step_s` runs, if the receiver
         has room already.
         """
@@ -181,7 +182,7 @@ class HandOver:
         if passage.left is not None:
             self._send(passage, 1.0 / passage.sender.layers, self._arrived)
 
-    def _prefilled(self, sequence: InEngine, sender: Replica) -> None:
+    def _prefilled(self, sender: Replica, sequence: InEngine) -> None:
         passage = self._passages.get(sequence.request.request_id) or self._passage(sequence, sender)
         passage.left = sequence.queue.detach(sequence)
         passage.prefilled_s = self.fabric.env.now
@@ -241,7 +242,7 @@ class HandOver:
             passage.tokens * passage.sender.kv_bytes_per_token,
         )
         passage.left.free()
-        passage.sender.schedule_soon()
+        passage.sender.loop.schedule_soon()
         sequence.end_within(receiver.max_model_len)
         sequence.nameless_blocks = passage.blocks
         sequence.received = True

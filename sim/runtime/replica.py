@@ -1,116 +1,47 @@
-"""One engine: the loop "choose a batch, let its time pass, hand out the tokens".
-
-The loop keeps as many batches in flight as there are pipeline stages. While a batch of decodes cannot change
-(nobody finishes, no block runs out, nobody can be admitted) it is handed to the stage as many steps at once;
-an arrival ends that run with the step in progress, which is when an engine would have looked at its queue
-again.
-
-With data-parallel attention an engine has several queues, each with its own KV cache and scheduler; all join
-every step, in lock-step, whether they have work or not.
+"""One engine as everybody else sees it: where requests go in, who is told when they leave, what a router may
+know. What happens inside is the engine's loop (`engine_loop.py`).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Literal
-
-import simpy
-
-from sim.cost.batch import Batch
-from sim.cost.demands import Demand
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine
-from sim.policy.scheduling import EngineView, Grants
-from sim.runtime.answers import Answers
-from sim.runtime.circulation import Circulation, hand_out
-from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.engine_queue import EngineQueue, Ledger
-from sim.runtime.fabric import Fabric
-from sim.runtime.in_flight import PIPELINE, SHARING, InFlight
+from sim.runtime.engine_loop import EngineLoop
+from sim.runtime.engine_queue import EngineQueue
 from sim.runtime.request import Request
 from sim.runtime.sequence import Sequence
-from sim.runtime.stage import Passed, Stage
-from sim.runtime.step_rows import StepRows
-from sim.runtime.transfer import Transfer
-
-Role = Literal["both", "prefill", "decode"]
-Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
-
-MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; `on_prefilled`, `on_finished` and `on_aborted`
-    tell of it.
-    """
+    """An engine and its sequences. `submit` puts a request in; the `loop` tells of its end."""
 
     def __init__(
         self,
-        env: simpy.Environment,
-        fabric: Fabric,
-        stages: list[Stage],
-        queues: list[EngineQueue],
-        hand_over: Callable[[int, int], Demand],
-        rows: StepRows,
+        loop: EngineLoop,
         *,
         index: int,
-        engine: Engine,
         model: str,
-        rule: Rule,
         max_model_len: int,
         gpus: tuple[str, ...],
-        ledger: Ledger | None,
         layers: int = 1,
         kv_bytes_per_token: float = 0.0,
-        first_token_from_prefill: bool = False,
         shards: list[Shard] | None = None,
-        role: Role = "both",
         hops: int = 0,
-        seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
-        drafts are accepted.
-        """
-        self.env = env
-        self.fabric = fabric
-        self.stages = stages
-        self.queues = queues
-        self.hand_over = hand_over
-        self.rows = rows
+        self.loop = loop
+        self.env = loop.env
+        self.stages = loop.stages
+        self.queues = loop.queues
+        self.engine = loop.engine
+        self.role = loop.role
         self.index = index
-        self.engine = engine
         self.model = model
-        self.rule = rule
         self.max_model_len = max_model_len
         self.gpus = gpus
-        self.ledger = ledger
         self.layers = layers
         self.kv_bytes_per_token = kv_bytes_per_token
-        self.first_token_from_prefill = first_token_from_prefill
         self.shards = shards or []
-        self.role = role
         self.hops = hops
         self.routed = 0
-        self.is_up = True
-        self.on_last_chunk: Callable[[Sequence, Replica, float], None] | None = None  # and the step's seconds
-        self.on_prefilled: Callable[[Sequence, Replica], None] = lambda sequence, replica: None
-        self.on_finished: Callable[[Sequence], None] = lambda sequence: None
-        self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
-        self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
-
-        self._flying: deque[InFlight] = deque()
-        self._hand_overs: dict[tuple[int, int], Demand] = {}
-        self._most_in_flight = len(stages)
-        self._answers = Answers(engine.speculation, seed)
-        self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
-        self._step = 0  # steps begun so far
-        self._schedule_pending = False
-        self._rounds = Circulation(
-            env, fabric, stages, self._activations, rows, self._leave_rounds, self._rounds_disturbed
-        )
-        self._aborting: list[Sequence] = []  # to go when the step in progress ends
-        self._ledger_s = 0.0  # up to when the ledger has all steps
 
     # ---- requests
 
@@ -128,91 +59,11 @@ class Replica:
         self.routed += 1
         self.enqueue(sequence, queue)
 
-    def abort(self, sequence: Sequence) -> None:
-        """Its client has given up: it leaves the queue at once, or its batch when the step in progress ends.
-
-        As vLLM does it (`EngineCore._process_input_queue`): between two steps, and with several batches in
-        flight as soon as one of them ends.
-        """
-        self._leave_rounds()
-        if sequence in sequence.queue.running and len(self._flying) == self._most_in_flight:
-            self._aborting.append(sequence)
-        else:
-            sequence.queue.leave(sequence)
-            self.on_aborted(sequence)
-        self.look_again()
-
-    def _drop_aborted(self) -> None:
-        dropped, self._aborting = self._aborting, []
-        for sequence in dropped:
-            if sequence.finished_s is None:  # else that step was its last
-                sequence.queue.leave(sequence)
-                self.on_aborted(sequence)
-
-    def tokens_by_now(self, sequence: Sequence) -> int:
-        """What a sequence has generated, also within a run of steps."""
-        self._leave_rounds()
-        _, done = self._folded_steps()
-        if not done or sequence not in sequence.queue.running:
-            return sequence.generated
-        return min(sequence.generated + self._answers.gain(sequence, done), sequence.output_tokens)
-
-    def fail(self) -> list[Sequence]:
-        """The engine and all that it holds are lost at this instant; its sequences, charged up to now.
-
-        Steps that ended before this instant have given their tokens; one that would end now has not.
-        """
-        self._leave_rounds(ends_now=False)
-        self.is_up = False  # nothing is scheduled, and nobody gets blocks here
-        self._aborting.clear()
-        for stage in self.stages:
-            stage.fail()
-        if self.ledger is not None:
-            since_s = max(self._ledger_s, *(flight.start_s for flight in self._flying), 0.0)
-            for queue in self.queues:
-                for sequence in queue.running:
-                    self.ledger.charge(sequence, since_s)
-        for flight in self._flying:
-            if flight.sent is not None:
-                self.fabric.abort(flight.sent)
-        self._flying.clear()
-        return [sequence for queue in self.queues for sequence in queue.fail()]
-
     def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
-        self._leave_rounds()
         sequence.queue = queue
         sequence.replica = self.index
-        sequence.eligible_step = 0
-        next_step, ahead = self._step, 0
-        if self._flying:
-            over, done = self._folded_steps()
-            next_step += over
-            if over == done:  # else one ends at this very instant, and the engine looks at its queue now
-                ahead = self._lookahead
-                sequence.eligible_step = next_step + ahead
-        patience = self.engine.batch_wait_timeout_iters
-        if patience and self.running:  # prompts wait for each other, so that decodes pause less often
-            soonest = sequence.eligible_step or next_step
-            last = queue.waiting[-1].eligible_step if queue.waiting else 0
-            sequence.eligible_step = last if last > soonest else soonest + patience
-        queue.enqueue(sequence)
-        self.look_again(ahead)
-
-    def _folded_steps(self) -> tuple[int, int]:
-        """How many steps of the run under way have ended before this instant, and by it."""
-        if self.ledger is None:
-            return 0, 0
-        return self.stages[0].steps_over(), self.stages[0].steps_done()
-
-    def look_again(self, more: int = 0) -> None:
-        """What could not be before may be possible now: a run of steps ends with the one in progress, or
-        `more` steps later; an idle engine schedules.
-        """
-        if self._flying and self.ledger is not None:
-            self.stages[0].cut(more)
-        else:
-            self.schedule_soon()
+        self.loop.enqueue(sequence)
 
     def _emptiest(self) -> EngineQueue:
         """The data-parallel rank with the fewest requests, waiting ones counting four times (vLLM's DP
@@ -222,68 +73,64 @@ class Replica:
             return self.queues[0]
         return min(self.queues, key=lambda queue: 4 * len(queue.waiting) + len(queue.running))
 
+    def abort(self, sequence: Sequence) -> None:
+        """Its client has given up."""
+        self.loop.abort(sequence)
+
+    def tokens_by_now(self, sequence: Sequence) -> int:
+        """What a sequence has generated, also within a run of steps."""
+        return self.loop.tokens_by_now(sequence)
+
     def reserve(self, tokens: int) -> tuple[EngineQueue, int] | None:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
         if not self.is_up:
             return None
-        self._catch_up()
+        self.loop.catch_up()
         queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
         blocks = queue.reserve(tokens)
         if blocks is None:
             return None
-        if self._flying and self.ledger is not None:
-            self.stages[0].cut()  # how many steps the blocks last for has to be worked out again
+        self.loop.cut()  # how many steps the blocks last for has to be worked out again
         return queue, blocks
 
-    def _catch_up(self) -> None:
-        """Take the blocks of folded steps that are over, as scheduling them one by one has done by now."""
-        if not self._flying or self.ledger is None:
-            return
-        flight, over = self._flying[0], self.stages[0].steps_over()
-        if over > flight.caught_up:
-            self._grow(flight, over)
+    # ---- the engine itself
 
-    def _grow(self, flight: InFlight, steps: int) -> None:
-        """Take the blocks of folded steps up to the one that follows on `steps` of them."""
-        for sequence, _ in flight.grants:
-            more = self._answers.gain(sequence, steps) - self._answers.gain(sequence, flight.caught_up)
-            sequence.queue.grow(sequence, more)
-        flight.caught_up = steps
+    @property
+    def is_up(self) -> bool:
+        return self.loop.is_up
+
+    @is_up.setter
+    def is_up(self, is_up: bool) -> None:
+        self.loop.is_up = is_up
+
+    def fail(self) -> list[Sequence]:
+        """The engine and all that it holds are lost at this instant; its sequences, charged up to now."""
+        self.loop.fail()
+        return [sequence for queue in self.queues for sequence in queue.fail()]
+
+    def stop(self) -> None:
+        """The clock stops at this instant: what ends now does not end any more."""
+        self.loop.stop()
 
     # ---- what a router sees
 
     @property
     def requests(self) -> int:
-        return sum(queue.requests for queue in self.queues)
+        return sum([queue.requests for queue in self.queues])
 
     @property
     def running(self) -> int:
-        return sum(len(queue.running) for queue in self.queues)
+        return sum([len(queue.running) for queue in self.queues])
 
     @property
     def waiting(self) -> int:
-        return sum(len(queue.waiting) for queue in self.queues)
+        return sum([len(queue.waiting) for queue in self.queues])
 
     @property
     def tokens(self) -> int:
-        return self._growth_in_run() + self._rounds.tokens_begun + sum(queue.tokens for queue in self.queues)
-
-    def _growth_in_run(self) -> int:
-        """Tokens of folded steps that have been begun by now, and are not in the books yet."""
-        over, done = self._folded_steps()
-        if not done:
-            return 0
-        flight = self._flying[0]
-        begun = int(done == over)  # the step after one that ends just now has not begun
-        if not self._answers.drafts:
-            return (done - flight.caught_up + begun - 1) * flight.batch.decodes
-        booked = flight.caught_up
-        return sum(
-            self._answers.gain(sequence, done) - self._answers.gain(sequence, booked) + begun - 1
-            for sequence, _ in flight.grants
-        )
+        return self.loop.tokens_begun + sum(queue.tokens for queue in self.queues)
 
     @property
     def has_seat(self) -> bool:
@@ -291,316 +138,8 @@ class Replica:
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
-        self._catch_up()
-        self._leave_rounds()
+        self.loop.catch_up()
+        self.loop.leave_rounds()
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
         self.queues[0].name_blocks(probe, request)
         return max(queue.cached_tokens(probe) for queue in self.queues)
-
-    # ---- the loop
-
-    def schedule_soon(self) -> None:
-        """Look at the queues at this instant, after everything else that happens in it."""
-        if not self._schedule_pending:
-            self._schedule_pending = True
-            at(self.env, self.env.now, self._schedule, SCHEDULE)
-
-    def _schedule(self, _: None = None) -> None:
-        self._schedule_pending = False
-        self._fill_pipeline()
-        if self.ledger is None:
-            self._fold_rounds()
-
-    def _fill_pipeline(self) -> None:
-        while self.is_up and len(self._flying) < self._most_in_flight:
-            grants: list[Grants[Sequence]] = []
-            for queue in self.queues:
-                queue.step = self._step
-                grants.append(self.rule(queue) if queue.running or queue.waiting else [])
-                queue.let_go()
-            roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
-            if any(grants):
-                self._start(grants)
-            elif roomier:  # nobody computes in this step, and who is looked at again may
-                for queue in roomier:
-                    queue.roomier_after_step = -1
-            elif not self._skips_to_eligible():
-                return
-
-    def _skips_to_eligible(self) -> bool:
-        """An idle engine does not let a request wait for steps that nobody takes."""
-        heads = [queue.waiting[0].eligible_step for queue in self.queues if queue.waiting]
-        if self._flying or self.running or not heads or min(heads) <= self._step:
-            return False
-        self._step = min(heads)
-        return True
-
-    def _start(self, grants: list[Grants[Sequence]]) -> None:
-        together = [grant for rank in grants for grant in rank]
-        samples = [sequence.computed + tokens == sequence.known_tokens for sequence, tokens in together]
-        batches = [self._batch(rank) for rank in grants]
-        batch = batches[0] if len(batches) == 1 else Batch.of_ranks(batches)
-        self._step += 1
-        members = [] if batch.chunks else [sequence.request.request_id for sequence, _ in together]
-        flight = InFlight(together, samples, batch, self.rows.number_of(members), self.env.now)
-        self._flying.append(flight)
-        steps = self._steps_alike(flight) if not batch.chunks and self.ledger is not None else 1
-        self._enter(0, flight, steps)
-        if self.on_last_chunk is not None:
-            alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
-            for (sequence, _), is_last in zip(together, samples, strict=True):
-                if is_last:
-                    self.on_last_chunk(sequence, self, alone_s)
-
-    def _batch(self, grants: Grants[Sequence]) -> Batch:
-        """The work of a step of one queue; from here on the granted tokens count as computed."""
-        chunks: list[tuple[int, int]] = []
-        decodes = sampled = 0
-        kv_tokens = 0.0
-        for sequence, tokens in grants:
-            past = sequence.computed
-            samples = past + tokens == sequence.known_tokens
-            sequence.computed = past + tokens
-            sequence.in_flight += 1
-            sampled += samples
-            if tokens == 1 and samples:  # kernels treat a chunk of one token as a decode
-                decodes += 1
-                if not self._answers.drafts:
-                    kv_tokens += past + 1
-                else:  # the mean context, so that a run of steps grows evenly
-                    generated = sequence.decode_steps * self._answers.tokens_per_step
-                    kv_tokens += sequence.request.prompt_tokens + 1 + generated
-            else:
-                chunks.append((tokens, past))
-        drafts = self._answers.drafts
-        logits = sampled + decodes * drafts
-        return Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, self._answers.tokens_per_step)
-
-    def _steps_alike(self, flight: InFlight) -> int:
-        """For how many steps from now on this very batch of decodes is sure to be chosen if nothing
-        arrives.
-        """
-        if len(flight.grants) < self.running or any(
-            one.recomputing or not one.generated for one, _ in flight.grants
-        ):
-            return 1
-        if any(queue.waiting and queue.roomier_after_step == self._step - 1 for queue in self.queues):
-            return 1  # the next step may admit what this one did not look at, or had no room for
-        steps = min(self._answers.steps_left(sequence) for sequence, _ in flight.grants)
-        steps = min(steps, MOST_FOLDED_STEPS)
-        for queue in self.queues:
-            seen_from = queue.next_unseen_step(self._step - 1)
-            if seen_from is not None:
-                steps = min(steps, max(1, seen_from - self._step + 1))
-        for queue in self.queues:
-            if steps > 1:
-                ours = [sequence for sequence, _ in flight.grants if sequence.queue is queue]
-                steps = self._steps_that_fit(queue, ours, steps)
-        return steps
-
-    def _steps_that_fit(self, queue: EngineQueue, sequences: list[Sequence], steps: int) -> int:
-        """As many of `steps` steps of these sequences as the free blocks of their queue last for."""
-        size, free = queue.kv_cache.block_size, queue.free_to_grow
-
-        def blocks(more: int) -> int:
-            after = (sequence.computed + self._answers.gain(sequence, more) for sequence in sequences)
-            return sum(-(-tokens // size) for tokens in after) - now
-
-        now = sum(-(-sequence.computed // size) for sequence in sequences)
-        if blocks(steps - 1) <= free:
-            return steps
-        low, high = 1, steps
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
-        return low
-
-    def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
-        flight.stage, flight.since_s = stage, self.env.now
-        self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
-
-    def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
-        return lambda passed: self._passed(stage, flight, passed)
-
-    def _passed(self, stage: int, flight: InFlight, passed: Passed) -> None:
-        causes = flight.causes
-        for cause, seconds in enumerate(passed.causes):
-            causes[cause] += seconds
-        causes[SHARING] += passed.sharing_s
-        causes[PIPELINE] += passed.waited_s
-        if self.ledger is not None:
-            self._record(flight, passed)
-            self._flying.popleft()
-            self._ledger_s = passed.end_s
-            self._hand_out(flight, passed.steps, passed.end_s)
-            self.schedule_soon()
-            return
-        self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
-        if stage + 1 < len(self.stages):
-            self._send_on(stage, flight)
-            return
-        flight.done = True
-        while self._flying and self._flying[0].done:
-            self._hand_out(self._flying.popleft(), 1, self.env.now)
-        self.schedule_soon()
-
-    def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
-        """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
-        sent_s = self.env.now if since_s is None else since_s
-        flight.stage = stage
-
-        def received(transfer: Transfer) -> None:
-            flight.sent = None
-            flight.causes[PIPELINE] += self.env.now - sent_s
-            self._enter(stage + 1, flight, 1)
-
-        demand = self._activations(stage, flight.batch.tokens)
-        flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
-
-    def _activations(self, stage: int, tokens: int) -> Demand:
-        """The transfer of so many tokens from a stage to the next."""
-        demand = self._hand_overs.get((stage, tokens))
-        if demand is None:
-            demand = self._hand_overs[stage, tokens] = self.hand_over(stage, tokens)
-        return demand
-
-    def _record(self, flight: InFlight, passed: Passed) -> None:
-        """The rows of an engine with one stage. A sequence that missed a step has a longer gap than the
-        step, and one that gets its first token has none.
-        """
-        since_s = [
-            sequence.last_token_s
-            for (sequence, _), samples in zip(flight.grants, flight.samples, strict=True)
-            if samples and sequence.last_token_s is not None and self.role != "prefill"
-        ]  # a prefill gives no token to who has some already: it came back from a decode replica that failed
-        late = [last_s for last_s in since_s if last_s != flight.start_s]
-        on_time = len(since_s) - len(late)
-        if late or on_time != flight.batch.decodes:
-            members = [sequence.request.request_id for sequence, _ in flight.grants]
-            self.rows.passed_late(flight.batch, members, passed, late, on_time)
-        else:
-            self.rows.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
-
-    # ---- handing out
-
-    def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
-        """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
-        more = steps - 1
-        if self.ledger is not None:
-            self._step += more
-            self.ledger.add(flight.causes)
-        elif self.role != "prefill":
-            self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
-        if more > flight.caught_up:
-            self._grow(flight, more)
-        given = []
-        for (sequence, tokens), samples in zip(flight.grants, flight.samples, strict=True):
-            sequence.in_flight -= 1
-            if sequence.dropped:  # preempted while this step was under way
-                sequence.dropped -= 1
-                continue
-            if self.ledger is None:
-                flight.charge(sequence, now)
-            if not samples:
-                continue
-            if sequence.generated == 0 or sequence.recomputing:
-                sequence.queue.settle(sequence)
-            sequence.recomputing = False
-            if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
-                continue
-            self._answers.give(sequence, steps, now, decoded=tokens == 1)
-            given.append(sequence)
-        self._finish(given, now)
-        if self._aborting:
-            self._drop_aborted()
-        if self.on_steps_passed is not None:
-            self.on_steps_passed(self._step - len(self._flying))
-
-    def _ends_here(self, sequence: Sequence, now: float) -> bool:
-        """A prompt is prefilled where others decode: True once it is somebody else's."""
-        if self.first_token_from_prefill and sequence.generated == 0:
-            self._answers.give(sequence, 1, now)
-            if sequence.generated >= sequence.output_tokens:
-                sequence.finished_s = now
-                sequence.queue.finish(sequence)
-                self.on_finished(sequence)
-                return True
-        sequence.queue.running.remove(sequence)
-        self.on_prefilled(sequence, self)
-        return True
-
-    # ---- of batches that pass several stages
-
-    def stop(self) -> None:
-        """The clock stops at this instant: what ends now does not end any more."""
-        self._leave_rounds(ends_now=False)
-        for stage in self.stages:
-            stage.stop()
-
-    def _fold_rounds(self) -> None:
-        """Where all batches in flight are decodes that will come back as they are, let them go round."""
-        flights, queue = list(self._flying), self.queues[0]
-        if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
-            return
-        if len(self.queues) > 1 or self.role != "both" or self._answers.drafts or self.engine.kv_tiers:
-            return
-        if queue.waiting and len(queue.running) < queue.max_num_seqs:
-            return
-        if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
-            return
-        sequences = [sequence for flight in flights for sequence, _ in flight.grants]
-        if len(sequences) < len(queue.running):
-            return
-        if any(one.recomputing or one.dropped or not one.generated for one in sequences):
-            return
-        if self.engine.pipeline_split == "even":
-            share = -(-queue.requests // len(self.stages))
-            if any(len(flight.grants) > share for flight in flights):
-                return
-        most = self._steps_that_fit(queue, sequences, MOST_FOLDED_STEPS)
-        rounds = [
-            min(most, *(self._answers.steps_left(sequence) for sequence, _ in flight.grants))
-            for flight in flights
-        ]
-        if max(rounds) > 1:
-            self._rounds.fold(flights, rounds)
-
-    def _rounds_disturbed(self) -> None:
-        self._leave_rounds(schedules_now=True)
-        for stage in self.stages:
-            stage.disturbed(self.env.now)
-
-    def _leave_rounds(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
-        """Hand out what the rounds have brought by now, and go on from here batch by batch."""
-        if not self._rounds.circling:
-            return
-        self._flying.clear()
-        for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
-            flight, stage = went.flight, went.stage
-            self._step += went.begun - 1
-            hand_out(went, self.rows, self._answers)
-            if stage < 0:
-                self._finish((sequence for sequence, _ in flight.grants), self.env.now)
-                continue
-            self._flying.append(flight)
-            flight.batch, flight.causes = went.batch, went.causes
-            if went.sent_s is not None:
-                self._send_on(stage - 1, flight, went.sent_s)
-                continue
-            flight.stage, flight.since_s = stage, went.came_s
-            if went.begun_s is None:
-                self.stages[stage].wait(flight.batch, went.came_s, self._on_passed(stage, flight))
-            else:
-                self.stages[stage].resume(
-                    flight.batch, went.came_s, went.begun_s, self._on_passed(stage, flight)
-                )
-        if ends_now and not schedules_now:
-            self.schedule_soon()
-
-    def _finish(self, sequences: Iterable[Sequence], now: float) -> None:
-        """Those of them that have their last token are done."""
-        for sequence in [one for one in sequences if one.generated >= one.output_tokens]:
-            sequence.queue.settle(sequence)
-            sequence.finished_s = now
-            sequence.queue.finish(sequence)
-            self.on_finished(sequence)

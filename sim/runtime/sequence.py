@@ -12,6 +12,7 @@ from sim.results.blame import CAUSES
 from sim.runtime.request import Request
 
 if TYPE_CHECKING:
+    from sim.runtime.cohort import Cohort
     from sim.runtime.engine_queue import EngineQueue
 
 _COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
@@ -19,29 +20,34 @@ _RECOMPUTE = CAUSES.index("recompute")
 
 
 class Sequence:
-    """Mutable state of one request in one replica. Tokens are counts; times are simulated seconds."""
+    """Mutable state of one request in one replica. Tokens are counts; times are simulated seconds.
+
+    What is `own` is all there is of it, or, in a cohort, what it has more than its cohort has counted.
+    `last_token_s` of those in a cohort is the cohort's.
+    """
 
     __slots__ = (
         "admitted_s",
         "blame",
         "cached_tokens",
         "charged_s",
-        "computed",
+        "cohort",
         "decode_steps",
         "decoded",
         "dropped",
         "eligible_step",
         "finished_s",
         "first_token_s",
-        "generated",
         "held",
         "in_flight",
         "last_token_s",
         "mark",
         "name_ends",
-        "nameless_blocks",
         "names",
         "output_tokens",
+        "own_computed",
+        "own_generated",
+        "own_nameless_blocks",
         "preemptions",
         "queue",
         "queued_s",
@@ -58,11 +64,12 @@ class Sequence:
     def __init__(self, request: Request, output_tokens: int, queued_s: float, replica: int) -> None:
         self.request = request
         self.output_tokens = output_tokens  # what it will generate: known to the clock, never to a rule
-        self.generated = 0
-        self.computed = 0
+        self.cohort: Cohort | None = None
+        self.own_generated = 0
+        self.own_computed = 0
+        self.own_nameless_blocks = 0
         self.in_flight = 0
         self.eligible_step = 0
-        self.nameless_blocks = 0
         self.names: tuple[int, ...] = request.block_hashes
         self.name_ends: tuple[int, ...] = ()
         self.held = 0
@@ -94,6 +101,41 @@ class Sequence:
         self.mark = None
         self.resubmissions += 1
 
+    # ---- how far it is
+
+    @property
+    def generated(self) -> int:
+        cohort = self.cohort
+        return self.own_generated if cohort is None else self.own_generated + cohort.generated
+
+    @generated.setter
+    def generated(self, tokens: int) -> None:
+        assert self.cohort is None, "a cohort gives its tokens to all"
+        self.own_generated = tokens
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose KV cache is there, or comes with the step under way."""
+        cohort = self.cohort
+        return self.own_computed if cohort is None else self.own_computed + cohort.computed
+
+    @computed.setter
+    def computed(self, tokens: int) -> None:
+        assert self.cohort is None, "a cohort computes for all"
+        self.own_computed = tokens
+
+    @property
+    def nameless_blocks(self) -> int:
+        """Blocks that it holds and nobody else can find."""
+        cohort = self.cohort
+        own = self.own_nameless_blocks
+        return own if cohort is None else own + cohort.blocks_of(self)
+
+    @nameless_blocks.setter
+    def nameless_blocks(self, blocks: int) -> None:
+        cohort = self.cohort
+        self.own_nameless_blocks = blocks if cohort is None else blocks - cohort.blocks_of(self)
+
     # ---- what scheduling rules see
 
     @property
@@ -102,7 +144,9 @@ class Sequence:
 
     @property
     def pending_tokens(self) -> int:
-        return self.request.prompt_tokens + self.generated - self.computed
+        cohort = self.cohort
+        own = self.request.prompt_tokens + self.own_generated - self.own_computed
+        return own if cohort is None else own + cohort.generated - cohort.computed
 
     @property
     def priority(self) -> int:

@@ -74,8 +74,8 @@ class Service:
         self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
         self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
         for replica in replicas:
-            replica.on_finished = self._finished
-            replica.on_aborted = self._aborted
+            replica.loop.on_finished = self._finished
+            replica.loop.on_aborted = self._aborted
 
     # ---- arrivals
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from sim.cost.batch import Batch
 from sim.cost.steps import FloatArray
 from sim.results.records import GapRecords, StepRecords
+from sim.runtime.in_flight import InFlight
 from sim.runtime.stage import Passed
 
 
@@ -19,9 +21,8 @@ class StepRows:
         self.replica = replica
         self.steps = steps
         self.gaps = gaps
-        self.in_flight = in_flight
         self._number = 0
-        self._numbers: dict[tuple[int, ...], int] = {}  # of the last batches, by their members
+        self._numbers: deque[tuple[list[int], int]] = deque(maxlen=in_flight)  # of the last batches
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
@@ -29,21 +30,32 @@ class StepRows:
             self._numbers.clear()
             self._number += 1
             return self._number
-        key = tuple(members)
-        number = self._numbers.pop(key, None)
-        if number is None:
+        for known in self._numbers:
+            if known[0] == members:
+                self._numbers.remove(known)
+                break
+        else:
             self._number += 1
-            number = self._number
-            if len(self._numbers) == self.in_flight:
-                del self._numbers[next(iter(self._numbers))]
-        self._numbers[key] = number
-        return number
+            known = members, self._number
+        self._numbers.append(known)
+        return known[1]
 
     def passed(self, stage: int, batch: Batch, number: int, passed: Passed, *, gaps_are_steps: bool) -> None:
         """The steps of one stage."""
         self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
 
-    def passed_late(
+    def of_one_stage(self, flight: InFlight, passed: Passed, *, gives_tokens: bool) -> None:
+        """The steps of an engine with one stage. A sequence that missed a step has a longer gap than the
+        step, and one that gets its first token has none; where nobody decodes (`gives_tokens` False) there
+        are no gaps, also of those that came back from a decode replica that failed.
+        """
+        on_time, late = flight.on_time_and_late() if gives_tokens else (0, [])
+        if late or on_time != flight.batch.decodes:
+            self._passed_late(flight.batch, flight.request_ids, passed, late, on_time)
+        else:
+            self.passed(0, flight.batch, flight.number, passed, gaps_are_steps=True)
+
+    def _passed_late(
         self, batch: Batch, members: list[int], passed: Passed, since_s: list[float], on_time: int
     ) -> None:
         """As `passed`, where in the first step only `on_time` tokens come one step after the last of their

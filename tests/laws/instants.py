@@ -17,8 +17,8 @@ import simpy
 from hypothesis import strategies as st
 
 from sim.runtime.clock import at
+from sim.runtime.engine_loop import EngineLoop
 from sim.runtime.fabric import Fabric
-from sim.runtime.replica import Replica
 from sim.runtime.request import Request
 from sim.runtime.stage import Passed
 from sim.scenario import Scenario
@@ -254,7 +254,7 @@ def nudged(instant: float, rng: random.Random) -> float:
 def instants_of(scenario: Scenario, seed: int, beside: list[Beside]) -> Instants:
     ops: set[float] = set()
     steps: set[float] = set()
-    start, passed = Fabric.start, Replica._passed
+    start, passed = Fabric.start, EngineLoop._passed
 
     def noted(fabric: Fabric, demand: Any, **how: Any) -> Any:
         if how.get("owner") is not None:
@@ -262,13 +262,13 @@ def instants_of(scenario: Scenario, seed: int, beside: list[Beside]) -> Instants
             ops.update((now, now + demand.latency_s, how["planned_end"]))
         return start(fabric, demand, **how)
 
-    def ended(replica: Replica, stage: int, flight: Any, what: Passed) -> None:
+    def ended(loop: EngineLoop, stage: int, flight: Any, what: Passed) -> None:
         steps.add(what.end_s)
-        passed(replica, stage, flight, what)
+        passed(loop, stage, flight, what)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Fabric, "start", noted)
-        patched.setattr(Replica, "_passed", ended)
+        patched.setattr(EngineLoop, "_passed", ended)
         end_s = simulate(scenario, seed=seed, fold=False, beside=beside).end_s
     return Instants(
         tuple(sorted(instant for instant in ops if instant <= end_s)), tuple(sorted(steps)), end_s

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sim.cost.batch import Batch
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.runtime import engine_queue, replica
+from sim.runtime import engine_loop, engine_queue
+from sim.runtime.answers import Answers
+from sim.runtime.in_flight import Part
 from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
@@ -76,18 +78,18 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
     data: dict[str, Any], seed: int
 ) -> None:
     batches: list[Batch] = []
-    make = replica.Replica._batch
+    make = engine_loop.begun
 
-    def noted(self: replica.Replica, grants: Any) -> Batch:
-        batch = make(self, grants)
-        if self.engine.scheduler == "vllm":
-            assert sum(tokens for _, tokens in grants) <= self.queues[0].token_budget
-        assert len(grants) <= self.queues[0].max_num_seqs
+    def noted(queue: engine_queue.EngineQueue, grants: Any, answers: Answers) -> tuple[Part, Batch]:
+        part, batch = make(queue, grants, answers)
+        if data["engine"]["scheduler"] == "vllm":
+            assert sum(tokens for _, tokens in grants) <= queue.token_budget
+        assert len(grants) <= queue.max_num_seqs
         batches.append(batch)
-        return batch
+        return part, batch
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(replica.Replica, "_batch", noted)
+        patched.setattr(engine_loop, "begun", noted)
         result = simulate(Scenario.model_validate(data), seed=seed)
     for _, rows in result.requests.filter(result.requests["admitted_s"].is_not_nan()).group_by("replica"):
         admitted = rows.sort(["routed_s", "arrival_s", "request_id"])["admitted_s"].to_list()
