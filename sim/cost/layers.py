@@ -111,6 +111,7 @@ class StageCost:
         self._decode_templates: dict[tuple[int, int], _Template] = {}  # by tokens and samples
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
+        self._dense_layers = shard.dense_layers
         self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
         self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
 
@@ -341,7 +342,7 @@ class StageCost:
 
     def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> _Template:
         shard, price = self.shard, self._price
-        dense = shard.dense_layers
+        dense = self._dense_layers
         layers = []
         for repeat, is_moe in ((dense, False), (shard.layers - dense, True)):
             if repeat:
