@@ -31,28 +31,16 @@ from typing import Protocol
 
 from simpy import Environment
 
-from sim.cost.fairshare import SAME, fair_levels
+from sim.cost.fairshare import SAME
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, FLUSH, at
-from sim.runtime.crowd import Crowd
 from sim.runtime.link_use import LinkRow, LinkUse
 from sim.runtime.plans import Plans
 from sim.runtime.presence import Presence
-from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Stream, Transfer, Watcher
+from sim.runtime.shares import Shares
+from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
-
-FEW = 48
-"""Up to so many transfers tied together are solved in plain Python (measured: benchmarks/fabric.py)."""
-
-SMALL = 4
-"""Levels of up to so many streams that are tied together are remembered: a few that meet meet again."""
-
-REMEMBERED = 4096
-"""Sets of streams whose levels are remembered at a time."""
-
-Tie = tuple[tuple[Stream, int], ...]
-"""Streams that are tied together, each with its number of transfers."""
 
 
 class CompiledLinks(Protocol):
@@ -103,10 +91,9 @@ class Fabric:
         self._flush_due = False  # something is to be settled at this instant
         self._flush_scheduled = False
         self._at_work = False
-        self._levels: dict[Tie, list[float]] = {}  # remembered for the capacities as they are
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
         self._armed_s = inf
-        self._crowd = Crowd(self.capacity)
+        self._shares = Shares(self.capacity, self._seconds_alone)
         self._number = 0
 
     # ---- traffic
@@ -327,8 +314,7 @@ class Fabric:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
-        if transfer.stream.row >= 0:
-            self._crowd.recount(transfer.stream)
+        self._shares.recount(transfer.stream)
         self._use.begin(footprint, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
@@ -359,8 +345,7 @@ class Fabric:
     def _take_off(self, transfer: Transfer, now: float) -> None:
         footprint = transfer.plan.footprint
         transfer.stop_flowing()
-        if transfer.stream.row >= 0:
-            self._crowd.recount(transfer.stream)
+        self._shares.recount(transfer.stream)
         self._use.end(footprint, now)
         tied = (footprint,) if footprint.users else [other for other in footprint.near if other.users]
         if tied:
@@ -423,7 +408,8 @@ class Fabric:
         began, self._began = self._began, []
         self._unsettled = {}
         self._flush_due = self._flush_scheduled = self._at_work = False
-        self._share(unsettled, began, now)
+        for transfer, level in self._shares.of(unsettled, began):
+            self._set_level(transfer, level, now)
         self._arm()
 
     def _disturb(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
@@ -451,79 +437,10 @@ class Fabric:
             there = dict.fromkeys([footprint for link in changes for footprint in self._on[link]])
             self._take_up(there)
             self._unsettled.update(there)
-            self._levels.clear()
+            self._shares.forget()
             for link, value in changes.items():
                 self.capacity[link] = value
                 self._presence.change(link, as_built=value == self._built[link])
-
-    def _share(self, unsettled: Iterable[Footprint], began: Iterable[Transfer], now: float) -> None:
-        """Work out the rates of everybody who is tied to one of the footprints by shared links."""
-        met: set[Footprint] = set()
-        crowd = self._crowd
-        crowd_changes = False
-        for start in unsettled:
-            if start in met or not start.flowing:
-                continue
-            streams, meets_crowd = self._tied_to(start, met)
-            if meets_crowd or len(streams) > FEW:
-                crowd_changes = True
-                for stream in streams:
-                    crowd.add(stream)
-            else:
-                self._share_among(streams, now)
-        if crowd_changes:
-            for stream, level in crowd.settle():
-                for transfer in stream.transfers:
-                    self._set_level(transfer, level, now)
-            for transfer in began:
-                if transfer.state is State.FLOWING and transfer.stream.row >= 0:
-                    self._set_level(transfer, crowd.level(transfer.stream), now)
-        if 0 < len(crowd) < FEW // 2:
-            crowd.dissolve()
-
-    def _share_among(self, streams: list[Stream], now: float) -> None:
-        if len(streams) == 1 and streams[0].copies == 1:
-            (transfer,) = streams[0].transfers
-            self._set_level(transfer, transfer.whole / self._seconds_alone(transfer.plan), now)
-            return
-        for stream, level in zip(streams, self._levels_of(streams), strict=True):
-            for transfer in stream.transfers:
-                self._set_level(transfer, level, now)
-
-    def _levels_of(self, streams: list[Stream]) -> list[float]:
-        if len(streams) > SMALL or not any(stream.comes_again for stream in streams):
-            streams.sort(key=_order)
-            return fair_levels(streams, self.capacity)
-        tie = tuple([(stream, len(stream.transfers)) for stream in streams])
-        levels = self._levels.get(tie)
-        if levels is None:
-            if len(self._levels) >= REMEMBERED:
-                self._levels.clear()
-            by_order = sorted(streams, key=_order)
-            found = dict(zip(by_order, fair_levels(by_order, self.capacity), strict=True))
-            levels = self._levels[tie] = [found[stream] for stream in streams]
-        return levels
-
-    def _tied_to(self, start: Footprint, met: set[Footprint]) -> tuple[list[Stream], bool]:
-        """What is tied to a footprint and not in the crowd yet, and whether the crowd is.
-
-        The walk stops at the crowd: whoever is tied to one of the crowd is in it.
-        """
-        met.add(start)
-        stack = [start]
-        streams: list[Stream] = []
-        meets_crowd = False
-        while stack:
-            footprint = stack.pop()
-            fresh = [stream for stream in footprint.flowing if stream.row < 0]
-            streams += fresh
-            if len(fresh) < len(footprint.flowing):
-                meets_crowd = True
-            else:
-                onward = [other for other in footprint.near if other.flowing and other not in met]
-                stack += onward
-                met.update(onward)
-        return streams, meets_crowd
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
         old = transfer.level
@@ -587,10 +504,6 @@ class Fabric:
             assert held_back, (
                 f"a transfer on {[self.links[link] for link in transfer.stream.links]} could be faster"
             )
-
-
-def _order(stream: Stream) -> tuple[tuple[int, ...], tuple[float, ...], float]:
-    return stream.order
 
 
 def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:

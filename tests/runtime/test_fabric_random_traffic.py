@@ -59,7 +59,7 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
         at(env, change.time, lambda _, change=change: fabric.set_capacity(change.link, change.bytes_per_s))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.runtime.fabric.FEW", few)  # from how many on they are solved as arrays
+        patch.setattr("sim.runtime.shares.FEW", few)  # from how many on they are solved as arrays
         while env.peek() < inf:
             now = env.peek()
             while env.peek() == now:
