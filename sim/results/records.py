@@ -183,28 +183,34 @@ class StepRecords(Table):
         may there be pauses within a row. The KV cache grows by `kv_growth` tokens a step, by default one a
         decode.
         """
+        gaps = decode_tokens if gaps is None else gaps
+        growth = decode_tokens if kv_growth is None else kv_growth
+        spans = self._open.setdefault((replica, stage), {})
+        span = spans.get(batch_id)
+        if span is None and len(spans) == OPEN_ROWS:
+            del spans[next(iter(spans))]
+
+        def begin_row(start_s: float, end_s: float, done: int) -> _OpenSpan:
+            spans[batch_id] = begun = _OpenSpan(len(self))
+            self.append(
+                replica, stage, start_s, end_s, 1, sequences, prefill_tokens, decode_tokens, gaps,
+                round(kv_tokens + done * growth), end_s - start_s, end_s - start_s, 0.0,
+            )  # fmt: skip
+            return begun
+
         if isinstance(start_s, np.ndarray):
             starts_s, pauses = start_s, True
+        elif span is None and len(ends_s) == 1:  # most often, and then without arrays
+            begin_row(start_s, float(ends_s[0]), 0)
+            return
         else:
             starts_s, pauses = np.concatenate(((start_s,), ends_s[:-1])), False
         seconds = ends_s - starts_s
-        gaps = decode_tokens if gaps is None else gaps
-        growth = decode_tokens if kv_growth is None else kv_growth
         done = 0
-        spans = self._open.setdefault((replica, stage), {})
-        span = spans.get(batch_id)
         if span is not None and self._gaps[span.row] == gaps:
             done = self._continue(span, starts_s, ends_s, seconds)
-        elif span is None and len(spans) == OPEN_ROWS:
-            del spans[next(iter(spans))]
         while done < len(seconds):
-            spans[batch_id] = span = _OpenSpan(len(self))
-            first_s = float(seconds[done])
-            kv = round(kv_tokens + done * growth)
-            self.append(
-                replica, stage, float(starts_s[done]), float(ends_s[done]), 1, sequences, prefill_tokens,
-                decode_tokens, gaps, kv, first_s, first_s, 0.0,
-            )  # fmt: skip
+            span = begin_row(float(starts_s[done]), float(ends_s[done]), done)
             done += 1
             if pauses and done < len(seconds):
                 done += self._continue(span, starts_s[done:], ends_s[done:], seconds[done:])
