@@ -3,7 +3,8 @@
 Every figure is the median of the rounds, all of them run in turn; the ratio is taken within a round, so what
 else the machine is doing divides out. Two shapes of network: a crossbar (one link up, one down per GPU),
 where everybody is soon tied to everybody, and a three-tier fat tree of 1,024 hosts with random pairs on one
-path each.
+path each. A small change is one inside a server of a two-tier fat tree of 128 servers with 1,024 GPUs, while
+transfers between random GPUs of other servers are on their way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 
 from simpy import Environment, Event
 
+from sim.catalog import load_topology
+from sim.cost.network import Network
 from sim.runtime.fabric import Fabric, Transfer
 from sim.runtime.transfer import Bytes
 
@@ -129,21 +132,26 @@ def fat_tree(rng: random.Random) -> tuple[int, ...]:
     )
 
 
-def small_change_beside(others: int, count: int = 3000) -> float:
-    """Two that share a link come and go, while `others` random transfers hang in a fat tree beside them."""
+def small_change_beside(network: Network, others: int, count: int = 3000) -> float:
+    """Two that share a link inside a server come and go, while `others` transfers between random GPUs of all
+    other servers are on their way.
+    """
     env = Environment()
-    links = 6 * PORTS**3 // 4
-    fabric = Fabric(env, dict.fromkeys(range(links + 1), BYTES_PER_S))
+    fabric = Fabric(env, network)
     rng = random.Random(1)
+    inside = network.path(*network.gpus[:2]).links
     for _ in range(others):
-        path = fat_tree(rng)
+        source, target = (
+            network.gpus[8 * server + rng.randrange(8)] for server in rng.sample(range(1, 128), 2)
+        )
+        path = network.path(source, target).links
         fabric.start(Bytes(path, (1e15,) * len(path)))
     left = count
 
     def again(_: Transfer | None) -> None:
         nonlocal left
         left -= 1
-        fabric.start(Bytes((links,), (rng.expovariate(1e-7),)), on_done=again)
+        fabric.start(Bytes(inside, (rng.expovariate(1e-7),) * len(inside)), on_done=again)
 
     again(None)
     again(None)
@@ -175,8 +183,9 @@ def main() -> None:
         cases[f"fat tree of 1024, {at_once} at once"] = lambda n=at_once, c=count: random_traffic(
             fat_tree, tree, n, c
         )
+    network = Network(load_topology("nd-h100-v5", nodes=128).graph)
     for others in (0, 64, 512, 4096):
-        cases[f"small change, {others} elsewhere"] = lambda n=others: small_change_beside(n)
+        cases[f"small change, {others} elsewhere"] = lambda n=others: small_change_beside(network, n)
     rates: dict[str, list[float]] = {name: [] for name in cases}
     ratios: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(ROUNDS):

@@ -26,6 +26,7 @@ from sim.runtime.fabric import Fabric
 from sim.runtime.stage import Passed, Stage
 
 ROUNDS = 5
+LAYERS = 20, 80, 320
 BATCH = Batch(decodes=32, decode_kv_tokens=32_000.0, sampled=32)
 FOREIGN_BYTES = 60e6
 
@@ -38,13 +39,14 @@ class Bench:
     cost: StageCost
 
     @classmethod
-    def make(cls) -> Bench:
+    def make(cls, layers: int = 80) -> Bench:
         network = Network(load_topology("nd-h100-v5").graph)
         engine = Engine(tensor_parallel_size=8)
-        model = load_model("llama-3-70b")
+        model = load_model("llama-3-70b").model_copy(update={"layers": layers})
         gpu = load_topology("nd-h100-v5").gpus["h100-sxm"]
         shard = Shard(model, engine, Precision(), gpu, (network.gpus[:8],), 0, model.layers)
         bench = cls(network, StageCost(shard, network))
+        assert bench.cost.shard.layers == layers
         bench.steps(2, 1, fold=True)
         bench.steps(2, 1, fold=False)
         return bench
@@ -109,6 +111,10 @@ def main() -> None:
     for share in (0.01, 0.05, 0.2):
         cases[f"played, foreign {share:.0%}"] = lambda f=share: bench.steps(60, 1, fold=False, foreign=f)
         cases[f"folded, foreign {share:.0%}"] = lambda f=share: bench.steps(2_000, 32, fold=True, foreign=f)
+    for layers in LAYERS:
+        of = Bench.make(layers)
+        cases[f"played, {layers} layers"] = lambda of=of: of.steps(20, 1, fold=False)
+        cases[f"folded step by step, {layers} layers"] = lambda of=of: of.steps(2_000, 1, fold=True)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     played: dict[str, list[float]] = {name: [] for name in cases}
     bare: list[float] = []
@@ -118,8 +124,8 @@ def main() -> None:
             seconds[name].append(case())
         bare.append(ops / seconds["played"][-1] / timeouts)
         for name in cases:
-            _, comma, foreign = name.partition(", foreign")
-            reference = f"played, foreign{foreign}" if comma else "played"
+            _, comma, besides = name.partition(", ")
+            reference = f"played, {besides}" if comma else "played"
             played[name].append(seconds[reference][-1] / seconds[name][-1])
     goals = {
         "folded step by step": 300.0,
