@@ -30,7 +30,7 @@ def ends(
     """When each arrival is done, for those that ever are."""
     capacity = list(capacity)
     begins = sorted((a.time + a.latency_s, number) for number, a in enumerate(arrivals))
-    changing = sorted(changes)
+    changing = sorted(changes, key=lambda change: change.time)  # of one instant the last one counts
     left: dict[int, float] = {}
     rate: dict[int, float] = {}
     done: dict[int, float] = {}
