@@ -141,6 +141,8 @@ class Presence:
             flowing = sum(len(stream.transfers) for stream in footprint.flowing)
             assert footprint.users == flowing + (footprint.alone is not None)
             assert footprint.registered or not footprint.users
+            for stream in footprint.flowing:
+                assert footprint.streams[stream.loads, stream.cap] is stream
             there = {other for link in footprint.links for other in self.on[link]} - {footprint}
             assert set(footprint.near) == (there if footprint.registered else set())
             for link in footprint.links:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -61,3 +62,15 @@ def ends(
             )
         )
     return done
+
+
+def in_use_s(link: int, arrivals: Sequence[Arrival], done: dict[int, float], at_once: int = 1) -> float:
+    """Seconds in which at least so many arrivals have bytes flowing on a link."""
+    users = [(number, a.time + a.latency_s) for number, a in enumerate(arrivals) if link in a.links]
+    changes = sorted([(begins, 1) for _, begins in users] + [(done[number], -1) for number, _ in users])
+    seconds, flowing = 0.0, 0
+    for (now, more), (then, _) in pairwise(changes):
+        flowing += more
+        if flowing >= at_once:
+            seconds += then - now
+    return seconds

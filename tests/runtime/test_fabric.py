@@ -9,7 +9,7 @@ from sim.cost.demands import Demand
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
-from sim.runtime.transfer import Bytes
+from sim.runtime.transfer import REMEMBERED_STREAMS, Bytes
 
 
 @pytest.fixture
@@ -244,6 +244,24 @@ def test_what_is_on_its_way_is_counted_up_to_now(env: Environment) -> None:
     assert b[2:] == pytest.approx((60.0, 6.0, 6.0))
     env.run()
     assert [row.n_bytes for row in fabric.rows()] == [100.0, 200.0]
+
+
+def test_equal_transfers_flow_as_one_stream_though_their_footprint_has_seen_many_others(
+    env: Environment,
+) -> None:
+    fabric = Fabric(env, {"a": 10.0})
+    demand = Bytes((0,), (10.0,), 0.0, 1.5)
+    fabric.start(demand)
+    fabric.start(demand)
+    for other in range(2 * REMEMBERED_STREAMS):
+        for _ in range(2):
+            fabric.start(Bytes((0,), (1.0,), 0.0, 0.1 + other))
+        settle(env, fabric)
+    for one in (demand, Bytes(*demand), demand):
+        fabric.start(one)
+    settle(env, fabric)
+    (footprint,) = fabric._presence.footprints.values()
+    assert len(footprint.streams) <= REMEMBERED_STREAMS + 1
 
 
 def test_folded_traffic_is_credited_in_closed_form(env: Environment) -> None:

@@ -12,7 +12,7 @@ from simpy import Environment
 from sim.runtime.clock import at
 from sim.runtime.fabric import Fabric
 from sim.runtime.transfer import Bytes
-from tests.runtime.fluid_by_hand import Arrival, Change, ends
+from tests.runtime.fluid_by_hand import Arrival, Change, ends, in_use_s
 
 LINKS = 6
 times = st.integers(0, 12).map(float) | st.floats(0.0, 12.0)
@@ -32,6 +32,14 @@ def arrivals(draw: st.DrawFn) -> Arrival:
     )
 
 
+@st.composite
+def repeated_arrivals(draw: st.DrawFn) -> list[Arrival]:
+    """A few demands that come again and again."""
+    few = draw(st.lists(arrivals(), min_size=1, max_size=4))
+    again = draw(st.lists(st.tuples(st.sampled_from(few), times), max_size=30))
+    return few + [demand._replace(time=time) for demand, time in again]
+
+
 capacities = st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=LINKS, max_size=LINKS)
 changes = st.lists(
     st.builds(Change, times, st.integers(0, LINKS - 1), st.sampled_from([0.0, 1.0, 3.0])), max_size=4
@@ -40,7 +48,7 @@ changes = st.lists(
 
 @pytest.mark.parametrize("few", [0, 3, 48])
 @settings(max_examples=80)
-@given(st.lists(arrivals(), min_size=1, max_size=25), capacities, changes)
+@given(st.lists(arrivals(), min_size=1, max_size=25) | repeated_arrivals(), capacities, changes)
 def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
     few: int, traffic: list[Arrival], capacity: list[float], wobbles: list[Change]
 ) -> None:
@@ -48,8 +56,10 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
     env = Environment()
     fabric = Fabric(env, dict(enumerate(capacity)))
     done: dict[int, float] = {}
+    known: dict[Bytes, Bytes] = {}
     for number, arrival in enumerate(traffic):
         demand = Bytes(arrival.links, arrival.n_bytes, arrival.latency_s, arrival.least_s)
+        demand = known.setdefault(demand, demand)
 
         def go(_: None, number: int = number, demand: Bytes = demand, weight: float = arrival.weight) -> None:
             fabric.start(demand, weight=weight, on_done=lambda _: done.__setitem__(number, env.now))
@@ -67,7 +77,8 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
             fabric.check()
 
     assert done == pytest.approx(ends(capacity, traffic, wobbles), rel=1e-9)
-    for row in fabric.rows():
+    for link, row in enumerate(fabric.rows()):
         sent = sum(dict(zip(a.links, a.n_bytes, strict=True)).get(row.link, 0.0) for a in traffic)
         assert row.n_bytes == pytest.approx(sent, rel=1e-9)
-        assert row.shared_s <= row.busy_s <= env.now
+        assert row.busy_s == pytest.approx(in_use_s(link, traffic, done), rel=1e-9, abs=1e-9)
+        assert row.shared_s == pytest.approx(in_use_s(link, traffic, done, at_once=2), rel=1e-9, abs=1e-9)

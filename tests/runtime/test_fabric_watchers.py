@@ -203,6 +203,7 @@ def test_a_watcher_is_told_once_an_instant_and_no_more_when_it_has_stopped_watch
     assert watcher.calls == [0.0, 1.0]
     fabric.unwatch((0, 1), watcher)
     fabric.transfer({"a": 10.0})
+    fabric.transfer({"a": 10.0, "b": 10.0})
     env.run()
     assert watcher.calls == [0.0, 1.0]
 

@@ -84,6 +84,23 @@ def test_a_foreign_transfer_delays_the_op_that_it_meets(fold: bool, comes_at: fl
     assert seen[0].sharing_s == pytest.approx(end_s - 4.5, abs=1e-12)
 
 
+def test_a_stage_folds_again_as_soon_as_it_is_left_alone() -> None:
+    """Five bytes come and go during its second kernel, from 2.3 s to 2.8 s."""
+    env, fabric, stage = at_work(fold=True)
+    seen = passed_by(env, stage)
+    env.run(until=2.3)
+    assert stage.is_folded
+    fabric.transfer({"a": 5.0})
+    env.run(until=2.7)
+    assert not stage.is_folded
+    env.run(until=2.9)
+    assert stage._run is not None
+    assert stage._run.folded
+    env.run()
+    assert seen[0].ends_s.tolist() == [4.5]
+    assert [(row.n_bytes, row.busy_s) for row in fabric.rows()] == [(25.0, 2.5), (10.0, 2.0)]
+
+
 @pytest.mark.parametrize(("instant", "more", "steps"), [(1.0, 0, 1), (4.5, 0, 1), (4.6, 0, 2), (4.6, 1, 3)])
 def test_a_cut_ends_the_run_with_the_step_in_progress_or_later(instant: float, more: int, steps: int) -> None:
     env, _, stage = at_work(fold=True)
