@@ -67,7 +67,7 @@ def fat_tree(requests: int = 100_000, longer: int = 1) -> dict[str, Any]:
     }
 
 
-def steady(users: int = 64, requests: int = 1000) -> dict[str, Any]:
+def steady(users: int = 64, requests: int = 1_000) -> dict[str, Any]:
     """One replica with always so many requests in it."""
     return {
         "topology": "nd-h100-v5",
@@ -89,7 +89,8 @@ CASES = {
     "fat_tree": fat_tree,
     "fat_tree_10k": lambda: fat_tree(10_000),
     "fat_tree_longer": lambda: fat_tree(10_000, longer=4),
-    "steady": steady,
+    "steady": lambda: steady(requests=10_000),
+    "steady_256": lambda: steady(users=256, requests=10_000),
     "pipeline": lambda: {**steady(), "engine": {"tensor_parallel_size": 2, "pipeline_parallel_size": 4}},
     "pipeline_two_servers": lambda: {
         **steady(),
@@ -174,6 +175,14 @@ def main() -> None:
                 got["steady"]["steps"] / got["steady"]["cpu_s"],
                 "",
                 50_000,
+            ),
+            *(
+                Figure(
+                    f"{users} always in service: CPU time a change of the batch",
+                    got[case]["cpu_s"] / got[case]["spans"] * 1e6,
+                    "us",
+                )
+                for users, case in ((64, "steady"), (256, "steady_256"))
             ),
             Figure("64 in service, TP2 x PP4: CPU time a step and stage", stage_us("pipeline"), "us"),
             Figure(
