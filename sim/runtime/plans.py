@@ -59,9 +59,7 @@ class Plans:
             raise ValueError(
                 f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
             )
-        if 0.0 in n_bytes:
-            used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
-            links, n_bytes = tuple(link for link, _ in used), tuple(amount for _, amount in used)
+        links, n_bytes = _used(links, n_bytes)
         return Plan(demand, self._presence.footprint(links), n_bytes, self._built)
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
@@ -73,8 +71,7 @@ class Plans:
         """Give the links what has been carried alone."""
         for traffic, steps in self._folded.values():
             for demand, times, seconds in traffic.demands:
-                plan = self.of(demand)
-                self._use.carry(plan.links, plan.n_bytes, steps * times, steps * seconds)
+                self._use.carry(*_used(demand.links, demand.n_bytes), steps * times, steps * seconds)
         self._folded.clear()
         for plan in self._kept.values():
             if plan.runs:
@@ -90,3 +87,11 @@ class Plans:
         plan = self._kept[id(demand)] = self.compile(demand)
         plan.kept = True  # and with it the demand, so that its identity stays its own
         return plan
+
+
+def _used(links: tuple[int, ...], n_bytes: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Without the links that carry nothing."""
+    if 0.0 not in n_bytes:
+        return links, n_bytes
+    used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
+    return tuple(link for link, _ in used), tuple(amount for _, amount in used)

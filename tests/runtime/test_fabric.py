@@ -9,6 +9,7 @@ from sim.cost.demands import Demand
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
+from sim.runtime.plans import REMEMBERED
 from sim.runtime.transfer import REMEMBERED_STREAMS, Bytes
 
 
@@ -273,6 +274,19 @@ def test_folded_traffic_is_credited_in_closed_form(env: Environment) -> None:
     a, b = fabric.rows()
     assert a[2:] == (7 * 3 * 50.0, 7 * 30.0, 0.0)
     assert b[2:] == (500.0 + 7 * 3 * 100.0, 50.0 + 7 * 30.0, 0.0)
+
+
+def test_more_folded_steps_than_plans_are_remembered_are_all_counted(env: Environment) -> None:
+    fabric = Fabric(env, {"a": 10.0, "b": 10.0})
+    steps = [Traffic(((Demand((0, 1), (10.0, 0.0)), 1, 1.0),), (0,)) for _ in range(REMEMBERED + 10)]
+    for traffic in steps:
+        fabric.carried_steps(traffic, 2)
+    for _ in range(REMEMBERED + 10):
+        fabric.start(Bytes((1,), (10.0,)))
+    env.run()
+    a, b = fabric.rows()
+    assert a[2:] == (2 * 10.0 * len(steps), 2 * 1.0 * len(steps), 0.0)
+    assert b[2:] == pytest.approx((10.0 * len(steps), env.now, env.now))
 
 
 def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_it(env: Environment) -> None:
