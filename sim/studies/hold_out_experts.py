@@ -10,7 +10,7 @@ wrappers of DeepEP), and those that no kernel here models (NVLinkTwoSided, Mnnvl
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import log2
@@ -64,20 +64,24 @@ def network_of(system: str, ranks: int) -> Network:
 
 
 def exchange_points(path: Path) -> list[ExchangePoint]:
+    """The points of a table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return points_of(csv.DictReader(file))
+
+
+def points_of(rows: Iterable[Mapping[str, str]]) -> list[ExchangePoint]:
     """The points of libraries that are modelled; the sample's rows without sizes are DeepSeek-V3's."""
     best: dict[tuple[str, str, int, Phase, int, int, int, int], float] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            phase = next((phase for phase in PHASES if phase == row["phase"]), None)
-            if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
-                continue
-            hidden, topk, experts = (
-                int(row.get(name) or usual)
-                for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
-            )
-            tokens = int(row["tokens_per_rank"])
-            key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
-            best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
+    for row in rows:
+        phase = next((phase for phase in PHASES if phase == row["phase"]), None)
+        if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
+            continue
+        hidden, topk, experts = (
+            int(row.get(name) or usual) for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
+        )
+        tokens = int(row["tokens_per_rank"])
+        key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
+        best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
     return [_point(*key, seconds) for key, seconds in sorted(best.items())]
 
 
