@@ -97,8 +97,9 @@ LONG = Traffic("8k in, 1k out, FP8", FP8, 8192, 1024)
 MEAN = 0.9  # lengths are drawn between 0.8 and 1 times these
 MACHINES = {SHORT: (RACK, ISLANDS), LONG: (RACK, ISLANDS, HOPPER)}
 FEW = 4  # sequences in a replica that answers fast; public runs of both machines have them
+OVER = "rack over islands, {}"
 WAITING = 20  # requests with a prefill replica, from where it never idles
-FP4_LABEL, FP8_LABEL = "FP4", "FP8"
+LABELS = FP4_LABEL, FP8_LABEL = "FP4", "FP8"
 SGLANG_H100 = "LMSYS, 5 May 2025: 96 H100, prefill EP32, decode EP72"
 SGLANG_GB200 = "LMSYS, 25 September 2025: GB200 NVL72, prefill groups of 8 GPUs"
 # tokens/s/user in the middle of both published lines.
@@ -246,25 +247,6 @@ def at_speed(line: list[Point], per_user: float) -> float | None:
     return line[0].per_gpu if line and per_user < line[0].per_user else None
 
 
-def by_hand_step_s(machine: str, shape: Shape, batch: int, traffic: Traffic) -> float:
-    """A step from bytes: weights and caches read from memory, tokens sent, and a start for every kernel."""
-    width = 0.5625 if traffic.precision is FP4 else 1.0
-    all_tokens = batch * shape.data
-    hit = 1.0 - (1.0 - 8 / 256) ** all_tokens
-    weights = (653.9e9 * hit / shape.gpus + 17e9 / shape.tensor) * width
-    hbm_bytes_per_s = 0.85 * (4.8e12 if machine == HOPPER else 8.0e12)
-    read_s = (weights + batch * traffic.context * 35_136) / hbm_bytes_per_s
-    starts_s = 61 * 14 * (4e-6 if machine != HOPPER else 6e-6) + 58 * 20e-6
-    if shape.data == 1:
-        return read_s + starts_s + 61 * 2 * 7e-6
-    copies = 8 * (1.0 - 1.0 / shape.data)
-    if machine == RACK or shape.data <= 8:
-        bytes_per_s = 0.5 * (450e9 if machine == HOPPER else 900e9)
-    else:
-        copies, bytes_per_s = 8 * (1.0 - 8 / shape.data), 47e9
-    return read_s + starts_s + 58 * (50e-6 + batch * copies * 7168 * 3 / bytes_per_s)
-
-
 def same_replicas(traffic: Traffic, quick: bool) -> list[Row]:
     """Speed of the very replicas that were served publicly, at their batch."""
     rows = []
@@ -283,7 +265,6 @@ def same_replicas(traffic: Traffic, quick: bool) -> list[Row]:
                 Row(
                     f"{machine}, {traffic.name}", f"decode replica {shape}, {batch} sequences a rank",
                     "tokens/s/user", run.point.per_user, 1.0 / seconds, source=SOURCE,
-                    estimate=1.0 / by_hand_step_s(machine, shape, batch, traffic),
                 )
             )  # fmt: skip
     return rows
@@ -294,7 +275,7 @@ Lines = dict[str, list[Point]]
 
 def ratios(traffic: Traffic, simulated: Lines, public: Lines) -> list[Row]:
     """The rack over the islands, with as few GPUs per user as each can: slow, middling and fast answers."""
-    case = f"rack over islands, {traffic.name}"
+    case = OVER.format(traffic.name)
     rows = []
 
     def most(lines: Lines) -> float:
@@ -417,7 +398,7 @@ def answer(quick: bool) -> Answer:
     if not quick:
         rows += sglang()
     found = {(row.case, row.quantity): row.simulated for row in rows}
-    case = f"rack over islands, {SHORT.name}"
+    case = OVER.format(SHORT.name)
     few = f"tokens/s/user of eight GPUs in tensor parallel with {FEW} sequences"
     most = found[case, "most tokens/s/GPU"]
     largest, speed = (found[case, what] for what in ("tokens/s/GPU, largest anywhere", "where it is largest"))
@@ -428,41 +409,87 @@ def answer(quick: bool) -> Answer:
         "fastest answers both fall back to eight GPUs in tensor parallel, and the rack is worth nothing: "
         f"with {FEW} sequences it is {found[case, few]:.2f} times as fast."
     )
-    return Answer(QUESTION, tuple(rows), takeaway, NOTES, lambda folder: [_picture(drawn, folder)])
+    return Answer(QUESTION, tuple(rows), takeaway, notes(rows), lambda folder: [_picture(drawn, folder)])
 
 
-NOTES = (
-    (
-        "Public runs do not say whether multi-token prediction was on; simulated lines are without it. "
-        "Replicas of eight GPUs in tensor parallel with whole experts come out 8 to 24 % slower than public "
-        "ones in FP4, and between 17 % slower and 9 % faster in FP8. With experts by rows (FP8 on Blackwell) "
-        "they are 26 to 40 % too slow: kernels of experts so narrow are slow in the public tables that the "
-        "model was fitted to; that the runs had others is a guess."
-    ),
-    (
-        f"Where answers are fastest, public B200 and GB200 with {FEW} sequences are equally fast within 4 "
-        "%, and simulated ones within 1 %. The fastest public B200 run beats the fastest GB200 run: it had "
-        "two sequences in a replica, and GB200's fewest were three."
-    ),
-    (
-        "Replicas with data-parallel attention are between 5 % slower and 29 % faster than public ones, "
-        "and up to 73 % faster where thousands of requests queued. What keeps the ranks of an engine "
-        "together between steps costs nothing here, and experts are equally popular. In simulation "
-        "the rack's largest advantage comes at a higher speed than in public, and at 50 tokens/s/user less "
-        "is left of it."
-    ),
-    (
-        "Prompts: where they wait for prefill GPUs all the time, public runs in FP4 reach the simulated "
-        "rate within 4 %, and runs in FP8 0.5 to 0.7 of it. SGLang's own deployments in FP8 come out "
-        "within 2 %, so that what slows the former is not the GPUs alone; one in FP4 is 15 % quicker than "
-        "simulated. Simulated tokens/s/GPU with long prompts lie 50 to 120 % above public ones at "
-        "the same speed; prompts are part of that."
-    ),
-    (
-        "Public runs keep a number of requests in the system, not in the decode replicas: the sequences "
-        "of a rank are that number times the share of its life that a request decodes (Little's law)."
-    ),
-)
+def notes(rows: list[Row]) -> tuple[str, ...]:
+    """What the rows of this run say beside the takeaway; what it did not simulate is not spoken of."""
+    few = f"tokens/s/user of eight GPUs in tensor parallel with {FEW} sequences"
+    found = {(row.case, row.quantity): (row.published, row.simulated) for row in rows}
+    few_public, few_ours = found[OVER.format(SHORT.name), few]
+    at_public, at_ours = found[OVER.format(SHORT.name), "where it is largest"]
+    fastest = {
+        machine: max(published(machine, SHORT), key=lambda run: run.point.per_user)
+        for machine in (RACK, ISLANDS)
+    }
+    sequences = {machine: run.point.batch * run.shape.data for machine, run in fastest.items()}
+    alike = [
+        spread(f"in {label}", errors(rows, "decode replica TP8 EP,", traffic.name))
+        for label, traffic in ((FP4_LABEL, SHORT), (FP8_LABEL, LONG))
+    ]
+    by_rows = errors(rows, "decode replica TP8,", LONG.name)
+    ranks = errors(rows, "decode replica EP", "")
+    waiting = [
+        spread(f"in {label}", errors(rows, "prompt tokens/s of a prefill GPU", traffic.name))
+        for label, traffic in ((FP4_LABEL, SHORT), (FP8_LABEL, LONG))
+    ]
+    wide = [spread(f"in {label}", errors(rows, "prompt tokens/s of a GPU", label)) for label in LABELS]
+    same_speed = errors(rows, "tokens/s/GPU at the speed", LONG.name)
+    narrow = (
+        f" With experts by rows {spread('in FP8', by_rows)}: kernels of experts so narrow are slow in the "
+        "public tables that the model was fitted to; that the runs had others is a guess."
+    )
+    deployments = f" SGLang's own deployments, simulated over published: {', '.join(filter(None, wide))}."
+    long_prompts = (
+        f" Tokens/s/GPU with long prompts at the speed of the public run with most, "
+        f"{spread('simulated over published', same_speed)}; prompts are part of that."
+    )
+    return (
+        (
+            "Public runs do not say whether multi-token prediction was on; simulated lines are without it. "
+            "Replicas of eight GPUs in tensor parallel with whole experts, tokens/s of a user, simulated "
+            "over public: "
+            f"{', '.join(filter(None, alike))}." + narrow * bool(by_rows)
+        ),
+        (
+            f"Where answers are fastest, with {FEW} sequences, GB200 is {few_public:.2f} times as fast as "
+            f"B200 in public and {few_ours:.2f} times in simulation. The fastest public B200 run had "
+            f"{sequences[ISLANDS]} sequences in a replica, the fastest GB200 run {sequences[RACK]}."
+        ),
+        (
+            f"Replicas with data-parallel attention: {spread('tokens/s of a user', ranks)}. "
+            "What keeps the ranks of an engine together between steps costs nothing here, and experts are "
+            f"equally popular. The rack's largest advantage comes at {at_ours:.0f} tokens/s/user in "
+            f"simulation, at {at_public:.0f} in public."
+        ),
+        (
+            "Prompts, where they wait for prefill GPUs all the time, tokens/s of a GPU: "
+            f"{', '.join(filter(None, waiting))}." + deployments * any(wide) + long_prompts * bool(same_speed)
+        ),
+        (
+            "Public runs keep a number of requests in the system, not in the decode replicas: the sequences "
+            "of a rank are that number times the share of its life that a request decodes (Little's law)."
+        ),
+    )
+
+
+def errors(rows: list[Row], quantity: str, case: str) -> list[float]:
+    """Errors of the rows whose quantity begins so and whose case ends so."""
+    return [
+        row.error
+        for row in rows
+        if row.quantity.startswith(quantity) and row.case.endswith(case) and row.error is not None
+    ]
+
+
+def spread(what: str, found: list[float]) -> str:
+    """The least and the largest of some errors in words; nothing where there are none.
+
+    >>> spread("in FP4", [-0.24, -0.08]), spread("in FP8", [0.016])
+    ('in FP4 -24 to -8 %', 'in FP8 +2 %')
+    """
+    ends = list(dict.fromkeys(f"{100 * end:+.0f}" for end in (min(found), max(found)))) if found else []
+    return f"{what} {' to '.join(ends)} %" if ends else ""
 
 
 def _picture(drawn: list[dict[str, Any]], folder: Path) -> Path:

@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Lt
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -28,6 +29,7 @@ from sim.inputs.model import Model
 from sim.inputs.quantities import Fraction, Seconds
 from sim.inputs.topology import MOST_NODES, Topology
 from sim.inputs.workload import Workload
+from sim.named_places import faults_of_nothing, gpus_of_nothing
 from sim.policy.placement import Packed
 from sim.policy.reloading import ByCost
 from sim.policy.routing import LeastConnections
@@ -37,6 +39,25 @@ from sim.reading.yaml_lines import Document, read_yaml
 from sim.rules import KernelRule, PlacementRule, ReloadingRule, RouterRule
 
 MOST_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
+
+
+_WARMUP_SHARE: TypeAdapter[float] = TypeAdapter(Fraction)
+
+
+def _share_or_rule(written: Any) -> float | str:
+    """A warm-up: a share below 1, or `mser5`."""
+    if written == "mser5":
+        return "mser5"
+    try:
+        share = _WARMUP_SHARE.validate_python(written)
+    except ValidationError:
+        share = 1.0
+    if share >= 1.0:
+        hint = did_you_mean(written, ["mser5"]) if isinstance(written, str) else ""
+        raise ValueError(
+            f"{written!r} is no warm-up; a share from 0 to below 1 is, as in 0.1, or 'mser5'{hint}"
+        )
+    return share
 
 
 class HandOverRule(BaseModel):
@@ -100,7 +121,7 @@ class Scenario(BaseModel):
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
-    warmup: Annotated[Fraction, Lt(1)] | Literal["mser5"] | None = None
+    warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
     ] = ()
@@ -143,6 +164,19 @@ class Scenario(BaseModel):
         if isinstance(data.get("pools"), Mapping):
             data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
         return data
+
+    @model_validator(mode="after")
+    def _what_it_names_is_there(self) -> Self:
+        found: list[tuple[tuple[str | int, ...], str]] = []
+        kinds = {name: pool.gpu for name, pool in self.pools.items() if pool.gpu is not None}
+        if kinds:
+            found += gpus_of_nothing(self.topology.graph, kinds)
+        if self.faults:
+            replicas = sum(pool.replicas for pool in self.all_pools.values())
+            found += faults_of_nothing(self.wired.graph, self.faults, replicas)
+        if found:
+            raise LocatedError(found)
+        return self
 
     @property
     def nodes(self) -> int:

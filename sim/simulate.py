@@ -12,6 +12,7 @@ import simpy
 
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.named_places import faults_without_effect
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
@@ -95,6 +96,17 @@ class Result:
             warmup=self.scenario.warmup if warmup is None else warmup,
         )
         return {**numbers, **kv_tier_summary(self.kv_tier_rows)}
+
+    def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
+        faults = self.scenario.faults
+        if not faults:
+            return []
+        serving = set(self.gpus.filter(self.gpus["replica"] >= 0)["gpu"])
+        bytes_by_link = dict(self.links.select("link", "n_bytes").iter_rows())
+        return list(
+            faults_without_effect(self.scenario.wired.graph, faults, serving, bytes_by_link, self.end_s)
+        )
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write tables, summary, trace and report into `folder`; an existing one is refused unless

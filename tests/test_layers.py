@@ -12,13 +12,13 @@ MODULES = sorted((ROOT / "sim").rglob("*.py"))
 LAYERS = """inputs theory
             reading results
             cost policy
-            catalog rules scenario runtime views
+            catalog named_places rules scenario runtime views
             simulate alone
             studies
             cli __init__
             __main__"""
 RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}
-SIDEWAYS = {"scenario": ("catalog", "rules"), "runtime": ("catalog", "scenario")}
+SIDEWAYS = {"scenario": ("catalog", "named_places", "rules"), "runtime": ("catalog", "scenario")}
 MAY_LOOK_SIDEWAYS = {(own, other) for own, others in SIDEWAYS.items() for other in others}
 
 

@@ -73,10 +73,11 @@ def collectives(
     """
     from sim.studies import calibrate_across as between
     from sim.studies import calibrate_collectives as study
+    from sim.studies.across_points import across_points
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
-    across = between.across_points(tables, note)
+    across = across_points(tables, note)
     inside = study.measured_in(paths, op=op, system=system, may_be_none=bool(across))
     shipped = study.shipped()
     rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]
@@ -117,7 +118,7 @@ def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str,
     for one in held_out(measured, shipped):
         rows.append(
             _row(
-                f"held out: {one.how}", one.system, one.library, one.op, f"{one.ranks} ranks", one.points,
+                f"held out: {one.how}", one.system, one.library, one.op, f"{one.size} ranks", one.points,
                 one.median, one.p90, one.bias, one.alpha_beta_median,
             )
         )  # fmt: skip
@@ -125,14 +126,14 @@ def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str,
 
 
 def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.studies.calibrate_across import errors_across, held_out_across
+    from sim.studies.hold_out_across import errors_across, held_out_across
 
     if not measured:
         return []
     return [
         _row(
-            one.how if one.how == "shipped" else f"held out: {one.how}", one.system, "nccl", one.op,
-            f"{one.nodes} servers", one.points, one.median, one.p90, one.bias, one.alpha_beta_median,
+            one.how if one.how == "shipped" else f"held out: {one.how}", one.system, one.library, one.op,
+            f"{one.size} servers", one.points, one.median, one.p90, one.bias, one.alpha_beta_median,
         )
         for one in (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
     ]  # fmt: skip

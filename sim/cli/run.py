@@ -36,6 +36,7 @@ def run(
         claim(out, force=force)
 
     import sim
+    from sim.cli.written import Written
     from sim.runtime.texts import what_traces_say
 
     described = sim.load_scenario(scenario)
@@ -43,7 +44,13 @@ def run(
         described = sim.with_changes(described, dict(_change(text) for text in changes))
     for line in what_traces_say(described.workload):
         note(line)
-    result = sim.simulate(described, seed=seed, fold=not no_fold)
+    written = Written.read(scenario, changes or ())
+    try:
+        result = sim.simulate(described, seed=seed, fold=not no_fold)
+    except InfeasibleError as refusal:
+        raise refusal.at(written.named_in(refusal.reason)) from refusal
+    for key, what in result.faults_without_effect():
+        note(f"note: {written.problem(key, what)}")
     if out is not None:
         result.save(out, force=True)  # claimed above
         note(f"saved in {out}")

@@ -7,7 +7,7 @@ be. `UnfinishedError` (4): the run began and did not come to its end.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -58,6 +58,10 @@ class InfeasibleError(Exception):
         self.reason = reason
         self.nearest = nearest
         super().__init__(f"{reason}; {nearest}" if nearest else reason)
+
+    def at(self, where: Problem) -> InfeasibleError:
+        """The same, with the file, line and key of `where` before it."""
+        return InfeasibleError(str(replace(where, what=self.reason)), self.nearest)
 
 
 class UnfinishedError(Exception):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.records import Records
+from sim.results.stays import stays
 
 Floats = NDArray[np.float64]
 
@@ -131,13 +132,8 @@ def mser5(values: Floats) -> int:
 
 
 def _stays(records: Records) -> tuple[Floats, Floats]:
-    """Arrival and departure of each request that was let in; an aborted one departs when it is, those still
-    there as the run ends.
-    """
-    rows = records.requests
-    let_in = rows["status"] != "rejected"
-    arrival_s = rows["arrival_s"][let_in]
-    departure_s = np.fmin(rows["finished_s"], rows["aborted_s"])[let_in]
+    """Arrival and departure of each request that was let in; those still there depart as the run ends."""
+    arrival_s, _, departure_s = stays(records.requests)
     known_s = departure_s[~np.isnan(departure_s)]
     last_s = max(
         records.end_s, float(known_s.max()) if len(known_s) else 0.0, float(arrival_s.max(initial=0.0))

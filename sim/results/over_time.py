@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.records import Records
+from sim.results.stays import stays
 
 if TYPE_CHECKING:
     import polars
@@ -28,23 +29,17 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
 
     if not every_s > 0:
         raise ValueError(f"every_s {every_s} is not above zero")
-    names = ("arrival_s", "admitted_s", "finished_s", "aborted_s", "status")
-    requests = {name: records.requests[name] for name in names}
-    gone_s = requests["aborted_s"]
-    requests["finished_s"] = np.fmin(requests["finished_s"], gone_s)
-    never = np.isnan(requests["admitted_s"])  # who gave up before that waits no more from then on
-    requests["admitted_s"] = np.where(never, gone_s, requests["admitted_s"])
-    ours = requests["status"] != "rejected"
+    ours = np.ones(len(records.requests), dtype=bool)
     steps = {name: records.steps[name] for name in records.steps.kinds}
     if replica is not None:
-        ours &= records.requests["replica"] == replica
+        ours = records.requests["replica"] == replica
         mine = steps["replica"] == replica
         steps = {name: column[mine] for name, column in steps.items()}
     first_stage = steps["stage"] == 0
     steps = {name: column[first_stage] for name, column in steps.items()}
-    arrived, admitted, gone = (
-        np.sort(requests[name][ours]) for name in ("arrival_s", "admitted_s", "finished_s")
-    )
+    names = ("arrival_s", "admitted_s", "finished_s", "aborted_s", "status")
+    requests = {name: records.requests[name][ours] for name in names}
+    arrived, admitted, gone = map(np.sort, stays(requests))
     last_s = max(records.end_s, *(float(np.nanmax(c, initial=0.0)) for c in (arrived, gone, steps["end_s"])))
     edges: Floats = np.arange(0, int(np.ceil(last_s / every_s)) + 1, dtype=np.float64) * every_s
     at_s = edges[1:]

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from sim.cost.collectives import collective
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
+from sim.studies.judging import Floats, log_fit, quantile
 
 Raw = dict[str, Any]
 """The text of a parameter file as dicts and numbers."""
@@ -233,26 +233,20 @@ class Fit:
             block = block[name]
         return block
 
-    def with_values(self, logs: Sequence[float]) -> Parameters:
-        for (path, low, high), value in zip(self.free, logs, strict=True):
-            self._at(path)[path[-1]] = float(min(max(np.exp(value), low), high))
+    def with_values(self, values: Sequence[float] | Floats) -> Parameters:
+        for (path, low, high), value in zip(self.free, values, strict=True):
+            self._at(path)[path[-1]] = float(min(max(value, low), high))
         return parameters_of(self.files)
 
     def run(self, measured: Sequence[Point]) -> Raw:
         """The files with the free numbers fitted."""
-        from scipy.optimize import least_squares
-
-        start = np.log(self.values())
-        low, high = (np.log([bound[side] for bound in self.free]) for side in (1, 2))
-        start = np.clip(start, low + 1e-6, high - 1e-6)
         networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
 
-        def residuals(logs: Any, /) -> list[float]:
-            parameters = self.with_values(logs)
-            return [log(ratio) for ratio in ratios(measured, parameters, networks)]
+        def of_measured(values: Floats) -> list[float]:
+            return ratios(measured, self.with_values(values), networks)
 
-        result = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=60)
-        self.with_values(list(result.x))
+        bounds = [(low, high) for _, low, high in self.free]
+        self.with_values(log_fit(of_measured, self.values(), bounds, max_nfev=60))
         return self.files
 
 
@@ -397,8 +391,8 @@ def by_group(
         groups.setdefault((point.system, point.library, point.op, point.gpus), []).append(error)
     rows = []
     for (system, library, op, gpus), of in sorted(groups.items()):
-        median, p90 = (float(np.quantile(np.abs(of), share)) for share in (0.5, 0.9))
-        rows.append((system, library, op, gpus, len(of), median, p90, float(np.median(of))))
+        errors_of = len(of), quantile(of, 0.5), quantile(of, 0.9), float(np.median(of))
+        rows.append((system, library, op, gpus, *errors_of))
     return rows
 
 

@@ -1,10 +1,11 @@
 """Every error on measured points that no fit saw, from a folder of measured tables, in one go.
 
-    python -m sim.studies.held_out MEASURED [--without-kernels]
+    python -m sim.studies.held_out MEASURED [kernels] [collectives] [experts]
 
 Kernels by shape and by GPU (a plain roofline beside them), collectives inside a server by ranks, system and
 kind of GPU, and between servers by system, number of servers and operation (a plain alpha-beta model beside
-both), exchanges between experts by system and ranks. Every fit is made anew for what it is judged on.
+both), exchanges between experts by system and ranks (that model and the bare rate of the links). Every fit
+is made anew for what it is judged on.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pathlib import Path
 from statistics import median
 
 from sim.inputs.errors import InputError
+from sim.reading.problems import unknown_name
 from sim.studies import hold_out_collectives, hold_out_experts
+from sim.studies.across_points import across_points
 from sim.studies.calibrate import calibrate, measurements_of, summary, table
-from sim.studies.calibrate_across import across_points, held_out_across
 from sim.studies.calibrate_collectives import measured_in, shipped
+from sim.studies.hold_out_across import held_out_across
 
 INSIDE = ("collectives_nccl.csv", "collectives_custom_allreduce.csv")
 ACROSS = ("collectives_h100_ib_cluster.csv", "collectives_vidur.csv", "collectives_public_points.csv")
@@ -56,18 +59,16 @@ def collectives(folder: Path) -> None:
 
 
 def experts(folder: Path) -> None:
-    """Print medians over groups, of dispatch and combine."""
+    """Print every system and number of ranks, of dispatch and combine."""
     points = [point for path in _there(folder, EXPERTS) for point in hold_out_experts.exchange_points(path)]
-    _print(
-        "exchanges between experts",
-        [
-            (
-                f"{one.library}, {one.ranks} ranks, {one.phase}",
-                (one.median, one.p90, one.bias, one.alpha_beta_median),
-            )
-            for one in hold_out_experts.held_out(points)
-        ],
-    )
+    print("\nexchanges between experts: |error|, its 90th percentile, bias, and two plain models' |error|")
+    print(f"{'library':28} {'system':9} ranks phase    points median    p90   bias  link rate  alpha-beta")
+    for one in hold_out_experts.held_out(points):
+        print(
+            f"{one.library:28} {one.system:9} {one.size:5} {one.op:8} {one.points:6} "
+            f"{100 * one.median:6.1f} {100 * one.p90:6.1f} {100 * one.bias:+6.1f} "
+            f"{100 * one.link_rate_median:10.1f} {100 * one.alpha_beta_median:11.1f}"
+        )
 
 
 def _there(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -89,16 +90,20 @@ def _print(title: str, rows: Iterable[Row]) -> None:
         print(f"{name:52} {len(of):3} {values[0]:6.1f} {values[1]:6.1f} {values[2]:+6.1f} {values[3]:7.1f}")
 
 
+SECTIONS = {"kernels": kernels, "collectives": collectives, "experts": experts}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m sim.studies.held_out", description=__doc__)
     parser.add_argument("folder", type=Path, help="the folder with the measured tables")
-    parser.add_argument("--without-kernels", action="store_true", help="collectives and exchanges only")
+    parser.add_argument("sections", nargs="*", help=f"{', '.join(SECTIONS)}; default: all")
     given = parser.parse_args(arguments)
-    if not given.without_kernels:
-        kernels(given.folder)
-    collectives(given.folder)
-    experts(given.folder)
+    for name in given.sections:
+        if name not in SECTIONS:
+            raise InputError(unknown_name("section", name, list(SECTIONS)))
+    for name in given.sections or SECTIONS:
+        SECTIONS[name](given.folder)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from sim.studies.calibrate_collectives import (
     points,
     shipped,
 )
+from sim.studies.judging import Floats, Judged, judged, log_fit
 
 KIN = {
     "ampere": "hopper",
@@ -45,27 +44,9 @@ KIN = {
 """Whose parameters a kind of GPU takes that was never measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Errors on points of one (how, system, library, op, ranks) that no fit saw: |error| quantiles and
-    signed median.
-    """
-
-    how: str
-    system: str
-    library: str
-    op: str
-    ranks: int
-    points: int
-    median: float
-    p90: float
-    bias: float
-    alpha_beta_median: float
-
-
-def held_out(measured: Sequence[Point], files: Raw) -> list[HeldOut]:
+def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
     """All rows of both ways of holding out."""
-    rows: list[HeldOut] = []
+    rows: list[Judged] = []
     for how, kind, library, seen, unseen in _folds(measured, files):
         if not seen or not unseen:
             continue
@@ -128,31 +109,27 @@ def _bus_bytes(point: Point) -> float:
 
 
 def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(library, op) -> latency and seconds per byte on the bus that fit all points best (soft L1 of the
-    log error).
-    """
-    from scipy.optimize import least_squares
-
+    """(library, op) -> latency and seconds per byte on the bus that fit all points best."""
     plain = {}
     for key in sorted({(point.library, point.op) for point in seen}):
         own = [point for point in seen if (point.library, point.op) == key]
 
-        def residuals(logs: Any, /, own: Sequence[Point] = own) -> list[float]:
-            alpha_s, per_byte_s = np.exp(logs)
-            return [log((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds) for point in own]
+        def of_own(values: Floats, own: Sequence[Point] = own) -> list[float]:
+            alpha_s, per_byte_s = values
+            return [(alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds for point in own]
 
         start = [
-            log(min(point.seconds for point in own)),
-            log(max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own))),
+            min(point.seconds for point in own),
+            max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own)),
         ]
-        alpha, beta = np.exp(least_squares(residuals, start, loss="soft_l1", f_scale=0.1).x)
-        plain[key] = (float(alpha), float(beta))
+        alpha_s, per_byte_s = log_fit(of_own, start).tolist()
+        plain[key] = alpha_s, per_byte_s
     return plain
 
 
 def _rows(
     how: str, found: Sequence[tuple[Point, float]], plain: dict[tuple[str, str], tuple[float, float]]
-) -> Iterator[HeldOut]:
+) -> Iterator[Judged]:
     groups: dict[tuple[str, str, str, int], list[tuple[Point, float]]] = {}
     for point, error in found:
         groups.setdefault((point.system, point.library, point.op, point.gpus), []).append((point, error))
@@ -162,19 +139,7 @@ def _rows(
         for point, _ in of:
             alpha_s, per_byte_s = plain.get((point.library, point.op), (float("nan"), float("nan")))
             other.append((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds - 1.0)
-        median, p90 = (float(np.quantile(np.abs(alone), share)) for share in (0.5, 0.9))
-        yield HeldOut(
-            how,
-            system,
-            library,
-            op,
-            ranks,
-            len(of),
-            median,
-            p90,
-            float(np.median(alone)),
-            float(np.median(np.abs(other))),
-        )
+        yield judged(how, (system, library, op, ranks), alone, other)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -185,7 +150,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     for row in held_out(measured, shipped()):
         print(
-            f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.ranks:5} {row.points:6} "
+            f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.size:5} {row.points:6} "
             f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} "
             f"{100 * row.alpha_beta_median:11.1f}"
         )

@@ -1,7 +1,5 @@
 """How well the model of expert dispatch and combine holds on ranks and machines that it was not fitted to.
 
-    python -m sim.studies.hold_out_experts MOE_ALL_TO_ALL.csv
-
 Each library's kernel (`topologies/collectives/experts.yaml`) is fitted again without one system and number
 of ranks, and judged on that one. Beside it stand the bytes at the full rate of the links, and a plain
 alpha-beta model in tokens times width, fitted to the same points. Of several numbers of SMs the best counts.
@@ -12,19 +10,16 @@ wrappers of DeepEP), and those that no kernel here models (NVLinkTwoSided, Mnnvl
 from __future__ import annotations
 
 import csv
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import exp, log, log2
+from math import log2
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from sim.catalog import load_topology
 from sim.cost.expert_exchange import Phase, chosen, payload_s
 from sim.cost.network import Network
+from sim.studies.judging import Floats, Judged, judged, log_fit
 
 PLACES = {"h100_sxm": "nd-h100-v5", "h800_sxm": "nd-h100-v5", "h200_sxm": "hgx-h200", "b200_sxm": "hgx-b200",
           "gb200": "gb200-nvl72"}  # fmt: skip
@@ -59,20 +54,7 @@ class ExchangePoint:
         return self.system, self.ranks
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Errors on one library's phase on one system and number of ranks, none of which the fit saw."""
-
-    library: str
-    system: str
-    ranks: int
-    phase: str
-    points: int
-    median: float
-    p90: float
-    bias: float
-    link_rate_median: float
-    alpha_beta_median: float
+Model = Callable[[ExchangePoint], float]
 
 
 @cache
@@ -82,20 +64,24 @@ def network_of(system: str, ranks: int) -> Network:
 
 
 def exchange_points(path: Path) -> list[ExchangePoint]:
+    """The points of a table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return points_of(csv.DictReader(file))
+
+
+def points_of(rows: Iterable[Mapping[str, str]]) -> list[ExchangePoint]:
     """The points of libraries that are modelled; the sample's rows without sizes are DeepSeek-V3's."""
     best: dict[tuple[str, str, int, Phase, int, int, int, int], float] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            phase = next((phase for phase in PHASES if phase == row["phase"]), None)
-            if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
-                continue
-            hidden, topk, experts = (
-                int(row.get(name) or usual)
-                for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
-            )
-            tokens = int(row["tokens_per_rank"])
-            key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
-            best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
+    for row in rows:
+        phase = next((phase for phase in PHASES if phase == row["phase"]), None)
+        if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
+            continue
+        hidden, topk, experts = (
+            int(row.get(name) or usual) for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
+        )
+        tokens = int(row["tokens_per_rank"])
+        key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
+        best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
     return [_point(*key, seconds) for key, seconds in sorted(best.items())]
 
 
@@ -115,18 +101,15 @@ def _point(
     )
 
 
-def fitted(seen: Sequence[ExchangePoint]) -> Any:
+def fitted(seen: Sequence[ExchangePoint]) -> Model:
     """Seconds of a point by a base, a growth with doublings of the ranks, and shares of the links' rates."""
 
-    def seconds(one: ExchangePoint, logs: Any) -> float:
-        base_s, doubling_s, inside, across = np.exp(logs)
+    def seconds(one: ExchangePoint, values: Floats) -> float:
+        base_s, doubling_s, inside, across = values
         flow_s = max(one.inside_s / inside, one.across_s / across)
         return float(base_s + doubling_s * log2(one.ranks) + flow_s)
 
-    logs = _least_squares(
-        seconds, seen, [10e-6, 2e-6, 0.7, 0.7], [(1e-7, 2e-4), (1e-9, 5e-5), (0.1, 1), (0.1, 1)]
-    )
-    return lambda one: seconds(one, logs)
+    return _fit(seconds, seen, [10e-6, 2e-6, 0.7, 0.7], [(1e-7, 2e-4), (1e-9, 5e-5), (0.1, 1), (0.1, 1)])
 
 
 def at_link_rate(one: ExchangePoint) -> float:
@@ -134,33 +117,28 @@ def at_link_rate(one: ExchangePoint) -> float:
     return max(one.inside_s, one.across_s)
 
 
-def alpha_beta(seen: Sequence[ExchangePoint]) -> Any:
+def alpha_beta(seen: Sequence[ExchangePoint]) -> Model:
     """The plain model: one latency, one rate for what a rank sends, whatever the ranks and links."""
 
-    def seconds(one: ExchangePoint, logs: Any) -> float:
-        return exp(logs[0]) + one.n_bytes / exp(logs[1])
+    def seconds(one: ExchangePoint, values: Floats) -> float:
+        return float(values[0] + one.n_bytes / values[1])
 
-    logs = _least_squares(seconds, seen, [20e-6, 1e11], [(1e-7, 1e-2), (1e8, 1e13)])
-    return lambda one: seconds(one, logs)
+    return _fit(seconds, seen, [20e-6, 1e11], [(1e-7, 1e-2), (1e8, 1e13)])
 
 
-def _least_squares(
-    seconds: Any, seen: Sequence[ExchangePoint], start: Sequence[float], bounds: Sequence[tuple[float, float]]
-) -> Any:
-    from scipy.optimize import least_squares
-
-    low, high = (np.log([bound[side] for bound in bounds]) for side in (0, 1))
-    first = np.clip(np.log(start), low + 1e-6, high - 1e-6)
-
-    def residuals(logs: Any, /) -> list[float]:
-        return [log(seconds(one, logs) / one.seconds) for one in seen]
-
-    return least_squares(residuals, first, bounds=(low, high), loss="soft_l1", f_scale=0.1).x
+def _fit(
+    seconds: Callable[[ExchangePoint, Floats], float],
+    seen: Sequence[ExchangePoint],
+    start: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+) -> Model:
+    values = log_fit(lambda values: [seconds(one, values) / one.seconds for one in seen], start, bounds)
+    return lambda one: seconds(one, values)
 
 
 def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
     """Each system and number of ranks judged by a fit to the others of its kernel, where there are others."""
-    judged = []
+    rows = []
     for kernel in sorted({one.kernel for one in points}):
         for phase in PHASES:
             own = [one for one in points if one.kernel == kernel and one.phase == phase]
@@ -169,35 +147,10 @@ def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
                 unseen = [one for one in own if one.group == group]
                 if len(seen) < 4 or len(unseen) < 2:
                     continue
-                errors, rates, others = (
+                errors = (
                     [model(one) / one.seconds - 1.0 for one in unseen]
-                    for model in (fitted(seen), at_link_rate, alpha_beta(seen))
+                    for model in (fitted(seen), alpha_beta(seen), at_link_rate)
                 )
-                judged.append(
-                    Judged(
-                        unseen[0].library, *group, phase, len(unseen), _quantile(errors, 0.5),
-                        _quantile(errors, 0.9), float(np.median(errors)), _quantile(rates, 0.5),
-                        _quantile(others, 0.5),
-                    )
-                )  # fmt: skip
-    return judged
-
-
-def _quantile(errors: Iterable[float], share: float) -> float:
-    return float(np.quantile(np.abs(list(errors)), share))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the table."""
-    print(f"{'library':28} {'system':9} ranks phase    points median    p90   bias  link rate  alpha-beta")
-    for row in held_out([point for path in arguments for point in exchange_points(Path(path))]):
-        print(
-            f"{row.library:28} {row.system:9} {row.ranks:5} {row.phase:8} {row.points:6} "
-            f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+6.1f} "
-            f"{100 * row.link_rate_median:10.1f} {100 * row.alpha_beta_median:11.1f}"
-        )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+                system, ranks = group
+                rows.append(judged("system and ranks", (system, unseen[0].library, phase, ranks), *errors))
+    return rows

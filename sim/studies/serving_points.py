@@ -61,7 +61,9 @@ HOSTS: dict[str, dict[str, float]] = {
 }
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
 is fitted, on one model and system (`FITTED_ON`): the gap by the median of the signed errors of TPOT, the
-way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares)."""
+way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
+`python -m sim.studies.serving_fits` gives the gaps of vLLM and TensorRT-LLM again; SGLang's was fitted before
+the kernels were fitted anew, and would be smaller now. No command writes the way in."""
 FITTED_ON = {
     "vllm": ("openai/gpt-oss-120b", "b200_sxm"),
     "trtllm": ("openai/gpt-oss-120b", "b200_sxm"),

@@ -4,7 +4,7 @@ What is fitted: the host's time per step, one number an engine (vLLM 0.19: the m
 vLLM on H100: the mean TPOT of one service; the loop of 2023: the token time of batch 1 at TP 8 on each
 host; one host set an engine of closed loops, `serving_points`; TensorRT-LLM: nothing), and the KV blocks of
 one GPU. Everything else is predicted: from kernels and collectives that were measured one by one, and from
-the scheduler.
+the scheduler. `serving_fits` fits the steps, gaps and launches anew, but for those of the request logs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sim.studies import serving_pools, serving_tables, serving_throughput
+from sim.studies import (
+    serving_offered_rate,
+    serving_pools,
+    serving_prompt_sweep,
+    serving_static,
+    serving_throughput,
+    serving_under_trace,
+)
 from sim.studies.kept_rows import Case, Outcome
 from sim.studies.ledger import LedgerRow
 from sim.studies.serving_logs import SERVICES, log_rows, read_rows
@@ -45,29 +52,29 @@ class Table:
 
 TABLES = {
     "request_logs": Table("services", "vLLM 0.19, requests of a log", lambda row: log_rows(row["run"])),
-    "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", serving_tables.vllm_mean_rows),
+    "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", serving_under_trace.vllm_mean_rows),
     "vllm_h100_a6000_per_second": Table(
         "services",
         "vLLM, H100 and A6000, second by second",
-        serving_tables.per_second_rows,
-        serving_tables.per_second_left_out,
+        serving_under_trace.per_second_rows,
+        serving_under_trace.per_second_left_out,
         30,
     ),
     "splitwise_static_batch": Table(
         "services",
         "static batches of 2023",
-        serving_tables.static_batch_rows,
-        serving_tables.static_batch_left_out,
+        serving_static.static_batch_rows,
+        serving_static.static_batch_left_out,
         12,
     ),
     "trtllm_online_serving": Table(
-        "services", "TensorRT-LLM 0.14 at an offered rate", serving_tables.online_rows, every=8
+        "services", "TensorRT-LLM 0.14 at an offered rate", serving_offered_rate.online_rows, every=8
     ),
     "vllm_h200_prompt_sweep": Table(
         "services",
         "vLLM, 8 H200, prompts of 1k to 32k",
-        serving_tables.sweep_rows,
-        serving_tables.sweep_left_out,
+        serving_prompt_sweep.sweep_rows,
+        serving_prompt_sweep.sweep_left_out,
         12,
     ),
     "trtllm_max_throughput": Table(

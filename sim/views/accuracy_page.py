@@ -11,15 +11,13 @@ PROSE = Path(__file__).with_suffix(".txt")
 PLACE = re.compile(r"<!-- (headline|left out|groups: ([\w-]+)((?:, [\w -]+)*)|errors: ([\w-]+)) -->")
 
 
-class ErrorLine(Protocol):
-    """Errors of the rows of one kind: `sim.studies.validation.Errors` has them."""
+class Line(Protocol):
+    """How far some rows of one quantity are off."""
 
     @property
     def section(self) -> str: ...
     @property
     def quantity(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
     @property
     def rows(self) -> int: ...
     @property
@@ -30,25 +28,20 @@ class ErrorLine(Protocol):
     def bias(self) -> float: ...
 
 
-class GroupLine(Protocol):
-    """Errors of one quantity over rows of one kind: `sim.studies.validation.Group` has them."""
+class ErrorLine(Line, Protocol):
+    """Of the rows of one kind: `sim.studies.validation.Errors` has them."""
 
     @property
-    def section(self) -> str: ...
+    def kind(self) -> str: ...
+
+
+class GroupLine(Line, Protocol):
+    """Of the predicted rows with one thing in common: `sim.studies.validation.Group` has them."""
+
     @property
     def by(self) -> str: ...
     @property
     def name(self) -> str: ...
-    @property
-    def quantity(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def median(self) -> float: ...
-    @property
-    def p90(self) -> float: ...
-    @property
-    def bias(self) -> float: ...
 
 
 class LeftOutLine(Protocol):

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.results.blame import CAUSES
 from sim.results.over_time import kv_tokens
+from sim.results.stays import phases, stays
 from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
 
@@ -61,12 +61,10 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
     shown = requests.sort("arrival_s", "request_id").head(MOST_REQUESTS)
     bars: list[dict[str, Any]] = []
     for request in shown.iter_rows(named=True):
-        edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
-        if request["aborted_s"] is not None:  # in whatever phase it was
-            edges = [*(edge for edge in edges if edge is not None), request["aborted_s"]]
-        for phase, begin, end in zip(PHASE_COLOURS, edges, edges[1:], strict=False):
-            if begin is not None and end is not None:
-                bars.append({"request": request["request_id"], "phase": phase, "begin": begin, "end": end})
+        bars += [
+            {"request": request["request_id"], "phase": phase, "begin": begin_s, "end": end_s}
+            for phase, begin_s, end_s in phases(request)
+        ]
     left_out = requests.height - shown.height
     title = (
         f"Requests in time: the first {shown.height} of {requests.height}" if left_out else "Requests in time"
@@ -92,15 +90,12 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
     import polars
 
     at_s = np.linspace(0.0, end_s, POINTS)
-    taken = requests.filter(requests["status"] != "rejected").with_columns(
-        finished_s=polars.coalesce("finished_s", "aborted_s"),
-        admitted_s=polars.coalesce("admitted_s", "aborted_s"),
+    arrived, admitted, left = (
+        np.searchsorted(np.sort(moments_s), at_s, side="right") for moments_s in stays(requests)
     )
-    arrived, admitted = _counts(taken, "arrival_s", at_s), _counts(taken, "admitted_s", at_s)
-    finished = _counts(taken, "finished_s", at_s)
     lines = [
         {"at": at, "requests": count, "state": state}
-        for state, counts in (("waiting", arrived - admitted), ("running", admitted - finished))
+        for state, counts in (("waiting", arrived - admitted), ("running", admitted - left))
         for at, count in zip(at_s.tolist(), counts.tolist(), strict=True)
     ]
     queue = (
@@ -256,11 +251,6 @@ def blame_bars(blame: polars.DataFrame, requests: polars.DataFrame) -> altair.Ch
         .properties(width=WIDTH - 200, height=max(48 * len(groups), 60))
     )
     return chart
-
-
-def _counts(requests: polars.DataFrame, column: str, at_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many requests have come to this point by each instant."""
-    return np.searchsorted(np.sort(requests[column].drop_nulls().to_numpy()), at_s, side="right")
 
 
 def _colours(colours: Mapping[str, str]) -> altair.Scale:

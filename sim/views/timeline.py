@@ -9,9 +9,12 @@ tokens are counters.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sim.results.stays import phases, stays
 
 if TYPE_CHECKING:
     import polars
@@ -55,19 +58,14 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
         if span["stage"] == 0:
             yield _counter("KV tokens", process, span["start_s"], span["kv_tokens"])
             yield _counter("sequences", process, span["start_s"], span["sequences"])
-    changes: list[tuple[float, int, int]] = []
     for request in requests.iter_rows(named=True):
         yield from _request(request)
-        if request["status"] == "rejected":
-            continue
-        gone_s, admitted_s = request["aborted_s"], request["admitted_s"]
-        for at_s, waiting, running in (
-            (request["arrival_s"], 1, 0),
-            (gone_s if admitted_s is None else admitted_s, -1, 1),
-            (request["finished_s"] if gone_s is None else gone_s, 0, -1),
-        ):
-            if at_s is not None:
-                changes.append((at_s, waiting, running))
+    changes = [
+        (at_s, *change)
+        for moments_s, change in zip(stays(requests), ((1, 0), (-1, 1), (0, -1)), strict=True)
+        for at_s in moments_s.tolist()
+        if not math.isnan(at_s)
+    ]
     waiting = running = 0
     for at_s, more_waiting, more_running in sorted(changes):
         waiting, running = waiting + more_waiting, running + more_running
@@ -107,19 +105,17 @@ def _step(span: dict[str, Any], thread: int) -> Event:
 
 def _request(request: dict[str, Any]) -> Iterator[Event]:
     """Nested asynchronous slices: the request, and in it its queue, prefill and decode."""
-    edges = [request[name] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
-    if request["aborted_s"] is not None:  # in whatever phase it was
-        edges = [*(edge for edge in edges if edge is not None), request["aborted_s"]]
-    known = [at_s for at_s in edges if at_s is not None]
+    moments = ("aborted_s", "finished_s", "first_token_s", "admitted_s", "arrival_s")
+    last_s = next(request[name] for name in moments if request[name] is not None)
     common: Event = {"cat": "request", "id": request["request_id"], "pid": REQUESTS_PROCESS, "tid": 0}
     whole: Event = {**common, "name": f"request {request['request_id']}"}
     arguments = ("prompt_tokens", "output_tokens", "cached_tokens", "preemptions", "replica", "status")
-    yield {**whole, "ph": "b", "ts": known[0] * 1e6, "args": {name: request[name] for name in arguments}}
-    for phase, begin_s, end_s in zip(("queue", "prefill", "decode"), edges, edges[1:], strict=False):
-        if begin_s is not None and end_s is not None:
-            yield {**common, "name": phase, "ph": "b", "ts": begin_s * 1e6}
-            yield {**common, "name": phase, "ph": "e", "ts": end_s * 1e6}
-    yield {**whole, "ph": "e", "ts": known[-1] * 1e6}
+    said = {name: request[name] for name in arguments}
+    yield {**whole, "ph": "b", "ts": request["arrival_s"] * 1e6, "args": said}
+    for phase, begin_s, end_s in phases(request):
+        yield {**common, "name": phase, "ph": "b", "ts": begin_s * 1e6}
+        yield {**common, "name": phase, "ph": "e", "ts": end_s * 1e6}
+    yield {**whole, "ph": "e", "ts": last_s * 1e6}
 
 
 def _counter(name: str, process: int, at_s: float, value: float | dict[str, int]) -> Event:

@@ -89,3 +89,28 @@ def test_decode_replicas_with_experts_over_32_gpus_are_nearly_as_slow_as_public_
 @pytest.mark.slow
 def test_what_does_not_fit_has_no_step(rack):
     assert rack.step_s(rack.ISLANDS, rack.Shape(8), 512, rack.LONG) is None
+
+
+def test_notes_say_the_ranges_of_the_rows_that_a_run_has_and_of_no_others(rack):
+    def row(case, quantity, published, simulated):
+        return rack.Row(case, quantity, "", published, simulated, source="a test")
+
+    over, few = rack.OVER.format(rack.SHORT.name), f"with {rack.FEW} sequences"
+    rows = [
+        row(over, f"tokens/s/user of eight GPUs in tensor parallel {few}", 0.5, 0.75),
+        row(over, "where it is largest", 40.0, 60.0),
+        row(f"GB200 NVL72, {rack.SHORT.name}", "decode replica TP8 EP, 4 sequences a rank", 100.0, 76.0),
+        row(f"B200 islands, {rack.SHORT.name}", "decode replica TP8 EP, 8 sequences a rank", 100.0, 92.0),
+        row(f"B200 islands, {rack.LONG.name}", "decode replica EP8, 8 sequences a rank", 100.0, 129.0),
+    ]
+    tensor, fast, ranks, *_ = rack.notes(rows)
+    assert "in FP4 -24 to -8 %." in tensor
+    assert "FP8" not in tensor
+    assert "GB200 is 0.50 times as fast as B200 in public and 0.75 times in simulation" in fast
+    assert "tokens/s of a user +29 %." in ranks
+    assert "at 60 tokens/s/user in simulation, at 40 in public" in ranks
+    more = [
+        *rows,
+        row(f"B200 islands, {rack.LONG.name}", "decode replica TP8, 8 sequences a rank", 10.0, 6.0),
+    ]
+    assert "With experts by rows in FP8 -40 %" in rack.notes(more)[0]

@@ -10,19 +10,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sim.inputs.errors import InfeasibleError, UnfinishedError
 from tests.laws.folding_scenarios import small
-from tests.laws.instants import Attack, attack, attacked
+from tests.laws.instants import Attack, attacked, holds
 
 seeds = st.integers(0, 10**6)
-
-
-def holds(data: dict[str, Any], seed: int) -> None:
-    try:
-        found, _ = attack(data, seed).differences()
-    except (InfeasibleError, UnfinishedError):  # no such place for the replicas; a link stays down
-        return
-    assert not found, found
 
 
 @settings(max_examples=10, phases=[Phase.generate])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sim.catalog import list_workloads
 from sim.inputs.errors import InputError, UnfinishedError
-from sim.scenario import Scenario, with_changes
+from sim.scenario import Scenario, load_scenario, with_changes
 from sim.simulate import simulate
 
 
@@ -75,8 +77,73 @@ def test_a_transfer_waits_for_its_link_to_come_back() -> None:
     assert simulate(down).requests["finished_s"].min() > 5.0
 
 
-def test_what_does_not_exist_is_named_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"faults\.0\.place.*did you mean 'node0.gpu7'"):
-        simulate(scenario(faults=[{"at_s": 0, "place": "node0.gpu77"}]))
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"place": "node0.gpu77"}, r"faults\[0\]\.place: there is no place .*did you mean 'node0.gpu7'\?"),
+        (
+            {"gpu": "gpu3"},
+            r"faults\[0\]\.gpu: there is no gpu 'gpu3'; there are node0.gpu0, .*'node0.gpu3'\?",
+        ),
+        (
+            {"node": "node1"},
+            r"faults\[0\]\.node: there is no node 'node1'; there are node0; did you mean 'node0'",
+        ),
+        (
+            {"link": "node0.gpu1->nvlink"},
+            r"faults\[0\]\.link: .* and 66 more; did you mean 'node0.gpu1->nvlink0'",
+        ),
+        ({"replica": 1}, r"faults\[0\]\.replica: there is no replica 1; 0 is the only one$"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_the_run_with_what_does(
+    named: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        with_changes(scenario(), {"faults": [{"at_s": 0, **named}]})
     with pytest.raises(Exception, match="one link or of one place"):
         scenario(faults=[{"at_s": 0}])
+
+
+def test_all_faults_of_nothing_come_at_once_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    faults = ["{at_s: 0, gpu: node0.gpu8}", "{at_s: 0, gpu: node0.gpu7}", "{at_s: 0, replica: 2}"]
+    path.write_text(
+        "topology: nd-h100-v5\nmodel: llama-3-8b\nreplicas: 2\n"
+        f"workload: {list_workloads()[0]}\nfaults:\n" + "".join(f"  - {fault}\n" for fault in faults)
+    )
+    with pytest.raises(InputError) as refusal:
+        load_scenario(path)
+    first, last = refusal.value.problems
+    assert (first.file, first.line, first.key) == (str(path), 6, "faults[0].gpu")
+    assert (last.file, last.line, last.key) == (str(path), 8, "faults[2].replica")
+    assert last.what == "there is no replica 2; 0 to 1 are"
+
+
+def test_a_fault_that_nothing_can_have_felt_is_told_apart_from_one_that_was() -> None:
+    """Two of eight GPUs serve, over NVLink and the host."""
+    felt = [
+        {"at_s": 0.01, "until_s": 0.02, "gpu": "node0.gpu1"},
+        {"at_s": 0.01, "until_s": 0.02, "node": "node0"},
+        {"at_s": 0.01, "until_s": 0.02, "replica": 0},
+        {"at_s": 0.0, "place": "node0.gpu0", "capacity": 0.5},
+        {"at_s": 0.0, "place": "node0.nvswitch0", "capacity": 0.5},
+        {"at_s": 0.0, "link": "nvlink0->node0.gpu1", "capacity": 0.5},
+    ]
+    idle = [
+        {"at_s": 0.01, "gpu": "node0.gpu2"},
+        {"at_s": 0.0, "place": "node0.nic0"},
+        {"at_s": 0.0, "link": "nvlink0->node0.gpu2"},
+        {"at_s": 1e6, "replica": 0},
+    ]
+    run = simulate(scenario(engine={"tensor_parallel_size": 2}, faults=[*felt, *idle]))
+    told = dict(run.faults_without_effect())
+    assert list(told) == [
+        ("faults", 6, "gpu"),
+        ("faults", 7, "place"),
+        ("faults", 8, "link"),
+        ("faults", 9, "at_s"),
+    ]
+    assert told["faults", 6, "gpu"] == "nothing fails: no engine runs on node0.gpu2"
+    without = simulate(scenario(engine={"tensor_parallel_size": 2}, faults=felt))
+    assert run.requests.equals(without.requests)

@@ -9,17 +9,10 @@ import yaml
 from sim.cost.collective_parameters import parameters_of
 from sim.cost.collectives import collective
 from sim.inputs.errors import InputError
-from sim.studies.calibrate_across import (
-    FREE,
-    AcrossPoint,
-    across_points,
-    across_text,
-    errors_across,
-    held_out_across,
-    network_of,
-    ranks_of,
-)
+from sim.studies.across_points import AcrossPoint, across_points, network_of, ranks_of
+from sim.studies.calibrate_across import FREE, across_text
 from sim.studies.calibrate_collectives import measured_in, shipped
+from sim.studies.hold_out_across import errors_across, held_out_across
 
 SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "h100_cluster.csv"
 

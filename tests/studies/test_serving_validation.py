@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from sim.studies import serving_logs
+from sim.studies.serving_prompt_sweep import sweep_rows
+from sim.studies.serving_static import static_batch_rows
 from sim.studies.serving_steps import stretches
-from sim.studies.serving_tables import per_second_rows, static_batch_rows, sweep_rows
 from sim.studies.serving_throughput import throughput_rows
+from sim.studies.serving_under_trace import per_second_rows
 from sim.studies.serving_validation import TABLES, cases, left_out, published
 
 RTX_4090 = "rtx4090_llama31_8b_tp1"
