@@ -57,13 +57,12 @@ PROMPTS = 10  # times the concurrency: InferenceX's benchmark client
 HOSTS: dict[str, dict[str, float]] = {
     "vllm": {"step_gap_s": 0.27e-3, "frontend_s": 20e-3, "frontend_token_s": 2e-6},
     "trtllm": {"step_gap_s": 0.0, "frontend_s": 25e-3, "frontend_token_s": 2e-6},
-    "sglang": {"step_gap_s": 1.7e-3, "frontend_s": 54e-3, "frontend_token_s": 9e-6},
+    "sglang": {"step_gap_s": 0.97e-3, "frontend_s": 54e-3, "frontend_token_s": 9e-6},
 }
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
 is fitted, on one model and system (`FITTED_ON`): the gap by the median of the signed errors of TPOT, the
 way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
-`python -m sim.studies.serving_fits` gives the gaps of vLLM and TensorRT-LLM again; SGLang's was fitted before
-the kernels were fitted anew, and would be smaller now. No command writes the way in."""
+`python -m sim.studies.serving_fits` gives the gaps again; no command writes the way in."""
 FITTED_ON = {
     "vllm": ("openai/gpt-oss-120b", "b200_sxm"),
     "trtllm": ("openai/gpt-oss-120b", "b200_sxm"),
