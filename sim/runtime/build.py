@@ -166,11 +166,6 @@ def _placed(scenario: Scenario, network: Network, pools: list[Pool]) -> list[tup
     for kind in sorted({pool.gpu for pool in pools}, key=lambda kind: (kind is None, kind)):
         mine = [i for i, pool in enumerate(pools) if pool.gpu == kind]
         able = [gpu for gpu in free if kind is None or models[gpu] == kind]
-        if kind is not None and not able:
-            raise InfeasibleError(
-                f"a pool asks for {kind}, and {scenario.topology.name} has none",
-                f"it has {', '.join(sorted(set(models.values())))}",
-            )
         of_kind = scenario.placement(able, network.node_of, [sizes[i] for i in mine])
         for i, gpus in zip(mine, of_kind, strict=True):
             placed[i] = gpus

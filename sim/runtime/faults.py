@@ -12,12 +12,10 @@ does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import simpy
 
 from sim.cost.network import Network
-from sim.inputs.errors import InputError, Problem
 from sim.inputs.faults import Fault
 from sim.runtime.clock import COMPLETION, FAILURE, at
 from sim.runtime.fabric import Fabric
@@ -28,16 +26,16 @@ from sim.runtime.service import Service
 def schedule_faults(
     env: simpy.Environment, network: Network, fabric: Fabric, service: Service, faults: Sequence[Fault]
 ) -> None:
-    """Put all faults on the clock. InputError names what does not exist, and what is nearest."""
+    """Put all faults on the clock. What they name has been looked for (`sim.named_places`)."""
     lost = [0.0] * len(network.links)
-    for number, fault in enumerate(faults):
+    for fault in faults:
         if fault.stops_engines:
-            for replica in _stopped(network, service.replicas, fault, f"faults.{number}"):
+            for replica in _stopped(network, service.replicas, fault):
                 at(env, fault.at_s, service.fail, FAILURE, replica)
                 if fault.until_s is not None:
                     at(env, fault.until_s, service.recover, COMPLETION, replica)
             continue
-        shares = _shares(network, fault, f"faults.{number}")
+        shares = _shares(network, fault)
         at(env, fault.at_s, _Change(network, fabric, lost, shares, 1.0), COMPLETION)
         if fault.until_s is not None:
             at(env, fault.until_s, _Change(network, fabric, lost, shares, -1.0), COMPLETION)
@@ -62,43 +60,23 @@ class _Change:
             self.fabric.set_capacity(self.network.links[link], self.network.capacity[link] * left)
 
 
-def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault, key: str) -> list[Replica]:
+def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault) -> list[Replica]:
     """The replicas that run on what fails."""
     if fault.replica is not None:
-        if fault.replica >= len(replicas):
-            what = f"there is no replica {fault.replica} among {len(replicas)}, which are counted from 0"
-            raise InputError(Problem(what, key=f"{key}.replica"))
         return [replicas[fault.replica]]
     if fault.gpu:
-        if fault.gpu not in network.gpus:
-            raise InputError(_unknown("gpu", fault.gpu, network.gpus, key))
         return [replica for replica in replicas if fault.gpu in replica.gpus]
-    nodes = {gpu: f"node{number}" for gpu, number in network.node_of.items()}
-    if fault.node not in nodes.values():
-        raise InputError(_unknown("node", fault.node, list(dict.fromkeys(nodes.values())), key))
-    return [replica for replica in replicas if any(nodes[gpu] == fault.node for gpu in replica.gpus)]
+    failed = {gpu for gpu, number in network.node_of.items() if fault.node == f"node{number}"}
+    return [replica for replica in replicas if failed.intersection(replica.gpus)]
 
 
-def _shares(network: Network, fault: Fault, key: str) -> dict[int, float]:
+def _shares(network: Network, fault: Fault) -> dict[int, float]:
     """The share of its capacity that each link loses."""
     loss = 1.0 - (fault.capacity or 0.0)
     if fault.link:
-        if fault.link not in network.link_id:
-            raise InputError(_unknown("link", fault.link, network.links, key))
         return {network.link_id[fault.link]: loss}
     ends = {link: name.split("->") for link, name in enumerate(network.links)}
     for crossbar, chips in network.stripes.items():
         if fault.place in chips:
             return {link: loss * chips[fault.place] for link, names in ends.items() if crossbar in names}
-    shares = {link: loss for link, names in ends.items() if fault.place in names}
-    if not shares:
-        places = {place for names in ends.values() for place in names}
-        places.update(chip for chips in network.stripes.values() for chip in chips)
-        raise InputError(_unknown("place", fault.place, sorted(places), key))
-    return shares
-
-
-def _unknown(kind: str, name: str, known: Sequence[str], key: str) -> Problem:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return Problem(f"there is no {kind} {name!r}; `sim topology show` lists them{hint}", key=f"{key}.{kind}")
+    return {link: loss for link, names in ends.items() if fault.place in names}
