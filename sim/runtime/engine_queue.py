@@ -238,8 +238,10 @@ class EngineQueue:
         cohort.covered += steps  # the names depend on who takes and who names first
         for sequence, _ in cohort.grants:
             after = sequence.own_computed + cohort.covered
-            self.kv_cache.take(cohort.blocks_of(sequence) - -(-(after - steps) // cohort.block_size))
-            if sequence.names:
+            blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
+            if blocks:
+                self.kv_cache.take(blocks)
+            if sequence.held < len(sequence.names):
                 self._publish(sequence, after)
         cohort.named_blocks()
 

@@ -194,6 +194,29 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
     return ""
 
 
+def test_a_member_goes_for_somebody_more_urgent_in_the_middle_of_a_choice() -> None:
+    """Two decode and have been granted their step when a prompt that is not whole yet finds no block."""
+    limits = {
+        "blocks": 12, "block_size": 4, "budget": 20, "seats": 4, "by_priority": True, "whole_texts": False,
+        "looks_ahead": False, "watermark": 0.0,
+    }  # fmt: skip
+    queues = Engine(limits), Engine(limits, counts=False)
+    for engine in queues:
+        engine.add(9, 30, 7, ())
+        engine.add(9, 30, 3, ())
+        engine.step(RULES["priority"], 1)
+        engine.step(RULES["priority"], 1)
+        engine.add(40, 5, 0, ())
+    patient, plain, urgent = queues[0].sequences
+    assert patient.cohort is plain.cohort is queues[0].queue.cohort
+    for _ in range(2):
+        assert queues[0].step(RULES["priority"], 1) == queues[1].step(RULES["priority"], 1)
+        assert queues[0].state() == queues[1].state()
+    assert (patient.preemptions, plain.preemptions, urgent.preemptions) == (1, 0, 0)
+    assert patient.cohort is None
+    assert plain.cohort is queues[0].queue.cohort
+
+
 @settings(max_examples=60, deadline=None)
 @given(limits(), st.sampled_from(USUAL), st.integers(0, 10_000))
 def test_a_queue_with_a_cohort_is_the_queue_without(limits: dict[str, Any], rule: str, seed: int) -> None:
