@@ -131,9 +131,15 @@ class EngineQueue:
         return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
 
     def enqueue(self, sequence: Sequence) -> None:
-        """Behind all that wait, or by priority and then arrival."""
+        """Behind all that wait, or by priority and then arrival.
+
+        Whose KV cache has come from elsewhere stands before those that hold none: vLLM skips over it while it
+        is on its way, and puts it back in front (`skipped_waiting_requests`).
+        """
         if not self.by_priority:
-            self.waiting.append(sequence)
+            without = (i for i, other in enumerate(self.waiting) if not other.received)
+            place = next(without, None) if sequence.received else None
+            self.waiting.insert(len(self.waiting) if place is None else place, sequence)
             return
         key = (sequence.priority, sequence.arrival_s)
         places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
@@ -209,7 +215,11 @@ class EngineQueue:
         sequence.nameless_blocks = sequence.held = 0
 
     def reserve(self, tokens: int) -> int | None:
-        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough."""
+        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when
+        somebody who was preempted stands before them.
+        """
+        if any(not one.received for one in self.waiting):
+            return None
         blocks = -(-tokens // self.kv_cache.block_size)
         if blocks > self.kv_cache.free - self.kv_cache.reserve:
             return None
@@ -274,10 +284,20 @@ class EngineQueue:
     # ---- what a scheduling rule may ask
 
     def next_waiting(self) -> Sequence | None:
+        if not self.running:
+            self._bring_forward()
         if not self.by_priority:
             first = self.waiting[0] if self.waiting else None
             return first if first is not None and first.eligible_step <= self.step else None
         return next((one for one in self.waiting if one.eligible_step <= self.step), None)
+
+    def _bring_forward(self) -> None:
+        """Blocks of those whose KV cache has come must not keep out the one before them for ever."""
+        if self.waiting and not self.waiting[0].received:
+            holder = next((one for one in self.waiting if one.received), None)
+            if holder is not None:
+                self.waiting.remove(holder)
+                self.waiting.appendleft(holder)
 
     def next_unseen_step(self, after: int) -> int | None:
         """The first step later than `after` from which a waiting sequence may be seen that may not be yet."""

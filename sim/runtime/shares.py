@@ -94,9 +94,10 @@ class Shares:
 def _tied_to(start: Footprint, met: set[Footprint]) -> tuple[list[Stream], bool]:
     """What is tied to a footprint and not in the crowd yet, and whether the crowd is.
 
-    The walk stops at the crowd: whoever is tied to one of the crowd is in it.
+    The walk stops at the crowd: whoever is tied to one of the crowd is in it. A place where the crowd is met
+    has to be met again by the next walk; all others are in `met` from then on.
     """
-    met.add(start)
+    passed = {start}
     stack = [start]
     streams: list[Stream] = []
     meets_crowd = False
@@ -107,9 +108,10 @@ def _tied_to(start: Footprint, met: set[Footprint]) -> tuple[list[Stream], bool]
         if len(fresh) < len(footprint.flowing):
             meets_crowd = True
         else:
-            onward = [other for other in footprint.near if other.flowing and other not in met]
+            met.add(footprint)
+            onward = [other for other in footprint.near if other.flowing and other not in passed]
             stack += onward
-            met.update(onward)
+            passed.update(onward)
     return streams, meets_crowd
 
 

@@ -149,8 +149,6 @@ class TieredQueue(EngineQueue):
         self.waiting.insert(next(later, len(self.waiting)), sequence)
 
     def next_waiting(self) -> Sequence | None:
-        if not self.running:
-            self._bring_forward()
         while True:
             head = super().next_waiting()
             if head is None or head.received:
@@ -159,14 +157,6 @@ class TieredQueue(EngineQueue):
             chosen = self._chosen(head, units)
             if not chosen or not self._load(head, units, chosen):
                 return head  # without room for its KV there is hardly any to compute it in
-
-    def _bring_forward(self) -> None:
-        """Blocks of sequences that have been loaded must not keep out the one before them for ever."""
-        if self.waiting and not self.waiting[0].received:
-            loaded = next((sequence for sequence in self.waiting if sequence.received), None)
-            if loaded is not None:
-                self.waiting.remove(loaded)
-                self.waiting.appendleft(loaded)
 
     def _chosen(self, head: Sequence, units: int) -> list[_Part]:
         """The parts of its text that a sequence is to reload, in order; none if it is to compute them."""

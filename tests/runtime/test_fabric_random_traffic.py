@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simpy import Environment
 
@@ -46,9 +46,22 @@ changes = st.lists(
 )
 
 
+# Six transfers on one link are a crowd; at 6 s two come in one instant that are tied to it and to each other.
+JOINED_BY_TWO = [
+    *(Arrival(0.0, (0,), (n_bytes,)) for n_bytes in (1.0, 1.0, 1.0, 1.0, 0.5, 0.25)),
+    Arrival(10.0, (0,), (1.0,)),
+    Arrival(0.0, (1,), (1.0,)),
+    Arrival(0.0, (0, 1), (1.0, 1.0)),
+    Arrival(0.0, (0, 1), (1.0, 4.0)),
+    Arrival(6.0, (0, 1), (1.0, 1.0)),
+    Arrival(6.0, (0, 1), (2.0, 1.0)),
+]
+
+
 @pytest.mark.parametrize("few", [0, 3, 48])
 @settings(max_examples=80)
 @given(st.lists(arrivals(), min_size=1, max_size=25) | repeated_arrivals(), capacities, changes)
+@example(JOINED_BY_TWO, [1.0] * LINKS, [])
 def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
     few: int, traffic: list[Arrival], capacity: list[float], wobbles: list[Change]
 ) -> None:
