@@ -70,6 +70,3 @@ class Causes(NamedTuple):
     @property
     def total_s(self) -> float:
         return sum(self)
-
-
-NO_CAUSES = Causes()

@@ -29,7 +29,6 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 SAME = 1.0 + 1e-12
 """Two shares within this ratio are one share: rounding must not tell equal transfers apart."""

@@ -115,9 +115,6 @@ class Program:
             return Position(at.block, at.repetition + 1, 0)
         return Position(at.block + 1, 0, 0)
 
-    def is_end(self, at: Position) -> bool:
-        return at.block == len(self.blocks)
-
     def locate(self, anchor_s: float, now_s: float) -> Position:
         """The op in progress at `now_s` when the program began at `anchor_s`: the last one that has begun by
         then.

@@ -152,8 +152,8 @@ class EngineQueue:
             sequence.names = ()
             return
         size = self.kv_cache.block_size
-        longest = request.prompt_tokens + sequence.output_tokens
-        ends = [min((i + 1) * tokens_per_name, longest) // size * size for i in range(len(names))]
+        longest = min(request.prompt_tokens + sequence.output_tokens, request.named_tokens)
+        ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
         sequence.names = tuple(names[i] for i in kept)
         sequence.name_ends = tuple(ends[i] for i in kept)

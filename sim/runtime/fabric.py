@@ -25,7 +25,7 @@ at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf, isfinite
 from typing import Protocol
 
@@ -41,6 +41,10 @@ from sim.runtime.shares import Shares
 from sim.runtime.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
+
+
+MANY_ENDS = 1024
+"""Ends of transfers, with those that have become others since, before the latter are looked for."""
 
 
 class CompiledLinks(Protocol):
@@ -92,7 +96,8 @@ class Fabric:
         self._flush_scheduled = False
         self._at_work = False
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
-        self._armed_s = inf
+        self._many_ends = MANY_ENDS
+        self._armed_s: list[float] = []  # alarms to come, each earlier than the one before
         self._shares = Shares(self.capacity, self._seconds_alone)
         self._number = 0
 
@@ -260,6 +265,8 @@ class Fabric:
         on_done: Callable[[Transfer], None] | None,
         owner: Watcher | None,
     ) -> Transfer:
+        if not 0.0 < weight < inf:
+            raise ValueError(f"weight {weight}; a finite one above 0 is possible")
         env = self.env
         flows_s = (env.now if began_at is None else began_at) + plan.latency_s
         transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
@@ -321,9 +328,8 @@ class Fabric:
         self._began.append(transfer)
         self._request_flush()
 
-    def _wake(self, armed_s: float) -> None:
-        if armed_s == self._armed_s:
-            self._armed_s = inf
+    def _wake(self, _alarm: None) -> None:
+        self._armed_s.pop()
         now = self.env.now
         ends = self._ends
         self._at_work = True
@@ -457,9 +463,13 @@ class Fabric:
         ends = self._ends
         while ends and ends[0][2] != ends[0][3].version:
             heappop(ends)
-        if ends and ends[0][0] < self._armed_s:
-            self._armed_s = ends[0][0]
-            at(self.env, self._armed_s, self._wake, COMPLETION, self._armed_s)
+        if ends and (not self._armed_s or ends[0][0] < self._armed_s[-1]):
+            self._armed_s.append(ends[0][0])
+            at(self.env, ends[0][0], self._wake, COMPLETION)
+        if len(ends) > self._many_ends:  # most of them are of rates that have changed since
+            ends[:] = [end for end in ends if end[2] == end[3].version]
+            heapify(ends)
+            self._many_ends = max(MANY_ENDS, 2 * len(ends))
 
     def _id(self, link: Hashable) -> int:
         number = self._link_id.get(link)

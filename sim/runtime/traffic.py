@@ -352,6 +352,8 @@ class TraceTraffic(Traffic):
             if trace.block_hashes is not None and recorded[row]:
                 request.block_hashes = trace.block_hashes[row]
                 request.hash_block_tokens = trace.hash_block_tokens
+                if len(request.block_hashes) == -(-request.prompt_tokens // trace.hash_block_tokens):
+                    request.named_tokens = request.prompt_tokens
             if trace.session is not None and trace.turn is not None:
                 request.session, request.turn = int(trace.session[row]), int(trace.turn[row])
             yield request

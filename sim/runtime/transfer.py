@@ -80,7 +80,7 @@ class Stream:
         self.cap = cap
         self.order = links, loads, cap
         self.kept = True
-        self.comes_again = False  # more than one transfer has flowed in it by now
+        self.comes_again = False  # a second transfer of the same plan has flowed in it
         self.transfers: dict[Transfer, None] = {}
         self.row = -1
 

@@ -35,7 +35,7 @@ programs = st.lists(
 def positions(program: Program) -> list[Position]:
     """All positions in order, the end included."""
     found = [Position(0, 0, 0)]
-    while not program.is_end(found[-1]):
+    while found[-1].block < len(program.blocks):
         found.append(program.after(found[-1]))
     return found
 

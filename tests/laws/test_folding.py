@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +132,25 @@ def test_also_with_all_of_it_together(data: dict[str, Any], seed: int, changing:
     assert not found, found
 
 
+def test_two_answers_to_one_recorded_prompt_do_not_compete_for_its_last_partial_block(tmp_path: Path) -> None:
+    """A recorded prompt's last name ends with the prompt: no answer fills it, whatever the order of steps."""
+    rows = [(10, 130, 340, [1000]), (310, 719, 340, [0, 1]), (320, 719, 120, [0, 1])]
+    names = "timestamp", "input_length", "output_length", "hash_ids"
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    engine = {"enable_prefix_caching": True, "num_gpu_blocks_override": 80, "max_num_seqs": 7}
+    found, folded = differences(
+        {
+            "topology": "a100-x4",
+            "model": small("llama-3-8b"),
+            "engine": {"tensor_parallel_size": 2, "async_scheduling": False, **engine},
+            "workload": {"arrivals": {"kind": "trace", "path": str(path)}},
+        }
+    )
+    assert found == []
+    assert folded.requests["preemptions"].sum() > 0
+
+
 def test_groups_that_share_links_share_them_folded_or_not() -> None:
     found, folded = differences(THREE_GROUPS)
     assert not found, found
@@ -146,7 +167,7 @@ def _locates_the_layer_only(program: Program, anchor_s: float, now_s: float) -> 
 
 def _takes_up_the_next_op(program: Program, anchor_s: float, now_s: float) -> Position:
     position = program.after(LOCATE(program, anchor_s, now_s))
-    return position if not program.is_end(position) else LOCATE(program, anchor_s, now_s)
+    return position if position.block != len(program.blocks) else LOCATE(program, anchor_s, now_s)
 
 
 def _is_not_disturbed(run: _Run, now: float) -> None:

@@ -8,9 +8,10 @@ from simpy import Environment
 from sim.cost.demands import Demand
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, at
-from sim.runtime.fabric import Fabric, Transfer
+from sim.runtime.fabric import MANY_ENDS, Fabric, Transfer
 from sim.runtime.plans import REMEMBERED
 from sim.runtime.transfer import REMEMBERED_STREAMS, Bytes
+from sim.runtime.unshared import UnsharedFabric
 
 
 @pytest.fixture
@@ -337,3 +338,47 @@ def test_more_kinds_of_demand_than_are_remembered_lose_no_bytes(
         at(env, 1.0 * number, lambda _: fabric.start(Bytes((0,), (5.0,))))
     settle(env, fabric)
     assert fabric.rows()[0][2:] == (250.0, 25.0, 0.0)
+
+
+@pytest.mark.parametrize("many", [40, 60])
+def test_who_begins_where_another_of_many_ends_gets_its_share_and_no_more(
+    env: Environment, many: int
+) -> None:
+    """Equal shares of a link of 100 bytes/s, few enough to be solved one by one or a crowd."""
+    fabric = Fabric(env, {"shared": 100.0, **{f"own {i}": 1e9 for i in range(many)}})
+    for i in range(1, many):
+        fabric.transfer({"shared": 1000.0, f"own {i}": 1000.0})
+    first = fabric.transfer({"shared": 10.0, "own 0": 10.0})
+    again: list[Transfer] = []
+    first.on_done = lambda _: again.append(fabric.transfer({"shared": 10.0, "own 0": 10.0}))
+    settle(env, fabric)
+    assert (first.end_s, again[0].end_s) == pytest.approx((many / 10.0, many / 5.0))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_is_a_finite_number_above_zero(env: Environment, weight: float) -> None:
+    fabric = Fabric(env, {"a": 10.0})
+    with pytest.raises(ValueError, match="above 0 is possible"):
+        fabric.transfer({"a": 10.0}, weight=weight)
+
+
+def test_a_long_transfer_beside_many_short_ones_leaves_nothing_behind_for_each(env: Environment) -> None:
+    fabric = Fabric(env, {"a": 10.0})
+    fabric.transfer({"a": 1e9})
+    for _ in range(3 * MANY_ENDS):
+        env.run(fabric.transfer({"a": 10.0}))
+    assert len(fabric._ends) <= MANY_ENDS + 1
+    assert len(env._queue) <= 4
+
+
+def test_without_sharing_every_transfer_has_its_links_to_itself(env: Environment) -> None:
+    fabric = UnsharedFabric(env, {"a": 10.0})
+    one, other = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
+    given_up = fabric.start(Bytes((0,), (100.0,)))
+    env.run(5.0)
+    assert fabric.abort(given_up) == 0.5
+    assert fabric.rows()[0][2:] == (150.0, 15.0, 0.0)
+    env.run()
+    assert (one.end_s, other.end_s) == (10.0, 10.0)
+    assert fabric.rows()[0][2:] == (250.0, 25.0, 0.0)
+    fabric.check()
