@@ -32,7 +32,7 @@ class LinkUse:
     def __init__(self, links: int) -> None:
         self.n_bytes = [0.0] * links
         self.busy_alone_s = [0.0] * links  # of transfers that began and ended alone
-        nobody = Alike(range(links))
+        nobody = Alike(links)
         self._alike = [nobody] * links
         self._splits = 0
 
@@ -59,8 +59,13 @@ class LinkUse:
     def _parts(self, footprint: Footprint) -> list[Alike]:
         """The links of a footprint as they are counted."""
         if footprint.parts_as_of != self._splits:
-            self._split(footprint.links)
-            footprint.parts = list(dict.fromkeys([self._alike[link] for link in footprint.links]))
+            links = footprint.links
+            if _links_in(footprint.parts) != len(links):  # one of them has been split, or it is new
+                parts = dict.fromkeys([self._alike[link] for link in links])
+                if _links_in(parts) != len(links):
+                    self._split(links)
+                    parts = dict.fromkeys([self._alike[link] for link in links])
+                footprint.parts = list(parts)
             footprint.parts_as_of = self._splits
         return footprint.parts
 
@@ -70,9 +75,9 @@ class LinkUse:
         for link in links:
             inside.setdefault(self._alike[link], []).append(link)
         for alike, some in inside.items():
-            if len(some) < len(alike.links):
+            if len(some) < alike.links:
                 self._splits += 1
-                part = alike.split(some)
+                part = alike.split(len(some))
                 for link in some:
                     self._alike[link] = part
 
@@ -96,3 +101,7 @@ class LinkUse:
             busy_s[link] += alike.busy_s + (now - alike.busy_since if alike.users else 0.0)
             shared_s[link] += alike.shared_s + (now - alike.shared_since if alike.users > 1 else 0.0)
         return busy_s, shared_s
+
+
+def _links_in(parts: Iterable[Alike]) -> int:
+    return sum([part.links for part in parts])

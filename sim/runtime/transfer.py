@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -94,16 +94,16 @@ class Alike:
 
     __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
 
-    def __init__(self, links: Iterable[int]) -> None:
-        self.links = set(links)
+    def __init__(self, links: int) -> None:
+        self.links = links  # how many
         self.users = 0
         self.busy_s = self.shared_s = 0.0
         self.busy_since = self.shared_since = 0.0
 
-    def split(self, links: Iterable[int]) -> Alike:
-        """Take some of the links out, as others that have been in use at the same times."""
+    def split(self, links: int) -> Alike:
+        """Take so many of the links out, which have been in use at the same times until now."""
         part = Alike(links)
-        self.links -= part.links
+        self.links -= links
         part.users = self.users
         part.busy_s, part.busy_since = self.busy_s, self.busy_since
         part.shared_s, part.shared_since = self.shared_s, self.shared_since
