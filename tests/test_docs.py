@@ -23,6 +23,7 @@ PAGES = sorted(
     ]
 )
 MODULES = sorted(path for path in (ROOT / "sim").rglob("*.py") if ">>>" in path.read_text())
+SLOW = ("docs/queueing.md",)  # it serves tens of thousands of customers
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -37,7 +38,11 @@ def run(test: doctest.DocTest) -> None:
     assert not said, "".join(said)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if name(page) in SLOW else ()) for page in PAGES],
+    ids=name,
+)
 def test_the_examples_of_a_page_print_what_it_says(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     text = page.read_text()
@@ -69,6 +74,7 @@ COMMAND = re.compile(r"^\.venv/bin/sim (.*?)(?:\s+#.*)?$", re.MULTILINE)
 COMMANDS = sorted({command for page in PAGES for command in COMMAND.findall(page.read_text())})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_a_page_shows_works(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

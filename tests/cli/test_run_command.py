@@ -129,6 +129,7 @@ def test_a_negative_seed_is_refused(sim: Sim, scenario: Path) -> None:
     assert "--seed" in err
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force(
     sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 from experiments import does_kv_reload_beat_recompute as experiment
 from sim.views.answer import Answer, Row
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def answered() -> Answer:
@@ -19,7 +21,6 @@ def rows(case: str, quantity: str) -> list[Row]:
     return [row for row in answered().rows if case in row.case and row.quantity == quantity]
 
 
-@pytest.mark.slow
 def test_every_estimate_by_hand_is_within_its_stated_factor() -> None:
     estimated = [row for row in answered().rows if row.estimate is not None]
     assert len(estimated) == 6 * 3 + 5

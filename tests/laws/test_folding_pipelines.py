@@ -72,6 +72,7 @@ def decoding(topology: str, tensor: int, stages: int, users: int) -> dict[str, A
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(pipelines(), seeds)
 def test_rounds_are_the_same_folded_and_played_whatever_comes_at_their_own_instants(

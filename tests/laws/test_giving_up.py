@@ -314,6 +314,7 @@ def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them
     assert violations(result.records) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=15, phases=[Phase.generate])
 @given(attacked(), st.integers(0, 10**6))
 def test_of_every_run_that_ends_nothing_is_left_in_an_engine(data: dict[str, Any], seed: int) -> None:

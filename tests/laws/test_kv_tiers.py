@@ -163,6 +163,7 @@ def test_folded_runs_are_played_runs_with_copies_on_shared_links(write: str) -> 
     assert result.blame["sharing"].sum() > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     write=st.sampled_from(["through", "on_eviction"]),

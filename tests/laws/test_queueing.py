@@ -195,6 +195,7 @@ def test_a_server_that_is_none_of_them_is_told_from_mm1(broken: dict[str, Any]) 
     assert waits.mean() != pytest.approx(queueing.mm1(0.8, 1.0).Wq, rel=within(0.022))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("service", "replicas", "router", "law"),
     [

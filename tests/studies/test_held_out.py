@@ -11,6 +11,7 @@ from sim.studies.held_out import main
 SAMPLES = Path(__file__).parents[1] / "data" / "collectives"
 
 
+@pytest.mark.slow
 def test_exchanges_are_told_by_library_system_ranks_and_phase_with_plain_models_beside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
