@@ -32,7 +32,7 @@ scenarios), so `--no-fold` is a check and not a mode. What makes a run slow, in 
 
 * **Changes of a batch.** Every arrival and every finish of a request ends a fold. What each costs stands
   below, for 64 and for 256 requests in service: sequences that decode together are counted as one, so it
-  is nearly the same. In a pipeline, where several batches are in flight, it grows with the batch.
+  grows far less than the batch. In a pipeline, where several batches are in flight, it grows with it.
 * **Sharing of links.** While something else is on a group's links, the group is played. Two groups that
   always share a link are always played.
 * **Pipeline stages whose batches meet on a link.** With one batch in flight, or where all stages and the
