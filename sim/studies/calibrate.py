@@ -20,6 +20,7 @@ from sim.cost.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
+from sim.studies import command
 from sim.studies.kernel_fits import (
     SEARCHED,
     Parameters,
@@ -347,4 +348,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

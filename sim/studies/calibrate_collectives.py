@@ -12,8 +12,8 @@ numbers of ranks, never points of a curve.
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from sim.cost.collectives import collective
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
+from sim.studies import command
 from sim.studies.judging import Floats, log_fit, quantile
 
 Raw = dict[str, Any]
@@ -396,11 +397,14 @@ def by_group(
     return rows
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
-    task, *paths = arguments
-    measured = points(map(Path, paths))
-    if task == "fit":
+    parser = argparse.ArgumentParser(prog="python -m sim.studies.calibrate_collectives", description=__doc__)
+    parser.add_argument("task", choices=("fit", "report"))
+    parser.add_argument("paths", nargs="+", metavar="TABLE", help="CSV files")
+    given = parser.parse_args(arguments)
+    measured = points(map(command.existing, given.paths))
+    if given.task == "fit":
         print(as_yaml(fitted(shipped(), measured)), end="")
     else:
         for row in by_group(errors([point for point in measured if fits(point)], shipped())):
@@ -409,7 +413,6 @@ def main(arguments: Sequence[str]) -> int:
                 f"{system:20} {library:7} {op:15} {gpus:3} {count:3}  "
                 f"median {100 * median:5.1f} %  p90 {100 * p90:5.1f} %  bias {100 * bias:+5.1f} %"
             )
-    return 0
 
 
 def fits(point: Point) -> bool:
@@ -421,4 +424,4 @@ def fits(point: Point) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

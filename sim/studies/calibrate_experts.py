@@ -13,8 +13,8 @@ servers was measured with tokens held to 4 of 8 groups and is not fitted here.
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
@@ -25,6 +25,7 @@ import numpy as np
 
 from sim.cost.collective_parameters import data_folder
 from sim.cost.expert_exchange import Phase
+from sim.studies import command
 from sim.studies.hold_out_experts import PHASES, ExchangePoint, points_of
 from sim.studies.judging import Floats
 
@@ -102,9 +103,11 @@ def _seconds(one: ExchangePoint, numbers: dict[str, float]) -> float:
     return start_s + max(one.inside_s / numbers["inside"], one.across_s / numbers["across"])
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
-    (path,) = map(Path, arguments)
+    parser = argparse.ArgumentParser(prog="python -m sim.studies.calibrate_experts", description=__doc__)
+    parser.add_argument("path", metavar="MOE_ALL_TO_ALL", help="the CSV file of dispatches and combines")
+    path = command.existing(parser.parse_args(arguments).path)
     print(f"{'block':22} {'phase':9} points  fitted (written)")
     for name, block in BLOCKS.items():
         points = block_points(path, name)
@@ -115,8 +118,7 @@ def main(arguments: Sequence[str]) -> int:
             now, before = fitted(name, phase, own), written(name, phase)
             told = (f"{key} {now[key]:.3g} ({before[key]:.3g})" for key in block.free)
             print(f"{name:22} {phase:9} {len(own):6}  {', '.join(told)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -18,7 +18,7 @@ from statistics import median
 
 from sim.inputs.errors import InputError
 from sim.reading.problems import unknown_name
-from sim.studies import hold_out_collectives, hold_out_experts
+from sim.studies import command, hold_out_collectives, hold_out_experts
 from sim.studies.across_points import across_points
 from sim.studies.calibrate import calibrate, measurements_of, summary, table
 from sim.studies.calibrate_collectives import measured_in, shipped
@@ -96,15 +96,15 @@ SECTIONS = {"kernels": kernels, "collectives": collectives, "experts": experts}
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m sim.studies.held_out", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the folder with the measured tables")
+    parser.add_argument("folder", help="the folder with the measured tables")
     parser.add_argument("sections", nargs="*", help=f"{', '.join(SECTIONS)}; default: all")
     given = parser.parse_args(arguments)
     for name in given.sections:
         if name not in SECTIONS:
             raise InputError(unknown_name("section", name, list(SECTIONS)))
     for name in given.sections or SECTIONS:
-        SECTIONS[name](given.folder)
+        SECTIONS[name](command.existing(given.folder))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

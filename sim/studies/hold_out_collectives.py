@@ -11,14 +11,13 @@ the other kinds of GPU, so nothing of what is held out is in its start.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sim.studies import command
 from sim.studies.calibrate_collectives import (
     MACHINES,
     Fit,
@@ -142,9 +141,11 @@ def _rows(
         yield judged(how, (system, library, op, ranks), alone, other)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    measured = [point for point in points(map(Path, arguments)) if fits(point) and point.system in MACHINES]
+    given = command.tables("sim.studies.hold_out_collectives", __doc__).parse_args(arguments)
+    paths = map(command.existing, given.paths)
+    measured = [point for point in points(paths) if fits(point) and point.system in MACHINES]
     print(
         f"{'held out':9} {'system':20} {'library':7} {'op':15} ranks points median    p90    bias  alpha-beta"
     )
@@ -154,8 +155,7 @@ def main(arguments: Sequence[str]) -> int:
             f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} "
             f"{100 * row.alpha_beta_median:11.1f}"
         )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

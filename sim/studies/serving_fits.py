@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from statistics import median
 
-from sim.studies import serving_points, serving_static, serving_under_trace
+from sim.studies import command, serving_points, serving_static, serving_under_trace
 from sim.studies.serving_logs import DATA, read_rows
 
 Fitted = tuple[str, float, float]  # what; seconds as written, and as fitted now
@@ -94,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)
