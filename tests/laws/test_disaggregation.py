@@ -293,3 +293,36 @@ def test_a_latent_cache_goes_to_the_data_parallel_rank_that_will_read_it():
     into = result.links.filter(result.links["link"].str.contains(r"^leaf\d+->node1.nic"))["n_bytes"]
     each = 4 * 1000 * load_model("deepseek-v3").mla.cached_values * 2 * 8  # type: ignore[union-attr]
     assert into.to_list() == pytest.approx([each] * 8, rel=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_a_decode_pool_short_of_blocks_preempts_and_serves_everybody(policy: str) -> None:
+    """Whose cache has come and waits holds blocks that the preempted one before it needs: it goes first."""
+    lengths = {"kind": "lognormal", "cv": 1.0}
+    found, folded = differences(
+        {
+            "topology": "nd-h100-v5",
+            "model": small("llama-3-8b"),
+            "pools": {
+                "prefill": {"role": "prefill", "engine": {}},
+                "decode": {
+                    "role": "decode",
+                    "replicas": 2,
+                    "engine": {
+                        "num_gpu_blocks_override": 120,
+                        "max_num_seqs": 16,
+                        "scheduling_policy": policy,
+                    },
+                },
+            },
+            "workload": {
+                "arrivals": {"kind": "poisson", "rate_per_s": 200},
+                "prompt_tokens": {**lengths, "mean": 300},
+                "output_tokens": {**lengths, "mean": 100},
+                "requests": 120,
+            },
+        }
+    )
+    assert found == []
+    assert set(folded.requests["status"]) <= {"finished", "rejected"}
+    assert folded.requests["preemptions"].sum() > 10
