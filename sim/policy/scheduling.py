@@ -2,7 +2,8 @@
 
 A rule is a frozen dataclass whose fields are its knobs and whose `__call__` asks an engine for what it wants:
 `allocate` KV blocks to a running sequence, `admit` a waiting one, `preempt`. The engine says whether there is
-room; the rule says in which order. Any callable with the same signature serves.
+room; the rule says in which order. Any callable with the same signature serves that answers the same for the
+same engine: steps in which nothing can change are taken as chosen alike, without asking.
 
 `ContinuousBatching` follows vLLM V1's `Scheduler.schedule` (v1/core/sched/scheduler.py): running sequences
 first, in order, under one token budget; then waiting ones, unless a sequence had to be preempted.
