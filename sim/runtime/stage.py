@@ -26,7 +26,7 @@ from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric import Fabric, Transfer
 from sim.runtime.transfer import State
 
-FEW_STEPS = 64
+LISTED_STEPS = 64
 """The ends of so many steps are kept as a list, of more as an array: what is quicker to work out anew."""
 
 
@@ -222,7 +222,7 @@ class _Run:
             self.causes_of = lambda n: causes
         else:
             steps_s, self.causes_of = stage.cost.decode_steps(batch, steps)
-            self.seconds = steps_s.tolist() if steps <= FEW_STEPS else steps_s
+            self.seconds = steps_s.tolist() if steps <= LISTED_STEPS else steps_s
             self.ends_s = _ends(start_s, self.seconds)
 
     # ---- from outside

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +15,6 @@ def existing(path: str) -> Path:
     if not found.exists():
         raise InputError(Problem("there is no such file or folder", path))
     return found
-
-
-def tables(module: str, about: str | None) -> argparse.ArgumentParser:
-    """A parser for commands that read tables."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
-    parser.add_argument("paths", nargs="+", type=str, metavar="TABLE", help="CSV files")
-    return parser
 
 
 def run(main: Callable[[], None]) -> None:

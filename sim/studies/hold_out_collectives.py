@@ -11,6 +11,7 @@ the other kinds of GPU, so nothing of what is held out is in its start.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -143,8 +144,9 @@ def _rows(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    given = command.tables("sim.studies.hold_out_collectives", __doc__).parse_args(arguments)
-    paths = map(command.existing, given.paths)
+    parser = argparse.ArgumentParser(prog="python -m sim.studies.hold_out_collectives", description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="TABLE", help="CSV files")
+    paths = map(command.existing, parser.parse_args(arguments).paths)
     measured = [point for point in points(paths) if fits(point) and point.system in MACHINES]
     print(
         f"{'held out':9} {'system':20} {'library':7} {'op':15} ranks points median    p90    bias  alpha-beta"
