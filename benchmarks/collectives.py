@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from sim.catalog import load_topology
-from sim.cost.collectives import collective
+from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
 
 NODES = 128

@@ -18,8 +18,8 @@ from simpy import Environment, Event
 
 from sim.catalog import load_topology
 from sim.cost.network import Network
-from sim.runtime.fabric import Fabric, Transfer
-from sim.runtime.transfer import Bytes
+from sim.runtime.fabric.fabric import Fabric, Transfer
+from sim.runtime.fabric.transfer import Bytes
 
 ROUNDS = 3
 BYTES_PER_S = 50e9

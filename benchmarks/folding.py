@@ -18,12 +18,12 @@ from simpy import Environment, Event
 from benchmarks._tables import Figure, show
 from sim.catalog import load_model, load_topology
 from sim.cost.batch import Batch
-from sim.cost.layers import StageCost
 from sim.cost.network import Network
 from sim.cost.shard import Shard
+from sim.cost.stage_cost import StageCost
 from sim.inputs.engine import Engine, Precision
-from sim.runtime.fabric import Fabric
-from sim.runtime.stage import Passed, Stage
+from sim.runtime.engine.stage import Passed, Stage
+from sim.runtime.fabric.fabric import Fabric
 
 ROUNDS = 5
 LAYERS = 20, 80, 320

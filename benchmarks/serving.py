@@ -124,7 +124,7 @@ def run_here(case: str) -> dict[str, float]:
     import resource
     import time
 
-    from sim.scenario import Scenario
+    from sim.scenario.scenario import Scenario
     from sim.simulate import simulate
 
     scenario = Scenario.model_validate(CASES[case]())

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks._tables import Figure, show
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.studies.sweep import sweep
 
 POINTS = 1000

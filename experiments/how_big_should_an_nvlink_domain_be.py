@@ -23,12 +23,12 @@ import networkx as nx
 import simpy
 
 import sim
-from sim.cost import kernels
-from sim.cost.collectives import collective
+from sim.cost.collectives.choice import collective
+from sim.cost.kernels import kernels
 from sim.cost.network import Network
 from sim.runtime.build import memory_of, shards_of
-from sim.runtime.fabric import Fabric
-from sim.scenario import Scenario
+from sim.runtime.fabric.fabric import Fabric
+from sim.scenario.scenario import Scenario
 from sim.theory import domain_sizing as theory
 from sim.views.answer import Answer, Row, tell
 

@@ -23,13 +23,13 @@ from typing import Any
 import simpy
 
 import sim
-from sim.cost.collectives import collective
+from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import Model
 from sim.runtime.build import memory_of, shards_of
-from sim.runtime.fabric import Fabric
-from sim.scenario import Scenario
+from sim.runtime.fabric.fabric import Fabric
+from sim.scenario.scenario import Scenario
 from sim.theory import pipeline
 from sim.views.answer import Answer, Row, tell
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import sim
 from sim.runtime.build import memory_of, shards_of
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.views.answer import Answer, Row, tell
 
 QUESTION = "Which way to split twelve L40S survives rising load?"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.cost.collectives import collective
+from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
 from sim.results.blame import CAUSES
 from sim.runtime.build import memory_of, shards_of

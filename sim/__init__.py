@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim.alone import collective, kernel
     from sim.catalog import (
         list_models,
         list_topologies,
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from sim.inputs.model import Model
     from sim.inputs.topology import Topology
     from sim.inputs.workload import Workload
-    from sim.scenario import Scenario, load_scenario, with_changes
+    from sim.microbenchmark import collective, kernel
+    from sim.scenario.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
     from sim.studies.compare import Comparison, compare
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "collective": "sim.alone",
-    "kernel": "sim.alone",
+    "collective": "sim.microbenchmark",
+    "kernel": "sim.microbenchmark",
     "list_models": "sim.catalog",
     "list_topologies": "sim.catalog",
     "list_workloads": "sim.catalog",
@@ -48,9 +48,9 @@ _HOME = {
     "Model": "sim.inputs.model",
     "Topology": "sim.inputs.topology",
     "Workload": "sim.inputs.workload",
-    "Scenario": "sim.scenario",
-    "load_scenario": "sim.scenario",
-    "with_changes": "sim.scenario",
+    "Scenario": "sim.scenario.scenario",
+    "load_scenario": "sim.scenario.scenario",
+    "with_changes": "sim.scenario.scenario",
     "Result": "sim.simulate",
     "simulate": "sim.simulate",
     "Capacity": "sim.studies.capacity",

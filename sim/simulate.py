@@ -12,21 +12,21 @@ import simpy
 
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
-from sim.named_places import faults_without_effect
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
 from sim.runtime.build import hand_over_of, replicas_of
-from sim.runtime.build_kv_tiers import kv_tier_rows, kv_tier_summary
-from sim.runtime.draws import random_stream
-from sim.runtime.fabric import Fabric
+from sim.runtime.engine.replica import Replica
+from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.fabric.uncontended import UnsharedFabric
 from sim.runtime.faults import schedule_faults
-from sim.runtime.replica import Replica
+from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
-from sim.runtime.traffic import traffic
-from sim.runtime.unshared import UnsharedFabric
-from sim.scenario import Scenario, with_changes
+from sim.scenario.references import faults_without_effect
+from sim.scenario.scenario import Scenario, with_changes
+from sim.workload.generator import traffic
+from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
     import polars

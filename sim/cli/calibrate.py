@@ -32,8 +32,8 @@ def kernels(
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
 ) -> None:
     """Refit kernel parameters to CSV files of kernel times."""
-    from sim.studies import calibrate as study
-    from sim.studies.calibrate_files import write as write_files
+    from sim.calibration import kernels as study
+    from sim.calibration.kernel_files import write as write_files
 
     measured = [one for one in study.measurements_of(_existing(paths)) if not gpu or one.gpu in gpu]
     if not measured:
@@ -71,9 +71,9 @@ def collectives(
     servers (tables with the columns nodes and gpus_per_node) on systems, numbers of servers and operations.
     A plain alpha-beta model stands beside them.
     """
-    from sim.studies import calibrate_across as between
-    from sim.studies import calibrate_collectives as study
-    from sim.studies.across_points import across_points
+    from sim.calibration import collectives as study
+    from sim.calibration import multinode as between
+    from sim.calibration.multinode_points import across_points
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
@@ -104,8 +104,8 @@ def collectives(
 
 
 def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.studies import calibrate_collectives as study
-    from sim.studies.hold_out_collectives import held_out
+    from sim.calibration import collectives as study
+    from sim.calibration.held_out_collectives import held_out
 
     if not measured:
         return []
@@ -126,7 +126,7 @@ def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str,
 
 
 def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.studies.hold_out_across import errors_across, held_out_across
+    from sim.calibration.held_out_multinode import errors_across, held_out_across
 
     if not measured:
         return []

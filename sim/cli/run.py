@@ -37,7 +37,7 @@ def run(
 
     import sim
     from sim.cli.written import Written
-    from sim.runtime.texts import what_traces_say
+    from sim.workload.request_sampler import what_traces_say
 
     described = sim.load_scenario(scenario)
     if changes:

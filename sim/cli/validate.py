@@ -15,9 +15,9 @@ from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
-    from sim.studies.kept_rows import Outcome
-    from sim.studies.ledger import LedgerRow
-    from sim.studies.validation import Group
+    from sim.results.compared import LedgerRow
+    from sim.validation.checkpoint import Outcome
+    from sim.validation.ledger import Group
 
 BETWEEN_NOTES_S = 10.0  # where progress goes to a file
 
@@ -56,9 +56,9 @@ def validate(
     ] = None,
 ) -> None:
     """Simulate what was measured, and print published and simulated numbers side by side."""
-    from sim.studies.ledger import LedgerRow
-    from sim.studies.serving_validation import LOOPS, left_out
-    from sim.studies.validation import Services, chosen, grouped, ledger, summarised
+    from sim.results.compared import LedgerRow
+    from sim.validation.ledger import Services, chosen, grouped, ledger, summarised
+    from sim.validation.services.tables import LOOPS, left_out
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
@@ -93,8 +93,8 @@ def validate(
     if out is not None:
         _leave(rows, out)
     if write is not None:
-        from sim.views.accuracy import save_page_charts
-        from sim.views.accuracy_page import accuracy_page
+        from sim.validation.charts import save_page_charts
+        from sim.validation.page import accuracy_page
 
         save_page_charts(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def _print_rows(rows: Sequence[LedgerRow]) -> None:
 def _leave(rows: Sequence[LedgerRow], folder: Path) -> None:
     import json
 
-    from sim.views.accuracy import save_charts
+    from sim.validation.charts import save_charts
 
     folder.mkdir(parents=True, exist_ok=True)
     told = folder / "ledger.json"

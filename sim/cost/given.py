@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.cost.batch import Batch, Causes
 from sim.cost.program import NO_TRAFFIC, Op, Program, Traffic
-from sim.cost.steps import FloatArray
+from sim.cost.step_cost import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

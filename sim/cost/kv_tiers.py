@@ -13,10 +13,10 @@ from itertools import pairwise
 from math import inf
 
 from sim.cost.batch import Batch
-from sim.cost.demands import Demand
+from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
 from sim.cost.shard import Shard
-from sim.cost.steps import StepCost
+from sim.cost.step_cost import StepCost
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier, RemoteTier
 from sim.inputs.quantities import DTYPE_BYTES

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from sim.cost import kernels
 from sim.cost.batch import Causes
-from sim.cost.collectives import collective
-from sim.cost.expert_exchange import Phase, exchange, gathers
+from sim.cost.collectives.choice import collective
+from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
 from sim.cost.expert_load import distinct_places, expert_load, in_order
-from sim.cost.kernel_timing import KernelTiming
+from sim.cost.kernels import kernels
+from sim.cost.kernels.timing import KernelTiming
 from sim.cost.pricing import Priced, Pricer, alone_s, causes_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import networkx as nx
 
-from sim.cost.wiring import Leg, Wiring
+from sim.cost.link_graph import Leg, Wiring
 from sim.inputs.errors import InfeasibleError
 
 Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.cost.batch import Causes
-from sim.cost.collectives import collective
-from sim.cost.demands import Demand
-from sim.cost.kernels import KernelModel, KernelTiming
+from sim.cost.collectives.choice import collective
+from sim.cost.collectives.demands import Demand
+from sim.cost.kernels.kernels import KernelModel, KernelTiming
 from sim.cost.network import Network
 from sim.cost.program import Op
 from sim.cost.shard import Shard

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from sim.cost.demands import Demand
+from sim.cost.collectives.demands import Demand
 
 
 @dataclass(frozen=True, slots=True)

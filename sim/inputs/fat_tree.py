@@ -9,7 +9,7 @@ import networkx as nx
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.hardware import LinkType
 from sim.inputs.parts import ScaleOut
-from sim.inputs.wiring import edge_attributes
+from sim.inputs.server_graph import edge_attributes
 
 
 def join_servers(

@@ -9,7 +9,7 @@ import networkx as nx
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.parts import Kind
-from sim.inputs.wiring import number_domains, places_of_kind
+from sim.inputs.server_graph import number_domains, places_of_kind
 
 KINDS: tuple[str, ...] = get_args(Kind)
 MOST_PROBLEMS = 20

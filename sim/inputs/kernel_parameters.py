@@ -2,7 +2,7 @@
 measurements.
 
 All are properties of GPU and software together (one engine's kernels). A fraction is of the datasheet
-peak in `Gpu`. `sim.cost` has the formulas they belong to, `sim.studies.calibrate` fits them,
+peak in `Gpu`. `sim.cost` has the formulas they belong to, `sim.calibration.kernels` fits them,
 `topologies/gpus/kernels/` holds them. The defaults are an H100's under vLLM, rounded; a GPU that nobody
 measured uses them on its own datasheet."""
 
@@ -22,7 +22,7 @@ class _Parameters(BaseModel):
 
 
 class GemmParameters(_Parameters):
-    """C[m,n] = A[m,k] B[k,n]; see `sim.cost.gemm`.
+    """C[m,n] = A[m,k] B[k,n]; see `sim.cost.kernels.gemm`.
 
     `floor_s`: launch, ramp and epilogue of the smallest call. `hbm_fraction`: of the bandwidth, for
     weights and activations. `flop_fraction`: of the peak, for full waves of tiles. `s_per_depth`: pace of
@@ -48,7 +48,7 @@ class GemmParameters(_Parameters):
 
 
 class PrefillParameters(_Parameters):
-    """Causal attention of many new tokens; see `sim.cost.attention`.
+    """Causal attention of many new tokens; see `sim.cost.kernels.attention`.
 
     `s_per_kv_token`: a tile of queries walks over its keys at this pace. `tile_tokens`: the causal edge
     costs as if every sequence had this many more keys, for whole tiles are computed. `hbm_fraction`: of
@@ -66,7 +66,7 @@ class PrefillParameters(_Parameters):
 
 
 class DecodeParameters(_Parameters):
-    """Attention of one new token per sequence over its KV cache; see `sim.cost.attention`.
+    """Attention of one new token per sequence over its KV cache; see `sim.cost.kernels.attention`.
 
     `s_per_kv_token`: pace of reading one KV head of one sequence, all that is left when few are in the
     batch; a nanosecond or less where kernels split it. `s_per_unshared_kv_token`: the same where every
@@ -112,7 +112,7 @@ class MixedParameters(_Parameters):
 
 
 class MoeParameters(_Parameters):
-    """Grouped expert MLP with routing, permutation and reduction; see `sim.cost.moe_kernels`.
+    """Grouped expert MLP with routing, permutation and reduction; see `sim.cost.kernels.moe`.
 
     `tile_tokens`: each expert's tokens are padded to tiles of this many. `k_half`: the width of an expert
     at which prologue and epilogue cost as much as the multiplications. `s_per_pair`: permuting one token

@@ -22,7 +22,7 @@ from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
 from sim.inputs.provenance import Provenance
-from sim.inputs.wiring import number_domains, places_of_kind, server_edges, server_places, wire_pairs
+from sim.inputs.server_graph import number_domains, places_of_kind, server_edges, server_places, wire_pairs
 
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MOST_NODES = 16_384

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import networkx as nx
 
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.server_graph import places_of_kind
 from sim.inputs.topology import Topology
-from sim.inputs.wiring import places_of_kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ LAYER_SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One timed kernel. `sizes` are the arguments of the function of that name in `sim.cost.kernels`.
+    """One timed kernel. `sizes` are the arguments of the function of that name in `sim.cost.kernels.kernels`.
 
     `variant` names the parameter set it belongs to (a number format), `shape` the curve it lies on: what
     stays the same along one sweep, which is held out as a whole."""
@@ -147,7 +147,7 @@ def _attention_decode(row: Row) -> Measurement:
 
 
 def _latent_attention(row: Row) -> Measurement:
-    # The whole block: projections and attention. `sim.studies.kernel_fits` adds up the same parts.
+    # The whole block: projections and attention. `sim.calibration.kernel_fit` adds up the same parts.
     batch, new, past, heads = int(row["batch"]), int(row["isl"]), int(row["past"]), int(row["heads"])
     op = "mla_decode" if row["phase"] == "generation" else "mla_prefill"
     gemm_dtype = FORMATS.get(row["gemm_dtype"], row["gemm_dtype"])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.records import Records
-from sim.results.stays import stays
+from sim.results.sojourn_times import stays
 
 Floats = NDArray[np.float64]
 

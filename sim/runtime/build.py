@@ -7,29 +7,29 @@ from collections.abc import Callable
 import numpy as np
 import simpy
 
-from sim.cost import hand_over
-from sim.cost.demands import Demand
+from sim.cost import kv_transfer as hand_over
+from sim.cost.collectives.demands import Demand
 from sim.cost.given import GivenCost
-from sim.cost.layers import StageCost
 from sim.cost.memory import MemoryPlan, default_limits, plan
 from sim.cost.network import Network
 from sim.cost.shard import Shard
-from sim.cost.steps import StepCost
+from sim.cost.stage_cost import StageCost
+from sim.cost.step_cost import StepCost
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.placement import Explicit
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
-from sim.runtime.build_kv_tiers import SharedTiers, attach, queue_maker
-from sim.runtime.engine_loop import EngineLoop, Rule
-from sim.runtime.engine_queue import EngineQueue, Ledger
-from sim.runtime.fabric import Fabric
-from sim.runtime.hand_over import HandOver
-from sim.runtime.kv_cache import KvCache
-from sim.runtime.replica import Replica
-from sim.runtime.stage import Stage
-from sim.runtime.step_rows import StepRows
-from sim.scenario import Pool, Scenario
+from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.engine_core import EngineLoop, Rule
+from sim.runtime.engine.queue import EngineQueue, Ledger
+from sim.runtime.engine.replica import Replica
+from sim.runtime.engine.stage import Stage
+from sim.runtime.engine.step_records import StepRows
+from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.kv.build_tiers import SharedTiers, attach, queue_maker
+from sim.runtime.kv.transfer import HandOver
+from sim.scenario.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
 NULL_BLOCKS = 1  # vLLM's block pool keeps one for whatever has none (`BlockPool.null_block`)

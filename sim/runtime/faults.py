@@ -18,15 +18,15 @@ import simpy
 from sim.cost.network import Network
 from sim.inputs.faults import Fault
 from sim.runtime.clock import COMPLETION, FAILURE, at
-from sim.runtime.fabric import Fabric
-from sim.runtime.replica import Replica
+from sim.runtime.engine.replica import Replica
+from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.service import Service
 
 
 def schedule_faults(
     env: simpy.Environment, network: Network, fabric: Fabric, service: Service, faults: Sequence[Fault]
 ) -> None:
-    """Put all faults on the clock. What they name has been looked for (`sim.named_places`)."""
+    """Put all faults on the clock. What they name has been looked for (`sim.scenario.references`)."""
     lost = [0.0] * len(network.links)
     for fault in faults:
         if fault.stops_engines:

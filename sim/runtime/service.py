@@ -20,11 +20,11 @@ from sim.policy.routing import Router
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
-from sim.runtime.hand_over import HandOver
-from sim.runtime.replica import Replica
-from sim.runtime.request import Request
-from sim.runtime.sequence import Sequence as InEngine
-from sim.runtime.traffic import Traffic
+from sim.runtime.engine.replica import Replica
+from sim.runtime.engine.sequence import Sequence as InEngine
+from sim.runtime.kv.transfer import HandOver
+from sim.workload.generator import Traffic
+from sim.workload.request import Request
 
 ROUTING, HOST = CAUSES.index("routing"), CAUSES.index("host")
 

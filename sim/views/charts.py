@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.results.blame import CAUSES
 from sim.results.over_time import kv_tokens
-from sim.results.stays import phases, stays
+from sim.results.sojourn_times import phases, stays
 from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
 

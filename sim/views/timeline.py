@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.results.stays import phases, stays
+from sim.results.sojourn_times import phases, stays
 
 if TYPE_CHECKING:
     import polars

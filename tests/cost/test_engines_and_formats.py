@@ -9,12 +9,12 @@ import pytest
 
 from sim.catalog import load_gpu
 from sim.cost.batch import Batch
-from sim.cost.kernels import gemm
-from sim.cost.layers import StageCost
+from sim.cost.kernels.kernels import gemm
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
+from sim.cost.stage_cost import StageCost
 from sim.runtime.build import shards_of
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 
 

@@ -83,7 +83,7 @@ def test_tokens_held_to_groups_crowd_on_ranks_as_drawn_ones_do(ranks):
 
 
 def test_expected_distinct_experts_are_those_of_drawn_tokens():
-    from sim.cost.moe_kernels import experts_hit
+    from sim.cost.kernels.moe import experts_hit
 
     for tokens in (1, 4, 16, 64):
         chosen = drawn([1.0] * EXPERTS, tokens, 2_000).reshape(2_000, -1)

@@ -10,14 +10,14 @@ import pytest
 from sim.cost import layer_ops
 from sim.cost.batch import Batch, Causes
 from sim.cost.expert_load import distinct_places
-from sim.cost.layers import StageCost
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
 from sim.cost.pricing import Priced
 from sim.cost.program import Op
+from sim.cost.stage_cost import StageCost
 from sim.inputs.model import GroupLimit
 from sim.runtime.build import shards_of
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 
 
 @cache

@@ -6,8 +6,8 @@ import pytest
 
 import sim
 from sim.cost.batch import Batch
-from sim.cost.layers import StageCost
 from sim.cost.network import Network
+from sim.cost.stage_cost import StageCost
 from sim.runtime.build import shards_of
 
 PROMPT = Batch(chunks=((4096, 0),), sampled=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cost.demands import Demand
+from sim.cost.collectives.demands import Demand
 from sim.cost.program import Op, Position, Program
 
 DEMAND = Demand((3, 1), (10.0, 5.0), latency_s=0.5)

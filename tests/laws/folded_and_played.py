@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars
 
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.simulate import Beside, Result, simulate
 
 TABLES = ("requests", "steps", "gaps", "blame", "links", "gpus", "hand_overs", "kv_tiers")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sim.catalog import load_model
 from sim.runtime.clock import at
-from sim.runtime.fabric import Fabric
-from sim.scenario import Scenario
+from sim.runtime.fabric.fabric import Fabric
+from sim.scenario.scenario import Scenario
 from sim.simulate import Beside, Result, simulate
 
 

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.runtime.clock import at
-from sim.runtime.engine_loop import EngineLoop
-from sim.runtime.fabric import Fabric
-from sim.runtime.request import Request
-from sim.runtime.stage import Passed
-from sim.scenario import Scenario
+from sim.runtime.engine.engine_core import EngineLoop
+from sim.runtime.engine.stage import Passed
+from sim.runtime.fabric.fabric import Fabric
+from sim.scenario.scenario import Scenario
 from sim.simulate import Beside, Result, simulate
+from sim.workload.request import Request
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import scenarios, small, split_scenarios
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from simpy import Environment
 
 from sim.runtime.clock import at
-from sim.runtime.fabric import Fabric
-from sim.runtime.transfer import Bytes
+from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.fabric.transfer import Bytes
 from sim.theory import queueing
 
 Floats = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 
 TOKENS = 100_000  # mean of a geometric length whose law is exponential to five digits
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.results.columns import TextColumn
-from sim.runtime.cohort import Cohort
-from sim.runtime.engine_queue import EngineQueue
-from sim.scenario import Scenario
+from sim.runtime.engine.cohort import Cohort
+from sim.runtime.engine.queue import EngineQueue
+from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import scenarios, small, split_scenarios
 from tests.laws.test_scheduler_invariants import services

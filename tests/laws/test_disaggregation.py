@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from sim.catalog import load_model
 from sim.cost.batch import Batch
-from sim.cost.layers import StageCost
 from sim.cost.network import Network
+from sim.cost.stage_cost import StageCost
 from sim.inputs.errors import InfeasibleError
 from sim.runtime.build import shards_of
-from sim.scenario import Scenario, with_changes
+from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small

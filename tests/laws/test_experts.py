@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
 
-import sim.runtime.shares
+import sim.runtime.fabric.fair_rates
 from sim.cost.fairshare import FlowLike, fair_levels
 from sim.runtime.clock import at
-from sim.runtime.fabric import Fabric
-from sim.runtime.link_use import LinkUse
-from sim.runtime.transfer import Bytes
+from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.fabric.link_counters import LinkUse
+from sim.runtime.fabric.transfer import Bytes
 
 LINKS = 5
 BYTES_PER_S = [4.0, 1.0, 2.0, 8.0, 3.0]
@@ -73,7 +73,7 @@ def test_a_solver_that_gives_too_much_is_found_out(monkeypatch: pytest.MonkeyPat
     def generous(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[float]:
         return [1.001 * level for level in fair_levels(flows, capacity)]
 
-    monkeypatch.setattr(sim.runtime.shares, "fair_levels", generous)
+    monkeypatch.setattr(sim.runtime.fabric.fair_rates, "fair_levels", generous)
     assert any("carries" in broken for broken in broken_laws_of_traffic(CROSSING))
 
 
@@ -83,7 +83,7 @@ def test_a_solver_that_gives_too_little_is_found_out_by_the_check_of_the_books(
     def mean(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[float]:
         return [0.999 * level for level in fair_levels(flows, capacity)]
 
-    monkeypatch.setattr(sim.runtime.shares, "fair_levels", mean)
+    monkeypatch.setattr(sim.runtime.fabric.fair_rates, "fair_levels", mean)
     env = Environment()
     fabric = Fabric(env, {0: 1.0})
     fabric.transfer({0: 10.0})

@@ -47,7 +47,7 @@ def test_a_link_that_gives_everybody_all_it_has_is_found_out(monkeypatch: pytest
     def all_for_each(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[float]:
         return [capacity[flow.links[0]] for flow in flows]
 
-    monkeypatch.setattr("sim.runtime.shares.fair_levels", all_for_each)
+    monkeypatch.setattr("sim.runtime.fabric.fair_rates.fair_levels", all_for_each)
     rng = np.random.default_rng(7)
     arrival_s, n_bytes = arrivals(0.5, 10_000, rng), sizes("exponential", 10_000, rng)
     assert broken_laws_of_sharing(0.5, n_bytes, seconds_on_fabric(arrival_s, n_bytes))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.cost.program import Position, Program
-from sim.runtime.stage import _Run
-from sim.scenario import Scenario
+from sim.runtime.engine.stage import _Run
+from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import (

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.inputs.errors import UnfinishedError
-from sim.runtime.circulation import Circling, Circulation
-from sim.scenario import Scenario
+from sim.runtime.engine.pipeline_fold import Circling, Circulation
+from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import foreign_transfers, op_boundaries, scenarios, small

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.scenario import Scenario, with_changes
+from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from sim.theory import queueing
 from tests.laws.folded_and_played import differences
@@ -83,7 +83,7 @@ def test_who_is_served_and_when_follows_from_arrivals_services_and_patience(pati
 
 
 def patience_of(scenario: Scenario) -> list[float]:
-    from sim.runtime.traffic import traffic
+    from sim.workload.generator import traffic
 
     return [request.patience_s for request in traffic(scenario.workload, 0)]
 
@@ -318,7 +318,7 @@ def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them
 @settings(max_examples=15, phases=[Phase.generate])
 @given(attacked(), st.integers(0, 10**6))
 def test_of_every_run_that_ends_nothing_is_left_in_an_engine(data: dict[str, Any], seed: int) -> None:
-    from sim.runtime import engine_queue
+    from sim.runtime.engine import queue as engine_queue
 
     kept: list[engine_queue.EngineQueue] = []
     build = engine_queue.EngineQueue.__init__

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sim.policy.routing import PowerOfChoices
-from sim.scenario import Scenario
+from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from sim.theory import queueing
 from tests.laws.servers import TOKENS, server

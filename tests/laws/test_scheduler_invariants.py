@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants
 from sim.runtime import build
-from sim.runtime.engine_queue import EngineQueue
-from sim.runtime.sequence import Sequence
-from sim.runtime.tiered_queue import TieredQueue
-from sim.scenario import Scenario
+from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.sequence import Sequence
+from sim.runtime.kv.offloading_queue import TieredQueue
+from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from sim.cost.batch import Batch
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.runtime import engine_loop, engine_queue
-from sim.runtime.answers import Answers
-from sim.runtime.in_flight import Part
-from sim.scenario import Scenario, with_changes
+from sim.runtime.engine import engine_core as engine_loop
+from sim.runtime.engine import queue as engine_queue
+from sim.runtime.engine.flight import Part
+from sim.runtime.engine.speculation import Answers
+from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import scenarios, small

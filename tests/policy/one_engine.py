@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from sim.runtime.engine_queue import EngineQueue
-from sim.runtime.kv_cache import KvCache
-from sim.runtime.request import Request
-from sim.runtime.sequence import Sequence
+from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.sequence import Sequence
+from sim.workload.request import Request
 
 
 class OneEngine(EngineQueue):

@@ -16,9 +16,9 @@ from sim.policy.routing import (
     SessionAffine,
     ShortestTokens,
 )
-from sim.runtime.request import Request
-from sim.scenario import Scenario, with_changes
+from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import simulate
+from sim.workload.request import Request
 from tests.laws.folding_scenarios import small
 
 

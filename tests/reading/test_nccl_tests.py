@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sim.calibration.collectives import measured_in
 from sim.inputs.errors import InputError
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
-from sim.studies.calibrate_collectives import measured_in
 
 LOG = """# Collective test starting: all_reduce_perf
 # nThread 1 nGpus 2 minBytes 8 maxBytes 33554432 step: 2(factor) warmup iters: 5 iters: 20 agg iters: 1

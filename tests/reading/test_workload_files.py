@@ -6,7 +6,7 @@ import pytest
 
 from sim.inputs.errors import InputError
 from sim.reading.workload_files import read_workload
-from sim.runtime.traffic import traffic
+from sim.workload.generator import traffic
 
 SHIPPED = sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml"))
 

@@ -1,0 +1,124 @@
+"""Fits the blocks of `topologies/collectives/experts.yaml` again, and prints them beside what is written.
+
+    python -m sim.calibration.expert_exchange MOE_ALL_TO_ALL.csv
+
+Least squares of relative errors over the rows that a block names (hidden 7168, top-8 of 256 experts, the best
+number of SMs). What a block takes over from another stays as it is written: `doubling_s` where ranks do not
+differ, `inside` of traffic between servers.
+
+Where it stops: `one_sided`, and the dispatch of `low_latency_across`, come out with another start and another
+growth with the ranks than are written; a few numbers of ranks hardly tell the two apart. The block of eight
+servers was measured with tokens held to 4 of 8 groups and is not fitted here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.calibration import command
+from sim.calibration.fitting import Floats
+from sim.calibration.held_out_expert_exchange import PHASES, ExchangePoint, points_of
+from sim.cost.collectives.expert_exchange import Phase
+from sim.cost.collectives.parameters import data_folder
+
+USUAL = {"hidden": "7168", "topk": "8", "experts": "256"}
+FREE = ("base_s", "doubling_s", "inside", "across")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The measured rows of a block, and which of its numbers are fitted to them."""
+
+    library: str
+    system: str
+    version: str
+    ranks: tuple[int, ...]
+    free: tuple[str, ...]
+
+
+BLOCKS = {
+    "one_sided": Block("trtllm_NVLinkOneSided_nvfp4", "gb200", "1.2.0rc6", (4, 8, 16), FREE[:3]),
+    "low_latency_hopper": Block("deepep_low_latency", "h100_sxm", "0.5.12", (8,), ("base_s", "inside")),
+    "low_latency_blackwell": Block("deepep_low_latency", "b200_sxm", "0.5.12", (8,), ("base_s", "inside")),
+    "low_latency_across": Block(
+        "deepep_low_latency", "h100_sxm", "0.5.0", (16, 64), ("base_s", "doubling_s", "across")
+    ),
+    "normal_hopper": Block("deepep_normal", "h100_sxm", "0.5.12", (8,), ("base_s", "inside")),
+    "normal_blackwell": Block("deepep_normal", "b200_sxm", "0.5.12", (8,), ("base_s", "inside")),
+    "normal_across": Block("deepep_normal", "h100_sxm", "0.5.0", (16,), ("base_s", "across")),
+}
+
+
+def written(name: str, phase: Phase) -> dict[str, float]:
+    """The numbers of a block as they are shipped."""
+    import yaml
+
+    text = (data_folder() / "experts.yaml").read_text(encoding="utf-8")
+    numbers: dict[str, float] = yaml.safe_load(text)["kernels"][name][phase]
+    return numbers
+
+
+def block_points(path: Path, name: str) -> list[ExchangePoint]:
+    """The rows of a table that a block is fitted to."""
+    block = BLOCKS[name]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["library"], row["system"], row["version"]) == (block.library, block.system, block.version)
+            and int(row["ep"]) in block.ranks
+            and all((row.get(key) or usual) == usual for key, usual in USUAL.items())
+        ]
+    return points_of(rows)
+
+
+def fitted(name: str, phase: Phase, points: Sequence[ExchangePoint]) -> dict[str, float]:
+    """The numbers of a block with the free ones fitted to its points."""
+    from scipy.optimize import least_squares
+
+    own = [one for one in points if one.phase == phase]
+    numbers, free = written(name, phase), BLOCKS[name].free
+    size = np.array([numbers[key] or 1e-6 for key in free])
+
+    def with_values(values: Floats) -> dict[str, float]:
+        return {**numbers, **dict(zip(free, (values * size).tolist(), strict=True))}
+
+    def errors(values: Any, /) -> list[float]:
+        now = with_values(values)
+        return [_seconds(one, now) / one.seconds - 1.0 for one in own]
+
+    return with_values(least_squares(errors, np.ones(len(free)), bounds=(1e-9, np.inf)).x)
+
+
+def _seconds(one: ExchangePoint, numbers: dict[str, float]) -> float:
+    start_s = numbers["base_s"] + numbers["doubling_s"] * log2(one.ranks)
+    return start_s + max(one.inside_s / numbers["inside"], one.across_s / numbers["across"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command of the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m sim.calibration.expert_exchange", description=__doc__)
+    parser.add_argument("path", metavar="MOE_ALL_TO_ALL", help="the CSV file of dispatches and combines")
+    path = command.existing(parser.parse_args(arguments).path)
+    print(f"{'block':22} {'phase':9} points  fitted (written)")
+    for name, block in BLOCKS.items():
+        points = block_points(path, name)
+        for phase in PHASES:
+            own = [one for one in points if one.phase == phase]
+            if len(own) < len(block.free):
+                continue
+            now, before = fitted(name, phase, own), written(name, phase)
+            told = (f"{key} {now[key]:.3g} ({before[key]:.3g})" for key in block.free)
+            print(f"{name:22} {phase:9} {len(own):6}  {', '.join(told)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,162 @@
+"""Fitted kernel parameters as the files that ship: one for each GPU, every set with its origin and its
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sim.calibration.kernel_fit import SEARCHED, Parameters
+from sim.calibration.kernels import KIN, Fit, kin_of
+from sim.catalog import load_gpu
+from sim.cost.kernels.timing import number_format
+
+DEFAULT_ENGINE = "vllm"
+LEAST_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
+# Expert kernels: TRT-LLM's table knows expert parallelism and vLLM's does not, so it goes first where it
+# is described well. vLLM's own 8-bit experts with one scale were timed untuned on Hopper: four times as long.
+WELL_DESCRIBED = 0.12
+
+# What a long prefill keeps of the isolated rate, beyond the throttle of single products. Fitted so that
+# the products, attention and small kernels of one published run add up to its 782 ms without collectives.
+_LONG_PREFILL = "prefill of Llama-3-70B, 4096 tokens, TP4 on 4 x A100: 878.6 ms, of which 96.5 ms collectives"
+SUSTAINED: dict[str, tuple[float, str]] = {
+    "a100-80gb-sxm": (0.761, _LONG_PREFILL),
+    "a100-40gb-sxm": (0.761, _LONG_PREFILL),
+}
+
+SOURCES = {
+    "vllm": "NVIDIA aiconfigurator 0.12.0, vLLM 0.24.0 (A100: 0.14.0), Apache-2.0; RTX: LLMServingSim, MIT",
+    "trtllm": "NVIDIA aiconfigurator 0.12.0, TensorRT-LLM 1.3.0rc20 (A100: 1.0.0), Apache-2.0",
+    "sglang": "NVIDIA aiconfigurator 0.12.0, SGLang, Apache-2.0",
+}
+
+Sets = dict[tuple[str, str], tuple[Parameters, str, str]]  # (kernel, format) -> parameters, tag, source
+
+
+def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
+    """The text of each GPU's file, by GPU: for those measured, and for their unmeasured kin."""
+    measured = sorted({one.gpu for one in fits})
+    own = {gpu: _default_sets([one for one in fits if one.gpu == gpu]) for gpu in measured}
+    texts = {}
+    for gpu in sorted({*measured, *(gpu for gpu, kin in KIN.items() if kin in own)}):
+        sets = dict(own.get(gpu, {}))
+        lenders = [*((kin_of(gpu, op), (op,)) for op in SEARCHED), (KIN.get(gpu, ""), tuple(SEARCHED))]
+        for kin, ops in lenders:
+            for key, (parameters, _, _) in own.get(kin, {}).items():
+                if key[0] in ops and not _has(sets, key) and _can_compute(gpu, key):
+                    origin = f"not measured on {gpu}: those of {kin}, its nearest kin"
+                    sets[key] = (parameters, "assumed", origin)
+        others = {
+            engine: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])
+            for engine in sorted({one.engine for one in fits if one.gpu == gpu} - {DEFAULT_ENGINE})
+        }
+        texts[gpu] = _text(gpu, sets, others, command)
+    return texts
+
+
+def write(fits: Sequence[Fit], folder: Path, command: str) -> list[Path]:
+    """Writes the files; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for gpu, text in written(fits, command).items():
+        paths.append(folder / f"{gpu}.yaml")
+        paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def _can_compute(gpu: str, key: tuple[str, str]) -> bool:
+    op, variant = key
+    if op not in ("gemm", "moe"):
+        return variant != "fp8" or "fp8" in load_gpu(gpu).flops
+    return any(name in load_gpu(gpu).flops for name in number_format(variant).arithmetic)
+
+
+def _has(sets: Sets, key: tuple[str, str]) -> bool:
+    # Small kernels have one set, whatever the format of their numbers.
+    return key in sets or (key[0] in ("elementwise", "sampling") and any(key[0] == op for op, _ in sets))
+
+
+def _sets_of(fits: Sequence[Fit]) -> Sets:
+    return {(one.op, one.variant): (one.parameters, "fitted", _source(one)) for one in fits}
+
+
+def _default_sets(fits: Sequence[Fit]) -> Sets:
+    sets = _sets_of([one for one in fits if one.engine == DEFAULT_ENGINE])
+    for one in fits:
+        errors = one.held_out or one.fitted
+        better = one.op == "moe" and one.engine == "trtllm" and errors.median <= WELL_DESCRIBED
+        # Another kernel altogether: Marlin in vLLM, Triton in TensorRT-LLM.
+        better = better and one.variant != "w4a16"
+        if one.engine != DEFAULT_ENGINE and (better or (one.op, one.variant) not in sets):
+            sets[one.op, one.variant] = (one.parameters, "fitted", _source(one))
+    return sets
+
+
+def _source(one: Fit) -> str:
+    errors = one.held_out or one.fitted
+    kind = "held out" if one.held_out else "fitted"
+    source = SOURCES.get(one.engine, one.engine)
+    error = f"{kind} error {errors.median:.1%} median, {errors.p90:.0%} p90"
+    return f"{source}; {one.roofline.points} points, {error}"
+
+
+def _text(gpu: str, sets: Sets, others: Mapping[str, Sets], command: str) -> str:
+    lines = [
+        f"# How fast the kernels of {gpu} really run: fractions of the datasheet peaks, floors and paces.",
+        f"# Written by `{command}`; the meaning of each number is in sim/inputs/kernel_parameters.py.",
+        *_blocks(sets, ""),
+    ]
+    if gpu in SUSTAINED:
+        lines.append(f"sustained_flop_fraction: {SUSTAINED[gpu][0]:.3g}")
+    if others:
+        lines.append("engines:")
+        for engine, theirs in others.items():
+            lines += [
+                f"  {engine}:",
+                *_blocks(theirs, "    "),
+                "    provenance:",
+                *_origins(theirs, "      "),
+            ]
+    lines += ["provenance:", *_origins(sets, "  ")]
+    if gpu in SUSTAINED:
+        lines.append(f'  sustained_flop_fraction: {{tag: fitted, source: "{SUSTAINED[gpu][1]}"}}')
+    return "\n".join(lines) + "\n"
+
+
+def _blocks(sets: Sets, indent: str) -> list[str]:
+    lines = []
+    for op in SEARCHED:
+        chosen = {variant: sets[op, variant][0] for kernel, variant in sorted(sets) if kernel == op}
+        if not chosen:
+            continue
+        if op in ("elementwise", "sampling"):
+            lines.append(f"{indent}{op}: {_inline(next(iter(chosen.values())))}")
+            continue
+        lines.append(f"{indent}{op}:")
+        lines += [f"{indent}  {variant}: {_inline(parameters)}" for variant, parameters in chosen.items()]
+    return lines
+
+
+def _origins(sets: Sets, indent: str) -> list[str]:
+    lines = [f'{indent}"*": {{tag: assumed, source: "defaults, those of an H100 under vLLM"}}']
+    for (op, variant), (_, tag, source) in sorted(sets.items()):
+        key = op if op in ("elementwise", "sampling") else f"{op}.{variant}"
+        lines.append(f'{indent}{key}: {{tag: {tag}, source: "{source}"}}')
+    return lines
+
+
+def _inline(parameters: Parameters) -> str:
+    values = parameters.model_dump(exclude_unset=True)
+    return "{" + ", ".join(f"{name}: {_number(name, value)}" for name, value in values.items()) + "}"
+
+
+def _number(name: str, value: float) -> str:
+    if name.endswith("_s"):
+        return f"{value * 1e6:.4g} us"
+    if "s_per_" in name:
+        if value < LEAST_S_PER:
+            return "0 ns"
+        return f"{value * 1e9:.4g} ns"
+    return f"{value:.4f}" if value < 10 else f"{value:.1f}"

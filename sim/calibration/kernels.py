@@ -1,0 +1,351 @@
+"""Fitting the kernel parameters of a GPU to measured times, and saying how well they predict what they
+did not see.
+
+Three errors are reported for each set: of the points it was fitted on; of points held out with their
+whole shape, in five folds; and of the whole system predicted by its nearest kin, with nothing but the
+datasheet of its own. A plain roofline stands beside them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from sim.calibration import command
+from sim.calibration.kernel_fit import (
+    SEARCHED,
+    Parameters,
+    fit,
+    fold_of,
+    held_out,
+    predicted_s,
+    roofline_s,
+    with_parameters,
+    worth_fitting,
+)
+from sim.catalog import load_gpu
+from sim.cost.kernels.kernels import KERNELS
+from sim.inputs.errors import InputError
+from sim.inputs.hardware import Gpu
+from sim.reading.measurements import Measurement, read_measurements
+
+# Which measured GPU stands in for one that was not: same architecture, or the next one to it.
+KIN = {
+    "a100-80gb-sxm": "h100-sxm",
+    "a100-40gb-sxm": "a100-80gb-sxm",
+    "h100-sxm": "h200-sxm",
+    "h200-sxm": "h100-sxm",
+    "b200-sxm": "gb200",
+    "gb200": "b200-sxm",
+    "b300-sxm": "b200-sxm",
+    "gb300": "gb200",
+    "l40s": "rtx-pro-6000",
+    "rtx-pro-6000": "l40s",
+    "rtx-4090": "l40s",
+}
+# Where another is nearer by what its kernels are. Products come from the same libraries, best measured on
+# H100. Attention on all that is neither Hopper nor a server's Blackwell is FlashAttention 2, and RTX 4090
+# has the memory of the RTX line. Experts on RTX PRO 6000 are Blackwell's; an A100's are as little held up
+# by memory as those of RTX PRO 6000, and L40S has the slowest memory of all.
+KIN_OF_KERNELS = {
+    ("l40s", "gemm"): "h100-sxm",
+    ("rtx-pro-6000", "gemm"): "h100-sxm",
+    ("rtx-4090", "gemm"): "h100-sxm",
+    ("a100-80gb-sxm", "attention_prefill"): "l40s",
+    ("a100-80gb-sxm", "attention_decode"): "l40s",
+    ("rtx-4090", "attention_prefill"): "rtx-pro-6000",
+    ("rtx-4090", "attention_decode"): "rtx-pro-6000",
+    ("a100-80gb-sxm", "moe"): "rtx-pro-6000",
+    ("rtx-pro-6000", "moe"): "b200-sxm",
+}
+
+
+def kin_of(gpu: str, op: str) -> str:
+    """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
+    return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
+
+
+LEAST_POINTS = 20
+LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
+UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
+
+Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Relative errors of predictions: median and 90th percentile of the size, and the median with its
+    sign by size.
+
+    `by_size` has the signed median in each fifth of the points, from the shortest to the longest.
+    """
+
+    points: int
+    median: float
+    p90: float
+    by_size: tuple[float, ...]
+
+    @classmethod
+    def of(cls, predicted: Sequence[float], measured: Sequence[float]) -> Errors:
+        """Errors of predictions against measurements; predictions that are NaN are left out."""
+        pairs = sorted(
+            (m, p / m - 1.0) for p, m in zip(predicted, measured, strict=True) if not math.isnan(p)
+        )
+        if not pairs:
+            return cls(0, math.nan, math.nan, ())
+        sizes = sorted(abs(error) for _, error in pairs)
+        fifths = [pairs[len(pairs) * i // 5 : len(pairs) * (i + 1) // 5] for i in range(5)]
+        signed = tuple(_quantile(sorted(error for _, error in part), 0.5) for part in fifths if part)
+        return cls(len(pairs), _quantile(sizes, 0.5), _quantile(sizes, 0.9), signed)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One set of parameters and its errors; `kin` is None where no relative was measured under the same
+    engine.
+    """
+
+    engine: str
+    op: str
+    gpu: str
+    variant: str
+    parameters: Parameters
+    fitted: Errors
+    held_out: Errors | None
+    kin: Errors | None
+    roofline: Errors
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def measurements_of(paths: Iterable[str | Path]) -> list[Measurement]:
+    """All measurements of CSV files, or of the CSV files in folders whose columns are kernels'."""
+    found: list[Measurement] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            for file in sorted(path.glob("*.csv")):
+                if file.name.startswith(("gemm", "attention", "moe_experts", "layer_kernels")):
+                    found += read_measurements(file)
+        else:
+            found += read_measurements(path)
+    return found
+
+
+def grouped(measured: Iterable[Measurement]) -> dict[Key, list[Measurement]]:
+    """Measurements by the set of parameters they belong to; sets of fewer than twenty points are left out."""
+    groups: dict[Key, list[Measurement]] = defaultdict(list)
+    gpus: dict[str, Gpu] = {}
+    for one in measured:
+        gpu = gpus.get(one.gpu)
+        if gpu is None:
+            gpu = gpus[one.gpu] = load_gpu(one.gpu)
+        if worth_fitting(gpu, one):
+            groups[one.engine, one.op, one.gpu, one.variant].append(one)
+    order = list(SEARCHED)
+    kept = [key for key, points in groups.items() if len(points) >= LEAST_POINTS]
+    return {key: groups[key] for key in sorted(kept, key=lambda key: (key[0], order.index(key[1]), *key[2:]))}
+
+
+def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
+    """The measurements of a user, if a fit can make sense of them; InputError with the reason where not."""
+    for one in measured:
+        if one.op not in SEARCHED:
+            raise InputError(f"{one.op!r} is no kernel that is fitted; {', '.join(SEARCHED)} are")
+        if one.op.startswith("mla"):
+            continue
+        try:
+            inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
+        except TypeError as error:
+            raise InputError(f"a row of {one.op} on {one.gpu} has not the arguments of it: {error}") from None
+    groups = grouped(measured)
+    if not groups:
+        counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)
+        there = ", ".join(f"{count} of {name}" for name, count in counts.most_common(5))
+        raise InputError(
+            f"a fit needs {LEAST_POINTS} points of one kernel, format and GPU; there are {there}"
+        )
+    for (_, op, name, variant), points in groups.items():
+        gpu = load_gpu(name)
+        over = median(one.seconds / max(roofline_s(gpu, one), 1e-9) for one in points)
+        if over < LEAST_OVER_ROOFLINE:
+            raise InputError(
+                f"{op} {variant} on {name}: the median time is {over:.2g} of what the datasheet's rates "
+                "need; latency_us are microseconds"
+            )
+    return measured
+
+
+def seen_of(points: Sequence[Measurement], folds: int = 5) -> list[Measurement]:
+    """What parameters are fitted on: all shapes but one fold, which stays unseen for good."""
+    seen = [one for one in points if fold_of(one.shape, folds) != UNSEEN_FOLD]
+    return seen if len(seen) >= LEAST_POINTS else list(points)
+
+
+def calibrate(
+    measured: Iterable[Measurement],
+    *,
+    cross_validate: bool = True,
+    folds: int = 5,
+    progress: bool = False,
+) -> list[Fit]:
+    """Fits every set of parameters that there are points for. InputError for unknown GPUs and files."""
+    groups = grouped(measured)
+    gpus: dict[
+        tuple[str, str], Gpu
+    ] = {}  # engine, GPU -> with what was fitted so far, for blocks built of products
+    fits: list[Fit] = []
+    sets: dict[Key, Parameters] = {}
+    for key, points in groups.items():
+        engine, op, name, variant = key
+        gpu = gpus.setdefault((engine, name), _bare(name))
+        parameters = fit(gpu, seen_of(points, folds))
+        sets[key] = parameters
+        gpus[engine, name] = with_parameters(gpu, op, variant, parameters)
+        if progress:
+            print(engine, op, name, variant, len(points), parameters, flush=True)
+    for key, points in groups.items():
+        engine, op, name, variant = key
+        gpu, seconds = gpus[engine, name], [one.seconds for one in points]
+        seen = seen_of(points, folds)
+        unseen = held_out(gpu, points, folds) if cross_validate else None
+        relative = gpus.get((engine, kin_of(name, op)))
+        kin = None
+        if relative is not None and (engine, op, relative.name, variant) in sets:
+            borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
+            kin = Errors.of([predicted_s(borrowed, one) for one in points], seconds)
+        fits.append(
+            Fit(
+                engine,
+                op,
+                name,
+                variant,
+                sets[key],
+                Errors.of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen]),
+                Errors.of(unseen, seconds) if unseen is not None else None,
+                kin,
+                Errors.of([roofline_s(gpu, one) for one in points], seconds),
+            )
+        )
+        if progress:
+            print(table(fits[-1:]).splitlines()[-1], flush=True)
+    return fits
+
+
+def _bare(name: str) -> Gpu:
+    return load_gpu(name).model_copy(update={"kernels": None})
+
+
+def with_engine(gpu: Gpu, engine: str) -> Gpu:
+    """The GPU with the kernels of `engine`, where it has a set of its own for it."""
+    others = gpu.kernels.engines if gpu.kernels else {}
+    return gpu.model_copy(update={"kernels": others[engine]}) if engine in others else gpu
+
+
+def shipped_predictions(measured: Iterable[Measurement]) -> list[tuple[Measurement, float, float]]:
+    """Each measurement worth comparing, with seconds by the shipped parameters and by the plain roofline."""
+    gpus: dict[tuple[str, str], Gpu] = {}
+    predictions = []
+    for one in measured:
+        gpu = gpus.get((one.gpu, one.engine))
+        if gpu is None:
+            gpu = gpus[one.gpu, one.engine] = with_engine(load_gpu(one.gpu), one.engine)
+        if worth_fitting(gpu, one):
+            predictions.append((one, predicted_s(gpu, one), roofline_s(gpu, one)))
+    return predictions
+
+
+def table(fits: Sequence[Fit]) -> str:
+    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest kin, plain
+    roofline.
+    """
+    head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}"
+    head += "  fitted    held out  kin       roofline  by size"
+    lines = [head]
+    for one in fits:
+        columns = [_percent(part) for part in (one.fitted, one.held_out, one.kin, one.roofline)]
+        shown = one.held_out or one.fitted
+        by_size = " ".join(f"{100 * error:+.0f}" for error in shown.by_size)
+        lines.append(
+            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.points:6}  "
+            f"{'  '.join(columns)}  {by_size}"
+        )
+    return "\n".join(lines)
+
+
+def _percent(errors: Errors | None) -> str:
+    if errors is None or not errors.points:
+        return " -/-    "
+    return f"{100 * errors.median:.1f}/{100 * errors.p90:.0f}".ljust(8)
+
+
+def summary(fits: Sequence[Fit]) -> Mapping[tuple[str, str], tuple[float, float]]:
+    """By engine and kernel: the median over all sets of their held-out medians, and of their 90th
+    percentiles.
+    """
+    medians: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for one in fits:
+        errors = one.held_out or one.fitted
+        medians[one.engine, one.op].append((errors.median, errors.p90))
+    return {
+        key: (_quantile(sorted(m for m, _ in pairs), 0.5), _quantile(sorted(p for _, p in pairs), 0.5))
+        for key, pairs in medians.items()
+    }
+
+
+def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
+    """The table as plain rows, for JSON: errors as fractions."""
+    listed: list[dict[str, object]] = []
+    for one in fits:
+        row: dict[str, object] = {
+            "engine": one.engine,
+            "kernel": one.op,
+            "gpu": one.gpu,
+            "format": one.variant,
+            "points": one.roofline.points,
+        }
+        for name, errors in (
+            ("fitted", one.fitted),
+            ("held_out", one.held_out),
+            ("nearest_kin", one.kin),
+            ("roofline", one.roofline),
+        ):
+            row[f"{name}_median"] = None if errors is None else errors.median
+            row[f"{name}_p90"] = None if errors is None else errors.p90
+        row["by_size"] = list((one.held_out or one.fitted).by_size)
+        row["parameters"] = one.parameters.model_dump(exclude_unset=True)
+        listed.append(row)
+    return listed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m sim.calibration.kernels PATH... [--write FOLDER] [--gpu NAME]... [--format json]`."""
+    import argparse
+    import json
+
+    from sim.calibration.kernel_files import write
+
+    parser = argparse.ArgumentParser(prog="python -m sim.calibration.kernels", description=__doc__)
+    parser.add_argument("paths", nargs="+", help="CSV files of kernel times, or folders of them")
+    parser.add_argument("--gpu", action="append", help="only this GPU; may be given again")
+    parser.add_argument("--write", type=Path, help="folder for one file of parameters for each GPU")
+    parser.add_argument("--no-cross-validation", action="store_true", help="six times faster, and blind")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    given = parser.parse_args(arguments)
+    measured = [one for one in measurements_of(given.paths) if not given.gpu or one.gpu in given.gpu]
+    fits = calibrate(measured, cross_validate=not given.no_cross_validation)
+    if given.write:
+        write(fits, given.write, "python -m sim.calibration.kernels MEASURED --write topologies/gpus/kernels")
+    print(json.dumps(rows(fits)) if given.format == "json" else table(fits))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,208 @@
+"""Measured collectives over several servers, from public tables or a table of one's own, and their fabrics.
+
+Rows are those of one table or another: `nodes, gpus_per_node, op, size_bytes` and a latency, with the system
+as `system` (the name or file of a topology, in a table of your own) or as `cluster`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sim.calibration.collectives import over_several_servers
+from sim.catalog import load_topology
+from sim.cost.network import Network
+from sim.inputs.errors import InputError, Problem
+from sim.reading.problems import did_you_mean
+
+OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """Servers that a measured system has: a topology, and the rate of its NICs where that is another."""
+
+    topology: str
+    nic_bytes_per_s: float | None = None
+
+
+# Names of systems and clusters in public tables.
+FABRICS = {
+    "h100 cluster A": Fabric("nd-h100-v5", 13.6e9),  # its own send/recv between two GPUs
+    "h100 cluster B": Fabric("nd-h100-v5"),
+    "h100_sxm": Fabric("nd-h100-v5"),
+    "h100_dgx": Fabric("nd-h100-v5"),
+    "a100_sxm": Fabric("dgx-a100"),
+    "a100_dgx": Fabric("dgx-a100", 7.8e9),  # its own send/recv between two GPUs
+    "gb200": Fabric("gb200-nvl72"),
+}
+GPUS_PER_RACK = 72
+UNDISTURBED = 1.25  # the median over pairs of servers may be this much slower than the best pair
+
+
+@dataclass(frozen=True, slots=True)
+class AcrossPoint:
+    """One measured collective over several servers."""
+
+    system: str
+    op: str
+    nodes: int
+    gpus_per_node: int
+    n_bytes: float
+    seconds: float
+    algorithm: str = "auto"
+
+
+def across_points(
+    paths: Iterable[Path], told: Callable[[str], None] = lambda what: None
+) -> list[AcrossPoint]:
+    """Points over several servers of CSV files; other files are passed over. `told` hears how many points
+    are left out because something else disturbed them.
+    """
+    found: list[AcrossPoint] = []
+    disturbed = 0
+    for path in paths:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file)
+            if not over_several_servers(reader.fieldnames or ()):
+                continue
+            for line, row in enumerate(reader, start=2):
+                try:
+                    point = _point(row)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
+                if point is None:
+                    continue
+                if reason := _refused(point):
+                    raise InputError(Problem(reason, str(path), line))
+                if _disturbed(row):
+                    disturbed += 1
+                else:
+                    found.append(point)
+    kept = _undercut(found)
+    if found or disturbed:
+        told(
+            f"of {len(found) + disturbed} points between servers {disturbed} are left out as more than "
+            f"{UNDISTURBED:g} times as slow as the best pair of servers, and {len(found) - len(kept)} as "
+            "slower than a longer message"
+        )
+    return kept
+
+
+def _refused(point: AcrossPoint) -> str:
+    """What is wrong with a point, or nothing."""
+    for what, value in (
+        ("size_bytes", point.n_bytes),
+        ("latency in us", 1e6 * point.seconds),
+        ("gpus_per_node", point.gpus_per_node),
+    ):
+        if not 0.0 < value < float("inf"):
+            return f"{value:g} is no {what}; it is more than 0 and finite"
+    if point.op not in OPS:
+        return f"no op {point.op!r}; {', '.join(OPS)} are{did_you_mean(point.op, OPS)}"
+    try:
+        most = _gpus_per_server(point.system, point.nodes)
+    except InputError as error:
+        return f"system {point.system!r}: {error.problems[0].what}"
+    if point.gpus_per_node > most:
+        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {most}"
+    return ""
+
+
+@cache
+def _gpus_per_server(system: str, nodes: int) -> int:
+    network = network_of(system, nodes)
+    return len(network.gpus) // nodes
+
+
+def _disturbed(row: Mapping[str, str]) -> bool:
+    """True in a table of clusters where the median over pairs of servers is far from the best pair's."""
+    if row.get("reference") or "latency_us" in row or "system" in row:
+        return False
+    median_us = float(row["latency_us_median"])
+    return median_us > UNDISTURBED * float(row.get("latency_us_min") or median_us)
+
+
+def _point(row: Mapping[str, str]) -> AcrossPoint | None:
+    """A row as a point, or None for what is inside one server or of a fabric that is not known.
+
+    Rows of vidur time kernels in a profiler, whose shortest of 33 is the least disturbed; its A100 servers
+    have an unknown number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of
+    servers counts.
+    """
+    nodes = int(row["nodes"])
+    if nodes < 2:
+        return None
+    op, n_bytes = row["op"], float(row["size_bytes"])
+    if row.get("reference"):
+        return _public(row, nodes, op, n_bytes)
+    each = int(row["gpus_per_node"])
+    if "latency_us" in row:
+        return AcrossPoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us"]))
+    if "system" in row:
+        if row["system"] not in FABRICS or each > 1:
+            return None
+        return AcrossPoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_min"]))
+    cluster = f"h100 cluster {row.get('cluster') or 'B'}"
+    return AcrossPoint(cluster, op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_median"]))
+
+
+def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> AcrossPoint | None:
+    gpus, seconds = int(row["gpus"]), 1e-6 * float(row["latency_us"])
+    if row["system"] == "gb200" and gpus > GPUS_PER_RACK:
+        return AcrossPoint("gb200", op, gpus // GPUS_PER_RACK, GPUS_PER_RACK, n_bytes, seconds)
+    if row["system"] not in ("h100_sxm", "a100_sxm"):
+        return None
+    forced = "tree" if row["library"] == "NCCL Tree" else "auto"
+    return AcrossPoint(row["system"], op, nodes, gpus // nodes, n_bytes, seconds, forced)
+
+
+def _undercut(found: Sequence[AcrossPoint]) -> list[AcrossPoint]:
+    """No point slower than a longer message of its curve: what is, waited for something else."""
+    curves: dict[tuple[object, ...], list[AcrossPoint]] = {}
+    for one in found:
+        key = (one.system, one.op, one.nodes, one.gpus_per_node, one.algorithm)
+        curves.setdefault(key, []).append(one)
+    kept: list[AcrossPoint] = []
+    for curve in curves.values():
+        least = float("inf")
+        for one in sorted(curve, key=lambda one: -one.n_bytes):
+            if one.seconds <= least:
+                kept.append(one)
+                least = one.seconds
+    return sorted(kept, key=lambda one: (one.system, one.op, one.nodes, one.gpus_per_node, one.n_bytes))
+
+
+@cache
+def network_of(system: str, nodes: int) -> Network:
+    """The servers of a measured system, with the rate of its fabric."""
+    fabric = FABRICS.get(system) or Fabric(system)
+    graph = load_topology(fabric.topology, nodes=nodes).graph.copy()
+    if fabric.nic_bytes_per_s is not None:
+        for source, target, link in graph.edges(data=True):
+            ends = (graph.nodes[source], graph.nodes[target])
+            nic = next((end for end in ends if end["kind"] == "nic"), None)
+            if nic and any(end["kind"] == "switch" for end in ends) and nic.get("transport") != "ethernet":
+                link["bytes_per_s"] = fabric.nic_bytes_per_s
+    return Network(graph)
+
+
+def ranks_of(network: Network, each: int) -> list[str]:
+    """The first `each` GPUs of every server."""
+    seen: dict[int, int] = {}
+    chosen = []
+    for gpu in network.gpus:
+        node = network.node_of[gpu]
+        seen[node] = seen.get(node, 0) + 1
+        if seen[node] <= each:
+            chosen.append(gpu)
+    return chosen
+
+
+def gave_its_rate(one: AcrossPoint) -> bool:
+    """True for send/recv that gave the rate of its fabric's NICs (`FABRICS`), which predicts nothing then."""
+    fabric = FABRICS.get(one.system)
+    return one.op == "send_recv" and fabric is not None and fabric.nic_bytes_per_s is not None

@@ -1,0 +1,204 @@
+"""What a collective costs: the library's choice of algorithm and protocol, its latency, and its bytes on
+links.
+
+    timing = collective(network, "all_reduce", 65_536, network.gpus[:8])
+    timing.total_s, timing.algorithm, timing.busbw_bytes_per_s, timing.demand
+
+A library is `nccl`, or an engine with all-reduce kernels of its own that calls NCCL for the rest (`vllm`,
+`sglang`, `trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything
+that depends on (op, ranks, library) alone is worked out once and remembered in the network, so that a call
+costs microseconds.
+
+Where it stops: one collective alone, all ranks arriving together. Contention is the fabric's, stragglers
+are the runtime's. Kernels launched from Python (`launch="eager"`) take at least the launch itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sim.cost.collectives import engine_allreduce, nccl
+from sim.cost.collectives.curves import Curve, quickest
+from sim.cost.collectives.demands import OPS, Demand, load_per_byte
+from sim.cost.collectives.parameters import PROTOCOLS, Parameters, default_parameters
+from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError
+
+LIBRARIES = ("auto", "nccl", "vllm", "sglang", "trtllm", "none")
+LAUNCHES = ("graph", "eager")
+PROTOCOL_NAMES = {name.lower(): name for name in PROTOCOLS}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveTiming:
+    """A collective alone. `total_s` is `latency_s` + `bytes_s`."""
+
+    op: str
+    n_bytes: float
+    ranks: int
+    algorithm: str
+    protocol: str
+    library: str
+    demand: Demand
+    latency_s: float
+    bytes_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the last rank's arrival to the end."""
+        return self.latency_s + self.bytes_s
+
+    @property
+    def algbw_bytes_per_s(self) -> float:
+        """Size over time, as nccl-tests prints it."""
+        return self.n_bytes / self.total_s if self.total_s > 0.0 else 0.0
+
+    @property
+    def busbw_bytes_per_s(self) -> float:
+        """Size over time times what a ring would send per byte: comparable with a link's rate
+        (nccl-tests).
+        """
+        share = {"all_reduce": 2.0 * (self.ranks - 1) / self.ranks, "broadcast": 1.0, "send_recv": 1.0}
+        return self.algbw_bytes_per_s * share.get(self.op, (self.ranks - 1) / self.ranks)
+
+
+@dataclass(slots=True)
+class _Offer:
+    """All ways to do one op on given ranks: the engine's kernels by size, then the curves that the rule
+    chooses from.
+    """
+
+    engine: list[tuple[float, Curve]]
+    engine_library: str
+    eager_s: float
+    curves: tuple[Curve, ...]
+    priced: dict[float, CollectiveTiming]
+
+
+def collective(
+    network: Network,
+    op: str,
+    n_bytes: float,
+    ranks: Sequence[str],
+    library: str = "auto",
+    algorithm: str = "auto",
+    protocol: str = "auto",
+    launch: str = "graph",
+    parameters: Parameters | None = None,
+) -> CollectiveTiming:
+    """One collective of `n_bytes` over `ranks` (GPU names), alone.
+
+    `library="none"` is the bare algorithm: bytes over links, with no software time at all. Raises
+    InfeasibleError for an op, library, algorithm or protocol that does not exist or that these ranks cannot
+    run.
+    """
+    ranks = tuple(ranks)
+    protocol = PROTOCOL_NAMES.get(protocol.lower(), protocol)
+    if n_bytes < 0.0:
+        raise InfeasibleError(f"a collective of {n_bytes} bytes; zero or more are right")
+    if len(ranks) == 1:
+        return CollectiveTiming(op, n_bytes, 1, "none", "", library, Demand((), ()), 0.0, 0.0)
+    key = (op, ranks, library, algorithm, protocol, launch, id(parameters) if parameters is not None else 0)
+    offer = network.memory.get(key)
+    if offer is None:
+        offer = _offer(
+            network, op, ranks, library, algorithm, protocol, launch, parameters or default_parameters()
+        )
+        network.memory[key] = offer
+    timing = offer.priced.get(n_bytes)
+    if timing is None:
+        timing = _priced(network, offer, op, float(n_bytes), len(ranks))
+        if len(offer.priced) < 4096:
+            offer.priced[n_bytes] = timing
+    return timing
+
+
+def _priced(network: Network, offer: _Offer, op: str, n_bytes: float, n: int) -> CollectiveTiming:
+    curve, library = None, "nccl" if offer.engine_library != "none" else "none"
+    for to_bytes, kernel in offer.engine:
+        if n_bytes < to_bytes:
+            curve, library = kernel, offer.engine_library
+            break
+    if curve is None:
+        curve = quickest(offer.curves, n_bytes)
+    latency_s = curve.latency_s(n_bytes)
+    bytes_s = max(n_bytes * curve.wire_s, curve.least_s(n_bytes))
+    latency_s = max(latency_s, offer.eager_s - bytes_s)
+    demand = replace(curve.demand(n_bytes), latency_s=latency_s)
+    return CollectiveTiming(
+        op, n_bytes, n, curve.algorithm, curve.protocol, library, demand, latency_s, bytes_s
+    )
+
+
+def _offer(
+    network: Network,
+    op: str,
+    ranks: tuple[str, ...],
+    library: str,
+    algorithm: str,
+    protocol: str,
+    launch: str,
+    parameters: Parameters,
+) -> _Offer:
+    for name, value, known in (
+        ("op", op, OPS),
+        ("library", library, LIBRARIES),
+        ("launch", launch, LAUNCHES),
+    ):
+        if value not in known:
+            raise InfeasibleError(f"no {name} {value!r}; {', '.join(known)} are")
+    strangers = [rank for rank in ranks if rank not in network.gpu_index]
+    if strangers:
+        raise InfeasibleError(f"{strangers[0]} is no GPU of {network.name or 'this topology'}")
+    if library == "none":
+        return _bare(network, op, ranks, algorithm)
+    engine = "vllm" if library == "auto" else library
+    architecture = parameters.architecture(network, ranks[0])
+    eager_s = 0.0
+    if launch == "eager" and engine in architecture.engines:
+        eager_s = architecture.engines[engine].eager_launch_s
+    own: list[tuple[float, Curve]] = []
+    if op == "all_reduce" and engine != "nccl":
+        if algorithm in engine_allreduce.DEMAND_OF:
+            forced = _forced_kernel(network, algorithm, ranks, engine, parameters)
+            return _Offer([(float("inf"), forced)], engine, eager_s, (), {})
+        if algorithm == "auto" and protocol == "auto":
+            own = engine_allreduce.windows(network, engine, ranks, parameters)
+    load_per_byte(network, op, "direct" if op in ("all_to_all", "send_recv") else "ring", ranks)
+    curves = nccl.candidates(network, op, ranks, parameters)
+    if algorithm == "auto":
+        chosen = [curve for curve in curves if nccl.chosen_by_rule(curve, op, len(ranks), architecture)]
+    else:
+        chosen = [curve for curve in curves if curve.algorithm == algorithm]
+        if not chosen:
+            load_per_byte(network, op, algorithm, ranks)
+            there = ", ".join(sorted({curve.algorithm for curve in curves}))
+            raise InfeasibleError(f"NCCL does not run {algorithm!r} for {op} on these ranks; it runs {there}")
+    if protocol != "auto":
+        chosen = [curve for curve in chosen if curve.protocol == protocol]
+        if not chosen:
+            there = ", ".join(sorted({curve.protocol for curve in curves}))
+            raise InfeasibleError(
+                f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {there}"
+            )
+    return _Offer(own, engine, eager_s, tuple(chosen), {})
+
+
+def _forced_kernel(
+    network: Network, kernel: str, ranks: tuple[str, ...], library: str, parameters: Parameters
+) -> Curve:
+    engine = parameters.architecture(network, ranks[0]).engines.get(library)
+    if engine is None or kernel not in engine.kernels or not engine_allreduce.usable(network, kernel, ranks):
+        raise InfeasibleError(
+            f"{library} has no {kernel} all-reduce for these {len(ranks)} ranks; algorithm 'auto' works"
+        )
+    return engine_allreduce.kernel_curve(network, kernel, ranks, engine, parameters)
+
+
+def _bare(network: Network, op: str, ranks: tuple[str, ...], algorithm: str) -> _Offer:
+    if algorithm == "auto":
+        algorithm = "direct" if op in ("all_to_all", "send_recv") else "ring"
+    load = load_per_byte(network, op, algorithm, ranks)
+    curve = Curve(algorithm, "", tuple(load), tuple(load.values()), nccl.wire_s(network, load), 0.0)
+    return _Offer([], "none", 0.0, (curve,), {})

@@ -1,0 +1,262 @@
+"""Expert parallelism's traffic: dispatch of tokens to the ranks that hold their experts, and combine of the
+results.
+
+Three ways of doing it, as its libraries do (`Kernel.copies` says what is sent for one token):
+
+* `rank`: once to every other rank that holds one of its experts, straight over NVLink. TensorRT-LLM's
+  one-sided all-to-all; for ranks that share one NVLink domain.
+* `expert`: once for each of its experts, straight from rank to rank, over NVLink inside a domain and over
+  NICs between. DeepEP's low-latency kernels, for decode.
+* `domain`: once to every other domain that holds one of its experts, over the sender's rail to the GPU at
+  the same place there, which passes it on over NVLink to the ranks; inside the domain once to every rank.
+  DeepEP's normal kernels, for prefill. Results come back the same way, added up where they leave the domain.
+
+A phase takes a start-up (a base, and more per doubling of the ranks) and then as long as the busiest link
+needs for its bytes at the share of its rate that the kernel reaches. Constants are in
+`topologies/collectives/experts.yaml`. Where it stops: experts are taken to be spread evenly and chosen at
+random, within the groups that a token is limited to; the bytes of scaling factors are in the shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import log2
+from typing import Literal
+
+from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
+from sim.cost.collectives.parameters import data_folder
+from sim.cost.expert_load import distinct_places
+from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import GroupLimit
+
+Phase = Literal["dispatch", "combine"]
+Copies = Literal["rank", "expert", "domain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Start-up of one phase, and the shares of the payload rate of NVLink and of all other links that its
+    bytes reach.
+    """
+
+    base_s: float
+    doubling_s: float
+    inside: float
+    across: float
+
+    def latency_s(self, ranks: int) -> float:
+        return self.base_s + self.doubling_s * log2(max(ranks, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A library's kernel as measured on GPUs with so much NVLink, inside one domain or over several
+    (`domains`: over how many, where that matters).
+    """
+
+    library: str
+    copies: Copies
+    spans_domains: bool
+    domains: int
+    nvlink_bytes_per_s: float
+    dispatch: Pace
+    combine: Pace
+
+    def pace(self, phase: Phase) -> Pace:
+        return self.dispatch if phase == "dispatch" else self.combine
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where an exchange of one byte for every token of every rank goes: bytes on each link, and the seconds
+    that the busiest NVLink and the busiest other link need.
+    """
+
+    demand: Demand
+    inside_s: float
+    across_s: float
+
+
+@cache
+def kernels() -> tuple[Kernel, ...]:
+    """The shipped kernels, read once."""
+    import yaml
+
+    data = yaml.safe_load((data_folder() / "experts.yaml").read_text())
+    return tuple(
+        Kernel(
+            str(block["library"]),
+            block["copies"],
+            bool(block["spans_domains"]),
+            int(block.get("domains", 1)),
+            float(block["nvlink_bytes_per_s"]),
+            _pace(block["dispatch"]),
+            _pace(block["combine"]),
+        )
+        for block in data["kernels"].values()
+    )
+
+
+def _pace(block: Mapping[str, float]) -> Pace:
+    return Pace(*(float(block[name]) for name in ("base_s", "doubling_s", "inside", "across")))
+
+
+def chosen(network: Network, ranks: Sequence[str], *, prefill: bool, library: str = "auto") -> Kernel:
+    """The kernel for these ranks. `auto`: one-sided where an NVLink domain joins several servers; else
+    DeepEP's low-latency kernels for decode and its normal ones for prefill.
+
+    Raises InfeasibleError for a library that cannot reach all ranks.
+    """
+    inside = network.same_domain(ranks)
+    if library == "auto":
+        servers = {network.node_of[rank] for rank in ranks}
+        if inside and (len(servers) > 1 or _domain_size(network, ranks[0]) > LARGEST_SERVER):
+            library = "one_sided"
+        else:
+            library = "deepep_high_throughput" if prefill else "deepep_low_latency"
+    named = [kernel for kernel in kernels() if kernel.library == library]
+    if not named:
+        known = ", ".join(sorted({kernel.library for kernel in kernels()}))
+        raise InfeasibleError(f"no exchange between experts is called {library!r}; {known} are")
+    fitting = [kernel for kernel in named if kernel.spans_domains != inside]
+    if not fitting:
+        raise InfeasibleError(
+            f"{library} reaches only GPUs of one NVLink domain, and {ranks[0]} to {ranks[-1]} are in more",
+            "deepep_low_latency and deepep_high_throughput go over NICs too",
+        )
+    rate = network.nvlink_bytes_per_s(ranks[0])
+    domains = len({network.crossbar(rank) or rank for rank in ranks})
+    return min(
+        fitting,
+        key=lambda kernel: (abs(kernel.nvlink_bytes_per_s - rate), abs(log2(domains / kernel.domains))),
+    )
+
+
+def gathers(network: Network, ranks: Sequence[str], library: str) -> bool:
+    """Whether all tokens go to all ranks, and every rank keeps those of its experts: vLLM's default
+    (`allgather_reducescatter`), and what `auto` is for GPUs without NVLink, which the other kernels need.
+    """
+    if library == "auto":
+        return network.nvlink_bytes_per_s(ranks[0]) == 0.0
+    return library == "allgather_reducescatter"
+
+
+LARGEST_SERVER = 16
+"""GPUs; an NVLink domain with more is a rack."""
+
+
+def _domain_size(network: Network, gpu: str) -> int:
+    crossbar = network.crossbar(gpu)
+    return sum(network.crossbar(other) == crossbar for other in network.gpus)
+
+
+def exchange(
+    network: Network,
+    phase: Phase,
+    ranks: tuple[str, ...],
+    tokens: float,
+    token_bytes: float,
+    experts: int,
+    topk: int,
+    *,
+    prefill: bool = False,
+    library: str = "auto",
+    load: float = 1.0,
+    limit: GroupLimit | None = None,
+) -> Demand:
+    """One phase over `ranks`, each with `tokens` tokens of `token_bytes` bytes.
+
+    `load`: what the busiest rank receives over an even share; its bytes bound the time from below, the bytes
+    on the links are those of all tokens. `limit`: between how many groups of experts a token chooses.
+    """
+    if len(ranks) < 2:
+        return Demand((), ())
+    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    pace = kernel.pace(phase)
+    reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
+    n_bytes = tokens * token_bytes
+    least_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
+    amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
+    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), least_s)
+
+
+def payload_s(
+    network: Network,
+    phase: Phase,
+    ranks: tuple[str, ...],
+    experts: int,
+    topk: int,
+    *,
+    prefill: bool = False,
+    library: str = "auto",
+) -> tuple[float, float]:
+    """Seconds for each byte of a rank's tokens on NVLink, and between domains, at the links' full rates."""
+    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    reach = _reach(network, kernel.copies, ranks, experts, topk, None, phase == "combine")
+    return reach.inside_s, reach.across_s
+
+
+def sends(
+    network: Network,
+    copies: Copies,
+    ranks: Sequence[str],
+    experts: int,
+    topk: int,
+    limit: GroupLimit | None = None,
+) -> dict[tuple[str, str], float]:
+    """Expected copies of a token that go from each rank to each other one, when every rank has one token."""
+    n = len(ranks)
+    per_rank = topk / n if copies == "expert" else distinct_places(experts, topk, n, limit) / n
+    if copies != "domain" or network.same_domain(ranks):
+        return {(a, b): per_rank for a in ranks for b in ranks if a != b}
+    islands: dict[str | None, list[str]] = {}
+    for rank in ranks:
+        islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
+    sent: dict[tuple[str, str], float] = {}
+    for source in ranks:
+        home = network.crossbar(source) or source
+        for island, members in islands.items():
+            if island == home:
+                for rank in members:
+                    _count(sent, source, rank, per_rank)
+                continue
+            domains = n / len(members)
+            hit = distinct_places(experts, topk, domains, limit) / domains
+            stop = relay_beside(network, source, members[0]) or members[0]
+            _count(sent, source, stop, hit)
+            for rank in members:
+                _count(sent, stop, rank, per_rank)
+    return sent
+
+
+def _count(sent: dict[tuple[str, str], float], source: str, target: str, copies: float) -> None:
+    if source != target:
+        sent[source, target] = sent.get((source, target), 0.0) + copies
+
+
+def _reach(
+    network: Network,
+    copies: Copies,
+    ranks: tuple[str, ...],
+    experts: int,
+    topk: int,
+    limit: GroupLimit | None,
+    back: bool,
+) -> Reach:
+    key = ("experts", copies, ranks, experts, topk, limit, back)
+    reach: Reach | None = network.memory.get(key)
+    if reach is None:
+        sent = sends(network, copies, ranks, experts, topk, limit)
+        if back:
+            sent = {(target, source): amount for (source, target), amount in sent.items()}
+        inside = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
+        across = {pair: amount for pair, amount in sent.items() if pair not in inside}
+        reach = network.memory[key] = Reach(
+            pairs_demand(network, sent),
+            pairs_demand(network, inside).alone_s(network.capacity),
+            pairs_demand(network, across).alone_s(network.capacity),
+        )
+    return reach

@@ -1,0 +1,227 @@
+"""What a collective library costs on a kind of GPU: latencies and rates, from
+`topologies/collectives/*.yaml`.
+
+The numbers live in data files with their tag and source; here are their meanings. A GPU that no file names
+takes the parameters of its nearest kin, by its NVLink rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError
+
+PROTOCOLS = ("LL", "LL128", "Simple")
+_Block = TypeVar("_Block")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A protocol of NCCL inside one island.
+
+    `base_s` once, `hop_s` per step of a ring. As a step's share of the message grows past `slice_bytes`, a
+    step takes up to `slice_s` longer: one channel's slice fills before the next channel is used. `fill_s`
+    is the filling of the pipeline of a large message, reached past `fill_bytes`. `bytes_per_s` bounds the
+    ring's rate (the threads of the kernel), `efficiency` bounds it as a share of what the links carry,
+    `wire` is bytes on the wire per byte of payload.
+    """
+
+    base_s: float
+    hop_s: float
+    slice_s: float = 0.0
+    slice_bytes: float = 1.0
+    fill_s: float = 0.0
+    fill_bytes: float = 1.0
+    bytes_per_s: float = float("inf")
+    efficiency: float = 1.0
+    wire: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """In-switch reduction: a start, the filling of its pipeline, and a rate as a share of a GPU's NVLink
+    payload rate.
+
+    The pipeline is deeper with more ranks, each of which owns a part: `fill_rank_s` for each, and as many
+    times `fill_bytes` to fill it. The rate counts a GPU's whole buffer once. `least_ranks` is the smallest
+    group for which the library uses it.
+    """
+
+    base_s: float
+    rank_s: float
+    fill_s: float
+    fill_rank_s: float
+    fill_bytes: float
+    efficiency: float
+    least_ranks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Grouped sends and receives in one kernel (all-to-all, send/recv).
+
+    `base_s` + `rank_s` per rank, a pipeline filled by `fill_s` past `fill_bytes`, and a rate as a share of
+    what the links carry. `local_bytes_per_s` is the rate of a rank's copy of its own share, which passes no
+    link.
+    """
+
+    base_s: float
+    rank_s: float
+    fill_s: float
+    fill_bytes: float
+    efficiency: float
+    local_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An engine's own all-reduce kernel: a start per call and per rank, the filling of its pipeline, and a
+    rate.
+
+    The rate is a share of what the busiest link of its demand carries; `local_bytes_per_s` is that of a
+    rank's reading and writing of its own part, which passes no link.
+    """
+
+    base_s: float
+    rank_s: float
+    efficiency: float
+    local_bytes_per_s: float = float("inf")
+    fill_s: float = 0.0
+    fill_bytes: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Nccl:
+    """NCCL on one kind of GPU, inside an island.
+
+    `local_bytes_per_s` is the rate at which a rank copies its own part aside, which passes no link;
+    `through_host_efficiency` is what is left of a PCIe ring's rate where it turns round in a root complex.
+    """
+
+    ring: Mapping[str, Protocol]
+    local_bytes_per_s: float
+    through_host_efficiency: float
+    switch: Switch | None
+    direct: Direct
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An inference engine's own all-reduce kernels on one kind of GPU, and when it uses them.
+
+    `choice` has, per number of ranks, kernels with the size below which each is used, in order of size.
+    """
+
+    kernels: Mapping[str, Kernel]
+    choice: Mapping[int, tuple[tuple[str, float], ...]]
+    eager_launch_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Everything known of one kind of GPU; `medium` is what joined the GPUs that were measured, nvlink
+    or pcie.
+    """
+
+    name: str
+    medium: str
+    nccl: Nccl
+    engines: Mapping[str, Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """All kinds of GPU, and what is between islands and over other media."""
+
+    architectures: Mapping[str, Architecture]
+    gpus: Mapping[str, str]
+    nvlink_kin: tuple[tuple[float, str], ...]
+    media: Mapping[str, Mapping[str, Any]]
+    across: Mapping[str, Any]
+    provenance: Mapping[str, Mapping[str, str]]
+
+    def architecture(self, network: Network, gpu: str) -> Architecture:
+        """The kind of a GPU by its model's name, or its nearest kin by NVLink rate."""
+        model = str(network.places[gpu].get("model", "")).lower()
+        for prefix, name in self.gpus.items():
+            if model.startswith(prefix):
+                return self.architectures[name]
+        rate = network.nvlink_bytes_per_s(gpu)
+        return self.architectures[min(self.nvlink_kin, key=lambda kin: abs(kin[0] - rate))[1]]
+
+
+def data_folder() -> Path:
+    """Where the YAML files are: in an installed wheel below the package, in a checkout beside it."""
+    here = Path(__file__).resolve().parents[2]
+    for folder in (here / "data" / "topologies" / "collectives", here.parent / "topologies" / "collectives"):
+        if folder.is_dir():
+            return folder
+    raise InfeasibleError(
+        f"no folder topologies/collectives beside {here}; reinstall fabricsim or run in its checkout"
+    )
+
+
+@cache
+def default_parameters() -> Parameters:
+    """The shipped parameters, read once."""
+    import yaml
+
+    text = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(data_folder().glob("*.yaml"))}
+    return parameters_of(text)
+
+
+def parameters_of(files: Mapping[str, Any]) -> Parameters:
+    """Parameters from the parsed files: `inside.yaml` (per kind of GPU) and `across.yaml` (media,
+    islands).
+    """
+    inside, across = files["inside"], files["across"]
+    blocks = inside["architectures"]
+    architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
+    gpus = {gpu: name for name, block in inside["architectures"].items() for gpu in block["gpus"]}
+    kin = tuple((float(block["nvlink_bytes_per_s"]), name) for name, block in inside["architectures"].items())
+    ordered = dict(sorted(gpus.items(), key=lambda item: -len(item[0])))
+    provenance = {name: block["provenance"] for name, block in inside["architectures"].items()}
+    provenance |= {name: block["provenance"] for name, block in across.items()}
+    media = {name: block for name, block in across["media"].items() if name != "provenance"}
+    return Parameters(architectures, ordered, kin, media, across, provenance)
+
+
+def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:
+    nccl = block["nccl"] if not isinstance(block["nccl"], str) else blocks[block["nccl"]]["nccl"]
+    return Architecture(
+        name,
+        str(block["medium"]),
+        Nccl(
+            ring={protocol: _filled(Protocol, values) for protocol, values in nccl["ring"].items()},
+            local_bytes_per_s=float(nccl["local_bytes_per_s"]),
+            through_host_efficiency=float(nccl.get("through_host_efficiency", 1.0)),
+            switch=_filled(Switch, nccl["switch"]) if nccl.get("switch") else None,
+            direct=_filled(Direct, nccl["direct"]),
+        ),
+        {
+            engine: Engine(
+                {kernel: _filled(Kernel, values) for kernel, values in parts["kernels"].items()},
+                {
+                    int(ranks): tuple((str(kernel), float(to_bytes)) for kernel, to_bytes in steps)
+                    for ranks, steps in parts["choice"].items()
+                },
+                float(parts["eager_launch_s"]),
+            )
+            for engine, parts in block["engines"].items()
+        },
+    )
+
+
+def _filled(kind: type[_Block], values: Mapping[str, Any]) -> _Block:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(values) - known
+    if unknown:
+        raise InfeasibleError(
+            f"{', '.join(sorted(unknown))} is no parameter of {kind.__name__}; {', '.join(sorted(known))} are"
+        )
+    return kind(**{name: float(value) for name, value in values.items()})

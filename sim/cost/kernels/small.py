@@ -1,0 +1,35 @@
+"""Seconds of kernels that only launch and move bytes: norms, rotary embedding, activation, sampling."""
+
+from __future__ import annotations
+
+from sim.cost.kernels.gemm import gemm
+from sim.cost.kernels.timing import UNMEASURED, KernelTiming
+from sim.inputs.errors import InputError
+from sim.inputs.hardware import Gpu
+
+SAMPLER_BYTES_PER_LOGIT = 8.0  # assumed: the logits are read and written once in 32 bits
+
+
+def elementwise(gpu: Gpu, n_bytes: float) -> KernelTiming:
+    """A fused element-wise kernel that reads and writes `n_bytes` in all: floor + bytes / (bandwidth *
+    fraction).
+    """
+    if n_bytes < 0:
+        raise InputError(f"{n_bytes} bytes cannot be moved; 0 or more can")
+    p = (gpu.kernels or UNMEASURED).elementwise
+    memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    return KernelTiming(p.floor_s + memory_s, p.floor_s, 0.0, memory_s)
+
+
+def sampling(gpu: Gpu, sequences: int, vocab: int) -> KernelTiming:
+    """Drawing the next token of `sequences` sequences from `vocab` logits each."""
+    if sequences < 1 or vocab < 1:
+        raise InputError(f"sequences = {sequences}, vocab = {vocab}: both are 1 or more")
+    p = (gpu.kernels or UNMEASURED).sampling
+    memory_s = sequences * vocab * SAMPLER_BYTES_PER_LOGIT / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    return KernelTiming(p.floor_s + memory_s, p.floor_s, 0.0, memory_s)
+
+
+def lm_head(gpu: Gpu, sequences: int, vocab: int, hidden: int, dtype: str = "bf16") -> KernelTiming:
+    """Logits of `sequences` sampled tokens over (this rank's share of) the vocabulary: one matrix product."""
+    return gemm(gpu, sequences, vocab, hidden, dtype)

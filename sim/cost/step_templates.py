@@ -1,0 +1,228 @@
+"""What of a step depends on the number of its tokens alone: everything but attention, priced once."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import NamedTuple
+
+from sim.cost.batch import Batch, Causes
+from sim.cost.collectives.demands import Demand
+from sim.cost.layer_ops import embedding, head, layer_around
+from sim.cost.memory import default_limits
+from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of
+from sim.cost.program import Block, Op, Program, Traffic
+from sim.inputs.engine import Engine
+
+_Key = tuple[int, int, int, bool]
+
+# Launch cost on the host per layer (PHYSICS of CUDA graphs: one replay launches a whole decode step; a mixed
+# batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
+# time).
+PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """`repeat` equal layers: ops before and after attention, with their sums. `offsets_s` are those of the
+    ops up to and with attention.
+    """
+
+    repeat: int
+    before: tuple[Op, ...]
+    after: tuple[Op, ...]
+    before_s: float
+    after_s: float
+    launch_s: float
+    causes: Causes
+    offsets_s: tuple[float, ...]
+    transfers: tuple[tuple[int, Demand, float], ...]
+
+    def block(self, attention: Op, period_s: float, start_s: float) -> Block:
+        ops = (*self.before, attention, *self.after)
+        seconds = attention.seconds, *[op.seconds for op in self.after]
+        later = accumulate(seconds, initial=self.offsets_s[-1])
+        offsets_s = (*self.offsets_s, *islice(later, 1, len(seconds)))
+        if self.launch_s:
+            slack_s = period_s - sum([op.seconds for op in ops])
+            if slack_s > 1e-12:
+                ops = (*ops, Op("wait for launch", slack_s))
+                offsets_s = (*offsets_s, offsets_s[-1] + ops[-2].seconds)
+        return Block(ops, offsets_s, self.repeat, period_s, start_s, self.transfers)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """All of a step but its attention, for one number of tokens."""
+
+    before_layers: tuple[Block, ...]
+    layers: tuple[LayerKind, ...]
+    tail: tuple[Op, ...]
+    before_layers_s: float
+    tail_s: float
+    fixed: Causes  # of everything but attention, all layers together
+    repeats: int  # layers of all kinds
+    waits_for_launch: bool
+    traffic: Traffic
+
+
+class _Ends(NamedTuple):
+    """What depends on the sampled sequences: host work before the step, and the head behind the layers."""
+
+    host: tuple[Priced, ...]
+    tail: tuple[Priced, ...]
+
+
+class Templates:
+    """The templates of one stage's steps."""
+
+    def __init__(self, price: Pricer, heads: int, kv_heads: int) -> None:
+        """`heads` and `kv_heads` of a rank."""
+        shard = price.shard
+        self._shard = shard
+        self._price = price
+        self._heads = heads
+        self._kv_heads = kv_heads
+        self._dense_layers = shard.dense_layers
+        self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
+        self._of: dict[_Key, Template] = {}
+        self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
+        self._layers: dict[tuple[int, int, bool], tuple[LayerKind, ...]] = {}  # by all of the key but samples
+        self._ends: dict[int, _Ends] = {}  # by samples
+
+    def of(self, batch: Batch) -> Template:
+        if batch.chunks or batch.ranks:
+            return self._by_key(self._key(batch))
+        asked = batch.decodes * batch.decode_tokens, batch.sampled
+        template = self._of_decodes.get(asked)
+        if template is None:
+            template = self._of_decodes[asked] = self._by_key(self._key(batch))
+        return template
+
+    def _by_key(self, key: _Key) -> Template:
+        template = self._of.get(key)
+        if template is None:
+            template = self._of[key] = self._priced(*key)
+        return template
+
+    def _key(self, batch: Batch) -> _Key:
+        """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
+        fullest rank, and whether anything is prefilled.
+
+        With graphs all ranks replay that of the fullest one, padded tokens and all (vLLM's
+        `coordinate_batch_across_dp`).
+        """
+        has_prefill = bool(batch.chunks)
+        if not batch.ranks:
+            tokens = self._padded(batch.tokens)
+            return tokens, tokens, batch.sampled, has_prefill
+        tokens = self._padded(max(rank.tokens for rank in batch.ranks))
+        if self._captured(tokens):
+            every = tokens * len(batch.ranks)
+        else:
+            every = sum(max(1, rank.tokens) for rank in batch.ranks)
+        return tokens, every, max(rank.sampled for rank in batch.ranks), has_prefill
+
+    def _padded(self, tokens: int) -> int:
+        """Tokens as the captured graph computes them: the next captured size, or as they are beyond the
+        largest.
+        """
+        if not self._captured(tokens):
+            return tokens
+        return self._capture[bisect_left(self._capture, tokens)]
+
+    def _captured(self, tokens: int) -> bool:
+        return bool(self._capture) and tokens <= self._capture[-1]
+
+    def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> Template:
+        of_layers = tokens, all_tokens, has_prefill
+        layers = self._layers.get(of_layers)
+        if layers is None:
+            layers = self._layers[of_layers] = self._all_layers(*of_layers)
+        ends = self._ends.get(sampled)
+        if ends is None:
+            tail = head(self._price, sampled) if self._shard.is_last else ()
+            ends = self._ends[sampled] = _Ends(self._host(sampled), tail)
+        host, tail = ends
+        first = embedding(self._price, tokens) if self._shard.is_first else ()
+        once = causes_of((*host, *first, *tail))
+        fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
+        host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
+        parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
+        before_layers = Program(parts).blocks
+        parts += [((*kind.before, *kind.after), kind.repeat, 0.0) for kind in layers]
+        return Template(
+            before_layers,
+            layers,
+            _ops(tail),
+            host_s + first_s,
+            tail_s,
+            Causes(*fixed),
+            self._shard.layers,
+            any(kind.launch_s for kind in layers),
+            Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
+        )
+
+    def _all_layers(self, tokens: int, all_tokens: int, has_prefill: bool) -> tuple[LayerKind, ...]:
+        dense = self._dense_layers
+        return tuple(
+            self._layer(repeat, tokens, all_tokens, is_moe, has_prefill)
+            for repeat, is_moe in ((dense, False), (self._shard.layers - dense, True))
+            if repeat
+        )
+
+    def _host(self, sequences: int) -> tuple[Priced, ...]:
+        """Host work that the GPUs of this stage wait for."""
+        engine, host = self._shard.engine, self._shard.engine.host
+        if engine.schedules_ahead:
+            seconds = host.async_step_s if self._shard.is_first else 0.0
+        else:
+            seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
+        return self._price.host("host", seconds)
+
+    def _layer(self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, has_prefill: bool) -> LayerKind:
+        price = self._price
+        before, after = layer_around(
+            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, has_prefill
+        )
+        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
+        launch_s = self._launch_s(tokens, has_prefill, kernel_count)
+        attention = Op("attention", 0.0)
+        block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
+        return LayerKind(
+            repeat,
+            _ops(before),
+            _ops(after),
+            seconds_of(before),
+            seconds_of(after),
+            launch_s,
+            causes_of((*before, *after)),
+            block.offsets_s[: len(before) + 1],
+            block.transfers,
+        )
+
+    def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
+        if "host" in self._price.without:
+            return 0.0
+        if not self._captured(tokens):
+            return kernel_count * self._shard.engine.host.launch_s
+        return PIECEWISE_LAUNCH_S if has_prefill else 0.0
+
+
+def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:
+    return tuple(one.op for one in priced)
+
+
+def _capture_sizes(engine: Engine, max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int, ...]:
+    """vLLM's CUDA-graph sizes: 1, 2, 4, then every 8 to 256, then every 16 to the largest, which by default
+    is twice what all seats decode, and at most 512 (`VllmConfig._set_cudagraph_sizes`).
+    """
+    if engine.enforce_eager or engine.max_cudagraph_capture_size == 0:
+        return ()
+    largest = engine.max_cudagraph_capture_size
+    if largest is None:
+        drafts = engine.speculation.num_speculative_tokens if engine.speculation else 0
+        largest = min(512, 2 * max_num_seqs * (1 + drafts), max_num_batched_tokens)
+    sizes = [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
+    return tuple(size for size in sizes if size <= largest)

@@ -1,0 +1,155 @@
+"""What one operation takes on an idle machine: a collective on a topology, a kernel on a GPU."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError, validate_call
+
+from sim.catalog import find, load_gpu, load_topology
+from sim.cost.collectives import choice
+from sim.cost.collectives.demands import ALGORITHMS, OPS
+from sim.cost.collectives.engine_allreduce import DEMAND_OF
+from sim.cost.kernels.kernels import KERNELS
+from sim.cost.network import Network
+from sim.inputs.errors import InputError
+from sim.inputs.topology import Topology
+from sim.reading.problems import did_you_mean, problems_of, unknown_name
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from sim.cost.collectives.choice import CollectiveTiming
+    from sim.cost.kernels.kernels import KernelTiming
+    from sim.inputs.hardware import Gpu
+
+
+def collective(
+    topology: Topology | nx.DiGraph[str] | str | Path,
+    op: str,
+    n_bytes: float,
+    ranks: int | Sequence[int] | Sequence[str] | None = None,
+    *,
+    nodes: int | None = None,
+    library: str = "auto",
+    algorithm: str = "auto",
+    protocol: str = "auto",
+    launch: str = "graph",
+) -> CollectiveTiming:
+    """Seconds and bandwidth of one collective of `n_bytes` (nccl-tests' size: a rank's whole buffer), alone.
+
+    `topology` is a name, a file, a Topology or a script's own graph; `ranks` are how many GPUs, or which
+    (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks algorithm and
+    protocol as that library would, unless they are named. InputError for wrong names, InfeasibleError where
+    there is no path.
+    """
+    if not n_bytes > 0:
+        raise InputError(f"n_bytes {n_bytes:g} is not a size; a positive number of bytes is")
+    algorithms = {name for ways in ALGORITHMS.values() for name in ways} | set(DEMAND_OF)
+    for what, name, known in (
+        ("collective", op, OPS),
+        ("library", library, choice.LIBRARIES),
+        ("algorithm", algorithm, ("auto", *sorted(algorithms))),
+    ):
+        if name not in known:
+            raise InputError(unknown_name(what, name, known))
+    network = _network(topology, nodes)
+    return choice.collective(
+        network,
+        op,
+        n_bytes,
+        _gpus(network, ranks),
+        library=library,
+        algorithm=algorithm,
+        protocol=protocol,
+        launch=launch,
+    )
+
+
+def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> KernelTiming:
+    """Seconds of one kernel on one GPU, alone: `kernel("h100-sxm", "gemm", m=64, n=8192, k=8192)`.
+
+    The shape is the arguments of the function of that name in `sim.cost.kernels.kernels`. Timed as
+    benchmarks do, again and again on the same data, unless `warm=False`. InputError for a wrong name,
+    and for arguments that are missing or unknown.
+    """
+    if kind not in KERNELS:
+        raise InputError(unknown_name("kernel", kind, list(KERNELS)))
+    described = load_gpu(gpu) if isinstance(gpu, str) else gpu
+    _refuse_wrong_names(kind, KERNELS[kind], shape)
+    if "warm" in inspect.signature(KERNELS[kind]).parameters:
+        shape = {"warm": True, **shape}
+    try:
+        return validate_call(KERNELS[kind])(described, **shape)
+    except ValidationError as error:
+        raise InputError(problems_of(error)) from error
+    except ValueError as error:
+        raise InputError(f"{kind}: {error}") from error
+
+
+def _network(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Network:
+    if isinstance(topology, str | Path):
+        path = find("topology", topology)
+        return _compiled(_described(path, path.stat().st_mtime_ns, nodes).graph)
+    return _compiled(load_topology(topology, nodes=nodes).graph)
+
+
+@lru_cache(maxsize=16)
+def _described(path: Path, changed_ns: int, nodes: int | None) -> Topology:
+    return load_topology(path, nodes=nodes)
+
+
+@lru_cache(maxsize=16)
+def _compiled(graph: nx.DiGraph[str]) -> Network:
+    # A graph is remembered as the object that it is; a Topology never changes its own.
+    return Network(graph)
+
+
+def _gpus(network: Network, ranks: int | Sequence[int] | Sequence[str] | None) -> tuple[str, ...]:
+    gpus = network.gpus
+    if ranks is None:
+        return gpus
+    if isinstance(ranks, int):
+        if not 1 <= ranks <= len(gpus):
+            raise InputError(
+                f"{ranks} ranks on {network.name}: it has {len(gpus)} GPUs; more nodes have more"
+            )
+        return gpus[:ranks]
+    chosen = []
+    for rank in ranks:
+        if isinstance(rank, str) and rank not in network.gpu_index:
+            raise InputError(f"{rank} is no GPU of {network.name}{did_you_mean(rank, gpus)}")
+        if not isinstance(rank, str) and not 0 <= rank < len(gpus):
+            raise InputError(f"rank {rank} on {network.name}: its GPUs are ranks 0 to {len(gpus) - 1}")
+        chosen.append(rank if isinstance(rank, str) else gpus[rank])
+    if len(set(chosen)) != len(chosen):
+        raise InputError("ranks name a GPU twice; each GPU is one rank")
+    return tuple(chosen)
+
+
+def _refuse_wrong_names(kind: str, function: Callable[..., KernelTiming], shape: Mapping[str, Any]) -> None:
+    parameters = dict(list(inspect.signature(function).parameters.items())[1:])
+    problems = [
+        f"{name} is not an argument of {kind}{did_you_mean(name, parameters)}"
+        for name in shape
+        if name not in parameters
+    ]
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [name for name in required if name not in shape]
+    if missing:
+        problems.append(f"{kind} needs {', '.join(missing)}")
+    problems += [
+        f"{name} {size} is negative; a size is not"
+        for name, size in shape.items()
+        if isinstance(size, int | float) and size < 0
+    ]
+    if problems:
+        usage = [
+            name if name in required else f"{name} (default {parameter.default})"
+            for name, parameter in parameters.items()
+        ]
+        raise InputError([*problems, f"{kind} takes {', '.join(usage)}"])

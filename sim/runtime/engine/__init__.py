@@ -1,0 +1,1 @@
+"""An inference engine on the clock: queue, KV blocks, batches, stages."""

@@ -1,0 +1,133 @@
+"""A batch on its way through the stages of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from sim.cost.batch import Batch
+from sim.policy.scheduling import Grants
+from sim.results.blame import STEP_CAUSES
+from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.sequence import Sequence
+from sim.runtime.engine.speculation import Answers
+from sim.runtime.fabric.transfer import Transfer
+
+SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
+
+
+@dataclass(slots=True)
+class Part:
+    """What one queue has in a step: a token for each of its cohort, where that goes along `together`, and
+    what those were granted who go by themselves. `samples` says whether a grant brings its sequence to its
+    last known token.
+    """
+
+    queue: EngineQueue
+    together: bool
+    grants: Grants[Sequence]
+    samples: list[bool]
+
+    @property
+    def request_ids(self) -> Iterator[int]:
+        alone = (sequence.request.request_id for sequence, _ in self.grants)
+        return chain(self.queue.cohort.members, alone) if self.together else alone
+
+
+def begun(queue: EngineQueue, granted: Grants[Sequence], answers: Answers) -> tuple[Part, Batch]:
+    """A step of one queue and its work; from here on the granted tokens count as computed."""
+    together = queue.begins_together(granted)
+    decodes = len(queue.cohort.members) if together else 0
+    kv_tokens = float(queue.cohort.kv_tokens) if together else 0.0
+    sampled, drafts = decodes, answers.drafts
+    grants, samples = granted[decodes:], []
+    chunks: list[tuple[int, int]] = []
+    for sequence, tokens in grants:
+        past = sequence.own_computed
+        is_last = past + tokens == sequence.request.prompt_tokens + sequence.own_generated
+        samples.append(is_last)
+        sequence.own_computed = past + tokens
+        sequence.in_flight += 1
+        sampled += is_last
+        if tokens == 1 and is_last:  # kernels treat a chunk of one token as a decode
+            decodes += 1
+            if not drafts:
+                kv_tokens += past + 1
+            else:  # the mean context, so that a run of steps grows evenly
+                generated = sequence.decode_steps * answers.tokens_per_step
+                kv_tokens += sequence.request.prompt_tokens + 1 + generated
+        else:
+            chunks.append((tokens, past))
+    logits = sampled + decodes * drafts
+    batch = Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, answers.tokens_per_step)
+    return Part(queue, together, grants, samples), batch
+
+
+@dataclass(slots=True)
+class InFlight:
+    """`number` is that of the batch in the rows; `causes` are the seconds of this step so far. The batch came
+    to `stage` at `since_s`; `sent` are its activations on their way to the next. `caught_up` counts folded
+    steps whose blocks have been taken before the end of the run of steps.
+    """
+
+    parts: list[Part]
+    batch: Batch
+    start_s: float
+    number: int = -1
+    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
+    done: bool = False
+    caught_up: int = 0
+    stage: int = 0
+    since_s: float = 0.0
+    sent: Transfer | None = None
+
+    @property
+    def grants(self) -> Grants[Sequence]:
+        """Of those that go by themselves."""
+        parts = self.parts
+        return parts[0].grants if len(parts) == 1 else [one for part in parts for one in part.grants]
+
+    @property
+    def request_ids(self) -> list[int]:
+        return list(chain.from_iterable(part.request_ids for part in self.parts))
+
+    def charge(self, sequence: Sequence, now: float) -> None:
+        """Charge a sequence for this step, which several stages shared; where chunks of one prompt overlap,
+        each gets its share.
+        """
+        lasted, since = now - self.start_s, now - sequence.charged_s
+        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
+        causes = [share * seconds for seconds in self.causes]
+        causes[PIPELINE] += since - sum(causes)
+        sequence.charge(causes, now)
+
+    def on_time_and_late(self) -> tuple[int, list[float]]:
+        """How many get a token from this step that had one when it began; and when those had their last one
+        who have missed steps since.
+        """
+        on_time, late = 0, []
+        for part in self.parts:
+            if part.together:
+                cohort = part.queue.cohort
+                if cohort.last_token_s == self.start_s:
+                    on_time += len(cohort.members)
+                else:
+                    late += [cohort.last_token_s] * len(cohort.members)
+            for (sequence, _), samples in zip(part.grants, part.samples, strict=True):
+                last_s = sequence.last_token_s
+                if samples and last_s is not None:
+                    if last_s == self.start_s:
+                        on_time += 1
+                    else:
+                        late.append(last_s)
+        return on_time, late
+
+    def last_tokens_s(self) -> list[float]:
+        """When those who get a token from this step had their last one."""
+        return [
+            sequence.last_token_s
+            for part in self.parts
+            for (sequence, _), samples in zip(part.grants, part.samples, strict=True)
+            if samples and not sequence.dropped and sequence.last_token_s is not None
+        ]

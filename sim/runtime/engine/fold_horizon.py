@@ -1,0 +1,82 @@
+"""For how many steps, or rounds of a pipeline, a batch of decodes is sure to be chosen again if nothing
+arrives: while nobody ends, nobody can be admitted and no block runs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ordered
+
+from sim.runtime.engine.flight import InFlight, Part
+from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.sequence import Sequence
+from sim.runtime.engine.speculation import Answers
+
+MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
+
+
+def steps_alike(flight: InFlight, queues: Ordered[EngineQueue], answers: Answers, step: int) -> int:
+    """Steps of a batch of decodes that is step number `step`, and the only one in flight."""
+    alone = [sequence for sequence, _ in flight.grants]
+    if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, alone)):
+        return 1
+    if any(queue.waiting and queue.roomier_after_step == step for queue in queues):
+        return 1  # the next step may admit what this one did not look at, or had no room for
+    steps = min([MOST_FOLDED_STEPS, *map(answers.steps_left, alone)])
+    for part in flight.parts:
+        if part.together:
+            steps = min(steps, part.queue.cohort.steps_left)
+    for queue in queues:
+        seen_from = queue.next_unseen_step(step)
+        if seen_from is not None:
+            steps = min(steps, max(1, seen_from - step))
+    for part in flight.parts:
+        if steps > 1:
+            steps = _steps_that_fit([part], answers, steps)
+    return steps
+
+
+def rounds_alike(
+    flights: Ordered[InFlight], queue: EngineQueue, answers: Answers, even_shares: int
+) -> list[int]:
+    """Rounds of each of a pipeline's batches of decodes; none where they may not come back as they are.
+
+    `even_shares` is over how many batches the sequences are spread (1: over as few as can be).
+    """
+    sequences = [sequence for flight in flights for sequence, _ in flight.grants]
+    if len(sequences) < len(queue.running) or any(one.dropped or _resumes(one) for one in sequences):
+        return []
+    share = -(-queue.requests // even_shares)
+    if any(len(flight.grants) > share for flight in flights):
+        return []
+    parts = [part for flight in flights for part in flight.parts]
+    most = _steps_that_fit(parts, answers, MOST_FOLDED_STEPS)
+    return [min(most, *(answers.steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights]
+
+
+def _resumes(sequence: Sequence) -> bool:
+    """True for who gets its first token with this step, or its first since it was preempted."""
+    return sequence.recomputing or not sequence.generated
+
+
+def _steps_that_fit(parts: list[Part], answers: Answers, steps: int) -> int:
+    """As many of `steps` steps of these parts of one queue as its free blocks last for."""
+    queue, sequences = parts[0].queue, [sequence for part in parts for sequence, _ in part.grants]
+    cohorts = [queue.cohort for part in parts if part.together]
+    size, free = queue.kv_cache.block_size, queue.free_to_grow
+    many = sum(len(cohort.members) for cohort in cohorts) + len(sequences)
+    if many * -(-(steps - 1) * (1 + answers.drafts) // size) <= free:
+        return steps  # even if all of them need their next blocks at the same time
+
+    def blocks(more: int) -> int:
+        after = (sequence.computed + answers.gain(sequence, more) for sequence in sequences)
+        together = sum(cohort.blocks_for(more) for cohort in cohorts)
+        return together + sum(-(-tokens // size) for tokens in after) - now
+
+    now = sum(-(-sequence.computed // size) for sequence in sequences)
+    if blocks(steps - 1) <= free:
+        return steps
+    low, high = 1, steps
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if blocks(middle - 1) <= free else (low, middle)
+    return low

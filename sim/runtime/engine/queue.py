@@ -1,0 +1,444 @@
+"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its answers change.
+
+An engine has one of these; with data-parallel attention, one for each data-parallel rank.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+
+from simpy import Environment
+
+from sim.policy.scheduling import Grants
+from sim.results.blame import CAUSES, STEP_CAUSES
+from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.cohort import Cohort
+from sim.runtime.engine.sequence import Sequence
+from sim.workload.request import Request
+
+PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
+ADMISSION, PREEMPTED, PIPELINE_WAIT, RECOMPUTE = (
+    CAUSES.index(name) for name in ("admission", "preempted", "pipeline", "recompute")
+)
+
+
+class Ledger:
+    """Seconds by cause of all steps of an engine so far.
+
+    An engine with one batch in flight is at every moment in exactly one step, so the share of a sequence that
+    was in all of them is a difference of two readings, and charging costs nothing per step.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * (STEP_CAUSES + 2)
+
+    def add(self, causes: list[float]) -> None:
+        for cause, seconds in enumerate(causes):
+            self.seconds[cause] += seconds
+
+    def read(self) -> tuple[float, ...]:
+        return tuple(self.seconds)
+
+    def charge(self, sequence: Sequence, now: float) -> None:
+        """Charge a sequence for all steps since its last reading."""
+        if sequence.mark is not None:
+            causes = [seconds - then for seconds, then in zip(self.seconds, sequence.mark, strict=True)]
+            sequence.charge(causes, now)
+            sequence.mark = tuple(self.seconds)
+
+
+@dataclass(slots=True)
+class HeldBlocks:
+    """Blocks that belong to no sequence of the queue any more and are still held."""
+
+    kv_cache: KvCache
+    nameless: int
+    names: tuple[int, ...]
+
+    def free(self) -> None:
+        self.kv_cache.give_back(self.nameless, self.names)
+
+
+class EngineQueue:
+    """Waiting and running sequences over one KV cache. `step` counts the engine's steps begun so far."""
+
+    def __init__(
+        self,
+        env: Environment,
+        kv_cache: KvCache,
+        *,
+        token_budget: int,
+        max_num_seqs: int,
+        by_priority: bool,
+        ledger: Ledger | None,
+        whole_texts: bool = True,
+        looks_ahead: bool = False,
+        draft_tokens: int = 0,
+        whole_answers: bool = False,
+    ) -> None:
+        """`ledger` is None where several batches are in flight; sequences are then charged step by step.
+
+        `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
+        its first chunk (vLLM's `scheduler_reserve_full_isl`). `looks_ahead`: a step is chosen while the one
+        before it runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are
+        computed with every decode. `whole_answers`: nobody is admitted before there is room for all that it
+        and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that several share
+        counts once for each of them).
+        """
+        self.env = env
+        self.kv_cache = kv_cache
+        self.token_budget = token_budget
+        self.seats = max_num_seqs
+        self.draft_tokens = draft_tokens
+        self.by_priority = by_priority
+        self.ledger = ledger
+        self.whole_texts = whole_texts
+        self.looks_ahead = looks_ahead
+        self.whole_answers = whole_answers
+        self.step = 0
+        self.cohort = Cohort(kv_cache.block_size)
+        self.running: list[Sequence] = []
+        self.waiting: deque[Sequence] = deque()
+        self.preemptions = 0
+        self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
+        self._leaving: list[HeldBlocks] = []
+
+    # ---- from outside
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that may run in the next step, those not counted that are over and still have a seat."""
+        return self.seats - len(self._leaving)
+
+    @property
+    def free_to_grow(self) -> int:
+        """Blocks that a run of steps may take without anybody looking."""
+        return self.kv_cache.free
+
+    @property
+    def requests(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in KV blocks, and tokens still to be computed of prompts."""
+        alone = islice(self.running, len(self.cohort.members), None)
+        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in alone)
+        return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Behind all that wait, or by priority and then arrival.
+
+        Whose KV cache has come from elsewhere stands before those that hold none: vLLM skips over it while it
+        is on its way, and puts it back in front (`skipped_waiting_requests`).
+        """
+        if not self.by_priority:
+            without = (i for i, other in enumerate(self.waiting) if not other.received)
+            place = next(without, None) if sequence.received else None
+            self.waiting.insert(len(self.waiting) if place is None else place, sequence)
+            return
+        key = (sequence.priority, sequence.arrival_s)
+        places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
+        self.waiting.insert(next(places, len(self.waiting)), sequence)
+
+    def name_blocks(self, sequence: Sequence, request: Request) -> None:
+        """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
+        names, tokens_per_name = request.block_hashes, request.hash_block_tokens
+        if not self.kv_cache.caches or not names or not tokens_per_name:
+            sequence.names = ()
+            return
+        size = self.kv_cache.block_size
+        longest = min(request.prompt_tokens + sequence.output_tokens, request.named_tokens)
+        ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
+        kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
+        sequence.names = tuple(names[i] for i in kept)
+        sequence.name_ends = tuple(ends[i] for i in kept)
+
+    def finish(self, sequence: Sequence) -> None:
+        """It has its last token: its blocks are free again, where steps are chosen ahead after the next
+        one was chosen.
+        """
+        self.runs_no_more(sequence)
+        if self.looks_ahead:
+            self._leaving.append(self.detach(sequence))
+        else:
+            self.release(sequence)
+
+    def runs_no_more(self, sequence: Sequence) -> None:
+        """It holds its blocks still, and no place among those that run."""
+        if sequence.cohort is not None:
+            sequence.cohort.leave(sequence)
+        self.running.remove(sequence)
+
+    def let_go(self) -> None:
+        """The step is chosen: seats and blocks of who ended before it are free for the next one."""
+        if self._leaving:
+            for held in self._leaving:
+                held.free()
+            self._leaving.clear()
+            self.roomier_after_step = self.step
+
+    def leave(self, sequence: Sequence) -> None:
+        """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
+        if sequence in self.running:
+            self.settle(sequence)
+            if self.ledger is None:
+                sequence.wait(PIPELINE_WAIT, self.env.now)
+            sequence.dropped = sequence.in_flight
+            self.runs_no_more(sequence)
+        else:
+            self.waiting.remove(sequence)
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
+        self.release(sequence)
+
+    def fail(self) -> list[Sequence]:
+        """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
+        now = self.env.now
+        self.cohort.dissolve()
+        for sequence in self.running:
+            sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
+        for sequence in self.waiting:
+            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        lost = [*self.running, *self.waiting]
+        self.running.clear()
+        self.waiting.clear()
+        self._leaving.clear()
+        self.kv_cache.clear()
+        return lost
+
+    def release(self, sequence: Sequence) -> None:
+        self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
+        sequence.nameless_blocks = sequence.held = 0
+
+    def reserve(self, tokens: int) -> int | None:
+        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when
+        somebody who was preempted stands before them.
+        """
+        if any(not one.received for one in self.waiting):
+            return None
+        blocks = -(-tokens // self.kv_cache.block_size)
+        if blocks > self.kv_cache.free - self.kv_cache.reserve:
+            return None
+        self.kv_cache.take(blocks)
+        return blocks
+
+    def detach(self, sequence: Sequence) -> HeldBlocks:
+        """The blocks of a sequence that goes elsewhere, for whoever will free them."""
+        held = HeldBlocks(self.kv_cache, sequence.nameless_blocks, sequence.names[: sequence.held])
+        sequence.nameless_blocks = sequence.held = 0
+        return held
+
+    def grow_together(self, steps: int) -> None:
+        """As `grow`, of all in the cohort."""
+        self.cohort.computed += steps
+        self._cover(steps, self.cohort.blocks_for(steps))
+
+    def _cover(self, steps: int, blocks: int) -> None:
+        """Blocks for so many tokens more of each in the cohort, so many in all."""
+        cohort = self.cohort
+        if not cohort.names_a_block_within(steps):
+            if blocks:
+                self.kv_cache.take(blocks)
+            cohort.covered += steps
+            return
+        cohort.covered += steps  # the names depend on who takes and who names first
+        for sequence, _ in cohort.grants:
+            after = sequence.own_computed + cohort.covered
+            blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
+            if blocks:
+                self.kv_cache.take(blocks)
+            if sequence.held < len(sequence.names):
+                self._publish(sequence, after)
+        cohort.named_blocks()
+
+    def grow(self, sequence: Sequence, tokens: int) -> None:
+        """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
+        taken.
+        """
+        size = self.kv_cache.block_size
+        before = -(-sequence.own_computed // size)
+        sequence.own_computed += tokens
+        blocks = -(-sequence.own_computed // size) - before
+        if blocks:
+            self.kv_cache.take(blocks)
+            sequence.own_nameless_blocks += blocks
+        if sequence.names:
+            self._publish(sequence, sequence.own_computed)
+
+    def begins_together(self, granted: Grants[Sequence]) -> bool:
+        """True where a step begins with all of the cohort, who compute their tokens from here on."""
+        cohort = self.cohort
+        if not cohort.members:
+            return False
+        if cohort.covered > cohort.computed and granted[: len(cohort.members)] == cohort.grants:
+            cohort.computed += 1
+            return True
+        if any(sequence.cohort is not None for sequence, _ in granted):
+            cohort.dissolve()  # a rule of its own has chosen among them
+        return False
+
+    # ---- what a scheduling rule may ask
+
+    def next_waiting(self) -> Sequence | None:
+        if not self.running:
+            self._bring_forward()
+        if not self.by_priority:
+            first = self.waiting[0] if self.waiting else None
+            return first if first is not None and first.eligible_step <= self.step else None
+        return next((one for one in self.waiting if one.eligible_step <= self.step), None)
+
+    def _bring_forward(self) -> None:
+        """Blocks of those whose KV cache has come must not keep out the one before them for ever."""
+        if self.waiting and not self.waiting[0].received:
+            holder = next((one for one in self.waiting if one.received), None)
+            if holder is not None:
+                self.waiting.remove(holder)
+                self.waiting.appendleft(holder)
+
+    def next_unseen_step(self, after: int) -> int | None:
+        """The first step later than `after` from which a waiting sequence may be seen that may not be yet."""
+        seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
+        return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
+
+    def cached_tokens(self, sequence: Sequence) -> int:
+        if sequence.received:
+            return sequence.computed
+        size = self.kv_cache.block_size
+        units = self.kv_cache.cached_units(sequence.names, len(sequence.names))
+        return min(sequence.name_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
+
+    def allocate_together(self, most: int) -> Grants[Sequence]:
+        cohort = self.cohort
+        if self.ledger is None or self.draft_tokens or (len(self.running) < 2 and not cohort.members):
+            return []  # one alone is no cohort
+        if cohort.covered > cohort.computed:  # a rule has let go what it was granted here
+            cohort.dissolve()
+        for sequence in islice(self.running, len(cohort.members), most):
+            if not cohort.may_join(sequence, self._held_blocks(sequence)):
+                break
+            cohort.join(sequence)
+        if not cohort.members:
+            return []
+        blocks = cohort.blocks_for(1)
+        if len(cohort.members) > most or blocks > self.kv_cache.free:
+            cohort.dissolve()
+            return []
+        self._cover(1, blocks)
+        return cohort.grants
+
+    def allocate(self, sequence: Sequence, tokens: int) -> bool:
+        if sequence.cohort is not None:
+            sequence.cohort.dissolve()
+        cache = self.kv_cache
+        held = sequence.own_nameless_blocks
+        if sequence.held:
+            held += self._named_blocks(sequence)
+        needed = -(-(sequence.own_computed + tokens) // cache.block_size) - held
+        if needed > 0:
+            if needed > cache.free:
+                return False
+            cache.take(needed)
+            sequence.own_nameless_blocks += needed
+        if sequence.names:
+            self._publish(sequence, sequence.own_computed + tokens)
+        return True
+
+    def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
+        cache, now = self.kv_cache, self.env.now
+        units = 0
+        if cached_tokens and not sequence.received:
+            units = cache.cached_units(sequence.names, len(sequence.names))
+        prefix = sequence.names[:units]
+        held = self._held_blocks(sequence)
+        if units:
+            held = sequence.name_ends[units - 1] // cache.block_size
+        room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(prefix)
+        needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
+        whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
+        if max(needed, whole) > room:
+            return False
+        if self.whole_answers and self.running:
+            promised = sum(self._most_blocks(one) for one in (*self.running, sequence))
+            if promised > cache.blocks - cache.reserve:
+                return False
+        cache.hold(prefix)
+        cache.take(needed)
+        if not sequence.received:
+            sequence.held = units
+            sequence.computed = cached_tokens
+        sequence.nameless_blocks += needed
+        sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        if sequence.admitted_s is None:
+            sequence.admitted_s = now
+            sequence.cached_tokens = cached_tokens
+        sequence.mark = None if self.ledger is None else self.ledger.read()
+        self.waiting.remove(sequence)  # the first, or the first that may be seen already
+        self.running.append(sequence)
+        self._publish(sequence, cached_tokens + tokens)
+        return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        self.runs_no_more(sequence)
+        self.settle(sequence)
+        if self.ledger is None:
+            sequence.wait(PIPELINE_WAIT, self.env.now)
+        sequence.dropped = sequence.in_flight
+        if self.kv_cache.caches:
+            self._name_for_return(sequence)
+        self.release(sequence)
+        sequence.computed = 0
+        sequence.received = False
+        sequence.preemptions += 1
+        sequence.recomputing = True
+        self.preemptions += 1
+        self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
+        if self.by_priority:
+            self.enqueue(sequence)
+        else:
+            self.waiting.appendleft(sequence)
+
+    def _most_blocks(self, sequence: Sequence) -> int:
+        return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)
+
+    def settle(self, sequence: Sequence) -> None:
+        """Charge a sequence for the steps it was in, where that is read from the ledger."""
+        if self.ledger is not None:
+            self.ledger.charge(sequence, self.env.now)
+
+    # ---- names of blocks
+
+    def _name_for_return(self, sequence: Sequence) -> None:
+        """A preempted sequence's full blocks can be found again until they are evicted: name those that have
+        no name.
+        """
+        size = self.kv_cache.block_size
+        full, named = sequence.computed // size, self._blocks_with_names(sequence)
+        base = (sequence.request.request_id + 1) << 24
+        sequence.names += tuple(PRIVATE - base - i for i in range(named, full))
+        sequence.name_ends += tuple((i + 1) * size for i in range(named, full))
+        self._publish(sequence, sequence.computed)
+
+    def _blocks_with_names(self, sequence: Sequence) -> int:
+        return sequence.name_ends[-1] // self.kv_cache.block_size if sequence.names else 0
+
+    def _named_blocks(self, sequence: Sequence) -> int:
+        return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
+
+    def _held_blocks(self, sequence: Sequence) -> int:
+        """Of a sequence that goes by itself."""
+        return sequence.own_nameless_blocks + self._named_blocks(sequence)
+
+    def _publish(self, sequence: Sequence, computed: int) -> None:
+        """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
+        names, ends, size = sequence.names, sequence.name_ends, self.kv_cache.block_size
+        while sequence.held < len(names) and ends[sequence.held] <= computed:
+            start = ends[sequence.held - 1] if sequence.held else 0
+            blocks = (ends[sequence.held] - start) // size
+            if blocks > sequence.nameless_blocks or not self.kv_cache.publish(names[sequence.held], blocks):
+                return  # computed twice at the same time: this copy stays nameless
+            sequence.nameless_blocks -= blocks
+            sequence.held += 1

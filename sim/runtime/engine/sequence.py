@@ -1,0 +1,182 @@
+"""A request inside an engine: what is computed of it, which KV blocks it holds, and where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ordered
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.blame import CAUSES
+from sim.workload.request import Request
+
+if TYPE_CHECKING:
+    from sim.runtime.engine.cohort import Cohort
+    from sim.runtime.engine.queue import EngineQueue
+
+_COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
+_RECOMPUTE = CAUSES.index("recompute")
+
+
+class Sequence:
+    """Mutable state of one request in one replica. Tokens are counts; times are simulated seconds.
+
+    What is `own` is all there is of it, or, in a cohort, what it has more than its cohort has counted.
+    `last_token_s` of those in a cohort is the cohort's.
+    """
+
+    __slots__ = (
+        "admitted_s",
+        "blame",
+        "cached_tokens",
+        "charged_s",
+        "cohort",
+        "decode_steps",
+        "decoded",
+        "dropped",
+        "eligible_step",
+        "finished_s",
+        "first_token_s",
+        "held",
+        "in_flight",
+        "last_token_s",
+        "mark",
+        "name_ends",
+        "names",
+        "output_tokens",
+        "own_computed",
+        "own_generated",
+        "own_nameless_blocks",
+        "preemptions",
+        "queue",
+        "queued_s",
+        "received",
+        "recomputing",
+        "replica",
+        "request",
+        "resubmissions",
+        "routed_s",
+    )  # fmt: skip
+
+    queue: EngineQueue
+
+    def __init__(self, request: Request, output_tokens: int, queued_s: float, replica: int) -> None:
+        self.request = request
+        self.output_tokens = output_tokens  # what it will generate: known to the clock, never to a rule
+        self.cohort: Cohort | None = None
+        self.own_generated = 0
+        self.own_computed = 0
+        self.own_nameless_blocks = 0
+        self.in_flight = 0
+        self.eligible_step = 0
+        self.names: tuple[int, ...] = request.block_hashes
+        self.name_ends: tuple[int, ...] = ()
+        self.held = 0
+        self.cached_tokens = 0
+        self.preemptions = 0
+        self.resubmissions = 0
+        self.routed_s = request.arrival_s
+        self.queued_s = queued_s
+        self.admitted_s: float | None = None
+        self.first_token_s: float | None = None
+        self.last_token_s: float | None = None
+        self.finished_s: float | None = None
+        self.charged_s = queued_s
+        self.recomputing = False
+        self.blame = [0.0] * len(CAUSES)
+        self.replica = replica
+        self.mark: tuple[float, ...] | None = None
+        self.dropped = 0
+        self.decode_steps = 0
+        self.decoded: NDArray[np.int64] | None = None  # tokens after each decode step, with drafts
+        self.received = False  # KV cache of it came from another replica, or from a lower tier
+
+    def start_over(self) -> None:
+        """Its replica has failed: what it has generated is known, and all of it has to be computed again."""
+        self.recomputing = self.recomputing or self.admitted_s is not None
+        self.computed = self.in_flight = self.dropped = 0
+        self.nameless_blocks = self.held = 0
+        self.received = False
+        self.mark = None
+        self.resubmissions += 1
+
+    # ---- how far it is
+
+    @property
+    def generated(self) -> int:
+        cohort = self.cohort
+        return self.own_generated if cohort is None else self.own_generated + cohort.generated
+
+    @generated.setter
+    def generated(self, tokens: int) -> None:
+        assert self.cohort is None, "a cohort gives its tokens to all"
+        self.own_generated = tokens
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose KV cache is there, or comes with the step under way."""
+        cohort = self.cohort
+        return self.own_computed if cohort is None else self.own_computed + cohort.computed
+
+    @computed.setter
+    def computed(self, tokens: int) -> None:
+        assert self.cohort is None, "a cohort computes for all"
+        self.own_computed = tokens
+
+    @property
+    def nameless_blocks(self) -> int:
+        """Blocks that it holds and nobody else can find."""
+        cohort = self.cohort
+        own = self.own_nameless_blocks
+        return own if cohort is None else own + cohort.blocks_of(self)
+
+    @nameless_blocks.setter
+    def nameless_blocks(self, blocks: int) -> None:
+        cohort = self.cohort
+        self.own_nameless_blocks = blocks if cohort is None else blocks - cohort.blocks_of(self)
+
+    # ---- what scheduling rules see
+
+    @property
+    def known_tokens(self) -> int:
+        return self.request.prompt_tokens + self.generated
+
+    @property
+    def pending_tokens(self) -> int:
+        cohort = self.cohort
+        own = self.request.prompt_tokens + self.own_generated - self.own_computed
+        return own if cohort is None else own + cohort.generated - cohort.computed
+
+    @property
+    def priority(self) -> int:
+        return self.request.priority
+
+    @property
+    def arrival_s(self) -> float:
+        return self.request.arrival_s
+
+    def end_within(self, max_model_len: int) -> None:
+        """Its answer ends where the text is as long as a replica can have it."""
+        longest = max_model_len - self.request.prompt_tokens
+        self.output_tokens = max(1, self.generated, min(self.output_tokens, longest))
+
+    # ---- where its time went
+
+    def charge(self, causes: Ordered[float], until_s: float) -> None:
+        """Charge the time since the last charge to the causes of the steps it sat in."""
+        blame = self.blame
+        if self.recomputing:
+            blame[_RECOMPUTE] += until_s - self.charged_s
+        else:
+            phase = _COMPUTE[self.generated > 0]
+            blame[phase] += causes[0]
+            for cause, seconds in enumerate(causes):
+                if cause:
+                    blame[cause + 1] += seconds
+        self.charged_s = until_s
+
+    def wait(self, cause: int, until_s: float) -> None:
+        """Charge the time since the last charge to one cause."""
+        self.blame[cause] += until_s - self.charged_s
+        self.charged_s = until_s

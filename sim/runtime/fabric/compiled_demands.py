@@ -1,0 +1,97 @@
+"""Demands compiled for the fabric and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import inf, isfinite
+
+from sim.cost.program import Traffic
+from sim.runtime.fabric.link_counters import LinkUse
+from sim.runtime.fabric.occupancy import Presence
+from sim.runtime.fabric.transfer import Bytes, DemandLike, Plan
+
+REMEMBERED = 4096
+"""Plans kept at a time."""
+
+
+class Plans:
+    """The plan of each demand.
+
+    Remembered by the demand's identity, which costs a third of hashing it. What transfers have carried is
+    counted in their plan, and given to the links when somebody asks or the plan is forgotten.
+    """
+
+    def __init__(
+        self, names: Sequence[Hashable], built: Sequence[float], presence: Presence, use: LinkUse
+    ) -> None:
+        self._names = names
+        self._built = built
+        self._presence = presence
+        self._use = use
+        self._kept: dict[int, Plan] = {}
+        self._equal: dict[Bytes, Bytes] = {}  # demands that were made on the spot
+        self._folded: dict[int, tuple[Traffic, int]] = {}  # how often all of a step's traffic, by identity
+
+    def of(self, demand: DemandLike) -> Plan:
+        return self._kept.get(id(demand)) or self._keep(demand)
+
+    def of_equal(self, demand: Bytes) -> Plan:
+        """The plan of an equal demand, where there is one."""
+        if len(self._equal) >= REMEMBERED:
+            self._equal.clear()
+        return self.of(self._equal.setdefault(demand, demand))
+
+    def compile(self, demand: DemandLike) -> Plan:
+        """A plan that is not remembered. Raises ValueError for a demand that cannot be."""
+        links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
+        if len(links) != len(n_bytes):
+            raise ValueError(f"{len(links)} links but bytes for {len(n_bytes)}; each link needs one figure")
+        if links and not (min(links) >= 0 and max(links) < len(self._names)):
+            wrong = [link for link in links if not 0 <= link < len(self._names)]
+            raise ValueError(f"no link number {wrong[0]}; the fabric has {len(self._names)}, counted from 0")
+        if not (min(n_bytes, default=0.0) >= 0.0 and isfinite(sum(n_bytes))):
+            raise ValueError(
+                f"bytes {n_bytes} on {[self._names[link] for link in links]}; 0 or more are possible"
+            )
+        if len(set(links)) < len(links):
+            raise ValueError(f"a link is named twice in {links}; add its bytes up")
+        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):
+            raise ValueError(
+                f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
+            )
+        links, n_bytes = _used(links, n_bytes)
+        return Plan(demand, self._presence.footprint(links), n_bytes, self._built)
+
+    def carried_steps(self, traffic: Traffic, steps: int) -> None:
+        """The transfers of so many equal steps have been alone on their links."""
+        _, before = self._folded.get(id(traffic), (traffic, 0))
+        self._folded[id(traffic)] = traffic, before + steps
+
+    def settle(self) -> None:
+        """Give the links what has been carried alone."""
+        for traffic, steps in self._folded.values():
+            for demand, times, seconds in traffic.demands:
+                self._use.carry(*_used(demand.links, demand.n_bytes), steps * times, steps * seconds)
+        self._folded.clear()
+        for plan in self._kept.values():
+            if plan.runs:
+                self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.seconds_alone)
+                plan.runs, plan.seconds_alone = 0, 0.0
+
+    def _keep(self, demand: DemandLike) -> Plan:
+        if len(self._kept) >= REMEMBERED:
+            self.settle()
+            for plan in self._kept.values():
+                plan.kept = False
+            self._kept.clear()
+        plan = self._kept[id(demand)] = self.compile(demand)
+        plan.kept = True  # and with it the demand, so that its identity stays its own
+        return plan
+
+
+def _used(links: tuple[int, ...], n_bytes: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Without the links that carry nothing."""
+    if 0.0 not in n_bytes:
+        return links, n_bytes
+    used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]
+    return tuple(link for link, _ in used), tuple(amount for _, amount in used)

@@ -1,0 +1,524 @@
+"""All traffic: every link's bytes/s shared max-min fair among the transfers that need it, as time passes.
+
+A transfer puts given bytes on given links. After its latency the bytes flow, on all its links in step, at the
+max-min fair rate of `sim.cost.fairshare`; rates change only where a transfer begins or ends or a link's
+capacity changes, and only within the transfers that are tied to that place by shared links.
+
+How it keeps its price low, without changing a result:
+
+* A transfer that nobody is about for is one event from start to end. It is turned into a flowing one at the
+  instant that somebody comes, with the floats that it would have had anyway.
+* All changes of one instant are worked out once, after everything else of that instant (priority `FLUSH`);
+  where nothing else is left to happen in it, without an event.
+* A walk from neighbour to neighbour finds who can be affected; few are solved in plain Python and remembered,
+  many in numpy, and only those whose rate has changed are touched. One alarm is armed for the earliest end.
+* What is left of a transfer is computed from the start of its current rate, never summed up along the way.
+
+Programs that a stage has folded into one event are not here at all. Their stage watches the links, is told
+before somebody else's bytes begin to flow there, and then puts in the transfer it is in the middle of:
+`start` with a `began_at` in the past.
+
+Where it stops: a fluid. No packets, no incast, no flow control; a collective slows as a whole; rates settle
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from math import inf, isfinite
+from typing import Protocol
+
+from simpy import Environment
+
+from sim.cost.fairshare import SAME
+from sim.cost.program import Traffic
+from sim.runtime.clock import COMPLETION, FLUSH, at
+from sim.runtime.fabric.compiled_demands import Plans
+from sim.runtime.fabric.fair_rates import Shares
+from sim.runtime.fabric.link_counters import LinkRow, LinkUse
+from sim.runtime.fabric.occupancy import Presence
+from sim.runtime.fabric.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
+
+__all__ = ["Fabric", "Transfer", "Watcher"]
+
+
+MANY_ENDS = 1024
+"""Ends of transfers, with those that have become others since, before the latter are looked for."""
+
+
+class CompiledLinks(Protocol):
+    """What a compiled network says about its links: their names, and bytes/s of each."""
+
+    @property
+    def links(self) -> Sequence[Hashable]: ...
+    @property
+    def capacity(self) -> Sequence[float]: ...
+
+
+class Fabric:
+    """The links of a network and the transfers on them.
+
+    Args:
+        env: the clock.
+        capacities: bytes/s by link, or a compiled network. A link is named by its key, or by its number.
+
+    Example: 100 bytes and, from half way on, another 100 over a link of 10 bytes/s.
+        >>> env = Environment()
+        >>> fabric = Fabric(env, {"a->b": 10.0})
+        >>> first = fabric.transfer({"a->b": 100.0})
+        >>> env.run(until=5.0)
+        >>> second = fabric.transfer({"a->b": 100.0})
+        >>> env.run()
+        >>> first.end_s, second.end_s, second.lost_s
+        (15.0, 20.0, 5.0)
+    """
+
+    def __init__(self, env: Environment, capacities: Mapping[Hashable, float] | CompiledLinks) -> None:
+        self.env = env
+        if isinstance(capacities, Mapping):
+            names, capacity = list(capacities), list(capacities.values())
+        else:
+            names, capacity = list(capacities.links), list(capacities.capacity)
+        self.links: tuple[Hashable, ...] = tuple(names)
+        self.capacity = [_checked_capacity(name, value) for name, value in zip(names, capacity, strict=True)]
+        self._built = tuple(self.capacity)
+        self._link_id = {name: link for link, name in enumerate(names)}
+        self._presence = Presence(len(names))
+        self._on = self._presence.on
+        self._use = LinkUse(len(names))
+        self._plans = Plans(self.links, self._built, self._presence, self._use)
+
+        self._began: list[Transfer] = []
+        self._new_capacity: dict[int, float] = {}
+        self._unsettled: dict[Footprint, None] = {}
+        self._flush_due = False  # something is to be settled at this instant
+        self._flush_scheduled = False
+        self._at_work = False
+        self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
+        self._many_ends = MANY_ENDS
+        self._armed_s: list[float] = []  # alarms to come, each earlier than the one before
+        self._shares = Shares(self.capacity, self._seconds_alone)
+        self._number = 0
+
+    # ---- traffic
+
+    def transfer(
+        self,
+        n_bytes: Mapping[Hashable, float] | DemandLike,
+        latency_s: float = 0.0,
+        least_s: float = 0.0,
+        weight: float = 1.0,
+    ) -> Transfer:
+        """Begin a transfer of bytes by link now; the SimPy event of its end. Its flowing takes `least_s` at
+        least.
+        """
+        if not isinstance(n_bytes, Mapping):
+            return self.start(n_bytes, weight=weight)
+        links = tuple([self._id(link) for link in n_bytes])
+        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, least_s))
+        return self._start(plan, weight, None, None, None, None)
+
+    def start(
+        self,
+        demand: DemandLike,
+        *,
+        weight: float = 1.0,
+        began_at: float | None = None,
+        planned_end: float | None = None,
+        on_done: Callable[[Transfer], None] | None = None,
+        owner: Watcher | None = None,
+    ) -> Transfer:
+        """Begin a transfer.
+
+        Args:
+            demand: links and bytes. The same object used again is cheaper than an equal one.
+            began_at: when its latency began, now if None. May be in the past, where the caller vouches that
+                nothing else has been on the links since.
+            planned_end: the exact instant at which it ends if its rate never changes from the one it has
+                alone on the links as built; else that is computed here.
+            on_done: called as the last byte arrives.
+            owner: a watcher that is not disturbed by this transfer.
+        """
+        plan = self._plans.of(demand)
+        return self._start(plan, weight, began_at, planned_end, on_done, owner)
+
+    def abort(self, transfer: Transfer) -> float:
+        """Give a transfer up; the part of its bytes that has flowed, from 0 to 1. It never happens as an
+        event.
+        """
+        state, now = transfer.state, self.env.now
+        if state >= State.DONE:
+            return transfer.done_part(now)
+        part = transfer.done_part(now)
+        plan, footprint = transfer.plan, transfer.plan.footprint
+        transfer.state = State.ABORTED
+        if state is State.FLOWING:
+            self._take_off(transfer, now)
+            self._use.carry(plan.links, plan.n_bytes, part)
+        elif state is State.ALONE:
+            footprint.users -= 1
+            footprint.alone = None
+            self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
+        return part
+
+    def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
+        """From this instant on a link has another capacity. At 0 it is down: transfers on it wait until it is
+        up again.
+        """
+        self._new_capacity[self._id(link)] = _checked_capacity(link, bytes_per_s)
+        self._request_flush()
+
+    # ---- watching
+
+    def watch(self, links: Iterable[int], watcher: Watcher) -> None:
+        """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
+        there, and when foreign bytes have left it alone.
+        """
+        self._presence.watch(links, watcher)
+
+    def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
+        self._presence.unwatch(links, watcher)
+
+    def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
+        """The watcher has no plans for now: it is in nobody's way, and quick to `watch` the same links
+        again.
+        """
+        self._presence.rest(links, watcher)
+
+    def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
+        """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
+        built.
+        """
+        return self._presence.is_quiet(self._presence.footprint(links), watcher)
+
+    def alone_s(self, demand: DemandLike) -> float:
+        """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
+        return self._plans.of(demand).alone_s
+
+    def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
+        """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
+        `seconds` in all.
+        """
+        plan = self._plans.of(demand)
+        plan.runs += times
+        plan.seconds_alone += seconds
+
+    def carried_steps(self, traffic: Traffic, steps: int) -> None:
+        """As `carried`, for all transfers of a step that was folded `steps` times."""
+        self._plans.carried_steps(traffic, steps)
+
+    # ---- what has been
+
+    def rows(self) -> list[LinkRow]:
+        """Every link's traffic so far, with what is on its way counted up to now."""
+        now = self.env.now
+        self._plans.settle()
+        n_bytes = list(self._use.n_bytes)
+        busy_s, shared_s = self._use.until(now)
+        for footprint in self._presence.footprints.values():
+            under_way = footprint.transfers()
+            if footprint.alone is not None and now > footprint.alone.flows_s:
+                under_way.append(footprint.alone)
+                for link in footprint.links:
+                    busy_s[link] += now - footprint.alone.flows_s
+            for transfer in under_way:
+                part = transfer.done_part(now)
+                for link, amount in zip(footprint.links, transfer.plan.n_bytes, strict=True):
+                    n_bytes[link] += part * amount
+        return [
+            LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
+        ]
+
+    def load(self) -> list[float]:
+        """Bytes/s on every link at this moment."""
+        now = self.env.now
+        load = [0.0] * len(self.links)
+        for footprint in self._presence.footprints.values():
+            for stream in footprint.flowing:
+                for transfer in stream.transfers:
+                    for link, amount in zip(stream.links, stream.loads, strict=True):
+                        load[link] += transfer.level * amount
+            alone = footprint.alone
+            if alone is not None and alone.flows_s <= now < alone.end_s:
+                for link, n_bytes in zip(footprint.links, alone.plan.n_bytes, strict=True):
+                    load[link] += n_bytes / (alone.end_s - alone.flows_s)
+        return load
+
+    def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
+        """Transfers whose bytes cannot flow, each with the links that are down."""
+        return [
+            (transfer, tuple(self.links[link] for link in footprint.links if not self.capacity[link]))
+            for footprint in self._presence.footprints.values()
+            for transfer in footprint.transfers()
+            if transfer.level == 0.0
+        ]
+
+    # ---- a transfer's life
+
+    def _start(
+        self,
+        plan: Plan,
+        weight: float,
+        began_at: float | None,
+        planned_end: float | None,
+        on_done: Callable[[Transfer], None] | None,
+        owner: Watcher | None,
+    ) -> Transfer:
+        if not 0.0 < weight < inf:
+            raise ValueError(f"weight {weight}; a finite one above 0 is possible")
+        env = self.env
+        flows_s = (env.now if began_at is None else began_at) + plan.latency_s
+        transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
+        footprint = plan.footprint
+        if not footprint.links or self._presence.is_quiet(footprint, owner):
+            footprint.users += 1
+            if footprint.links:
+                footprint.alone = transfer
+            transfer.state = State.ALONE
+            transfer.end_s = flows_s + plan.alone_s if planned_end is None else planned_end
+            at(env, transfer.end_s, self._ended_alone, COMPLETION, transfer)
+        else:
+            self._wait(transfer)
+        return transfer
+
+    def _ended_alone(self, transfer: Transfer) -> None:
+        if transfer.state is not State.ALONE:
+            return  # somebody came
+        plan = transfer.plan
+        plan.footprint.users -= 1
+        plan.footprint.alone = None
+        if plan.kept:
+            plan.runs += 1
+            plan.seconds_alone += plan.alone_s  # not a difference of clocks: a million of them would add up
+        else:
+            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.alone_s)
+        self._happen(transfer)
+
+    def _wait(self, transfer: Transfer) -> None:
+        if transfer.flows_s > self.env.now:
+            transfer.state = State.WAITING
+            at(self.env, transfer.flows_s, self._waited, COMPLETION, transfer)
+        else:
+            self._begin_flowing(transfer)
+
+    def _waited(self, transfer: Transfer) -> None:
+        self._at_work = True
+        self._begin_flowing(transfer)
+        self._work_is_done()
+
+    def _begin_flowing(self, transfer: Transfer) -> None:
+        if transfer.state is State.ABORTED:
+            return
+        plan = transfer.plan
+        footprint = plan.footprint
+        now = self.env.now
+        self._number += 1
+        if not footprint.registered:
+            self._presence.register(footprint)
+        transfer.begin_flowing(self._seconds_alone(plan), self._number)
+        if transfer.end_s < now:
+            raise ValueError(
+                f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
+            )
+        self._shares.recount(transfer.stream)
+        self._use.begin(footprint, transfer.flows_s, now)
+        if transfer.end_s < inf:
+            heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
+        self._began.append(transfer)
+        self._request_flush()
+
+    def _wake(self, _alarm: None) -> None:
+        self._armed_s.pop()
+        now = self.env.now
+        ends = self._ends
+        self._at_work = True
+        while ends and ends[0][0] <= now:
+            _, _, version, transfer = heappop(ends)
+            if version == transfer.version and transfer.state is State.FLOWING:
+                transfer.end_s = now
+                if transfer.touched:
+                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.alone_s)
+                self._take_off(transfer, now)
+                if transfer.plan.kept:
+                    transfer.plan.runs += 1
+                else:
+                    self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
+                self._happen(transfer)
+        if not self._work_is_done():
+            self._arm()
+
+    def _take_off(self, transfer: Transfer, now: float) -> None:
+        footprint = transfer.plan.footprint
+        transfer.stop_flowing()
+        self._shares.recount(transfer.stream)
+        self._use.end(footprint, now)
+        tied = (footprint,) if footprint.users else [other for other in footprint.near if other.users]
+        if tied:
+            self._unsettled.update(dict.fromkeys(tied))
+            self._request_flush()
+        else:
+            for watcher in self._presence.watchers_of(footprint):
+                if watcher is not transfer.owner:
+                    watcher.left_alone()
+
+    def _happen(self, transfer: Transfer) -> None:
+        transfer.state = State.DONE
+        transfer._value = None
+        if transfer.callbacks:
+            self.env.schedule(transfer, COMPLETION, 0)
+        else:
+            transfer.callbacks = None  # type: ignore[assignment]  # SimPy's way to say that it has been processed
+        if transfer.on_done is not None:
+            transfer.on_done(transfer)
+
+    # ---- the changes of one instant
+
+    def _request_flush(self) -> None:
+        self._flush_due = True
+        if not (self._at_work or self._flush_scheduled):
+            self._flush_scheduled = True
+            at(self.env, self.env.now, self._flush, FLUSH)
+
+    def _work_is_done(self) -> bool:
+        """One of the fabric's own alarms has been seen to. Where nothing else is left to happen at this
+        instant, its changes are worked out at once. True if there are any.
+        """
+        self._at_work = False
+        if not self._flush_due:
+            return False
+        if not self._flush_scheduled:
+            if self.env.peek() > self.env.now:
+                self._flush(None)
+            else:
+                self._request_flush()
+        return True
+
+    def _flush(self, _: None) -> None:
+        self._at_work = True
+        now = self.env.now
+        unsettled = self._unsettled
+        checked = 0
+        while checked < len(self._began) or self._new_capacity:
+            while checked < len(self._began):
+                transfer = self._began[checked]
+                checked += 1
+                if transfer.state is State.FLOWING:
+                    footprint = transfer.plan.footprint
+                    self._disturb(self._presence.watchers_of(footprint), transfer.owner, now)
+                    if footprint.alone is not None or footprint.near:
+                        self._take_up((footprint, *footprint.near))
+                    unsettled[footprint] = None
+            if self._new_capacity:
+                self._change_capacities(now)
+        began, self._began = self._began, []
+        self._unsettled = {}
+        self._flush_due = self._flush_scheduled = self._at_work = False
+        for transfer, level in self._shares.of(unsettled, began):
+            self._set_level(transfer, level, now)
+        self._arm()
+
+    def _disturb(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
+        for watcher in watchers:
+            if watcher is not owner:
+                watcher.disturbed(now)
+
+    def _take_up(self, footprints: Iterable[Footprint]) -> None:
+        """Transfers there that took themselves for alone flow from here on. After the watchers have been
+        told, who may just have begun one.
+        """
+        for footprint in footprints:
+            transfer = footprint.alone
+            if transfer is not None:
+                footprint.users -= 1
+                footprint.alone = None
+                self._wait(transfer)
+
+    def _change_capacities(self, now: float) -> None:
+        changes = self._new_capacity
+        self._new_capacity = {}
+        changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
+        if changes:
+            self._disturb(self._presence.watchers(changes), None, now)
+            there = dict.fromkeys([footprint for link in changes for footprint in self._on[link]])
+            self._take_up(there)
+            self._unsettled.update(there)
+            self._shares.forget()
+            for link, value in changes.items():
+                self.capacity[link] = value
+                self._presence.change(link, as_built=value == self._built[link])
+
+    def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
+        old = transfer.level
+        if level <= old * SAME and old <= level * SAME:
+            return
+        transfer.set_level(level, now)
+        if level > 0.0:
+            heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
+
+    def _seconds_alone(self, plan: Plan) -> float:
+        return plan.alone_s if self._presence.as_built(plan.links) else plan.seconds(self.capacity)
+
+    def _arm(self) -> None:
+        ends = self._ends
+        while ends and ends[0][2] != ends[0][3].version:
+            heappop(ends)
+        if ends and (not self._armed_s or ends[0][0] < self._armed_s[-1]):
+            self._armed_s.append(ends[0][0])
+            at(self.env, ends[0][0], self._wake, COMPLETION)
+        if len(ends) > self._many_ends:  # most of them are of rates that have changed since
+            ends[:] = [end for end in ends if end[2] == end[3].version]
+            heapify(ends)
+            self._many_ends = max(MANY_ENDS, 2 * len(ends))
+
+    def _id(self, link: Hashable) -> int:
+        number = self._link_id.get(link)
+        if number is None:
+            if isinstance(link, int) and 0 <= link < len(self.links):
+                return link
+            raise KeyError(f"no link {link!r}; the fabric has {len(self.links)}, such as {self.links[:3]}")
+        return number
+
+    # ---- invariants
+
+    def check(self) -> None:
+        """Raise AssertionError unless the books are in order; between two events, and with no change still to
+        be settled.
+        """
+        assert not self._flush_due
+        assert not self._unsettled
+        load = [0.0] * len(self.links)
+        users = [0] * len(self.links)
+        top: dict[int, float] = {}
+        flowing = [
+            transfer for footprint in self._presence.footprints.values() for transfer in footprint.transfers()
+        ]
+        self._presence.check()
+        for transfer in flowing:
+            assert transfer.state is State.FLOWING
+            assert 0.0 <= transfer.left <= transfer.whole
+            for link, amount in zip(transfer.stream.links, transfer.stream.loads, strict=True):
+                load[link] += transfer.level * amount
+                users[link] += 1
+                top[link] = max(top.get(link, 0.0), transfer.level)
+        for link, bytes_per_s in enumerate(self.capacity):
+            assert load[link] <= bytes_per_s * (1 + 1e-9), (
+                f"{self.links[link]} carries {load[link]} of {bytes_per_s}"
+            )
+            assert users[link] == self._use.users(link)
+        for transfer in flowing:
+            held_back = transfer.level >= transfer.stream.cap * (1 - 1e-9) or any(
+                load[link] >= self.capacity[link] * (1 - 1e-9) and transfer.level >= top[link] * (1 - 1e-9)
+                for link in transfer.stream.links
+            )
+            assert held_back, (
+                f"a transfer on {[self.links[link] for link in transfer.stream.links]} could be faster"
+            )
+
+
+def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:
+    if not (bytes_per_s >= 0.0 and isfinite(bytes_per_s)):
+        raise ValueError(
+            f"link {link!r} with {bytes_per_s} bytes/s; a finite figure is needed, 0 for a link that is down"
+        )
+    return float(bytes_per_s)

@@ -1,0 +1,43 @@
+"""A collective played as its rounds: each send is a transfer that starts when the sends before it have
+arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import simpy
+
+from sim.cost.collectives.demands import Demand
+from sim.cost.collectives.send_graphs import Send
+from sim.runtime.fabric.fabric import Fabric
+
+
+def play(env: simpy.Environment, fabric: Fabric, sends: Sequence[Send]) -> simpy.Process:
+    """A process that ends when the last send has arrived; its value is the arrival time of every send.
+
+    One process per send: made for tens or hundreds of sends. The demand of the same collective is one
+    transfer and is what a simulation uses.
+    """
+    return env.process(_play(env, fabric, sends))
+
+
+def _play(
+    env: simpy.Environment, fabric: Fabric, sends: Sequence[Send]
+) -> Generator[simpy.Event, None, list[float]]:
+    arrived_s = [0.0] * len(sends)
+    processes: list[simpy.Process] = []
+
+    def one(number: int, send: Send) -> Generator[simpy.Event, None, None]:
+        if send.after:
+            yield simpy.AllOf(env, [processes[before] for before in send.after])
+        n_bytes: dict[int, float] = {}
+        for link in send.links:
+            n_bytes[link] = n_bytes.get(link, 0.0) + send.n_bytes
+        yield fabric.start(Demand(tuple(n_bytes), tuple(n_bytes.values()), send.latency_s))
+        arrived_s[number] = env.now
+
+    for number, send in enumerate(sends):
+        processes.append(env.process(one(number, send)))
+    yield simpy.AllOf(env, processes)
+    return arrived_s

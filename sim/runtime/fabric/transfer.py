@@ -1,0 +1,281 @@
+"""One transfer on the fabric: what it asks for, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from math import inf
+from typing import Any, NamedTuple, Protocol
+
+from simpy import Environment
+from simpy.events import PENDING, Event
+
+from sim.cost.fairshare import loads_of
+
+REMEMBERED_STREAMS = 64
+"""Streams kept of one footprint while nothing flows in them."""
+
+
+class DemandLike(Protocol):
+    """Bytes on each link over a transfer's life, the latency before they flow, the least time that flowing
+    takes.
+    """
+
+    @property
+    def links(self) -> tuple[int, ...]: ...
+    @property
+    def n_bytes(self) -> tuple[float, ...]: ...
+    @property
+    def latency_s(self) -> float: ...
+    @property
+    def least_s(self) -> float: ...
+
+
+class Bytes(NamedTuple):
+    """A demand made on the spot."""
+
+    links: tuple[int, ...]
+    n_bytes: tuple[float, ...]
+    latency_s: float = 0.0
+    least_s: float = 0.0
+
+
+class Watcher(Protocol):
+    """Somebody whose plans hold only while links are quiet."""
+
+    def disturbed(self, now: float) -> None:
+        """Other traffic begins to flow on a watched link, or its capacity changes, at this very instant."""
+
+    def left_alone(self) -> None:
+        """Other traffic on a watched link has ended at this instant, and nothing flows beside it."""
+
+
+class State(IntEnum):
+    """How far a transfer is.
+
+    `ALONE`: nobody else is about, one event stands for all of it. `WAITING`: for its latency to pass, with
+    others about. `FLOWING`: its rate is worked out again whenever it may have changed.
+    """
+
+    ALONE = 0
+    WAITING = 1
+    FLOWING = 2
+    DONE = 3
+    ABORTED = 4
+
+
+class Stream:
+    """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
+    level.
+
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the crowd, -1 outside; `order` does not depend
+    on who came first; `kept` is False once its footprint has forgotten it.
+    """
+
+    __slots__ = ("cap", "comes_again", "kept", "links", "loads", "order", "row", "transfers")
+
+    def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
+        self.links = links
+        self.loads = loads
+        self.cap = cap
+        self.order = links, loads, cap
+        self.kept = True
+        self.comes_again = False  # a second transfer of the same plan has flowed in it
+        self.transfers: dict[Transfer, None] = {}
+        self.row = -1
+
+    @property
+    def copies(self) -> int:
+        return len(self.transfers)
+
+
+class Alike:
+    """Links that have been in use at the same times, and for how long; see `link_counters.py`."""
+
+    __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
+
+    def __init__(self, links: int) -> None:
+        self.links = links  # how many
+        self.users = 0
+        self.busy_s = self.shared_s = 0.0
+        self.busy_since = self.shared_since = 0.0
+
+    def split(self, links: int) -> Alike:
+        """Take so many of the links out, which have been in use at the same times until now."""
+        part = Alike(links)
+        self.links -= links
+        part.users = self.users
+        part.busy_s, part.busy_since = self.busy_s, self.busy_since
+        part.shared_s, part.shared_since = self.shared_s, self.shared_since
+        return part
+
+
+class Footprint:
+    """A set of links that transfers use together, with what is on them; see `occupancy.py`."""
+
+    __slots__ = (
+        "alone", "flowing", "links", "near", "parts", "parts_as_of", "registered", "streams",
+        "unwatched_but_by", "unwatched_in", "users", "watched_in", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, links: tuple[int, ...]) -> None:
+        self.links = links
+        self.users = 0  # transfers that are alone here or flow
+        self.alone: Transfer | None = None
+        self.flowing: dict[Stream, None] = {}
+        self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
+        self.registered = False
+        self.near: dict[Footprint, None] = {}  # others that are registered on one of the links
+        self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
+        self.unwatched_but_by: Watcher | None = None
+        self.parts: list[Alike] = []  # the links as they are counted, as of so many splits
+        self.parts_as_of = -1
+        self.watched_in = -1  # the epoch in which `watchers` watched them
+        self.watchers: list[Watcher] = []
+
+    def stream(self, loads: tuple[float, ...], cap: float) -> Stream:
+        stream = self.streams.get((loads, cap))
+        if stream is None:
+            if len(self.streams) > REMEMBERED_STREAMS:
+                for idle in [known for known in self.streams.values() if not known.transfers]:
+                    idle.kept = False
+                    del self.streams[idle.loads, idle.cap]
+            stream = self.streams[loads, cap] = Stream(self.links, loads, cap)
+        return stream
+
+    def transfers(self) -> list[Transfer]:
+        """What flows."""
+        return [transfer for stream in self.flowing for transfer in stream.transfers]
+
+
+class Plan:
+    """A demand compiled for the fabric, shared by all transfers of that demand."""
+
+    __slots__ = (
+        "_stream", "alone_s", "busiest", "cap", "demand", "footprint", "kept", "latency_s", "least_s",
+        "links", "n_bytes", "runs", "seconds_alone",
+    )  # fmt: skip
+
+    def __init__(
+        self, demand: DemandLike, footprint: Footprint, n_bytes: tuple[float, ...], built: Sequence[float]
+    ) -> None:
+        self.demand = demand
+        self.footprint = footprint
+        self.links = footprint.links
+        self.n_bytes = n_bytes
+        self.latency_s = demand.latency_s
+        self.least_s = demand.least_s
+        self.busiest = max(n_bytes, default=0.0)
+        self.cap = self.busiest / self.least_s if self.least_s > 0.0 else inf
+        self.alone_s = self.seconds(built)
+        self.kept = False
+        self.runs = 0  # not yet in the counters of the links, as are the seconds of those that were alone
+        self.seconds_alone = 0.0
+        self._stream: Stream | None = None
+
+    def stream(self, weight: float) -> Stream:
+        """Where a transfer of this demand flows."""
+        stream = self._stream
+        if weight == 1.0 and stream is not None and stream.kept:
+            stream.comes_again = True
+            return stream
+        stream = self.footprint.stream(loads_of(self.n_bytes, weight), self.cap / weight)
+        if weight == 1.0:
+            self._stream = stream
+        return stream
+
+    def seconds(self, capacity: Sequence[float]) -> float:
+        """The time of the flowing with nobody else about."""
+        longest = self.least_s
+        for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
+            bytes_per_s = capacity[link]
+            seconds = n_bytes / bytes_per_s if bytes_per_s else inf
+            if seconds > longest:
+                longest = seconds
+        return longest
+
+
+class Transfer(Event):
+    """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
+    for it.
+
+    `flows_s` is when its first byte flows, `end_s` when its last one does (as far as can be told now). Once
+    it is done, `lost_s` is what the flowing took longer than alone on the links as built: to other traffic,
+    and to lost capacity.
+    """
+
+    __slots__ = (
+        "_ok", "_value", "callbacks", "end_s", "env", "flows_s", "left", "level", "lost_s",
+        "on_done", "order", "owner", "plan", "planned_end", "since_s", "state", "stream", "touched",
+        "version", "weight", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        env: Environment,
+        plan: Plan,
+        weight: float,
+        flows_s: float,
+        planned_end: float | None,
+        on_done: Callable[[Transfer], None] | None,
+        owner: Watcher | None,
+    ) -> None:
+        self.env = env
+        self.callbacks = []
+        self._ok = True
+        self._value: Any = PENDING
+        self.plan = plan
+        self.weight = weight
+        self.flows_s = flows_s
+        self.planned_end = planned_end
+        self.on_done = on_done
+        self.owner = owner
+        self.lost_s = 0.0
+        self.state = State.WAITING
+
+    def begin_flowing(self, seconds: float, number: int) -> None:
+        """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
+        plan = self.plan
+        footprint = plan.footprint
+        self.state = State.FLOWING
+        self.stream = stream = plan.stream(self.weight)
+        stream.transfers[self] = None
+        footprint.flowing[stream] = None
+        footprint.users += 1
+        self.whole = self.left = plan.busiest / self.weight
+        self.level = self.whole / seconds
+        self.since_s = self.flows_s
+        self.end_s = self.flows_s + seconds
+        self.touched = False
+        if seconds != plan.alone_s:
+            self.touched = True
+        elif self.planned_end is not None:
+            self.end_s = self.planned_end
+        self.order = (self.flows_s, plan.links, number)
+        self.version = 0
+
+    def stop_flowing(self) -> None:
+        """It is over, or given up."""
+        stream, footprint = self.stream, self.plan.footprint
+        del stream.transfers[self]
+        if not stream.transfers:
+            del footprint.flowing[stream]
+        footprint.users -= 1
+        self.version += 1
+
+    def set_level(self, level: float, now: float) -> None:
+        """Flow at another rate from now on."""
+        self.left = max(0.0, self.left - self.level * (now - self.since_s))
+        self.since_s = now
+        self.level = level
+        self.end_s = now + self.left / level if level > 0.0 else inf
+        self.touched = True
+        self.version += 1
+
+    def done_part(self, now: float) -> float:
+        """The part of the bytes that has flowed by now, from 0 to 1."""
+        if self.state is State.FLOWING:
+            return 1.0 - max(0.0, self.left - self.level * (now - self.since_s)) / self.whole
+        if self.state is State.ALONE and now > self.flows_s and self.end_s > self.flows_s:
+            return (now - self.flows_s) / (self.end_s - self.flows_s)
+        return 1.0 if self.state is State.DONE else 0.0

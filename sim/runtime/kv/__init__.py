@@ -1,0 +1,1 @@
+"""KV caches that leave HBM: to other replicas, and to tiers below."""

@@ -1,0 +1,158 @@
+"""Published rows, simulated on all processors; each is kept as soon as it is there.
+
+What one row gave is a line of JSON in a file of the user's. A run that is interrupted goes on with what is
+left. A line is taken up again by the same code and data only: it carries a digest of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sim.catalog import data_folder
+from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.results.compared import LedgerRow
+
+PACKAGE = Path(__file__).parents[1]
+READ = ("*.py", "*.csv", "*.yaml", "*.json")
+CUT_OFF = '{"digest": "'  # how a kept line begins
+SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on
+
+
+@dataclass(frozen=True)
+class Case:
+    """A published row: its table, and its cells by column."""
+
+    table: str
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case: rows of the ledger, or why there are none."""
+
+    case: Case
+    rows: tuple[LedgerRow, ...]
+    reason: str = ""
+
+
+Simulate = Callable[[Case], list[LedgerRow]]
+
+
+def outcome_of(simulate: Simulate, case: Case) -> Outcome:
+    """Simulate one case; a case that cannot be has the reason."""
+    try:
+        return Outcome(case, tuple(simulate(case)))
+    except (InfeasibleError, UnfinishedError) as error:
+        return Outcome(case, (), str(error))
+
+
+def outcomes(
+    simulate: Simulate,
+    cases: Sequence[Case],
+    processes: int | None = None,
+    keep: Path | None = None,
+    told: Callable[[int, int], None] = lambda done, all_of_them: None,
+) -> list[Outcome]:
+    """Outcomes of all cases, in their order, on so many processes (all processors).
+
+    `simulate` is a function at the top of a module. What is in the file `keep` already is not run again, and
+    all that ends is added to it at once. `told` hears of every case that has ended.
+    """
+    digest = code_digest() if keep is not None else ""
+    kept = _kept(keep, digest)
+    keys = [_key(case) for case in cases]
+    found = {key: _read(case, kept[key]) for key, case in zip(keys, cases, strict=True) if key in kept}
+    left = {key: case for key, case in zip(keys, cases, strict=True) if key not in found}
+    total = len(found) + len(left)
+    told(len(found), total)
+
+    def ended(key: str, outcome: Outcome) -> None:
+        found[key] = outcome
+        if keep is not None:
+            _add(keep, digest, key, outcome)
+        told(len(found), total)
+
+    workers = max(1, min(processes or os.cpu_count() or 1, len(left)))
+    if workers == 1:
+        for key, case in left.items():
+            ended(key, outcome_of(simulate, case))
+    else:
+        fresh = get_context("spawn")  # a forked process would wait for ever for polars' threads
+        with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
+            running: dict[Future[Outcome], str] = {
+                pool.submit(outcome_of, simulate, case): key for key, case in left.items()
+            }
+            try:
+                for future in as_completed(running):
+                    ended(running[future], future.result())
+            except (KeyboardInterrupt, BrokenProcessPool):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [found[key] for key in keys]
+
+
+def code_digest() -> str:
+    """Of everything that a simulated number may depend on: the package, and the files of systems and models
+    beside it.
+    """
+    digest = hashlib.sha256()
+    folders = [PACKAGE, *(data_folder() / name for name in ("topologies", "workloads"))]
+    found = {path for folder in folders for pattern in READ for path in folder.rglob(pattern)}
+    for path in sorted(found):
+        if path.parent.name in SHOWN_ONLY:
+            continue
+        base = PACKAGE if path.is_relative_to(PACKAGE) else data_folder()
+        digest.update(path.relative_to(base).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _key(case: Case) -> str:
+    return hashlib.sha256(json.dumps([case.table, dict(case.cells)]).encode()).hexdigest()[:24]
+
+
+def _kept(keep: Path | None, digest: str) -> dict[str, dict[str, Any]]:
+    """Lines of this very code; a line that an interruption cut off is passed over. InputError for a file
+    with anything else in it, which stays as it is.
+    """
+    kept: dict[str, dict[str, Any]] = {}
+    if keep is None or not keep.is_file():
+        return kept
+    text = keep.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError:
+            if line.startswith(CUT_OFF[: len(line)]):
+                continue
+            told = None
+        if not isinstance(told, dict) or set(told) != {"digest", "key", "rows", "reason"}:
+            raise InputError(Problem("is no row that was kept; name a file of its own", str(keep), number))
+        if told["digest"] == digest:
+            kept[told["key"]] = told
+    if text and not text.endswith("\n"):
+        keep.write_text(text + "\n", encoding="utf-8")
+    return kept
+
+
+def _read(case: Case, told: Mapping[str, Any]) -> Outcome:
+    return Outcome(case, tuple(LedgerRow(**row) for row in told["rows"]), told["reason"])
+
+
+def _add(keep: Path, digest: str, key: str, outcome: Outcome) -> None:
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    told = {
+        "digest": digest, "key": key, "rows": [asdict(row) for row in outcome.rows],
+        "reason": outcome.reason,
+    }  # fmt: skip
+    with keep.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(told) + "\n")

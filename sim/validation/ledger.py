@@ -1,0 +1,177 @@
+"""The ledger: everything published that the simulator is held against, section by section.
+
+What it needs travels with the package, so that the ledger is the same in a checkout and in an installed
+wheel. Whole services are sampled, which takes a minute, or run to the last published row.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sim.catalog import data_folder
+from sim.inputs.errors import InputError, Problem
+from sim.reading.problems import did_you_mean
+from sim.results.compared import LedgerRow
+from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
+from sim.validation.microbenchmarks import collective_rows, kernel_rows
+from sim.validation.services.closed_loop_rows import own_point_rows
+from sim.validation.services.closed_loops import read_point_rows
+from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
+from sim.validation.theory import formula_rows, law_rows
+
+
+def experiment_rows() -> Iterator[LedgerRow]:
+    """The rows of every experiment that have a published number, from its quick run."""
+    folder = data_folder() / "experiments"
+    for path in sorted(folder.glob("*.py")):
+        described = importlib.util.spec_from_file_location(f"sim_experiment_{path.stem}", path)
+        assert described is not None
+        assert described.loader is not None
+        module = sys.modules[described.name] = importlib.util.module_from_spec(described)
+        described.loader.exec_module(module)
+        for row in module.answer(True).rows:
+            if row.published is not None:
+                case = f"{path.stem}: {row.case}"
+                yield LedgerRow(
+                    case, row.quantity, row.unit, row.published, row.simulated, row.kind, row.source
+                )
+
+
+ALONE: dict[str, Callable[[], Iterable[LedgerRow]]] = {
+    "laws": law_rows,
+    "formulas": formula_rows,
+    "experiments": experiment_rows,
+    "kernels": kernel_rows,
+    "collectives": collective_rows,
+}
+SECTIONS = (*ALONE, *dict.fromkeys(table.section for table in TABLES.values()))
+"""The first of them are functions of nothing; the rest are tables of services, row by row."""
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """The names of sections, if all of them are, or of all; InputError otherwise."""
+    names = list(names) or list(SECTIONS)
+    for name in names:
+        if name not in SECTIONS:
+            known = ", ".join(SECTIONS)
+            raise InputError(Problem(f"{name!r} is no section; {known} are{did_you_mean(name, SECTIONS)}"))
+    return names
+
+
+@dataclass(frozen=True)
+class Services:
+    """How tables of services are run: to the last row or in samples, on so many processes (all processors),
+    and the file that keeps what has ended.
+    """
+
+    every_row: bool = False
+    processes: int | None = None
+    keep: Path | None = None
+
+
+SAMPLED = Services()
+
+
+def ledger(
+    sections: Sequence[str] = (),
+    how: Services = SAMPLED,
+    told: Callable[[str, int, int], None] = lambda section, done, all_of_them: None,
+    own_loops: Path | None = None,
+) -> Iterator[LedgerRow | Outcome]:
+    """The rows of the named sections, or of all, as they are computed; and each published row of a service
+    that came to nothing, as its outcome. `told` hears how many of a section's runs have ended. `own_loops`:
+    a table of closed loops in place of the one that is shipped. InputError for an unknown name.
+    """
+    for name in chosen(sections):
+        if name in ALONE:
+            for row in ALONE[name]():
+                yield replace(row, section=name)
+            continue
+        run: Simulate = simulated
+        held = cases(name, whole=how.every_row)
+        if own_loops is not None and name == LOOPS:
+            run, held = own_point_rows, [Case("closed loops", row) for row in read_point_rows(own_loops)]
+        for outcome in outcomes(run, held, how.processes, how.keep, partial(told, name)):
+            yield from outcome.rows
+            if outcome.reason:
+                yield outcome
+
+
+def rows_only(told: Iterable[LedgerRow | Outcome]) -> list[LedgerRow]:
+    """The rows of a ledger."""
+    return [one for one in told if isinstance(one, LedgerRow)]
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """How far the rows of one kind are off. `bias` is the median with its sign."""
+
+    section: str
+    quantity: str
+    kind: str
+    rows: int
+    median: float
+    p90: float
+    bias: float
+
+
+def summarised(rows: Iterable[LedgerRow]) -> list[Errors]:
+    """Median and 90th percentile of the absolute errors, by section, quantity and kind. Experiments are one
+    quantity each: theirs are many and small.
+    """
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        if row.error is not None:
+            what = row.case.split(":")[0] if row.section == "experiments" else row.quantity
+            groups.setdefault((row.section, what, row.kind), []).append(row.error)
+    found = []
+    for (section, quantity, kind), errors in groups.items():
+        median, p90 = (float(np.quantile(np.abs(errors), share)) for share in (0.5, 0.9))
+        found.append(Errors(section, quantity, kind, len(errors), median, p90, float(np.median(errors))))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Errors of one quantity over the predicted rows that have one thing in common, `by` its name."""
+
+    section: str
+    by: str
+    name: str
+    quantity: str
+    rows: int
+    median: float
+    p90: float
+    bias: float
+
+
+def grouped(rows: Iterable[LedgerRow]) -> list[Group]:
+    """Errors of what nothing was fitted on, by model, GPU and whatever else the rows say they are of; over
+    all of a section first. Quantities in the order of the rows.
+    """
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in rows:
+        if row.error is None or row.kind == "fitted" or not row.of:
+            continue
+        for by, name in (("all", "all"), *row.of.items()):
+            found.setdefault((row.section, by, name, row.quantity), []).append(row.error)
+    groups = []
+    for (section, by, name, quantity), errors in found.items():
+        median, p90 = (float(np.quantile(np.abs(errors), share)) for share in (0.5, 0.9))
+        groups.append(Group(section, by, name, quantity, len(errors), median, p90, float(np.median(errors))))
+    order = {key: i for i, key in enumerate(dict.fromkeys((one.section, one.by) for one in groups))}
+    return sorted(groups, key=lambda one: (order[one.section, one.by], _natural(one.name)))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Numbers in a name by their size, before words."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

@@ -1,0 +1,83 @@
+"""Rows of the ledger from kernels and collectives that were timed alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from sim.catalog import data_folder, load_topology
+from sim.cost.collectives.choice import collective
+from sim.cost.network import Network
+from sim.results.compared import LedgerRow
+
+MEASURED = Path(__file__).parents[1] / "data" / "measured"
+AICONFIGURATOR = "NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
+ACROSS = "xxrjun/nccl-tests-cluster 455de4f (Apache-2.0), medians over pairs of nodes"
+SOURCES = {
+    "nccl.csv": "NVIDIA aiconfigurator-core 0.12.0 (Apache-2.0), nccl-tests",
+    "engines.csv": "NVIDIA aiconfigurator-core 0.12.0 (Apache-2.0), kernels of engines",
+}
+
+
+def kernel_rows() -> Iterator[LedgerRow]:
+    """Kernels of shapes that no parameter was fitted on (`sim/data/measured`)."""
+    from sim.calibration.kernels import measurements_of, shipped_predictions
+
+    for measured, predicted_s, _ in shipped_predictions(measurements_of([MEASURED])):
+        case = f"{measured.gpu}, {measured.engine}, {measured.variant}: {_sizes(measured.sizes)}"
+        # Most experts of vLLM are priced by TensorRT-LLM's parameters: `calibrate_files`.
+        lent = measured.op == "moe" and measured.engine == "vllm"
+        yield LedgerRow(
+            case, "moe of vLLM" if lent else measured.op, "us", 1e6 * measured.seconds, 1e6 * predicted_s,
+            "predicted", AICONFIGURATOR, size=1e6 * measured.seconds,
+        )  # fmt: skip
+
+
+def _sizes(sizes: object) -> str:
+    values = sizes if isinstance(sizes, dict) else dict(sizes)  # type: ignore[call-overload]
+    return ", ".join(f"{name} {value}" for name, value in values.items() if not isinstance(value, str))
+
+
+def collective_rows() -> Iterator[LedgerRow]:
+    """Collectives alone, inside a server and across; part of what their parameters were fitted to."""
+    yield from _inside()
+    yield from _across()
+
+
+def _collectives_folder() -> Path:
+    installed = MEASURED / "collectives"
+    return installed if installed.is_dir() else data_folder() / "tests" / "data" / "collectives"
+
+
+def _across() -> Iterator[LedgerRow]:
+    with (_collectives_folder() / "h100_cluster.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    networks = {nodes: Network(load_topology("nd-h100-v5", nodes=nodes).graph) for nodes in (2, 10)}
+    for row in rows:
+        nodes, each, n_bytes = int(row["nodes"]), int(row["gpus_per_node"]), float(row["size_bytes"])
+        if nodes not in networks:
+            continue
+        network = networks[nodes]
+        ranks = [gpu for gpu in network.gpus if int(gpu.rsplit("gpu", 1)[1]) < each]
+        timing = collective(network, row["op"], n_bytes, ranks, library="nccl")
+        case = f"h100, {nodes} nodes of {each} GPUs, {n_bytes:,.0f} bytes"
+        yield LedgerRow(
+            case, f"{row['op']} across nodes", "us", float(row["latency_us_median"]), 1e6 * timing.total_s,
+            "fitted", ACROSS, size=n_bytes,
+        )  # fmt: skip
+
+
+def _inside() -> Iterator[LedgerRow]:
+    from sim.calibration.collectives import MACHINES, errors, fits, points, shipped
+
+    folder = _collectives_folder()
+    for name, source in SOURCES.items():
+        kept = [one for one in points([folder / name]) if fits(one) and one.system in MACHINES]
+        for point, error in errors(kept, shipped()):
+            case = f"{point.system}, {point.library}, {point.gpus} GPUs, {point.n_bytes:,.0f} bytes"
+            measured_us = 1e6 * point.seconds
+            yield LedgerRow(
+                case, point.op, "us", measured_us, measured_us * (1.0 + error), "fitted", source,
+                size=float(point.n_bytes),
+            )  # fmt: skip

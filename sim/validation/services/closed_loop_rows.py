@@ -1,0 +1,54 @@
+"""Rows of the ledger from closed loops at a concurrency (`sim.validation.services.closed_loops`)."""
+
+from __future__ import annotations
+
+from sim.results.compared import LedgerRow
+from sim.validation.checkpoint import Case
+from sim.validation.services.closed_loops import MODELS, Point, Simulated, point_of, run
+
+INFERENCEX = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
+NVIDIA = "NVIDIA, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
+
+
+def rows_of_point(point: Point) -> list[LedgerRow]:
+    """A point simulated: what it gives the ledger."""
+    return point_rows(run(point))
+
+
+def own_point_rows(case: Case) -> list[LedgerRow]:
+    """The same of a row of a user's own table."""
+    return rows_of_point(point_of(case.cells))
+
+
+def point_rows(one: Simulated) -> list[LedgerRow]:
+    """Time per output token, time to first token and throughput of a row."""
+    point = one.point
+    source = INFERENCEX if point.is_inferencex else NVIDIA
+    throughput = point.throughput(point.ttft_ms, point.tpot_ms), point.throughput(one.ttft_ms, one.tpot_ms)
+    of = {
+        "model": MODELS[point.model], "GPU": point.system.removesuffix("_sxm").upper(),
+        "format": point.precision or "bf16", "engine": point.backend, "users": users_band(point.concurrency),
+        "TP": str(point.tp),
+    }  # fmt: skip
+    return [
+        LedgerRow(
+            point.label, quantity, unit, published, simulated,
+            "fitted" if point.is_fitted else "predicted", source, section="closed-loops",
+            size=float(point.concurrency), of=of,
+        )
+        for quantity, unit, published, simulated in (
+            ("time per output token", "ms", point.tpot_ms, one.tpot_ms),
+            ("time to first token", "ms", point.ttft_ms, one.ttft_ms),
+            ("output tokens of all users", "1/s", *throughput),
+        )
+    ]  # fmt: skip
+
+
+def users_band(users: int) -> str:
+    """How many users, in steps by which errors are told apart."""
+    least = 1
+    for most in (4, 16, 64, 128):
+        if users <= most:
+            return f"{least} to {most}"
+        least = most + 1
+    return "129 and more"

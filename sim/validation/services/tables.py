@@ -1,0 +1,154 @@
+"""Services as they were measured, beside the simulator: every table of them that travels with the package.
+
+What is fitted: the host's time per step, one number an engine (vLLM 0.19: the mean TPOT of one request log;
+vLLM on H100: the mean TPOT of one service; the loop of 2023: the token time of batch 1 at TP 8 on each
+host; one host set an engine of closed loops, `closed_loops`; TensorRT-LLM: nothing), and the KV blocks of
+one GPU. Everything else is predicted: from kernels and collectives that were measured one by one, and from
+the scheduler. `host_fits` fits the steps, gaps and launches anew, but for those of the request logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from sim.results.compared import LedgerRow
+from sim.validation.checkpoint import Case, Outcome
+from sim.validation.services import (
+    disaggregated,
+    offered_rate,
+    offline_throughput,
+    prompt_sweep,
+    static_batches,
+    trace_replay,
+)
+from sim.validation.services.closed_loop_rows import rows_of_point
+from sim.validation.services.closed_loops import point_of
+from sim.validation.services.published_names import Row
+from sim.validation.services.request_logs import SERVICES, log_rows, read_rows
+
+LOOPS = "closed-loops"
+
+
+NO_ROOM = "weights or one request do not fit by the simulator's memory plan"
+
+
+def _nothing(row: Row) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table: its section of the ledger, what it is of, how a row of it is simulated, why one
+    cannot be, and how a sample of it is taken (every so many rows, or those that the table marks).
+    """
+
+    section: str
+    title: str
+    rows_of: Callable[[Row], list[LedgerRow]]
+    left_out: Callable[[Row], str] = _nothing
+    every: int = 1
+
+
+TABLES = {
+    "request_logs": Table("services", "vLLM 0.19, requests of a log", lambda row: log_rows(row["run"])),
+    "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", trace_replay.vllm_mean_rows),
+    "vllm_h100_a6000_per_second": Table(
+        "services",
+        "vLLM, H100 and A6000, second by second",
+        trace_replay.per_second_rows,
+        trace_replay.per_second_left_out,
+        30,
+    ),
+    "splitwise_static_batch": Table(
+        "services",
+        "static batches of 2023",
+        static_batches.static_batch_rows,
+        static_batches.static_batch_left_out,
+        12,
+    ),
+    "trtllm_online_serving": Table(
+        "services", "TensorRT-LLM 0.14 at an offered rate", offered_rate.online_rows, every=8
+    ),
+    "vllm_h200_prompt_sweep": Table(
+        "services",
+        "vLLM, 8 H200, prompts of 1k to 32k",
+        prompt_sweep.sweep_rows,
+        prompt_sweep.sweep_left_out,
+        12,
+    ),
+    "trtllm_max_throughput": Table(
+        "throughput",
+        "TensorRT-LLM, all queued at once",
+        offline_throughput.throughput_rows,
+        offline_throughput.throughput_left_out,
+        40,
+    ),
+    "disaggregated": Table(
+        "pools",
+        "InferenceX, prefill and decode apart",
+        disaggregated.pool_rows,
+        disaggregated.pools_left_out,
+        16,
+    ),
+    "closed_loops": Table(LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row))),
+}
+
+
+def published(name: str) -> list[Case]:
+    """Every row of a table."""
+    rows = [{"run": run} for run in SERVICES] if name == "request_logs" else read_rows(name)
+    return [Case(name, row) for row in rows]
+
+
+def cases(section: str, *, whole: bool) -> list[Case]:
+    """The rows of a section that can be expressed: all of them, or a sample that takes a minute."""
+    found = []
+    for name, table in TABLES.items():
+        if table.section != section:
+            continue
+        told = [case for case in published(name) if not table.left_out(case.cells)]
+        if not whole:
+            told = [case for case in told[:: table.every] if case.cells.get("sample", "1") == "1"]
+        found += told
+    return found
+
+
+def simulated(case: Case) -> list[LedgerRow]:
+    """The rows of the ledger that a case gives."""
+    table = TABLES[case.table]
+    return [
+        replace(row, section=table.section, of={"table": table.title, **row.of})
+        for row in table.rows_of(case.cells)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """So many of a table's rows that are not in the ledger, and why."""
+
+    table: str
+    of: int
+    rows: int
+    reason: str
+
+
+def left_out(outcomes: Iterable[Outcome] = ()) -> list[LeftOut]:
+    """Published rows without a simulated number, by table and reason: those that cannot be expressed, and
+    those among `outcomes` that came to nothing.
+    """
+    counted: dict[tuple[str, str], int] = {}
+    sizes = {}
+    for name, table in TABLES.items():
+        told = published(name)
+        sizes[name] = len(told)
+        for case in told:
+            if reason := table.left_out(case.cells):
+                counted[name, reason] = counted.get((name, reason), 0) + 1
+    for outcome in outcomes:
+        if outcome.case.table in sizes:
+            key = outcome.case.table, NO_ROOM
+            counted[key] = counted.get(key, 0) + 1
+    return [
+        LeftOut(TABLES[table].title, sizes[table], rows, reason) for (table, reason), rows in counted.items()
+    ]

@@ -1,0 +1,366 @@
+"""From a workload and a seed to requests: what arrives, when, and how long it is.
+
+All kinds of traffic are driven the same way: iterate for the requests whose arrival depends on nothing, in
+order of arrival; and when a request ends, ask `next_request(request.session, now_s)` for what its user or
+session sends next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from sim.inputs.arrivals import ClosedLoop, Sessions, Trace
+from sim.inputs.errors import InputError, Problem
+from sim.inputs.workload import Workload
+from sim.reading.traces import RecordedTrace
+from sim.workload.arrival_times import BLOCK, arrival_times
+from sim.workload.random_streams import Ints, lengths_by, random_stream, waits_by
+from sim.workload.request import Request
+from sim.workload.request_sampler import Texts, played_part, recorded_trace, session_blocks
+
+SESSIONS_AT_ONCE = 256
+
+
+def traffic(workload: Workload, seed: int) -> Traffic:
+    """The traffic of a workload. One seed, one traffic: the system that serves it has no part in it.
+
+    >>> every = {"kind": "constant", "rate_per_s": 2}
+    >>> three = Workload(arrivals=every, prompt_tokens=57, output_tokens=9, requests=3)
+    >>> [(request.request_id, request.arrival_s) for request in traffic(three, seed=0)]
+    [(0, 0.0), (1, 0.5), (2, 1.0)]
+    """
+    return _KINDS.get(workload.arrivals.kind, OpenTraffic)(workload, seed)
+
+
+class Traffic:
+    """Requests in order of arrival, and what follows from their answers. Iterating uses it up."""
+
+    closed = False  # whether next_request ever gives anything
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        self.workload = workload
+        self.seed = seed
+        self.texts = Texts(workload, seed)
+        self.until_s = math.inf if workload.duration_s is None else workload.duration_s
+        self.most = 1 << 62 if workload.requests is None else workload.requests
+
+    def __iter__(self) -> Iterator[Request]:
+        raise NotImplementedError
+
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """What the user or session sends after its answer ended at `now_s`; None if nothing any more.
+
+        `missing_tokens` of the answer never came, because it was given up.
+        """
+        return None
+
+    @property
+    def expected(self) -> int | None:
+        """The most requests that can come, where that is known before."""
+        return self.workload.requests
+
+    @property
+    def trace(self) -> RecordedTrace | None:
+        """The recorded trace of the arrivals, which can say what was read and dropped; None without one."""
+        return None
+
+    def _requests(
+        self, first_id: int, times_s: list[float], classes: Ints, prompts: Ints, outputs: Ints
+    ) -> Iterator[Request]:
+        """Requests with these arrivals, classes and lengths, and the next prefixes."""
+        texts = self.texts
+        groups = texts.draw_prefixes(classes) if texts.prefixes else None
+        patience = self._patience(classes)
+        names, kinds, models = texts.names, texts.classes, texts.models
+        rows = zip(times_s, classes.tolist(), prompts.tolist(), outputs.tolist(), strict=True)
+        for offset, (at_s, index, prompt_tokens, output_tokens) in enumerate(rows):
+            request = Request(
+                first_id + offset,
+                at_s,
+                prompt_tokens,
+                output_tokens,
+                request_class=names[index],
+                model=models[index],
+                priority=kinds[index].priority,
+            )
+            if patience:
+                request.patience_s, request.timeout_s = patience[offset]
+            if groups is not None and (group := int(groups[offset])) >= 0:
+                prefixes = texts.prefixes[index]
+                request.prompt_tokens += int(prefixes.lengths[group])
+                request.block_hashes = prefixes.blocks(group)
+                request.hash_block_tokens = prefixes.law.block_tokens
+            yield request
+
+    def _patience(self, classes: Ints) -> list[tuple[float, float]]:
+        """How long the clients of the next requests wait for a first and a last token; empty if for ever."""
+        if not self.texts.clients_give_up:
+            return []
+        patience_s, timeout_s = self.texts.draw_patience(classes)
+        return list(zip(patience_s.tolist(), timeout_s.tolist(), strict=True))
+
+
+class OpenTraffic(Traffic):
+    """Arrivals of a process that knows nothing of the service."""
+
+    def __iter__(self) -> Iterator[Request]:
+        assert not isinstance(self.workload.arrivals, ClosedLoop | Sessions | Trace)
+        made = 0
+        for block in arrival_times(self.workload.arrivals, self.seed):
+            times_s = block[: self.most - made]
+            times_s = times_s[: int(np.searchsorted(times_s, self.until_s))]
+            # whole blocks are drawn, so that a later end of the traffic leaves its beginning alone
+            classes = self.texts.draw_classes(BLOCK)
+            prompts, outputs = self.texts.draw_lengths(classes)
+            n = len(times_s)
+            yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
+            made += n
+            if n < len(block) or made >= self.most:
+                return
+
+
+class ClosedLoopTraffic(Traffic):
+    """Users who wait for their answers. The i-th request that is sent has the i-th lengths, whoever sends it.
+
+    So two systems that are compared do the same work in the same order, and only when is their own.
+    """
+
+    closed = True
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        super().__init__(workload, seed)
+        assert isinstance(workload.arrivals, ClosedLoop)
+        self.loop = workload.arrivals
+        self._turns = [0] * self.loop.users
+        self._made = 0
+        self._think = waits_by(self.loop.think_time_s, random_stream(seed, "think_time"))
+        self._thoughts: deque[float] = deque()
+        self._ready: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        users = self.loop.users
+        for user in range(min(users, self.most)):
+            at_s = self.loop.ramp_s * user / users
+            if at_s >= self.until_s:
+                return
+            yield self._send(user, at_s)
+
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """The next request of user `session`, who thinks from `now_s` on."""
+        if self._made >= self.most:
+            return None
+        if not self._thoughts:
+            self._thoughts.extend(self._think(BLOCK).tolist())
+        at_s = now_s + self._thoughts.popleft()
+        return self._send(session, at_s) if at_s < self.until_s else None
+
+    def _send(self, user: int, at_s: float) -> Request:
+        request = next(self._ready, None)
+        if request is None:
+            classes = self.texts.draw_classes(BLOCK)
+            prompts, outputs = self.texts.draw_lengths(classes)
+            self._ready = self._requests(self._made, [0.0] * BLOCK, classes, prompts, outputs)
+            request = next(self._ready)
+        request.arrival_s, request.session, request.turn = at_s, user, self._turns[user]
+        self._turns[user] += 1
+        self._made += 1
+        return request
+
+
+class SessionTraffic(Traffic):
+    """Conversations whose every prompt begins with all that was said before. A session is drawn whole when
+    it starts.
+
+    Its turns, lengths and delays, and the ids of its requests, therefore do not depend on how it is served.
+    """
+
+    closed = True
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        super().__init__(workload, seed)
+        assert isinstance(workload.arrivals, Sessions)
+        self.sessions = workload.arrivals
+        self._waiting: dict[int, deque[tuple[float, Request]]] = {}
+
+    def __iter__(self) -> Iterator[Request]:
+        sessions, texts = self.sessions, self.texts
+        draw_turns = lengths_by(sessions.turns, random_stream(self.seed, "turns"))
+        draw_delays = waits_by(sessions.tool_delay_s, random_stream(self.seed, "tool_delay"))
+        made = session = 0
+        for block in arrival_times(sessions.starts, self.seed):
+            for begin in range(0, len(block), SESSIONS_AT_ONCE):
+                starts_s = block[begin : begin + SESSIONS_AT_ONCE]
+                turns = draw_turns(len(starts_s))
+                classes = texts.draw_classes(len(starts_s))
+                groups = texts.draw_prefixes(classes)
+                prompts, outputs = texts.draw_lengths(np.repeat(classes, turns))
+                patience = self._patience(np.repeat(classes, turns))
+                delays_s = draw_delays(len(prompts))
+                ends = np.cumsum(turns).tolist()
+                for k, at_s in enumerate(starts_s.tolist()):
+                    if at_s >= self.until_s or made >= self.most:
+                        return
+                    mine = slice(ends[k] - int(turns[k]), ends[k])
+                    turn_lengths = zip(prompts[mine].tolist(), outputs[mine].tolist(), strict=True)
+                    requests = list(
+                        self._turns(session, int(classes[k]), int(groups[k]), made, list(turn_lengths))
+                    )
+                    requests = requests[: self.most - made]
+                    for request, waits_s in zip(requests, patience[mine], strict=False):
+                        request.patience_s, request.timeout_s = waits_s
+                    made += len(requests)
+                    requests[0].arrival_s = at_s
+                    if len(requests) > 1:
+                        self._waiting[session] = deque(
+                            zip(delays_s[mine].tolist()[1:], requests[1:], strict=False)
+                        )
+                    session += 1
+                    yield requests[0]
+
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """The next turn of a session whose last answer ended at `now_s`. It follows on what there is of that
+        answer.
+        """
+        waiting = self._waiting.get(session)
+        if waiting is None:
+            return None
+        if missing_tokens:
+            for _, later in waiting:
+                later.prompt_tokens -= missing_tokens
+        delay_s, request = waiting.popleft()
+        request.arrival_s = now_s + delay_s
+        if not waiting or request.arrival_s >= self.until_s:
+            del self._waiting[session]
+        return request if request.arrival_s < self.until_s else None
+
+    def _turns(
+        self, session: int, index: int, group: int, first_id: int, lengths: list[tuple[int, int]]
+    ) -> Iterator[Request]:
+        texts, block_tokens = self.texts, self.sessions.block_tokens
+        shared: tuple[int, ...] = ()
+        said = 0
+        if group >= 0:
+            prefixes = texts.prefixes[index]
+            said = int(prefixes.lengths[group])
+            block_tokens = prefixes.law.block_tokens
+            shared = prefixes.blocks(group)
+        most = self.sessions.max_context_tokens or math.inf
+        for turn, (prompt_tokens, output_tokens) in enumerate(lengths):
+            prompt_tokens += said
+            said = prompt_tokens + output_tokens
+            if turn and said > most:
+                return
+            yield Request(
+                first_id + turn,
+                0.0,
+                prompt_tokens,
+                output_tokens,
+                shared + session_blocks(session, len(shared), said // block_tokens),
+                block_tokens,
+                session,
+                turn,
+                texts.names[index],
+                texts.models[index],
+                texts.classes[index].priority,
+            )
+
+
+class TraceTraffic(Traffic):
+    """What was recorded, again: arrivals, and lengths, classes, models and shared blocks where the trace has
+    them.
+
+    Lengths that the workload names replace the trace's, and with them its shared blocks. Classes are the
+    trace's own if it has a column for them, else drawn.
+    """
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        super().__init__(workload, seed)
+        assert isinstance(workload.arrivals, Trace)
+        arrivals = workload.arrivals
+        whole = recorded_trace(arrivals)
+        if whole.arrival_s is None:
+            raise InputError(
+                Problem(
+                    f"{whole.family} has lengths only, no arrivals; use it for prompt and output tokens, "
+                    "as in {kind: trace, path: ...}, with another kind of arrivals",
+                    whole.path,
+                )
+            )
+        self._trace = played_part(arrivals)
+        if self._trace.block_hashes is not None and self.texts.prefixes:
+            raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
+        self.closed = self._trace.session is not None
+        self._waiting: dict[int, deque[tuple[float, Request]]] = {}
+
+    @property
+    def trace(self) -> RecordedTrace:
+        """The part of the trace that is played."""
+        return self._trace
+
+    @property
+    def expected(self) -> int:
+        """Rows that are played."""
+        return min(len(self._trace), self.most)
+
+    def __iter__(self) -> Iterator[Request]:
+        if self._trace.session is None:
+            yield from (request for request in self._rows() if request.arrival_s < self.until_s)
+            return
+        firsts = []
+        delays_s = self._trace.delay_s if self._trace.delay_s is not None else np.zeros(len(self._trace))
+        for request, delay_s in zip(self._rows(), delays_s.tolist(), strict=False):
+            if request.turn:
+                self._waiting.setdefault(request.session, deque()).append((delay_s, request))
+            elif request.arrival_s < self.until_s:
+                firsts.append(request)
+        yield from firsts
+
+    def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
+        """The next turn of a recorded session whose last answer ended at `now_s`."""
+        waiting = self._waiting.get(session)
+        if not waiting:
+            return None
+        delay_s, request = waiting.popleft()
+        request.arrival_s = now_s + delay_s
+        return request if request.arrival_s < self.until_s else None
+
+    def _rows(self) -> Iterator[Request]:
+        trace, texts, workload = self._trace, self.texts, self.workload
+        assert trace.arrival_s is not None
+        n = self.expected
+        if trace.request_class is None:
+            classes = texts.draw_classes(n)
+        else:
+            number = {name: index for index, name in enumerate(texts.names)}
+            classes = np.array([number.get(name, -1) for name in trace.request_class[:n]], dtype=np.int64)
+        prompts, outputs = texts.draw_lengths(classes)
+        recorded = (prompts == 0) & (outputs == 0)
+        prompts = np.where(prompts > 0, prompts, trace.prompt_tokens[:n])
+        outputs = np.where(outputs > 0, outputs, trace.output_tokens[:n])
+        rows = self._requests(0, trace.arrival_s[:n].tolist(), classes, prompts, outputs)
+        for row, request in enumerate(rows):
+            if trace.request_class is not None:
+                request.request_class = trace.request_class[row]
+                if classes[row] < 0:
+                    request.model, request.priority = workload.model, 0
+            if trace.model is not None and trace.model[row]:
+                request.model = trace.model[row]
+            if trace.block_hashes is not None and recorded[row]:
+                request.block_hashes = trace.block_hashes[row]
+                request.hash_block_tokens = trace.hash_block_tokens
+                if len(request.block_hashes) == -(-request.prompt_tokens // trace.hash_block_tokens):
+                    request.named_tokens = request.prompt_tokens
+            if trace.session is not None and trace.turn is not None:
+                request.session, request.turn = int(trace.session[row]), int(trace.turn[row])
+            yield request
+
+
+_KINDS: dict[str, type[Traffic]] = {
+    "closed_loop": ClosedLoopTraffic,
+    "sessions": SessionTraffic,
+    "trace": TraceTraffic,
+}

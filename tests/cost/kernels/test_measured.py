@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from sim.catalog import load_gpu
+from sim.cost.kernels.kernels import formula
+from sim.cost.kernels.measured import MeasuredKernels
+from sim.reading.measurements import Measurement
+
+
+def points(factor: float = 2.0) -> list[Measurement]:
+    gpu = load_gpu("h100-sxm")
+    table = []
+    for m in (1, 16, 64, 256):
+        for n in (1024, 8192):
+            sizes = {"m": m, "n": n, "k": 8192, "dtype": "bf16"}
+            seconds = factor * formula(gpu, "gemm", **sizes).total_s
+            table.append(Measurement(gpu.name, "mine", "gemm", "bf16", sizes, seconds=seconds))
+    return table
+
+
+def test_a_measured_point_comes_out_as_measured() -> None:
+    table, gpu = points(3.0), load_gpu("h100-sxm")
+    model = MeasuredKernels(table)
+    for one in table:
+        assert model(gpu, "gemm", **one.sizes).total_s == pytest.approx(one.seconds, rel=1e-12)
+
+
+def test_between_points_the_formula_is_corrected_by_its_neighbours() -> None:
+    gpu = load_gpu("h100-sxm")
+    sizes = {"m": 40, "n": 4096, "k": 8192, "dtype": "bf16"}
+    timing = MeasuredKernels(points(2.0))(gpu, "gemm", **sizes)
+    assert timing.total_s == pytest.approx(2.0 * formula(gpu, "gemm", **sizes).total_s)
+
+
+def test_outside_of_the_table_the_formula_stands_alone_and_says_so_once() -> None:
+    model, gpu = MeasuredKernels(points()), load_gpu("h100-sxm")
+    outside = {"m": 1024, "n": 4096, "k": 8192, "dtype": "bf16"}
+    with pytest.warns(UserWarning, match="gemm on h100-sxm: .*m 1024.* is outside the measured table"):
+        assert model(gpu, "gemm", **outside) == formula(gpu, "gemm", **outside)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(gpu, "gemm", **{**outside, "m": 2048})
+
+
+def test_another_format_or_kernel_is_outside() -> None:
+    model, gpu = MeasuredKernels(points()), load_gpu("h100-sxm")
+    with pytest.warns(UserWarning, match="gemm"):
+        model(gpu, "gemm", m=16, n=1024, k=8192, dtype="fp8")
+    with pytest.warns(UserWarning, match="attention_decode"):
+        model(gpu, "attention_decode", batch=1, kv_tokens=100, heads=8, kv_heads=1, head_dim=128)
