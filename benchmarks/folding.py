@@ -70,9 +70,9 @@ class Bench:
             links = self.network.gpus[0], self.network.gpus[5]
             crossbar = self.network.crossbar(links[0])
             path = {f"{links[0]}->{crossbar}": FOREIGN_BYTES, f"{crossbar}->{links[1]}": FOREIGN_BYTES}
-            alone_s = FOREIGN_BYTES / min(self.network.capacity[self.network.link_id[link]] for link in path)
+            flow_s = FOREIGN_BYTES / min(self.network.capacity[self.network.link_id[link]] for link in path)
             while done < steps:
-                yield env.timeout(rng.expovariate(foreign / alone_s))
+                yield env.timeout(rng.expovariate(foreign / flow_s))
                 if done < steps:
                     fabric.transfer(path)
 

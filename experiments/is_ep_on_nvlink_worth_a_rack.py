@@ -72,7 +72,7 @@ SHAPES = {
 }
 BATCHES = {False: (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), True: (1, 4, 16, 64, 256)}
 # Tokens of context in a replica: more take minutes to simulate, and answer slower than anyone waits for.
-MOST_TOKENS = {False: 64e6, True: 4.1e6}
+MAX_TOKENS = {False: 64e6, True: 4.1e6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def points(machine: str, traffic: Traffic, quick: bool) -> list[Point]:
     for shape in SHAPES[machine]:
         for batch in BATCHES[quick]:
             tokens = batch * shape.data * traffic.context
-            if tokens > MOST_TOKENS[quick] or (shape.overlap and batch < 32):
+            if tokens > MAX_TOKENS[quick] or (shape.overlap and batch < 32):
                 continue
             seconds = step_s(machine, shape, batch, traffic)
             if seconds is None:

@@ -11,6 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sim.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sim.catalog import (
         list_models,
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from sim.studies.capacity import Capacity, capacity
     from sim.studies.compare import Comparison, compare
     from sim.studies.sweep import Sweep, sweep
-
-__version__ = "0.1.0"
 
 _HOME = {
     "collective": "sim.microbenchmark",

@@ -11,7 +11,8 @@ import networkx as nx
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
-from sim.inputs.topology import MOST_NODES, Topology
+from sim.inputs.topology import MAX_NODES, Topology
+from sim.reading.data_files import data_folder
 from sim.reading.problems import unknown_name
 from sim.reading.topology_files import Library, gpu_of, kernels_of, links_of, topology_of
 from sim.reading.yaml_lines import read_yaml
@@ -29,13 +30,6 @@ _PLACES: dict[Kind, tuple[str, str]] = {
     "model": ("workloads/models", ".json"),
     "workload": ("workloads", ".yaml"),
 }
-
-
-@cache
-def data_folder() -> Path:
-    """The folder with `topologies/` and `workloads/`: in an installed wheel `sim/data`, else the checkout."""
-    inside = Path(__file__).parent / "data"
-    return inside if (inside / "topologies").is_dir() else Path(__file__).parent.parent
 
 
 def names_of(kind: Kind) -> list[str]:
@@ -109,8 +103,8 @@ def system_of(written: object, *, near: Path | None = None) -> Topology:
 
 
 def _refuse_node_count(nodes: object) -> None:
-    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= MOST_NODES:
-        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MOST_NODES} is"
+    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= MAX_NODES:
+        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MAX_NODES} is"
         raise InputError(Problem(what, key="nodes"))
 
 

@@ -16,7 +16,7 @@ from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
-from sim.runtime.build import hand_over_of, replicas_of
+from sim.runtime.build import kv_transfer_of, replicas_of
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UnsharedFabric
@@ -156,7 +156,9 @@ def simulate(
             f"default_model {default!r} is served by no pool",
             f"{', '.join(by_model)} are" if by_model else "add a pool with role: prefill, or both",
         )
-    hand_over = hand_over_of(scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records)
+    kv_transfers = kv_transfer_of(
+        scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records
+    )
     service = Service(
         env,
         replicas,
@@ -169,7 +171,7 @@ def simulate(
         blame,
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
-        hand_over=hand_over,
+        kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
     )
     schedule_faults(env, network, fabric, service, scenario.faults)

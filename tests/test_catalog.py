@@ -7,6 +7,7 @@ import pytest
 
 from sim import catalog
 from sim.inputs.errors import InfeasibleError, InputError
+from sim.reading.data_files import topologies
 
 
 def test_everything_listed_can_be_found() -> None:
@@ -45,7 +46,7 @@ def test_a_name_cannot_lead_out_of_the_catalogue() -> None:
 def test_a_path_is_taken_from_the_file_that_names_it_or_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (catalog.data_folder() / "topologies" / "rtx-4090-x4.yaml").read_text()
+    text = (topologies() / "rtx-4090-x4.yaml").read_text()
     (tmp_path / "box.yaml").write_text(text)
     assert catalog.load_topology("box.yaml", near=tmp_path).name == "rtx-4090-x4"
     assert catalog.load_topology(str(tmp_path / "box.yaml")).name == "rtx-4090-x4"
@@ -91,7 +92,7 @@ def test_a_script_s_own_graph_is_a_topology_with_the_shipped_gpus() -> None:
 
 
 def test_a_gpu_file_that_changes_is_read_anew(tmp_path: Path) -> None:
-    text = (catalog.data_folder() / "topologies" / "gpus" / "l40s.yaml").read_text()
+    text = (topologies() / "gpus" / "l40s.yaml").read_text()
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert catalog.load_gpu(path).sms == 142
@@ -100,7 +101,7 @@ def test_a_gpu_file_that_changes_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_kernel_parameters_stand_beside_the_gpu(tmp_path: Path) -> None:
-    text = (catalog.data_folder() / "topologies" / "gpus" / "l40s.yaml").read_text()
+    text = (topologies() / "gpus" / "l40s.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "mine.yaml").write_text("provenance: {all: {tag: fitted, source: here}}\n")

@@ -4,10 +4,10 @@ they hold.
     python -m sim.calibration.collectives fit NCCL.csv ENGINES.csv > topologies/collectives/inside.yaml
     python -m sim.calibration.collectives report NCCL.csv ENGINES.csv
 
-The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework,
-launch`), as the samples in `tests/data/collectives` have. Every fit is robust (soft L1 on the logarithm of
-the time, so a factor of 1.1 counts the same at 10 us and at 10 ms). Held out are whole systems and whole
-numbers of ranks, never points of a curve.
+The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`),
+as the samples in `sim/data/measured/collectives` have. Every fit is robust (soft L1 on the logarithm of the
+time, so a factor of 1.1 counts the same at 10 us and at 10 ms). Held out are whole systems and whole numbers
+of ranks, never points of a curve.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from sim.calibration import command
 from sim.calibration.fitting import Floats, log_fit, quantile
 from sim.cost.collectives.choice import collective
-from sim.cost.collectives.parameters import Parameters, data_folder, parameters_of
+from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
@@ -347,7 +347,9 @@ def shipped() -> Raw:
     """The parameter files as they are now."""
     import yaml
 
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(data_folder().glob("*.yaml"))}
+    return {
+        path.stem: yaml.safe_load(path.read_text()) for path in sorted(collectives_folder().glob("*.yaml"))
+    }
 
 
 def errors(measured: Sequence[Point], files: Raw) -> list[tuple[Point, float]]:

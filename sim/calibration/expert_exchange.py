@@ -27,7 +27,7 @@ from sim.calibration import command
 from sim.calibration.fitting import Floats
 from sim.calibration.held_out_expert_exchange import PHASES, ExchangePoint, points_of
 from sim.cost.collectives.expert_exchange import Phase
-from sim.cost.collectives.parameters import data_folder
+from sim.cost.collectives.parameters import collectives_folder
 
 USUAL = {"hidden": "7168", "topk": "8", "experts": "256"}
 FREE = ("base_s", "doubling_s", "inside", "across")
@@ -61,7 +61,7 @@ def written(name: str, phase: Phase) -> dict[str, float]:
     """The numbers of a block as they are shipped."""
     import yaml
 
-    text = (data_folder() / "experts.yaml").read_text(encoding="utf-8")
+    text = (collectives_folder() / "experts.yaml").read_text(encoding="utf-8")
     numbers: dict[str, float] = yaml.safe_load(text)["kernels"][name][phase]
     return numbers
 

@@ -4,7 +4,7 @@
 
 Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
 number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
-kin (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
+stand_in (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
 one bus bandwidth per kind, library and op) fitted to the same points. Every fit starts from the middle of
 the other kinds of GPU, so nothing of what is held out is in its start.
 """
@@ -51,8 +51,8 @@ def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
         if not seen or not unseen:
             continue
         start = _neutral(files, kind, library)
-        if how == "kin":
-            fitted_files = _as_kin(files, kind)
+        if how == "stand_in":
+            fitted_files = _as_stand_in(files, kind)
         else:
             fitted_files = Fit(start, free_numbers(kind, library, start)).run(seen)
         plain = _alpha_beta(seen)
@@ -73,7 +73,7 @@ def _folds(measured: Sequence[Point], files: Raw) -> Iterator[tuple[str, str, st
                 seen = [point for point in own if point.system != system]
                 yield "system", kind, library, seen, [point for point in own if point.system == system]
             if len(systems) == 1 and library in ("nccl", "direct", "vllm"):
-                yield "kin", kind, library, chosen(measured, KIN[kind], library, files), own
+                yield "stand_in", kind, library, chosen(measured, KIN[kind], library, files), own
 
 
 def _neutral(files: Raw, kind: str, library: str) -> Raw:
@@ -95,7 +95,7 @@ def _neutral(files: Raw, kind: str, library: str) -> Raw:
     return start
 
 
-def _as_kin(files: Raw, kind: str) -> Raw:
+def _as_stand_in(files: Raw, kind: str) -> Raw:
     borrowed = deepcopy(files)
     blocks = borrowed["inside"]["architectures"]
     for name in ("nccl", "engines"):

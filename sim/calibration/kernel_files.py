@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sim.calibration.kernel_fit import SEARCHED, Parameters
-from sim.calibration.kernels import KIN, Fit, kin_of
+from sim.calibration.kernels import KIN, Fit, stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.timing import number_format
 
@@ -36,17 +36,17 @@ Sets = dict[tuple[str, str], tuple[Parameters, str, str]]  # (kernel, format) ->
 
 
 def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
-    """The text of each GPU's file, by GPU: for those measured, and for their unmeasured kin."""
+    """The text of each GPU's file, by GPU: for those measured, and for their unmeasured stand_in."""
     measured = sorted({one.gpu for one in fits})
     own = {gpu: _default_sets([one for one in fits if one.gpu == gpu]) for gpu in measured}
     texts = {}
-    for gpu in sorted({*measured, *(gpu for gpu, kin in KIN.items() if kin in own)}):
+    for gpu in sorted({*measured, *(gpu for gpu, stand_in in KIN.items() if stand_in in own)}):
         sets = dict(own.get(gpu, {}))
-        lenders = [*((kin_of(gpu, op), (op,)) for op in SEARCHED), (KIN.get(gpu, ""), tuple(SEARCHED))]
-        for kin, ops in lenders:
-            for key, (parameters, _, _) in own.get(kin, {}).items():
+        lenders = [*((stand_in_of(gpu, op), (op,)) for op in SEARCHED), (KIN.get(gpu, ""), tuple(SEARCHED))]
+        for stand_in, ops in lenders:
+            for key, (parameters, _, _) in own.get(stand_in, {}).items():
                 if key[0] in ops and not _has(sets, key) and _can_compute(gpu, key):
-                    origin = f"not measured on {gpu}: those of {kin}, its nearest kin"
+                    origin = f"not measured on {gpu}: those of {stand_in}, its nearest stand_in"
                     sets[key] = (parameters, "assumed", origin)
         others = {
             engine: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])

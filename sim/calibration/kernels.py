@@ -2,7 +2,7 @@
 did not see.
 
 Three errors are reported for each set: of the points it was fitted on; of points held out with their
-whole shape, in five folds; and of the whole system predicted by its nearest kin, with nothing but the
+whole shape, in five folds; and of the whole system predicted by its nearest stand_in, with nothing but the
 datasheet of its own. A plain roofline stands beside them."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ KIN_OF_KERNELS = {
 }
 
 
-def kin_of(gpu: str, op: str) -> str:
+def stand_in_of(gpu: str, op: str) -> str:
     """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
     return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
 
@@ -105,7 +105,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One set of parameters and its errors; `kin` is None where no relative was measured under the same
+    """One set of parameters and its errors; `stand_in` is None where no relative was measured under the same
     engine.
     """
 
@@ -116,7 +116,7 @@ class Fit:
     parameters: Parameters
     fitted: Errors
     held_out: Errors | None
-    kin: Errors | None
+    stand_in: Errors | None
     roofline: Errors
 
 
@@ -217,11 +217,11 @@ def calibrate(
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
         seen = seen_of(points, folds)
         unseen = held_out(gpu, points, folds) if cross_validate else None
-        relative = gpus.get((engine, kin_of(name, op)))
-        kin = None
+        relative = gpus.get((engine, stand_in_of(name, op)))
+        stand_in = None
         if relative is not None and (engine, op, relative.name, variant) in sets:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
-            kin = Errors.of([predicted_s(borrowed, one) for one in points], seconds)
+            stand_in = Errors.of([predicted_s(borrowed, one) for one in points], seconds)
         fits.append(
             Fit(
                 engine,
@@ -231,7 +231,7 @@ def calibrate(
                 sets[key],
                 Errors.of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen]),
                 Errors.of(unseen, seconds) if unseen is not None else None,
-                kin,
+                stand_in,
                 Errors.of([roofline_s(gpu, one) for one in points], seconds),
             )
         )
@@ -264,14 +264,14 @@ def shipped_predictions(measured: Iterable[Measurement]) -> list[tuple[Measureme
 
 
 def table(fits: Sequence[Fit]) -> str:
-    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest kin, plain
-    roofline.
+    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest stand_in,
+    plain roofline.
     """
     head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}"
-    head += "  fitted    held out  kin       roofline  by size"
+    head += "  fitted    held out  stand_in       roofline  by size"
     lines = [head]
     for one in fits:
-        columns = [_percent(part) for part in (one.fitted, one.held_out, one.kin, one.roofline)]
+        columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]
         shown = one.held_out or one.fitted
         by_size = " ".join(f"{100 * error:+.0f}" for error in shown.by_size)
         lines.append(
@@ -315,7 +315,7 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
         for name, errors in (
             ("fitted", one.fitted),
             ("held_out", one.held_out),
-            ("nearest_kin", one.kin),
+            ("nearest_kin", one.stand_in),
             ("roofline", one.roofline),
         ):
             row[f"{name}_median"] = None if errors is None else errors.median

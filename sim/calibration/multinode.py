@@ -17,7 +17,7 @@ from sim.calibration.collectives import Raw
 from sim.calibration.fitting import Floats, log_fit
 from sim.calibration.multinode_points import OPS, AcrossPoint, network_of, ranks_of
 from sim.cost.collectives.choice import collective
-from sim.cost.collectives.parameters import Parameters, data_folder, parameters_of
+from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 
 # Path of a number in across.yaml -> least, most.
 FREE: dict[tuple[str, ...], tuple[float, float]] = {
@@ -90,7 +90,7 @@ def across_text(files: Raw, source: str = SOURCE) -> str:
     """The shipped `across.yaml` with the fitted numbers in place of its own, and where they are from."""
     import yaml
 
-    text = (data_folder() / "across.yaml").read_text(encoding="utf-8")
+    text = (collectives_folder() / "across.yaml").read_text(encoding="utf-8")
     paths = [*FREE, ("nccl", "fitted", "source")]
     values = [f"{_at(files, path)[path[-1]]:.3e}" for path in FREE]
     replaced = []

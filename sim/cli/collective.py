@@ -9,7 +9,7 @@ import typer
 from sim.cli.output import Format, print_json, print_table, size_bytes
 from sim.inputs.errors import InputError
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 
 
 def collective(
@@ -99,6 +99,6 @@ def _sizes(smallest: int, largest: int, factor: float) -> list[int]:
     while round(size) <= largest:
         sizes.append(round(size))
         size *= factor
-        if len(sizes) > MOST_ROWS:
-            raise InputError(f"-f {factor:g} makes more than {MOST_ROWS} sizes; 2 is usual")
+        if len(sizes) > MAX_ROWS:
+            raise InputError(f"-f {factor:g} makes more than {MAX_ROWS} sizes; 2 is usual")
     return sorted(set(sizes))

@@ -151,11 +151,11 @@ def _workloads() -> list[Row]:
 def _experiments() -> list[Row]:
     """Each experiment's question: the first line of its docstring."""
     import ast
-    from pathlib import Path
 
-    folder = Path(__file__).parents[2] / "experiments"
+    from sim.reading.data_files import experiments
+
     rows = []
-    for path in sorted(folder.glob("[a-z]*.py")):
+    for path in sorted(experiments().glob("[a-z]*.py")):
         question = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
         rows.append(_row(name=path.stem, question=question))
     return rows

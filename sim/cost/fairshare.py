@@ -71,10 +71,10 @@ def loads_of(n_bytes: Sequence[float], weight: float = 1.0) -> tuple[float, ...]
 def max_min(
     demands: Sequence[tuple[Sequence[int], Sequence[float], float, float]], capacity: Sequence[float]
 ) -> list[float]:
-    """The rate of each demand `(links, n_bytes, weight, least_s)`, as a fraction of its bytes per second.
+    """The rate of each demand `(links, n_bytes, weight, min_flow_s)`, as a fraction of its bytes per second.
 
-    `n_bytes` are above zero, one for each link; `least_s` is the time that the demand takes at least (0: no
-    such limit); `capacity` is bytes/s of each link, 0 for one that is down.
+    `n_bytes` are above zero, one for each link; `min_flow_s` is the time that the demand takes at least (0:
+    no such limit); `capacity` is bytes/s of each link, 0 for one that is down.
 
     Example: the parking lot, a long flow over links of 10 and 4 beside a short one on each (long 2, short 8
     and 2).
@@ -82,8 +82,8 @@ def max_min(
         [2.0, 8.0, 2.0]
     """
     flows = []
-    for links, n_bytes, weight, least_s in demands:
-        cap = max(n_bytes) / (least_s * weight) if least_s > 0.0 else inf
+    for links, n_bytes, weight, min_flow_s in demands:
+        cap = max(n_bytes) / (min_flow_s * weight) if min_flow_s > 0.0 else inf
         flows.append(Flow(tuple(links), loads_of(n_bytes, weight), cap))
     levels = fair_levels(flows, capacity)
     return [

@@ -41,15 +41,15 @@ class Way:
     links: tuple[int, ...]
     bytes_per_token: tuple[float, ...]
     latency_s: float
-    least_s_per_token: float = 0.0
+    min_flow_s_per_token: float = 0.0
 
     def demand(self, tokens: float) -> Demand:
         n_bytes = tuple(amount * tokens for amount in self.bytes_per_token)
-        return Demand(self.links, n_bytes, self.latency_s, self.least_s_per_token * tokens)
+        return Demand(self.links, n_bytes, self.latency_s, self.min_flow_s_per_token * tokens)
 
-    def alone_s(self, tokens: float, capacity: Sequence[float]) -> float:
+    def isolated_s(self, tokens: float, capacity: Sequence[float]) -> float:
         """Seconds for so many tokens when nothing else uses the links; inf where one of them is down."""
-        busiest = self.least_s_per_token
+        busiest = self.min_flow_s_per_token
         for link, amount in zip(self.links, self.bytes_per_token, strict=True):
             busiest = max(busiest, amount / capacity[link] if capacity[link] else inf)
         return self.latency_s + tokens * busiest

@@ -65,16 +65,16 @@ def together(demands: Sequence[Demand]) -> Demand:
             amounts[link] = amounts.get(link, 0.0) + amount
     latency_s = max(demand.latency_s for demand in demands)
     return Demand(
-        tuple(amounts), tuple(amounts.values()), latency_s, max(demand.least_s for demand in demands)
+        tuple(amounts), tuple(amounts.values()), latency_s, max(demand.min_flow_s for demand in demands)
     )
 
 
-def alone_s(demand: Demand, network: Network) -> float:
+def flow_s(demand: Demand, network: Network) -> float:
     """Seconds of the bytes of a demand with nobody else about, after its latency."""
     flows = (
         amount / network.capacity[link] for link, amount in zip(demand.links, demand.n_bytes, strict=True)
     )
-    return max(demand.least_s, max(flows, default=0.0))
+    return max(demand.min_flow_s, max(flows, default=0.0))
 
 
 class Pricer:
@@ -134,7 +134,7 @@ class Pricer:
 
     def transfer(self, name: str, demand: Demand) -> Priced:
         demand = stripped(demand, self.without)
-        bytes_s = alone_s(demand, self.network)
+        bytes_s = flow_s(demand, self.network)
         causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
         return Priced(Op(name, demand.latency_s + bytes_s, demand), causes)
 

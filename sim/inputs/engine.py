@@ -209,7 +209,7 @@ class Engine(BaseModel):
         return self.backend if self.collectives == "auto" else self.collectives
 
     @property
-    def schedules_ahead(self) -> bool:
+    def schedules_async(self) -> bool:
         """Asynchronous scheduling: vLLM's default, except under Ray and with pipeline stages (vllm#25887,
         vllm#32618).
         """

@@ -12,7 +12,7 @@ from sim.inputs.parts import Kind
 from sim.inputs.server_graph import number_domains, places_of_kind
 
 KINDS: tuple[str, ...] = get_args(Kind)
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 
 
 def completed_graph(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
@@ -34,9 +34,9 @@ def completed_graph(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
         raise InputError([Problem(what, key="topology") for what in found])
     problems = [*_node_problems(graph), *_edge_problems(graph), *_gpu_order_problems(graph)]
     if problems:
-        shown = problems[:MOST_PROBLEMS]
-        if len(problems) > MOST_PROBLEMS:
-            shown.append(Problem(f"and {len(problems) - MOST_PROBLEMS} more like these", key="topology"))
+        shown = problems[:MAX_PROBLEMS]
+        if len(problems) > MAX_PROBLEMS:
+            shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} more like these", key="topology"))
         raise InputError(shown)
     return _filled(graph)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from sim.inputs.quantities import Count, Fraction, Seconds
 
-MOST_TOKENS = 100_000_000
-Tokens = Annotated[Count, Ge(1), Le(MOST_TOKENS)]
+MAX_TOKENS = 100_000_000
+Tokens = Annotated[Count, Ge(1), Le(MAX_TOKENS)]
 Positive = Annotated[float, Gt(0), Le(1e12)]
 Spread = Annotated[float, Ge(0), Le(100)]
 
@@ -48,10 +48,10 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    mean: Annotated[float, Ge(1), Le(MOST_TOKENS)]
+    mean: Annotated[float, Ge(1), Le(MAX_TOKENS)]
     cv: Spread
     low: Tokens = 1
-    high: Tokens = MOST_TOKENS
+    high: Tokens = MAX_TOKENS
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
@@ -77,8 +77,8 @@ class GeometricLength(BaseModel, frozen=True, extra="forbid"):
     """Geometric on 1, 2, ...: after each token it ends with probability 1/mean (a memoryless length)."""
 
     kind: Literal["geometric"] = "geometric"
-    mean: Annotated[float, Ge(1), Le(MOST_TOKENS)]
-    high: Tokens = MOST_TOKENS
+    mean: Annotated[float, Ge(1), Le(MAX_TOKENS)]
+    high: Tokens = MAX_TOKENS
 
 
 class EmpiricalLength(BaseModel, frozen=True, extra="forbid"):
@@ -110,7 +110,7 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
     path: str | None = None
     order: Literal["random", "recorded"] = "random"
     low: Tokens = 1
-    high: Tokens = MOST_TOKENS
+    high: Tokens = MAX_TOKENS
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -13,7 +13,7 @@ from sim.inputs.quantities import BytesPerSecond, LatencySeconds
 Kind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
 
-MOST_OF_A_PART = 4096
+MAX_OF_A_PART = 4096
 _SELECTION = re.compile(r"([a-z][a-z_]*)(?:\[(\d*)(:?)(\d*)(?::(\d+))?\])?")
 
 
@@ -40,7 +40,7 @@ class Part(_Described):
     """
 
     kind: Kind
-    count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_OF_A_PART)] = 1
+    count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_OF_A_PART)] = 1
     model: str | None = None
     reduces: bool = False
     forwards_peers: bool = True

@@ -25,8 +25,8 @@ from sim.inputs.provenance import Provenance
 from sim.inputs.server_graph import number_domains, places_of_kind, server_edges, server_places, wire_pairs
 
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
-MOST_NODES = 16_384
-MOST_PLACES = 500_000
+MAX_NODES = 16_384
+MAX_PLACES = 500_000
 BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
 
 _Graph = Annotated[
@@ -67,7 +67,7 @@ class Topology(BaseModel):
 
     name: str
     description: str = ""
-    nodes: Annotated[Whole, Field(le=MOST_NODES)] = 1
+    nodes: Annotated[Whole, Field(le=MAX_NODES)] = 1
     peer_to_peer: bool = True
     acs: bool = False
     inter_node: str = "infiniband"
@@ -119,8 +119,8 @@ class Topology(BaseModel):
             for model, gpu in system.gpus.items():
                 if described.setdefault(model, gpu) != gpu:
                     yield ("systems", name, "gpus", model), "is described in another way by another system"
-        if servers > MOST_NODES:
-            yield ("systems",), f"have {servers} servers; {MOST_NODES} are the most that is simulated"
+        if servers > MAX_NODES:
+            yield ("systems",), f"have {servers} servers; {MAX_NODES} are the most that is simulated"
 
     def _inconsistencies(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
         if not any(part.kind == "gpu" for part in self.parts.values()):
@@ -130,10 +130,10 @@ class Topology(BaseModel):
             )
             return
         places = self.nodes * sum(part.count for part in self.parts.values())
-        if places > MOST_PLACES:
+        if places > MAX_PLACES:
             yield (
                 ("nodes",),
-                f"{self.nodes} servers have {places} places; {MOST_PLACES} are the most that is simulated",
+                f"{self.nodes} servers have {places} places; {MAX_PLACES} are the most that is simulated",
             )
             return
         whole = True

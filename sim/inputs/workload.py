@@ -114,11 +114,14 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     @property
     def traces(self) -> tuple[Trace | TraceLength, ...]:
         """Every recorded trace that this workload reads, arrivals first."""
-        laws = [self.prompt_tokens, self.output_tokens]
+        distributions = [self.prompt_tokens, self.output_tokens]
         for kind in self.classes.values():
-            laws += [kind.prompt_tokens, kind.output_tokens]
+            distributions += [kind.prompt_tokens, kind.output_tokens]
         arrivals = (self.arrivals,) if isinstance(self.arrivals, Trace) else ()
-        return (*arrivals, *(law for law in laws if isinstance(law, TraceLength)))
+        return (
+            *arrivals,
+            *(distribution for distribution in distributions if isinstance(distribution, TraceLength)),
+        )
 
     @property
     def longest_tokens(self) -> int | None:
@@ -129,16 +132,18 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
         for kind in self.classes.values() or (RequestClass(),):
             prefix = kind.prefix or self.prefix
             parts = [kind.prompt_tokens or self.prompt_tokens, kind.output_tokens or self.output_tokens]
-            lengths = [_longest(law) for law in (*parts, prefix and prefix.tokens) if law]
+            lengths = [
+                _longest(distribution) for distribution in (*parts, prefix and prefix.tokens) if distribution
+            ]
             if None in lengths:
                 return None
             longest = max(longest, sum(length or 0 for length in lengths))
         return longest
 
 
-def _longest(law: Lengths) -> int | None:
-    if isinstance(law, FixedLength):
-        return law.tokens
-    if isinstance(law, EmpiricalLength):
-        return max(law.values)
-    return law.high if law.kind in ("uniform", "zipf") else None
+def _longest(distribution: Lengths) -> int | None:
+    if isinstance(distribution, FixedLength):
+        return distribution.tokens
+    if isinstance(distribution, EmpiricalLength):
+        return max(distribution.values)
+    return distribution.high if distribution.kind in ("uniform", "zipf") else None

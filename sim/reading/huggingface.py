@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.model import LatentAttention, Model
 
-MOST_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
+MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
 
 class Config:
@@ -230,8 +230,8 @@ def read_model(path: str | Path, name: str | None = None) -> Model:
     path = Path(path)
     file = str(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(Problem(f"is larger than {MOST_BYTES / 1e6:g} MB; a config.json is not", file))
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(Problem(f"is larger than {MAX_BYTES / 1e6:g} MB; a config.json is not", file))
         text = path.read_text(encoding="utf-8")
         keys = json.loads(text)
     except OSError as error:

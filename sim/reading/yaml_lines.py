@@ -13,8 +13,8 @@ import yaml
 
 from sim.inputs.errors import InputError, Problem
 
-MOST_BYTES = 4_000_000
-MOST_VALUES = 200_000
+MAX_BYTES = 4_000_000
+MAX_VALUES = 200_000
 DEEPEST = 40
 
 Key = tuple[str | int, ...]
@@ -86,9 +86,9 @@ def _text_of(path: Path) -> str:
     try:
         if path.is_dir():
             raise InputError(Problem("is a directory; a YAML file is needed", name))
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise InputError(
-                Problem(f"has {path.stat().st_size} bytes; {MOST_BYTES} are the most that is read", name)
+                Problem(f"has {path.stat().st_size} bytes; {MAX_BYTES} are the most that is read", name)
             )
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -133,10 +133,10 @@ class _Builder:
     def value(self, node: yaml.Node, key: Key, depth: int) -> Any:
         self.values += 1
         line = node.start_mark.line + 1
-        if self.values > MOST_VALUES:
+        if self.values > MAX_VALUES:
             raise InputError(
                 Problem(
-                    f"expands to more than {MOST_VALUES} values; aliases multiply, so write fewer of them",
+                    f"expands to more than {MAX_VALUES} values; aliases multiply, so write fewer of them",
                     str(self.path),
                 )
             )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.records import Records
-from sim.results.sojourn_times import stays
+from sim.results.sojourn_times import sojourns
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def little(records: Records) -> Little | None:
     W by adding up each request's time in the system. Exact for every run, if a request that is still there
     when the run ends counts up to that moment. None if no time passed or nothing arrived.
     """
-    arrival_s, departure_s = _stays(records)
+    arrival_s, departure_s = _sojourns(records)
     if not len(arrival_s):
         return None
     begin_s, end_s = float(arrival_s.min()), float(departure_s.max())
@@ -131,9 +131,9 @@ def mser5(values: Floats) -> int:
     return int(np.argmin(errors[: batches // 2 + 1])) * BATCH_OF_MSER
 
 
-def _stays(records: Records) -> tuple[Floats, Floats]:
+def _sojourns(records: Records) -> tuple[Floats, Floats]:
     """Arrival and departure of each request that was let in; those still there depart as the run ends."""
-    arrival_s, _, departure_s = stays(records.requests)
+    arrival_s, _, departure_s = sojourns(records.requests)
     known_s = departure_s[~np.isnan(departure_s)]
     last_s = max(
         records.end_s, float(known_s.max()) if len(known_s) else 0.0, float(arrival_s.max(initial=0.0))
@@ -142,7 +142,7 @@ def _stays(records: Records) -> tuple[Floats, Floats]:
 
 
 def _growth(records: Records) -> tuple[float, float, int] | None:
-    arrival_s, departure_s = _stays(records)
+    arrival_s, departure_s = _sojourns(records)
     if len(arrival_s) < 2:
         return None
     arrival_s, departure_s = np.sort(arrival_s), np.sort(departure_s)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.records import Records
-from sim.results.sojourn_times import stays
+from sim.results.sojourn_times import sojourns
 
 if TYPE_CHECKING:
     import polars
@@ -39,7 +39,7 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
     steps = {name: column[first_stage] for name, column in steps.items()}
     names = ("arrival_s", "admitted_s", "finished_s", "aborted_s", "status")
     requests = {name: records.requests[name][ours] for name in names}
-    arrived, admitted, gone = map(np.sort, stays(requests))
+    arrived, admitted, gone = map(np.sort, sojourns(requests))
     last_s = max(records.end_s, *(float(np.nanmax(c, initial=0.0)) for c in (arrived, gone, steps["end_s"])))
     edges: Floats = np.arange(0, int(np.ceil(last_s / every_s)) + 1, dtype=np.float64) * every_s
     at_s = edges[1:]

@@ -28,8 +28,8 @@ class Stays(NamedTuple):
     left_s: Floats
 
 
-def stays(requests: Requests) -> Stays:
-    """The stays of the requests that were let in, in the order of their rows."""
+def sojourns(requests: Requests) -> Stays:
+    """The sojourns of the requests that were let in, in the order of their rows."""
     let_in = np.asarray(requests["status"]) != "rejected"
     arrival_s, admitted_s, finished_s, aborted_s = (
         np.asarray(requests[name], dtype=np.float64)[let_in]

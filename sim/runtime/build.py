@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import simpy
 
-from sim.cost import kv_transfer as hand_over
+from sim.cost import kv_transfer, stage_sends
 from sim.cost.collectives.demands import Demand
 from sim.cost.given import GivenCost
 from sim.cost.memory import MemoryPlan, default_limits, plan
@@ -20,15 +20,15 @@ from sim.inputs.errors import InfeasibleError
 from sim.policy.placement import Explicit
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
-from sim.runtime.engine.block_pool import KvCache
-from sim.runtime.engine.engine_core import EngineLoop, Rule
-from sim.runtime.engine.queue import EngineQueue, Ledger
+from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.engine_core import EngineCore, Rule
+from sim.runtime.engine.queue import Ledger, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
-from sim.runtime.engine.step_records import StepRows
+from sim.runtime.engine.step_records import StepRecorder
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.build_tiers import SharedTiers, attach, queue_maker
-from sim.runtime.kv.transfer import HandOver
+from sim.runtime.kv.transfer import KvTransfers
 from sim.scenario.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
@@ -212,20 +212,20 @@ def _replica(
     if engine.scheduler == "one_at_a_time":
         seqs = 1
 
-    def between(stage: int, n_tokens: int) -> Demand:
-        return hand_over.activations(
+    def stage_send(stage: int, n_tokens: int) -> Demand:
+        return stage_sends.activations(
             network, shards[stage], shards[stage + 1], n_tokens, frozenset(scenario.without)
         )
 
     ledger = Ledger() if len(costs) == 1 else None
-    queue_of: Callable[..., EngineQueue] = EngineQueue
+    queue_of: Callable[..., RequestQueue] = RequestQueue
     if engine.kv_tiers is not None:
         queue_of = queue_maker(network, fabric, shards, costs, shared, scenario.kv_reload, tokens)
     no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
     queues = [
         queue_of(
             env,
-            KvCache(
+            BlockPool(
                 blocks,
                 engine.block_size,
                 enable_prefix_caching=engine.enable_prefix_caching,
@@ -235,20 +235,20 @@ def _replica(
             max_num_seqs=seqs,
             by_priority=engine.scheduling_policy == "priority",
             ledger=ledger,
-            whole_texts=engine.scheduler_reserve_full_isl,
-            looks_ahead=engine.schedules_ahead and engine.scheduler == "vllm" and pool.role == "both",
+            reserve_full_prompt=engine.scheduler_reserve_full_isl,
+            async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
             draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
-            whole_answers=no_evict and pool.role != "prefill",
+            guaranteed_no_evict=no_evict and pool.role != "prefill",
         )
         for _ in range(engine.data_parallel_size)
     ]
-    loop = EngineLoop(
+    loop = EngineCore(
         env,
         fabric,
         [Stage(env, fabric, cost, fold=fold) for cost in costs],
         queues,
-        between,
-        StepRows(index, records.steps, records.gaps, in_flight=len(costs)),
+        stage_send,
+        StepRecorder(index, records.steps, records.gaps, in_flight=len(costs)),
         engine=engine,
         rule=scheduling_rule(engine),
         ledger=ledger,
@@ -285,14 +285,14 @@ def hops_between(network: Network, source: str, target: str) -> int:
         return 0
 
 
-def hand_over_of(
+def kv_transfer_of(
     scenario: Scenario,
     network: Network,
     fabric: Fabric,
     replicas: list[Replica],
     random: np.random.Generator,
     records: Records,
-) -> HandOver | None:
+) -> KvTransfers | None:
     """The way from prefill to decode replicas; None in a service that does not set them apart."""
     senders = [replica for replica in replicas if replica.role == "prefill"]
     receivers: dict[str, list[Replica]] = {}
@@ -315,15 +315,15 @@ def hand_over_of(
         key = sender.index, receiver.index, groups
         one = per_token.get(key)
         if one is None:
-            whole = hand_over.kv_cache(
+            whole = kv_transfer.kv_cache(
                 network, sender.shards, receiver.shards, TOKENS_PRICED, groups, without=without
             )
             per = tuple(amount / TOKENS_PRICED for amount in whole.n_bytes)
-            one = per_token[key] = Demand(whole.links, per, whole.latency_s, whole.least_s / TOKENS_PRICED)
+            one = per_token[key] = Demand(whole.links, per, whole.latency_s, whole.min_flow_s / TOKENS_PRICED)
         n_bytes = tuple(amount * tokens for amount in one.n_bytes)
-        return Demand(one.links, n_bytes, one.latency_s, one.least_s * tokens)
+        return Demand(one.links, n_bytes, one.latency_s, one.min_flow_s * tokens)
 
-    passages = HandOver(
+    pending = KvTransfers(
         fabric,
         receivers,
         scenario.hand_over.router,
@@ -333,5 +333,5 @@ def hand_over_of(
         hops=lambda sender, receiver: hops_between(network, sender.gpus[0], receiver.gpus[0]),
         layerwise=scenario.hand_over.kv == "layerwise",
     )
-    passages.attach(senders)
-    return passages
+    pending.attach(senders)
+    return pending

@@ -22,7 +22,7 @@ from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
-from sim.runtime.kv.transfer import HandOver
+from sim.runtime.kv.transfer import KvTransfers
 from sim.workload.generator import Traffic
 from sim.workload.request import Request
 
@@ -46,7 +46,7 @@ class Service:
         *,
         staleness_s: float = 0.0,
         has_frontend: bool = True,
-        hand_over: HandOver | None = None,
+        kv_transfers: KvTransfers | None = None,
         on_failure: Literal["resubmit", "abort"] = "resubmit",
     ) -> None:
         self.env = env
@@ -60,7 +60,7 @@ class Service:
         self.blame = blame
         self.staleness_s = staleness_s
         self.has_frontend = has_frontend
-        self.hand_over = hand_over
+        self.kv_transfers = kv_transfers
         self.on_failure = on_failure
         self.open: dict[int, Request] = {}  # arrived and not departed
         self.ended_s = 0.0
@@ -70,7 +70,7 @@ class Service:
         self._views: dict[int, _StaleView] = {}
         self._shortest_of: dict[str, int] = {}  # by model
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended at this instant, by request_id
-        self._given_up: dict[int, float] = {}  # when clients went whose requests are still in an engine
+        self._cancelled: dict[int, float] = {}  # when clients went whose requests are still in an engine
         self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
         self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
         for replica in replicas:
@@ -97,9 +97,9 @@ class Service:
         self._line_up(request)
         self._route()
         if request.patience_s < inf:
-            at(self.env, request.arrival_s + request.patience_s, self._no_first_token, ARRIVAL, request)
+            at(self.env, request.arrival_s + request.patience_s, self._ttft_timeout, ARRIVAL, request)
         if request.timeout_s < inf:
-            at(self.env, request.arrival_s + request.timeout_s, self._no_last_token, ARRIVAL, request)
+            at(self.env, request.arrival_s + request.timeout_s, self._request_timeout, ARRIVAL, request)
 
     def _line_up(self, request: Request) -> None:
         model = request.model if request.model in self.models else self.default_model
@@ -162,9 +162,9 @@ class Service:
 
     def _longest(self, replica: Replica) -> int:
         """Tokens that a text may have where it enters, and where it is decoded."""
-        if replica.role != "prefill" or self.hand_over is None:
+        if replica.role != "prefill" or self.kv_transfers is None:
             return replica.max_model_len
-        decoding = (receiver.max_model_len for receiver in self.hand_over.receivers[replica.model])
+        decoding = (receiver.max_model_len for receiver in self.kv_transfers.receivers[replica.model])
         return min(replica.max_model_len, *decoding)
 
     def _submit(self, what: tuple[Request, Replica, float]) -> None:
@@ -201,11 +201,11 @@ class Service:
     # ---- ends
 
     def _finished(self, sequence: InEngine) -> None:
-        if sequence.request.request_id in self._given_up:
+        if sequence.request.request_id in self._cancelled:
             self._aborted(sequence)
             return
-        if self.hand_over is not None:  # its only token came from the prefill: nobody needs its KV cache
-            self.hand_over.abort(sequence)
+        if self.kv_transfers is not None:  # its only token came from the prefill: nobody needs its KV cache
+            self.kv_transfers.abort(sequence)
         self._record(sequence, "finished")
         self._depart(sequence.request, sequence.replica)
         self._follow_up(sequence.request)
@@ -219,11 +219,11 @@ class Service:
         """It is here no more; others may take its place."""
         del self.open[request.request_id]
         self._sequences.pop(request.request_id, None)
-        self._given_up.pop(request.request_id, None)
+        self._cancelled.pop(request.request_id, None)
         self._resubmitted.discard(request.request_id)
         self.ended_s = self.env.now
-        if self.hand_over is not None and replica >= 0:
-            self.hand_over.blocks_are_free(self.replicas[replica])
+        if self.kv_transfers is not None and replica >= 0:
+            self.kv_transfers.blocks_are_free(self.replicas[replica])
         self._route_soon()
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
@@ -246,17 +246,17 @@ class Service:
 
     # ---- clients that give up
 
-    def _no_first_token(self, request: Request) -> None:
+    def _ttft_timeout(self, request: Request) -> None:
         sequence = self._sequences.get(request.request_id)
         if sequence is None or sequence.first_token_s is None:
-            self._no_last_token(request)
+            self._request_timeout(request)
 
-    def _no_last_token(self, request: Request) -> None:
-        if request.request_id in self.open and request.request_id not in self._given_up:
-            self._client_goes(request)
-            self._give_up(request)
+    def _request_timeout(self, request: Request) -> None:
+        if request.request_id in self.open and request.request_id not in self._cancelled:
+            self._follow_up_cancelled(request)
+            self._cancel(request)
 
-    def _client_goes(self, request: Request) -> None:
+    def _follow_up_cancelled(self, request: Request) -> None:
         """It sends what it sends next, knowing what it has got of this answer."""
         got = 0
         sequence = self._sequences.get(request.request_id)
@@ -264,7 +264,7 @@ class Service:
             got = self.replicas[sequence.replica].tokens_by_now(sequence)
         self._follow_up(request, request.output_tokens - got)
 
-    def _give_up(self, request: Request) -> None:
+    def _cancel(self, request: Request) -> None:
         sequence = self._sequences.get(request.request_id)
         if sequence is None:
             self._add(request, request.output_tokens, "aborted", aborted_s=self.env.now)
@@ -275,10 +275,10 @@ class Service:
         elif request.request_id in self._resubmitted:
             sequence.wait(ROUTING, self.env.now)
             self._aborted(sequence)
-        elif self.hand_over is not None and self.hand_over.abort(sequence):
+        elif self.kv_transfers is not None and self.kv_transfers.abort(sequence):
             self._aborted(sequence)
         else:
-            self._given_up[request.request_id] = self.env.now
+            self._cancelled[request.request_id] = self.env.now
             self.replicas[sequence.replica].abort(sequence)
 
     # ---- replicas that fail
@@ -289,14 +289,14 @@ class Service:
         if not replica.is_up:
             return
         replica.is_up = False
-        lost = [] if self.hand_over is None else self.hand_over.fail(replica)
+        lost = [] if self.kv_transfers is None else self.kv_transfers.fail(replica)
         lost += replica.fail()
         for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
             request = sequence.request
-            if request.request_id in self._given_up:
+            if request.request_id in self._cancelled:
                 self._aborted(sequence)
             elif self.on_failure == "abort":
-                self._client_goes(request)
+                self._follow_up_cancelled(request)
                 self._aborted(sequence)
             else:
                 sequence.start_over()
@@ -312,8 +312,8 @@ class Service:
         del self._failures[replica.index]
         self._views.pop(replica.index, None)
         replica.is_up = True
-        if self.hand_over is not None:
-            self.hand_over.blocks_are_free(replica)
+        if self.kv_transfers is not None:
+            self.kv_transfers.blocks_are_free(replica)
         self._route_soon()
 
     # ---- rows
@@ -322,7 +322,7 @@ class Service:
         """No replica takes a text as long as it is, or has become."""
         sequence = self._sequences.get(request.request_id)
         if sequence is not None:
-            self._client_goes(request)
+            self._follow_up_cancelled(request)
             sequence.wait(ROUTING, self.env.now)
             self._aborted(sequence)
             return
@@ -342,7 +342,7 @@ class Service:
     def _record(self, sequence: InEngine, status: Status) -> None:
         request = sequence.request
         first_s, finished_s, aborted_s = sequence.first_token_s, sequence.finished_s, None
-        gone_s = self._given_up.get(request.request_id, inf)
+        gone_s = self._cancelled.get(request.request_id, inf)
         if first_s is not None and first_s > gone_s:
             first_s = None  # nobody was there to see it
         if status == "aborted":
@@ -408,6 +408,6 @@ def waiting_for(service: Service) -> Generator[str, None, None]:
             yield (
                 f"replica {replica.index}: {replica.running} running, {replica.waiting} waiting, "
                 + (f"{loading} whose KV cache is on its way, " if loading else "")
-                + f"{sum(queue.kv_cache.free for queue in replica.queues)} of "
-                f"{sum(queue.kv_cache.blocks for queue in replica.queues)} KV blocks free"
+                + f"{sum(queue.block_pool.free_blocks for queue in replica.queues)} of "
+                f"{sum(queue.block_pool.blocks for queue in replica.queues)} KV blocks free"
             )

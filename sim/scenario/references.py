@@ -12,7 +12,7 @@ from sim.inputs.server_graph import places_of_kind
 from sim.reading.problems import did_you_mean
 
 Found = tuple[tuple[str | int, ...], str]
-MOST_NAMED = 8
+MAX_NAMED = 8
 
 
 def faults_of_nothing(graph: nx.DiGraph[str], faults: Sequence[Fault], replicas: int) -> Iterator[Found]:
@@ -85,7 +85,7 @@ def _links(network: Network, name: str) -> list[str]:
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    listed = ", ".join(known[:MOST_NAMED])
-    if len(known) > MOST_NAMED:
-        listed += f" and {len(known) - MOST_NAMED} more"
+    listed = ", ".join(known[:MAX_NAMED])
+    if len(known) > MAX_NAMED:
+        listed += f" and {len(known) - MAX_NAMED} more"
     return f"there is no {kind} {name!r}; there are {listed}{did_you_mean(name, known)}"

@@ -27,7 +27,7 @@ from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
 from sim.inputs.quantities import Fraction, Seconds
-from sim.inputs.topology import MOST_NODES, Topology
+from sim.inputs.topology import MAX_NODES, Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
 from sim.policy.reloading import ByCost
@@ -38,7 +38,7 @@ from sim.reading.yaml_lines import Document, read_yaml
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
 from sim.scenario.references import faults_of_nothing, gpus_of_nothing
 
-MOST_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
+MAX_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
 
 
 _WARMUP_SHARE: TypeAdapter[float] = TypeAdapter(Fraction)
@@ -82,7 +82,7 @@ class Pool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
+    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
     gpu: str | None = None
     model: Model
@@ -108,7 +108,7 @@ class Scenario(BaseModel):
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
-    replicas: PositiveInt = Field(1, le=MOST_REPLICAS)
+    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
     pools: dict[str, Pool] = {}
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
@@ -134,8 +134,8 @@ class Scenario(BaseModel):
         data = dict(data)
         near = (info.context or {}).get("near")
         nodes = data.pop("nodes", None)
-        if nodes is not None and (type(nodes) is not int or not 1 <= nodes <= MOST_NODES):
-            what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MOST_NODES} is"
+        if nodes is not None and (type(nodes) is not int or not 1 <= nodes <= MAX_NODES):
+            what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MAX_NODES} is"
             raise LocatedError([(("nodes",), what)])
         topology = data.get("topology")
         if isinstance(topology, str | Path):

@@ -17,11 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from sim.catalog import data_folder
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.reading.data_files import PACKAGE, data_folder
 from sim.results.compared import LedgerRow
 
-PACKAGE = Path(__file__).parents[1]
 READ = ("*.py", "*.csv", "*.yaml", "*.json")
 CUT_OFF = '{"digest": "'  # how a kept line begins
 SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.catalog import data_folder
 from sim.inputs.errors import InputError, Problem
+from sim.reading.data_files import experiments
 from sim.reading.problems import did_you_mean
 from sim.results.compared import LedgerRow
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
@@ -30,7 +30,7 @@ from sim.validation.theory import formula_rows, law_rows
 
 def experiment_rows() -> Iterator[LedgerRow]:
     """The rows of every experiment that have a published number, from its quick run."""
-    folder = data_folder() / "experiments"
+    folder = experiments()
     for path in sorted(folder.glob("*.py")):
         described = importlib.util.spec_from_file_location(f"sim_experiment_{path.stem}", path)
         assert described is not None

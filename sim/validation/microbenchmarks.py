@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
 
-from sim.catalog import data_folder, load_topology
+from sim.catalog import load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
+from sim.reading.data_files import measured as measured_folder
 from sim.results.compared import LedgerRow
 
-MEASURED = Path(__file__).parents[1] / "data" / "measured"
 AICONFIGURATOR = "NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 ACROSS = "xxrjun/nccl-tests-cluster 455de4f (Apache-2.0), medians over pairs of nodes"
 SOURCES = {
@@ -24,7 +23,7 @@ def kernel_rows() -> Iterator[LedgerRow]:
     """Kernels of shapes that no parameter was fitted on (`sim/data/measured`)."""
     from sim.calibration.kernels import measurements_of, shipped_predictions
 
-    for measured, predicted_s, _ in shipped_predictions(measurements_of([MEASURED])):
+    for measured, predicted_s, _ in shipped_predictions(measurements_of([measured_folder()])):
         case = f"{measured.gpu}, {measured.engine}, {measured.variant}: {_sizes(measured.sizes)}"
         # Most experts of vLLM are priced by TensorRT-LLM's parameters: `calibrate_files`.
         lent = measured.op == "moe" and measured.engine == "vllm"
@@ -45,13 +44,10 @@ def collective_rows() -> Iterator[LedgerRow]:
     yield from _across()
 
 
-def _collectives_folder() -> Path:
-    installed = MEASURED / "collectives"
-    return installed if installed.is_dir() else data_folder() / "tests" / "data" / "collectives"
-
-
 def _across() -> Iterator[LedgerRow]:
-    with (_collectives_folder() / "h100_cluster.csv").open(newline="", encoding="utf-8") as lines:
+    with ((measured_folder() / "collectives") / "h100_cluster.csv").open(
+        newline="", encoding="utf-8"
+    ) as lines:
         rows = list(csv.DictReader(lines))
     networks = {nodes: Network(load_topology("nd-h100-v5", nodes=nodes).graph) for nodes in (2, 10)}
     for row in rows:
@@ -71,7 +67,7 @@ def _across() -> Iterator[LedgerRow]:
 def _inside() -> Iterator[LedgerRow]:
     from sim.calibration.collectives import MACHINES, errors, fits, points, shipped
 
-    folder = _collectives_folder()
+    folder = measured_folder() / "collectives"
     for name, source in SOURCES.items():
         kept = [one for one in points([folder / name]) if fits(one) and one.system in MACHINES]
         for point, error in errors(kept, shipped()):

@@ -76,9 +76,9 @@ def formula_rows() -> Iterator[LedgerRow]:
         for op, share in shares.items():
             expected_s = share * (ranks - 1) / ranks * n_bytes / rate
             timing = collective(network, op, n_bytes, members, library="none")
-            least_s = timing.bytes_s
+            min_flow_s = timing.bytes_s
             case = f"{name}, {ranks} GPUs, 1 GiB, bytes alone"
-            yield LedgerRow(case, op, "ms", 1e3 * expected_s, 1e3 * least_s, "predicted", CLOSED_FORM)
+            yield LedgerRow(case, op, "ms", 1e3 * expected_s, 1e3 * min_flow_s, "predicted", CLOSED_FORM)
     for name, billions in (("llama-3-70b", 70.55), ("qwen2.5-72b", 72.71), ("deepseek-v3", 671.0)):
         parameters = load_model(name).parameters / 1e9
         source = "published checkpoint"

@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.results.blame import CAUSES
 from sim.results.over_time import kv_tokens
-from sim.results.sojourn_times import phases, stays
+from sim.results.sojourn_times import phases, sojourns
 from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
 
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 WIDTH = 760
-MOST_REQUESTS = 100  # bars of a Gantt chart that a page can show
-MOST_LINKS = 16
+MAX_REQUESTS = 100  # bars of a Gantt chart that a page can show
+MAX_LINKS = 16
 POINTS = 400  # of a line
 
 PHASE_COLOURS = {"queue": "#bdbdbd", "prefill": "#f28e2b", "decode": "#4e79a7"}
@@ -58,7 +58,7 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
     """A Gantt chart: for each request the time in the queue, in prefill and in decode."""
     import altair as alt
 
-    shown = requests.sort("arrival_s", "request_id").head(MOST_REQUESTS)
+    shown = requests.sort("arrival_s", "request_id").head(MAX_REQUESTS)
     bars: list[dict[str, Any]] = []
     for request in shown.iter_rows(named=True):
         bars += [
@@ -91,7 +91,7 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
 
     at_s = np.linspace(0.0, end_s, POINTS)
     arrived, admitted, left = (
-        np.searchsorted(np.sort(moments_s), at_s, side="right") for moments_s in stays(requests)
+        np.searchsorted(np.sort(moments_s), at_s, side="right") for moments_s in sojourns(requests)
     )
     lines = [
         {"at": at, "requests": count, "state": state}
@@ -188,7 +188,7 @@ def link_use(links: polars.DataFrame, end_s: float) -> altair.Chart:
         )
         .sort("carried", "link", descending=[True, False])
     )
-    shown = used.head(MOST_LINKS)
+    shown = used.head(MAX_LINKS)
     what = {"carried": "bytes carried, of capacity", "busy": "time in use", "shared": "time shared"}
     bars = [
         {"link": row["link"], "what": label, "share": row[name]}

@@ -20,10 +20,10 @@ COLUMN = 66.0  # pixels from one column to the next
 ROW = 92.0
 BOX_WIDTH, BOX_HEIGHT = 58.0, 26.0
 MARGIN = 34.0
-MOST_SERVERS = 2
-MOST_GPUS = 16  # of one server; a rack of 72 shows its first and last trays
-MOST_CHIPS = 12
-MOST_SWITCHES = 10
+MAX_SERVERS = 2
+MAX_GPUS = 16  # of one server; a rack of 72 shows its first and last trays
+MAX_CHIPS = 12
+MAX_SWITCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def layout_of(graph: Graph[str]) -> Layout:
     """Places the parts of a topology graph."""
     drawn = Layout()
     servers = sorted({data["node"] for _, data in graph.nodes(data=True)} - {-1})
-    shown = servers[:MOST_SERVERS] if len(servers) > MOST_SERVERS + 1 else servers
+    shown = servers[:MAX_SERVERS] if len(servers) > MAX_SERVERS + 1 else servers
     fabric = [place for place, data in graph.nodes(data=True) if data["node"] == -1]
     leaves, spines = _tiers(graph, fabric)
     row_of = {place: _row(graph, place, set(spines)) for place in graph.nodes}
@@ -130,7 +130,7 @@ def _add_server(
     """Adds one server with its left edge at `left`; its right edge."""
     own = [place for place, data in graph.nodes(data=True) if data["node"] == server]
     gpus = _sorted(graph, (place for place in own if graph.nodes[place]["kind"] == "gpu"))
-    first, last = _kept(gpus, MOST_GPUS)
+    first, last = _kept(gpus, MAX_GPUS)
     hidden = len(gpus) - len(first) - len(last)
     columns: dict[str, float] = {}
     gap = 1.6 if hidden else 0.0
@@ -140,7 +140,7 @@ def _add_server(
     for row in ("pcie_switch", "host", "host_nic", "nic", "leaf", "spine", "nvswitch"):
         parts = _sorted(graph, (place for place in own if row_of[place] == row))
         if row == "nvswitch":
-            chips, last_chips = _kept(parts, MOST_CHIPS)
+            chips, last_chips = _kept(parts, MAX_CHIPS)
             note = _spread_evenly(columns, chips, last_chips, width)
             if note is not None:
                 at_x = left + (note + 0.5) * COLUMN
@@ -169,7 +169,7 @@ def _add_server(
 def _add_switches(drawn: Layout, graph: Graph[str], switches: Sequence[str], y: float) -> None:
     """Adds switches between servers, spread over the width; those that reach what is shown come first."""
     near = [place for place in switches if any(other in drawn.boxes for other in graph.predecessors(place))]
-    kept = (near or list(switches))[:MOST_SWITCHES]
+    kept = (near or list(switches))[:MAX_SWITCHES]
     hidden = len(switches) - len(kept)
     slots = len(kept) + (1 if hidden else 0)
     for number, place in enumerate(kept):

@@ -14,7 +14,7 @@ from sim.views.timeline import write_trace
 if TYPE_CHECKING:
     import polars
 
-MOST_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
+MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
 TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame")
 
 
@@ -34,7 +34,7 @@ def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
     claim(folder, force=force)
     for name in TABLES:
         frame: polars.DataFrame = getattr(run, name)
-        suffix = "csv" if frame.height <= MOST_CSV_ROWS else "parquet"
+        suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
         save_table(frame, folder / f"{name}.{suffix}")
     save_summary(run.summary(), folder / "summary.json")
     scenario = scenario_text(run.scenario)

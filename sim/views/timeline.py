@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.results.sojourn_times import phases, stays
+from sim.results.sojourn_times import phases, sojourns
 
 if TYPE_CHECKING:
     import polars
@@ -62,7 +62,7 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
         yield from _request(request)
     changes = [
         (at_s, *change)
-        for moments_s, change in zip(stays(requests), ((1, 0), (-1, 1), (0, -1)), strict=True)
+        for moments_s, change in zip(sojourns(requests), ((1, 0), (-1, 1), (0, -1)), strict=True)
         for at_s in moments_s.tolist()
         if not math.isnan(at_s)
     ]

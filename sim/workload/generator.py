@@ -20,7 +20,7 @@ from sim.reading.traces import RecordedTrace
 from sim.workload.arrival_times import BLOCK, arrival_times
 from sim.workload.random_streams import Ints, lengths_by, random_stream, waits_by
 from sim.workload.request import Request
-from sim.workload.request_sampler import Texts, played_part, recorded_trace, session_blocks
+from sim.workload.request_sampler import RequestSampler, played_part, recorded_trace, session_blocks
 
 SESSIONS_AT_ONCE = 256
 
@@ -44,7 +44,7 @@ class Traffic:
     def __init__(self, workload: Workload, seed: int) -> None:
         self.workload = workload
         self.seed = seed
-        self.texts = Texts(workload, seed)
+        self.sampler = RequestSampler(workload, seed)
         self.until_s = math.inf if workload.duration_s is None else workload.duration_s
         self.most = 1 << 62 if workload.requests is None else workload.requests
 
@@ -72,10 +72,10 @@ class Traffic:
         self, first_id: int, times_s: list[float], classes: Ints, prompts: Ints, outputs: Ints
     ) -> Iterator[Request]:
         """Requests with these arrivals, classes and lengths, and the next prefixes."""
-        texts = self.texts
-        groups = texts.draw_prefixes(classes) if texts.prefixes else None
+        sampler = self.sampler
+        groups = sampler.draw_prefixes(classes) if sampler.prefixes else None
         patience = self._patience(classes)
-        names, kinds, models = texts.names, texts.classes, texts.models
+        names, kinds, models = sampler.names, sampler.classes, sampler.models
         rows = zip(times_s, classes.tolist(), prompts.tolist(), outputs.tolist(), strict=True)
         for offset, (at_s, index, prompt_tokens, output_tokens) in enumerate(rows):
             request = Request(
@@ -90,17 +90,17 @@ class Traffic:
             if patience:
                 request.patience_s, request.timeout_s = patience[offset]
             if groups is not None and (group := int(groups[offset])) >= 0:
-                prefixes = texts.prefixes[index]
+                prefixes = sampler.prefixes[index]
                 request.prompt_tokens += int(prefixes.lengths[group])
                 request.block_hashes = prefixes.blocks(group)
-                request.hash_block_tokens = prefixes.law.block_tokens
+                request.hash_block_tokens = prefixes.distribution.block_tokens
             yield request
 
     def _patience(self, classes: Ints) -> list[tuple[float, float]]:
         """How long the clients of the next requests wait for a first and a last token; empty if for ever."""
-        if not self.texts.clients_give_up:
+        if not self.sampler.clients_give_up:
             return []
-        patience_s, timeout_s = self.texts.draw_patience(classes)
+        patience_s, timeout_s = self.sampler.draw_patience(classes)
         return list(zip(patience_s.tolist(), timeout_s.tolist(), strict=True))
 
 
@@ -114,8 +114,8 @@ class OpenTraffic(Traffic):
             times_s = block[: self.most - made]
             times_s = times_s[: int(np.searchsorted(times_s, self.until_s))]
             # whole blocks are drawn, so that a later end of the traffic leaves its beginning alone
-            classes = self.texts.draw_classes(BLOCK)
-            prompts, outputs = self.texts.draw_lengths(classes)
+            classes = self.sampler.draw_classes(BLOCK)
+            prompts, outputs = self.sampler.draw_lengths(classes)
             n = len(times_s)
             yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
             made += n
@@ -161,8 +161,8 @@ class ClosedLoopTraffic(Traffic):
     def _send(self, user: int, at_s: float) -> Request:
         request = next(self._ready, None)
         if request is None:
-            classes = self.texts.draw_classes(BLOCK)
-            prompts, outputs = self.texts.draw_lengths(classes)
+            classes = self.sampler.draw_classes(BLOCK)
+            prompts, outputs = self.sampler.draw_lengths(classes)
             self._ready = self._requests(self._made, [0.0] * BLOCK, classes, prompts, outputs)
             request = next(self._ready)
         request.arrival_s, request.session, request.turn = at_s, user, self._turns[user]
@@ -187,7 +187,7 @@ class SessionTraffic(Traffic):
         self._waiting: dict[int, deque[tuple[float, Request]]] = {}
 
     def __iter__(self) -> Iterator[Request]:
-        sessions, texts = self.sessions, self.texts
+        sessions, sampler = self.sessions, self.sampler
         draw_turns = lengths_by(sessions.turns, random_stream(self.seed, "turns"))
         draw_delays = waits_by(sessions.tool_delay_s, random_stream(self.seed, "tool_delay"))
         made = session = 0
@@ -195,9 +195,9 @@ class SessionTraffic(Traffic):
             for begin in range(0, len(block), SESSIONS_AT_ONCE):
                 starts_s = block[begin : begin + SESSIONS_AT_ONCE]
                 turns = draw_turns(len(starts_s))
-                classes = texts.draw_classes(len(starts_s))
-                groups = texts.draw_prefixes(classes)
-                prompts, outputs = texts.draw_lengths(np.repeat(classes, turns))
+                classes = sampler.draw_classes(len(starts_s))
+                groups = sampler.draw_prefixes(classes)
+                prompts, outputs = sampler.draw_lengths(np.repeat(classes, turns))
                 patience = self._patience(np.repeat(classes, turns))
                 delays_s = draw_delays(len(prompts))
                 ends = np.cumsum(turns).tolist()
@@ -240,13 +240,13 @@ class SessionTraffic(Traffic):
     def _turns(
         self, session: int, index: int, group: int, first_id: int, lengths: list[tuple[int, int]]
     ) -> Iterator[Request]:
-        texts, block_tokens = self.texts, self.sessions.block_tokens
+        sampler, block_tokens = self.sampler, self.sessions.block_tokens
         shared: tuple[int, ...] = ()
         said = 0
         if group >= 0:
-            prefixes = texts.prefixes[index]
+            prefixes = sampler.prefixes[index]
             said = int(prefixes.lengths[group])
-            block_tokens = prefixes.law.block_tokens
+            block_tokens = prefixes.distribution.block_tokens
             shared = prefixes.blocks(group)
         most = self.sessions.max_context_tokens or math.inf
         for turn, (prompt_tokens, output_tokens) in enumerate(lengths):
@@ -263,9 +263,9 @@ class SessionTraffic(Traffic):
                 block_tokens,
                 session,
                 turn,
-                texts.names[index],
-                texts.models[index],
-                texts.classes[index].priority,
+                sampler.names[index],
+                sampler.models[index],
+                sampler.classes[index].priority,
             )
 
 
@@ -291,7 +291,7 @@ class TraceTraffic(Traffic):
                 )
             )
         self._trace = played_part(arrivals)
-        if self._trace.block_hashes is not None and self.texts.prefixes:
+        if self._trace.block_hashes is not None and self.sampler.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
         self.closed = self._trace.session is not None
         self._waiting: dict[int, deque[tuple[float, Request]]] = {}
@@ -329,15 +329,15 @@ class TraceTraffic(Traffic):
         return request if request.arrival_s < self.until_s else None
 
     def _rows(self) -> Iterator[Request]:
-        trace, texts, workload = self._trace, self.texts, self.workload
+        trace, sampler, workload = self._trace, self.sampler, self.workload
         assert trace.arrival_s is not None
         n = self.expected
         if trace.request_class is None:
-            classes = texts.draw_classes(n)
+            classes = sampler.draw_classes(n)
         else:
-            number = {name: index for index, name in enumerate(texts.names)}
+            number = {name: index for index, name in enumerate(sampler.names)}
             classes = np.array([number.get(name, -1) for name in trace.request_class[:n]], dtype=np.int64)
-        prompts, outputs = texts.draw_lengths(classes)
+        prompts, outputs = sampler.draw_lengths(classes)
         recorded = (prompts == 0) & (outputs == 0)
         prompts = np.where(prompts > 0, prompts, trace.prompt_tokens[:n])
         outputs = np.where(outputs > 0, outputs, trace.output_tokens[:n])

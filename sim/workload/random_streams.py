@@ -1,4 +1,4 @@
-"""Random numbers by law: one independent stream per source of chance, drawn in blocks.
+"""Random numbers by distribution: one independent stream per source of chance, drawn in blocks.
 
 Each source (arrivals, prompt lengths, think times, a router ...) has a stream of its own, seeded by the
 run's seed and the source's name. A change in how often one is used changes nothing in another: two systems
@@ -57,38 +57,44 @@ def tokens_by_step(speculation: Speculation, most: int, stream: np.random.Genera
     return np.cumsum(1 + np.minimum(accepted, drafts).astype(np.int64))
 
 
-def lengths_by(law: Lengths | None, stream: np.random.Generator, recorded: Ints | None = None) -> DrawInts:
-    """A function that draws the next `n` lengths, zeros without a law; `recorded` are those of a trace."""
-    if law is None:
+def lengths_by(
+    distribution: Lengths | None, stream: np.random.Generator, recorded: Ints | None = None
+) -> DrawInts:
+    """A function that draws the next `n` lengths, zeros without a distribution; `recorded` are those of a
+    trace.
+    """
+    if distribution is None:
         return lambda n: np.zeros(n, dtype=np.int64)
-    if isinstance(law, FixedLength):
-        return lambda n: np.full(n, law.tokens, dtype=np.int64)
-    if isinstance(law, UniformLength):
-        return lambda n: stream.integers(law.low, law.high, size=n, endpoint=True)
-    if isinstance(law, LognormalLength):
-        drawn = _lognormal(law.mean, law.cv, stream)
-        return lambda n: np.clip(np.rint(drawn(n)), law.low, law.high).astype(np.int64)
-    if isinstance(law, GeometricLength):
-        return lambda n: np.minimum(stream.geometric(1.0 / law.mean, size=n), law.high)
-    if isinstance(law, EmpiricalLength):
-        values = np.array(law.values, dtype=np.int64)
-        chosen = choices_by(np.array(law.weights or [1.0] * len(values)), stream)
+    if isinstance(distribution, FixedLength):
+        return lambda n: np.full(n, distribution.tokens, dtype=np.int64)
+    if isinstance(distribution, UniformLength):
+        return lambda n: stream.integers(distribution.low, distribution.high, size=n, endpoint=True)
+    if isinstance(distribution, LognormalLength):
+        drawn = _lognormal(distribution.mean, distribution.cv, stream)
+        return lambda n: np.clip(np.rint(drawn(n)), distribution.low, distribution.high).astype(np.int64)
+    if isinstance(distribution, GeometricLength):
+        return lambda n: np.minimum(stream.geometric(1.0 / distribution.mean, size=n), distribution.high)
+    if isinstance(distribution, EmpiricalLength):
+        values = np.array(distribution.values, dtype=np.int64)
+        chosen = choices_by(np.array(distribution.weights or [1.0] * len(values)), stream)
         return lambda n: values[chosen(n)]
-    if isinstance(law, TraceLength):
+    if isinstance(distribution, TraceLength):
         if recorded is None:
             raise ValueError("lengths of a trace need the trace")
-        rows = rows_by(law, len(recorded), stream)
-        held = np.clip(recorded, law.low, law.high)
+        rows = rows_by(distribution, len(recorded), stream)
+        held = np.clip(recorded, distribution.low, distribution.high)
         return lambda n: held[rows(n)]
-    ranks = np.arange(1, law.high - law.low + 2, dtype=np.float64)
-    chosen = choices_by(ranks**-law.exponent, stream)
-    return lambda n: law.low + chosen(n)
+    ranks = np.arange(1, distribution.high - distribution.low + 2, dtype=np.float64)
+    chosen = choices_by(ranks**-distribution.exponent, stream)
+    return lambda n: distribution.low + chosen(n)
 
 
-def text_lengths_by(
+def prompt_and_output_lengths_by(
     prompt: Lengths | None, output: Lengths | None, seed: int, suffix: str, columns: Columns
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """A function that draws the next `n` prompt and output lengths; whole rows if both laws are one trace."""
+    """A function that draws the next `n` prompt and output lengths; whole rows if both distributions are one
+    trace.
+    """
     if isinstance(prompt, TraceLength) and isinstance(output, TraceLength):
         where = ("name", "path", "order")
         if all(getattr(prompt, name) == getattr(output, name) for name in where):
@@ -115,9 +121,9 @@ def text_lengths_by(
     return lambda n: (draw_prompt(n), draw_output(n))
 
 
-def rows_by(law: TraceLength, rows: int, stream: np.random.Generator) -> DrawInts:
+def rows_by(distribution: TraceLength, rows: int, stream: np.random.Generator) -> DrawInts:
     """A function that draws the next `n` rows of a trace: at random, or in order and from the top again."""
-    if law.order == "random":
+    if distribution.order == "random":
         return lambda n: stream.integers(0, rows, size=n)
     taken = 0
 
@@ -136,23 +142,23 @@ def choices_by(weights: Floats, stream: np.random.Generator) -> DrawInts:
     return lambda n: np.minimum(np.searchsorted(cumulated, stream.random(n), side="right"), len(weights) - 1)
 
 
-def waits_by(law: Waits, stream: np.random.Generator) -> DrawFloats:
+def waits_by(distribution: Waits, stream: np.random.Generator) -> DrawFloats:
     """A function that draws the next `n` waits, in seconds."""
-    if isinstance(law, FixedWait):
-        return lambda n: np.full(n, law.value_s)
-    if isinstance(law, ExponentialWait):
-        return lambda n: stream.exponential(law.mean_s, size=n)
-    if isinstance(law, UniformWait):
-        return lambda n: stream.uniform(law.low_s, law.high_s, size=n)
-    assert isinstance(law, LognormalWait)
-    return _lognormal(law.mean_s, law.cv, stream)
+    if isinstance(distribution, FixedWait):
+        return lambda n: np.full(n, distribution.value_s)
+    if isinstance(distribution, ExponentialWait):
+        return lambda n: stream.exponential(distribution.mean_s, size=n)
+    if isinstance(distribution, UniformWait):
+        return lambda n: stream.uniform(distribution.low_s, distribution.high_s, size=n)
+    assert isinstance(distribution, LognormalWait)
+    return _lognormal(distribution.mean_s, distribution.cv, stream)
 
 
 def prefixes_by(prefix: SharedPrefix, seed: int, suffix: str, columns: Columns) -> tuple[Ints, DrawInts]:
     """The length of each shared prefix, and a function that draws which one `n` requests have; -1 is none."""
-    law = prefix.tokens
-    recorded = columns(law)[0] if isinstance(law, TraceLength) else None
-    lengths = lengths_by(law, random_stream(seed, "prefix_tokens" + suffix), recorded)(prefix.groups)
+    distribution = prefix.tokens
+    recorded = columns(distribution)[0] if isinstance(distribution, TraceLength) else None
+    lengths = lengths_by(distribution, random_stream(seed, "prefix_tokens" + suffix), recorded)(prefix.groups)
     stream = random_stream(seed, "prefix_group" + suffix)
     chosen = choices_by(np.arange(1, prefix.groups + 1, dtype=np.float64) ** -prefix.popularity, stream)
     sharing = random_stream(seed, "prefix_share" + suffix)

@@ -21,8 +21,8 @@ from sim.workload.random_streams import (
     Ints,
     choices_by,
     prefixes_by,
+    prompt_and_output_lengths_by,
     random_stream,
-    text_lengths_by,
     waits_by,
 )
 
@@ -32,9 +32,11 @@ _GROUP_BITS = 24  # 16 million shared prefixes, more than a description may have
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The shared prefixes of one law: their lengths, and ids of their blocks that nothing else has."""
+    """The shared prefixes of one distribution: their lengths, and ids of their blocks that nothing else
+    has.
+    """
 
-    law: SharedPrefix
+    distribution: SharedPrefix
     number: int
     lengths: Ints
 
@@ -48,7 +50,9 @@ class Prefixes:
 
     def _blocks(self, group: int) -> tuple[int, ...]:
         first = ((self.number << _GROUP_BITS) + group) << _BLOCK_BITS
-        return tuple(-1 - first - block for block in range(int(self.lengths[group]) // self.law.block_tokens))
+        return tuple(
+            -1 - first - block for block in range(int(self.lengths[group]) // self.distribution.block_tokens)
+        )
 
 
 def session_blocks(session: int, first: int, last: int) -> tuple[int, ...]:
@@ -57,11 +61,12 @@ def session_blocks(session: int, first: int, last: int) -> tuple[int, ...]:
     return tuple(range(base + first, base + last))
 
 
-class Texts:
+class RequestSampler:
     """Draws classes, lengths and prefixes, each source of chance from a stream of its own.
 
-    A class with a law of lengths or prefixes of its own takes from streams of its own, and the workload's
-    are drawn for every request: so adding such a class leaves the lengths of all other requests alone.
+    A class with a distribution of lengths or prefixes of its own takes from streams of its own, and the
+    workload's are drawn for every request: so adding such a class leaves the lengths of all other requests
+    alone.
     """
 
     def __init__(self, workload: Workload, seed: int) -> None:
@@ -73,7 +78,7 @@ class Texts:
             np.array([kind.share for kind in self.classes]), random_stream(seed, "classes")
         )
         prompt, output = workload.prompt_tokens, workload.output_tokens
-        self._common = text_lengths_by(prompt, output, seed, "", _lengths_of)
+        self._common = prompt_and_output_lengths_by(prompt, output, seed, "", _lengths_of)
         self._own: dict[int, Callable[[int], tuple[Ints, Ints]]] = {}
         self._common_prefix: DrawInts | None = None
         self._own_prefix: dict[int, DrawInts] = {}
@@ -85,7 +90,9 @@ class Texts:
         for index, (name, kind) in enumerate(named.items()):
             own_prompt, own_output = kind.prompt_tokens or prompt, kind.output_tokens or output
             if kind.prompt_tokens is not None or kind.output_tokens is not None:
-                self._own[index] = text_lengths_by(own_prompt, own_output, seed, f".{name}", _lengths_of)
+                self._own[index] = prompt_and_output_lengths_by(
+                    own_prompt, own_output, seed, f".{name}", _lengths_of
+                )
             if kind.prefix is not None:
                 lengths, self._own_prefix[index] = prefixes_by(kind.prefix, seed, f".{name}", _lengths_of)
                 self.prefixes[index] = Prefixes(kind.prefix, index + 1, lengths)
@@ -98,7 +105,7 @@ class Texts:
         return self._class(n) if len(self.classes) > 1 else np.zeros(n, dtype=np.int64)
 
     def draw_lengths(self, classes: Ints) -> tuple[Ints, Ints]:
-        """Prompt and output tokens of the next requests, of these classes; 0 where no law is known."""
+        """Prompt and output tokens of the next requests, of these classes; 0 without a distribution."""
         prompts, outputs = self._common(len(classes))
         for index, draw in self._own.items():
             mine = np.flatnonzero(classes == index)
@@ -123,7 +130,7 @@ class Texts:
 def _waits_of(
     workload: Workload, named: dict[str, RequestClass], field: str, seed: int
 ) -> dict[int, DrawFloats]:
-    """Draws of a wait by class, those of all classes without a law of their own under -1."""
+    """Draws of a wait by class, those of all classes without a distribution of their own under -1."""
     found: dict[int, DrawFloats] = {}
     common = getattr(workload, field)
     if common is not None:
@@ -185,15 +192,15 @@ def _read_once(path: Path, changed: int) -> RecordedTrace:
 
 def shipped_trace(name: str) -> Path:
     """The file of a trace in `workloads/traces/`, by its name without the ending."""
-    from sim.catalog import data_folder
+    from sim.reading.data_files import workloads
     from sim.reading.problems import unknown_name
 
-    shipped = {path.stem: path for path in (data_folder() / "workloads" / "traces").glob("*.[cj]s*")}
+    shipped = {path.stem: path for path in (workloads() / "traces").glob("*.[cj]s*")}
     if name not in shipped:
         raise InputError(Problem(unknown_name("trace", name, sorted(shipped))))
     return shipped[name]
 
 
-def _lengths_of(law: TraceLength) -> tuple[Ints, Ints]:
-    trace = recorded_trace(law)
+def _lengths_of(distribution: TraceLength) -> tuple[Ints, Ints]:
+    trace = recorded_trace(distribution)
     return trace.prompt_tokens, trace.output_tokens

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from sim.calibration.expert_exchange import BLOCKS, block_points, fitted, main, written
 from sim.calibration.held_out_expert_exchange import PHASES
+from sim.reading.data_files import measured
 
-SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "experts.csv"
+SAMPLE = measured() / "collectives" / "experts.csv"
 
 
 @pytest.mark.parametrize("name", ["low_latency_hopper", "normal_hopper", "normal_across"])

@@ -7,8 +7,9 @@ import pytest
 
 from sim.calibration.held_out import main
 from sim.inputs.errors import InputError
+from sim.reading.data_files import measured
 
-SAMPLES = Path(__file__).parents[1] / "data" / "collectives"
+SAMPLES = measured() / "collectives"
 
 
 @pytest.mark.slow

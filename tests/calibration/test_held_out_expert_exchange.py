@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
 
 from sim.calibration.held_out_expert_exchange import exchange_points, held_out
+from sim.reading.data_files import measured
 
-SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "experts.csv"
+SAMPLE = measured() / "collectives" / "experts.csv"
 
 
 def test_exchanges_on_ranks_and_machines_that_no_fit_saw_are_nearer_than_by_plain_models() -> None:

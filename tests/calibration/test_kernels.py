@@ -15,9 +15,9 @@ from sim.calibration.kernels import (
     calibrate,
     checked,
     grouped,
-    kin_of,
     main,
     rows,
+    stand_in_of,
     summary,
     table,
 )
@@ -87,8 +87,8 @@ def test_a_gpu_is_predicted_by_its_kin_and_beats_the_roofline() -> None:
     fits = calibrate([*products("h100-sxm"), *products("h200-sxm")], cross_validate=False)
     assert [one.gpu for one in fits] == ["h100-sxm", "h200-sxm"]
     for one in fits:
-        assert one.kin is not None
-        assert one.kin.median < 0.03 < one.roofline.median
+        assert one.stand_in is not None
+        assert one.stand_in.median < 0.03 < one.roofline.median
         assert one.held_out is None
     printed = table(fits)
     assert "h200-sxm" in printed
@@ -124,7 +124,11 @@ def test_errors_are_signed_by_size() -> None:
 def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path) -> None:
     fits = calibrate(products("h100-sxm"), cross_validate=False)
     paths = write(fits, tmp_path, "a command")
-    assert {path.stem for path in paths} == {"h100-sxm", "h200-sxm", "a100-80gb-sxm"}  # itself and its kin
+    assert {path.stem for path in paths} == {
+        "h100-sxm",
+        "h200-sxm",
+        "a100-80gb-sxm",
+    }  # itself and its stand_in
     kernels = kernels_of(read_yaml(tmp_path / "h100-sxm.yaml"))
     assert kernels.gemm["bf16"].hbm_fraction == pytest.approx(fits[0].parameters.hbm_fraction, rel=1e-3)
     assert kernels.provenance["gemm.bf16"].tag == "fitted"
@@ -156,10 +160,10 @@ def test_every_number_of_a_written_file_is_the_fitted_one(tmp_path: Path) -> Non
 
 
 def test_a_gpu_takes_what_it_lacks_from_its_kin_by_kernel() -> None:
-    assert kin_of("rtx-4090", "gemm") == "h100-sxm"
-    assert kin_of("rtx-4090", "attention_decode") == "rtx-pro-6000"
-    assert kin_of("b300-sxm", "gemm") == "b200-sxm"
-    assert kin_of("mine", "gemm") == ""
+    assert stand_in_of("rtx-4090", "gemm") == "h100-sxm"
+    assert stand_in_of("rtx-4090", "attention_decode") == "rtx-pro-6000"
+    assert stand_in_of("b300-sxm", "gemm") == "b200-sxm"
+    assert stand_in_of("mine", "gemm") == ""
 
 
 def products_with(**changes: object) -> list[Measurement]:

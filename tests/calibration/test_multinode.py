@@ -13,8 +13,9 @@ from sim.calibration.multinode_points import AcrossPoint, across_points, network
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import parameters_of
 from sim.inputs.errors import InputError
+from sim.reading.data_files import measured
 
-SAMPLE = Path(__file__).parents[1] / "data" / "collectives" / "h100_cluster.csv"
+SAMPLE = measured() / "collectives" / "h100_cluster.csv"
 
 
 def table(path: Path, text: str) -> Path:

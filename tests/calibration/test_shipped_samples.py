@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-import sim
 from sim.calibration.kernel_fit import fold_of
 from sim.calibration.kernels import UNSEEN_FOLD, Errors, measurements_of, shipped_predictions
+from sim.reading.data_files import measured
 from sim.reading.measurements import Measurement
 
-SAMPLES = Path(sim.__file__).parent / "data" / "measured"
+SAMPLES = measured()
 
 
 @cache

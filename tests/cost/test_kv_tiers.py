@@ -88,7 +88,7 @@ def test_an_engine_gets_what_its_links_carry(
 ) -> None:
     of = network(topology, nodes)
     one = priced(kind, tier, of, of.gpus[:8])
-    seconds = one.alone_s(1.0, of.capacity) - one.latency_s
+    seconds = one.isolated_s(1.0, of.capacity) - one.latency_s
     assert 8 / seconds / 1e9 == pytest.approx(gb_per_s, rel=1e-3)
 
 
@@ -109,8 +109,8 @@ def test_drives_are_those_of_the_own_socket() -> None:
 def test_a_tiers_own_rate_is_a_ceiling_and_a_link_that_is_down_is_never_done() -> None:
     of = network("nd-h100-v5")
     one = priced("host", KvTier(**TIER, read_bytes_per_s=10e9), of, of.gpus[:8])
-    assert one.alone_s(1e9, of.capacity) - one.latency_s == pytest.approx(8e9 / 10e9)
-    assert one.alone_s(1.0, [0.0] * len(of.capacity)) == inf
+    assert one.isolated_s(1e9, of.capacity) - one.latency_s == pytest.approx(8e9 / 10e9)
+    assert one.isolated_s(1.0, [0.0] * len(of.capacity)) == inf
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_a_store_in_a_network_of_ones_own_is_found() -> None:
         graph.add_edge(*ends, bytes_per_s=98e9, latency_s=1e-7, link="fast", count=1)
     of = Network(Topology.of_graph(graph, gpus=load_topology("nd-h100-v5").gpus).graph)
     one = priced("remote", RemoteTier(**TIER), of, of.gpus[:8])
-    assert 8 / (one.alone_s(1.0, of.capacity) - one.latency_s) == pytest.approx(20e9)
+    assert 8 / (one.isolated_s(1.0, of.capacity) - one.latency_s) == pytest.approx(20e9)

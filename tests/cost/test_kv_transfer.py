@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from sim.cost.kv_transfer import activations, kv_cache
+from sim.cost.kv_transfer import kv_cache
 from sim.cost.network import Network
 from sim.cost.shard import Shard
+from sim.cost.stage_sends import activations
 from sim.runtime.build import shards_of
 from sim.scenario.scenario import Scenario
 
@@ -93,7 +94,7 @@ def test_one_rail_takes_eight_times_as_long_as_eight(network):
         shards(network, "llama-3-70b", 8, tensor_parallel_size=1),
         whole,
     )
-    ratio = one.alone_s(network.capacity) / eight.alone_s(network.capacity)
+    ratio = one.isolated_s(network.capacity) / eight.isolated_s(network.capacity)
     assert ratio == pytest.approx(8.0, rel=0.05)
 
 
@@ -111,4 +112,4 @@ def test_4096_tokens_of_a_70b_take_3_4_ms_over_eight_rails_and_27_over_one(netwo
             shards(network, "llama-3-70b", 8, tensor_parallel_size=ranks),
             4096,
         )
-        assert 1e3 * demand.alone_s(network.capacity) == pytest.approx(published_ms, rel=0.15)
+        assert 1e3 * demand.isolated_s(network.capacity) == pytest.approx(published_ms, rel=0.15)

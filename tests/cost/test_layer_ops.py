@@ -144,7 +144,7 @@ def test_overlap_hides_nothing_below_the_computation_of_both_halves_and_the_exch
     assert [op.name for op in covered] == ["combine", "dispatch", "dispatch", "combine"]
     for op in covered:
         assert op.demand is not None
-        assert op.seconds >= op.demand.alone_s(there.capacity) * (1 - 1e-12)
+        assert op.seconds >= op.demand.isolated_s(there.capacity) * (1 - 1e-12)
     plain = stage("hgx-h200", 4, **ep(32))
     link = there.link_id["node0.nic0->leaf0"]
     assert on_link(cost, batch, link) == pytest.approx(on_link(plain, batch, link), rel=1e-9)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.runtime.clock import at
-from sim.runtime.engine.engine_core import EngineLoop
+from sim.runtime.engine.engine_core import EngineCore
 from sim.runtime.engine.stage import Passed
 from sim.runtime.fabric.fabric import Fabric
 from sim.scenario.scenario import Scenario
@@ -264,7 +264,7 @@ def nudged(instant: float, rng: random.Random) -> float:
 def instants_of(scenario: Scenario, seed: int, beside: list[Beside]) -> Instants:
     ops: set[float] = set()
     steps: set[float] = set()
-    start, passed = Fabric.start, EngineLoop._passed
+    start, passed = Fabric.start, EngineCore._passed
 
     def noted(fabric: Fabric, demand: Any, **how: Any) -> Any:
         if how.get("owner") is not None:
@@ -272,13 +272,13 @@ def instants_of(scenario: Scenario, seed: int, beside: list[Beside]) -> Instants
             ops.update((now, now + demand.latency_s, how["planned_end"]))
         return start(fabric, demand, **how)
 
-    def ended(loop: EngineLoop, stage: int, flight: Any, what: Passed) -> None:
+    def ended(loop: EngineCore, stage: int, flight: Any, what: Passed) -> None:
         steps.add(what.end_s)
         passed(loop, stage, flight, what)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Fabric, "start", noted)
-        patched.setattr(EngineLoop, "_passed", ended)
+        patched.setattr(EngineCore, "_passed", ended)
         end_s = simulate(scenario, seed=seed, fold=False, beside=beside).end_s
     return Instants(
         tuple(sorted(instant for instant in ops if instant <= end_s)), tuple(sorted(steps)), end_s
@@ -322,9 +322,9 @@ def patch_traffic(patched: pytest.MonkeyPatch, attack: Attack) -> None:
         class More(kind):  # type: ignore[misc,valid-type]
             def __iter__(self) -> Iterator[Request]:
                 own = [replace(one) for one in more]
-                if self.texts.names:
+                if self.sampler.names:
                     for one in own:
-                        one.request_class = self.texts.names[0]
+                        one.request_class = self.sampler.names[0]
                 every = merge(iterate(self), own, key=lambda request: request.arrival_s)
                 return map(given_up, every)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sim.results.columns import TextColumn
 from sim.runtime.engine.cohort import Cohort
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import scenarios, small, split_scenarios
@@ -55,7 +55,7 @@ def run(data: dict[str, Any], seed: int, *, fold: bool, counts: bool) -> tuple[d
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Cohort, "join", noted)
         if not counts:
-            patched.setattr(EngineQueue, "allocate_together", lambda queue, most: [])
+            patched.setattr(RequestQueue, "allocate_together", lambda queue, most: [])
         return rows(simulate(Scenario.model_validate(data), seed=seed, fold=fold)), joined
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.inputs.errors import UnfinishedError
-from sim.runtime.engine.pipeline_fold import Circling, Circulation
+from sim.runtime.engine.pipeline_fold import FoldedBatch, PipelineFold
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
@@ -96,16 +96,16 @@ def test_pipelines_fold_with_one_batch_in_flight_or_links_of_their_own(
     topology: str, tensor: int, stages: int, users: int, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[int] = []
-    settle = Circulation.settle
+    settle = PipelineFold.settle
 
-    def noted(rounds: Circulation, **how: bool) -> Any:
+    def noted(rounds: PipelineFold, **how: bool) -> Any:
         went = settle(rounds, **how)
         turns.extend(
             [0, *(one.begun for one in went)] if len(went) < batches else [one.begun for one in went]
         )
         return went
 
-    monkeypatch.setattr(Circulation, "settle", noted)
+    monkeypatch.setattr(PipelineFold, "settle", noted)
     data = decoding(topology, tensor, stages, users)
     found, folded = differences(data)
     assert not found, found
@@ -116,13 +116,13 @@ def test_pipelines_fold_with_one_batch_in_flight_or_links_of_their_own(
 def test_batches_that_meet_on_a_link_are_not_folded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of two stages gathers what it is sent over the links of its all-reduces."""
     together: list[int] = []
-    plan = Circulation._plan
+    plan = PipelineFold._plan
 
-    def noted(rounds: Circulation, began_s: Any) -> float:
-        together.append(len(rounds.circling))
+    def noted(rounds: PipelineFold, began_s: Any) -> float:
+        together.append(len(rounds.folded))
         return plan(rounds, began_s)
 
-    monkeypatch.setattr(Circulation, "_plan", noted)
+    monkeypatch.setattr(PipelineFold, "_plan", noted)
     found, _ = differences(decoding("nd-h100-v5", 4, 2, 6))
     assert not found, found
     assert set(together) <= {1}
@@ -131,33 +131,33 @@ def test_batches_that_meet_on_a_link_are_not_folded_together(monkeypatch: pytest
 # ---- the law can be broken
 
 
-def _begins_when_it_comes(rounds: Circulation, one: Circling, began_s: Any, free_s: list[float]) -> Any:
+def _begins_when_it_comes(rounds: PipelineFold, one: FoldedBatch, began_s: Any, free_s: list[float]) -> Any:
     return TURN(rounds, one, began_s, [-1.0] * len(free_s))
 
 
-def _is_not_disturbed(rounds: Circulation, now: float) -> None:
+def _is_not_disturbed(rounds: PipelineFold, now: float) -> None:
     return None
 
 
-def _counts_one_too_few(rounds: Circulation, one: Circling, stage: int, came: int) -> None:
+def _counts_one_too_few(rounds: PipelineFold, one: FoldedBatch, stage: int, came: int) -> None:
     COUNT_SENT(rounds, one, stage, max(1, came - 1))
 
 
-def _begins_a_turn_late(one: Circling, now: float, at_this_instant: bool = False) -> int:
+def _begins_a_turn_late(one: FoldedBatch, now: float, at_this_instant: bool = False) -> int:
     return max(1, BEGUN(one, now, at_this_instant) - 1)
 
 
-TURN, COUNT_SENT, BEGUN = Circulation._turn, Circulation._count_sent, Circling.begun
+TURN, COUNT_SENT, BEGUN = PipelineFold._turn, PipelineFold._count_sent, FoldedBatch.begun
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "wrong"),
     [
-        (Circulation, "_turn", _begins_when_it_comes),
-        (Circulation, "disturbed", _is_not_disturbed),
-        (Circulation, "_count_sent", _counts_one_too_few),
-        (Circling, "begun", _begins_a_turn_late),
+        (PipelineFold, "_turn", _begins_when_it_comes),
+        (PipelineFold, "disturbed", _is_not_disturbed),
+        (PipelineFold, "_count_sent", _counts_one_too_few),
+        (FoldedBatch, "begun", _begins_a_turn_late),
     ],
 )
 def test_rounds_that_go_wrong_in_one_place_are_seen(
@@ -177,13 +177,13 @@ def test_rounds_that_go_wrong_in_one_place_are_seen(
 
 def test_a_pipelines_rounds_grow_no_events_with_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[int] = []
-    plan = Circulation._plan
+    plan = PipelineFold._plan
 
-    def noted(rounds: Circulation, began_s: Any) -> float:
+    def noted(rounds: PipelineFold, began_s: Any) -> float:
         plans.append(1)
         return plan(rounds, began_s)
 
-    monkeypatch.setattr(Circulation, "_plan", noted)
+    monkeypatch.setattr(PipelineFold, "_plan", noted)
     data = decoding("nd-h100-v5", 2, 4, 1)
     data["workload"] |= {"output_tokens": 4000, "requests": 1}
     simulate(Scenario.model_validate(data))

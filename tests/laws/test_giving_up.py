@@ -320,15 +320,15 @@ def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them
 def test_of_every_run_that_ends_nothing_is_left_in_an_engine(data: dict[str, Any], seed: int) -> None:
     from sim.runtime.engine import queue as engine_queue
 
-    kept: list[engine_queue.EngineQueue] = []
-    build = engine_queue.EngineQueue.__init__
+    kept: list[engine_queue.RequestQueue] = []
+    build = engine_queue.RequestQueue.__init__
 
-    def noted(queue: engine_queue.EngineQueue, *args: Any, **how: Any) -> None:
+    def noted(queue: engine_queue.RequestQueue, *args: Any, **how: Any) -> None:
         build(queue, *args, **how)
         kept.append(queue)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(engine_queue.EngineQueue, "__init__", noted)
+        patched.setattr(engine_queue.RequestQueue, "__init__", noted)
         try:
             found = attack(data, seed)
             kept.clear()
@@ -337,9 +337,9 @@ def test_of_every_run_that_ends_nothing_is_left_in_an_engine(data: dict[str, Any
             return
     assert_causes_add_up(result)
     for queue in kept:
-        queue.kv_cache.check()
+        queue.block_pool.check()
         if "time_limit_s" not in found.data:
-            assert queue.kv_cache.free == queue.kv_cache.blocks
+            assert queue.block_pool.free_blocks == queue.block_pool.blocks
             assert not queue.running
             assert not queue.waiting
 

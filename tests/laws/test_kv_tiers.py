@@ -222,7 +222,7 @@ def test_the_books_of_every_tier_are_in_order_after_every_step(
     assert result.summary()["completed"] == 40
     for queue in queues:
         queue.check()
-        assert queue.kv_cache.used == 0, "blocks that nobody gave back"
+        assert queue.block_pool.used == 0, "blocks that nobody gave back"
         assert not queue.loading
     rows = result.kv_tiers.rows(named=True)
     hits = sum(row["hit_tokens"] for row in rows)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants
 from sim.runtime import build
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.kv.offloading_queue import TieredQueue
 from sim.scenario.scenario import Scenario
@@ -77,9 +77,9 @@ class Watched:
         self.rule = rule
         self.engine = engine
         self.choices = 0
-        self.arrived: dict[EngineQueue, list[Sequence]] = {}
+        self.arrived: dict[RequestQueue, list[Sequence]] = {}
 
-    def __call__(self, queue: EngineQueue) -> Grants[Sequence]:
+    def __call__(self, queue: RequestQueue) -> Grants[Sequence]:
         waiting, running = list(queue.waiting), list(queue.running)
         preemptions = queue.preemptions
         computed = {one: one.computed for one in running}
@@ -87,7 +87,7 @@ class Watched:
         pending = {one: one.pending_tokens for one in (*waiting, *running)}
         for one in waiting:
             assert one.computed == 0 or one.received, "who waits has computed something"
-            assert one.nameless_blocks + one.held == 0 or one.received, "who waits holds blocks"
+            assert one.unhashed_blocks + one.held == 0 or one.received, "who waits holds blocks"
         grants = self.rule(queue)
         self.choices += 1
         admitted = [one for one in queue.running if one in waiting]
@@ -100,7 +100,7 @@ class Watched:
         for one in admitted:
             cached = one.computed
             if not one.received:
-                assert cached % queue.kv_cache.block_size == 0, "a prefix that ends within a block"
+                assert cached % queue.block_pool.block_size == 0, "a prefix that ends within a block"
                 assert 0 <= cached < one.known_tokens, "nothing is left to compute"
                 assert self.engine["enable_prefix_caching"] or cached == 0, "resumed in the middle"
         for one in running:
@@ -110,7 +110,7 @@ class Watched:
         return grants
 
     def _budget_and_seats(
-        self, queue: EngineQueue, grants: Grants[Sequence], pending: dict[Sequence, int]
+        self, queue: RequestQueue, grants: Grants[Sequence], pending: dict[Sequence, int]
     ) -> None:
         drafts = self.engine.get("speculation", {}).get("num_speculative_tokens", 0)
         spent = sum(tokens for _, tokens in grants)
@@ -124,25 +124,25 @@ class Watched:
             assert 0 < tokens <= min(one.pending_tokens, threshold), "more than it needs, or may have"
         assert len(queue.running) <= self.engine["max_num_seqs"], "more run than there are seats"
 
-    def _blocks(self, queue: EngineQueue, grants: Grants[Sequence]) -> None:
-        cache, size = queue.kv_cache, queue.kv_cache.block_size
+    def _blocks(self, queue: RequestQueue, grants: Grants[Sequence]) -> None:
+        cache, size = queue.block_pool, queue.block_pool.block_size
         cache.check()
         granted = dict(grants)
         named: dict[int, int] = {}
         nameless = 0
         for one in queue.running:
-            ends = (0, *one.name_ends)
+            ends = (0, *one.hash_ends)
             spans = [(ends[i + 1] - ends[i]) // size for i in range(one.held)]
             named.update(zip(one.names, spans, strict=False))
-            nameless += one.nameless_blocks
-            has = one.nameless_blocks + sum(spans)
+            nameless += one.unhashed_blocks
+            has = one.unhashed_blocks + sum(spans)
             assert has * size >= one.computed + granted.get(one, 0), "computed without a block for it"
         if not isinstance(queue, TieredQueue):  # whose copies under way hold blocks too
             leaving = cache.used - nameless - sum(named.values())
             assert leaving >= 0, "one block is held twice"
-            assert leaving == 0 or queue.looks_ahead, "blocks were lost"
+            assert leaving == 0 or queue.async_scheduling, "blocks were lost"
 
-    def _order(self, queue: EngineQueue, waiting: list[Sequence], admitted: list[Sequence]) -> None:
+    def _order(self, queue: RequestQueue, waiting: list[Sequence], admitted: list[Sequence]) -> None:
         if isinstance(queue, TieredQueue):  # whoever's KV has come goes first
             return
         if queue.by_priority:
@@ -163,25 +163,25 @@ class Watched:
 def watched_run(data: dict[str, Any], *, seed: int = 0, fold: bool = True) -> tuple[Result, int]:
     """A run whose every choice is looked at, and how many there were."""
     rules: list[Watched] = []
-    queues: list[EngineQueue] = []
-    named, made = build.scheduling_rule, EngineQueue.__init__
+    queues: list[RequestQueue] = []
+    named, made = build.scheduling_rule, RequestQueue.__init__
 
     def rule_of(engine: Any) -> Watched:
         rules.append(Watched(named(engine), data["engine"]))
         return rules[-1]
 
-    def noted(queue: EngineQueue, *args: Any, **how: Any) -> None:
+    def noted(queue: RequestQueue, *args: Any, **how: Any) -> None:
         made(queue, *args, **how)
         queues.append(queue)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(build, "scheduling_rule", rule_of)
-        patched.setattr(EngineQueue, "__init__", noted)
+        patched.setattr(RequestQueue, "__init__", noted)
         result = simulate(Scenario.model_validate(data), seed=seed, fold=fold)
     for queue in queues:
         assert not queue.running
         assert not queue.waiting
-        assert queue.kv_cache.free == queue.kv_cache.blocks, "blocks were lost"
+        assert queue.block_pool.free_blocks == queue.block_pool.blocks, "blocks were lost"
     assert set(result.requests["status"]) <= {"finished", "rejected"}
     return result, sum(rule.choices for rule in rules)
 
@@ -251,55 +251,55 @@ def test_the_tight_service_preempts_and_shares_prefixes() -> None:
 
 
 def _spends_too_much(patch: pytest.MonkeyPatch) -> None:
-    build_queue = EngineQueue.__init__
+    build_queue = RequestQueue.__init__
 
-    def richer(queue: EngineQueue, *args: Any, **how: Any) -> None:
+    def richer(queue: RequestQueue, *args: Any, **how: Any) -> None:
         build_queue(queue, *args, **{**how, "token_budget": 2 * how["token_budget"]})
 
-    patch.setattr(EngineQueue, "__init__", richer)
+    patch.setattr(RequestQueue, "__init__", richer)
 
 
 def _has_a_seat_too_many(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EngineQueue, "max_num_seqs", property(lambda queue: queue.seats + 1))
+    patch.setattr(RequestQueue, "max_num_seqs", property(lambda queue: queue.seats + 1))
 
 
 def _loses_blocks(patch: pytest.MonkeyPatch) -> None:
-    release = EngineQueue.release
+    release = RequestQueue.release
 
-    def forgetful(queue: EngineQueue, sequence: Sequence) -> None:
-        sequence.nameless_blocks = max(0, sequence.nameless_blocks - 1)
+    def forgetful(queue: RequestQueue, sequence: Sequence) -> None:
+        sequence.unhashed_blocks = max(0, sequence.unhashed_blocks - 1)
         release(queue, sequence)
 
-    patch.setattr(EngineQueue, "release", forgetful)
+    patch.setattr(RequestQueue, "release", forgetful)
 
 
 def _takes_no_blocks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EngineQueue, "allocate", lambda queue, sequence, tokens: True)
+    patch.setattr(RequestQueue, "allocate", lambda queue, sequence, tokens: True)
 
 
 def _lets_the_last_go_first(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EngineQueue, "next_waiting", lambda queue: queue.waiting[-1] if queue.waiting else None)
+    patch.setattr(RequestQueue, "next_waiting", lambda queue: queue.waiting[-1] if queue.waiting else None)
 
 
 def _resumes_where_it_was(patch: pytest.MonkeyPatch) -> None:
-    preempt = EngineQueue.preempt
+    preempt = RequestQueue.preempt
 
-    def keeps(queue: EngineQueue, sequence: Sequence) -> None:
+    def keeps(queue: RequestQueue, sequence: Sequence) -> None:
         computed = sequence.computed
         preempt(queue, sequence)
         sequence.computed = computed
 
-    patch.setattr(EngineQueue, "preempt", keeps)
+    patch.setattr(RequestQueue, "preempt", keeps)
 
 
 def _sends_the_preempted_to_the_back(patch: pytest.MonkeyPatch) -> None:
-    preempt = EngineQueue.preempt
+    preempt = RequestQueue.preempt
 
-    def to_the_back(queue: EngineQueue, sequence: Sequence) -> None:
+    def to_the_back(queue: RequestQueue, sequence: Sequence) -> None:
         preempt(queue, sequence)
         queue.waiting.rotate(-1)
 
-    patch.setattr(EngineQueue, "preempt", to_the_back)
+    patch.setattr(RequestQueue, "preempt", to_the_back)
 
 
 def _admits_whatever_was_preempted(patch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def _admits_whatever_was_preempted(patch: pytest.MonkeyPatch) -> None:
 
 
 def _finds_prefixes_that_are_not_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EngineQueue, "cached_tokens", lambda queue, sequence: sequence.known_tokens - 1)
+    patch.setattr(RequestQueue, "cached_tokens", lambda queue, sequence: sequence.known_tokens - 1)
 
 
 @pytest.mark.parametrize(

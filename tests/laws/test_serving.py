@@ -15,7 +15,7 @@ from sim.results.laws import little, violations
 from sim.runtime.engine import engine_core as engine_loop
 from sim.runtime.engine import queue as engine_queue
 from sim.runtime.engine.flight import Part
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.speculation import Speculator
 from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
@@ -50,23 +50,23 @@ def test_the_causes_of_every_request_add_up_to_its_latency(data: dict[str, Any],
 def test_every_request_gets_its_tokens_in_order_and_little_and_blocks_hold(
     data: dict[str, Any], seed: int
 ) -> None:
-    kept: list[engine_queue.EngineQueue] = []
-    build = engine_queue.EngineQueue.__init__
+    kept: list[engine_queue.RequestQueue] = []
+    build = engine_queue.RequestQueue.__init__
 
-    def noted(queue: engine_queue.EngineQueue, *args: Any, **how: Any) -> None:
+    def noted(queue: engine_queue.RequestQueue, *args: Any, **how: Any) -> None:
         build(queue, *args, **how)
         kept.append(queue)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(engine_queue.EngineQueue, "__init__", noted)
+        patched.setattr(engine_queue.RequestQueue, "__init__", noted)
         result = simulate(Scenario.model_validate(data), seed=seed)
     assert violations(result.records, one_token_a_step="speculation" not in data["engine"]) == []
     law = little(result.records)
     assert law is None or law.concurrency == pytest.approx(law.rate_per_s * law.sojourn_s, rel=1e-9)
     for queue in kept:
-        queue.kv_cache.check()
+        queue.block_pool.check()
         if "time_limit_s" not in data:
-            assert queue.kv_cache.free == queue.kv_cache.blocks
+            assert queue.block_pool.free_blocks == queue.block_pool.blocks
             assert not queue.running
             assert not queue.waiting
     if "time_limit_s" not in data:
@@ -81,7 +81,7 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
     batches: list[Batch] = []
     make = engine_loop.begun
 
-    def noted(queue: engine_queue.EngineQueue, grants: Any, answers: Answers) -> tuple[Part, Batch]:
+    def noted(queue: engine_queue.RequestQueue, grants: Any, answers: Speculator) -> tuple[Part, Batch]:
         part, batch = make(queue, grants, answers)
         if data["engine"]["scheduler"] == "vllm":
             assert sum(tokens for _, tokens in grants) <= queue.token_budget

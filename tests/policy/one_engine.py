@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from sim.runtime.engine.block_pool import KvCache
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
 
-class OneEngine(EngineQueue):
+class OneEngine(RequestQueue):
     """A queue whose steps take a second each and are over at once."""
 
     def __init__(
@@ -23,10 +23,10 @@ class OneEngine(EngineQueue):
         caching=False,
         by_priority=False,
         watermark=0.0,
-        whole_texts=True,
-        whole_answers=False,
+        reserve_full_prompt=True,
+        guaranteed_no_evict=False,
     ):
-        cache = KvCache(blocks, block_size, enable_prefix_caching=caching, watermark=watermark)
+        cache = BlockPool(blocks, block_size, enable_prefix_caching=caching, watermark=watermark)
         super().__init__(
             SimpleNamespace(now=0.0),
             cache,
@@ -34,8 +34,8 @@ class OneEngine(EngineQueue):
             max_num_seqs=seqs,
             by_priority=by_priority,
             ledger=None,
-            whole_texts=whole_texts,
-            whole_answers=whole_answers,
+            reserve_full_prompt=reserve_full_prompt,
+            guaranteed_no_evict=guaranteed_no_evict,
         )
         self.finished = []
 
@@ -51,14 +51,14 @@ class OneEngine(EngineQueue):
         )
         sequence = Sequence(request, output, self.env.now, 0)
         sequence.queue = self
-        self.name_blocks(sequence, request)
+        self.hash_blocks(sequence, request)
         self.enqueue(sequence)
         return sequence
 
     def take(self, rule):
         """What the rule grants, by request id; then the step passes."""
         grants = rule(self)
-        self.kv_cache.check()
+        self.block_pool.check()
         for sequence, tokens in grants:
             sequence.computed += tokens
         self.env.now += 1.0
@@ -69,5 +69,5 @@ class OneEngine(EngineQueue):
                 if sequence.generated == sequence.output_tokens:
                     self.finish(sequence)
                     self.finished.append(sequence.request.request_id)
-        self.kv_cache.check()
+        self.block_pool.check()
         return [(sequence.request.request_id, tokens) for sequence, tokens in grants]

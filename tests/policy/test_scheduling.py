@@ -61,8 +61,8 @@ def test_admission_by_priority_then_arrival():
 
 
 def test_the_whole_text_must_fit_before_admission_and_not_only_its_first_chunk():
-    for whole_texts, granted in ((True, []), (False, [(1, 16)])):
-        engine = OneEngine(blocks=4, budget=32, whole_texts=whole_texts)
+    for reserve_full_prompt, granted in ((True, []), (False, [(1, 16)])):
+        engine = OneEngine(blocks=4, budget=32, reserve_full_prompt=reserve_full_prompt)
         engine.add(0, 16, output=100)
         engine.take(VLLM)
         engine.add(1, 60)
@@ -71,8 +71,8 @@ def test_the_whole_text_must_fit_before_admission_and_not_only_its_first_chunk()
 
 
 def test_nobody_is_admitted_who_might_not_fit_to_the_end_of_its_answer():
-    for whole_answers, running in ((False, 2), (True, 1)):
-        engine = OneEngine(blocks=10, whole_answers=whole_answers)
+    for guaranteed_no_evict, running in ((False, 2), (True, 1)):
+        engine = OneEngine(blocks=10, guaranteed_no_evict=guaranteed_no_evict)
         engine.add(0, 16, output=16 * 5)  # six blocks at most, one now
         engine.add(1, 16, output=16 * 4)
         engine.take(VLLM)
@@ -210,11 +210,20 @@ requests = st.lists(
     by_priority=st.booleans(),
     caching=st.booleans(),
     chunked=st.booleans(),
-    whole_texts=st.booleans(),
-    whole_answers=st.booleans(),
+    reserve_full_prompt=st.booleans(),
+    guaranteed_no_evict=st.booleans(),
 )
 def test_limits_hold_blocks_are_conserved_and_everything_ends(
-    asked, budget, seqs, blocks, threshold, by_priority, caching, chunked, whole_texts, whole_answers
+    asked,
+    budget,
+    seqs,
+    blocks,
+    threshold,
+    by_priority,
+    caching,
+    chunked,
+    reserve_full_prompt,
+    guaranteed_no_evict,
 ):
     engine = OneEngine(
         budget=max(budget, seqs, 0 if chunked else 200),
@@ -222,8 +231,8 @@ def test_limits_hold_blocks_are_conserved_and_everything_ends(
         blocks=blocks,
         caching=caching,
         by_priority=by_priority,
-        whole_texts=whole_texts,
-        whole_answers=whole_answers,
+        reserve_full_prompt=reserve_full_prompt,
+        guaranteed_no_evict=guaranteed_no_evict,
     )
     rule = ContinuousBatching(chunked, threshold if chunked else 0, by_priority)
     sequences, waiting = [], list(enumerate(asked))
@@ -246,8 +255,8 @@ def test_limits_hold_blocks_are_conserved_and_everything_ends(
             break
     assert sorted(engine.finished) == list(range(len(asked)))
     assert all(one.generated == one.output_tokens for one in sequences)
-    assert engine.kv_cache.free == blocks
-    if whole_answers:
+    assert engine.block_pool.free_blocks == blocks
+    if guaranteed_no_evict:
         assert engine.preemptions == 0
     if not by_priority:
         first = [one.admitted_s for one in sequences]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sim.results.records import Records, Status
-from sim.results.sojourn_times import phases, stays
+from sim.results.sojourn_times import phases, sojourns
 
 NEVER = math.nan
 
@@ -39,14 +39,14 @@ def records() -> Records:
 
 
 def test_who_was_let_in_waits_until_admitted_or_gone_and_leaves_when_done_or_gone() -> None:
-    found = stays(records().requests)
+    found = sojourns(records().requests)
     assert found.arrival_s.tolist() == [0.5] * 6
     assert found.admitted_s.tolist() == pytest.approx([1, 4, 1, 1, 1, NEVER], nan_ok=True)
     assert found.left_s.tolist() == pytest.approx([3, 4, 5, 6, NEVER, NEVER], nan_ok=True)
 
 
 def test_a_frame_says_the_same_as_its_rows() -> None:
-    rows, frame = stays(records().requests), stays(records().requests.frame())
+    rows, frame = sojourns(records().requests), sojourns(records().requests.frame())
     for ours, theirs in zip(rows, frame, strict=True):
         assert ours.tolist() == pytest.approx(theirs.tolist(), nan_ok=True)
 

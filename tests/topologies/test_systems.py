@@ -17,6 +17,7 @@ from sim.inputs.topology_check import (
     in_domain_bytes_per_s,
     refuse_unreachable,
 )
+from sim.reading.data_files import topologies
 
 SYSTEMS = catalog.list_topologies()
 CLUSTERS = [name for name in SYSTEMS if catalog.load_topology(name).scale_out]
@@ -275,7 +276,7 @@ def test_a_gpu_is_what_its_datasheet_says(
 
 
 def test_the_system_in_the_readme_works(tmp_path: Path) -> None:
-    readme = (catalog.data_folder() / "topologies" / "README.md").read_text()
+    readme = (topologies() / "README.md").read_text()
     path = tmp_path / "two-pairs.yaml"
     path.write_text(readme.partition("```yaml\n")[2].partition("```")[0])
     assert checked(catalog.load_topology(path)).gpus == 4

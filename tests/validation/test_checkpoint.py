@@ -8,7 +8,7 @@ import pytest
 
 from sim.inputs.errors import InfeasibleError, InputError
 from sim.results.compared import LedgerRow
-from sim.validation import checkpoint as kept_rows
+from sim.validation import checkpoint as checkpoint
 from sim.validation.checkpoint import Case, Outcome, outcomes
 
 CASES = [Case("numbers", {"n": str(n)}) for n in range(6)]
@@ -61,7 +61,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
 def test_what_other_code_gave_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = tmp_path / "ledger.jsonl"
     outcomes(doubled, CASES[:1], 1, keep)
-    monkeypatch.setattr(kept_rows, "code_digest", lambda: "of other code")
+    monkeypatch.setattr(checkpoint, "code_digest", lambda: "of other code")
     with pytest.raises(AssertionError, match="run again"):
         outcomes(never, CASES[:1], 1, keep)
 

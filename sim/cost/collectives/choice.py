@@ -123,7 +123,7 @@ def _priced(network: Network, offer: _Offer, op: str, n_bytes: float, n: int) ->
     if curve is None:
         curve = quickest(offer.curves, n_bytes)
     latency_s = curve.latency_s(n_bytes)
-    bytes_s = max(n_bytes * curve.wire_s, curve.least_s(n_bytes))
+    bytes_s = max(n_bytes * curve.wire_s, curve.min_flow_s(n_bytes))
     latency_s = max(latency_s, offer.eager_s - bytes_s)
     demand = replace(curve.demand(n_bytes), latency_s=latency_s)
     return CollectiveTiming(

@@ -52,7 +52,7 @@ class Curve:
             alpha_s += self.fill_s * n_bytes / (n_bytes + self.fill_bytes)
         return alpha_s
 
-    def least_s(self, n_bytes: float) -> float:
+    def min_flow_s(self, n_bytes: float) -> float:
         """The shortest that the flow can take, whatever the links allow."""
         if self.corrections:
             place = int(log2(max(n_bytes, 64.0) / 64.0))
@@ -62,12 +62,12 @@ class Curve:
 
     def total_s(self, n_bytes: float) -> float:
         """Seconds alone."""
-        return self.latency_s(n_bytes) + max(n_bytes * self.wire_s, self.least_s(n_bytes))
+        return self.latency_s(n_bytes) + max(n_bytes * self.wire_s, self.min_flow_s(n_bytes))
 
     def demand(self, n_bytes: float) -> Demand:
         """The transfer that this collective is for the fabric."""
         amounts = tuple([share * n_bytes for share in self.bytes_per_byte])
-        return Demand(self.links, amounts, self.latency_s(n_bytes), self.least_s(n_bytes))
+        return Demand(self.links, amounts, self.latency_s(n_bytes), self.min_flow_s(n_bytes))
 
 
 def quickest(curves: Sequence[Curve], n_bytes: float) -> Curve:

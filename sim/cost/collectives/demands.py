@@ -25,21 +25,21 @@ OPS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", 
 class Demand:
     """One transfer: the bytes it puts on each link over its life, protocol overhead included.
 
-    `latency_s` passes before its bytes flow; `least_s` is the shortest that the flowing can be, whatever
+    `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be, whatever
     the links allow (a kernel's own copy rate, one channel of a protocol).
     """
 
     links: tuple[int, ...]
     n_bytes: tuple[float, ...]
     latency_s: float = 0.0
-    least_s: float = 0.0
+    min_flow_s: float = 0.0
 
-    def alone_s(self, capacity: Sequence[float]) -> float:
+    def isolated_s(self, capacity: Sequence[float]) -> float:
         """Seconds when nothing else uses the links."""
         busiest_s = max(
             (n / capacity[link] for link, n in zip(self.links, self.n_bytes, strict=True)), default=0.0
         )
-        return self.latency_s + max(busiest_s, self.least_s)
+        return self.latency_s + max(busiest_s, self.min_flow_s)
 
 
 Load = dict[int, float]

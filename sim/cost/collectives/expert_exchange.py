@@ -26,7 +26,7 @@ from math import log2
 from typing import Literal
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
-from sim.cost.collectives.parameters import data_folder
+from sim.cost.collectives.parameters import collectives_folder
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
@@ -85,7 +85,7 @@ def kernels() -> tuple[Kernel, ...]:
     """The shipped kernels, read once."""
     import yaml
 
-    data = yaml.safe_load((data_folder() / "experts.yaml").read_text())
+    data = yaml.safe_load((collectives_folder() / "experts.yaml").read_text())
     return tuple(
         Kernel(
             str(block["library"]),
@@ -178,9 +178,9 @@ def exchange(
     pace = kernel.pace(phase)
     reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
     n_bytes = tokens * token_bytes
-    least_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
+    min_flow_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
-    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), least_s)
+    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), min_flow_s)
 
 
 def payload_s(
@@ -256,7 +256,7 @@ def _reach(
         across = {pair: amount for pair, amount in sent.items() if pair not in inside}
         reach = network.memory[key] = Reach(
             pairs_demand(network, sent),
-            pairs_demand(network, inside).alone_s(network.capacity),
-            pairs_demand(network, across).alone_s(network.capacity),
+            pairs_demand(network, inside).isolated_s(network.capacity),
+            pairs_demand(network, across).isolated_s(network.capacity),
         )
     return reach

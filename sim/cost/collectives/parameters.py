@@ -2,7 +2,7 @@
 `topologies/collectives/*.yaml`.
 
 The numbers live in data files with their tag and source; here are their meanings. A GPU that no file names
-takes the parameters of its nearest kin, by its NVLink rate.
+takes the parameters of its nearest stand_in, by its NVLink rate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
+from sim.reading.data_files import topologies
 
 PROTOCOLS = ("LL", "LL128", "Simple")
 _Block = TypeVar("_Block")
@@ -140,30 +141,24 @@ class Parameters:
 
     architectures: Mapping[str, Architecture]
     gpus: Mapping[str, str]
-    nvlink_kin: tuple[tuple[float, str], ...]
+    nvlink_stand_ins: tuple[tuple[float, str], ...]
     media: Mapping[str, Mapping[str, Any]]
     across: Mapping[str, Any]
     provenance: Mapping[str, Mapping[str, str]]
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
-        """The kind of a GPU by its model's name, or its nearest kin by NVLink rate."""
+        """The kind of a GPU by its model's name, or its nearest stand_in by NVLink rate."""
         model = str(network.places[gpu].get("model", "")).lower()
         for prefix, name in self.gpus.items():
             if model.startswith(prefix):
                 return self.architectures[name]
         rate = network.nvlink_bytes_per_s(gpu)
-        return self.architectures[min(self.nvlink_kin, key=lambda kin: abs(kin[0] - rate))[1]]
+        return self.architectures[min(self.nvlink_stand_ins, key=lambda stand_in: abs(stand_in[0] - rate))[1]]
 
 
-def data_folder() -> Path:
-    """Where the YAML files are: in an installed wheel below the package, in a checkout beside it."""
-    here = Path(__file__).resolve().parents[2]
-    for folder in (here / "data" / "topologies" / "collectives", here.parent / "topologies" / "collectives"):
-        if folder.is_dir():
-            return folder
-    raise InfeasibleError(
-        f"no folder topologies/collectives beside {here}; reinstall fabricsim or run in its checkout"
-    )
+def collectives_folder() -> Path:
+    """Where the YAML files with the shipped parameters are."""
+    return topologies() / "collectives"
 
 
 @cache
@@ -171,7 +166,9 @@ def default_parameters() -> Parameters:
     """The shipped parameters, read once."""
     import yaml
 
-    text = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(data_folder().glob("*.yaml"))}
+    text = {
+        path.stem: yaml.safe_load(path.read_text()) for path in sorted(collectives_folder().glob("*.yaml"))
+    }
     return parameters_of(text)
 
 
@@ -183,12 +180,14 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
     blocks = inside["architectures"]
     architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
     gpus = {gpu: name for name, block in inside["architectures"].items() for gpu in block["gpus"]}
-    kin = tuple((float(block["nvlink_bytes_per_s"]), name) for name, block in inside["architectures"].items())
+    stand_in = tuple(
+        (float(block["nvlink_bytes_per_s"]), name) for name, block in inside["architectures"].items()
+    )
     ordered = dict(sorted(gpus.items(), key=lambda item: -len(item[0])))
     provenance = {name: block["provenance"] for name, block in inside["architectures"].items()}
     provenance |= {name: block["provenance"] for name, block in across.items()}
     media = {name: block for name, block in across["media"].items() if name != "provenance"}
-    return Parameters(architectures, ordered, kin, media, across, provenance)
+    return Parameters(architectures, ordered, stand_in, media, across, provenance)
 
 
 def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:

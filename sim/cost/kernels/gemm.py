@@ -20,7 +20,7 @@ from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import GemmParameters
 
 TILE = 128  # rows and columns of C that one SM works on at a time: usual in cuBLAS and CUTLASS
-MOST_LOSS = 4.0  # fewer than SMs / 4 tiles are always split along k
+MAX_LOSS = 4.0  # fewer than SMs / 4 tiles are always split along k
 THROTTLED_S = (
     1e-3  # half of the throttling is there after this long; read off 8192^3 products on H100, H200 and GB200
 )
@@ -53,7 +53,7 @@ def gemm(
     p = _parameters(gpu, dtype)
     tiles = -(-m // TILE) * -(-n // TILE)
     waves = -(-tiles // gpu.sms) * gpu.sms / tiles
-    loss = (waves if waves < MOST_LOSS else MOST_LOSS) ** p.wave_loss
+    loss = (waves if waves < MAX_LOSS else MAX_LOSS) ** p.wave_loss
     compute_s = 2.0 * m * n * k / (peak_flops(gpu, dtype) * p.flop_fraction) * loss
     if sustained:
         compute_s *= (1.0 + p.throttle) / (gpu.kernels or UNMEASURED).sustained_flop_fraction

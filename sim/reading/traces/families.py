@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
 
-from sim.inputs.lengths import MOST_TOKENS
+from sim.inputs.lengths import MAX_TOKENS
 
 MOONCAKE_BLOCK_TOKENS = 512  # github.com/kvcache-ai/Mooncake, FAST'25 release: one hash id per 512 tokens
 TOKEN_BLOCK = 16  # vLLM's block size: the grain at which a trace's own token ids are compared
@@ -81,8 +81,8 @@ def tokens(fields: Fields, column: str) -> int:
         raise BadRow(f"zero {column}")
     if parsed < 0:
         raise BadRow(f"negative {column}")
-    if parsed > MOST_TOKENS:
-        raise BadRow(f"{column} above {MOST_TOKENS:.0e}")
+    if parsed > MAX_TOKENS:
+        raise BadRow(f"{column} above {MAX_TOKENS:.0e}")
     if not parsed.is_integer():
         raise BadRow(f"{column} is not a whole number")
     return int(parsed)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import count
 
 
-class KvCache:
+class BlockPool:
     """Block accounting. Sizes are blocks of `block_size` tokens; one hashed unit may span several blocks."""
 
     def __init__(
@@ -25,7 +25,7 @@ class KvCache:
         self.block_size = block_size
         self.caches = enable_prefix_caching
         self.reserve = int(watermark * blocks)
-        self.free = blocks
+        self.free_blocks = blocks
         self._run = count()
         self._free_queue: OrderedDict[tuple[str, int], int] = OrderedDict()
         if blocks:
@@ -55,7 +55,7 @@ class KvCache:
         """Free blocks that taking up these present prefixes would remove from the free ones."""
         return sum(self._unit_blocks[unit] for unit in hashes if not self._holders.get(unit))
 
-    def hold(self, hashes: tuple[int, ...]) -> int:
+    def touch(self, hashes: tuple[int, ...]) -> int:
         """Take up present prefixes; returns the blocks they span."""
         spanned = 0
         for unit in hashes:
@@ -64,11 +64,11 @@ class KvCache:
             holders = self._holders.get(unit, 0)
             if not holders:
                 del self._free_queue["unit", unit]
-                self.free -= blocks
+                self.free_blocks -= blocks
             self._holders[unit] = holders + 1
         return spanned
 
-    def publish(self, unit: int, blocks: int) -> bool:
+    def cache(self, unit: int, blocks: int) -> bool:
         """Name `blocks` blocks that the caller holds; False when another copy carries the name already."""
         if unit in self._unit_blocks:
             return False
@@ -78,10 +78,10 @@ class KvCache:
 
     # ---- blocks
 
-    def take(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         """Take nameless blocks from the head of the free queue; prefixes standing there are forgotten."""
-        assert blocks <= self.free, "callers check `free` first"
-        self.free -= blocks
+        assert blocks <= self.free_blocks, "callers check `free_blocks` first"
+        self.free_blocks -= blocks
         queue = self._free_queue
         while blocks > 0:
             (kind, key), size = queue.popitem(last=False)
@@ -97,22 +97,22 @@ class KvCache:
                 queue.move_to_end(run, last=False)
             blocks -= size
 
-    def give_back(self, nameless: int, units: tuple[int, ...] = ()) -> None:
+    def free(self, nameless: int, units: tuple[int, ...] = ()) -> None:
         """Free a sequence's blocks: the nameless ones, then its named units from the last to the first."""
         queue = self._free_queue
         if nameless:
             queue["run", next(self._run)] = nameless
-            self.free += nameless
+            self.free_blocks += nameless
         for unit in reversed(units):
             self._holders[unit] -= 1
             if not self._holders[unit]:
                 blocks = self._unit_blocks[unit]
                 queue["unit", unit] = blocks
-                self.free += blocks
+                self.free_blocks += blocks
 
     def clear(self) -> None:
         """All blocks are free and nothing is remembered, as when the engine has just started."""
-        self.free = self.blocks
+        self.free_blocks = self.blocks
         self._free_queue.clear()
         self._unit_blocks.clear()
         self._holders.clear()
@@ -131,12 +131,12 @@ class KvCache:
 
     @property
     def used(self) -> int:
-        return self.blocks - self.free
+        return self.blocks - self.free_blocks
 
     def check(self) -> None:
         """Blocks are conserved, and every free unit has no holder."""
-        assert sum(self._free_queue.values()) == self.free, "free queue and counter differ"
-        assert 0 <= self.free <= self.blocks, "more blocks free than there are"
+        assert sum(self._free_queue.values()) == self.free_blocks, "free queue and counter differ"
+        assert 0 <= self.free_blocks <= self.blocks, "more blocks free than there are"
         for kind, key in self._free_queue:
             assert kind == "run" or not self._holders.get(key), "a free block has a holder"
         held = sum(size for unit, size in self._unit_blocks.items() if self._holders.get(unit))

@@ -30,8 +30,17 @@ class Cohort:
     """
 
     __slots__ = (
-        "_contexts", "_ends", "_joined", "_names_at", "_phases",
-        "block_size", "computed", "covered", "generated", "last_token_s", "members",
+        "_contexts",
+        "_ends",
+        "_hash_at",
+        "_joined",
+        "_phases",
+        "block_size",
+        "computed",
+        "covered",
+        "generated",
+        "last_token_s",
+        "members",
     )  # fmt: skip
 
     def __init__(self, block_size: int) -> None:
@@ -43,7 +52,7 @@ class Cohort:
         self._phases: dict[int, int] = {}  # members by the same, modulo the size of a block
         self._ends: list[tuple[int, int, tuple[Sequence, int]]] = []  # (tokens at its end, place, grant)
         self._joined = 0
-        self._names_at: float = inf  # tokens covered when the next named block is full, or sooner
+        self._hash_at: float = inf  # tokens covered when the next named block is full, or sooner
 
     # ---- who is in it
 
@@ -63,7 +72,7 @@ class Cohort:
             self.last_token_s = sequence.last_token_s
         sequence.own_computed -= self.computed
         sequence.own_generated -= self.generated
-        sequence.own_nameless_blocks -= self.blocks_of(sequence)
+        sequence.own_unhashed_blocks -= self.blocks_of(sequence)
         sequence.cohort = self
         grant = sequence, 1
         self.members[sequence.request.request_id] = grant
@@ -73,7 +82,7 @@ class Cohort:
         self._joined += 1
         heappush(self._ends, (sequence.output_tokens - sequence.own_generated, self._joined, grant))
         if sequence.held < len(sequence.names):
-            self._names_at = min(self._names_at, _names_at(sequence))
+            self._hash_at = min(self._hash_at, _hash_at(sequence))
 
     def leave(self, sequence: Sequence) -> None:
         """It goes on, or ends, by itself, with all that it has got in the cohort."""
@@ -83,7 +92,7 @@ class Cohort:
         self._phases[phase] -= 1
         if not self._phases[phase]:
             del self._phases[phase]
-        sequence.own_nameless_blocks += self.blocks_of(sequence)
+        sequence.own_unhashed_blocks += self.blocks_of(sequence)
         sequence.own_computed += self.computed
         sequence.own_generated += self.generated
         sequence.cohort = None
@@ -95,7 +104,7 @@ class Cohort:
         self.covered = self.computed
         self._ends.clear()
         self._phases.clear()
-        self._names_at = inf
+        self._hash_at = inf
 
     # ---- what a step of all takes and brings
 
@@ -130,13 +139,13 @@ class Cohort:
             for phase, members in self._phases.items()
         )
 
-    def names_a_block_within(self, steps: int) -> bool:
+    def hashes_a_block_within(self, steps: int) -> bool:
         """False where so many tokens more fill no block that others could ask for."""
-        return self.covered + steps >= self._names_at
+        return self.covered + steps >= self._hash_at
 
-    def named_blocks(self) -> None:
+    def blocks_hashed(self) -> None:
         """Blocks have got their names: look for who fills the next one."""
-        self._names_at = min((_names_at(sequence) for sequence, _ in self.members.values()), default=inf)
+        self._hash_at = min((_hash_at(sequence) for sequence, _ in self.members.values()), default=inf)
 
     def give(self, steps: int, now: float) -> list[Sequence]:
         """The tokens of so many steps, the last of them `now`; who has its last token with it, in order."""
@@ -154,8 +163,8 @@ class Cohort:
         return self.members.get(grant[0].request.request_id) is grant
 
 
-def _names_at(sequence: Sequence) -> float:
+def _hash_at(sequence: Sequence) -> float:
     """Tokens that its cohort has covered when a member fills the next block that has a name."""
     if sequence.held == len(sequence.names):
         return inf
-    return sequence.name_ends[sequence.held] - sequence.own_computed
+    return sequence.hash_ends[sequence.held] - sequence.own_computed

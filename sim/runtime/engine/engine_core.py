@@ -23,14 +23,14 @@ from sim.cost.collectives.demands import Demand
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.engine.flight import PIPELINE, SHARING, InFlight, Part, begun
-from sim.runtime.engine.fold_horizon import rounds_alike, steps_alike
-from sim.runtime.engine.pipeline_fold import Circulation, hand_out
-from sim.runtime.engine.queue import EngineQueue, Ledger
+from sim.runtime.engine.flight import PIPELINE, SHARING, Flight, Part, begun
+from sim.runtime.engine.fold_horizon import fold_horizon, pipeline_fold_horizon
+from sim.runtime.engine.pipeline_fold import PipelineFold, deliver_tokens
+from sim.runtime.engine.queue import Ledger, RequestQueue
 from sim.runtime.engine.sequence import Sequence
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.speculation import Speculator
 from sim.runtime.engine.stage import Passed, Stage
-from sim.runtime.engine.step_records import StepRows
+from sim.runtime.engine.step_records import StepRecorder
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.transfer import Transfer
 
@@ -38,7 +38,7 @@ Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 
 
-class EngineLoop:
+class EngineCore:
     """Steps of an engine over its queues. `on_prefilled`, `on_finished` and `on_aborted` tell of the
     sequences that leave it.
     """
@@ -48,9 +48,9 @@ class EngineLoop:
         env: simpy.Environment,
         fabric: Fabric,
         stages: list[Stage],
-        queues: list[EngineQueue],
-        hand_over: Callable[[int, int], Demand],
-        rows: StepRows,
+        queues: list[RequestQueue],
+        stage_send: Callable[[int, int], Demand],
+        rows: StepRecorder,
         *,
         engine: Engine,
         rule: Rule,
@@ -59,14 +59,14 @@ class EngineLoop:
         first_token_from_prefill: bool = False,
         seed: int = 0,
     ) -> None:
-        """`hand_over` gives the transfer of so many tokens from a stage to the next; `seed` decides which
+        """`stage_send` gives the transfer of so many tokens from a stage to the next; `seed` decides which
         drafts are accepted.
         """
         self.env = env
         self.fabric = fabric
         self.stages = stages
         self.queues = queues
-        self.hand_over = cache(hand_over)
+        self.stage_send = cache(stage_send)
         self.rows = rows
         self.engine = engine
         self.rule = rule
@@ -80,14 +80,14 @@ class EngineLoop:
         self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
         self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
-        self._flying: deque[InFlight] = deque()
-        self._most_in_flight = len(stages)
-        self._answers = Answers(engine.speculation, seed)
-        self._lookahead = 1 if engine.schedules_ahead and len(stages) == 1 else 0
+        self._flying: deque[Flight] = deque()
+        self._max_in_flight = len(stages)
+        self._speculator = Speculator(engine.speculation, seed)
+        self._steps_ahead = 1 if engine.schedules_async and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
-        self._rounds = Circulation(
-            env, fabric, stages, self.hand_over, rows, self.leave_rounds, self._rounds_disturbed
+        self._rounds = PipelineFold(
+            env, fabric, stages, self.stage_send, rows, self.leave_rounds, self._rounds_disturbed
         )
         self._aborting: list[Sequence] = []  # to go when the step in progress ends
         self._ledger_s = 0.0  # up to when the ledger has all steps
@@ -104,7 +104,7 @@ class EngineLoop:
             over, done = self._folded_steps()
             next_step += over
             if over == done:  # else one ends at this very instant, and the engine looks at its queue now
-                ahead = self._lookahead
+                ahead = self._steps_ahead
                 sequence.eligible_step = next_step + ahead
         patience = self.engine.batch_wait_timeout_iters
         if patience and self._somebody_runs():  # prompts wait for each other: decodes pause less often
@@ -124,7 +124,7 @@ class EngineLoop:
         flight as soon as one of them ends.
         """
         self.leave_rounds()
-        if sequence in sequence.queue.running and len(self._flying) == self._most_in_flight:
+        if sequence in sequence.queue.running and len(self._flying) == self._max_in_flight:
             self._aborting.append(sequence)
         else:
             sequence.queue.leave(sequence)
@@ -137,7 +137,7 @@ class EngineLoop:
         _, done = self._folded_steps()
         if not done or sequence not in sequence.queue.running:
             return sequence.generated
-        return min(sequence.generated + self._answers.gain(sequence, done), sequence.output_tokens)
+        return min(sequence.generated + self._speculator.gain(sequence, done), sequence.output_tokens)
 
     def fail(self) -> None:
         """All work is lost at this instant; what was in it is charged up to now.
@@ -204,11 +204,11 @@ class EngineLoop:
             return 0
         flight = self._flying[0]
         begun = int(done == over)  # the step after one that ends just now has not begun
-        if not self._answers.drafts:
+        if not self._speculator.drafts:
             return (done - flight.caught_up + begun - 1) * flight.batch.decodes
         booked = flight.caught_up
         return sum(
-            self._answers.gain(sequence, done) - self._answers.gain(sequence, booked) + begun - 1
+            self._speculator.gain(sequence, done) - self._speculator.gain(sequence, booked) + begun - 1
             for sequence, _ in flight.grants
         )
 
@@ -227,7 +227,7 @@ class EngineLoop:
             self._fold_rounds()
 
     def _fill_pipeline(self) -> None:
-        while self.is_up and len(self._flying) < self._most_in_flight:
+        while self.is_up and len(self._flying) < self._max_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
                 queue.step = self._step
@@ -255,34 +255,34 @@ class EngineLoop:
     def _start(self, grants: list[Grants[Sequence]]) -> None:
         parts, batches = [], []
         for queue, granted in zip(self.queues, grants, strict=True):
-            part, batch = begun(queue, granted, self._answers)
+            part, batch = begun(queue, granted, self._speculator)
             parts.append(part)
             batches.append(batch)
         if len(batches) > 1:
             batch = Batch.of_ranks(batches)
         self._step += 1
-        flight = InFlight(parts, batch, self.env.now)
+        flight = Flight(parts, batch, self.env.now)
         flight.number = self.rows.number_of([] if batch.chunks else flight.request_ids)
         self._flying.append(flight)
         steps = 1
         if not batch.chunks and self.ledger is not None:
-            steps = steps_alike(flight, self.queues, self._answers, self._step - 1)
+            steps = fold_horizon(flight, self.queues, self._speculator, self._step - 1)
         self._enter(0, flight, steps)
         if self.on_last_chunk is not None:
-            alone_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
+            flow_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
             for part in parts:
                 for (sequence, _), is_last in zip(part.grants, part.samples, strict=True):
                     if is_last:
-                        self.on_last_chunk(sequence, alone_s)
+                        self.on_last_chunk(sequence, flow_s)
 
-    def _enter(self, stage: int, flight: InFlight, steps: int) -> None:
+    def _enter(self, stage: int, flight: Flight, steps: int) -> None:
         flight.stage, flight.since_s = stage, self.env.now
         self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
-    def _on_passed(self, stage: int, flight: InFlight) -> Callable[[Passed], None]:
+    def _on_passed(self, stage: int, flight: Flight) -> Callable[[Passed], None]:
         return lambda passed: self._passed(stage, flight, passed)
 
-    def _passed(self, stage: int, flight: InFlight, passed: Passed) -> None:
+    def _passed(self, stage: int, flight: Flight, passed: Passed) -> None:
         causes = flight.causes
         for cause, seconds in enumerate(passed.causes):
             causes[cause] += seconds
@@ -292,7 +292,7 @@ class EngineLoop:
             self.rows.of_one_stage(flight, passed, gives_tokens=self.role != "prefill")
             self._flying.popleft()
             self._ledger_s = passed.end_s
-            self._hand_out(flight, passed.steps, passed.end_s)
+            self._deliver(flight, passed.steps, passed.end_s)
             self.schedule_soon()
             return
         self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
@@ -301,10 +301,10 @@ class EngineLoop:
             return
         flight.done = True
         while self._flying and self._flying[0].done:
-            self._hand_out(self._flying.popleft(), 1, self.env.now)
+            self._deliver(self._flying.popleft(), 1, self.env.now)
         self.schedule_soon()
 
-    def _send_on(self, stage: int, flight: InFlight, since_s: float | None = None) -> None:
+    def _send_on(self, stage: int, flight: Flight, since_s: float | None = None) -> None:
         """The activations of a batch go to the next stage over the fabric; this stage is free at once."""
         sent_s = self.env.now if since_s is None else since_s
         flight.stage = stage
@@ -314,12 +314,12 @@ class EngineLoop:
             flight.causes[PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
-        demand = self.hand_over(stage, flight.batch.tokens)
+        demand = self.stage_send(stage, flight.batch.tokens)
         flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
 
     # ---- handing out
 
-    def _hand_out(self, flight: InFlight, steps: int, now: float) -> None:
+    def _deliver(self, flight: Flight, steps: int, now: float) -> None:
         """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
         more = steps - 1
         if self.ledger is not None:
@@ -342,7 +342,7 @@ class EngineLoop:
         if self.on_steps_passed is not None:
             self.on_steps_passed(self._step - len(self._flying))
 
-    def _give(self, flight: InFlight, part: Part, steps: int, now: float) -> Iterator[Sequence]:
+    def _give(self, flight: Flight, part: Part, steps: int, now: float) -> Iterator[Sequence]:
         """The tokens of those that go by themselves; who has got some."""
         for (sequence, tokens), samples in zip(part.grants, part.samples, strict=True):
             sequence.in_flight -= 1
@@ -358,16 +358,18 @@ class EngineLoop:
             sequence.recomputing = False
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
-            self._answers.give(sequence, steps, now, decoded=tokens == 1)
+            self._speculator.give(sequence, steps, now, decoded=tokens == 1)
             yield sequence
 
-    def _grow(self, flight: InFlight, steps: int) -> None:
+    def _grow(self, flight: Flight, steps: int) -> None:
         """Take the blocks of folded steps up to the one that follows on `steps` of them."""
         for part in flight.parts:
             if part.together:
                 part.queue.grow_together(steps - flight.caught_up)
             for sequence, _ in part.grants:
-                more = self._answers.gain(sequence, steps) - self._answers.gain(sequence, flight.caught_up)
+                more = self._speculator.gain(sequence, steps) - self._speculator.gain(
+                    sequence, flight.caught_up
+                )
                 part.queue.grow(sequence, more)
         flight.caught_up = steps
 
@@ -381,7 +383,7 @@ class EngineLoop:
     def _ends_here(self, sequence: Sequence, now: float) -> bool:
         """A prompt is prefilled where others decode: True once it is somebody else's."""
         if self.first_token_from_prefill and sequence.generated == 0:
-            self._answers.give(sequence, 1, now)
+            self._speculator.give(sequence, 1, now)
             if sequence.generated >= sequence.output_tokens:
                 sequence.finished_s = now
                 sequence.queue.finish(sequence)
@@ -396,16 +398,16 @@ class EngineLoop:
     def _fold_rounds(self) -> None:
         """Where all batches in flight are decodes that will come back as they are, let them go round."""
         flights, queue = list(self._flying), self.queues[0]
-        if not flights or not self.stages[0].fold or self._rounds.circling or self._aborting:
+        if not flights or not self.stages[0].fold or self._rounds.folded or self._aborting:
             return
-        if len(self.queues) > 1 or self.role != "both" or self._answers.drafts or self.engine.kv_tiers:
+        if len(self.queues) > 1 or self.role != "both" or self._speculator.drafts or self.engine.kv_tiers:
             return
         if queue.waiting and len(queue.running) < queue.max_num_seqs:
             return
         if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
             return
         shares = len(self.stages) if self.engine.pipeline_split == "even" else 1
-        rounds = rounds_alike(flights, queue, self._answers, shares)
+        rounds = pipeline_fold_horizon(flights, queue, self._speculator, shares)
         if rounds and max(rounds) > 1:
             self._rounds.fold(flights, rounds)
 
@@ -416,13 +418,13 @@ class EngineLoop:
 
     def leave_rounds(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
         """Hand out what the rounds have brought by now, and go on from here batch by batch."""
-        if not self._rounds.circling:
+        if not self._rounds.folded:
             return
         self._flying.clear()
         for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
             flight, stage = went.flight, went.stage
             self._step += went.begun - 1
-            hand_out(went, self.rows, self._answers)
+            deliver_tokens(went, self.rows, self._speculator)
             if stage < 0:
                 given = (sequence for sequence, _ in flight.grants)
                 self._finish([one for one in given if one.generated >= one.output_tokens], self.env.now)

@@ -9,9 +9,9 @@ from itertools import chain
 from sim.cost.batch import Batch
 from sim.policy.scheduling import Grants
 from sim.results.blame import STEP_CAUSES
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
 
 SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
@@ -24,7 +24,7 @@ class Part:
     last known token.
     """
 
-    queue: EngineQueue
+    queue: RequestQueue
     together: bool
     grants: Grants[Sequence]
     samples: list[bool]
@@ -35,7 +35,7 @@ class Part:
         return chain(self.queue.cohort.members, alone) if self.together else alone
 
 
-def begun(queue: EngineQueue, granted: Grants[Sequence], answers: Answers) -> tuple[Part, Batch]:
+def begun(queue: RequestQueue, granted: Grants[Sequence], answers: Speculator) -> tuple[Part, Batch]:
     """A step of one queue and its work; from here on the granted tokens count as computed."""
     together = queue.begins_together(granted)
     decodes = len(queue.cohort.members) if together else 0
@@ -65,7 +65,7 @@ def begun(queue: EngineQueue, granted: Grants[Sequence], answers: Answers) -> tu
 
 
 @dataclass(slots=True)
-class InFlight:
+class Flight:
     """`number` is that of the batch in the rows; `causes` are the seconds of this step so far. The batch came
     to `stage` at `since_s`; `sent` are its activations on their way to the next. `caught_up` counts folded
     steps whose blocks have been taken before the end of the run of steps.

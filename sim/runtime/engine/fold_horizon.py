@@ -6,22 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
 
-from sim.runtime.engine.flight import InFlight, Part
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.flight import Flight, Part
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.speculation import Speculator
 
-MOST_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
+MAX_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
 
 
-def steps_alike(flight: InFlight, queues: Ordered[EngineQueue], answers: Answers, step: int) -> int:
+def fold_horizon(flight: Flight, queues: Ordered[RequestQueue], answers: Speculator, step: int) -> int:
     """Steps of a batch of decodes that is step number `step`, and the only one in flight."""
     alone = [sequence for sequence, _ in flight.grants]
     if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, alone)):
         return 1
     if any(queue.waiting and queue.roomier_after_step == step for queue in queues):
         return 1  # the next step may admit what this one did not look at, or had no room for
-    steps = min([MOST_FOLDED_STEPS, *map(answers.steps_left, alone)])
+    steps = min([MAX_FOLDED_STEPS, *map(answers.steps_left, alone)])
     for part in flight.parts:
         if part.together:
             steps = min(steps, part.queue.cohort.steps_left)
@@ -35,8 +35,8 @@ def steps_alike(flight: InFlight, queues: Ordered[EngineQueue], answers: Answers
     return steps
 
 
-def rounds_alike(
-    flights: Ordered[InFlight], queue: EngineQueue, answers: Answers, even_shares: int
+def pipeline_fold_horizon(
+    flights: Ordered[Flight], queue: RequestQueue, answers: Speculator, even_shares: int
 ) -> list[int]:
     """Rounds of each of a pipeline's batches of decodes; none where they may not come back as they are.
 
@@ -49,7 +49,7 @@ def rounds_alike(
     if any(len(flight.grants) > share for flight in flights):
         return []
     parts = [part for flight in flights for part in flight.parts]
-    most = _steps_that_fit(parts, answers, MOST_FOLDED_STEPS)
+    most = _steps_that_fit(parts, answers, MAX_FOLDED_STEPS)
     return [min(most, *(answers.steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights]
 
 
@@ -58,11 +58,11 @@ def _resumes(sequence: Sequence) -> bool:
     return sequence.recomputing or not sequence.generated
 
 
-def _steps_that_fit(parts: list[Part], answers: Answers, steps: int) -> int:
+def _steps_that_fit(parts: list[Part], answers: Speculator, steps: int) -> int:
     """As many of `steps` steps of these parts of one queue as its free blocks last for."""
     queue, sequences = parts[0].queue, [sequence for part in parts for sequence, _ in part.grants]
     cohorts = [queue.cohort for part in parts if part.together]
-    size, free = queue.kv_cache.block_size, queue.free_to_grow
+    size, free = queue.block_pool.block_size, queue.free_to_grow
     many = sum(len(cohort.members) for cohort in cohorts) + len(sequences)
     if many * -(-(steps - 1) * (1 + answers.drafts) // size) <= free:
         return steps  # even if all of them need their next blocks at the same time

@@ -25,15 +25,15 @@ import simpy
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.demands import Demand
 from sim.runtime.clock import COMPLETION, at
-from sim.runtime.engine.flight import PIPELINE, InFlight
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.flight import PIPELINE, Flight
+from sim.runtime.engine.speculation import Speculator
 from sim.runtime.engine.stage import Stage
-from sim.runtime.engine.step_records import StepRows
+from sim.runtime.engine.step_records import StepRecorder
 from sim.runtime.fabric.fabric import Fabric
 
 REMEMBERED = 4096
 """Sets of batches whose links are kept at a time."""
-FEWEST_PLANNED, MOST_PLANNED = 16, 1024
+MIN_PLANNED, MAX_PLANNED = 16, 1024
 """Rounds that are worked out at a time; more once they have been left to go to their end."""
 
 
@@ -49,13 +49,13 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Circling:
+class FoldedBatch:
     """A batch and its turns. `rounds` of them are sure to be alike; `seconds` are those of each stage's
     steps, `causes` the seconds by cause of the first so many of them; `sends` the transfers between stages,
     with the time of their flowing alone.
     """
 
-    flight: InFlight
+    flight: Flight
     batch: Batch
     first_stage: int
     rounds: int
@@ -76,19 +76,19 @@ class Circling:
 
 
 @dataclass(slots=True)
-class WentRound:
+class FoldedState:
     """What a batch has done in the rounds, and where it is now.
 
-    Of its `begun` turns `handed_out_s` are the ends. `first_causes` are those of the turn that was under way
+    Of its `begun` turns `delivered_s` are the ends. `first_causes` are those of the turn that was under way
     before, `later_causes` those of the others that have ended. If it is in a turn, as `batch`, then at
     `stage`, to which it `came_s`, where it has `begun_s` or waits, or to which it has been on its way since
     `sent_s`; `causes` are those of the stages behind it.
     """
 
-    flight: InFlight
+    flight: Flight
     batch: Batch
     begun: int
-    handed_out_s: list[float]
+    delivered_s: list[float]
     first_causes: list[float]
     later_causes: list[float]
     causes: list[float] = field(default_factory=list)
@@ -98,7 +98,7 @@ class WentRound:
     sent_s: float | None = None
 
 
-class Circulation:
+class PipelineFold:
     """The rounds of one engine's pipeline; a watcher of all its links while they are folded."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Circulation:
         fabric: Fabric,
         stages: Sequence[Stage],
         sent: Callable[[int, int], Demand],
-        rows: StepRows,
+        rows: StepRecorder,
         on_over: Callable[[], None],
         on_disturbed: Callable[[], None],
     ) -> None:
@@ -121,8 +121,8 @@ class Circulation:
         self.rows = rows
         self.on_over = on_over
         self.on_disturbed = on_disturbed
-        self.circling: list[Circling] = []
-        self._planned = FEWEST_PLANNED
+        self.folded: list[FoldedBatch] = []
+        self._planned = MIN_PLANNED
         self._links: tuple[int, ...] = ()
         self._links_by_batches: dict[tuple[tuple[int, int], ...], tuple[int, ...] | None] = {}
         self._version = 0
@@ -131,7 +131,7 @@ class Circulation:
     def tokens_begun(self) -> int:
         """Tokens of turns that have begun since the rounds were folded, before this instant."""
         now = self.env.now
-        return sum((one.begun(now) - 1) * one.batch.decodes for one in self.circling)
+        return sum((one.begun(now) - 1) * one.batch.decodes for one in self.folded)
 
     def disturbed(self, now: float) -> None:
         """Somebody comes onto a link: what follows is played."""
@@ -140,7 +140,7 @@ class Circulation:
     def left_alone(self) -> None:
         """Nothing is played here that could be folded."""
 
-    def may_fold(self, flights: Sequence[InFlight]) -> bool:
+    def may_fold(self, flights: Sequence[Flight]) -> bool:
         """True where every batch is at a stage, undisturbed and in its turn, and none can meet another on a
         link.
         """
@@ -152,18 +152,18 @@ class Circulation:
             return False  # one has overtaken another on a link
         return self._links_of(flights) is not None
 
-    def fold(self, flights: Sequence[InFlight], rounds: Sequence[int]) -> None:
+    def fold(self, flights: Sequence[Flight], rounds: Sequence[int]) -> None:
         """Fold as many rounds of each batch as are sure to be alike; of batches that `may_fold`."""
         links = self._links_of(flights)
         assert links is not None
-        circling = [
-            self._circling(flight, min(most, self._planned))
+        folded = [
+            self._folded(flight, min(most, self._planned))
             for flight, most in zip(flights, rounds, strict=True)
         ]
         began_s = [stage.begun_s for stage in self.stages]
         for stage in self.stages:
-            stage.hand_in()
-        self.circling = circling
+            stage.discard()
+        self.folded = folded
         until_s = self._plan(began_s)
         if self.fabric.is_quiet(links, self):
             self._links = links
@@ -172,20 +172,20 @@ class Circulation:
         else:
             self.on_disturbed()
 
-    def _circling(self, flight: InFlight, rounds: int) -> Circling:
+    def _folded(self, flight: Flight, rounds: int) -> FoldedBatch:
         costs = [stage.cost.decode_steps(flight.batch, rounds) for stage in self.stages]
         demands = [self.sent(stage, flight.batch.tokens) for stage in range(len(self.stages) - 1)]
-        return Circling(
+        return FoldedBatch(
             flight,
             flight.batch,
             flight.stage,
             rounds,
             [seconds.tolist() for seconds, _ in costs],
             [causes for _, causes in costs],
-            [(demand, self.fabric.alone_s(demand)) for demand in demands],
+            [(demand, self.fabric.flow_s(demand)) for demand in demands],
         )
 
-    def _links_of(self, flights: Sequence[InFlight]) -> tuple[int, ...] | None:
+    def _links_of(self, flights: Sequence[Flight]) -> tuple[int, ...] | None:
         """All links that the batches use; None where two might meet on one."""
         key = tuple((flight.batch.tokens, flight.batch.sampled) for flight in flights)
         if key not in self._links_by_batches:
@@ -208,7 +208,7 @@ class Circulation:
         going_on = True
         while going_on:
             going_on = False
-            for one in self.circling:
+            for one in self.folded:
                 if len(one.turns) == one.rounds or (one.turns and one.turns[-1].ends_s[-1] >= until_s):
                     continue
                 turn = self._turn(one, began_s, free_s)
@@ -223,7 +223,7 @@ class Circulation:
                     last_came_s[stage] = max(last_came_s[stage], came_s)
         return until_s
 
-    def _turn(self, one: Circling, began_s: Sequence[float | None], free_s: list[float]) -> Turn:
+    def _turn(self, one: FoldedBatch, began_s: Sequence[float | None], free_s: list[float]) -> Turn:
         """The next turn of a batch, behind all turns that have been worked out before it."""
         stages, number = len(self.stages), len(one.turns)
         first = one.first_stage if not number else 0
@@ -247,11 +247,11 @@ class Circulation:
         if version == self._version:
             planned = self._planned
             self.on_over()
-            self._planned = min(2 * planned, MOST_PLANNED)
+            self._planned = min(2 * planned, MAX_PLANNED)
 
     # ---- settled
 
-    def settle(self, *, ends_now: bool = True, schedules_now: bool = False) -> list[WentRound]:
+    def settle(self, *, ends_now: bool = True, schedules_now: bool = False) -> list[FoldedState]:
         """Count and record all that has passed, and give the batches back, the one furthest ahead first.
 
         `ends_now`: what ends at this very instant has ended; `schedules_now`: and the engine has looked at
@@ -259,45 +259,45 @@ class Circulation:
         """
         now = self.env.now
         self._version += 1
-        self._planned = max(self._planned // 2, FEWEST_PLANNED)
+        self._planned = max(self._planned // 2, MIN_PLANNED)
         self.fabric.unwatch(self._links, self)
         self._links = ()
-        circling, self.circling = self.circling, []
+        folded, self.folded = self.folded, []
 
         def is_over(instant_s: float) -> bool:
             return instant_s < now or (ends_now and instant_s == now)
 
         went = []
-        for one in circling:
+        for one in folded:
             begun = one.turns[: one.begun(now, schedules_now)]
             for stage in range(len(self.stages)):
                 self._count(one, stage, [turn for turn in begun if is_over(turn.ends_s[stage])])
                 if stage:
                     self._count_sent(one, stage, sum(is_over(turn.came_s[stage]) for turn in begun))
-            went.append(self._went_round(one, begun, is_over))
+            went.append(self._state_of(one, begun, is_over))
         went.sort(key=lambda one: one.begun)
         return went
 
-    def _count(self, one: Circling, stage: int, over: list[Turn]) -> None:
+    def _count(self, one: FoldedBatch, stage: int, over: list[Turn]) -> None:
         """Rows, busy time and bytes of the turns that are over at a stage."""
         first = 0 if stage >= one.first_stage else 1
         if len(over) > first:
             starts_s = np.array([turn.begins_s[stage] for turn in over[first:]])
             ends_s = np.array([turn.ends_s[stage] for turn in over[first:]])
             batch = one.batch.grown(first)
-            self.rows.went_round(stage, batch, one.flight.number, starts_s, ends_s)
+            self.rows.rounds_passed(stage, batch, one.flight.number, starts_s, ends_s)
             self.stages[stage].count(batch, len(starts_s), float(np.sum(ends_s - starts_s)))
 
-    def _count_sent(self, one: Circling, stage: int, came: int) -> None:
+    def _count_sent(self, one: FoldedBatch, stage: int, came: int) -> None:
         """Bytes of what has been sent to a stage; in its first turn a batch may have come there before."""
         times = came if stage > one.first_stage else came - 1
         if times:
             demand, flowing_s = one.sends[stage - 1]
             self.fabric.carried(demand, times, times * flowing_s)
 
-    def _went_round(self, one: Circling, begun: list[Turn], is_over: Callable[[float], bool]) -> WentRound:
-        handed_out_s = [turn.ends_s[-1] for turn in begun if is_over(turn.ends_s[-1])]
-        done = len(handed_out_s)
+    def _state_of(self, one: FoldedBatch, begun: list[Turn], is_over: Callable[[float], bool]) -> FoldedState:
+        delivered_s = [turn.ends_s[-1] for turn in begun if is_over(turn.ends_s[-1])]
+        done = len(delivered_s)
         first, later = list(one.flight.causes), [0.0] * len(one.flight.causes)
         if done:
             for stage, causes_of in enumerate(one.causes):
@@ -307,7 +307,7 @@ class Circulation:
                 if done > 1:
                     _add(later, causes_of(done))
                     _add(later, of_first, -1.0)
-        went = WentRound(one.flight, one.batch.grown(done), len(begun), handed_out_s, first, later)
+        went = FoldedState(one.flight, one.batch.grown(done), len(begun), delivered_s, first, later)
         if done < len(begun):
             turn = begun[done]
             stage = one.first_stage if not done else 0
@@ -327,9 +327,9 @@ def _add(causes: list[float], more: Causes, times: float = 1.0) -> None:
         causes[cause] += times * seconds
 
 
-def hand_out(went: WentRound, rows: StepRows, answers: Answers) -> None:
+def deliver_tokens(went: FoldedState, rows: StepRecorder, answers: Speculator) -> None:
     """Give every sequence of a batch the tokens of its rounds, and blocks for those that have begun."""
-    flight, ends_s = went.flight, went.handed_out_s
+    flight, ends_s = went.flight, went.delivered_s
     sequences = [sequence for sequence, _ in flight.grants]
     if went.begun > 1:
         rows.number_of([sequence.request.request_id for sequence in sequences])

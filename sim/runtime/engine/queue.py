@@ -13,7 +13,7 @@ from simpy import Environment
 
 from sim.policy.scheduling import Grants
 from sim.results.blame import CAUSES, STEP_CAUSES
-from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
@@ -55,52 +55,52 @@ class Ledger:
 class HeldBlocks:
     """Blocks that belong to no sequence of the queue any more and are still held."""
 
-    kv_cache: KvCache
+    block_pool: BlockPool
     nameless: int
     names: tuple[int, ...]
 
     def free(self) -> None:
-        self.kv_cache.give_back(self.nameless, self.names)
+        self.block_pool.free(self.nameless, self.names)
 
 
-class EngineQueue:
+class RequestQueue:
     """Waiting and running sequences over one KV cache. `step` counts the engine's steps begun so far."""
 
     def __init__(
         self,
         env: Environment,
-        kv_cache: KvCache,
+        block_pool: BlockPool,
         *,
         token_budget: int,
         max_num_seqs: int,
         by_priority: bool,
         ledger: Ledger | None,
-        whole_texts: bool = True,
-        looks_ahead: bool = False,
+        reserve_full_prompt: bool = True,
+        async_scheduling: bool = False,
         draft_tokens: int = 0,
-        whole_answers: bool = False,
+        guaranteed_no_evict: bool = False,
     ) -> None:
         """`ledger` is None where several batches are in flight; sequences are then charged step by step.
 
-        `whole_texts`: nobody is admitted before there is room for all of its known tokens, and not only for
-        its first chunk (vLLM's `scheduler_reserve_full_isl`). `looks_ahead`: a step is chosen while the one
-        before it runs, so that who ends with that one still has its seat and its blocks. `draft_tokens` are
-        computed with every decode. `whole_answers`: nobody is admitted before there is room for all that it
-        and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a prefix that several share
-        counts once for each of them).
+        `reserve_full_prompt`: nobody is admitted before there is room for all of its known tokens, and not
+        only for its first chunk (vLLM's `scheduler_reserve_full_isl`). `async_scheduling`: a step is chosen
+        while the one before it runs, so that who ends with that one still has its seat and its blocks.
+        `draft_tokens` are computed with every decode. `guaranteed_no_evict`: nobody is admitted before there
+        is room for all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a
+        prefix that several share counts once for each of them).
         """
         self.env = env
-        self.kv_cache = kv_cache
+        self.block_pool = block_pool
         self.token_budget = token_budget
         self.seats = max_num_seqs
         self.draft_tokens = draft_tokens
         self.by_priority = by_priority
         self.ledger = ledger
-        self.whole_texts = whole_texts
-        self.looks_ahead = looks_ahead
-        self.whole_answers = whole_answers
+        self.reserve_full_prompt = reserve_full_prompt
+        self.async_scheduling = async_scheduling
+        self.guaranteed_no_evict = guaranteed_no_evict
         self.step = 0
-        self.cohort = Cohort(kv_cache.block_size)
+        self.cohort = Cohort(block_pool.block_size)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
@@ -117,7 +117,7 @@ class EngineQueue:
     @property
     def free_to_grow(self) -> int:
         """Blocks that a run of steps may take without anybody looking."""
-        return self.kv_cache.free
+        return self.block_pool.free_blocks
 
     @property
     def requests(self) -> int:
@@ -145,25 +145,25 @@ class EngineQueue:
         places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
         self.waiting.insert(next(places, len(self.waiting)), sequence)
 
-    def name_blocks(self, sequence: Sequence, request: Request) -> None:
+    def hash_blocks(self, sequence: Sequence, request: Request) -> None:
         """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
         names, tokens_per_name = request.block_hashes, request.hash_block_tokens
-        if not self.kv_cache.caches or not names or not tokens_per_name:
+        if not self.block_pool.caches or not names or not tokens_per_name:
             sequence.names = ()
             return
-        size = self.kv_cache.block_size
+        size = self.block_pool.block_size
         longest = min(request.prompt_tokens + sequence.output_tokens, request.named_tokens)
         ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
         sequence.names = tuple(names[i] for i in kept)
-        sequence.name_ends = tuple(ends[i] for i in kept)
+        sequence.hash_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
         """It has its last token: its blocks are free again, where steps are chosen ahead after the next
         one was chosen.
         """
         self.runs_no_more(sequence)
-        if self.looks_ahead:
+        if self.async_scheduling:
             self._leaving.append(self.detach(sequence))
         else:
             self.release(sequence)
@@ -207,12 +207,12 @@ class EngineQueue:
         self.running.clear()
         self.waiting.clear()
         self._leaving.clear()
-        self.kv_cache.clear()
+        self.block_pool.clear()
         return lost
 
     def release(self, sequence: Sequence) -> None:
-        self.kv_cache.give_back(sequence.nameless_blocks, sequence.names[: sequence.held])
-        sequence.nameless_blocks = sequence.held = 0
+        self.block_pool.free(sequence.unhashed_blocks, sequence.names[: sequence.held])
+        sequence.unhashed_blocks = sequence.held = 0
 
     def reserve(self, tokens: int) -> int | None:
         """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when
@@ -220,16 +220,16 @@ class EngineQueue:
         """
         if any(not one.received for one in self.waiting):
             return None
-        blocks = -(-tokens // self.kv_cache.block_size)
-        if blocks > self.kv_cache.free - self.kv_cache.reserve:
+        blocks = -(-tokens // self.block_pool.block_size)
+        if blocks > self.block_pool.free_blocks - self.block_pool.reserve:
             return None
-        self.kv_cache.take(blocks)
+        self.block_pool.allocate(blocks)
         return blocks
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
         """The blocks of a sequence that goes elsewhere, for whoever will free them."""
-        held = HeldBlocks(self.kv_cache, sequence.nameless_blocks, sequence.names[: sequence.held])
-        sequence.nameless_blocks = sequence.held = 0
+        held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.names[: sequence.held])
+        sequence.unhashed_blocks = sequence.held = 0
         return held
 
     def grow_together(self, steps: int) -> None:
@@ -240,9 +240,9 @@ class EngineQueue:
     def _cover(self, steps: int, blocks: int) -> None:
         """Blocks for so many tokens more of each in the cohort, so many in all."""
         cohort = self.cohort
-        if not cohort.names_a_block_within(steps):
+        if not cohort.hashes_a_block_within(steps):
             if blocks:
-                self.kv_cache.take(blocks)
+                self.block_pool.allocate(blocks)
             cohort.covered += steps
             return
         cohort.covered += steps  # the names depend on who takes and who names first
@@ -250,22 +250,22 @@ class EngineQueue:
             after = sequence.own_computed + cohort.covered
             blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
             if blocks:
-                self.kv_cache.take(blocks)
+                self.block_pool.allocate(blocks)
             if sequence.held < len(sequence.names):
                 self._publish(sequence, after)
-        cohort.named_blocks()
+        cohort.blocks_hashed()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
         """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
         taken.
         """
-        size = self.kv_cache.block_size
+        size = self.block_pool.block_size
         before = -(-sequence.own_computed // size)
         sequence.own_computed += tokens
         blocks = -(-sequence.own_computed // size) - before
         if blocks:
-            self.kv_cache.take(blocks)
-            sequence.own_nameless_blocks += blocks
+            self.block_pool.allocate(blocks)
+            sequence.own_unhashed_blocks += blocks
         if sequence.names:
             self._publish(sequence, sequence.own_computed)
 
@@ -307,9 +307,9 @@ class EngineQueue:
     def cached_tokens(self, sequence: Sequence) -> int:
         if sequence.received:
             return sequence.computed
-        size = self.kv_cache.block_size
-        units = self.kv_cache.cached_units(sequence.names, len(sequence.names))
-        return min(sequence.name_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
+        size = self.block_pool.block_size
+        units = self.block_pool.cached_units(sequence.names, len(sequence.names))
+        return min(sequence.hash_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
 
     def allocate_together(self, most: int) -> Grants[Sequence]:
         cohort = self.cohort
@@ -324,7 +324,7 @@ class EngineQueue:
         if not cohort.members:
             return []
         blocks = cohort.blocks_for(1)
-        if len(cohort.members) > most or blocks > self.kv_cache.free:
+        if len(cohort.members) > most or blocks > self.block_pool.free_blocks:
             cohort.dissolve()
             return []
         self._cover(1, blocks)
@@ -333,44 +333,44 @@ class EngineQueue:
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
         if sequence.cohort is not None:
             sequence.cohort.dissolve()
-        cache = self.kv_cache
-        held = sequence.own_nameless_blocks
+        cache = self.block_pool
+        held = sequence.own_unhashed_blocks
         if sequence.held:
-            held += self._named_blocks(sequence)
+            held += self._hashed_blocks(sequence)
         needed = -(-(sequence.own_computed + tokens) // cache.block_size) - held
         if needed > 0:
-            if needed > cache.free:
+            if needed > cache.free_blocks:
                 return False
-            cache.take(needed)
-            sequence.own_nameless_blocks += needed
+            cache.allocate(needed)
+            sequence.own_unhashed_blocks += needed
         if sequence.names:
             self._publish(sequence, sequence.own_computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
-        cache, now = self.kv_cache, self.env.now
+        cache, now = self.block_pool, self.env.now
         units = 0
         if cached_tokens and not sequence.received:
             units = cache.cached_units(sequence.names, len(sequence.names))
         prefix = sequence.names[:units]
         held = self._held_blocks(sequence)
         if units:
-            held = sequence.name_ends[units - 1] // cache.block_size
-        room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(prefix)
+            held = sequence.hash_ends[units - 1] // cache.block_size
+        room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(prefix)
         needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
-        whole = -(-sequence.known_tokens // cache.block_size) - held if self.whole_texts else 0
+        whole = -(-sequence.known_tokens // cache.block_size) - held if self.reserve_full_prompt else 0
         if max(needed, whole) > room:
             return False
-        if self.whole_answers and self.running:
-            promised = sum(self._most_blocks(one) for one in (*self.running, sequence))
+        if self.guaranteed_no_evict and self.running:
+            promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
             if promised > cache.blocks - cache.reserve:
                 return False
-        cache.hold(prefix)
-        cache.take(needed)
+        cache.touch(prefix)
+        cache.allocate(needed)
         if not sequence.received:
             sequence.held = units
             sequence.computed = cached_tokens
-        sequence.nameless_blocks += needed
+        sequence.unhashed_blocks += needed
         sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
         if sequence.admitted_s is None:
             sequence.admitted_s = now
@@ -387,8 +387,8 @@ class EngineQueue:
         if self.ledger is None:
             sequence.wait(PIPELINE_WAIT, self.env.now)
         sequence.dropped = sequence.in_flight
-        if self.kv_cache.caches:
-            self._name_for_return(sequence)
+        if self.block_pool.caches:
+            self._hash_for_return(sequence)
         self.release(sequence)
         sequence.computed = 0
         sequence.received = False
@@ -401,8 +401,8 @@ class EngineQueue:
         else:
             self.waiting.appendleft(sequence)
 
-    def _most_blocks(self, sequence: Sequence) -> int:
-        return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.kv_cache.block_size)
+    def _max_blocks(self, sequence: Sequence) -> int:
+        return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)
 
     def settle(self, sequence: Sequence) -> None:
         """Charge a sequence for the steps it was in, where that is read from the ledger."""
@@ -411,34 +411,34 @@ class EngineQueue:
 
     # ---- names of blocks
 
-    def _name_for_return(self, sequence: Sequence) -> None:
+    def _hash_for_return(self, sequence: Sequence) -> None:
         """A preempted sequence's full blocks can be found again until they are evicted: name those that have
         no name.
         """
-        size = self.kv_cache.block_size
-        full, named = sequence.computed // size, self._blocks_with_names(sequence)
+        size = self.block_pool.block_size
+        full, named = sequence.computed // size, self._blocks_with_hashes(sequence)
         base = (sequence.request.request_id + 1) << 24
         sequence.names += tuple(PRIVATE - base - i for i in range(named, full))
-        sequence.name_ends += tuple((i + 1) * size for i in range(named, full))
+        sequence.hash_ends += tuple((i + 1) * size for i in range(named, full))
         self._publish(sequence, sequence.computed)
 
-    def _blocks_with_names(self, sequence: Sequence) -> int:
-        return sequence.name_ends[-1] // self.kv_cache.block_size if sequence.names else 0
+    def _blocks_with_hashes(self, sequence: Sequence) -> int:
+        return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.names else 0
 
-    def _named_blocks(self, sequence: Sequence) -> int:
-        return sequence.name_ends[sequence.held - 1] // self.kv_cache.block_size if sequence.held else 0
+    def _hashed_blocks(self, sequence: Sequence) -> int:
+        return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
 
     def _held_blocks(self, sequence: Sequence) -> int:
         """Of a sequence that goes by itself."""
-        return sequence.own_nameless_blocks + self._named_blocks(sequence)
+        return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
         """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
-        names, ends, size = sequence.names, sequence.name_ends, self.kv_cache.block_size
+        names, ends, size = sequence.names, sequence.hash_ends, self.block_pool.block_size
         while sequence.held < len(names) and ends[sequence.held] <= computed:
             start = ends[sequence.held - 1] if sequence.held else 0
             blocks = (ends[sequence.held] - start) // size
-            if blocks > sequence.nameless_blocks or not self.kv_cache.publish(names[sequence.held], blocks):
+            if blocks > sequence.unhashed_blocks or not self.block_pool.cache(names[sequence.held], blocks):
                 return  # computed twice at the same time: this copy stays nameless
-            sequence.nameless_blocks -= blocks
+            sequence.unhashed_blocks -= blocks
             sequence.held += 1

@@ -5,8 +5,8 @@ know. What happens inside is the engine's loop (`engine_loop.py`).
 from __future__ import annotations
 
 from sim.cost.shard import Shard
-from sim.runtime.engine.engine_core import EngineLoop
-from sim.runtime.engine.queue import EngineQueue
+from sim.runtime.engine.engine_core import EngineCore
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
@@ -16,7 +16,7 @@ class Replica:
 
     def __init__(
         self,
-        loop: EngineLoop,
+        loop: EngineCore,
         *,
         index: int,
         model: str,
@@ -55,17 +55,17 @@ class Replica:
         """Queue a sequence that has no KV cache anywhere."""
         sequence.end_within(self.max_model_len)
         queue = self._emptiest()
-        queue.name_blocks(sequence, sequence.request)
+        queue.hash_blocks(sequence, sequence.request)
         self.routed += 1
         self.enqueue(sequence, queue)
 
-    def enqueue(self, sequence: Sequence, queue: EngineQueue) -> None:
+    def enqueue(self, sequence: Sequence, queue: RequestQueue) -> None:
         """Put a sequence behind those that wait in one of this engine's queues."""
         sequence.queue = queue
         sequence.replica = self.index
         self.loop.enqueue(sequence)
 
-    def _emptiest(self) -> EngineQueue:
+    def _emptiest(self) -> RequestQueue:
         """The data-parallel rank with the fewest requests, waiting ones counting four times (vLLM's DP
         balancer).
         """
@@ -81,14 +81,14 @@ class Replica:
         """What a sequence has generated, also within a run of steps."""
         return self.loop.tokens_by_now(sequence)
 
-    def reserve(self, tokens: int) -> tuple[EngineQueue, int] | None:
+    def reserve(self, tokens: int) -> tuple[RequestQueue, int] | None:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
         are none.
         """
         if not self.is_up:
             return None
         self.loop.catch_up()
-        queue = max(self.queues, key=lambda queue: queue.kv_cache.free)
+        queue = max(self.queues, key=lambda queue: queue.block_pool.free_blocks)
         blocks = queue.reserve(tokens)
         if blocks is None:
             return None
@@ -141,5 +141,5 @@ class Replica:
         self.loop.catch_up()
         self.loop.leave_rounds()
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
-        self.queues[0].name_blocks(probe, request)
+        self.queues[0].hash_blocks(probe, request)
         return max(queue.cached_tokens(probe) for queue in self.queues)

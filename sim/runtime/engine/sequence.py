@@ -13,7 +13,7 @@ from sim.workload.request import Request
 
 if TYPE_CHECKING:
     from sim.runtime.engine.cohort import Cohort
-    from sim.runtime.engine.queue import EngineQueue
+    from sim.runtime.engine.queue import RequestQueue
 
 _COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
 _RECOMPUTE = CAUSES.index("recompute")
@@ -38,16 +38,16 @@ class Sequence:
         "eligible_step",
         "finished_s",
         "first_token_s",
+        "hash_ends",
         "held",
         "in_flight",
         "last_token_s",
         "mark",
-        "name_ends",
         "names",
         "output_tokens",
         "own_computed",
         "own_generated",
-        "own_nameless_blocks",
+        "own_unhashed_blocks",
         "preemptions",
         "queue",
         "queued_s",
@@ -59,7 +59,7 @@ class Sequence:
         "routed_s",
     )  # fmt: skip
 
-    queue: EngineQueue
+    queue: RequestQueue
 
     def __init__(self, request: Request, output_tokens: int, queued_s: float, replica: int) -> None:
         self.request = request
@@ -67,11 +67,11 @@ class Sequence:
         self.cohort: Cohort | None = None
         self.own_generated = 0
         self.own_computed = 0
-        self.own_nameless_blocks = 0
+        self.own_unhashed_blocks = 0
         self.in_flight = 0
         self.eligible_step = 0
         self.names: tuple[int, ...] = request.block_hashes
-        self.name_ends: tuple[int, ...] = ()
+        self.hash_ends: tuple[int, ...] = ()
         self.held = 0
         self.cached_tokens = 0
         self.preemptions = 0
@@ -96,7 +96,7 @@ class Sequence:
         """Its replica has failed: what it has generated is known, and all of it has to be computed again."""
         self.recomputing = self.recomputing or self.admitted_s is not None
         self.computed = self.in_flight = self.dropped = 0
-        self.nameless_blocks = self.held = 0
+        self.unhashed_blocks = self.held = 0
         self.received = False
         self.mark = None
         self.resubmissions += 1
@@ -125,16 +125,16 @@ class Sequence:
         self.own_computed = tokens
 
     @property
-    def nameless_blocks(self) -> int:
+    def unhashed_blocks(self) -> int:
         """Blocks that it holds and nobody else can find."""
         cohort = self.cohort
-        own = self.own_nameless_blocks
+        own = self.own_unhashed_blocks
         return own if cohort is None else own + cohort.blocks_of(self)
 
-    @nameless_blocks.setter
-    def nameless_blocks(self, blocks: int) -> None:
+    @unhashed_blocks.setter
+    def unhashed_blocks(self, blocks: int) -> None:
         cohort = self.cohort
-        self.own_nameless_blocks = blocks if cohort is None else blocks - cohort.blocks_of(self)
+        self.own_unhashed_blocks = blocks if cohort is None else blocks - cohort.blocks_of(self)
 
     # ---- what scheduling rules see
 

@@ -10,7 +10,7 @@ from sim.runtime.engine.sequence import Sequence
 from sim.workload.random_streams import random_stream, tokens_by_step
 
 
-class Answers:
+class Speculator:
     """What decode steps bring, to sequences that go by themselves, under one engine's speculation, if it has
     any. `seed` decides which drafts are accepted.
     """

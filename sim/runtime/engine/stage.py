@@ -92,7 +92,7 @@ class Stage:
         """When the step at work began."""
         return None if self._run is None else self._run.start_s
 
-    def hand_in(self) -> None:
+    def discard(self) -> None:
         """Forget what is at work and what waits."""
         if self._run is not None:
             self._run.forget()

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from sim.cost.batch import Batch
 from sim.cost.step_cost import FloatArray
 from sim.results.records import GapRecords, StepRecords
-from sim.runtime.engine.flight import InFlight
+from sim.runtime.engine.flight import Flight
 from sim.runtime.engine.stage import Passed
 
 
-class StepRows:
+class StepRecorder:
     """Writes the rows of one replica. A batch's number changes when its members do, so that rows never mix
     batches. `in_flight` batches may take turns.
     """
@@ -44,7 +44,7 @@ class StepRows:
         """The steps of one stage."""
         self._rows(stage, batch, number, passed, 0, batch.decodes if gaps_are_steps else 0)
 
-    def of_one_stage(self, flight: InFlight, passed: Passed, *, gives_tokens: bool) -> None:
+    def of_one_stage(self, flight: Flight, passed: Passed, *, gives_tokens: bool) -> None:
         """The steps of an engine with one stage. A sequence that missed a step has a longer gap than the
         step, and one that gets its first token has none; where nobody decodes (`gives_tokens` False) there
         are no gaps, also of those that came back from a decode replica that failed.
@@ -72,7 +72,7 @@ class StepRows:
         if passed.steps > 1:
             self._rows(0, batch, following, passed, 1, batch.decodes)
 
-    def went_round(
+    def rounds_passed(
         self, stage: int, batch: Batch, number: int, starts_s: FloatArray, ends_s: FloatArray
     ) -> None:
         """Steps of one stage between which a batch of decodes was at the others; `batch` is that of the

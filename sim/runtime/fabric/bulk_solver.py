@@ -1,4 +1,4 @@
-"""The streams of large tied-together groups, solved as arrays."""
+"""The streams of large connected-together groups, solved as arrays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from sim.cost.fairshare import SAME, FlowTable
 from sim.runtime.fabric.transfer import Stream
 
 
-class Crowd:
+class BulkSolver:
     """Streams in a `FlowTable`, with the levels they have as one vector beside it.
 
-    Whoever is tied to one of the crowd by a shared link is in it, so a walk that meets it need go no further.
+    Whoever is connected to one of the bulk by a shared link is in it, so a walk that meets it need go no
+    further.
     """
 
     def __init__(self, capacity: list[float]) -> None:
@@ -31,7 +32,7 @@ class Crowd:
         self._levels[stream.row] = -1.0
 
     def recount(self, stream: Stream) -> None:
-        """A transfer has joined or left a stream; where none is left, the stream leaves the crowd."""
+        """A transfer has joined or left a stream; where none is left, the stream leaves the bulk."""
         if stream.transfers:
             self._table.recount(stream.row, stream)
             return
@@ -59,7 +60,7 @@ class Crowd:
         return float(self._levels[stream.row])
 
     def dissolve(self) -> None:
-        """Nobody is in the crowd any more; whoever remains will be found by walking."""
+        """Nobody is in the bulk any more; whoever remains will be found by walking."""
         for stream in self._members:
             stream.row = -1
         self._members.clear()

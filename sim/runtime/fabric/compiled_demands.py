@@ -7,7 +7,7 @@ from math import inf, isfinite
 
 from sim.cost.program import Traffic
 from sim.runtime.fabric.link_counters import LinkUse
-from sim.runtime.fabric.occupancy import Presence
+from sim.runtime.fabric.occupancy import LinkOccupancy
 from sim.runtime.fabric.transfer import Bytes, DemandLike, Plan
 
 REMEMBERED = 4096
@@ -22,11 +22,11 @@ class Plans:
     """
 
     def __init__(
-        self, names: Sequence[Hashable], built: Sequence[float], presence: Presence, use: LinkUse
+        self, names: Sequence[Hashable], built: Sequence[float], occupancy: LinkOccupancy, use: LinkUse
     ) -> None:
         self._names = names
         self._built = built
-        self._presence = presence
+        self._occupancy = occupancy
         self._use = use
         self._kept: dict[int, Plan] = {}
         self._equal: dict[Bytes, Bytes] = {}  # demands that were made on the spot
@@ -55,12 +55,12 @@ class Plans:
             )
         if len(set(links)) < len(links):
             raise ValueError(f"a link is named twice in {links}; add its bytes up")
-        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.least_s < inf):
+        if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.min_flow_s < inf):
             raise ValueError(
-                f"latency {demand.latency_s} s and least time {demand.least_s} s; 0 or more are possible"
+                f"latency {demand.latency_s} s and least time {demand.min_flow_s} s; 0 or more are possible"
             )
         links, n_bytes = _used(links, n_bytes)
-        return Plan(demand, self._presence.footprint(links), n_bytes, self._built)
+        return Plan(demand, self._occupancy.link_set(links), n_bytes, self._built)
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
         """The transfers of so many equal steps have been alone on their links."""
@@ -75,8 +75,8 @@ class Plans:
         self._folded.clear()
         for plan in self._kept.values():
             if plan.runs:
-                self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.seconds_alone)
-                plan.runs, plan.seconds_alone = 0, 0.0
+                self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.flow_seconds)
+                plan.runs, plan.flow_seconds = 0, 0.0
 
     def _keep(self, demand: DemandLike) -> Plan:
         if len(self._kept) >= REMEMBERED:

@@ -2,7 +2,7 @@
 
 A transfer puts given bytes on given links. After its latency the bytes flow, on all its links in step, at the
 max-min fair rate of `sim.cost.fairshare`; rates change only where a transfer begins or ends or a link's
-capacity changes, and only within the transfers that are tied to that place by shared links.
+capacity changes, and only within the transfers that are connected to that place by shared links.
 
 How it keeps its price low, without changing a result:
 
@@ -35,10 +35,10 @@ from sim.cost.fairshare import SAME
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, FLUSH, at
 from sim.runtime.fabric.compiled_demands import Plans
-from sim.runtime.fabric.fair_rates import Shares
+from sim.runtime.fabric.fair_rates import FairRates
 from sim.runtime.fabric.link_counters import LinkRow, LinkUse
-from sim.runtime.fabric.occupancy import Presence
-from sim.runtime.fabric.transfer import Bytes, DemandLike, Footprint, Plan, State, Transfer, Watcher
+from sim.runtime.fabric.occupancy import LinkOccupancy
+from sim.runtime.fabric.transfer import Bytes, DemandLike, LinkSet, Plan, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
 
@@ -84,21 +84,21 @@ class Fabric:
         self.capacity = [_checked_capacity(name, value) for name, value in zip(names, capacity, strict=True)]
         self._built = tuple(self.capacity)
         self._link_id = {name: link for link, name in enumerate(names)}
-        self._presence = Presence(len(names))
-        self._on = self._presence.on
+        self._occupancy = LinkOccupancy(len(names))
+        self._on = self._occupancy.on
         self._use = LinkUse(len(names))
-        self._plans = Plans(self.links, self._built, self._presence, self._use)
+        self._plans = Plans(self.links, self._built, self._occupancy, self._use)
 
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
-        self._unsettled: dict[Footprint, None] = {}
+        self._unsettled: dict[LinkSet, None] = {}
         self._flush_due = False  # something is to be settled at this instant
         self._flush_scheduled = False
         self._at_work = False
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
         self._many_ends = MANY_ENDS
         self._armed_s: list[float] = []  # alarms to come, each earlier than the one before
-        self._shares = Shares(self.capacity, self._seconds_alone)
+        self._rates = FairRates(self.capacity, self._flow_seconds)
         self._number = 0
 
     # ---- traffic
@@ -107,16 +107,16 @@ class Fabric:
         self,
         n_bytes: Mapping[Hashable, float] | DemandLike,
         latency_s: float = 0.0,
-        least_s: float = 0.0,
+        min_flow_s: float = 0.0,
         weight: float = 1.0,
     ) -> Transfer:
-        """Begin a transfer of bytes by link now; the SimPy event of its end. Its flowing takes `least_s` at
-        least.
+        """Begin a transfer of bytes by link now; the SimPy event of its end. Its flowing takes `min_flow_s`
+        at least.
         """
         if not isinstance(n_bytes, Mapping):
             return self.start(n_bytes, weight=weight)
         links = tuple([self._id(link) for link in n_bytes])
-        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, least_s))
+        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, min_flow_s))
         return self._start(plan, weight, None, None, None, None)
 
     def start(
@@ -151,14 +151,14 @@ class Fabric:
         if state >= State.DONE:
             return transfer.done_part(now)
         part = transfer.done_part(now)
-        plan, footprint = transfer.plan, transfer.plan.footprint
+        plan, link_set = transfer.plan, transfer.plan.link_set
         transfer.state = State.ABORTED
         if state is State.FLOWING:
             self._take_off(transfer, now)
             self._use.carry(plan.links, plan.n_bytes, part)
         elif state is State.ALONE:
-            footprint.users -= 1
-            footprint.alone = None
+            link_set.users -= 1
+            link_set.alone = None
             self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
         return part
 
@@ -175,26 +175,26 @@ class Fabric:
         """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
         there, and when foreign bytes have left it alone.
         """
-        self._presence.watch(links, watcher)
+        self._occupancy.watch(links, watcher)
 
     def unwatch(self, links: Iterable[int], watcher: Watcher) -> None:
-        self._presence.unwatch(links, watcher)
+        self._occupancy.unwatch(links, watcher)
 
     def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
         """The watcher has no plans for now: it is in nobody's way, and quick to `watch` the same links
         again.
         """
-        self._presence.rest(links, watcher)
+        self._occupancy.rest(links, watcher)
 
     def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
         """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
         built.
         """
-        return self._presence.is_quiet(self._presence.footprint(links), watcher)
+        return self._occupancy.is_quiet(self._occupancy.link_set(links), watcher)
 
-    def alone_s(self, demand: DemandLike) -> float:
+    def flow_s(self, demand: DemandLike) -> float:
         """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
-        return self._plans.of(demand).alone_s
+        return self._plans.of(demand).flow_s
 
     def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
         """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
@@ -202,7 +202,7 @@ class Fabric:
         """
         plan = self._plans.of(demand)
         plan.runs += times
-        plan.seconds_alone += seconds
+        plan.flow_seconds += seconds
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
         """As `carried`, for all transfers of a step that was folded `steps` times."""
@@ -216,15 +216,15 @@ class Fabric:
         self._plans.settle()
         n_bytes = list(self._use.n_bytes)
         busy_s, shared_s = self._use.until(now)
-        for footprint in self._presence.footprints.values():
-            under_way = footprint.transfers()
-            if footprint.alone is not None and now > footprint.alone.flows_s:
-                under_way.append(footprint.alone)
-                for link in footprint.links:
-                    busy_s[link] += now - footprint.alone.flows_s
+        for link_set in self._occupancy.link_sets.values():
+            under_way = link_set.transfers()
+            if link_set.alone is not None and now > link_set.alone.flows_s:
+                under_way.append(link_set.alone)
+                for link in link_set.links:
+                    busy_s[link] += now - link_set.alone.flows_s
             for transfer in under_way:
                 part = transfer.done_part(now)
-                for link, amount in zip(footprint.links, transfer.plan.n_bytes, strict=True):
+                for link, amount in zip(link_set.links, transfer.plan.n_bytes, strict=True):
                     n_bytes[link] += part * amount
         return [
             LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
@@ -234,23 +234,23 @@ class Fabric:
         """Bytes/s on every link at this moment."""
         now = self.env.now
         load = [0.0] * len(self.links)
-        for footprint in self._presence.footprints.values():
-            for stream in footprint.flowing:
+        for link_set in self._occupancy.link_sets.values():
+            for stream in link_set.flowing:
                 for transfer in stream.transfers:
                     for link, amount in zip(stream.links, stream.loads, strict=True):
                         load[link] += transfer.level * amount
-            alone = footprint.alone
+            alone = link_set.alone
             if alone is not None and alone.flows_s <= now < alone.end_s:
-                for link, n_bytes in zip(footprint.links, alone.plan.n_bytes, strict=True):
+                for link, n_bytes in zip(link_set.links, alone.plan.n_bytes, strict=True):
                     load[link] += n_bytes / (alone.end_s - alone.flows_s)
         return load
 
     def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
         """Transfers whose bytes cannot flow, each with the links that are down."""
         return [
-            (transfer, tuple(self.links[link] for link in footprint.links if not self.capacity[link]))
-            for footprint in self._presence.footprints.values()
-            for transfer in footprint.transfers()
+            (transfer, tuple(self.links[link] for link in link_set.links if not self.capacity[link]))
+            for link_set in self._occupancy.link_sets.values()
+            for transfer in link_set.transfers()
             if transfer.level == 0.0
         ]
 
@@ -270,13 +270,13 @@ class Fabric:
         env = self.env
         flows_s = (env.now if began_at is None else began_at) + plan.latency_s
         transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
-        footprint = plan.footprint
-        if not footprint.links or self._presence.is_quiet(footprint, owner):
-            footprint.users += 1
-            if footprint.links:
-                footprint.alone = transfer
+        link_set = plan.link_set
+        if not link_set.links or self._occupancy.is_quiet(link_set, owner):
+            link_set.users += 1
+            if link_set.links:
+                link_set.alone = transfer
             transfer.state = State.ALONE
-            transfer.end_s = flows_s + plan.alone_s if planned_end is None else planned_end
+            transfer.end_s = flows_s + plan.flow_s if planned_end is None else planned_end
             at(env, transfer.end_s, self._ended_alone, COMPLETION, transfer)
         else:
             self._wait(transfer)
@@ -286,13 +286,13 @@ class Fabric:
         if transfer.state is not State.ALONE:
             return  # somebody came
         plan = transfer.plan
-        plan.footprint.users -= 1
-        plan.footprint.alone = None
+        plan.link_set.users -= 1
+        plan.link_set.alone = None
         if plan.kept:
             plan.runs += 1
-            plan.seconds_alone += plan.alone_s  # not a difference of clocks: a million of them would add up
+            plan.flow_seconds += plan.flow_s  # not a difference of clocks: a million of them would add up
         else:
-            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.alone_s)
+            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.flow_s)
         self._happen(transfer)
 
     def _wait(self, transfer: Transfer) -> None:
@@ -311,18 +311,18 @@ class Fabric:
         if transfer.state is State.ABORTED:
             return
         plan = transfer.plan
-        footprint = plan.footprint
+        link_set = plan.link_set
         now = self.env.now
         self._number += 1
-        if not footprint.registered:
-            self._presence.register(footprint)
-        transfer.begin_flowing(self._seconds_alone(plan), self._number)
+        if not link_set.registered:
+            self._occupancy.register(link_set)
+        transfer.begin_flowing(self._flow_seconds(plan), self._number)
         if transfer.end_s < now:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
-        self._shares.recount(transfer.stream)
-        self._use.begin(footprint, transfer.flows_s, now)
+        self._rates.recount(transfer.stream)
+        self._use.begin(link_set, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
         self._began.append(transfer)
@@ -338,7 +338,7 @@ class Fabric:
             if version == transfer.version and transfer.state is State.FLOWING:
                 transfer.end_s = now
                 if transfer.touched:
-                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.alone_s)
+                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.flow_s)
                 self._take_off(transfer, now)
                 if transfer.plan.kept:
                     transfer.plan.runs += 1
@@ -349,16 +349,16 @@ class Fabric:
             self._arm()
 
     def _take_off(self, transfer: Transfer, now: float) -> None:
-        footprint = transfer.plan.footprint
+        link_set = transfer.plan.link_set
         transfer.stop_flowing()
-        self._shares.recount(transfer.stream)
-        self._use.end(footprint, now)
-        tied = (footprint,) if footprint.users else [other for other in footprint.near if other.users]
-        if tied:
-            self._unsettled.update(dict.fromkeys(tied))
+        self._rates.recount(transfer.stream)
+        self._use.end(link_set, now)
+        connected = (link_set,) if link_set.users else [other for other in link_set.neighbours if other.users]
+        if connected:
+            self._unsettled.update(dict.fromkeys(connected))
             self._request_flush()
         else:
-            for watcher in self._presence.watchers_of(footprint):
+            for watcher in self._occupancy.watchers_of(link_set):
                 if watcher is not transfer.owner:
                     watcher.left_alone()
 
@@ -404,17 +404,17 @@ class Fabric:
                 transfer = self._began[checked]
                 checked += 1
                 if transfer.state is State.FLOWING:
-                    footprint = transfer.plan.footprint
-                    self._disturb(self._presence.watchers_of(footprint), transfer.owner, now)
-                    if footprint.alone is not None or footprint.near:
-                        self._take_up((footprint, *footprint.near))
-                    unsettled[footprint] = None
+                    link_set = transfer.plan.link_set
+                    self._disturb(self._occupancy.watchers_of(link_set), transfer.owner, now)
+                    if link_set.alone is not None or link_set.neighbours:
+                        self._take_up((link_set, *link_set.neighbours))
+                    unsettled[link_set] = None
             if self._new_capacity:
                 self._change_capacities(now)
         began, self._began = self._began, []
         self._unsettled = {}
         self._flush_due = self._flush_scheduled = self._at_work = False
-        for transfer, level in self._shares.of(unsettled, began):
+        for transfer, level in self._rates.of(unsettled, began):
             self._set_level(transfer, level, now)
         self._arm()
 
@@ -423,15 +423,15 @@ class Fabric:
             if watcher is not owner:
                 watcher.disturbed(now)
 
-    def _take_up(self, footprints: Iterable[Footprint]) -> None:
+    def _take_up(self, link_sets: Iterable[LinkSet]) -> None:
         """Transfers there that took themselves for alone flow from here on. After the watchers have been
         told, who may just have begun one.
         """
-        for footprint in footprints:
-            transfer = footprint.alone
+        for link_set in link_sets:
+            transfer = link_set.alone
             if transfer is not None:
-                footprint.users -= 1
-                footprint.alone = None
+                link_set.users -= 1
+                link_set.alone = None
                 self._wait(transfer)
 
     def _change_capacities(self, now: float) -> None:
@@ -439,14 +439,14 @@ class Fabric:
         self._new_capacity = {}
         changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
         if changes:
-            self._disturb(self._presence.watchers(changes), None, now)
-            there = dict.fromkeys([footprint for link in changes for footprint in self._on[link]])
+            self._disturb(self._occupancy.watchers(changes), None, now)
+            there = dict.fromkeys([link_set for link in changes for link_set in self._on[link]])
             self._take_up(there)
             self._unsettled.update(there)
-            self._shares.forget()
+            self._rates.forget()
             for link, value in changes.items():
                 self.capacity[link] = value
-                self._presence.change(link, as_built=value == self._built[link])
+                self._occupancy.change(link, as_built=value == self._built[link])
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
         old = transfer.level
@@ -456,8 +456,8 @@ class Fabric:
         if level > 0.0:
             heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
 
-    def _seconds_alone(self, plan: Plan) -> float:
-        return plan.alone_s if self._presence.as_built(plan.links) else plan.seconds(self.capacity)
+    def _flow_seconds(self, plan: Plan) -> float:
+        return plan.flow_s if self._occupancy.as_built(plan.links) else plan.seconds(self.capacity)
 
     def _arm(self) -> None:
         ends = self._ends
@@ -491,9 +491,9 @@ class Fabric:
         users = [0] * len(self.links)
         top: dict[int, float] = {}
         flowing = [
-            transfer for footprint in self._presence.footprints.values() for transfer in footprint.transfers()
+            transfer for link_set in self._occupancy.link_sets.values() for transfer in link_set.transfers()
         ]
-        self._presence.check()
+        self._occupancy.check()
         for transfer in flowing:
             assert transfer.state is State.FLOWING
             assert 0.0 <= transfer.left <= transfer.whole

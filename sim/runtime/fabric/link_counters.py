@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
-from sim.runtime.fabric.transfer import Alike, Footprint
+from sim.runtime.fabric.transfer import Alike, LinkSet
 
 
 class LinkRow(NamedTuple):
@@ -23,7 +23,7 @@ class LinkRow(NamedTuple):
 class LinkUse:
     """Counters of every link. A transfer counts as being on all its links from its first byte to its last.
 
-    Links that all footprints so far use together are counted together, as one `Alike`. A footprint that uses
+    Links that all link_sets so far use together are counted together, as one `Alike`. A link_set that uses
     some of them and not others splits them, and both parts go on from what was counted.
     """
 
@@ -36,9 +36,9 @@ class LinkUse:
         self._alike = [nobody] * links
         self._splits = 0
 
-    def begin(self, footprint: Footprint, since: float, now: float) -> None:
+    def begin(self, link_set: LinkSet, since: float, now: float) -> None:
         """A transfer is known from `now` on, and has been flowing alone `since` then or before."""
-        for alike in self._parts(footprint):
+        for alike in self._parts(link_set):
             alike.users += 1
             if alike.users == 1:
                 alike.busy_since = since
@@ -48,26 +48,26 @@ class LinkUse:
                 if since < alike.busy_since:
                     alike.busy_since = since
 
-    def end(self, footprint: Footprint, now: float) -> None:
-        for alike in self._parts(footprint):
+    def end(self, link_set: LinkSet, now: float) -> None:
+        for alike in self._parts(link_set):
             alike.users -= 1
             if alike.users == 0:
                 alike.busy_s += now - alike.busy_since
             elif alike.users == 1:
                 alike.shared_s += now - alike.shared_since
 
-    def _parts(self, footprint: Footprint) -> list[Alike]:
-        """The links of a footprint as they are counted."""
-        if footprint.parts_as_of != self._splits:
-            links = footprint.links
-            if _links_in(footprint.parts) != len(links):  # one of them has been split, or it is new
+    def _parts(self, link_set: LinkSet) -> list[Alike]:
+        """The links of a link_set as they are counted."""
+        if link_set.parts_as_of != self._splits:
+            links = link_set.links
+            if _links_in(link_set.parts) != len(links):  # one of them has been split, or it is new
                 parts = dict.fromkeys([self._alike[link] for link in links])
                 if _links_in(parts) != len(links):
                     self._split(links)
                     parts = dict.fromkeys([self._alike[link] for link in links])
-                footprint.parts = list(parts)
-            footprint.parts_as_of = self._splits
-        return footprint.parts
+                link_set.parts = list(parts)
+            link_set.parts_as_of = self._splits
+        return link_set.parts
 
     def _split(self, links: Iterable[int]) -> None:
         """Tell apart links that were alike until now, where only some of them are among these."""

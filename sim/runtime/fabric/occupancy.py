@@ -1,85 +1,85 @@
-"""Who is on which link: transfers by their footprints, and those who watch."""
+"""Who is on which link: transfers by their link_sets, and those who watch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.runtime.fabric.transfer import Footprint, Watcher
+from sim.runtime.fabric.transfer import LinkSet, Watcher
 
 IDLE = 4
-"""Neighbours without a transfer that a footprint puts up with."""
+"""Neighbours without a transfer that a link_set puts up with."""
 
 
-class Presence:
+class LinkOccupancy:
     """Footprints registered on links, watchers of links, and the links that are not as built.
 
-    A footprint is registered with its links when it is first used. From then on it knows who else is there:
-    `near` are the others that are registered on one of its links. It stays when it falls idle, so that
+    A link_set is registered with its links when it is first used. From then on it knows who else is there:
+    `neighbours` are the others that are registered on one of its links. It stays when it falls idle, so that
     traffic that repeats itself is looked after from neighbour to neighbour, and not link by link. Whoever
     finds many idle neighbours sends them off.
     """
 
     def __init__(self, links: int) -> None:
-        self.on: list[dict[Footprint, None]] = [{} for _ in range(links)]
-        self.footprints: dict[tuple[int, ...], Footprint] = {}
+        self.on: list[dict[LinkSet, None]] = [{} for _ in range(links)]
+        self.link_sets: dict[tuple[int, ...], LinkSet] = {}
         self.changed: set[int] = set()
         self._watchers: list[list[Watcher]] = [[] for _ in range(links)]
         self._resting: dict[int, tuple[tuple[int, ...], Watcher]] = {}  # by identity
         self._epoch = 0  # a new one when a link may have become less quiet for a reason other than a transfer
         self._watch_epoch = 0  # a new one when somebody begins or ceases to watch
 
-    def footprint(self, links: tuple[int, ...]) -> Footprint:
-        footprint = self.footprints.get(links)
-        if footprint is None:
-            footprint = self.footprints[links] = Footprint(links)
-        return footprint
+    def link_set(self, links: tuple[int, ...]) -> LinkSet:
+        link_set = self.link_sets.get(links)
+        if link_set is None:
+            link_set = self.link_sets[links] = LinkSet(links)
+        return link_set
 
-    def is_quiet(self, footprint: Footprint, watcher: Watcher | None) -> bool:
+    def is_quiet(self, link_set: LinkSet, watcher: Watcher | None) -> bool:
         """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
         built.
         """
-        if footprint.users:
+        if link_set.users:
             return False
-        if footprint.unwatched_in != self._epoch or footprint.unwatched_but_by is not watcher:
-            if self._is_watched(footprint.links, watcher):
+        if link_set.unwatched_in != self._epoch or link_set.unwatched_but_by is not watcher:
+            if self._is_watched(link_set.links, watcher):
                 return False
-            if not self.changed.isdisjoint(footprint.links):
+            if not self.changed.isdisjoint(link_set.links):
                 return False
-            footprint.unwatched_in = self._epoch
-            footprint.unwatched_but_by = watcher
-        if not footprint.registered:
-            self.register(footprint)
-        for other in footprint.near:  # a loop: mostly there are none, or one  # noqa: SIM110
+            link_set.unwatched_in = self._epoch
+            link_set.unwatched_but_by = watcher
+        if not link_set.registered:
+            self.register(link_set)
+        for other in link_set.neighbours:  # a loop: mostly there are none, or one  # noqa: SIM110
             if other.users:
                 return False
         return True
 
-    def register(self, footprint: Footprint) -> None:
-        near = footprint.near
-        for link in footprint.links:
+    def register(self, link_set: LinkSet) -> None:
+        neighbours = link_set.neighbours
+        for link in link_set.links:
             here = self.on[link]
             for other in here:
-                if other not in near:
-                    near[other] = None
-                    other.near[footprint] = None
-            here[footprint] = None
-        footprint.registered = True
-        if len(near) > IDLE:
-            self._send_off_idle(near)
+                if other not in neighbours:
+                    neighbours[other] = None
+                    other.neighbours[link_set] = None
+            here[link_set] = None
+        link_set.registered = True
+        if len(neighbours) > IDLE:
+            self._send_off_idle(neighbours)
 
-    def _send_off_idle(self, near: Iterable[Footprint]) -> None:
-        idle = [other for other in near if not other.users]
+    def _send_off_idle(self, neighbours: Iterable[LinkSet]) -> None:
+        idle = [other for other in neighbours if not other.users]
         if len(idle) > IDLE:
             for other in idle:
                 self._unregister(other)
 
-    def _unregister(self, footprint: Footprint) -> None:
-        for link in footprint.links:
-            del self.on[link][footprint]
-        for other in footprint.near:
-            del other.near[footprint]
-        footprint.near.clear()
-        footprint.registered = False
+    def _unregister(self, link_set: LinkSet) -> None:
+        for link in link_set.links:
+            del self.on[link][link_set]
+        for other in link_set.neighbours:
+            del other.neighbours[link_set]
+        link_set.neighbours.clear()
+        link_set.registered = False
 
     def _is_watched(self, links: tuple[int, ...], watcher: Watcher | None) -> bool:
         """True where somebody else watches and has plans; who rests there is sent off."""
@@ -118,11 +118,11 @@ class Presence:
         """Each once, in the order of the links and then of their coming."""
         return list({id(watcher): watcher for link in links for watcher in self._watchers[link]}.values())
 
-    def watchers_of(self, footprint: Footprint) -> list[Watcher]:
-        if footprint.watched_in != self._watch_epoch:
-            footprint.watched_in = self._watch_epoch
-            footprint.watchers = self.watchers(footprint.links)
-        return footprint.watchers
+    def watchers_of(self, link_set: LinkSet) -> list[Watcher]:
+        if link_set.watched_in != self._watch_epoch:
+            link_set.watched_in = self._watch_epoch
+            link_set.watchers = self.watchers(link_set.links)
+        return link_set.watchers
 
     def change(self, link: int, *, as_built: bool) -> None:
         """A link has another capacity."""
@@ -137,14 +137,14 @@ class Presence:
 
     def check(self) -> None:
         """Raise AssertionError unless who is registered is who should be, and they know each other."""
-        for footprint in self.footprints.values():
-            flowing = sum(len(stream.transfers) for stream in footprint.flowing)
-            if footprint.links:
-                assert footprint.users == flowing + (footprint.alone is not None)
-            assert footprint.registered or not footprint.users
-            for stream in footprint.flowing:
-                assert footprint.streams[stream.loads, stream.cap] is stream
-            there = {other for link in footprint.links for other in self.on[link]} - {footprint}
-            assert set(footprint.near) == (there if footprint.registered else set())
-            for link in footprint.links:
-                assert (footprint in self.on[link]) == footprint.registered
+        for link_set in self.link_sets.values():
+            flowing = sum(len(stream.transfers) for stream in link_set.flowing)
+            if link_set.links:
+                assert link_set.users == flowing + (link_set.alone is not None)
+            assert link_set.registered or not link_set.users
+            for stream in link_set.flowing:
+                assert link_set.streams[stream.loads, stream.cap] is stream
+            there = {other for link in link_set.links for other in self.on[link]} - {link_set}
+            assert set(link_set.neighbours) == (there if link_set.registered else set())
+            for link in link_set.links:
+                assert (link_set in self.on[link]) == link_set.registered

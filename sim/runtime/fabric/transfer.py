@@ -13,7 +13,7 @@ from simpy.events import PENDING, Event
 from sim.cost.fairshare import loads_of
 
 REMEMBERED_STREAMS = 64
-"""Streams kept of one footprint while nothing flows in them."""
+"""Streams kept of one link_set while nothing flows in them."""
 
 
 class DemandLike(Protocol):
@@ -28,7 +28,7 @@ class DemandLike(Protocol):
     @property
     def latency_s(self) -> float: ...
     @property
-    def least_s(self) -> float: ...
+    def min_flow_s(self) -> float: ...
 
 
 class Bytes(NamedTuple):
@@ -37,7 +37,7 @@ class Bytes(NamedTuple):
     links: tuple[int, ...]
     n_bytes: tuple[float, ...]
     latency_s: float = 0.0
-    least_s: float = 0.0
+    min_flow_s: float = 0.0
 
 
 class Watcher(Protocol):
@@ -68,8 +68,8 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the crowd, -1 outside; `order` does not depend
-    on who came first; `kept` is False once its footprint has forgotten it.
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the bulk, -1 outside; `order` does not depend
+    on who came first; `kept` is False once its link_set has forgotten it.
     """
 
     __slots__ = ("cap", "comes_again", "kept", "links", "loads", "order", "row", "transfers")
@@ -110,11 +110,11 @@ class Alike:
         return part
 
 
-class Footprint:
+class LinkSet:
     """A set of links that transfers use together, with what is on them; see `occupancy.py`."""
 
     __slots__ = (
-        "alone", "flowing", "links", "near", "parts", "parts_as_of", "registered", "streams",
+        "alone", "flowing", "links", "neighbours", "parts", "parts_as_of", "registered", "streams",
         "unwatched_but_by", "unwatched_in", "users", "watched_in", "watchers",
     )  # fmt: skip
 
@@ -125,7 +125,7 @@ class Footprint:
         self.flowing: dict[Stream, None] = {}
         self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
         self.registered = False
-        self.near: dict[Footprint, None] = {}  # others that are registered on one of the links
+        self.neighbours: dict[LinkSet, None] = {}  # others that are registered on one of the links
         self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
         self.parts: list[Alike] = []  # the links as they are counted, as of so many splits
@@ -152,25 +152,36 @@ class Plan:
     """A demand compiled for the fabric, shared by all transfers of that demand."""
 
     __slots__ = (
-        "_stream", "alone_s", "busiest", "cap", "demand", "footprint", "kept", "latency_s", "least_s",
-        "links", "n_bytes", "runs", "seconds_alone",
+        "_stream",
+        "busiest",
+        "cap",
+        "demand",
+        "flow_s",
+        "flow_seconds",
+        "kept",
+        "latency_s",
+        "link_set",
+        "links",
+        "min_flow_s",
+        "n_bytes",
+        "runs",
     )  # fmt: skip
 
     def __init__(
-        self, demand: DemandLike, footprint: Footprint, n_bytes: tuple[float, ...], built: Sequence[float]
+        self, demand: DemandLike, link_set: LinkSet, n_bytes: tuple[float, ...], built: Sequence[float]
     ) -> None:
         self.demand = demand
-        self.footprint = footprint
-        self.links = footprint.links
+        self.link_set = link_set
+        self.links = link_set.links
         self.n_bytes = n_bytes
         self.latency_s = demand.latency_s
-        self.least_s = demand.least_s
+        self.min_flow_s = demand.min_flow_s
         self.busiest = max(n_bytes, default=0.0)
-        self.cap = self.busiest / self.least_s if self.least_s > 0.0 else inf
-        self.alone_s = self.seconds(built)
+        self.cap = self.busiest / self.min_flow_s if self.min_flow_s > 0.0 else inf
+        self.flow_s = self.seconds(built)
         self.kept = False
         self.runs = 0  # not yet in the counters of the links, as are the seconds of those that were alone
-        self.seconds_alone = 0.0
+        self.flow_seconds = 0.0
         self._stream: Stream | None = None
 
     def stream(self, weight: float) -> Stream:
@@ -179,14 +190,14 @@ class Plan:
         if weight == 1.0 and stream is not None and stream.kept:
             stream.comes_again = True
             return stream
-        stream = self.footprint.stream(loads_of(self.n_bytes, weight), self.cap / weight)
+        stream = self.link_set.stream(loads_of(self.n_bytes, weight), self.cap / weight)
         if weight == 1.0:
             self._stream = stream
         return stream
 
     def seconds(self, capacity: Sequence[float]) -> float:
         """The time of the flowing with nobody else about."""
-        longest = self.least_s
+        longest = self.min_flow_s
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
             bytes_per_s = capacity[link]
             seconds = n_bytes / bytes_per_s if bytes_per_s else inf
@@ -236,18 +247,18 @@ class Transfer(Event):
     def begin_flowing(self, seconds: float, number: int) -> None:
         """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
         plan = self.plan
-        footprint = plan.footprint
+        link_set = plan.link_set
         self.state = State.FLOWING
         self.stream = stream = plan.stream(self.weight)
         stream.transfers[self] = None
-        footprint.flowing[stream] = None
-        footprint.users += 1
+        link_set.flowing[stream] = None
+        link_set.users += 1
         self.whole = self.left = plan.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
         self.end_s = self.flows_s + seconds
         self.touched = False
-        if seconds != plan.alone_s:
+        if seconds != plan.flow_s:
             self.touched = True
         elif self.planned_end is not None:
             self.end_s = self.planned_end
@@ -256,11 +267,11 @@ class Transfer(Event):
 
     def stop_flowing(self) -> None:
         """It is over, or given up."""
-        stream, footprint = self.stream, self.plan.footprint
+        stream, link_set = self.stream, self.plan.link_set
         del stream.transfers[self]
         if not stream.transfers:
-            del footprint.flowing[stream]
-        footprint.users -= 1
+            del link_set.flowing[stream]
+        link_set.users -= 1
         self.version += 1
 
     def set_level(self, level: float, now: float) -> None:

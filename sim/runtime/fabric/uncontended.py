@@ -55,7 +55,7 @@ class UnsharedFabric(Fabric):
         transfer = Transfer(self.env, plan, weight, flows_s, planned_end, on_done, owner)
         self._under_way[transfer] = None
         transfer.state = State.ALONE
-        transfer.end_s = flows_s + plan.alone_s if planned_end is None else planned_end
+        transfer.end_s = flows_s + plan.flow_s if planned_end is None else planned_end
         at(self.env, transfer.end_s, self._ended, COMPLETION, transfer)
         return transfer
 
@@ -75,5 +75,5 @@ class UnsharedFabric(Fabric):
         if transfer.state is not State.ALONE:
             return  # given up
         del self._under_way[transfer]
-        self._use.carry(transfer.plan.links, transfer.plan.n_bytes, 1.0, transfer.plan.alone_s)
+        self._use.carry(transfer.plan.links, transfer.plan.n_bytes, 1.0, transfer.plan.flow_s)
         self._happen(transfer)

@@ -166,9 +166,9 @@ def kv_tier_rows(replicas: Sequence[Replica]) -> Table:
             continue
         asked = sum(queue.asked_tokens for queue in queues)
         hits = sum(queue.hbm_hit_tokens for queue in queues)
-        block_bytes = queues[0].kv_cache.block_size * queues[0].levels[0].bytes_per_token
+        block_bytes = queues[0].block_pool.block_size * queues[0].levels[0].bytes_per_token
         hbm = [
-            sum(getattr(queue.kv_cache, part) for queue in queues) * block_bytes
+            sum(getattr(queue.block_pool, part) for queue in queues) * block_bytes
             for part in ("blocks", "used")
         ]
         nan = float("nan")

@@ -20,7 +20,7 @@ from typing import Any
 
 from sim.policy.reloading import Prefix, ReloadRule
 from sim.results.blame import CAUSES
-from sim.runtime.engine.queue import ADMISSION, PREEMPTED, PRIVATE, EngineQueue
+from sim.runtime.engine.queue import ADMISSION, PREEMPTED, PRIVATE, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.kv.tiers import Level
 
@@ -36,7 +36,7 @@ class _Part:
     tokens: int
 
 
-class TieredQueue(EngineQueue):
+class TieredQueue(RequestQueue):
     """An engine's queue over HBM and the `levels` below it, the nearest first.
 
     `prefill_s(past, tokens)` is the time to compute from `past` to `tokens` tokens alone. `on_loaded` gets
@@ -56,7 +56,7 @@ class TieredQueue(EngineQueue):
         self.levels = levels
         self.reload = reload
         self.prefill_s = prefill_s
-        self.on_loaded: Callable[[Sequence, EngineQueue], None] = lambda sequence, queue: None
+        self.on_loaded: Callable[[Sequence, RequestQueue], None] = lambda sequence, queue: None
         self.on_room: Callable[[], None] = lambda: None
         self.asked_tokens = self.hbm_hit_tokens = 0
         self.loading: dict[Sequence, int] = {}  # transfers that each of them waits for
@@ -67,7 +67,7 @@ class TieredQueue(EngineQueue):
         if writes_through:
             levels[0].on_landed = self._copied
         else:
-            self.kv_cache.on_evicted = self._evicted
+            self.block_pool.on_evicted = self._evicted
 
     @property
     def requests(self) -> int:
@@ -80,7 +80,7 @@ class TieredQueue(EngineQueue):
     # ---- copies down
 
     def _bytes_of(self, blocks: int) -> float:
-        return blocks * self.kv_cache.block_size * self.levels[0].bytes_per_token
+        return blocks * self.block_pool.block_size * self.levels[0].bytes_per_token
 
     def _known_below(self, unit: int) -> bool:
         for level in self.levels:
@@ -92,7 +92,7 @@ class TieredQueue(EngineQueue):
     @property
     def free_to_grow(self) -> int:
         """Where evicted prefixes are copied, a step that evicts one is scheduled by itself."""
-        return self.kv_cache.free if self.writes_through else self.kv_cache.free_before_evicting
+        return self.block_pool.free_blocks if self.writes_through else self.block_pool.free_before_evicting
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
         first = sequence.held
@@ -105,15 +105,15 @@ class TieredQueue(EngineQueue):
         """Names that it holds and others could ask for, from its name number `first` on, with their bytes."""
         for i in range(first, sequence.held):
             if sequence.names[i] > PRIVATE:
-                start = sequence.name_ends[i - 1] if i else 0
-                blocks = (sequence.name_ends[i] - start) // self.kv_cache.block_size
+                start = sequence.hash_ends[i - 1] if i else 0
+                blocks = (sequence.hash_ends[i] - start) // self.block_pool.block_size
                 yield sequence.names[i], self._bytes_of(blocks)
 
     def steps_passed(self, step: int) -> None:
         """All steps before this one have ended: what they computed of prompts can be copied."""
         while self._fresh and self._fresh[0][0] < step:
             _, unit, n_bytes = self._fresh.popleft()
-            if self.kv_cache.has(unit):
+            if self.block_pool.has(unit):
                 self._write(unit, n_bytes)
 
     def finish(self, sequence: Sequence) -> None:
@@ -124,13 +124,13 @@ class TieredQueue(EngineQueue):
 
     def _write(self, unit: int, n_bytes: float) -> None:
         if not self._known_below(unit) and self.levels[0].put(unit, n_bytes):
-            self.kv_cache.hold((unit,))
+            self.block_pool.touch((unit,))
             self._held.add(unit)
 
     def _copied(self, units: list[int]) -> None:
         mine = tuple(unit for unit in units if unit in self._held)
         self._held.difference_update(mine)
-        self.kv_cache.give_back(0, mine)
+        self.block_pool.free(0, mine)
         if self.waiting:
             self.on_room()
 
@@ -153,7 +153,7 @@ class TieredQueue(EngineQueue):
             head = super().next_waiting()
             if head is None or head.received:
                 return head
-            units = self.kv_cache.cached_units(head.names, len(head.names))
+            units = self.block_pool.cached_units(head.names, len(head.names))
             chosen = self._chosen(head, units)
             if not chosen or not self._load(head, units, chosen):
                 return head  # without room for its KV there is hardly any to compute it in
@@ -172,7 +172,7 @@ class TieredQueue(EngineQueue):
             loads[key] = loads.get(key, 0) + part.tokens - past
             past = part.tokens
             reload_s = max(
-                self.levels[which].reading.alone_s(tokens, capacity) for which, tokens in loads.items()
+                self.levels[which].reading.isolated_s(tokens, capacity) for which, tokens in loads.items()
             )
             n_bytes = (past - start) * part.level.bytes_per_token
             compute_s = self.prefill_s(start, head.known_tokens) - self.prefill_s(past, head.known_tokens)
@@ -180,8 +180,8 @@ class TieredQueue(EngineQueue):
         return parts[: self.reload(prefixes)]
 
     def _below(self, head: Sequence, units: int) -> list[_Part]:
-        names, ends = head.names, head.name_ends
-        most = self._most_cached(head)
+        names, ends = head.names, head.hash_ends
+        most = self._max_cached(head)
         parts: list[_Part] = []
         for i in range(units, len(names)):
             if (ends[i - 1] if i else 0) >= most:
@@ -194,23 +194,23 @@ class TieredQueue(EngineQueue):
             parts[-1].end, parts[-1].tokens = i + 1, min(ends[i], most)
         return parts
 
-    def _most_cached(self, sequence: Sequence) -> int:
+    def _max_cached(self, sequence: Sequence) -> int:
         """The last known token is computed in any case: it gives the next one."""
-        size = self.kv_cache.block_size
+        size = self.block_pool.block_size
         return (sequence.known_tokens - 1) // size * size
 
     def _load(self, head: Sequence, units: int, parts: list[_Part]) -> bool:
         """Reserve blocks for a sequence and start its transfers; False when there are not enough."""
-        cache, size = self.kv_cache, self.kv_cache.block_size
+        cache, size = self.block_pool, self.block_pool.block_size
         present = head.names[:units]
         past = self.cached_tokens(head)
-        needed = -(-head.known_tokens // size) - (head.name_ends[units - 1] // size if units else 0)
-        room = cache.free - (cache.reserve if self.running else 0) - cache.evictable(present)
+        needed = -(-head.known_tokens // size) - (head.hash_ends[units - 1] // size if units else 0)
+        room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(present)
         if needed > room:
             return False
         self._asked(head, past)
-        cache.hold(present)
-        head.held, head.nameless_blocks, head.computed = units, needed, parts[-1].tokens
+        cache.touch(present)
+        head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
         head.wait(PREEMPTED if head.recomputing else ADMISSION, self.env.now)
         self.waiting.remove(head)
         loads: dict[int, tuple[list[int], int]] = {}
@@ -225,7 +225,7 @@ class TieredQueue(EngineQueue):
             self.levels[which].read(names, tokens, partial(self._landed, head))
             for which, (names, tokens) in loads.items()
         ]
-        cache.take(needed)  # last: what this pushes out of HBM must not push out what is to be read
+        cache.allocate(needed)  # last: what this pushes out of HBM must not push out what is to be read
         return True
 
     def _landed(self, sequence: Sequence) -> None:
@@ -278,7 +278,7 @@ class TieredQueue(EngineQueue):
 
     def check(self) -> None:
         """The books of HBM and of every tier are in order, and what is being copied is still in HBM."""
-        self.kv_cache.check()
+        self.block_pool.check()
         for level in self.levels:
             level.tier.check()
-        assert all(self.kv_cache.has(unit) for unit in self._held), "a prefix left HBM during its copy"
+        assert all(self.block_pool.has(unit) for unit in self._held), "a prefix left HBM during its copy"

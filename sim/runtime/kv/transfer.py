@@ -22,7 +22,7 @@ from sim.cost.collectives.demands import Demand
 from sim.policy.routing import RoutedRequest, Router
 from sim.results.blame import CAUSES
 from sim.results.records import HandOverRecords
-from sim.runtime.engine.queue import EngineQueue, HeldBlocks
+from sim.runtime.engine.queue import HeldBlocks, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.fabric.fabric import Fabric
@@ -35,13 +35,13 @@ Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
 
 
 @dataclass(slots=True)
-class _Passage:
+class _Pending:
     """One sequence on its way from one replica to another."""
 
     sequence: InEngine
     sender: Replica
     receiver: Replica
-    landing: EngineQueue | None = None  # where blocks are reserved, once they are
+    landing: RequestQueue | None = None  # where blocks are reserved, once they are
     blocks: int = 0
     left: HeldBlocks | None = None  # the sender's blocks, once the prefill has ended
     pushing: bool = False  # all layers but the last are on their way
@@ -59,7 +59,7 @@ class _Passage:
 class _Receiver:
     """A decode replica as a router sees it: what is on its way counts as being there."""
 
-    def __init__(self, replica: Replica, coming: Sequence[_Passage], hops: int) -> None:
+    def __init__(self, replica: Replica, coming: Sequence[_Pending], hops: int) -> None:
         self.index = replica.index
         self.routed = replica.routed
         self.requests = replica.requests + len(coming)
@@ -77,7 +77,7 @@ class _Receiver:
         return self._replica.cached_prompt_tokens(request)  # type: ignore[arg-type]
 
 
-class HandOver:
+class KvTransfers:
     """Passages between prefill and decode replicas of one service."""
 
     def __init__(
@@ -101,8 +101,8 @@ class HandOver:
         self.hops = hops
         self.layerwise = layerwise
         self._whole = tuple(fabric.capacity)  # of links without faults
-        self._passages: dict[int, _Passage] = {}
-        self._lines: dict[int, deque[_Passage]] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._lines: dict[int, deque[_Pending]] = {}
 
     def attach(self, senders: Sequence[Replica]) -> None:
         """Take over every prompt that one of these replicas has prefilled."""
@@ -120,7 +120,7 @@ class HandOver:
 
     def abort(self, sequence: InEngine) -> bool:
         """Give up a sequence's passage, if it has one. True where it was nowhere else any more."""
-        passage = self._passages.pop(sequence.request.request_id, None)
+        passage = self._pending.pop(sequence.request.request_id, None)
         if passage is None:
             return False
         if passage.transfer is not None:
@@ -129,7 +129,7 @@ class HandOver:
         if passage in line:
             line.remove(passage)  # type: ignore[union-attr]
         if passage.landing is not None:
-            passage.landing.kv_cache.give_back(passage.blocks)
+            passage.landing.block_pool.free(passage.blocks)
             passage.receiver.loop.look_again()
         self.blocks_are_free(passage.receiver)
         if passage.left is None:
@@ -140,19 +140,19 @@ class HandOver:
         return True
 
     def fail(self, replica: Replica) -> list[InEngine]:
-        """A sender or receiver fails, and with it all passages to and from it; the sequences that had left
+        """A sender or receiver fails, and with it all pending to and from it; the sequences that had left
         their sender, and are lost.
         """
-        broken = [one for one in self._passages.values() if replica in (one.sender, one.receiver)]
+        broken = [one for one in self._pending.values() if replica in (one.sender, one.receiver)]
         return [one.sequence for one in broken if self.abort(one.sequence)]
 
     # ---- one passage
 
-    def _passage(self, sequence: InEngine, sender: Replica) -> _Passage:
+    def _passage(self, sequence: InEngine, sender: Replica) -> _Pending:
         all_receivers = self.receivers[sender.model]
         candidates = [replica for replica in all_receivers if replica.is_up] or all_receivers
-        coming: dict[int, list[_Passage]] = {replica.index: [] for replica in candidates}
-        for other in self._passages.values():
+        coming: dict[int, list[_Pending]] = {replica.index: [] for replica in candidates}
+        for other in self._pending.values():
             if other.receiver.index in coming:
                 coming[other.receiver.index].append(other)
         views = [
@@ -161,7 +161,7 @@ class HandOver:
         chosen = self.router(sequence.request, views, self.random)
         receiver = candidates[0 if chosen is None else chosen]
         receiver.routed += 1
-        passage = self._passages[sequence.request.request_id] = _Passage(sequence, sender, receiver)
+        passage = self._pending[sequence.request.request_id] = _Pending(sequence, sender, receiver)
         return passage
 
     def _last_chunk_begins(self, sender: Replica, sequence: InEngine, step_s: float) -> None:
@@ -177,13 +177,13 @@ class HandOver:
             else:
                 passage.pushed = True
 
-    def _pushed(self, passage: _Passage) -> None:
+    def _pushed(self, passage: _Pending) -> None:
         passage.pushed = True
         if passage.left is not None:
             self._send(passage, 1.0 / passage.sender.layers, self._arrived)
 
     def _prefilled(self, sender: Replica, sequence: InEngine) -> None:
-        passage = self._passages.get(sequence.request.request_id) or self._passage(sequence, sender)
+        passage = self._pending.get(sequence.request.request_id) or self._passage(sequence, sender)
         passage.left = sequence.queue.detach(sequence)
         passage.prefilled_s = self.fabric.env.now
         sequence.mark = None
@@ -195,7 +195,7 @@ class HandOver:
         line.append(passage)
         self.blocks_are_free(passage.receiver)
 
-    def _reserved(self, passage: _Passage) -> bool:
+    def _reserved(self, passage: _Pending) -> bool:
         reserved = passage.receiver.reserve(passage.tokens + 1)
         if reserved is None:
             return False
@@ -205,9 +205,9 @@ class HandOver:
 
     def _send(
         self,
-        passage: _Passage,
+        passage: _Pending,
         part: float,
-        then: Callable[[_Passage], None],
+        then: Callable[[_Pending], None],
         behind_s: float = 0.0,
     ) -> None:
         assert passage.landing is not None
@@ -218,7 +218,7 @@ class HandOver:
         demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
         if behind_s:
             layer_s, computed_s = behind_s / passage.sender.layers, part * behind_s
-            after_s = max(layer_s, computed_s - demand.alone_s(self._whole))
+            after_s = max(layer_s, computed_s - demand.isolated_s(self._whole))
             demand = replace(demand, latency_s=demand.latency_s + after_s)
 
         def done(transfer: Transfer) -> None:
@@ -227,11 +227,11 @@ class HandOver:
 
         passage.transfer = self.fabric.start(demand, on_done=done)
 
-    def _arrived(self, passage: _Passage) -> None:
+    def _arrived(self, passage: _Pending) -> None:
         sequence, receiver = passage.sequence, passage.receiver
         assert passage.left is not None
         assert passage.landing is not None
-        del self._passages[sequence.request.request_id]
+        del self._pending[sequence.request.request_id]
         self.records.append(
             sequence.request.request_id,
             passage.sender.index,
@@ -244,7 +244,7 @@ class HandOver:
         passage.left.free()
         passage.sender.loop.schedule_soon()
         sequence.end_within(receiver.max_model_len)
-        sequence.nameless_blocks = passage.blocks
+        sequence.unhashed_blocks = passage.blocks
         sequence.received = True
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1
         now = self.fabric.env.now

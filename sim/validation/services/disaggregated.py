@@ -28,7 +28,7 @@ DENSE = "Qwen3-32B-NVFP4"
 GPUS_PER_NODE = {"h100_sxm": 8, "h200_sxm": 8, "b200_sxm": 8, "gb200": 72}
 SOURCE = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 FEW_USERS, ROUNDS, FEWER_ROUNDS = 128, 4, 3  # times the concurrency, simulated; the client sent ten
-MOST_TOKENS = 12e6  # generated in one run: a minute of one processor
+MAX_TOKENS = 12e6  # generated in one run: a minute of one processor
 STAGES = ("prefill", "decode")
 
 
@@ -48,8 +48,8 @@ def pools_left_out(row: Row) -> str:
         return "the workers' GPUs are not the row's GPUs"
     if row["system"] == "gb200" and int(row["total_gpus"]) > GPUS_PER_NODE["gb200"]:
         return "more than a rack of GB200"
-    if _rounds(row) * int(row["concurrency"]) * 0.9 * int(row["osl"]) > MOST_TOKENS:
-        return f"more than {MOST_TOKENS / 1e6:.0f} million tokens would have to be generated: minutes a row"
+    if _rounds(row) * int(row["concurrency"]) * 0.9 * int(row["osl"]) > MAX_TOKENS:
+        return f"more than {MAX_TOKENS / 1e6:.0f} million tokens would have to be generated: minutes a row"
     return ""
 
 

@@ -30,7 +30,7 @@ REQUESTS = {
     (1000, 2000): 3000, (2048, 128): 3000, (2048, 2048): 1500, (5000, 500): 1500, (20000, 2000): 1000,
 }  # fmt: skip
 APART = re.compile(r"attention DP(\d+)")
-MOST_REQUESTS = 3000  # of 128/128, which has no more than 2,048 of them at once: start and end are 2 % of it
+MAX_REQUESTS = 3000  # of 128/128, which has no more than 2,048 of them at once: start and end are 2 % of it
 
 
 def throughput_left_out(row: Row) -> str:
@@ -55,7 +55,7 @@ def throughput_rows(row: Row) -> list[LedgerRow]:
         "data_parallel_size": apart,
         "enable_expert_parallel": apart > 1,
     }
-    load = burst(isl, osl, min(REQUESTS.get((isl, osl), 1500), MOST_REQUESTS))
+    load = burst(isl, osl, min(REQUESTS.get((isl, osl), 1500), MAX_REQUESTS))
     formats = precision_of(row["model"], row["precision"], row["gpu"])
     scenario = scenario_of(SYSTEMS[row["gpu"]], model, formats, engine, load)
     per_s = float(simulate(scenario).summary()["output_throughput"])

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.reading import data_files
 from sim.results.compared import Kind, LedgerRow
 from sim.runtime.build import memory_of, shards_of
 from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from sim.validation.services.single_steps import step_rows
 
-DATA = Path(__file__).parents[2] / "data" / "measured" / "serving"
+DATA = data_files.measured() / "serving"
 BLOCK_TOKENS = 16  # of vLLM's KV cache
 LOGS_SOURCE = "casys-kaist/LLMServingSim 5daddb2 (MIT), vLLM 0.19.0"
 

@@ -33,7 +33,7 @@ def test_rings_across_nodes_use_every_rail_alike() -> None:
     bare = demand(network, "all_reduce", "ring", S, network.gpus)
     nics = on_links(network, bare, "leaf")
     assert nics == pytest.approx([2 * 31 / 32 * S / 8] * 64)
-    assert bare.alone_s(network.capacity) == pytest.approx(max(nics) / NIC)
+    assert bare.isolated_s(network.capacity) == pytest.approx(max(nics) / NIC)
 
 
 def test_a_ring_of_each_rail_leaves_and_enters_by_that_rail_alone() -> None:
@@ -56,7 +56,7 @@ def test_four_gpus_wired_to_each_other_use_all_wires_in_both_directions() -> Non
     network = Network(graph)
     bare = demand(network, "all_reduce", "ring", S, network.gpus)
     assert len(bare.links) == 12
-    assert bare.alone_s(network.capacity) == pytest.approx(1.5 * S / 300e9)
+    assert bare.isolated_s(network.capacity) == pytest.approx(1.5 * S / 300e9)
 
 
 def test_islands_are_nvlink_domains_or_servers() -> None:
@@ -105,7 +105,7 @@ def test_unequal_bytes_between_pairs_add_up_on_links() -> None:
 def test_hosts_that_stage_copies_bound_a_ring_without_peer_to_peer() -> None:
     network = Network(servers(gpus=4, peer_to_peer=False, pcie=26e9))
     bare = demand(network, "all_reduce", "ring", S, network.gpus)
-    assert bare.alone_s(network.capacity) == pytest.approx(2 * 1.5 * S / 30e9)
+    assert bare.isolated_s(network.capacity) == pytest.approx(2 * 1.5 * S / 30e9)
 
 
 @pytest.mark.parametrize("op", ALGORITHMS)
@@ -136,7 +136,7 @@ def test_the_demand_of_a_timing_takes_the_timing_s_time_alone() -> None:
     for op in ALGORITHMS:
         for library in ("auto", "nccl", "none"):
             timing = collective(network, op, 3e6, network.gpus, library=library)
-            assert timing.demand.alone_s(network.capacity) == pytest.approx(timing.total_s, rel=1e-12)
+            assert timing.demand.isolated_s(network.capacity) == pytest.approx(timing.total_s, rel=1e-12)
 
 
 def test_one_rank_has_nothing_to_do_and_no_bytes_take_the_latency() -> None:

@@ -7,7 +7,6 @@ import math
 from collections import defaultdict
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,9 @@ from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import GroupLimit
+from sim.reading import data_files
 
-SAMPLE = Path(__file__).parents[2] / "data" / "collectives" / "experts.csv"
+SAMPLE = data_files.measured() / "collectives" / "experts.csv"
 EXPERTS, TOPK, HIDDEN = 256, 8, 7168
 LIMIT = GroupLimit(8, 4)  # DeepSeek-V3: 4 of 8 groups
 LIBRARIES = {
@@ -62,7 +62,7 @@ def errors() -> dict[tuple[str, str, str, int, str], list[float]]:
                 # DeepEP's test of its normal kernels draws from 4 groups, one a server, where there are more
                 limit=LIMIT if library == "deepep_high_throughput" and ranks == 64 else None,
             )  # fmt: skip
-            error = 1e6 * demand.alone_s(there.capacity) / float(row["latency_us"]) - 1.0
+            error = 1e6 * demand.isolated_s(there.capacity) / float(row["latency_us"]) - 1.0
             found[row["system"], row["version"], library, ranks, phase].append(error)
     return found
 
@@ -93,7 +93,7 @@ def test_low_latency_between_servers_is_what_deepep_documents_for_128_tokens_on_
     there = network("nd-h100-v5", ranks // 8)
     for phase, n_bytes, measured in (("dispatch", HIDDEN, dispatch_us), ("combine", 2 * HIDDEN, combine_us)):
         demand = exchange(there, phase, there.gpus, 128, n_bytes, EXPERTS, TOPK)
-        assert 1e6 * demand.alone_s(there.capacity) == pytest.approx(measured, rel=0.16)
+        assert 1e6 * demand.isolated_s(there.capacity) == pytest.approx(measured, rel=0.16)
 
 
 def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_link():
@@ -115,7 +115,7 @@ def test_held_to_four_of_eight_groups_a_token_crosses_to_fewer_servers_and_ranks
     ranks = 4 * 8 * (1 - 7 / 8 * math.comb(120, 4) / math.comb(124, 4))
     assert on["node0.gpu0->nvlink0"] == pytest.approx(1000 * HIDDEN * ranks * 7 / 8, rel=1e-12)
     free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True)
-    assert demand.alone_s(there.capacity) < 0.8 * free.alone_s(there.capacity)
+    assert demand.isolated_s(there.capacity) < 0.8 * free.isolated_s(there.capacity)
 
 
 def test_low_latency_kernels_put_one_copy_per_remote_expert_on_a_nic_and_nothing_inside_a_server():
@@ -183,7 +183,7 @@ def test_the_busiest_rank_bounds_the_time_and_leaves_the_bytes():
             exchange(there, phase, there.gpus, 256, HIDDEN, EXPERTS, TOPK, load=load) for load in (1.0, 1.5)
         )
         assert even.n_bytes == uneven.n_bytes
-        assert uneven.least_s == pytest.approx(1.5 * even.least_s)
+        assert uneven.min_flow_s == pytest.approx(1.5 * even.min_flow_s)
         assert even.latency_s == uneven.latency_s
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 from functools import cache
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -13,8 +12,9 @@ from sim.cost.collectives.choice import CollectiveTiming, collective
 from sim.cost.collectives.curves import Curve
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
+from sim.reading.data_files import measured
 
-DATA = Path(__file__).parents[2] / "data" / "collectives"
+DATA = measured() / "collectives"
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
@@ -186,4 +186,4 @@ def test_a_curve_is_its_formula() -> None:
     curve = Curve("ring", "LL", (0,), (2.0,), 2e-9, 5e-6, 3e-9, 4e-6, 1e6, 8e-6, 1e6)
     assert curve.total_s(1e6) == pytest.approx(5e-6 + 2e-6 + 4e-6 + 3e-3)
     corrected = Curve("tree", "LL", (0,), (2.0,), 2e-9, 5e-6, 3e-9, corrections=(1.0, 0.5))
-    assert [corrected.least_s(n) for n in (64.0, 128.0, 256.0)] == pytest.approx([192e-9, 768e-9, 768e-9])
+    assert [corrected.min_flow_s(n) for n in (64.0, 128.0, 256.0)] == pytest.approx([192e-9, 768e-9, 768e-9])

@@ -22,7 +22,7 @@ def played_s(network: Network, op: str, algorithm: str, ranks: tuple[str, ...], 
 
 
 def demand_s(network: Network, op: str, algorithm: str, ranks: tuple[str, ...]) -> float:
-    return demand(network, op, algorithm, S, ranks).alone_s(network.capacity)
+    return demand(network, op, algorithm, S, ranks).isolated_s(network.capacity)
 
 
 def mesh(n: int) -> Network:
@@ -107,15 +107,15 @@ def test_two_levels_unpipelined_are_the_sum_of_their_three_phases() -> None:
 )
 def test_across_nodes_rounds_and_demand_agree(op: str, algorithm: str) -> None:
     network = Network(servers(nodes=2, gpus=4, nics=4))
-    alone_s = demand_s(network, op, algorithm, network.gpus)
-    assert played_s(network, op, algorithm, network.gpus) == pytest.approx(alone_s, rel=1e-9)
+    isolated_s = demand_s(network, op, algorithm, network.gpus)
+    assert played_s(network, op, algorithm, network.gpus) == pytest.approx(isolated_s, rel=1e-9)
 
 
 def test_pipelined_trees_across_nodes_approach_their_demand() -> None:
     network = Network(servers(nodes=2, gpus=4, nics=4))
     for algorithm in ("tree", "nvls_tree", "two_level"):
-        alone_s = demand_s(network, "all_reduce", algorithm, network.gpus)
-        assert alone_s <= played_s(network, "all_reduce", algorithm, network.gpus, 32) < 1.25 * alone_s
+        isolated_s = demand_s(network, "all_reduce", algorithm, network.gpus)
+        assert isolated_s <= played_s(network, "all_reduce", algorithm, network.gpus, 32) < 1.25 * isolated_s
 
 
 COUNTS = {

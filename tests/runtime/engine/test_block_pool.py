@@ -2,84 +2,84 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.block_pool import BlockPool
 
 
-def cache(blocks=10):
-    return KvCache(blocks, 16, enable_prefix_caching=True)
+def pool(blocks=10):
+    return BlockPool(blocks, 16, enable_prefix_caching=True)
 
 
 def filled(kv, *units):
     """Blocks of one sequence that name these units, one block each."""
-    kv.take(len(units))
+    kv.allocate(len(units))
     for unit in units:
-        assert kv.publish(unit, 1)
+        assert kv.cache(unit, 1)
     kv.check()
     return units
 
 
 def test_freed_blocks_keep_their_names_until_they_are_taken():
-    kv = cache(4)
-    kv.give_back(0, filled(kv, 1, 2))
+    kv = pool(4)
+    kv.free(0, filled(kv, 1, 2))
     assert kv.cached_units((1, 2, 3), 3) == 2
-    kv.take(4)
+    kv.allocate(4)
     assert kv.cached_units((1, 2, 3), 3) == 0
     kv.check()
 
 
 def test_the_end_of_a_text_is_forgotten_before_its_beginning():
-    kv = cache(4)
-    kv.give_back(0, filled(kv, 1, 2, 3))
-    kv.take(2)  # the nameless block, then the block freed first: the last of the text
+    kv = pool(4)
+    kv.free(0, filled(kv, 1, 2, 3))
+    kv.allocate(2)  # the nameless block, then the block freed first: the last of the text
     assert kv.cached_units((1, 2, 3), 3) == 2
 
 
 def test_the_least_recently_used_text_goes_first():
-    kv = cache(4)
+    kv = pool(4)
     old, new = filled(kv, 1, 2), filled(kv, 11, 12)
-    kv.give_back(0, old)
-    kv.give_back(0, new)
-    kv.hold((1, 2))  # used again
-    kv.give_back(0, (1, 2))
-    kv.take(2)
+    kv.free(0, old)
+    kv.free(0, new)
+    kv.touch((1, 2))  # used again
+    kv.free(0, (1, 2))
+    kv.allocate(2)
     assert kv.cached_units((1, 2), 2) == 2
     assert kv.cached_units((11, 12), 2) == 0
 
 
 def test_a_prefix_with_a_gap_ends_at_the_gap():
-    kv = cache()
+    kv = pool()
     filled(kv, 1, 3)
     assert kv.cached_units((1, 2, 3), 3) == 1
 
 
 def test_a_prefix_that_two_hold_is_free_when_both_have_gone():
-    kv = cache(4)
+    kv = pool(4)
     filled(kv, 1)
-    kv.hold((1,))
-    kv.give_back(0, (1,))
-    assert kv.free == 3
-    kv.give_back(0, (1,))
-    assert kv.free == 4
+    kv.touch((1,))
+    kv.free(0, (1,))
+    assert kv.free_blocks == 3
+    kv.free(0, (1,))
+    assert kv.free_blocks == 4
     kv.check()
 
 
 def test_the_second_copy_of_a_block_stays_nameless():
-    kv = cache(4)
+    kv = pool(4)
     filled(kv, 1)
-    kv.take(1)
-    assert not kv.publish(1, 1)
+    kv.allocate(1)
+    assert not kv.cache(1, 1)
 
 
 def test_without_prefix_caching_nothing_is_found():
-    kv = KvCache(4, 16, enable_prefix_caching=False)
-    kv.take(1)
-    kv.publish(1, 1)
+    kv = BlockPool(4, 16, enable_prefix_caching=False)
+    kv.allocate(1)
+    kv.cache(1, 1)
     assert kv.cached_units((1,), 1) == 0
 
 
 def test_the_check_finds_lost_blocks():
-    kv = cache(4)
-    kv.free -= 1
+    kv = pool(4)
+    kv.free_blocks -= 1
     with pytest.raises(AssertionError):
         kv.check()
 
@@ -87,28 +87,28 @@ def test_the_check_finds_lost_blocks():
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), max_size=60))
 def test_blocks_are_conserved_whatever_comes_and_goes(acts):
-    kv, holders = cache(12), []
+    kv, holders = pool(12), []
     for act, text, nameless in acts:
         names = tuple(text * 100 + i for i in range(text + 1))
         if act < 3:
             units = kv.cached_units(names, len(names))
             held = names[:units]
             needed = len(names) - units + nameless
-            if needed + kv.evictable(held) > kv.free:
+            if needed + kv.evictable(held) > kv.free_blocks:
                 continue
-            kv.hold(held)
-            kv.take(needed)
+            kv.touch(held)
+            kv.allocate(needed)
             named = []
             for name in names[units:]:  # as a sequence does: up to the first that somebody else has
-                if not kv.publish(name, 1):
+                if not kv.cache(name, 1):
                     break
                 named.append(name)
             nameless += len(names) - units - len(named)
             holders.append((nameless, (*held, *named)))
         elif holders:
-            kv.give_back(*holders.pop(0))
+            kv.free(*holders.pop(0))
         kv.check()
     for one in holders:
-        kv.give_back(*one)
+        kv.free(*one)
     kv.check()
-    assert kv.free == 12
+    assert kv.free_blocks == 12

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, StaticBatching
-from sim.runtime.engine.block_pool import KvCache
+from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.flight import begun
-from sim.runtime.engine.queue import EngineQueue, Ledger
+from sim.runtime.engine.queue import Ledger, RequestQueue
 from sim.runtime.engine.sequence import Sequence
-from sim.runtime.engine.speculation import Answers
+from sim.runtime.engine.speculation import Speculator
 from sim.workload.request import Request
 
-ANSWERS = Answers(None, 0)
+ANSWERS = Speculator(None, 0)
 Rule = Callable[[Any], Grants[Sequence]]
 
 
@@ -32,20 +32,20 @@ class Engine:
 
     def __init__(self, limits: dict[str, Any], *, counts: bool = True) -> None:
         self.env = SimpleNamespace(now=0.0)
-        self.cache = KvCache(
+        self.cache = BlockPool(
             limits["blocks"], limits["block_size"], enable_prefix_caching=True, watermark=limits["watermark"]
         )
         self.evicted: list[tuple[int, int]] = []
         self.cache.on_evicted = lambda unit, blocks: self.evicted.append((unit, blocks))
-        self.queue = EngineQueue(
+        self.queue = RequestQueue(
             self.env,
             self.cache,
             token_budget=limits["budget"],
             max_num_seqs=limits["seats"],
             by_priority=limits["by_priority"],
             ledger=Ledger(),
-            whole_texts=limits["whole_texts"],
-            looks_ahead=limits["looks_ahead"],
+            reserve_full_prompt=limits["reserve_full_prompt"],
+            async_scheduling=limits["async_scheduling"],
         )
         if not counts:
             self.queue.allocate_together = lambda most: []  # type: ignore[method-assign]
@@ -58,7 +58,7 @@ class Engine:
         )
         sequence = Sequence(request, output, self.env.now, 0)
         sequence.queue = self.queue
-        self.queue.name_blocks(sequence, request)
+        self.queue.hash_blocks(sequence, request)
         self.queue.enqueue(sequence)
         self.sequences.append(sequence)
 
@@ -80,7 +80,7 @@ class Engine:
             fits = [1 for one in alone if one.recomputing or not one.generated]
             left = [one.output_tokens - one.generated for one in alone]
             most = min([most, *fits, *left, *([together.steps_left] if together else [])])
-            while steps < most and self._blocks(granted, steps) <= self.cache.free:
+            while steps < most and self._blocks(granted, steps) <= self.cache.free_blocks:
                 steps += 1
         if together:
             assert together.blocks_for(steps - 1) == self._blocks(together.grants, steps - 1)
@@ -111,7 +111,7 @@ class Engine:
             [sequence.request.request_id for sequence in self.queue.running],
             [sequence.request.request_id for sequence in self.queue.waiting],
             [(kind, key if kind == "unit" else 0, n) for (kind, key), n in self.cache._free_queue.items()],
-            (self.queue.tokens, self.queue.preemptions, self.cache.free, self.queue.max_num_seqs),
+            (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_num_seqs),
             self.evicted,
             self.ended,
         )
@@ -119,7 +119,7 @@ class Engine:
     def _figures(self, sequence: Sequence) -> tuple[Any, ...]:
         tokens = sequence.computed, sequence.generated, sequence.known_tokens, sequence.pending_tokens
         last_s = sequence.last_token_s if sequence.cohort is None else sequence.cohort.last_token_s
-        blocks = sequence.nameless_blocks, sequence.held
+        blocks = sequence.unhashed_blocks, sequence.held
         return *tokens, last_s, *blocks, sequence.preemptions, sequence.recomputing
 
 
@@ -160,8 +160,8 @@ def limits(draw: st.DrawFn) -> dict[str, Any]:
         "budget": draw(st.sampled_from([3, 40, 2048])),
         "seats": draw(st.sampled_from([3, 6, 20])),
         "by_priority": draw(st.booleans()),
-        "whole_texts": draw(st.booleans()),
-        "looks_ahead": draw(st.booleans()),
+        "reserve_full_prompt": draw(st.booleans()),
+        "async_scheduling": draw(st.booleans()),
         "watermark": draw(st.sampled_from([0.0, 0.1])),
     }
 
@@ -197,8 +197,8 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
 def test_a_member_goes_for_somebody_more_urgent_in_the_middle_of_a_choice() -> None:
     """Two decode and have been granted their step when a prompt that is not whole yet finds no block."""
     limits = {
-        "blocks": 12, "block_size": 4, "budget": 20, "seats": 4, "by_priority": True, "whole_texts": False,
-        "looks_ahead": False, "watermark": 0.0,
+        "blocks": 12, "block_size": 4, "budget": 20, "seats": 4, "by_priority": True,
+        "reserve_full_prompt": False, "async_scheduling": False, "watermark": 0.0,
     }  # fmt: skip
     queues = Engine(limits), Engine(limits, counts=False)
     for engine in queues:

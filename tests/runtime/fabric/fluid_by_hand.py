@@ -15,7 +15,7 @@ class Arrival(NamedTuple):
     links: tuple[int, ...]
     n_bytes: tuple[float, ...]
     latency_s: float = 0.0
-    least_s: float = 0.0
+    min_flow_s: float = 0.0
     weight: float = 1.0
 
 
@@ -57,7 +57,7 @@ def ends(
         rate = dict(
             zip(
                 left,
-                max_min([(a.links, a.n_bytes, a.weight, a.least_s) for a in flowing], capacity),
+                max_min([(a.links, a.n_bytes, a.weight, a.min_flow_s) for a in flowing], capacity),
                 strict=True,
             )
         )

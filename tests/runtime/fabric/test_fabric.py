@@ -80,14 +80,14 @@ def test_a_weight_of_two_gets_two_shares(env: Environment) -> None:
 
 def test_a_transfer_that_takes_at_least_so_long_leaves_room_for_others(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0})
-    slow, other = fabric.transfer({"a": 40.0}, least_s=10.0), fabric.transfer({"a": 60.0})
+    slow, other = fabric.transfer({"a": 40.0}, min_flow_s=10.0), fabric.transfer({"a": 60.0})
     settle(env, fabric)
     assert (slow.end_s, other.end_s) == (10.0, 10.0)
     assert slow.lost_s == 0.0
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "latency_s", "least_s", "end_s"),
+    ("n_bytes", "latency_s", "min_flow_s", "end_s"),
     [
         ({}, 0.0, 0.0, 0.0),
         ({}, 3.0, 2.0, 5.0),
@@ -96,10 +96,10 @@ def test_a_transfer_that_takes_at_least_so_long_leaves_room_for_others(env: Envi
     ],
 )
 def test_without_bytes_only_time_passes(
-    env: Environment, n_bytes: dict[str, float], latency_s: float, least_s: float, end_s: float
+    env: Environment, n_bytes: dict[str, float], latency_s: float, min_flow_s: float, end_s: float
 ) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 5.0})
-    two = [fabric.transfer(n_bytes, latency_s, least_s) for _ in range(1 if "b" in n_bytes else 2)]
+    two = [fabric.transfer(n_bytes, latency_s, min_flow_s) for _ in range(1 if "b" in n_bytes else 2)]
     busy = fabric.transfer({"a": 100.0})
     settle(env, fabric)
     assert [done.end_s for done in two] == [end_s] * len(two)
@@ -262,8 +262,8 @@ def test_equal_transfers_flow_as_one_stream_though_their_footprint_has_seen_many
     for one in (demand, Bytes(*demand), demand):
         fabric.start(one)
     settle(env, fabric)
-    (footprint,) = fabric._presence.footprints.values()
-    assert len(footprint.streams) <= REMEMBERED_STREAMS + 1
+    (link_set,) = fabric._occupancy.link_sets.values()
+    assert len(link_set.streams) <= REMEMBERED_STREAMS + 1
 
 
 def test_folded_traffic_is_credited_in_closed_form(env: Environment) -> None:
@@ -344,7 +344,7 @@ def test_more_kinds_of_demand_than_are_remembered_lose_no_bytes(
 def test_who_begins_where_another_of_many_ends_gets_its_share_and_no_more(
     env: Environment, many: int
 ) -> None:
-    """Equal shares of a link of 100 bytes/s, few enough to be solved one by one or a crowd."""
+    """Equal shares of a link of 100 bytes/s, few enough to be solved one by one or a bulk."""
     fabric = Fabric(env, {"shared": 100.0, **{f"own {i}": 1e9 for i in range(many)}})
     for i in range(1, many):
         fabric.transfer({"shared": 1000.0, f"own {i}": 1000.0})

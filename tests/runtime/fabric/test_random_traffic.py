@@ -46,7 +46,8 @@ changes = st.lists(
 )
 
 
-# Six transfers on one link are a crowd; at 6 s two come in one instant that are tied to it and to each other.
+# Six transfers on one link are a bulk; at 6 s two come in one instant that are connected to it and to each
+# other.
 JOINED_BY_TWO = [
     *(Arrival(0.0, (0,), (n_bytes,)) for n_bytes in (1.0, 1.0, 1.0, 1.0, 0.5, 0.25)),
     Arrival(10.0, (0,), (1.0,)),
@@ -71,7 +72,7 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
     done: dict[int, float] = {}
     known: dict[Bytes, Bytes] = {}
     for number, arrival in enumerate(traffic):
-        demand = Bytes(arrival.links, arrival.n_bytes, arrival.latency_s, arrival.least_s)
+        demand = Bytes(arrival.links, arrival.n_bytes, arrival.latency_s, arrival.min_flow_s)
         demand = known.setdefault(demand, demand)
 
         def go(_: None, number: int = number, demand: Bytes = demand, weight: float = arrival.weight) -> None:
@@ -82,7 +83,9 @@ def test_every_transfer_ends_when_the_slow_way_says_and_every_byte_is_counted(
         at(env, change.time, lambda _, change=change: fabric.set_capacity(change.link, change.bytes_per_s))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.runtime.fabric.fair_rates.FEW", few)  # from how many on they are solved as arrays
+        patch.setattr(
+            "sim.runtime.fabric.fair_rates.MAX_IN_PYTHON", few
+        )  # from how many on they are solved as arrays
         while env.peek() < inf:
             now = env.peek()
             while env.peek() == now:

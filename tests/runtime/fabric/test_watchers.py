@@ -30,10 +30,10 @@ class Saw:
 
     def __init__(self, env: Environment, fabric: Fabric, teeth: int, fold: bool) -> None:
         self.env, self.fabric, self.fold = env, fabric, fold
-        self.alone_s = [
+        self.flow_s = [
             demand.latency_s
             + max(
-                demand.least_s,
+                demand.min_flow_s,
                 *(n / CAPACITY[link] for link, n in zip(demand.links, demand.n_bytes, strict=True)),
             )
             for demand in TEETH
@@ -50,10 +50,10 @@ class Saw:
 
     def begins_s(self, tooth: int) -> float:
         rounds, at_tooth = divmod(tooth, len(TEETH))
-        return rounds * (sum(self.alone_s) + 0.3) + (sum(self.alone_s[:at_tooth]) + 0.1 * at_tooth)
+        return rounds * (sum(self.flow_s) + 0.3) + (sum(self.flow_s[:at_tooth]) + 0.1 * at_tooth)
 
     def ends_s(self, tooth: int) -> float:
-        return self.anchor_s + (self.begins_s(tooth) + self.alone_s[tooth % len(TEETH)])
+        return self.anchor_s + (self.begins_s(tooth) + self.flow_s[tooth % len(TEETH)])
 
     def go_on(self) -> None:
         if self.next == self.teeth:

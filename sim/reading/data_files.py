@@ -1,0 +1,39 @@
+"""Where the data that travels with the package lies: the only place that knows a checkout from a wheel.
+
+A checkout has `topologies/`, `workloads/` and `experiments/` beside the package; a wheel carries them inside
+it, in `sim/data`. Measured tables are in `sim/data/measured` either way.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@cache
+def data_folder() -> Path:
+    """The folder with `topologies/`, `workloads/` and `experiments/`."""
+    in_wheel = PACKAGE / "data"
+    return in_wheel if (in_wheel / "topologies").is_dir() else PACKAGE.parent
+
+
+def topologies() -> Path:
+    """Shipped systems; GPUs, links and parameters of collectives in folders below."""
+    return data_folder() / "topologies"
+
+
+def workloads() -> Path:
+    """Shipped traffic; models and traces in folders below."""
+    return data_folder() / "workloads"
+
+
+def experiments() -> Path:
+    """Shipped experiments: scripts, with their scenarios beside them."""
+    return data_folder() / "experiments"
+
+
+def measured() -> Path:
+    """Measured tables of kernels; of collectives and services in folders below."""
+    return PACKAGE / "data" / "measured"
