@@ -26,7 +26,7 @@ import sim
 from sim.cost.collectives.choice import collective
 from sim.cost.kernels import kernels
 from sim.cost.network import Network
-from sim.runtime.build import memory_of, shards_of
+from sim.deployment import memory_of, shards_of
 from sim.runtime.fabric.fabric import Fabric
 from sim.scenario.scenario import Scenario
 from sim.theory import domain_sizing as theory

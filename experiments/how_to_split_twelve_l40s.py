@@ -25,9 +25,9 @@ import simpy
 import sim
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
+from sim.deployment import memory_of, shards_of
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import Model
-from sim.runtime.build import memory_of, shards_of
 from sim.runtime.fabric.fabric import Fabric
 from sim.scenario.scenario import Scenario
 from sim.theory import pipeline

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.runtime.build import memory_of, shards_of
+from sim.deployment import memory_of, shards_of
 from sim.scenario.scenario import Scenario
 from sim.views.answer import Answer, Row, tell
 

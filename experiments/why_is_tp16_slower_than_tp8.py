@@ -20,8 +20,8 @@ from typing import Any
 import sim
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
+from sim.deployment import memory_of, shards_of
 from sim.results.blame import CAUSES
-from sim.runtime.build import memory_of, shards_of
 from sim.views.answer import Answer, Row, tell
 from sim.views.cause_bars import Bar, cause_bars
 from sim.views.files import save_chart

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.cost.network import Network
+from sim.deployment import deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
-from sim.runtime.build import kv_transfer_of, replicas_of
+from sim.runtime.build import World, kv_transfer_of, replicas_of
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UnsharedFabric
@@ -149,7 +150,8 @@ def simulate(
     network = Network(scenario.wired.graph)
     fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
     records, blame = Records(), BlameRecords()
-    replicas, by_model = replicas_of(scenario, env, network, fabric, records, fold=fold, seed=seed)
+    world = World(scenario, env, network, fabric, records, fold, seed)
+    replicas, by_model = replicas_of(deployment_of(scenario, network), world)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(

@@ -13,7 +13,7 @@ from sim.cost.kernels.kernels import gemm
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
-from sim.runtime.build import shards_of
+from sim.deployment import shards_of
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 

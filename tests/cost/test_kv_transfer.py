@@ -10,7 +10,7 @@ from sim.cost.kv_transfer import kv_cache
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.cost.stage_sends import activations
-from sim.runtime.build import shards_of
+from sim.deployment import shards_of
 from sim.scenario.scenario import Scenario
 
 TOKENS = 1000

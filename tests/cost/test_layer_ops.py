@@ -15,8 +15,8 @@ from sim.cost.network import Network
 from sim.cost.pricing import Priced
 from sim.cost.program import Op
 from sim.cost.stage_cost import StageCost
+from sim.deployment import shards_of
 from sim.inputs.model import GroupLimit
-from sim.runtime.build import shards_of
 from sim.scenario.scenario import Scenario
 
 

@@ -6,8 +6,8 @@ import pytest
 
 import sim
 from sim.cost.memory import GIB, MemoryPlan
+from sim.deployment import memory_of, shards_of
 from sim.inputs.errors import InfeasibleError
-from sim.runtime.build import memory_of, shards_of
 
 TRAFFIC = {
     "arrivals": {"kind": "closed_loop", "users": 1},

@@ -8,7 +8,7 @@ import sim
 from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
-from sim.runtime.build import shards_of
+from sim.deployment import shards_of
 
 PROMPT = Batch(chunks=((4096, 0),), sampled=1)
 DECODE = Batch(decodes=8, decode_kv_tokens=8000, sampled=8)

@@ -13,8 +13,8 @@ from sim.catalog import load_model
 from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
+from sim.deployment import shards_of
 from sim.inputs.errors import InfeasibleError
-from sim.runtime.build import shards_of
 from sim.scenario.scenario import Scenario, with_changes
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences

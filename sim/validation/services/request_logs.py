@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.deployment import memory_of, shards_of
 from sim.reading import data_files
 from sim.results.compared import Kind, LedgerRow
-from sim.runtime.build import memory_of, shards_of
 from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from sim.validation.services.single_steps import step_rows

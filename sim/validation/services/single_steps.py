@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
+from sim.deployment import shards_of
 from sim.results.compared import LedgerRow
-from sim.runtime.build import shards_of
 from sim.scenario.scenario import Scenario
 
 LONGEST_S, SHORTEST_S = 3, 2  # of a stretch: a second's count of tokens is off by up to one step

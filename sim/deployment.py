@@ -1,0 +1,181 @@
+"""Where a scenario's replicas stand and what fits there: GPUs, shards, memory and limits. No clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.cost.memory import MemoryPlan, default_limits, plan
+from sim.cost.network import Network
+from sim.cost.shard import Shard
+from sim.inputs.engine import Engine
+from sim.inputs.errors import InfeasibleError
+from sim.policy.placement import Explicit
+from sim.scenario.scenario import Pool, Scenario
+
+LONGEST_WITHOUT_MODEL = 1 << 30
+NULL_BLOCKS = 1  # vLLM's block pool keeps one for whatever has none (`BlockPool.null_block`)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one scheduler of a replica may have at a time: sequences, tokens a step, KV blocks, tokens of one
+    request.
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_blocks: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPlan:
+    """One replica: its GPUs in rank order, a shard for each pipeline stage, and what fits. A replica whose
+    service time is given has no GPUs, shards or memory.
+    """
+
+    index: int
+    pool: Pool
+    gpus: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    memory: MemoryPlan | None
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """All replicas in the order of their pools."""
+
+    replicas: tuple[ReplicaPlan, ...]
+
+
+def deployment_of(scenario: Scenario, network: Network) -> Deployment:
+    """Place the replicas of a scenario on a network. InfeasibleError where they do not fit, with the nearest
+    that does.
+    """
+    pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
+    placed = placed_gpus(scenario, network, pools)
+    return Deployment(
+        tuple(
+            _replica_plan(index, pool, gpus, scenario, network)
+            for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True))
+        )
+    )
+
+
+def _replica_plan(
+    index: int, pool: Pool, gpus: tuple[str, ...], scenario: Scenario, network: Network
+) -> ReplicaPlan:
+    engine = pool.engine
+    shards: list[Shard] = []
+    memory = None
+    if engine.service_time is not None:
+        seqs = engine.max_num_seqs or 1
+        tokens = engine.max_num_batched_tokens or LONGEST_WITHOUT_MODEL
+        longest = engine.max_model_len or LONGEST_WITHOUT_MODEL
+        blocks = -(-longest // engine.block_size) * seqs
+    else:
+        shards = shards_of(pool, scenario, gpus)
+        memory, longest = memory_of(pool, shards, len(network.gpus))
+        seqs, tokens = default_limits(engine, shards[0].gpu)
+        if _whole_prompts(engine):
+            tokens = max(tokens, longest)
+        blocks = usable_blocks(memory, engine)
+    if engine.scheduler == "one_at_a_time":
+        seqs = 1
+    return ReplicaPlan(index, pool, gpus, tuple(shards), memory, Limits(seqs, tokens, blocks, longest))
+
+
+def placed_gpus(scenario: Scenario, network: Network, pools: list[Pool]) -> list[tuple[str, ...]]:
+    """The GPUs of every replica: pools that name a kind of GPU choose among those, the others among what is
+    left.
+    """
+    sizes = [0 if pool.engine.service_time else pool.engine.world_size for pool in pools]
+    placed: list[tuple[str, ...]] = [()] * len(pools)
+    free = list(network.gpus)
+    models = {gpu: str(network.places[gpu]["model"]) for gpu in free}
+    if isinstance(scenario.placement, Explicit) and any(pool.gpu for pool in pools):
+        raise InfeasibleError("an explicit placement names the GPUs of every pool; leave out gpu in pools")
+    for kind in sorted({pool.gpu for pool in pools}, key=lambda kind: (kind is None, kind)):
+        mine = [i for i, pool in enumerate(pools) if pool.gpu == kind]
+        able = [gpu for gpu in free if kind is None or models[gpu] == kind]
+        of_kind = scenario.placement(able, network.node_of, [sizes[i] for i in mine])
+        for i, gpus in zip(mine, of_kind, strict=True):
+            placed[i] = gpus
+        taken = {gpu for gpus in of_kind for gpu in gpus}
+        free = [gpu for gpu in free if gpu not in taken]
+    return placed
+
+
+def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Shard]:
+    """The pipeline stages of one replica on its GPUs; layers are spread evenly, the first stages taking the
+    remainder.
+    """
+    engine, model = pool.engine, pool.model
+    ranks, stages = engine.tensor_parallel_size, engine.pipeline_parallel_size
+    model.check_tensor_parallel(ranks)
+    if stages > model.layers:
+        raise InfeasibleError(
+            f"pipeline_parallel_size {stages} is more than the {model.layers} layers of {model.name}",
+            f"{model.layers} is the most",
+        )
+    shards, first = [], 0
+    graph = scenario.wired.graph
+    together = ranks * engine.data_parallel_size
+    for stage in range(stages):
+        layers = model.layers // stages + (stage < model.layers % stages)
+        members = gpus[stage * together : (stage + 1) * together]
+        names = {graph.nodes[gpu]["model"] for gpu in members}
+        if len(names) > 1:
+            raise InfeasibleError(
+                f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
+            )
+        gpu = scenario.topology.gpu_models[names.pop()].under(engine.backend)
+        groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
+        shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
+        first += layers
+    return shards
+
+
+def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPlan, int]:
+    """The memory plan of a replica on a machine of `gpus` GPUs, and the longest text it serves: the model's,
+    or what the KV blocks hold, or what one step computes where prompts are not cut into chunks.
+    """
+    engine, context = pool.engine, pool.model.max_context
+    if context and engine.max_model_len is not None and engine.max_model_len > context:
+        raise InfeasibleError(
+            f"max_model_len {engine.max_model_len} is more than {pool.model.name} was made for",
+            f"{context} is the most",
+        )
+    memory = plan(shards, *default_limits(engine, shards[0].gpu), gpus)
+    usable = usable_blocks(memory, engine)
+    if usable < 1:
+        raise InfeasibleError("one KV block is none: vLLM keeps it for itself", "num_gpu_blocks_override: 2")
+    holds = int(usable * (1.0 - engine.watermark)) * engine.block_size
+    whole = engine.max_num_batched_tokens if _whole_prompts(engine) else None
+    if engine.max_model_len is None:
+        longest = min(context or holds, holds, whole or holds)
+    elif whole is not None and engine.max_model_len > whole:
+        raise InfeasibleError(
+            f"without chunked prefill a text of max_model_len {engine.max_model_len} must fit into one step "
+            f"of max_num_batched_tokens {whole}",
+            f"max_num_batched_tokens {engine.max_model_len}, or max_model_len {whole}",
+        )
+    elif engine.max_model_len > holds:
+        raise InfeasibleError(
+            f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
+            f"{engine.block_size} tokens that fit beside {pool.model.name}",
+            f"max_model_len {holds} fits, or a larger gpu_memory_utilization or tensor_parallel_size",
+        )
+    else:
+        longest = engine.max_model_len
+    return memory, longest
+
+
+def _whole_prompts(engine: Engine) -> bool:
+    return engine.scheduler == "vllm" and not engine.enable_chunked_prefill
+
+
+def usable_blocks(memory: MemoryPlan, engine: Engine) -> int:
+    """KV blocks that sequences can have."""
+    return memory.blocks - (NULL_BLOCKS if engine.backend == "vllm" else 0)
