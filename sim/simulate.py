@@ -20,7 +20,7 @@ from sim.results.records import Records
 from sim.runtime.build import World, kv_transfer_of, replicas_of
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
-from sim.runtime.fabric.uncontended import UnsharedFabric
+from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import schedule_faults
 from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
@@ -148,7 +148,7 @@ def simulate(
         raise InputError(Problem("0 s is no time to run in; write more, or leave it out", key="time_limit_s"))
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
-    fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
+    fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     records, blame = Records(), BlameRecords()
     world = World(scenario, env, network, fabric, records, fold, seed)
     replicas, by_model = replicas_of(deployment_of(scenario, network), world)

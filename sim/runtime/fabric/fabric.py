@@ -34,11 +34,11 @@ from simpy import Environment
 from sim.cost.fairshare import SAME
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, FLUSH, at
-from sim.runtime.fabric.compiled_demands import Plans
+from sim.runtime.fabric.compiled_demands import CompiledDemands
 from sim.runtime.fabric.fair_rates import FairRates
-from sim.runtime.fabric.link_counters import LinkRow, LinkUse
+from sim.runtime.fabric.link_counters import LinkCounters, LinkRow
 from sim.runtime.fabric.occupancy import LinkOccupancy
-from sim.runtime.fabric.transfer import Bytes, DemandLike, LinkSet, Plan, State, Transfer, Watcher
+from sim.runtime.fabric.transfer import Bytes, CompiledDemand, DemandLike, LinkSet, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
 
@@ -70,7 +70,7 @@ class Fabric:
         >>> env.run(until=5.0)
         >>> second = fabric.transfer({"a->b": 100.0})
         >>> env.run()
-        >>> first.end_s, second.end_s, second.lost_s
+        >>> first.end_s, second.end_s, second.excess_flow_s
         (15.0, 20.0, 5.0)
     """
 
@@ -86,19 +86,19 @@ class Fabric:
         self._link_id = {name: link for link, name in enumerate(names)}
         self._occupancy = LinkOccupancy(len(names))
         self._on = self._occupancy.on
-        self._use = LinkUse(len(names))
-        self._plans = Plans(self.links, self._built, self._occupancy, self._use)
+        self._counters = LinkCounters(len(names))
+        self._compiled = CompiledDemands(self.links, self._built, self._occupancy, self._counters)
 
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
         self._unsettled: dict[LinkSet, None] = {}
         self._flush_due = False  # something is to be settled at this instant
         self._flush_scheduled = False
-        self._at_work = False
+        self._in_callback = False
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
         self._many_ends = MANY_ENDS
         self._armed_s: list[float] = []  # alarms to come, each earlier than the one before
-        self._rates = FairRates(self.capacity, self._flow_seconds)
+        self._rates = FairRates(self.capacity, self._flow_s_now)
         self._number = 0
 
     # ---- traffic
@@ -116,8 +116,8 @@ class Fabric:
         if not isinstance(n_bytes, Mapping):
             return self.start(n_bytes, weight=weight)
         links = tuple([self._id(link) for link in n_bytes])
-        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, min_flow_s))
-        return self._start(plan, weight, None, None, None, None)
+        compiled = self._compiled.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, min_flow_s))
+        return self._start(compiled, weight, None, None, None, None)
 
     def start(
         self,
@@ -140,8 +140,8 @@ class Fabric:
             on_done: called as the last byte arrives.
             owner: a watcher that is not disturbed by this transfer.
         """
-        plan = self._plans.of(demand)
-        return self._start(plan, weight, began_at, planned_end, on_done, owner)
+        compiled = self._compiled.of(demand)
+        return self._start(compiled, weight, began_at, planned_end, on_done, owner)
 
     def abort(self, transfer: Transfer) -> float:
         """Give a transfer up; the part of its bytes that has flowed, from 0 to 1. It never happens as an
@@ -151,15 +151,15 @@ class Fabric:
         if state >= State.DONE:
             return transfer.done_part(now)
         part = transfer.done_part(now)
-        plan, link_set = transfer.plan, transfer.plan.link_set
+        compiled, link_set = transfer.demand, transfer.demand.link_set
         transfer.state = State.ABORTED
         if state is State.FLOWING:
-            self._take_off(transfer, now)
-            self._use.carry(plan.links, plan.n_bytes, part)
-        elif state is State.ALONE:
+            self._remove(transfer, now)
+            self._counters.carry(compiled.links, compiled.n_bytes, part)
+        elif state is State.UNCONTENDED:
             link_set.users -= 1
-            link_set.alone = None
-            self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
+            link_set.uncontended = None
+            self._counters.carry(compiled.links, compiled.n_bytes, part, max(0.0, now - transfer.flows_s))
         return part
 
     def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
@@ -194,37 +194,37 @@ class Fabric:
 
     def flow_s(self, demand: DemandLike) -> float:
         """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
-        return self._plans.of(demand).flow_s
+        return self._compiled.of(demand).flow_s
 
     def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
         """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
         `seconds` in all.
         """
-        plan = self._plans.of(demand)
-        plan.runs += times
-        plan.flow_seconds += seconds
+        compiled = self._compiled.of(demand)
+        compiled.uncounted += times
+        compiled.uncounted_busy_s += seconds
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
         """As `carried`, for all transfers of a step that was folded `steps` times."""
-        self._plans.carried_steps(traffic, steps)
+        self._compiled.carried_steps(traffic, steps)
 
     # ---- what has been
 
     def rows(self) -> list[LinkRow]:
         """Every link's traffic so far, with what is on its way counted up to now."""
         now = self.env.now
-        self._plans.settle()
-        n_bytes = list(self._use.n_bytes)
-        busy_s, shared_s = self._use.until(now)
+        self._compiled.settle()
+        n_bytes = list(self._counters.n_bytes)
+        busy_s, shared_s = self._counters.until(now)
         for link_set in self._occupancy.link_sets.values():
             under_way = link_set.transfers()
-            if link_set.alone is not None and now > link_set.alone.flows_s:
-                under_way.append(link_set.alone)
+            if link_set.uncontended is not None and now > link_set.uncontended.flows_s:
+                under_way.append(link_set.uncontended)
                 for link in link_set.links:
-                    busy_s[link] += now - link_set.alone.flows_s
+                    busy_s[link] += now - link_set.uncontended.flows_s
             for transfer in under_way:
                 part = transfer.done_part(now)
-                for link, amount in zip(link_set.links, transfer.plan.n_bytes, strict=True):
+                for link, amount in zip(link_set.links, transfer.demand.n_bytes, strict=True):
                     n_bytes[link] += part * amount
         return [
             LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
@@ -239,10 +239,10 @@ class Fabric:
                 for transfer in stream.transfers:
                     for link, amount in zip(stream.links, stream.loads, strict=True):
                         load[link] += transfer.level * amount
-            alone = link_set.alone
-            if alone is not None and alone.flows_s <= now < alone.end_s:
-                for link, n_bytes in zip(link_set.links, alone.plan.n_bytes, strict=True):
-                    load[link] += n_bytes / (alone.end_s - alone.flows_s)
+            uncontended = link_set.uncontended
+            if uncontended is not None and uncontended.flows_s <= now < uncontended.end_s:
+                for link, n_bytes in zip(link_set.links, uncontended.demand.n_bytes, strict=True):
+                    load[link] += n_bytes / (uncontended.end_s - uncontended.flows_s)
         return load
 
     def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
@@ -258,7 +258,7 @@ class Fabric:
 
     def _start(
         self,
-        plan: Plan,
+        compiled: CompiledDemand,
         weight: float,
         began_at: float | None,
         planned_end: float | None,
@@ -268,32 +268,34 @@ class Fabric:
         if not 0.0 < weight < inf:
             raise ValueError(f"weight {weight}; a finite one above 0 is possible")
         env = self.env
-        flows_s = (env.now if began_at is None else began_at) + plan.latency_s
-        transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
-        link_set = plan.link_set
+        flows_s = (env.now if began_at is None else began_at) + compiled.latency_s
+        transfer = Transfer(env, compiled, weight, flows_s, planned_end, on_done, owner)
+        link_set = compiled.link_set
         if not link_set.links or self._occupancy.is_quiet(link_set, owner):
             link_set.users += 1
             if link_set.links:
-                link_set.alone = transfer
-            transfer.state = State.ALONE
-            transfer.end_s = flows_s + plan.flow_s if planned_end is None else planned_end
-            at(env, transfer.end_s, self._ended_alone, COMPLETION, transfer)
+                link_set.uncontended = transfer
+            transfer.state = State.UNCONTENDED
+            transfer.end_s = flows_s + compiled.flow_s if planned_end is None else planned_end
+            at(env, transfer.end_s, self._ended_uncontended, COMPLETION, transfer)
         else:
             self._wait(transfer)
         return transfer
 
-    def _ended_alone(self, transfer: Transfer) -> None:
-        if transfer.state is not State.ALONE:
+    def _ended_uncontended(self, transfer: Transfer) -> None:
+        if transfer.state is not State.UNCONTENDED:
             return  # somebody came
-        plan = transfer.plan
-        plan.link_set.users -= 1
-        plan.link_set.alone = None
-        if plan.kept:
-            plan.runs += 1
-            plan.flow_seconds += plan.flow_s  # not a difference of clocks: a million of them would add up
+        compiled = transfer.demand
+        compiled.link_set.users -= 1
+        compiled.link_set.uncontended = None
+        if compiled.kept:
+            compiled.uncounted += 1
+            compiled.uncounted_busy_s += (
+                compiled.flow_s
+            )  # not a difference of clocks: a million of them would add up
         else:
-            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.flow_s)
-        self._happen(transfer)
+            self._counters.carry(compiled.links, compiled.n_bytes, 1.0, compiled.flow_s)
+        self._succeed(transfer)
 
     def _wait(self, transfer: Transfer) -> None:
         if transfer.flows_s > self.env.now:
@@ -303,26 +305,26 @@ class Fabric:
             self._begin_flowing(transfer)
 
     def _waited(self, transfer: Transfer) -> None:
-        self._at_work = True
+        self._in_callback = True
         self._begin_flowing(transfer)
-        self._work_is_done()
+        self._leave_callback()
 
     def _begin_flowing(self, transfer: Transfer) -> None:
         if transfer.state is State.ABORTED:
             return
-        plan = transfer.plan
-        link_set = plan.link_set
+        compiled = transfer.demand
+        link_set = compiled.link_set
         now = self.env.now
         self._number += 1
         if not link_set.registered:
             self._occupancy.register(link_set)
-        transfer.begin_flowing(self._flow_seconds(plan), self._number)
+        transfer.begin_flowing(self._flow_s_now(compiled), self._number)
         if transfer.end_s < now:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
         self._rates.recount(transfer.stream)
-        self._use.begin(link_set, transfer.flows_s, now)
+        self._counters.begin(link_set, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
         self._began.append(transfer)
@@ -332,27 +334,27 @@ class Fabric:
         self._armed_s.pop()
         now = self.env.now
         ends = self._ends
-        self._at_work = True
+        self._in_callback = True
         while ends and ends[0][0] <= now:
             _, _, version, transfer = heappop(ends)
             if version == transfer.version and transfer.state is State.FLOWING:
                 transfer.end_s = now
                 if transfer.touched:
-                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.flow_s)
-                self._take_off(transfer, now)
-                if transfer.plan.kept:
-                    transfer.plan.runs += 1
+                    transfer.excess_flow_s = max(0.0, now - transfer.flows_s - transfer.demand.flow_s)
+                self._remove(transfer, now)
+                if transfer.demand.kept:
+                    transfer.demand.uncounted += 1
                 else:
-                    self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
-                self._happen(transfer)
-        if not self._work_is_done():
+                    self._counters.carry(transfer.demand.links, transfer.demand.n_bytes)
+                self._succeed(transfer)
+        if not self._leave_callback():
             self._arm()
 
-    def _take_off(self, transfer: Transfer, now: float) -> None:
-        link_set = transfer.plan.link_set
+    def _remove(self, transfer: Transfer, now: float) -> None:
+        link_set = transfer.demand.link_set
         transfer.stop_flowing()
         self._rates.recount(transfer.stream)
-        self._use.end(link_set, now)
+        self._counters.end(link_set, now)
         connected = (link_set,) if link_set.users else [other for other in link_set.neighbours if other.users]
         if connected:
             self._unsettled.update(dict.fromkeys(connected))
@@ -362,7 +364,7 @@ class Fabric:
                 if watcher is not transfer.owner:
                     watcher.left_alone()
 
-    def _happen(self, transfer: Transfer) -> None:
+    def _succeed(self, transfer: Transfer) -> None:
         transfer.state = State.DONE
         transfer._value = None
         if transfer.callbacks:
@@ -376,15 +378,15 @@ class Fabric:
 
     def _request_flush(self) -> None:
         self._flush_due = True
-        if not (self._at_work or self._flush_scheduled):
+        if not (self._in_callback or self._flush_scheduled):
             self._flush_scheduled = True
             at(self.env, self.env.now, self._flush, FLUSH)
 
-    def _work_is_done(self) -> bool:
+    def _leave_callback(self) -> bool:
         """One of the fabric's own alarms has been seen to. Where nothing else is left to happen at this
         instant, its changes are worked out at once. True if there are any.
         """
-        self._at_work = False
+        self._in_callback = False
         if not self._flush_due:
             return False
         if not self._flush_scheduled:
@@ -395,7 +397,7 @@ class Fabric:
         return True
 
     def _flush(self, _: None) -> None:
-        self._at_work = True
+        self._in_callback = True
         now = self.env.now
         unsettled = self._unsettled
         checked = 0
@@ -404,34 +406,34 @@ class Fabric:
                 transfer = self._began[checked]
                 checked += 1
                 if transfer.state is State.FLOWING:
-                    link_set = transfer.plan.link_set
-                    self._disturb(self._occupancy.watchers_of(link_set), transfer.owner, now)
-                    if link_set.alone is not None or link_set.neighbours:
-                        self._take_up((link_set, *link_set.neighbours))
+                    link_set = transfer.demand.link_set
+                    self._notify(self._occupancy.watchers_of(link_set), transfer.owner, now)
+                    if link_set.uncontended is not None or link_set.neighbours:
+                        self._start_sharing((link_set, *link_set.neighbours))
                     unsettled[link_set] = None
             if self._new_capacity:
                 self._change_capacities(now)
         began, self._began = self._began, []
         self._unsettled = {}
-        self._flush_due = self._flush_scheduled = self._at_work = False
+        self._flush_due = self._flush_scheduled = self._in_callback = False
         for transfer, level in self._rates.of(unsettled, began):
             self._set_level(transfer, level, now)
         self._arm()
 
-    def _disturb(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
+    def _notify(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
         for watcher in watchers:
             if watcher is not owner:
                 watcher.disturbed(now)
 
-    def _take_up(self, link_sets: Iterable[LinkSet]) -> None:
+    def _start_sharing(self, link_sets: Iterable[LinkSet]) -> None:
         """Transfers there that took themselves for alone flow from here on. After the watchers have been
         told, who may just have begun one.
         """
         for link_set in link_sets:
-            transfer = link_set.alone
+            transfer = link_set.uncontended
             if transfer is not None:
                 link_set.users -= 1
-                link_set.alone = None
+                link_set.uncontended = None
                 self._wait(transfer)
 
     def _change_capacities(self, now: float) -> None:
@@ -439,9 +441,9 @@ class Fabric:
         self._new_capacity = {}
         changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
         if changes:
-            self._disturb(self._occupancy.watchers(changes), None, now)
+            self._notify(self._occupancy.watchers(changes), None, now)
             there = dict.fromkeys([link_set for link in changes for link_set in self._on[link]])
-            self._take_up(there)
+            self._start_sharing(there)
             self._unsettled.update(there)
             self._rates.forget()
             for link, value in changes.items():
@@ -456,8 +458,10 @@ class Fabric:
         if level > 0.0:
             heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
 
-    def _flow_seconds(self, plan: Plan) -> float:
-        return plan.flow_s if self._occupancy.as_built(plan.links) else plan.seconds(self.capacity)
+    def _flow_s_now(self, compiled: CompiledDemand) -> float:
+        return (
+            compiled.flow_s if self._occupancy.as_built(compiled.links) else compiled.flow_s_at(self.capacity)
+        )
 
     def _arm(self) -> None:
         ends = self._ends
@@ -505,7 +509,7 @@ class Fabric:
             assert load[link] <= bytes_per_s * (1 + 1e-9), (
                 f"{self.links[link]} carries {load[link]} of {bytes_per_s}"
             )
-            assert users[link] == self._use.users(link)
+            assert users[link] == self._counters.users(link)
         for transfer in flowing:
             held_back = transfer.level >= transfer.stream.cap * (1 - 1e-9) or any(
                 load[link] >= self.capacity[link] * (1 - 1e-9) and transfer.level >= top[link] * (1 - 1e-9)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sim.cost.fairshare import fair_levels
 from sim.runtime.fabric.bulk_solver import BulkSolver
-from sim.runtime.fabric.transfer import LinkSet, Plan, State, Stream, Transfer
+from sim.runtime.fabric.transfer import CompiledDemand, LinkSet, State, Stream, Transfer
 
 MAX_IN_PYTHON = 48
 """Up to so many streams connected together are solved in plain Python (measured: benchmarks/fabric.py)."""
@@ -26,12 +26,12 @@ class FairRates:
 
     Args:
         capacity: bytes/s by link, which the owner may change; it then says `forget`.
-        flow_seconds: the time of a plan's flowing with nobody else about.
+        flow_s_now: the time of a compiled's flowing with nobody else about.
     """
 
-    def __init__(self, capacity: list[float], flow_seconds: Callable[[Plan], float]) -> None:
+    def __init__(self, capacity: list[float], flow_s_now: Callable[[CompiledDemand], float]) -> None:
         self._capacity = capacity
-        self._flow_seconds = flow_seconds
+        self._flow_s_now = flow_s_now
         self._bulk = BulkSolver(capacity)
         self._levels: dict[Component, list[float]] = {}  # remembered, for the capacities as they are
 
@@ -62,7 +62,7 @@ class FairRates:
                     bulk.add(stream)
             elif len(streams) == 1 and streams[0].copies == 1:
                 (transfer,) = streams[0].transfers
-                levels.append((transfer, transfer.whole / self._flow_seconds(transfer.plan)))
+                levels.append((transfer, transfer.whole / self._flow_s_now(transfer.demand)))
             else:
                 for stream, level in zip(streams, self._levels_of(streams), strict=True):
                     levels += [(transfer, level) for transfer in stream.transfers]
@@ -77,7 +77,7 @@ class FairRates:
         return levels
 
     def _levels_of(self, streams: list[Stream]) -> list[float]:
-        if len(streams) > MAX_REMEMBERED_STREAMS or not any(stream.comes_again for stream in streams):
+        if len(streams) > MAX_REMEMBERED_STREAMS or not any(stream.recurs for stream in streams):
             streams.sort(key=_order)
             return fair_levels(streams, self._capacity)
         component = tuple([(stream, len(stream.transfers)) for stream in streams])

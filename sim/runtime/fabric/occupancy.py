@@ -65,9 +65,9 @@ class LinkOccupancy:
             here[link_set] = None
         link_set.registered = True
         if len(neighbours) > IDLE:
-            self._send_off_idle(neighbours)
+            self._unregister_idle(neighbours)
 
-    def _send_off_idle(self, neighbours: Iterable[LinkSet]) -> None:
+    def _unregister_idle(self, neighbours: Iterable[LinkSet]) -> None:
         idle = [other for other in neighbours if not other.users]
         if len(idle) > IDLE:
             for other in idle:
@@ -140,7 +140,7 @@ class LinkOccupancy:
         for link_set in self.link_sets.values():
             flowing = sum(len(stream.transfers) for stream in link_set.flowing)
             if link_set.links:
-                assert link_set.users == flowing + (link_set.alone is not None)
+                assert link_set.users == flowing + (link_set.uncontended is not None)
             assert link_set.registered or not link_set.users
             for stream in link_set.flowing:
                 assert link_set.streams[stream.loads, stream.cap] is stream

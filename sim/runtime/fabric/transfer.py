@@ -53,11 +53,11 @@ class Watcher(Protocol):
 class State(IntEnum):
     """How far a transfer is.
 
-    `ALONE`: nobody else is about, one event stands for all of it. `WAITING`: for its latency to pass, with
-    others about. `FLOWING`: its rate is worked out again whenever it may have changed.
+    `UNCONTENDED`: nothing else is on its links, and one event stands for all of it. `WAITING`: for its latency
+    to pass, beside other traffic. `FLOWING`: its rate is solved again whenever it may have changed.
     """
 
-    ALONE = 0
+    UNCONTENDED = 0
     WAITING = 1
     FLOWING = 2
     DONE = 3
@@ -72,7 +72,7 @@ class Stream:
     on who came first; `kept` is False once its link_set has forgotten it.
     """
 
-    __slots__ = ("cap", "comes_again", "kept", "links", "loads", "order", "row", "transfers")
+    __slots__ = ("cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
 
     def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
         self.links = links
@@ -80,7 +80,7 @@ class Stream:
         self.cap = cap
         self.order = links, loads, cap
         self.kept = True
-        self.comes_again = False  # a second transfer of the same plan has flowed in it
+        self.recurs = False  # a second transfer of the same compiled has flowed in it
         self.transfers: dict[Transfer, None] = {}
         self.row = -1
 
@@ -89,7 +89,7 @@ class Stream:
         return len(self.transfers)
 
 
-class Alike:
+class LinkGroup:
     """Links that have been in use at the same times, and for how long; see `link_counters.py`."""
 
     __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
@@ -100,9 +100,9 @@ class Alike:
         self.busy_s = self.shared_s = 0.0
         self.busy_since = self.shared_since = 0.0
 
-    def split(self, links: int) -> Alike:
+    def split(self, links: int) -> LinkGroup:
         """Take so many of the links out, which have been in use at the same times until now."""
-        part = Alike(links)
+        part = LinkGroup(links)
         self.links -= links
         part.users = self.users
         part.busy_s, part.busy_since = self.busy_s, self.busy_since
@@ -114,22 +114,22 @@ class LinkSet:
     """A set of links that transfers use together, with what is on them; see `occupancy.py`."""
 
     __slots__ = (
-        "alone", "flowing", "links", "neighbours", "parts", "parts_as_of", "registered", "streams",
+        "flowing", "groups", "groups_as_of", "links", "neighbours", "registered", "streams", "uncontended",
         "unwatched_but_by", "unwatched_in", "users", "watched_in", "watchers",
     )  # fmt: skip
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
         self.users = 0  # transfers that are alone here or flow
-        self.alone: Transfer | None = None
+        self.uncontended: Transfer | None = None
         self.flowing: dict[Stream, None] = {}
         self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
         self.registered = False
         self.neighbours: dict[LinkSet, None] = {}  # others that are registered on one of the links
         self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
         self.unwatched_but_by: Watcher | None = None
-        self.parts: list[Alike] = []  # the links as they are counted, as of so many splits
-        self.parts_as_of = -1
+        self.groups: list[LinkGroup] = []  # the links as they are counted, as of so many splits
+        self.groups_as_of = -1
         self.watched_in = -1  # the epoch in which `watchers` watched them
         self.watchers: list[Watcher] = []
 
@@ -148,29 +148,18 @@ class LinkSet:
         return [transfer for stream in self.flowing for transfer in stream.transfers]
 
 
-class Plan:
+class CompiledDemand:
     """A demand compiled for the fabric, shared by all transfers of that demand."""
 
     __slots__ = (
-        "_stream",
-        "busiest",
-        "cap",
-        "demand",
-        "flow_s",
-        "flow_seconds",
-        "kept",
-        "latency_s",
-        "link_set",
-        "links",
-        "min_flow_s",
-        "n_bytes",
-        "runs",
+        "_stream", "busiest", "cap", "flow_s", "kept", "latency_s", "link_set", "links", "min_flow_s",
+        "n_bytes", "source", "uncounted", "uncounted_busy_s",
     )  # fmt: skip
 
     def __init__(
         self, demand: DemandLike, link_set: LinkSet, n_bytes: tuple[float, ...], built: Sequence[float]
     ) -> None:
-        self.demand = demand
+        self.source = demand
         self.link_set = link_set
         self.links = link_set.links
         self.n_bytes = n_bytes
@@ -178,24 +167,26 @@ class Plan:
         self.min_flow_s = demand.min_flow_s
         self.busiest = max(n_bytes, default=0.0)
         self.cap = self.busiest / self.min_flow_s if self.min_flow_s > 0.0 else inf
-        self.flow_s = self.seconds(built)
+        self.flow_s = self.flow_s_at(built)
         self.kept = False
-        self.runs = 0  # not yet in the counters of the links, as are the seconds of those that were alone
-        self.flow_seconds = 0.0
+        self.uncounted = (
+            0  # not yet in the counters of the links, as are the seconds of those that were alone
+        )
+        self.uncounted_busy_s = 0.0
         self._stream: Stream | None = None
 
     def stream(self, weight: float) -> Stream:
         """Where a transfer of this demand flows."""
         stream = self._stream
         if weight == 1.0 and stream is not None and stream.kept:
-            stream.comes_again = True
+            stream.recurs = True
             return stream
         stream = self.link_set.stream(loads_of(self.n_bytes, weight), self.cap / weight)
         if weight == 1.0:
             self._stream = stream
         return stream
 
-    def seconds(self, capacity: Sequence[float]) -> float:
+    def flow_s_at(self, capacity: Sequence[float]) -> float:
         """The time of the flowing with nobody else about."""
         longest = self.min_flow_s
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
@@ -210,21 +201,21 @@ class Transfer(Event):
     """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
     for it.
 
-    `flows_s` is when its first byte flows, `end_s` when its last one does (as far as can be told now). Once
-    it is done, `lost_s` is what the flowing took longer than alone on the links as built: to other traffic,
-    and to lost capacity.
+    `flows_s` is when its first byte flows, `end_s` when its last one does, as far as that is known now. Once it
+    is done, `excess_flow_s` is by how much the flowing exceeded `flow_s`, its time without contention on the
+    links as built: lost to other traffic, and to lost capacity.
     """
 
     __slots__ = (
-        "_ok", "_value", "callbacks", "end_s", "env", "flows_s", "left", "level", "lost_s",
-        "on_done", "order", "owner", "plan", "planned_end", "since_s", "state", "stream", "touched",
-        "version", "weight", "whole",
+        "_ok", "_value", "callbacks", "demand", "end_s", "env", "excess_flow_s", "flows_s", "left", "level",
+        "on_done", "order", "owner", "planned_end", "since_s", "state", "stream", "touched", "version",
+        "weight", "whole",
     )  # fmt: skip
 
     def __init__(
         self,
         env: Environment,
-        plan: Plan,
+        compiled: CompiledDemand,
         weight: float,
         flows_s: float,
         planned_end: float | None,
@@ -235,39 +226,39 @@ class Transfer(Event):
         self.callbacks = []
         self._ok = True
         self._value: Any = PENDING
-        self.plan = plan
+        self.demand = compiled
         self.weight = weight
         self.flows_s = flows_s
         self.planned_end = planned_end
         self.on_done = on_done
         self.owner = owner
-        self.lost_s = 0.0
+        self.excess_flow_s = 0.0
         self.state = State.WAITING
 
     def begin_flowing(self, seconds: float, number: int) -> None:
         """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
-        plan = self.plan
-        link_set = plan.link_set
+        compiled = self.demand
+        link_set = compiled.link_set
         self.state = State.FLOWING
-        self.stream = stream = plan.stream(self.weight)
+        self.stream = stream = compiled.stream(self.weight)
         stream.transfers[self] = None
         link_set.flowing[stream] = None
         link_set.users += 1
-        self.whole = self.left = plan.busiest / self.weight
+        self.whole = self.left = compiled.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
         self.end_s = self.flows_s + seconds
         self.touched = False
-        if seconds != plan.flow_s:
+        if seconds != compiled.flow_s:
             self.touched = True
         elif self.planned_end is not None:
             self.end_s = self.planned_end
-        self.order = (self.flows_s, plan.links, number)
+        self.order = (self.flows_s, compiled.links, number)
         self.version = 0
 
     def stop_flowing(self) -> None:
         """It is over, or given up."""
-        stream, link_set = self.stream, self.plan.link_set
+        stream, link_set = self.stream, self.demand.link_set
         del stream.transfers[self]
         if not stream.transfers:
             del link_set.flowing[stream]
@@ -287,6 +278,6 @@ class Transfer(Event):
         """The part of the bytes that has flowed by now, from 0 to 1."""
         if self.state is State.FLOWING:
             return 1.0 - max(0.0, self.left - self.level * (now - self.since_s)) / self.whole
-        if self.state is State.ALONE and now > self.flows_s and self.end_s > self.flows_s:
+        if self.state is State.UNCONTENDED and now > self.flows_s and self.end_s > self.flows_s:
             return (now - self.flows_s) / (self.end_s - self.flows_s)
         return 1.0 if self.state is State.DONE else 0.0

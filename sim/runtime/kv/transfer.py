@@ -222,7 +222,7 @@ class KvTransfers:
             demand = replace(demand, latency_s=demand.latency_s + after_s)
 
         def done(transfer: Transfer) -> None:
-            passage.shared_s += transfer.lost_s
+            passage.shared_s += transfer.excess_flow_s
             then(passage)
 
         passage.transfer = self.fabric.start(demand, on_done=done)
