@@ -151,9 +151,9 @@ class Program:
                 continue
             before = (first.repetition, first.op) if b == first.block else (0, 0)
             until = (end.repetition, end.op) if b == end.block else (block.repeat, 0)
-            for i, demand, fluid_s in block.transfers:
+            for i, demand, flow_s in block.transfers:
                 times = (until[0] + (i < until[1])) - (before[0] + (i < before[1]))
                 if times:
                     _, counted, seconds = demands.get(id(demand), (demand, 0, 0.0))
-                    demands[id(demand)] = (demand, counted + times, seconds + times * fluid_s)
+                    demands[id(demand)] = (demand, counted + times, seconds + times * flow_s)
         return Traffic(tuple(demands.values()), self.links)

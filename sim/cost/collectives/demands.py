@@ -27,6 +27,12 @@ class Demand:
 
     `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be, whatever
     the links allow (a kernel's own copy rate, one channel of a protocol).
+
+    Two durations of an uncontended transfer have these names everywhere:
+
+    * `flow_s`: seconds in which its bytes flow, from the first to the last: `max(min_flow_s, the largest of
+      bytes / capacity over its links)`. Links are busy for so long.
+    * `isolated_s`: seconds from start to end with nothing else on its links: `latency_s + flow_s`.
     """
 
     links: tuple[int, ...]
@@ -35,7 +41,7 @@ class Demand:
     min_flow_s: float = 0.0
 
     def isolated_s(self, capacity: Sequence[float]) -> float:
-        """Seconds when nothing else uses the links."""
+        """Seconds from start to end with nothing else on its links: the latency, then `flow_s`."""
         busiest_s = max(
             (n / capacity[link] for link, n in zip(self.links, self.n_bytes, strict=True)), default=0.0
         )
