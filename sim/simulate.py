@@ -26,7 +26,7 @@ from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
 from sim.scenario.references import faults_without_effect
 from sim.scenario.scenario import Scenario, with_changes
-from sim.workload.generator import traffic
+from sim.workload.generator import request_generator
 from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def simulate(
         by_model,
         default,
         scenario.router,
-        traffic(scenario.workload, seed),
+        request_generator(scenario.workload, seed),
         random_stream(seed, "router"),
         records,
         blame,

@@ -23,7 +23,7 @@ from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.kv.transfer import KvTransfers
-from sim.workload.generator import Traffic
+from sim.workload.generator import RequestGenerator
 from sim.workload.request import Request
 
 ROUTING, HOST = CAUSES.index("routing"), CAUSES.index("host")
@@ -39,7 +39,7 @@ class Service:
         models: dict[str, list[Replica]],
         default_model: str,
         router: Router,
-        traffic: Traffic,
+        generator: RequestGenerator,
         random: np.random.Generator,
         records: Records,
         blame: BlameRecords,
@@ -54,7 +54,7 @@ class Service:
         self.models = models
         self.default_model = default_model
         self.router = router
-        self.traffic = traffic
+        self.generator = generator
         self.random = random
         self.records = records
         self.blame = blame
@@ -65,7 +65,7 @@ class Service:
         self.open: dict[int, Request] = {}  # arrived and not departed
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
-        self._arrivals: Iterator[Request] = iter(traffic)
+        self._arrivals: Iterator[Request] = iter(generator)
         self._lines: dict[str, deque[Request]] = {}  # at the router, by model
         self._views: dict[int, _StaleView] = {}
         self._shortest_of: dict[str, int] = {}  # by model
@@ -230,7 +230,7 @@ class Service:
         """Its client sends what it sends next; of several at one instant in the order of their requests, for
         which engine told of its end first is chance.
         """
-        if self.traffic.closed:
+        if self.generator.closed:
             if not self._followed_up:
                 at(self.env, self.env.now, self._send_next, ARRIVAL)
             self._followed_up[request.request_id] = (request, missing_tokens)
@@ -240,7 +240,7 @@ class Service:
         self._followed_up = {}
         for number in sorted(ended):
             request, missing_tokens = ended[number]
-            following = self.traffic.next_request(request.session, now, missing_tokens)
+            following = self.generator.next_request(request.session, now, missing_tokens)
             if following is not None:
                 at(self.env, max(now, following.arrival_s), self._enter, ARRIVAL, following)
 

@@ -25,18 +25,18 @@ from sim.workload.request_sampler import RequestSampler, played_part, recorded_t
 SESSIONS_AT_ONCE = 256
 
 
-def traffic(workload: Workload, seed: int) -> Traffic:
+def request_generator(workload: Workload, seed: int) -> RequestGenerator:
     """The traffic of a workload. One seed, one traffic: the system that serves it has no part in it.
 
     >>> every = {"kind": "constant", "rate_per_s": 2}
     >>> three = Workload(arrivals=every, prompt_tokens=57, output_tokens=9, requests=3)
-    >>> [(request.request_id, request.arrival_s) for request in traffic(three, seed=0)]
+    >>> [(request.request_id, request.arrival_s) for request in request_generator(three, seed=0)]
     [(0, 0.0), (1, 0.5), (2, 1.0)]
     """
-    return _KINDS.get(workload.arrivals.kind, OpenTraffic)(workload, seed)
+    return _GENERATORS.get(workload.arrivals.kind, OpenGenerator)(workload, seed)
 
 
-class Traffic:
+class RequestGenerator:
     """Requests in order of arrival, and what follows from their answers. Iterating uses it up."""
 
     closed = False  # whether next_request ever gives anything
@@ -46,7 +46,7 @@ class Traffic:
         self.seed = seed
         self.sampler = RequestSampler(workload, seed)
         self.until_s = math.inf if workload.duration_s is None else workload.duration_s
-        self.most = 1 << 62 if workload.requests is None else workload.requests
+        self.max_requests = 1 << 62 if workload.requests is None else workload.requests
 
     def __iter__(self) -> Iterator[Request]:
         raise NotImplementedError
@@ -104,14 +104,14 @@ class Traffic:
         return list(zip(patience_s.tolist(), timeout_s.tolist(), strict=True))
 
 
-class OpenTraffic(Traffic):
+class OpenGenerator(RequestGenerator):
     """Arrivals of a process that knows nothing of the service."""
 
     def __iter__(self) -> Iterator[Request]:
         assert not isinstance(self.workload.arrivals, ClosedLoop | Sessions | Trace)
         made = 0
         for block in arrival_times(self.workload.arrivals, self.seed):
-            times_s = block[: self.most - made]
+            times_s = block[: self.max_requests - made]
             times_s = times_s[: int(np.searchsorted(times_s, self.until_s))]
             # whole blocks are drawn, so that a later end of the traffic leaves its beginning alone
             classes = self.sampler.draw_classes(BLOCK)
@@ -119,11 +119,11 @@ class OpenTraffic(Traffic):
             n = len(times_s)
             yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
             made += n
-            if n < len(block) or made >= self.most:
+            if n < len(block) or made >= self.max_requests:
                 return
 
 
-class ClosedLoopTraffic(Traffic):
+class ClosedLoopGenerator(RequestGenerator):
     """Users who wait for their answers. The i-th request that is sent has the i-th lengths, whoever sends it.
 
     So two systems that are compared do the same work in the same order, and only when is their own.
@@ -143,7 +143,7 @@ class ClosedLoopTraffic(Traffic):
 
     def __iter__(self) -> Iterator[Request]:
         users = self.loop.users
-        for user in range(min(users, self.most)):
+        for user in range(min(users, self.max_requests)):
             at_s = self.loop.ramp_s * user / users
             if at_s >= self.until_s:
                 return
@@ -151,7 +151,7 @@ class ClosedLoopTraffic(Traffic):
 
     def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
         """The next request of user `session`, who thinks from `now_s` on."""
-        if self._made >= self.most:
+        if self._made >= self.max_requests:
             return None
         if not self._thoughts:
             self._thoughts.extend(self._think(BLOCK).tolist())
@@ -171,7 +171,7 @@ class ClosedLoopTraffic(Traffic):
         return request
 
 
-class SessionTraffic(Traffic):
+class SessionGenerator(RequestGenerator):
     """Conversations whose every prompt begins with all that was said before. A session is drawn whole when
     it starts.
 
@@ -202,14 +202,14 @@ class SessionTraffic(Traffic):
                 delays_s = draw_delays(len(prompts))
                 ends = np.cumsum(turns).tolist()
                 for k, at_s in enumerate(starts_s.tolist()):
-                    if at_s >= self.until_s or made >= self.most:
+                    if at_s >= self.until_s or made >= self.max_requests:
                         return
                     mine = slice(ends[k] - int(turns[k]), ends[k])
                     turn_lengths = zip(prompts[mine].tolist(), outputs[mine].tolist(), strict=True)
                     requests = list(
                         self._turns(session, int(classes[k]), int(groups[k]), made, list(turn_lengths))
                     )
-                    requests = requests[: self.most - made]
+                    requests = requests[: self.max_requests - made]
                     for request, waits_s in zip(requests, patience[mine], strict=False):
                         request.patience_s, request.timeout_s = waits_s
                     made += len(requests)
@@ -269,7 +269,7 @@ class SessionTraffic(Traffic):
             )
 
 
-class TraceTraffic(Traffic):
+class TraceGenerator(RequestGenerator):
     """What was recorded, again: arrivals, and lengths, classes, models and shared blocks where the trace has
     them.
 
@@ -304,7 +304,7 @@ class TraceTraffic(Traffic):
     @property
     def expected(self) -> int:
         """Rows that are played."""
-        return min(len(self._trace), self.most)
+        return min(len(self._trace), self.max_requests)
 
     def __iter__(self) -> Iterator[Request]:
         if self._trace.session is None:
@@ -353,14 +353,14 @@ class TraceTraffic(Traffic):
                 request.block_hashes = trace.block_hashes[row]
                 request.hash_block_tokens = trace.hash_block_tokens
                 if len(request.block_hashes) == -(-request.prompt_tokens // trace.hash_block_tokens):
-                    request.named_tokens = request.prompt_tokens
+                    request.hashed_tokens = request.prompt_tokens
             if trace.session is not None and trace.turn is not None:
                 request.session, request.turn = int(trace.session[row]), int(trace.turn[row])
             yield request
 
 
-_KINDS: dict[str, type[Traffic]] = {
-    "closed_loop": ClosedLoopTraffic,
-    "sessions": SessionTraffic,
-    "trace": TraceTraffic,
+_GENERATORS: dict[str, type[RequestGenerator]] = {
+    "closed_loop": ClosedLoopGenerator,
+    "sessions": SessionGenerator,
+    "trace": TraceGenerator,
 }

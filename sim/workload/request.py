@@ -16,7 +16,7 @@ class Request:
     them: two requests whose hashes agree up to `i` share a prefix of `(i+1)*hash_block_tokens` tokens. The
     tuple may stop inside the prompt (what follows is private to the request) and may go on into the output
     (a later turn of the session will begin with it). Its last block may be partial, as in Mooncake's
-    traces, and covers the prompt to its end and nothing behind: `named_tokens` is where it ends.
+    traces, and covers the prompt to its end and nothing behind: `hashed_tokens` is where it ends.
 
     Its client gives it up when the first token has not come `patience_s` after the arrival, or the last one
     not after `timeout_s`.
@@ -38,7 +38,7 @@ class Request:
     priority: int = 0
     patience_s: float = inf
     timeout_s: float = inf
-    named_tokens: float = inf
+    hashed_tokens: float = inf
 
     @property
     def total_tokens(self) -> int:

@@ -83,9 +83,9 @@ def test_who_is_served_and_when_follows_from_arrivals_services_and_patience(pati
 
 
 def patience_of(scenario: Scenario) -> list[float]:
-    from sim.workload.generator import traffic
+    from sim.workload.generator import request_generator
 
-    return [request.patience_s for request in traffic(scenario.workload, 0)]
+    return [request.patience_s for request in request_generator(scenario.workload, 0)]
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ class Watcher(Protocol):
 class State(IntEnum):
     """How far a transfer is.
 
-    `UNCONTENDED`: nothing else is on its links, and one event stands for all of it. `WAITING`: for its latency
-    to pass, beside other traffic. `FLOWING`: its rate is solved again whenever it may have changed.
+    `UNCONTENDED`: nothing else is on its links; one event stands for all of it. `WAITING`: for its latency to
+    pass, beside other traffic. `FLOWING`: its rate is solved again whenever it may have changed.
     """
 
     UNCONTENDED = 0
@@ -201,9 +201,9 @@ class Transfer(Event):
     """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
     for it.
 
-    `flows_s` is when its first byte flows, `end_s` when its last one does, as far as that is known now. Once it
-    is done, `excess_flow_s` is by how much the flowing exceeded `flow_s`, its time without contention on the
-    links as built: lost to other traffic, and to lost capacity.
+    `flows_s` is when its first byte flows, `end_s` when its last one does, as far as that is known now. Once
+    it is done, `excess_flow_s` is by how much the flowing exceeded `flow_s`, its time without contention on
+    the links as built: lost to other traffic, and to lost capacity.
     """
 
     __slots__ = (
