@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.catalog import find_trace
 from sim.inputs.arrivals import Trace
-from sim.inputs.errors import InputError, Problem
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
 from sim.reading.traces import RecordedTrace, read_trace, selected
@@ -152,7 +152,7 @@ def _drawn(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
     return waits_s
 
 
-def what_traces_say(workload: Workload) -> list[str]:
+def describe_traces(workload: Workload) -> list[str]:
     """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate; and
     one for the part of it that is played, where that is another.
     """
@@ -177,7 +177,7 @@ def played_part(arrivals: Trace) -> RecordedTrace:
 
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
     """The trace that a description names: a shipped one, or a file. InputError if there is none."""
-    path = shipped_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()
+    path = find_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
@@ -188,17 +188,6 @@ def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
 @functools.lru_cache(maxsize=8)
 def _read_once(path: Path, changed: int) -> RecordedTrace:
     return read_trace(path)
-
-
-def shipped_trace(name: str) -> Path:
-    """The file of a trace in `workloads/traces/`, by its name without the ending."""
-    from sim.reading.data_files import workloads
-    from sim.reading.problems import unknown_name
-
-    shipped = {path.stem: path for path in (workloads() / "traces").glob("*.[cj]s*")}
-    if name not in shipped:
-        raise InputError(Problem(unknown_name("trace", name, sorted(shipped))))
-    return shipped[name]
 
 
 def _lengths_of(distribution: TraceLength) -> tuple[Ints, Ints]:

@@ -13,7 +13,7 @@ from sim.inputs.errors import InputError
 from sim.inputs.workload import Workload
 from sim.workload.generator import RequestGenerator, request_generator
 from sim.workload.request import Request
-from sim.workload.request_sampler import what_traces_say
+from sim.workload.request_sampler import describe_traces
 
 POISSON: dict[str, Any] = {"kind": "poisson", "rate_per_s": 5.0}
 OPEN: list[dict[str, Any]] = [
@@ -326,7 +326,7 @@ def test_each_trace_of_a_workload_says_once_what_was_read():
     mixed = Workload.model_validate(
         {"arrivals": POISSON, "prompt_tokens": law, "output_tokens": law, "requests": 1}
     )
-    (said,) = what_traces_say(mixed)
+    (said,) = describe_traces(mixed)
     assert "Vidur trace, 600 of 600 rows; lengths only" in said
 
 
@@ -338,7 +338,7 @@ def test_a_part_of_a_trace_says_how_much_of_it_is_played_and_at_what_rate():
         "limit": 100,
         "speedup": 4,
     }
-    whole, played = what_traces_say(Workload.model_validate({"arrivals": part}))
+    whole, played = describe_traces(Workload.model_validate({"arrivals": part}))
     assert "3000 of 3000 rows" in whole
     at_s = [
         request.arrival_s for request in request_generator(Workload.model_validate({"arrivals": part}), 0)
