@@ -177,8 +177,8 @@ class StepRecords(Table):
         Args:
             replica, stage: where the steps were computed.
             sequences, prefill_tokens, decode_tokens: of each step.
-            batch_id: changes whenever the batch does (its sequences, or the tokens that a step computes of
-            any). kv_tokens: KV cache of the batch before the first step.
+            batch_id: changes whenever the batch does (its sequences, or the tokens that each computes).
+            kv_tokens: KV cache of the batch before the first step.
             kv_growth: tokens by which it grows per step; by default one per decode token.
             gaps: sequences for which a step's duration is the time since their last token. By default all
                 decode tokens, which is right on one stage that never pauses between the steps of a sequence.
