@@ -327,7 +327,7 @@ class Fabric:
             _, _, version, transfer = heappop(ends)
             if version == transfer.version and transfer.state is State.FLOWING:
                 transfer.end_s = now
-                if transfer.touched:  # else it is exactly 0, whatever the clock's rounding says
+                if transfer.rate_changed:  # else it is exactly 0, whatever the clock's rounding says
                     transfer.excess_flow_s = max(0.0, now - transfer.flows_s - transfer.demand.flow_s)
                 self._remove(transfer, now)
                 if transfer.demand.kept:

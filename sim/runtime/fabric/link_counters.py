@@ -1,4 +1,4 @@
-"""What each link has carried, and for how long it was busy and shared."""
+"""Link counters: bytes that each link has carried, and the seconds for which it was busy and shared."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ class LinkCounters:
 
     def __init__(self, links: int) -> None:
         self.n_bytes = [0.0] * links
-        self.busy_uncontended_s = [0.0] * links  # of transfers that began and ended alone
-        nobody = LinkGroup(links)
-        self._group_of = [nobody] * links
+        self.busy_uncontended_s = [0.0] * links  # of transfers that stayed uncontended
+        unused = LinkGroup(links)
+        self._group_of = [unused] * links
         self._splits = 0
 
     def begin(self, link_set: LinkSet, since: float, now: float) -> None:
-        """A transfer is known from `now` on, and has been flowing alone `since` then or before."""
+        """Count in a transfer that has been flowing, uncontended so far, `since` now or an earlier
+        instant.
+        """
         for group in self._groups(link_set):
             group.users += 1
             if group.users == 1:
@@ -45,6 +47,7 @@ class LinkCounters:
             else:
                 if group.users == 2:
                     group.shared_since = now
+                # An unfolded transfer is put in after another that began later: the link was busy before.
                 if since < group.busy_since:
                     group.busy_since = since
 
@@ -57,10 +60,12 @@ class LinkCounters:
                 group.shared_s += now - group.shared_since
 
     def _groups(self, link_set: LinkSet) -> list[LinkGroup]:
-        """The links of a link_set as they are counted."""
+        """The groups that cover a link set exactly, remembered with it until one of them is split."""
         if link_set.groups_as_of != self._splits:
             links = link_set.links
-            if _links_in(link_set.groups) != len(links):  # one of them has been split, or it is new
+            # A split leaves the remembered groups with fewer links than the set has; otherwise they still
+            # fit.
+            if _links_in(link_set.groups) != len(links):
                 groups = dict.fromkeys([self._group_of[link] for link in links])
                 if _links_in(groups) != len(links):
                     self._split(links)
@@ -70,7 +75,7 @@ class LinkCounters:
         return link_set.groups
 
     def _split(self, links: Iterable[int]) -> None:
-        """Tell apart links that were group until now, where only some of them are among these."""
+        """Split every group of which only some links are among these."""
         inside: dict[LinkGroup, list[int]] = {}
         for link in links:
             inside.setdefault(self._group_of[link], []).append(link)
@@ -84,18 +89,18 @@ class LinkCounters:
     def carry(
         self, links: Iterable[int], n_bytes: Iterable[float], times: float = 1.0, busy_s: float = 0.0
     ) -> None:
-        """Add `times` the bytes, and `busy_s` seconds on each of the links that nobody shared."""
+        """Add `times` the bytes, and `busy_s` seconds of unshared use on each of the links."""
         carried, busy = self.n_bytes, self.busy_uncontended_s
         for link, amount in zip(links, n_bytes, strict=True):
             carried[link] += times * amount
             busy[link] += busy_s
 
     def users(self, link: int) -> int:
-        """Transfers flowing on a link, as far as they have been counted in."""
+        """Transfers counted in on a link."""
         return self._group_of[link].users
 
     def until(self, now: float) -> tuple[list[float], list[float]]:
-        """Busy and shared seconds of every link with what is going on counted up to `now`."""
+        """Busy and shared seconds of every link, uses that go on counted up to `now`."""
         busy_s, shared_s = list(self.busy_uncontended_s), [0.0] * len(self._group_of)
         for link, group in enumerate(self._group_of):
             busy_s[link] += group.busy_s + (now - group.busy_since if group.users else 0.0)

@@ -1,4 +1,4 @@
-"""One transfer on the fabric: what it asks for, and how far it is."""
+"""A transfer on the fabric, and what it shares with others: its compiled demand, link set and stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simpy.events import PENDING, Event
 from sim.cost.fairshare import loads_of
 
 REMEMBERED_STREAMS = 64
-"""Streams kept of one link_set while nothing flows in them."""
+"""Streams of one link set that are kept while nothing flows in them."""
 
 
 class DemandLike(Protocol):
@@ -41,10 +41,10 @@ class Bytes(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Somebody whose plans hold only while links are quiet."""
+    """The owner of a folded program, which is exact only while its links are quiet."""
 
     def disturbed(self, now: float) -> None:
-        """Other traffic begins to flow on a watched link, or its capacity changes, at this very instant."""
+        """Other traffic begins to flow on a watched link, or its capacity changes, at this instant."""
 
     def left_alone(self) -> None:
         """Other traffic on a watched link has ended at this instant, and nothing flows beside it."""
@@ -68,8 +68,8 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the bulk, -1 outside; `order` does not depend
-    on who came first; `kept` is False once its link_set has forgotten it.
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its row in the bulk solver, -1 outside; `order` does not
+    depend on which transfer came first; `kept` is False once its link set has dropped it.
     """
 
     __slots__ = ("cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
@@ -80,7 +80,7 @@ class Stream:
         self.cap = cap
         self.order = links, loads, cap
         self.kept = True
-        self.recurs = False  # a second transfer of the same compiled has flowed in it
+        self.recurs = False  # a second transfer of the same demand has flowed in it
         self.transfers: dict[Transfer, None] = {}
         self.row = -1
 
@@ -90,7 +90,7 @@ class Stream:
 
 
 class LinkGroup:
-    """Links that have been in use at the same times, and for how long; see `link_counters.py`."""
+    """Links that have been in use at the same times, and the seconds of that use; see `link_counters.py`."""
 
     __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
 
@@ -101,7 +101,7 @@ class LinkGroup:
         self.busy_since = self.shared_since = 0.0
 
     def split(self, links: int) -> LinkGroup:
-        """Take so many of the links out, which have been in use at the same times until now."""
+        """Move so many of the links to a group of their own, with all that was counted until now."""
         part = LinkGroup(links)
         self.links -= links
         part.users = self.users
@@ -120,15 +120,15 @@ class LinkSet:
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
-        self.users = 0  # transfers that are alone here or flow
+        self.users = 0  # transfers here, uncontended or flowing
         self.uncontended: Transfer | None = None
         self.flowing: dict[Stream, None] = {}
         self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
         self.registered = False
         self.neighbours: dict[LinkSet, None] = {}  # others that are registered on one of the links
-        self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
+        self.unwatched_in = -1  # the epoch in which `unwatched_but_by` alone watched the links
         self.unwatched_but_by: Watcher | None = None
-        self.groups: list[LinkGroup] = []  # the links as they are counted, as of so many splits
+        self.groups: list[LinkGroup] = []  # that cover the links, as of so many splits
         self.groups_as_of = -1
         self.watched_in = -1  # the epoch in which `watchers` watched them
         self.watchers: list[Watcher] = []
@@ -144,12 +144,16 @@ class LinkSet:
         return stream
 
     def transfers(self) -> list[Transfer]:
-        """What flows."""
+        """The flowing transfers."""
         return [transfer for stream in self.flowing for transfer in stream.transfers]
 
 
 class CompiledDemand:
-    """A demand compiled for the fabric, shared by all transfers of that demand."""
+    """A demand compiled for the fabric, shared by all transfers of that demand.
+
+    `busiest` is the bytes on its busiest link, which a level counts (see `sim.cost.fairshare`); `cap` is the
+    level at which they flow in `min_flow_s`; `flow_s` is on the links as built.
+    """
 
     __slots__ = (
         "_stream", "busiest", "cap", "flow_s", "kept", "latency_s", "link_set", "links", "min_flow_s",
@@ -169,14 +173,12 @@ class CompiledDemand:
         self.cap = self.busiest / self.min_flow_s if self.min_flow_s > 0.0 else inf
         self.flow_s = self.flow_s_at(built)
         self.kept = False
-        self.uncounted = (
-            0  # not yet in the counters of the links, as are the seconds of those that were alone
-        )
-        self.uncounted_busy_s = 0.0
+        self.uncounted = 0  # transfers that are not in the link counters yet
+        self.uncounted_busy_s = 0.0  # flow seconds of the uncontended ones among them
         self._stream: Stream | None = None
 
     def stream(self, weight: float) -> Stream:
-        """Where a transfer of this demand flows."""
+        """The stream of its transfers of this weight."""
         stream = self._stream
         if weight == 1.0 and stream is not None and stream.kept:
             stream.recurs = True
@@ -187,7 +189,7 @@ class CompiledDemand:
         return stream
 
     def flow_s_at(self, capacity: Sequence[float]) -> float:
-        """The time of the flowing with nobody else about."""
+        """`flow_s` on links of these capacities."""
         longest = self.min_flow_s
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
             bytes_per_s = capacity[link]
@@ -208,8 +210,8 @@ class Transfer(Event):
 
     __slots__ = (
         "_ok", "_value", "callbacks", "demand", "end_s", "env", "excess_flow_s", "flows_s", "left", "level",
-        "on_done", "order", "owner", "planned_end", "since_s", "state", "stream", "touched", "version",
-        "weight", "whole",
+        "on_done", "order", "owner", "planned_end", "rate_changed", "since_s", "state", "stream",
+        "version", "weight", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -236,28 +238,26 @@ class Transfer(Event):
         self.state = State.WAITING
 
     def begin_flowing(self, seconds: float, number: int) -> None:
-        """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
+        """Flow from `flows_s` on at the uncontended rate, `seconds` for all bytes, until a rate is solved."""
         compiled = self.demand
         link_set = compiled.link_set
         self.state = State.FLOWING
         self.stream = stream = compiled.stream(self.weight)
-        stream.transfers[self] = None
+        stream.transfers[self] = None  # an ordered set
         link_set.flowing[stream] = None
         link_set.users += 1
         self.whole = self.left = compiled.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
         self.end_s = self.flows_s + seconds
-        self.touched = False
-        if seconds != compiled.flow_s:
-            self.touched = True
-        elif self.planned_end is not None:
-            self.end_s = self.planned_end
+        self.rate_changed = seconds != compiled.flow_s
+        if not self.rate_changed and self.planned_end is not None:
+            self.end_s = self.planned_end  # the uncontended end, as the caller's own float
         self.order = (self.flows_s, compiled.links, number)
         self.version = 0
 
     def stop_flowing(self) -> None:
-        """It is over, or given up."""
+        """Leave the links: all bytes have arrived, or it is aborted."""
         stream, link_set = self.stream, self.demand.link_set
         del stream.transfers[self]
         if not stream.transfers:
@@ -266,12 +266,13 @@ class Transfer(Event):
         self.version += 1
 
     def set_level(self, level: float, now: float) -> None:
-        """Flow at another rate from now on."""
+        """Flow at another level from now on."""
+        # From the start of the current rate, in one expression: what is left is never a running sum of steps.
         self.left = max(0.0, self.left - self.level * (now - self.since_s))
         self.since_s = now
         self.level = level
         self.end_s = now + self.left / level if level > 0.0 else inf
-        self.touched = True
+        self.rate_changed = True
         self.version += 1
 
     def done_part(self, now: float) -> float:

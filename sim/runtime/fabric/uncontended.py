@@ -1,6 +1,4 @@
-"""A fabric without contention, for the question what contention costs: every transfer has its links to
-itself.
-"""
+"""A fabric without contention, to measure what contention costs: each transfer has its links to itself."""
 
 from __future__ import annotations
 
@@ -15,9 +13,10 @@ from sim.runtime.fabric.transfer import CompiledDemand, State, Transfer, Watcher
 
 
 class UncontendedFabric(Fabric):
-    """Links are as fast as they are built, however many transfers are on them; nobody is ever disturbed.
+    """Every transfer takes its `isolated_s` on the links as built; no watcher is ever disturbed.
 
-    Busy seconds count every transfer's own time, so a link may be busy for longer than the run.
+    Busy seconds add up over transfers, so a link may be busy for longer than the run. Changes of capacity
+    have no effect on transfers.
     """
 
     def __init__(self, env: Environment, capacities: Mapping[Hashable, float] | CompiledLinks) -> None:
@@ -73,7 +72,7 @@ class UncontendedFabric(Fabric):
 
     def _ended(self, transfer: Transfer) -> None:
         if transfer.state is not State.UNCONTENDED:
-            return  # given up
+            return  # aborted
         del self._under_way[transfer]
         self._counters.carry(transfer.demand.links, transfer.demand.n_bytes, 1.0, transfer.demand.flow_s)
         self._succeed(transfer)
