@@ -31,6 +31,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from sim.cost.link_graph import Leg, Wiring
+from sim.cost.remembered import Remembered
 from sim.inputs.errors import InfeasibleError
 
 Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
@@ -56,7 +57,7 @@ class Network:
 
     `links` are names (`node0.gpu3->nvlink0`; a place that blocks by itself is a link with the place's
     name), `capacity` is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on
-    first use; `memory` is where others keep what they worked out from this network.
+    first use; `remembered` keeps what collectives work out from this network.
     """
 
     def __init__(self, graph: nx.DiGraph[str]) -> None:
@@ -77,7 +78,7 @@ class Network:
         self.gpu_index: dict[str, int] = {gpu: rank for rank, gpu in enumerate(self.gpus)}
         self.node_of: dict[str, int] = {gpu: self.places[gpu].get("node", 0) for gpu in self.gpus}
 
-        self.memory: dict[Any, Any] = {}
+        self.remembered = Remembered()
         self._paths: dict[tuple[str, str], Path] = {}
         self._nics: dict[str, tuple[str, ...]] = {}
         self._distances: dict[str, dict[str, int]] = {}

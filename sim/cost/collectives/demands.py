@@ -65,10 +65,10 @@ def load_per_byte(network: Network, op: str, algorithm: str, ranks: tuple[str, .
         raise InfeasibleError(
             f"{op} needs two or more different ranks; {len(ranks)} given, {len(set(ranks))} different"
         )
-    key = ("load", op, algorithm, ranks)
-    load: Load | None = network.memory.get(key)
+    known = network.remembered.loads
+    load = known.get((op, algorithm, ranks))
     if load is None:
-        load = network.memory[key] = loads[algorithm](network, ranks)
+        load = known[op, algorithm, ranks] = loads[algorithm](network, ranks)
     return load
 
 
@@ -98,12 +98,12 @@ def relay_beside(network: Network, source: str, target: str) -> str | None:
     crossbar = network.crossbar(target)
     if not network.peer_to_peer or crossbar is None or network.crossbar(source) == crossbar:
         return None
-    key = ("beside", crossbar)
-    beside: dict[int, str] | None = network.memory.get(key)
-    if beside is None:
+    members = network.remembered.domain_members.get(crossbar)
+    if members is None:
         there = [gpu for gpu in network.gpus if network.crossbar(gpu) == crossbar]
-        beside = network.memory[key] = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
-    relay = beside.get(int(network.places[source].get("index", 0)))
+        members = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
+        network.remembered.domain_members[crossbar] = members
+    relay = members.get(int(network.places[source].get("index", 0)))
     return relay if relay != target else None
 
 

@@ -246,15 +246,15 @@ def _reach(
     limit: GroupLimit | None,
     back: bool,
 ) -> Reach:
-    key = ("experts", copies, ranks, experts, topk, limit, back)
-    reach: Reach | None = network.memory.get(key)
+    key = (copies, ranks, experts, topk, limit, back)
+    reach = network.remembered.exchanges.get(key)
     if reach is None:
         sent = sends(network, copies, ranks, experts, topk, limit)
         if back:
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         inside = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
         across = {pair: amount for pair, amount in sent.items() if pair not in inside}
-        reach = network.memory[key] = Reach(
+        reach = network.remembered.exchanges[key] = Reach(
             pairs_demand(network, sent),
             pairs_demand(network, inside).isolated_s(network.capacity),
             pairs_demand(network, across).isolated_s(network.capacity),
