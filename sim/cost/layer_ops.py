@@ -17,7 +17,7 @@ from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
 from sim.cost.expert_load import distinct_places, expert_load, in_order
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
-from sim.cost.pricing import Priced, Pricer, causes_of, flow_s, seconds_of, together
+from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
 from sim.inputs.quantities import DTYPE_BYTES
@@ -237,10 +237,10 @@ def _beside_each_other(routed: Priced, shared: Ops, apart: bool) -> Ops:
     """
     if apart or not shared:
         return (routed, *shared)
-    flow_s, extra = seconds_of(shared), causes_of(shared)
-    busy_s = flow_s - extra.kernel_latency + routed.op.seconds - routed.causes.kernel_latency
-    seconds = max(routed.op.seconds, flow_s, busy_s)
-    share = (seconds - routed.op.seconds) / flow_s
+    shared_s, extra = seconds_of(shared), causes_of(shared)
+    busy_s = shared_s - extra.kernel_latency + routed.op.seconds - routed.causes.kernel_latency
+    seconds = max(routed.op.seconds, shared_s, busy_s)
+    share = (seconds - routed.op.seconds) / shared_s
     causes = Causes(*(one + share * other for one, other in zip(routed.causes, extra, strict=True)))
     return (Priced(Op(routed.op.name, seconds), causes),)
 
@@ -345,7 +345,7 @@ def _behind(price: Pricer, transfer: Priced, work: Ops) -> Priced:
     demand, work_s = transfer.op.demand, seconds_of(work)
     assert demand is not None
     covered = replace(demand, min_flow_s=max(demand.min_flow_s, work_s - demand.latency_s))
-    seconds = covered.latency_s + flow_s(covered, price.network)
+    seconds = covered.isolated_s(price.network.capacity)
     exposed_s = max(0.0, seconds - work_s)
     latency_s = min(exposed_s, demand.latency_s)
     causes = causes_of(work)

@@ -69,14 +69,6 @@ def together(demands: Sequence[Demand]) -> Demand:
     )
 
 
-def flow_s(demand: Demand, network: Network) -> float:
-    """Seconds of the bytes of a demand with nobody else about, after its latency."""
-    flows = (
-        amount / network.capacity[link] for link, amount in zip(demand.links, demand.n_bytes, strict=True)
-    )
-    return max(demand.min_flow_s, max(flows, default=0.0))
-
-
 class Pricer:
     """Prices ops of one shard. `without` names causes whose cost is taken as nothing; `kernel_model` times
     kernels.
@@ -134,7 +126,7 @@ class Pricer:
 
     def transfer(self, name: str, demand: Demand) -> Priced:
         demand = stripped(demand, self.without)
-        bytes_s = flow_s(demand, self.network)
+        bytes_s = demand.flow_s(self.network.capacity)
         causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
         return Priced(Op(name, demand.latency_s + bytes_s, demand), causes)
 

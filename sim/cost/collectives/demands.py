@@ -26,7 +26,8 @@ class Demand:
     """One transfer: the bytes it puts on each link over its life, protocol overhead included.
 
     `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be, whatever
-    the links allow (a kernel's own copy rate, one channel of a protocol).
+    the links allow (a kernel's own copy rate, one channel of a protocol). When nothing else uses its links it
+    takes `isolated_s`, which is `latency_s` and then `flow_s`, the time of its bytes alone.
     """
 
     links: tuple[int, ...]
@@ -34,12 +35,16 @@ class Demand:
     latency_s: float = 0.0
     min_flow_s: float = 0.0
 
-    def isolated_s(self, capacity: Sequence[float]) -> float:
-        """Seconds when nothing else uses the links."""
+    def flow_s(self, capacity: Sequence[float]) -> float:
+        """Seconds of its bytes on links of `capacity` bytes/s with nothing else on them, latency left out."""
         busiest_s = max(
             (n / capacity[link] for link, n in zip(self.links, self.n_bytes, strict=True)), default=0.0
         )
-        return self.latency_s + max(busiest_s, self.min_flow_s)
+        return max(busiest_s, self.min_flow_s)
+
+    def isolated_s(self, capacity: Sequence[float]) -> float:
+        """Seconds from start to end with nothing else on its links: `latency_s` + `flow_s`."""
+        return self.latency_s + self.flow_s(capacity)
 
 
 Load = dict[int, float]

@@ -256,7 +256,7 @@ def _reach(
         across = {pair: amount for pair, amount in sent.items() if pair not in inside}
         reach = network.remembered.exchanges[key] = Reach(
             pairs_demand(network, sent),
-            pairs_demand(network, inside).isolated_s(network.capacity),
-            pairs_demand(network, across).isolated_s(network.capacity),
+            pairs_demand(network, inside).flow_s(network.capacity),
+            pairs_demand(network, across).flow_s(network.capacity),
         )
     return reach
