@@ -85,9 +85,9 @@ def expert_load(
             loads[i * ranks // len(pieces)] += piece
     else:
         held = [0] * ranks
-        most = -(-len(pieces) // ranks)
+        max_held = -(-len(pieces) // ranks)
         for piece in sorted(pieces, reverse=True):
-            rank = min((r for r in range(ranks) if held[r] < most), key=lambda r: (loads[r], r))
+            rank = min((r for r in range(ranks) if held[r] < max_held), key=lambda r: (loads[r], r))
             loads[rank] += piece
             held[rank] += 1
     return ExpertLoad(tuple(loads), crowding(experts, topk, ranks, in_order(routing, limit)))

@@ -151,8 +151,8 @@ def way(
                 for path in paths:
                     for link in path.links:
                         load[link] = load.get(link, 0.0) + n_bytes / (len(here) * len(there))
-    least = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
-    return Way(tuple(load), tuple(load.values()), latency_s + hops_s, least)
+    min_flow_s = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
+    return Way(tuple(load), tuple(load.values()), latency_s + hops_s, min_flow_s)
 
 
 def prefill_seconds(costs: Sequence[StepCost], past: int, tokens: int, *, budget: int, ranks: int) -> float:

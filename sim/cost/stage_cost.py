@@ -245,8 +245,8 @@ def _layer_s(kind: LayerKind, attention_s: Seconds) -> Seconds:
     return max(seconds, kind.launch_s)
 
 
-def _at_most(kv_tokens: Seconds, most: int) -> Seconds:
-    return np.minimum(kv_tokens, float(most)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, most)
+def _at_most(kv_tokens: Seconds, limit: int) -> Seconds:
+    return np.minimum(kv_tokens, float(limit)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, limit)
 
 
 def _windowed(chunks: tuple[tuple[int, int], ...], window: int) -> tuple[tuple[int, int], ...]:

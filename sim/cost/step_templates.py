@@ -113,16 +113,16 @@ class Templates:
         With graphs all ranks replay that of the fullest one, padded tokens and all (vLLM's
         `coordinate_batch_across_dp`).
         """
-        sustained = bool(batch.chunks)
+        has_prefill = bool(batch.chunks)
         if not batch.ranks:
             tokens = self._padded(batch.tokens)
-            return tokens, tokens, batch.sampled, sustained
+            return tokens, tokens, batch.sampled, has_prefill
         tokens = self._padded(max(rank.tokens for rank in batch.ranks))
         if self._captured(tokens):
             every = tokens * len(batch.ranks)
         else:
             every = sum(max(1, rank.tokens) for rank in batch.ranks)
-        return tokens, every, max(rank.sampled for rank in batch.ranks), sustained
+        return tokens, every, max(rank.sampled for rank in batch.ranks), has_prefill
 
     def _padded(self, tokens: int) -> int:
         """Tokens as the captured graph computes them: the next captured size, or as they are beyond the
@@ -135,8 +135,8 @@ class Templates:
     def _captured(self, tokens: int) -> bool:
         return bool(self._capture) and tokens <= self._capture[-1]
 
-    def _priced(self, tokens: int, all_tokens: int, sampled: int, sustained: bool) -> Template:
-        of_layers = tokens, all_tokens, sustained
+    def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> Template:
+        of_layers = tokens, all_tokens, has_prefill
         layers = self._layers.get(of_layers)
         if layers is None:
             layers = self._layers[of_layers] = self._all_layers(*of_layers)
@@ -164,10 +164,10 @@ class Templates:
             Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
         )
 
-    def _all_layers(self, tokens: int, all_tokens: int, sustained: bool) -> tuple[LayerKind, ...]:
+    def _all_layers(self, tokens: int, all_tokens: int, has_prefill: bool) -> tuple[LayerKind, ...]:
         dense = self._dense_layers
         return tuple(
-            self._layer(repeat, tokens, all_tokens, is_moe, sustained)
+            self._layer(repeat, tokens, all_tokens, is_moe, has_prefill)
             for repeat, is_moe in ((dense, False), (self._shard.layers - dense, True))
             if repeat
         )
@@ -181,13 +181,13 @@ class Templates:
             seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
         return self._price.host("host", seconds)
 
-    def _layer(self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, sustained: bool) -> LayerKind:
+    def _layer(self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, has_prefill: bool) -> LayerKind:
         price = self._price
         before, after = layer_around(
-            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, sustained
+            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, has_prefill
         )
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
-        launch_s = self._launch_s(tokens, sustained, kernel_count)
+        launch_s = self._launch_s(tokens, has_prefill, kernel_count)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
         return LayerKind(
@@ -202,12 +202,12 @@ class Templates:
             block.transfers,
         )
 
-    def _launch_s(self, tokens: int, sustained: bool, kernel_count: int) -> float:
+    def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
         if "host" in self._price.without:
             return 0.0
         if not self._captured(tokens):
             return kernel_count * self._shard.engine.host.launch_s
-        return PIECEWISE_LAUNCH_S if sustained else 0.0
+        return PIECEWISE_LAUNCH_S if has_prefill else 0.0
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:

@@ -4,8 +4,8 @@ A message of S bytes (nccl-tests' size: the whole buffer of a rank) over n ranks
 2(n-1)/n S over each edge of its ring; in-switch reduction (NVLS) sends S(1 + 1/n) each way between a GPU
 and its switch; two levels send S/g of it through each GPU's NIC. Software overheads and protocol bytes are
 not in here: see `collectives`. A demand is what a chunk-pipelined collective does in the limit of small
-chunks: all its links work at once, and it is as slow as its busiest one. `rounds` has the same algorithms
-as explicit sends.
+chunks: all its links work at once, and it is as slow as its busiest one. `send_graphs` has the same
+algorithms as explicit sends.
 """
 
 from __future__ import annotations

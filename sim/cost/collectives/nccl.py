@@ -42,15 +42,15 @@ def _candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: P
         yield _direct(network, op, ranks, architecture.nccl, parameters, len(found))
         return
     if len(found) == 1:
-        yield from _rings_inside(network, op, ranks, architecture, parameters)
+        yield from _intra_node_rings(network, op, ranks, architecture, parameters)
         yield from _switch(network, op, ranks, architecture)
         if op == "all_reduce":
             yield from _trees(network, ranks, found, architecture, parameters)
         return
-    yield from _rings_across(network, op, ranks, found, architecture, parameters)
+    yield from _inter_node_rings(network, op, ranks, found, architecture, parameters)
     if op == "all_reduce":
         yield from _trees(network, ranks, found, architecture, parameters)
-        yield from _switch_tree(network, ranks, found, architecture, parameters)
+        yield from _switch_trees(network, ranks, found, architecture, parameters)
 
 
 def wire_s(network: Network, load: Load) -> float:
@@ -79,7 +79,7 @@ def _allowed(protocol: str, medium: str) -> bool:
     return protocol != "LL128" or medium == "nvlink"
 
 
-def _rings_inside(
+def _intra_node_rings(
     network: Network, op: str, ranks: tuple[str, ...], architecture: Architecture, parameters: Parameters
 ) -> Iterator[Curve]:
     n = len(ranks)
@@ -158,9 +158,9 @@ def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture
     return not (curve.algorithm == "tree" and curve.plateau_bytes == 0.0)
 
 
-def _across(parameters: Parameters, network: Network) -> tuple[Mapping[str, Any], float]:
+def _inter_node_constants(parameters: Parameters, network: Network) -> tuple[Mapping[str, Any], float]:
     """NCCL's constants between islands, and what the transport adds to each crossing."""
-    constants = parameters.across["nccl"]
+    constants = parameters.inter_node["nccl"]
     own_hop_s = constants["tree"]["LL"]["net_hop_s"]
     return constants, max(0.0, (network.transport_hop_s or own_hop_s) - own_hop_s)
 
@@ -172,7 +172,7 @@ def _trees(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     load = load_per_byte(network, "all_reduce", "tree", ranks)
     busiest_s = wire_s(network, load)
     longest = max(len(group) for group in found)
@@ -210,7 +210,7 @@ def _low_latency_rate(constants: Mapping[str, Any], islands: int) -> float:
     return float(rates[min(islands, len(rates)) - 1])
 
 
-def _rings_across(
+def _inter_node_rings(
     network: Network,
     op: str,
     ranks: tuple[str, ...],
@@ -218,7 +218,7 @@ def _rings_across(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
     nvlink_s, rest_s = _nvlink_and_rest(network, load)
@@ -252,7 +252,7 @@ def _rings_across(
         )
 
 
-def _switch_tree(
+def _switch_trees(
     network: Network,
     ranks: tuple[str, ...],
     found: tuple[tuple[str, ...], ...],
@@ -262,7 +262,7 @@ def _switch_tree(
     switch = architecture.nccl.switch
     if switch is None or network.inter_node == "tcp" or len({len(group) for group in found}) > 1:
         return
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     if any(not 2 <= len(group) <= constants["nvls_tree"]["most_ranks"] for group in found):
         return
     if not all(network.reduces(group) for group in found):
@@ -299,7 +299,7 @@ def _direct(
     efficiency = nccl.ring["Simple"].efficiency if pair else direct.efficiency
     channel_s = 0.0
     if islands > 1:
-        constants, added_s = _across(parameters, network)
+        constants, added_s = _inter_node_constants(parameters, network)
         alpha_s += constants["direct"]["net_hop_s"] + added_s
         efficiency = constants["direct"]["efficiency"]
         if pair and islands > 2:
