@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from sim.cost.batch import Causes
+from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
 from sim.cost.expert_load import distinct_places, expert_load, in_order
@@ -34,25 +34,19 @@ SHARED_BESIDE_UP_TO = {"vllm": 256, "sglang": 1024, "trtllm": 1 << 30}
 PHASES: tuple[Phase, Phase] = ("dispatch", "combine")
 
 
-def layer_around(
-    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, is_moe: bool, has_prefill: bool
-) -> tuple[Ops, Ops]:
-    """The ops of one layer before and after its attention kernel.
-
-    `tokens` of the fullest data-parallel rank, `all_tokens` of all of them; `heads` and `kv_heads` of a rank.
-    """
-    if is_moe and _overlaps(price, tokens, has_prefill):
-        return _two_batches(price, tokens, all_tokens, heads, kv_heads, has_prefill)
-    before, after = attention_block(price, tokens, heads, kv_heads, has_prefill)
-    rest = experts(price, tokens, all_tokens, has_prefill) if is_moe else mlp(price, tokens, has_prefill)
+def layer_around(price: Pricer, step: StepTokens, is_moe: bool) -> tuple[Ops, Ops]:
+    """The ops of one layer before and after its attention kernel."""
+    if is_moe and _overlaps(price, step):
+        return _two_batches(price, step)
+    before, after = attention_block(price, step.of_rank, step.has_prefill)
+    rest = experts(price, step) if is_moe else mlp(price, step.of_rank, step.has_prefill)
     return before, (*after, *rest)
 
 
-def attention_block(
-    price: Pricer, tokens: int, heads: int, kv_heads: int, has_prefill: bool
-) -> tuple[Ops, Ops]:
+def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
     """The ops of `tokens` tokens around the attention kernel of one rank's heads."""
     model, gemm = price.shard.model, partial(price.gemm, sustained=has_prefill)
+    heads, kv_heads = price.shard.heads_of_rank, price.shard.kv_heads_of_rank
     qkv = partial(gemm, dtype=price.shard.precision.qkv_weights or price.shard.precision.weights)
     hidden = model.hidden
     norm = price.elementwise("norm", 4 * tokens * hidden)
@@ -109,15 +103,14 @@ def mlp(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
     )
 
 
-def experts(price: Pricer, tokens: int, all_tokens: int, has_prefill: bool) -> Ops:
-    """Router, routed and shared experts. `tokens` of the fullest data-parallel rank, `all_tokens` of all
-    of them.
+def experts(price: Pricer, step: StepTokens) -> Ops:
+    """Router, routed and shared experts.
 
     In one tensor-parallel group every rank has all tokens: each computes its experts, or its rows of all,
     and an all-reduce adds up. With data-parallel attention tokens go to their experts and back (expert
     parallelism), or all of them to all ranks, which each have rows of all experts.
     """
-    shard = price.shard
+    shard, (tokens, all_tokens, has_prefill) = price.shard, step
     before = _before_experts(price, tokens)
     shared = _shared_experts(price, tokens, has_prefill)
     beside = partial(
@@ -302,18 +295,16 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, has_prefill: bool) -
 # ---- dual-batch overlap
 
 
-def _overlaps(price: Pricer, tokens: int, has_prefill: bool) -> bool:
+def _overlaps(price: Pricer, step: StepTokens) -> bool:
     engine = price.shard.engine
     if not (engine.enable_dbo and engine.enable_expert_parallel and len(price.shard.groups) > 1):
         return False
     if _gathers(price):  # vLLM overlaps the exchanges of DeepEP only
         return False
-    return tokens >= (OVERLAP_PREFILL_FROM if has_prefill else OVERLAP_DECODE_FROM)
+    return step.of_rank >= (OVERLAP_PREFILL_FROM if step.has_prefill else OVERLAP_DECODE_FROM)
 
 
-def _two_batches(
-    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, has_prefill: bool
-) -> tuple[Ops, Ops]:
+def _two_batches(price: Pricer, step: StepTokens) -> tuple[Ops, Ops]:
     """Dual-batch overlap: the tokens in two halves, one of them on the network while the other is computed.
 
     The combine of the second half (of the layer before) runs behind the products before attention, the
@@ -322,8 +313,8 @@ def _two_batches(
     the weights. Where it stops: nothing is hidden behind the attention kernel itself, so that long contexts
     gain more than this says.
     """
-    half, all_half = -(-tokens // 2), -(-all_tokens // 2)
-    before, after = attention_block(price, half, heads, kv_heads, has_prefill)
+    half, all_half, has_prefill = -(-step.of_rank // 2), -(-step.of_all // 2), step.has_prefill
+    before, after = attention_block(price, half, has_prefill)
     after = (*after, *_before_experts(price, half))
     inner = (
         _routed(price, all_half, has_prefill),

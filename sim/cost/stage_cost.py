@@ -52,9 +52,8 @@ class StageCost:
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
-        self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
-        self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
-        self._template = Templates(self._price, self._heads, self._kv_heads).of
+        self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
+        self._template = Templates(self._price).of
 
     # ---- public
 

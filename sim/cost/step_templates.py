@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import NamedTuple
 
-from sim.cost.batch import Batch, Causes
+from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
@@ -77,18 +77,15 @@ class _Ends(NamedTuple):
 class Templates:
     """The templates of one stage's steps."""
 
-    def __init__(self, price: Pricer, heads: int, kv_heads: int) -> None:
-        """`heads` and `kv_heads` of a rank."""
+    def __init__(self, price: Pricer) -> None:
         shard = price.shard
         self._shard = shard
         self._price = price
-        self._heads = heads
-        self._kv_heads = kv_heads
         self._dense_layers = shard.dense_layers
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._of: dict[_Key, Template] = {}
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
-        self._layers: dict[tuple[int, int, bool], tuple[LayerKind, ...]] = {}  # by all of the key but samples
+        self._layers: dict[StepTokens, tuple[LayerKind, ...]] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
 
     def of(self, batch: Batch) -> Template:
@@ -136,10 +133,10 @@ class Templates:
         return bool(self._capture) and tokens <= self._capture[-1]
 
     def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> Template:
-        of_layers = tokens, all_tokens, has_prefill
-        layers = self._layers.get(of_layers)
+        step = StepTokens(tokens, all_tokens, has_prefill)
+        layers = self._layers.get(step)
         if layers is None:
-            layers = self._layers[of_layers] = self._all_layers(*of_layers)
+            layers = self._layers[step] = self._all_layers(step)
         ends = self._ends.get(sampled)
         if ends is None:
             tail = head(self._price, sampled) if self._shard.is_last else ()
@@ -164,10 +161,10 @@ class Templates:
             Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
         )
 
-    def _all_layers(self, tokens: int, all_tokens: int, has_prefill: bool) -> tuple[LayerKind, ...]:
+    def _all_layers(self, step: StepTokens) -> tuple[LayerKind, ...]:
         dense = self._dense_layers
         return tuple(
-            self._layer(repeat, tokens, all_tokens, is_moe, has_prefill)
+            self._layer(repeat, step, is_moe)
             for repeat, is_moe in ((dense, False), (self._shard.layers - dense, True))
             if repeat
         )
@@ -181,13 +178,10 @@ class Templates:
             seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
         return self._price.host("host", seconds)
 
-    def _layer(self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, has_prefill: bool) -> LayerKind:
-        price = self._price
-        before, after = layer_around(
-            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, has_prefill
-        )
+    def _layer(self, repeat: int, step: StepTokens, is_moe: bool) -> LayerKind:
+        before, after = layer_around(self._price, step, is_moe)
         kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
-        launch_s = self._launch_s(tokens, has_prefill, kernel_count)
+        launch_s = self._launch_s(step, kernel_count)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
         return LayerKind(
@@ -202,12 +196,12 @@ class Templates:
             block.transfers,
         )
 
-    def _launch_s(self, tokens: int, has_prefill: bool, kernel_count: int) -> float:
+    def _launch_s(self, step: StepTokens, kernel_count: int) -> float:
         if "host" in self._price.without:
             return 0.0
-        if not self._captured(tokens):
+        if not self._captured(step.of_rank):
             return kernel_count * self._shard.engine.host.launch_s
-        return PIECEWISE_LAUNCH_S if has_prefill else 0.0
+        return PIECEWISE_LAUNCH_S if step.has_prefill else 0.0
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:
