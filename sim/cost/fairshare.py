@@ -1,14 +1,14 @@
-"""Max-min fair shares of links among transfers: who gets how much, with no notion of time.
+"""Max-min fair shares of links among transfers: how much each gets, with no notion of time.
 
 A transfer puts `load[k]` bytes/s on its link `links[k]` for each unit of its *level*. All levels rise
 together from zero; where a link is full, the transfers on it stop rising; a transfer with a cap stops there.
 What comes out is the one allocation in which no level can rise without lowering one that is not higher
 (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2).
 
-What a level is decides who counts as equal. `loads_of` makes it the transfer's byte rate on its own busiest
-link, divided by its weight. For point-to-point flows that is the classical max-min fairness; a collective
-counts as one flow as wide as its busiest link, and slows down as a whole where one of its links is shared, as
-a chunk-pipelined one does.
+What a level is decides which transfers count as equal. `loads_of` makes it the transfer's byte rate on its
+own busiest link, divided by its weight. For point-to-point flows that is the classical max-min fairness; a
+collective counts as one flow as wide as its busiest link, and slows down as a whole where one of its links is
+shared, as a chunk-pipelined one does.
 
 Two solvers for one allocation: plain Python with a heap of links, quicker for a few transfers, and
 `FlowTable`, numpy arrays that are kept up to date while transfers come and go, quicker for many. They agree
@@ -114,6 +114,9 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
                 left[link] = capacity[link]
                 load[link] = amount
                 users[link] = [(i, amount)]
+    # A heap of events by level: a link that is full, or (numbers below zero) a flow that reaches its cap. An
+    # entry is the lowest level at which its link can be full: each flow that stops before leaves the others
+    # more, so that a link's level only grows, and an old entry comes too early, never too late.
     shares = [(left[link] / load[link], link) for link in users]
     shares += [(flow.cap, -1 - i) for i, flow in enumerate(flows) if flow.cap < inf]
     heapify(shares)
@@ -127,10 +130,12 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
             remaining = [(i, amount) for i, amount in users[link] if levels[i] < 0.0]
             if not remaining:
                 continue
-            if len(remaining) < len(users[link]):  # some have stopped since: there is more for the others
+            if len(remaining) < len(
+                users[link]
+            ):  # some have stopped since: the entry is too early, set it anew
                 users[link] = remaining
                 grown = left[link] / sum([amount for _, amount in remaining])
-                if grown > share * SAME:
+                if grown > share * SAME:  # within rounding it is this level, and equal flows stop together
                     heappush(shares, (grown, link))
                     continue
                 share = grown
@@ -141,7 +146,7 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
             if rising:
                 used = share * flows[i].copies
                 for other, amount in zip(flows[i].links, flows[i].loads, strict=True):
-                    left[other] = max(0.0, left[other] - used * amount)
+                    left[other] = max(0.0, left[other] - used * amount)  # not below zero by rounding
     return levels
 
 
@@ -149,8 +154,8 @@ class FlowTable:
     """Many flows as arrays, one row each, with the links in use numbered densely.
 
     Adding and removing costs the flow's links. `levels` costs a few vector operations per round, and each
-    round stops every flow on every link that is the tightest for all the flows on it, so a large network
-    takes few rounds.
+    round stops every flow on every link that is the tightest for all the flows on it, so that few rounds do
+    for a large network.
     """
 
     def __init__(self, capacity: Sequence[float]) -> None:
@@ -214,6 +219,8 @@ class FlowTable:
         links, loads, caps = self._links[:n], self._loads[:n], self._caps[:n]
         width = links.shape[1]
         while rising.size:
+            # One round stops the flows of every link that is full first for all the flows on it. Such links
+            # need not wait for each other: none of their flows can stop earlier anywhere else.
             flat = links.ravel()
             load = np.bincount(flat, loads.ravel(), columns)
             share = np.full(columns, inf)
@@ -221,11 +228,12 @@ class FlowTable:
             shares = share[links]
             tightest = shares.min(axis=1)
             capped = caps <= tightest
-            # full: tightest for every flow on it, none of which stops short of it at its cap
+            # Full: the tightest link of every flow on it, none of which stops short of it at its cap. Counted
+            # by comparing, per link, the flows that say so with the flows that use it.
             tight_here = shares <= tightest[:, None] * SAME
             tight_here[capped] = False
             full = np.bincount(flat, tight_here.ravel(), columns) == np.bincount(flat, minlength=columns)
-            full[0] = False
+            full[0] = False  # the padding
             stopped = full[links].any(axis=1) | capped
             reached = np.minimum(tightest[stopped], caps[stopped])
             level[rising[stopped]] = reached

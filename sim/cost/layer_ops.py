@@ -52,7 +52,7 @@ def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops,
     norm = price.elementwise("norm", 4 * tokens * hidden)
     if model.mla is not None:
         mla = model.mla
-        gemm = partial(gemm, quantised=not has_prefill)  # as the block was timed and fitted: `kernel_fits`
+        gemm = partial(gemm, quantised=not has_prefill)  # as the block was timed and fitted
         query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
         down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
         before = [norm, qkv("qkv_down", tokens, down, hidden)]
@@ -116,14 +116,17 @@ def experts(price: Pricer, step: StepTokens) -> Ops:
     beside = partial(
         _beside_each_other, shared=shared, apart=has_prefill or tokens > _max_tokens_beside(shard)
     )
+    # Three ways for tokens to meet their experts. One group: every rank has all tokens already.
     if len(shard.groups) == 1:
         return (*before, *beside(_routed(price, tokens, has_prefill)), *price.all_reduce(tokens))
+    # Several groups, experts by rows: all tokens to all ranks, and partial sums back.
     if not shard.engine.enable_expert_parallel:
         gathered, scattered = (
             _between_groups(price, op, all_tokens) for op in ("all_gather", "reduce_scatter")
         )
         routed = beside(_routed(price, all_tokens, has_prefill))
         return (*before, gathered, *routed, scattered, *price.all_reduce(tokens))
+    # Several groups, whole experts: each token to the ranks of its experts, or everything everywhere.
     if _gathers(price):
         dispatch, combine = _gather(price, all_tokens), _scatter(price, all_tokens)
     else:

@@ -70,8 +70,9 @@ def together(demands: Sequence[Demand]) -> Demand:
 
 
 class Pricer:
-    """Prices ops of one shard. `without` names causes whose cost is taken as nothing; `kernel_model` times
-    kernels.
+    """Prices the ops of one shard.
+
+    `without` names causes whose cost is taken as nothing; `kernel_model` times the kernels.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Pricer:
 
     def collective(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
         """A collective in every tensor-parallel group at once; nothing on a single rank. Equal ones are one
-        object.
+        object, by which programs count how often a demand comes.
         """
         shard = self.shard
         if shard.tensor_parallel_size == 1:

@@ -111,6 +111,8 @@ class StageCost:
 
     # ---- arithmetic shared by one step, many steps and the program
 
+    # One step, an array of steps and a program add the same terms in the same order. That makes a folded run
+    # equal to a played one to the last bit: change the order here and in `program` together.
     @staticmethod
     def _total(template: Template, attention_s: Seconds) -> Seconds:
         total: Seconds = template.before_layers_s

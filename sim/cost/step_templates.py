@@ -1,4 +1,8 @@
-"""What of a step depends on the number of its tokens alone: everything but attention, priced once."""
+"""What of a step depends on the number of its tokens alone: everything but attention, priced once.
+
+Attention alone depends on the contexts. So a step is a template, remembered by its tokens and samples, with
+a hole in every layer where attention goes; a run meets some hundreds of templates and millions of steps.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,9 @@ PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
-    """`repeat` equal layers: ops before and after attention, with their sums. `offsets_s` are those of the
-    ops up to and with attention.
+    """`repeat` equal layers: ops before and after attention, with their sums.
+
+    `offsets_s` are those of the ops up to and with attention: the rest follow when attention is known.
     """
 
     repeat: int
@@ -46,7 +51,7 @@ class LayerKind:
         offsets_s = (*self.offsets_s, *islice(later, 1, len(seconds)))
         if self.launch_s:
             slack_s = period_s - sum([op.seconds for op in ops])
-            if slack_s > 1e-12:
+            if slack_s > 1e-12:  # what rounding leaves is no wait
                 ops = (*ops, Op("wait for launch", slack_s))
                 offsets_s = (*offsets_s, offsets_s[-1] + ops[-2].seconds)
         return Block(ops, offsets_s, self.repeat, period_s, start_s, self.transfers)
@@ -91,10 +96,11 @@ class Templates:
     def of(self, batch: Batch) -> Template:
         if batch.chunks or batch.ranks:
             return self._by_key(self._key(batch))
-        asked = batch.decodes * batch.decode_tokens, batch.sampled
-        template = self._of_decodes.get(asked)
+        # Steps of decodes alone are nearly all steps: a look-up by what was asked, before any padding.
+        sizes = batch.decodes * batch.decode_tokens, batch.sampled
+        template = self._of_decodes.get(sizes)
         if template is None:
-            template = self._of_decodes[asked] = self._by_key(self._key(batch))
+            template = self._of_decodes[sizes] = self._by_key(self._key(batch))
         return template
 
     def _by_key(self, key: _Key) -> Template:
@@ -115,6 +121,7 @@ class Templates:
             tokens = self._padded(batch.tokens)
             return tokens, tokens, batch.sampled, has_prefill
         tokens = self._padded(max(rank.tokens for rank in batch.ranks))
+        # Ranks replay one graph, padding and all; without a graph each has its own tokens, idle ones a dummy.
         if self._captured(tokens):
             every = tokens * len(batch.ranks)
         else:
@@ -144,6 +151,8 @@ class Templates:
         host, tail = ends
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
+        # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
+        # added is part of the result, down to the last bit.
         fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
         host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
         parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
@@ -180,7 +189,7 @@ class Templates:
 
     def _layer(self, repeat: int, step: StepTokens, is_moe: bool) -> LayerKind:
         before, after = layer_around(self._price, step, is_moe)
-        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
+        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1  # and attention
         launch_s = self._launch_s(step, kernel_count)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
@@ -197,6 +206,9 @@ class Templates:
         )
 
     def _launch_s(self, step: StepTokens, kernel_count: int) -> float:
+        """The least that a layer takes because the host launches it: nothing where one replay launches all
+        layers, a piece of a graph in a captured step with prefill, else every kernel by itself.
+        """
         if "host" in self._price.without:
             return 0.0
         if not self._captured(step.of_rank):

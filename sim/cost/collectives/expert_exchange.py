@@ -129,6 +129,8 @@ def chosen(
             f"{library} reaches only GPUs of one NVLink domain, and {ranks[0]} to {ranks[-1]} are in more",
             "deepep_low_latency and deepep_high_throughput go over NICs too",
         )
+    # Nearest by NVLink rate, which tells GPU generations apart; among equals by the number of domains, as a
+    # ratio: from 2 to 4 domains is as far as from 4 to 8.
     rate = network.nvlink_bytes_per_s(ranks[0])
     domains = len({network.crossbar(rank) or rank for rank in ranks})
     return min(
@@ -179,6 +181,9 @@ def exchange(
     kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     pace = kernel.pace(phase)
     reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
+    # NVLink and NICs work at once, each at its share of its rate, so the slower one is the pace. The busiest
+    # rank's load bounds the time from below only: the bytes on the links stay those of all tokens, for the
+    # kernel waits for that rank while other traffic sees no more bytes.
     n_bytes = tokens * token_bytes
     min_flow_s = (
         load
@@ -218,6 +223,8 @@ def sends(
     per_rank = topk / n if copies == "expert" else distinct_places(experts, topk, n, limit) / n
     if copies != "domain" or network.same_domain(ranks):
         return {(a, b): per_rank for a in ranks for b in ranks if a != b}
+    # A token crosses to a domain once, however many experts it has there, and fans out over NVLink from the
+    # GPU that receives it; so the number of distinct domains counts between them, that of ranks within.
     islands: dict[str | None, list[str]] = {}
     for rank in ranks:
         islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
@@ -253,10 +260,10 @@ def _reach(
     back: bool,
 ) -> Reach:
     key = (copies, ranks, experts, topk, limit, back)
-    reach = network.remembered.exchanges.get(key)
+    reach = network.remembered.exchanges.get(key)  # per byte, so that every number of tokens scales one entry
     if reach is None:
         sent = sends(network, copies, ranks, experts, topk, limit)
-        if back:
+        if back:  # combine retraces dispatch: the same copies, added up on the way
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
         inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}

@@ -36,6 +36,8 @@ def candidates(
 
 
 def _candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: Parameters) -> Iterator[Curve]:
+    # Grouped sends have one curve wherever they go; rings, switches and trees have others within one island
+    # than over several, as NCCL plans one graph within a node and another between nodes.
     architecture = parameters.architecture(network, ranks[0])
     found = groups.islands(network, ranks)
     if op in ("all_to_all", "send_recv"):
@@ -95,10 +97,13 @@ def _intra_node_rings(
         if not _allowed(name, medium):
             continue
         protocol = architecture.nccl.ring.get(name)
+        # A fit holds for the medium on which it was measured; another medium lends its hop and its rates.
         if protocol is None or medium not in ("nvlink", "pcie") or _foreign(architecture, medium):
             protocol = _borrowed(parameters.media[medium][name], protocol)
+        # The fitted hop covers a path as long as that of the measured machine: only what is longer is added.
         hop_s = protocol.hop_s + max(0.0, path_s - parameters.media[medium]["covered_s"])
         efficiency = protocol.efficiency * (architecture.nccl.through_host_efficiency if turns else 1.0)
+        # The slower of links and kernel; a rank's copy of its own n-th comes on top, as it passes no link.
         pace_s = max(busiest_s / efficiency, sent / protocol.bytes_per_s)
         yield Curve(
             "ring",
@@ -155,6 +160,7 @@ def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture
             and architecture.nccl.switch is not None
             and ranks >= architecture.nccl.switch.least_ranks
         )
+    # A tree within one island has its plateau from the first byte on: NCCL can run it and never picks it.
     return not (curve.algorithm == "tree" and curve.plateau_bytes == 0.0)
 
 
@@ -184,6 +190,7 @@ def _trees(
             continue
         tree = constants["tree"][name]
         hop_s = tree["hop_s"] if medium == "nvlink" else tree["pcie_hop_s"]
+        # Up and down again: along the chain of the longest island, and the tree's levels between islands.
         alpha_s = tree["base_s"] + 2.0 * ((longest - 1) * hop_s + levels * (tree["net_hop_s"] + added_s))
         rate = min(1.0 / busiest_s * 2.0 * tree["efficiency"], constants["tree_bytes_per_s"])
         if name == "LL":
@@ -233,6 +240,8 @@ def _inter_node_rings(
             continue
         ring = constants["ring"][name]
         hop_s = ring["hop_s"] if medium == "nvlink" else ring["pcie_hop_s"]
+        # A chunk's way round the ring: so many of its steps cross to another island, the others are hops
+        # within one, and none takes less than posting it.
         alpha_s = ring["base_s"] + (steps - crossings) * max(hop_s, ring["post_s"])
         alpha_s += crossings * (ring["net_hop_s"] + added_s)
         wire = 1.0 if tcp else constants["wire"][name]
