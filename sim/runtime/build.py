@@ -10,10 +10,9 @@ import simpy
 
 from sim.cost import kv_transfer, stage_sends
 from sim.cost.collectives.demands import Demand
-from sim.cost.given import GivenCost
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
-from sim.cost.step_cost import StepCost
+from sim.cost.step_cost import GivenCost, StepCost
 from sim.deployment import Deployment, ReplicaPlan
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
