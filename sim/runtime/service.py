@@ -223,7 +223,7 @@ class Service:
         self._resubmitted.discard(request.request_id)
         self.ended_s = self.env.now
         if self.kv_transfers is not None and replica >= 0:
-            self.kv_transfers.blocks_are_free(self.replicas[replica])
+            self.kv_transfers.send_waiting(self.replicas[replica])
         self._route_soon()
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
@@ -313,7 +313,7 @@ class Service:
         self._views.pop(replica.index, None)
         replica.is_up = True
         if self.kv_transfers is not None:
-            self.kv_transfers.blocks_are_free(replica)
+            self.kv_transfers.send_waiting(replica)
         self._route_soon()
 
     # ---- rows
