@@ -18,6 +18,7 @@ from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
 from sim.runtime.build import World, kv_transfer_of, replicas_of
+from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UnsharedFabric
@@ -161,18 +162,22 @@ def simulate(
     kv_transfers = kv_transfer_of(
         scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records
     )
-    service = Service(
-        env,
-        replicas,
+    routing = Routing(
         by_model,
         default,
         scenario.router,
-        traffic(scenario.workload, seed),
         random_stream(seed, "router"),
-        records,
-        blame,
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
+        receivers=None if kv_transfers is None else kv_transfers.receivers,
+    )
+    service = Service(
+        env,
+        replicas,
+        routing,
+        traffic(scenario.workload, seed),
+        records,
+        blame,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
     )
