@@ -32,7 +32,7 @@ HAND_OVER = CAUSES.index("hand_over")
 
 @dataclass(slots=True)
 class _Part:
-    """Consecutive units of a text that lie in one tier: they end before unit `end`, and after `tokens` tokens."""
+    """Consecutive units of a text that lie in one tier: up to unit `end`, which is token `tokens`."""
 
     level: Level
     end: int
