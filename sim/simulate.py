@@ -17,12 +17,13 @@ from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
-from sim.runtime.build import World, kv_transfer_of, replicas_of
+from sim.runtime.build import World, kv_transfers_of, replicas_of
+from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import schedule_faults
-from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
+from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
 from sim.scenario.references import faults_without_effect
 from sim.scenario.scenario import Scenario, with_changes
@@ -158,21 +159,23 @@ def simulate(
             f"default_model {default!r} is served by no pool",
             f"{', '.join(by_model)} are" if by_model else "add a pool with role: prefill, or both",
         )
-    kv_transfers = kv_transfer_of(
-        scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records
+    kv_transfers = kv_transfers_of(replicas, world, random_stream(seed, "hand-over"))
+    routing = Routing(
+        by_model,
+        default,
+        scenario.router,
+        random_stream(seed, "router"),
+        staleness_s=scenario.router_staleness_s,
+        has_frontend="host" not in scenario.without,
+        receivers=None if kv_transfers is None else kv_transfers.receivers,
     )
     service = Service(
         env,
         replicas,
-        by_model,
-        default,
-        scenario.router,
+        routing,
         request_generator(scenario.workload, seed),
-        random_stream(seed, "router"),
         records,
         blame,
-        staleness_s=scenario.router_staleness_s,
-        has_frontend="host" not in scenario.without,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
     )

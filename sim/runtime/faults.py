@@ -1,12 +1,11 @@
 """Faults on the clock: capacities go down and come back, engines stop and start again.
 
-What a transfer was granted before is its own; from the instant of a fault on it shares what is left, and a
-folded step that uses the link is played from there. Algorithms do not change: a ring goes on through the link
-that is slow, as a communicator does that was set up before. Transfers on a link that is down wait for it to
-come back.
+From the instant of a fault on, transfers share what is left of a link, and a folded step that uses the link
+is played. Algorithms do not change: a ring goes on through the slow link, as a communicator does that was set
+up before the fault. Transfers on a link that is down wait until it is repaired.
 
-An engine stops before anything else of its instant (`FAILURE`): a step or a transfer that would end just then
-does not.
+An engine stops before anything else of its instant (`FAILURE`): a step or a transfer that would end at that
+instant does not.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from sim.runtime.service import Service
 def schedule_faults(
     env: simpy.Environment, network: Network, fabric: Fabric, service: Service, faults: Sequence[Fault]
 ) -> None:
-    """Put all faults on the clock. What they name has been looked for (`sim.scenario.references`)."""
+    """Put all faults on the clock. What they name exists (`sim.scenario.references` has checked it)."""
     lost = [0.0] * len(network.links)
     for fault in faults:
         if fault.stops_engines:
@@ -42,8 +41,8 @@ def schedule_faults(
 
 
 class _Change:
-    """Links lose shares of their capacity, or get them back; faults of one link add up, to nothing left at
-    most.
+    """Links lose shares of their capacity, or get them back; faults of one link add up, to a capacity of at
+    least 0.
     """
 
     def __init__(
@@ -53,9 +52,10 @@ class _Change:
 
     def __call__(self, _: None) -> None:
         for link, share in self.shares.items():
+            # The sum is kept unbounded, so that a repair gives back what its own fault took and no more.
             self.lost[link] += self.sign * share
             left = max(0.0, 1.0 - self.lost[link])
-            if abs(self.lost[link]) < 1e-12:  # as it was built, to the last bit
+            if abs(self.lost[link]) < 1e-12:  # repaired: as it was built, to the last bit
                 self.lost[link], left = 0.0, 1.0
             self.fabric.set_capacity(self.network.links[link], self.network.capacity[link] * left)
 

@@ -301,7 +301,7 @@ POOLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("failed", range(4))
 @pytest.mark.parametrize("hand_over", [{}, {"kv": "layerwise"}, {"first_token": "prefill"}], ids=str)
-def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them(
+def test_a_failure_takes_transfers_with_it_and_the_blocks_that_were_kept_for_them(
     failed: int, hand_over: dict[str, Any]
 ) -> None:
     fault = {"at_s": 0.08, "until_s": 0.3, "replica": failed}
