@@ -21,11 +21,10 @@ from sim.runtime.build import World, kv_transfer_of, replicas_of
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UnsharedFabric
-from sim.runtime.faults import schedule_faults
+from sim.runtime.faults import faults_without_effect, schedule_faults
 from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
-from sim.scenario.references import faults_without_effect
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.workload.generator import traffic
 from sim.workload.random_streams import random_stream
 
