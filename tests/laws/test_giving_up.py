@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from sim.theory import queueing
 from tests.laws.folded_and_played import differences
