@@ -1,8 +1,7 @@
 """Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives, and says how well
 they hold.
 
-    python -m sim.calibration.collectives fit NCCL.csv ENGINES.csv > topologies/collectives/inside.yaml
-    python -m sim.calibration.collectives report NCCL.csv ENGINES.csv
+    sim calibrate collectives NCCL.csv ENGINES.csv --write topologies/collectives/inside.yaml
 
 The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`),
 as the samples in `sim/data/measured/collectives` have. Every fit is robust (soft L1 on the logarithm of the
@@ -12,7 +11,6 @@ of ranks, never points of a curve.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -23,7 +21,6 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from sim.calibration import command
 from sim.calibration.fitting import Floats, log_fit, quantile
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
@@ -399,31 +396,9 @@ def by_group(
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command of the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m sim.calibration.collectives", description=__doc__)
-    parser.add_argument("task", choices=("fit", "report"))
-    parser.add_argument("paths", nargs="+", metavar="TABLE", help="CSV files")
-    given = parser.parse_args(arguments)
-    measured = points(map(command.existing, given.paths))
-    if given.task == "fit":
-        print(as_yaml(fitted(shipped(), measured)), end="")
-    else:
-        for row in by_group(errors([point for point in measured if fits(point)], shipped())):
-            system, library, op, gpus, count, median, p90, bias = row
-            print(
-                f"{system:20} {library:7} {op:15} {gpus:3} {count:3}  "
-                f"median {100 * median:5.1f} %  p90 {100 * p90:5.1f} %  bias {100 * bias:+5.1f} %"
-            )
-
-
 def fits(point: Point) -> bool:
     """True for points whose machine is known here: an NVLink domain; a PCIe box as far as it does not
     matter.
     """
     pcie = MACHINES[point.system].kind in ("ada", "blackwell_pcie")
     return not pcie or point.gpus <= PCIE_GPUS or point.n_bytes <= PCIE_BYTES
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -1,6 +1,6 @@
 """How well the collective model holds on measured points that it was not fitted to.
 
-    python -m sim.calibration.held_out_collectives NCCL.csv ENGINES.csv
+    sim calibrate collectives NCCL.csv ENGINES.csv
 
 Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
 number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
@@ -11,25 +11,19 @@ the other kinds of GPU, so nothing of what is held out is in its start.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
-from sim.calibration import command
 from sim.calibration.collectives import (
-    MACHINES,
     Fit,
     Point,
     Raw,
     chosen,
     errors,
-    fits,
     free_numbers,
-    points,
-    shipped,
 )
 from sim.calibration.fitting import Floats, Judged, judged, log_fit
 
@@ -140,24 +134,3 @@ def _rows(
             alpha_s, per_byte_s = plain.get((point.library, point.op), (float("nan"), float("nan")))
             other.append((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds - 1.0)
         yield judged(how, (system, library, op, ranks), alone, other)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="TABLE", help="CSV files")
-    paths = map(command.existing, parser.parse_args(arguments).paths)
-    measured = [point for point in points(paths) if fits(point) and point.system in MACHINES]
-    print(
-        f"{'held out':9} {'system':20} {'library':7} {'op':15} ranks points median    p90    bias  alpha-beta"
-    )
-    for row in held_out(measured, shipped()):
-        print(
-            f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.size:5} {row.points:6} "
-            f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} "
-            f"{100 * row.alpha_beta_median:11.1f}"
-        )
-
-
-if __name__ == "__main__":
-    command.run(main)

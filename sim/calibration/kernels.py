@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from sim.calibration import command
 from sim.calibration.kernel_fit import (
     SEARCHED,
     Parameters,
@@ -324,28 +323,3 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
         row["parameters"] = one.parameters.model_dump(exclude_unset=True)
         listed.append(row)
     return listed
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m sim.calibration.kernels PATH... [--write FOLDER] [--gpu NAME]... [--format json]`."""
-    import argparse
-    import json
-
-    from sim.calibration.kernel_files import write
-
-    parser = argparse.ArgumentParser(prog="python -m sim.calibration.kernels", description=__doc__)
-    parser.add_argument("paths", nargs="+", help="CSV files of kernel times, or folders of them")
-    parser.add_argument("--gpu", action="append", help="only this GPU; may be given again")
-    parser.add_argument("--write", type=Path, help="folder for one file of parameters for each GPU")
-    parser.add_argument("--no-cross-validation", action="store_true", help="six times faster, and blind")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    given = parser.parse_args(arguments)
-    measured = [one for one in measurements_of(given.paths) if not given.gpu or one.gpu in given.gpu]
-    fits = calibrate(measured, cross_validate=not given.no_cross_validation)
-    if given.write:
-        write(fits, given.write, "python -m sim.calibration.kernels MEASURED --write topologies/gpus/kernels")
-    print(json.dumps(rows(fits)) if given.format == "json" else table(fits))
-
-
-if __name__ == "__main__":
-    command.run(main)

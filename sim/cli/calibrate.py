@@ -1,14 +1,19 @@
-"""`sim calibrate`: fit constants of kernels or collectives to measurements, and say how well they hold."""
+"""`sim calibrate`: fit constants to measurements, and print how well they hold on what no fit saw."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from sim.calibration.fitting import Judged
 
 calibrate = typer.Typer(
     no_args_is_help=True,
@@ -101,6 +106,118 @@ def collectives(
         for row in rows
     ]
     print_table(names, shown)
+
+
+@calibrate.command("experts")
+def experts(
+    path: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV file of dispatches and combines.", show_default=False)
+    ],
+) -> None:
+    """Refit the blocks of expert dispatch and combine, beside the numbers that are shipped."""
+    from sim.calibration.expert_exchange import refitted
+
+    (path,) = _existing([path])
+    print(f"{'block':22} {'phase':9} points  fitted (written)")
+    for one in refitted(path):
+        numbers = (f"{key} {now:.3g} ({before:.3g})" for key, (now, before) in one.numbers.items())
+        print(f"{one.block:22} {one.phase:9} {one.points:6}  {', '.join(numbers)}")
+
+
+@calibrate.command("hosts")
+def hosts() -> None:
+    """Refit what the hosts of measured services cost, beside the constants in use: some minutes."""
+    from sim.validation.services.host_fits import all_fitted
+
+    print(f"{'constant':28} {'written':>11} {'fitted now':>11}")
+    for one in all_fitted():
+        print(f"{one.constant:28} {1e3 * one.written_s:8.3f} ms {1e3 * one.fitted_s:8.3f} ms", flush=True)
+
+
+@calibrate.command("held-out")
+def held_out(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder of measured tables.", show_default=False)
+    ],
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION]...", help="kernels, collectives, experts; default: all.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print the errors on points that no fit saw, every fit made anew: a quarter of an hour for all."""
+    from sim.calibration.held_out import SECTIONS
+    from sim.reading.problems import unknown_name
+
+    for name in sections or ():
+        if name not in SECTIONS:
+            raise InputError(unknown_name("section", name, SECTIONS))
+    (folder,) = _existing([folder])
+    for name in sections or SECTIONS:
+        HELD_OUT[name](folder)
+
+
+def _held_out_kernels(folder: Path) -> None:
+    """Every set, and by engine and kernel the medians over sets."""
+    from sim.calibration.held_out import kernel_fits
+    from sim.calibration.kernels import summary, table
+
+    fits = kernel_fits(folder)
+    print(table(fits))
+    print("\nmedian over sets of held-out median and 90th percentile")
+    for (engine, kernel), (middle, p90) in summary(fits).items():
+        print(f"{engine:7} {kernel:18} {100 * middle:5.1f} {100 * p90:5.0f}")
+
+
+def _held_out_collectives(folder: Path) -> None:
+    """Medians over groups, of collectives inside a server and between servers."""
+    from sim.calibration.held_out import errors_between, errors_inside
+
+    _print_medians(
+        "collectives inside a server",
+        [(f"{one.how}: {one.library} {one.op}", one) for one in errors_inside(folder)],
+    )
+    between = errors_between(folder, print)
+    _print_medians("collectives between servers", [(f"{one.how}: {one.op}", one) for one in between])
+
+
+def _print_medians(title: str, rows: list[tuple[str, Judged]]) -> None:
+    groups: dict[str, list[Judged]] = {}
+    for name, errors in rows:
+        groups.setdefault(name, []).append(errors)
+    print(
+        f"\n{title}: medians over groups of |error|, its 90th percentile, bias, and a plain model's |error|"
+    )
+    for name, of in groups.items():
+        middle, p90, bias, plain = (
+            100 * median(values)
+            for values in zip(
+                *((one.median, one.p90, one.bias, one.alpha_beta_median) for one in of), strict=True
+            )
+        )
+        print(f"{name:52} {len(of):3} {middle:6.1f} {p90:6.1f} {bias:+6.1f} {plain:7.1f}")
+
+
+def _held_out_experts(folder: Path) -> None:
+    """Every system and number of ranks, of dispatch and combine."""
+    from sim.calibration.held_out import expert_errors
+
+    print("\nexchanges between experts: |error|, its 90th percentile, bias, and two plain models' |error|")
+    print(f"{'library':28} {'system':9} ranks phase    points median    p90   bias  link rate  alpha-beta")
+    for one in expert_errors(folder):
+        print(
+            f"{one.library:28} {one.system:9} {one.size:5} {one.op:8} {one.points:6} "
+            f"{100 * one.median:6.1f} {100 * one.p90:6.1f} {100 * one.bias:+6.1f} "
+            f"{100 * one.link_rate_median:10.1f} {100 * one.alpha_beta_median:11.1f}"
+        )
+
+
+HELD_OUT: dict[str, Callable[[Path], None]] = {
+    "kernels": _held_out_kernels,
+    "collectives": _held_out_collectives,
+    "experts": _held_out_experts,
+}
 
 
 def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sim.calibration.kernel_files import write
 from sim.calibration.kernel_fit import fit, fold_of, held_out, predicted_s, with_parameters
@@ -15,13 +16,13 @@ from sim.calibration.kernels import (
     calibrate,
     checked,
     grouped,
-    main,
     rows,
     stand_in_of,
     summary,
     table,
 )
 from sim.catalog import load_gpu
+from sim.cli.app import app
 from sim.inputs.errors import InputError
 from sim.inputs.kernel_parameters import (
     DecodeParameters,
@@ -199,17 +200,16 @@ def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
         assert {"gemm.bf16", "attention_decode.bf16", "attention_prefill.bf16"} <= kernels.provenance.keys()
 
 
-def test_a_users_own_file_is_fitted_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_own_file_is_fitted_from_the_command_line(tmp_path: Path) -> None:
     lines = ["gpu,kernel,latency_us,m,n,k,dtype"]
     for one in products("h100-sxm"):
         m, n, k = (one.sizes[name] for name in "mnk")
         lines.append(f"h100-sxm,gemm,{one.seconds * 1e6!r},{m},{n},{k},bf16")
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(lines))
-    main([str(path), "--no-cross-validation", "--format", "json", "--write", str(tmp_path)])
-    (row,) = json.loads(capsys.readouterr().out)
+    options = ["--no-cross-validation", "--format", "json", "--write", str(tmp_path)]
+    done = CliRunner().invoke(app, ["calibrate", "kernels", str(path), *options])
+    (row,) = json.loads(done.stdout)
     assert (row["gpu"], row["kernel"], row["points"]) == ("h100-sxm", "gemm", 42)
     assert row["fitted_median"] < 0.02
     assert (tmp_path / "h100-sxm.yaml").is_file()
