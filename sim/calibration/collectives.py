@@ -373,7 +373,7 @@ def as_yaml(files: Raw) -> str:
 # What NCCL and the engines' own all-reduce cost inside an island, per kind of GPU: seconds, bytes/s. The
 # names are explained in sim/cost/collectives/parameters.py. `choice` (ranks -> kernel, below how many bytes)
 # is the engines' own table where they publish one (vLLM all_reduce_utils.py), else where their timings
-# change slope. Written by `python -m sim.calibration.collectives fit`.
+# change slope. Written by `sim calibrate collectives MEASURED --write`.
 
 """
     text: str = yaml.safe_dump(rounded(files["inside"]), sort_keys=False, width=118, default_flow_style=None)

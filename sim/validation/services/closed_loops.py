@@ -62,7 +62,7 @@ HOSTS: dict[str, dict[str, float]] = {
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
 is fitted, on one model and system (`FITTED_ON`): the gap by the median of the signed errors of TPOT, the
 way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
-`python -m sim.validation.services.host_fits` gives the gaps again; no command writes the way in."""
+`sim calibrate hosts` gives the gaps again; no command writes the way in."""
 FITTED_ON = {
     "vllm": ("openai/gpt-oss-120b", "b200_sxm"),
     "trtllm": ("openai/gpt-oss-120b", "b200_sxm"),
