@@ -15,7 +15,8 @@ from typing import Any
 from sim.inputs.model import Model
 from sim.scenario.scenario import Scenario
 
-Row = Mapping[str, str]
+Cells = Mapping[str, str]
+"""One published row as it is written, by column."""
 
 SYSTEMS = {
     "A100-SXM": "dgx-a100",
