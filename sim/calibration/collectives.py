@@ -12,7 +12,7 @@ of ranks, never points of a curve.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from sim.calibration.fitting import Floats, log_fit, quantile
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
+from sim.results.compared import ErrorSummary
 
 Raw = dict[str, Any]
 """The text of a parameter file as dicts and numbers."""
@@ -380,20 +381,28 @@ def as_yaml(files: Raw) -> str:
     return head + text
 
 
-def by_group(
+def by_curve(
+    how: str,
     found: Sequence[tuple[Point, float]],
-) -> list[tuple[str, str, str, int, int, float, float, float]]:
-    """(system, library, op, gpus, points, median, 90th percentile, bias): of |error|, and the median
-    with its sign.
+    alpha_beta: Callable[[Point], float] | None = None,
+) -> list[CurveErrors]:
+    """Errors of points by system, library, op and ranks, in the order in which these first come; beside them
+    those of a plain model that gives seconds.
     """
-    groups: dict[tuple[str, str, str, int], list[float]] = {}
+    groups: dict[tuple[str, str, str, int], list[tuple[Point, float]]] = {}
     for point, error in found:
-        groups.setdefault((point.system, point.library, point.op, point.gpus), []).append(error)
-    rows = []
-    for (system, library, op, gpus), of in sorted(groups.items()):
-        errors_of = len(of), quantile(of, 0.5), quantile(of, 0.9), float(np.median(of))
-        rows.append((system, library, op, gpus, *errors_of))
-    return rows
+        groups.setdefault((point.system, point.library, point.op, point.gpus), []).append((point, error))
+    return [
+        CurveErrors(
+            how,
+            *curve,
+            ErrorSummary.of([error for _, error in of]),
+            ErrorSummary.of([alpha_beta(point) / point.seconds - 1.0 for point, _ in of])
+            if alpha_beta
+            else None,
+        )
+        for curve, of in groups.items()
+    ]
 
 
 def fits(point: Point) -> bool:

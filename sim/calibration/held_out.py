@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sim.calibration import held_out_collectives, held_out_expert_exchange
 from sim.calibration.collectives import measured_in, shipped
-from sim.calibration.fitting import Judged
+from sim.calibration.fitting import CurveErrors
 from sim.calibration.held_out_multinode import held_out_across
 from sim.calibration.kernels import Fit, calibrate, measurements_of
 from sim.calibration.multinode_points import across_points
@@ -32,19 +32,19 @@ def kernel_fits(folder: Path) -> list[Fit]:
     return calibrate(measurements_of([folder]))
 
 
-def errors_inside(folder: Path) -> list[Judged]:
+def errors_inside(folder: Path) -> list[CurveErrors]:
     """Collectives inside a server: numbers of ranks, systems and kinds of GPU held out."""
     return held_out_collectives.held_out(measured_in(_there(folder, INSIDE)), shipped())
 
 
-def errors_between(folder: Path, told: Callable[[str], None]) -> list[Judged]:
+def errors_between(folder: Path, told: Callable[[str], None]) -> list[CurveErrors]:
     """Collectives between servers: systems, numbers of servers and operations held out. `told` hears how many
     points are left out as disturbed.
     """
     return held_out_across(across_points(_there(folder, ACROSS), told), shipped())
 
 
-def expert_errors(folder: Path) -> list[Judged]:
+def expert_errors(folder: Path) -> list[CurveErrors]:
     """Dispatch and combine: each system and number of ranks held out."""
     tables = _there(folder, EXPERTS)
     points = [point for path in tables for point in held_out_expert_exchange.exchange_points(path)]

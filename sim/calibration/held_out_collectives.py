@@ -11,7 +11,8 @@ the other kinds of GPU, so nothing of what is held out is in its start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -21,11 +22,12 @@ from sim.calibration.collectives import (
     Fit,
     Point,
     Raw,
+    by_curve,
     chosen,
     errors,
     free_numbers,
 )
-from sim.calibration.fitting import Floats, Judged, judged, log_fit
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
 
 KIN = {
     "ampere": "hopper",
@@ -38,9 +40,9 @@ KIN = {
 """Whose parameters a kind of GPU takes that was never measured."""
 
 
-def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
+def held_out(measured: Sequence[Point], files: Raw) -> list[CurveErrors]:
     """All rows of both ways of holding out."""
-    rows: list[Judged] = []
+    rows: list[CurveErrors] = []
     for how, kind, library, seen, unseen in _folds(measured, files):
         if not seen or not unseen:
             continue
@@ -49,8 +51,7 @@ def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
             fitted_files = _as_stand_in(files, kind)
         else:
             fitted_files = Fit(start, free_numbers(kind, library, start)).run(seen)
-        plain = _alpha_beta(seen)
-        rows.extend(_rows(how, errors(unseen, fitted_files), plain))
+        rows += by_curve(how, errors(unseen, fitted_files), _alpha_beta(seen))
     return rows
 
 
@@ -102,9 +103,11 @@ def _bus_bytes(point: Point) -> float:
     return point.n_bytes * share * (point.gpus - 1) / point.gpus
 
 
-def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(library, op) -> latency and seconds per byte on the bus that fit all points best."""
-    plain = {}
+def _alpha_beta(seen: Sequence[Point]) -> Callable[[Point], float]:
+    """Seconds by one latency and one rate on the bus for each library and op, fitted to what was seen; NaN
+    for what was not.
+    """
+    fitted: dict[tuple[str, str], tuple[float, float]] = {}
     for key in sorted({(point.library, point.op) for point in seen}):
         own = [point for point in seen if (point.library, point.op) == key]
 
@@ -117,20 +120,10 @@ def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, flo
             max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own)),
         ]
         alpha_s, per_byte_s = log_fit(of_own, start).tolist()
-        plain[key] = alpha_s, per_byte_s
-    return plain
+        fitted[key] = alpha_s, per_byte_s
 
+    def seconds(point: Point) -> float:
+        alpha_s, per_byte_s = fitted.get((point.library, point.op), (math.nan, math.nan))
+        return alpha_s + per_byte_s * _bus_bytes(point)
 
-def _rows(
-    how: str, found: Sequence[tuple[Point, float]], plain: dict[tuple[str, str], tuple[float, float]]
-) -> Iterator[Judged]:
-    groups: dict[tuple[str, str, str, int], list[tuple[Point, float]]] = {}
-    for point, error in found:
-        groups.setdefault((point.system, point.library, point.op, point.gpus), []).append((point, error))
-    for (system, library, op, ranks), of in groups.items():
-        alone = [error for _, error in of]
-        other = []
-        for point, _ in of:
-            alpha_s, per_byte_s = plain.get((point.library, point.op), (float("nan"), float("nan")))
-            other.append((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds - 1.0)
-        yield judged(how, (system, library, op, ranks), alone, other)
+    return seconds

@@ -1,7 +1,7 @@
 """How well the model of expert dispatch and combine holds on ranks and machines that it was not fitted to.
 
 Each library's kernel (`topologies/collectives/experts.yaml`) is fitted again without one system and number
-of ranks, and judged on that one. Beside it stand the bytes at the full rate of the links, and a plain
+of ranks, and predicts that one. Beside it stand the bytes at the full rate of the links, and a plain
 alpha-beta model in tokens times width, fitted to the same points. Of several numbers of SMs the best counts.
 Left out are libraries that are timed from Python with everything around them (vLLM's and TensorRT-LLM's
 wrappers of DeepEP), and those that no kernel here models (NVLinkTwoSided, MnnvlMoe).
@@ -16,10 +16,11 @@ from functools import cache
 from math import log2
 from pathlib import Path
 
-from sim.calibration.fitting import Floats, Judged, judged, log_fit
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.catalog import load_topology
 from sim.cost.collectives.expert_exchange import Phase, chosen, payload_s
 from sim.cost.network import Network
+from sim.results.compared import ErrorSummary
 
 PLACES = {"h100_sxm": "nd-h100-v5", "h800_sxm": "nd-h100-v5", "h200_sxm": "hgx-h200", "b200_sxm": "hgx-b200",
           "gb200": "gb200-nvl72"}  # fmt: skip
@@ -136,8 +137,8 @@ def _fit(
     return lambda one: seconds(one, values)
 
 
-def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
-    """Each system and number of ranks judged by a fit to the others of its kernel, where there are others."""
+def held_out(points: Sequence[ExchangePoint]) -> list[CurveErrors]:
+    """Errors on each system and number of ranks by a fit to the others of its kernel, if there are others."""
     rows = []
     for kernel in sorted({one.kernel for one in points}):
         for phase in PHASES:
@@ -148,9 +149,10 @@ def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
                 if len(seen) < 4 or len(unseen) < 2:
                     continue
                 errors = (
-                    [model(one) / one.seconds - 1.0 for one in unseen]
+                    ErrorSummary.of([model(one) / one.seconds - 1.0 for one in unseen])
                     for model in (fitted(seen), alpha_beta(seen), at_link_rate)
                 )
                 system, ranks = group
-                rows.append(judged("system and ranks", (system, unseen[0].library, phase, ranks), *errors))
+                library = unseen[0].library
+                rows.append(CurveErrors("system and ranks", system, library, phase, ranks, *errors))
     return rows

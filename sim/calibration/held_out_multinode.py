@@ -12,10 +12,11 @@ from functools import cache
 import numpy as np
 
 from sim.calibration.collectives import Raw
-from sim.calibration.fitting import Floats, Judged, judged, log_fit
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.calibration.multinode import FREE, fitted_across, neutral, ratios
 from sim.calibration.multinode_points import AcrossPoint, gave_its_rate, network_of, ranks_of
 from sim.cost.collectives.parameters import parameters_of
+from sim.results.compared import ErrorSummary
 
 FOLDS: dict[str, Callable[[AcrossPoint], object]] = {
     "system": lambda one: one.system,
@@ -24,11 +25,11 @@ FOLDS: dict[str, Callable[[AcrossPoint], object]] = {
 }
 
 
-def held_out_across(measured: Sequence[AcrossPoint], files: Raw) -> list[Judged]:
+def held_out_across(measured: Sequence[AcrossPoint], files: Raw) -> list[CurveErrors]:
     """Errors on each system, number of servers and operation by parameters that saw none of its points.
 
     Every fit starts at the middle of the bounds, so nothing of what is held out is in its start. Send/recv
-    that gave the rate of its fabric is not judged.
+    that gave the rate of its fabric is left out.
     """
     rows = []
     for how, key in FOLDS.items():
@@ -38,27 +39,29 @@ def held_out_across(measured: Sequence[AcrossPoint], files: Raw) -> list[Judged]
             if not unseen or len({(one.op, one.n_bytes) for one in seen}) < len(FREE):
                 continue
             found = ratios(unseen, parameters_of(fitted_across(neutral(files), seen)))
-            rows += _judged(how, unseen, found, plain_across(seen))
+            rows += _by_curve(how, unseen, found, plain_across(seen))
     return rows
 
 
-def errors_across(measured: Sequence[AcrossPoint], files: Raw, how: str) -> list[Judged]:
+def errors_across(measured: Sequence[AcrossPoint], files: Raw, how: str) -> list[CurveErrors]:
     """Errors of given parameters, with the plain model fitted on the same points beside them. As above, no
     send/recv that gave the rate of its fabric.
     """
     rows = [one for one in measured if not gave_its_rate(one)]
-    return _judged(how, rows, ratios(rows, parameters_of(files)), plain_across(measured))
+    return _by_curve(how, rows, ratios(rows, parameters_of(files)), plain_across(measured))
 
 
-def _judged(
+def _by_curve(
     how: str, measured: Sequence[AcrossPoint], found: Sequence[float], plain: Callable[[AcrossPoint], float]
-) -> list[Judged]:
+) -> list[CurveErrors]:
     groups: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
     for one, ratio in zip(measured, found, strict=True):
         of_plain = plain(one) / one.seconds - 1.0
         groups.setdefault((one.system, one.op, one.nodes), []).append((ratio - 1.0, of_plain))
     return [
-        judged(how, (system, "nccl", op, nodes), *zip(*of, strict=True))
+        CurveErrors(
+            how, system, "nccl", op, nodes, *(ErrorSummary.of(part) for part in zip(*of, strict=True))
+        )
         for (system, op, nodes), of in sorted(groups.items())
     ]
 

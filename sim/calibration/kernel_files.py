@@ -99,7 +99,7 @@ def _source(one: Fit) -> str:
     kind = "held out" if one.held_out else "fitted"
     source = SOURCES.get(one.engine, one.engine)
     error = f"{kind} error {errors.median:.1%} median, {errors.p90:.0%} p90"
-    return f"{source}; {one.roofline.points} points, {error}"
+    return f"{source}; {one.roofline.count} points, {error}"
 
 
 def _text(gpu: str, sets: Sets, others: Mapping[str, Sets], command: str) -> str:

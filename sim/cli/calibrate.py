@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,8 @@ from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from sim.calibration.fitting import Judged
+    from sim.calibration.fitting import CurveErrors
+    from sim.results.compared import ErrorSummary
 
 calibrate = typer.Typer(
     no_args_is_help=True,
@@ -182,20 +184,18 @@ def _held_out_collectives(folder: Path) -> None:
     _print_medians("collectives between servers", [(f"{one.how}: {one.op}", one) for one in between])
 
 
-def _print_medians(title: str, rows: list[tuple[str, Judged]]) -> None:
-    groups: dict[str, list[Judged]] = {}
+def _print_medians(title: str, rows: list[tuple[str, CurveErrors]]) -> None:
+    groups: dict[str, list[CurveErrors]] = {}
     for name, errors in rows:
         groups.setdefault(name, []).append(errors)
     print(
         f"\n{title}: medians over groups of |error|, its 90th percentile, bias, and a plain model's |error|"
     )
     for name, of in groups.items():
-        middle, p90, bias, plain = (
-            100 * median(values)
-            for values in zip(
-                *((one.median, one.p90, one.bias, one.alpha_beta_median) for one in of), strict=True
-            )
-        )
+        numbers = [
+            (one.errors.median, one.errors.p90, one.errors.bias, _median(one.alpha_beta)) for one in of
+        ]
+        middle, p90, bias, plain = (100 * median(column) for column in zip(*numbers, strict=True))
         print(f"{name:52} {len(of):3} {middle:6.1f} {p90:6.1f} {bias:+6.1f} {plain:7.1f}")
 
 
@@ -206,11 +206,16 @@ def _held_out_experts(folder: Path) -> None:
     print("\nexchanges between experts: |error|, its 90th percentile, bias, and two plain models' |error|")
     print(f"{'library':28} {'system':9} ranks phase    points median    p90   bias  link rate  alpha-beta")
     for one in expert_errors(folder):
+        errors, link_rate, alpha_beta = one.errors, _median(one.link_rate), _median(one.alpha_beta)
         print(
-            f"{one.library:28} {one.system:9} {one.size:5} {one.op:8} {one.points:6} "
-            f"{100 * one.median:6.1f} {100 * one.p90:6.1f} {100 * one.bias:+6.1f} "
-            f"{100 * one.link_rate_median:10.1f} {100 * one.alpha_beta_median:11.1f}"
+            f"{one.library:28} {one.system:9} {one.size:5} {one.op:8} {errors.count:6} "
+            f"{100 * errors.median:6.1f} {100 * errors.p90:6.1f} {100 * errors.bias:+6.1f} "
+            f"{100 * link_rate:10.1f} {100 * alpha_beta:11.1f}"
         )
+
+
+def _median(plain: ErrorSummary | None) -> float:
+    return plain.median if plain else nan
 
 
 HELD_OUT: dict[str, Callable[[Path], None]] = {
@@ -221,25 +226,14 @@ HELD_OUT: dict[str, Callable[[Path], None]] = {
 
 
 def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.calibration import collectives as study
+    from sim.calibration.collectives import by_curve, errors
     from sim.calibration.held_out_collectives import held_out
 
     if not measured:
         return []
-    rows = [
-        _row("shipped", system, library, op, f"{ranks} ranks", count, median, p90, bias, None)
-        for system, library, op, ranks, count, median, p90, bias in study.by_group(
-            study.errors(measured, shipped)
-        )
-    ]
-    for one in held_out(measured, shipped):
-        rows.append(
-            _row(
-                f"held out: {one.how}", one.system, one.library, one.op, f"{one.size} ranks", one.points,
-                one.median, one.p90, one.bias, one.alpha_beta_median,
-            )
-        )  # fmt: skip
-    return rows
+    in_use = by_curve("shipped", errors(measured, shipped))
+    in_use.sort(key=lambda one: (one.system, one.library, one.op, one.size))
+    return [_row(one, "ranks") for one in (*in_use, *held_out(measured, shipped))]
 
 
 def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
@@ -247,21 +241,23 @@ def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str,
 
     if not measured:
         return []
-    return [
-        _row(
-            one.how if one.how == "shipped" else f"held out: {one.how}", one.system, one.library, one.op,
-            f"{one.size} servers", one.points, one.median, one.p90, one.bias, one.alpha_beta_median,
-        )
-        for one in (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
-    ]  # fmt: skip
+    both = (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
+    return [_row(one, "servers") for one in both]
 
 
-def _row(*values: object) -> dict[str, Any]:
-    names = (
-        "parameters", "system", "library", "op", "size", "points",
-        "median_error", "p90_error", "bias", "alpha_beta_error",
-    )  # fmt: skip
-    return dict(zip(names, values, strict=True))
+def _row(one: CurveErrors, sizes: str) -> dict[str, Any]:
+    return {
+        "parameters": one.how if one.how == "shipped" else f"held out: {one.how}",
+        "system": one.system,
+        "library": one.library,
+        "op": one.op,
+        "size": f"{one.size} {sizes}",
+        "points": one.errors.count,
+        "median_error": one.errors.median,
+        "p90_error": one.errors.p90,
+        "bias": one.errors.bias,
+        "alpha_beta_error": one.alpha_beta.median if one.alpha_beta else None,
+    }
 
 
 def _existing(paths: list[Path]) -> list[Path]:

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from sim.calibration.kernel_files import write
 from sim.calibration.kernel_fit import fit, fold_of, held_out, predicted_s, with_parameters
 from sim.calibration.kernels import (
-    Errors,
     Fit,
+    bias_by_size,
     calibrate,
     checked,
+    errors_of,
     grouped,
     rows,
     stand_in_of,
@@ -33,6 +34,7 @@ from sim.inputs.kernel_parameters import (
 from sim.reading.measurements import Measurement
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
+from sim.results.compared import ErrorSummary
 
 TRUE = GemmParameters(
     floor_s=4e-6,
@@ -73,15 +75,16 @@ def test_one_wild_point_does_not_move_the_others() -> None:
     spoilt = [replace(wild, seconds=30 * wild.seconds), *measured[1:]]
     gpu = load_gpu("h100-sxm")
     fitted = with_parameters(gpu, "gemm", "bf16", fit(gpu, spoilt))
-    errors = Errors.of([predicted_s(fitted, one) for one in measured], [one.seconds for one in measured])
-    assert errors.median < 0.02
+    errors = errors_of([predicted_s(fitted, one) for one in measured], [one.seconds for one in measured])
+    assert ErrorSummary.of(errors).median < 0.02
 
 
 def test_a_shape_is_held_out_whole() -> None:
     measured = products("h100-sxm")
     assert len({(one.shape, fold_of(one.shape, 5)) for one in measured}) == 7
     predictions = held_out(load_gpu("h100-sxm"), measured)
-    assert Errors.of(predictions, [one.seconds for one in measured]).median < 0.05
+    errors = errors_of(predictions, [one.seconds for one in measured])
+    assert ErrorSummary.of(errors).median < 0.05
 
 
 def test_a_gpu_is_predicted_by_its_kin_and_beats_the_roofline() -> None:
@@ -115,11 +118,12 @@ def test_experts_of_vllm_with_expert_parallelism_are_left_out() -> None:
     assert {engine for engine, *_ in grouped(points)} == {"trtllm"}
 
 
-def test_errors_are_signed_by_size() -> None:
-    errors = Errors.of([1.1] * 5 + [9.0] * 5, [1.0] * 5 + [10.0] * 5)
-    assert errors.median == pytest.approx(0.1)
-    assert errors.by_size[0] == pytest.approx(0.1)
-    assert errors.by_size[-1] == pytest.approx(-0.1)
+def test_a_bias_is_told_by_size_from_the_shortest_to_the_longest() -> None:
+    """By hand: ten points, the five short ones 10 % too slow, the five long ones 10 % too fast."""
+    errors = errors_of([9.0] * 5 + [1.1] * 5 + [math.nan], [10.0] * 5 + [1.0] * 5 + [5.0])
+    assert errors == pytest.approx([0.1] * 5 + [-0.1] * 5)
+    assert bias_by_size(errors) == pytest.approx((0.1, 0.1, 0.0, -0.1, -0.1))
+    assert bias_by_size([0.1, 0.3]) == (0.1, 0.3)
 
 
 def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_every_number_of_a_written_file_is_the_fitted_one(tmp_path: Path) -> Non
         ),
         "moe": MoeParameters(floor_s=1.234e-6, s_per_expert=2.345e-7, s_per_token=3.456e-9),
     }  # fmt: skip
-    none = Errors(0, math.nan, math.nan, ())
+    none = ErrorSummary.of([])
     fits = [
         Fit("vllm", op, "h100-sxm", "bf16", given, none, None, None, none) for op, given in parameters.items()
     ]
