@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sim.calibration import held_out_collectives, held_out_expert_exchange
-from sim.calibration.collectives import measured_in, shipped
+from sim.calibration.collective_points import measured_in
+from sim.calibration.collectives import shipped
 from sim.calibration.fitting import CurveErrors
 from sim.calibration.held_out_multinode import held_out_across
 from sim.calibration.kernels import Fit, calibrate, measurements_of

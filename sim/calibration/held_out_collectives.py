@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from sim.calibration.collective_points import Point
 from sim.calibration.collectives import (
     Fit,
-    Point,
     Raw,
     by_curve,
     chosen,
@@ -28,16 +28,7 @@ from sim.calibration.collectives import (
     free_numbers,
 )
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
-
-KIN = {
-    "ampere": "hopper",
-    "hopper": "blackwell",
-    "blackwell": "hopper",
-    "grace_blackwell": "blackwell",
-    "ada": "blackwell_pcie",
-    "blackwell_pcie": "ada",
-}
-"""Whose parameters a kind of GPU takes that was never measured."""
+from sim.calibration.stand_ins import ARCHITECTURE_STAND_INS
 
 
 def held_out(measured: Sequence[Point], files: Raw) -> list[CurveErrors]:
@@ -68,7 +59,13 @@ def _folds(measured: Sequence[Point], files: Raw) -> Iterator[tuple[str, str, st
                 seen = [point for point in own if point.system != system]
                 yield "system", kind, library, seen, [point for point in own if point.system == system]
             if len(systems) == 1 and library in ("nccl", "direct", "vllm"):
-                yield "stand_in", kind, library, chosen(measured, KIN[kind], library, files), own
+                yield (
+                    "stand_in",
+                    kind,
+                    library,
+                    chosen(measured, ARCHITECTURE_STAND_INS[kind], library, files),
+                    own,
+                )
 
 
 def _neutral(files: Raw, kind: str, library: str) -> Raw:
@@ -94,7 +91,7 @@ def _as_stand_in(files: Raw, kind: str) -> Raw:
     borrowed = deepcopy(files)
     blocks = borrowed["inside"]["architectures"]
     for name in ("nccl", "engines"):
-        blocks[kind][name] = deepcopy(blocks[KIN[kind]][name])
+        blocks[kind][name] = deepcopy(blocks[ARCHITECTURE_STAND_INS[kind]][name])
     return borrowed
 
 

@@ -22,52 +22,17 @@ from sim.calibration.kernel_fit import (
     fold_of,
     held_out,
     predicted_s,
-    roofline_s,
     with_parameters,
     worth_fitting,
 )
+from sim.calibration.rooflines import roofline_s
+from sim.calibration.stand_ins import stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
 from sim.results.compared import ErrorSummary
-
-# Which measured GPU stands in for one that was not: same architecture, or the next one to it.
-KIN = {
-    "a100-80gb-sxm": "h100-sxm",
-    "a100-40gb-sxm": "a100-80gb-sxm",
-    "h100-sxm": "h200-sxm",
-    "h200-sxm": "h100-sxm",
-    "b200-sxm": "gb200",
-    "gb200": "b200-sxm",
-    "b300-sxm": "b200-sxm",
-    "gb300": "gb200",
-    "l40s": "rtx-pro-6000",
-    "rtx-pro-6000": "l40s",
-    "rtx-4090": "l40s",
-}
-# Where another is nearer by what its kernels are. Products come from the same libraries, best measured on
-# H100. Attention on all that is neither Hopper nor a server's Blackwell is FlashAttention 2, and RTX 4090
-# has the memory of the RTX line. Experts on RTX PRO 6000 are Blackwell's; an A100's are as little held up
-# by memory as those of RTX PRO 6000, and L40S has the slowest memory of all.
-KIN_OF_KERNELS = {
-    ("l40s", "gemm"): "h100-sxm",
-    ("rtx-pro-6000", "gemm"): "h100-sxm",
-    ("rtx-4090", "gemm"): "h100-sxm",
-    ("a100-80gb-sxm", "attention_prefill"): "l40s",
-    ("a100-80gb-sxm", "attention_decode"): "l40s",
-    ("rtx-4090", "attention_prefill"): "rtx-pro-6000",
-    ("rtx-4090", "attention_decode"): "rtx-pro-6000",
-    ("a100-80gb-sxm", "moe"): "rtx-pro-6000",
-    ("rtx-pro-6000", "moe"): "b200-sxm",
-}
-
-
-def stand_in_of(gpu: str, op: str) -> str:
-    """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
-    return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
-
 
 LEAST_POINTS = 20
 LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sim.calibration.collectives import over_several_servers
+from sim.calibration.collective_points import over_several_servers
 from sim.catalog import load_topology
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem

@@ -80,12 +80,13 @@ def collectives(
     """
     from sim.calibration import collectives as study
     from sim.calibration import multinode as between
+    from sim.calibration.collective_points import measured_in
     from sim.calibration.multinode_points import across_points
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
     across = across_points(tables, note)
-    inside = study.measured_in(paths, op=op, system=system, may_be_none=bool(across))
+    inside = measured_in(paths, op=op, system=system, may_be_none=bool(across))
     shipped = study.shipped()
     rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]
     for path, measured in ((write, inside), (write_across, across)):

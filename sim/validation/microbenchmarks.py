@@ -65,7 +65,8 @@ def _across() -> Iterator[Row]:
 
 
 def _inside() -> Iterator[Row]:
-    from sim.calibration.collectives import MACHINES, errors, fits, points, shipped
+    from sim.calibration.collective_points import MACHINES, fits, points
+    from sim.calibration.collectives import errors, shipped
 
     folder = measured_folder() / "collectives"
     for name, source in SOURCES.items():

@@ -18,10 +18,10 @@ from sim.calibration.kernels import (
     errors_of,
     grouped,
     rows,
-    stand_in_of,
     summary,
     table,
 )
+from sim.calibration.stand_ins import stand_in_of
 from sim.catalog import load_gpu
 from sim.cli.app import app
 from sim.inputs.errors import InputError

@@ -6,7 +6,8 @@ from statistics import median
 import pytest
 import yaml
 
-from sim.calibration.collectives import measured_in, shipped
+from sim.calibration.collective_points import measured_in
+from sim.calibration.collectives import shipped
 from sim.calibration.held_out_multinode import errors_across, held_out_across
 from sim.calibration.multinode import FREE, across_text
 from sim.calibration.multinode_points import AcrossPoint, across_points, network_of, ranks_of

@@ -6,7 +6,8 @@ from statistics import median
 
 import pytest
 
-from sim.calibration.collectives import errors, fits, points, shipped
+from sim.calibration.collective_points import fits, points
+from sim.calibration.collectives import errors, shipped
 from sim.catalog import load_topology
 from sim.cost.collectives.choice import CollectiveTiming, collective
 from sim.cost.collectives.curves import Curve
