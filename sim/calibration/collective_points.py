@@ -22,7 +22,7 @@ from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CollectivePoint:
     """One measured collective inside an island."""
 
     system: str
@@ -34,10 +34,8 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """The GPUs that a measured system has, as far as a collective inside its NVLink domain or PCIe pair
-    can tell.
-    """
+class Island:
+    """What a collective sees of a measured system inside its NVLink domain, or on a PCIe pair."""
 
     model: str
     kind: str
@@ -45,14 +43,14 @@ class Machine:
     reduces: bool = False
 
 
-MACHINES = {
-    "a100_sxm": Machine("a100-80gb-sxm", "ampere", 240e9),
-    "h100_sxm": Machine("h100-sxm", "hopper", 369e9, True),
-    "h200_sxm": Machine("h200-sxm", "hopper", 369e9, True),
-    "b200_sxm": Machine("b200-sxm", "blackwell", 720e9, True),
-    "gb200": Machine("gb200", "grace_blackwell", 720e9, True),
-    "l40s": Machine("l40s", "ada", 26.145e9),
-    "rtx_pro_6000_server": Machine("rtx-pro-6000", "blackwell_pcie", 54.81e9),
+ISLANDS = {
+    "a100_sxm": Island("a100-80gb-sxm", "ampere", 240e9),
+    "h100_sxm": Island("h100-sxm", "hopper", 369e9, True),
+    "h200_sxm": Island("h200-sxm", "hopper", 369e9, True),
+    "b200_sxm": Island("b200-sxm", "blackwell", 720e9, True),
+    "gb200": Island("gb200", "grace_blackwell", 720e9, True),
+    "l40s": Island("l40s", "ada", 26.145e9),
+    "rtx_pro_6000_server": Island("rtx-pro-6000", "blackwell_pcie", 54.81e9),
 }
 PCIE_GPUS, PCIE_BYTES = 2, 4096
 """Beyond a pair on one switch, PCIe boxes differ by 10x in what joins the pairs: of larger groups only
@@ -60,12 +58,12 @@ the latencies.
 """
 
 
-def network_of(system: str, gpus: int) -> Network:
+def island_network(system: str, gpus: int) -> Network:
     """A crossbar (or one PCIe switch) with a system's GPUs and link rate, as the shipped topologies have
     it.
     """
-    machine = MACHINES[system]
-    nvlink = not machine.kind.startswith(("ada", "blackwell_pcie"))
+    island = ISLANDS[system]
+    nvlink = not island.kind.startswith(("ada", "blackwell_pcie"))
     graph: nx.DiGraph[str] = nx.DiGraph(gpus=[f"node0.gpu{rank}" for rank in range(gpus)], name=system)
     middle = "node0.nvswitch0" if nvlink else "node0.pcie0"
     graph.add_node(
@@ -74,17 +72,17 @@ def network_of(system: str, gpus: int) -> Network:
         node=0,
         index=0,
         domain=0,
-        reduces=machine.reduces,
+        reduces=island.reduces,
     )
     for rank in range(gpus):
         name = f"node0.gpu{rank}"
-        graph.add_node(name, kind="gpu", node=0, index=rank, domain=0, model=machine.model)
+        graph.add_node(name, kind="gpu", node=0, index=rank, domain=0, model=island.model)
         for edge in ((name, middle), (middle, name)):
-            graph.add_edge(*edge, bytes_per_s=machine.link_bytes_per_s, latency_s=0.35e-6)
+            graph.add_edge(*edge, bytes_per_s=island.link_bytes_per_s, latency_s=0.35e-6)
     return Network(graph)
 
 
-def points(paths: Iterable[Path]) -> list[Point]:
+def read_points(paths: Iterable[Path]) -> list[CollectivePoint]:
     """Measured points of the systems that are modelled; the median where a point was measured more than
     once.
     """
@@ -92,7 +90,7 @@ def points(paths: Iterable[Path]) -> list[Point]:
     for path in paths:
         for line, row in _rows_of(path):
             try:
-                if row["system"] not in MACHINES or not _usable(row):
+                if row["system"] not in ISLANDS or not _usable(row):
                     continue
                 library, op = row.get("framework") or "nccl", row.get("op") or "all_reduce"
                 key = (row["system"], library, op, int(row["gpus"]), float(row["size_bytes"]))
@@ -103,7 +101,7 @@ def points(paths: Iterable[Path]) -> list[Point]:
                 what = f"{key[3]} GPUs, {key[4]:g} bytes and {seconds * 1e6:g} us are no collective"
                 raise InputError(Problem(what, str(path), line))
             found.setdefault(key, []).append(seconds)
-    return [Point(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
+    return [CollectivePoint(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -114,7 +112,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = set(reader.fieldnames or ())
             if over_several_servers(columns):
                 return
-            needed = COLUMNS_ACROSS if "nodes" in columns and "gpus" not in columns else COLUMNS
+            needed = MULTINODE_COLUMNS if "nodes" in columns and "gpus" not in columns else COLUMNS
             if missing := needed - columns:
                 there = ", ".join(sorted(columns)) or "none"
                 what = f"has no column {', '.join(sorted(missing))} (there are: {there}); "
@@ -127,7 +125,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 COLUMNS = {"system", "gpus", "size_bytes", "latency_us"}
-COLUMNS_ACROSS = {"system", "nodes", "gpus_per_node", "op", "size_bytes", "latency_us"}
+MULTINODE_COLUMNS = {"system", "nodes", "gpus_per_node", "op", "size_bytes", "latency_us"}
 
 
 def over_several_servers(columns: Iterable[str]) -> bool:
@@ -138,7 +136,7 @@ def over_several_servers(columns: Iterable[str]) -> bool:
 
 def measured_in(
     paths: Iterable[Path], *, op: str = "", system: str = "", may_be_none: bool = False
-) -> list[Point]:
+) -> list[CollectivePoint]:
     """Points of CSV files and of nccl-tests logs, of one server. InputError where there are none."""
     logs, tables = [], []
     for path in paths:
@@ -148,7 +146,7 @@ def measured_in(
             logs.append(path)
         else:
             tables.append(path)
-    found = [point for point in points(tables) if fits(point)]
+    found = [point for point in read_points(tables) if is_modelled(point)]
     for path in logs:
         run = read_nccl_tests(path, op)
         if run.nodes > 1:
@@ -157,19 +155,20 @@ def measured_in(
             )
         name = system or system_of(run.device, str(path))
         found += [
-            Point(name, "nccl", run.op, run.gpus, float(n_bytes), seconds) for n_bytes, seconds in run.times
+            CollectivePoint(name, "nccl", run.op, run.gpus, float(n_bytes), seconds)
+            for n_bytes, seconds in run.times
         ]
     if not found and not may_be_none:
-        raise InputError(f"the files have no collective of a system that is known: {', '.join(MACHINES)}")
+        raise InputError(f"the files have no collective of a system that is known: {', '.join(ISLANDS)}")
     return found
 
 
 def system_of(device: str, where: str) -> str:
     """The system that has GPUs of this name, as nccl-tests prints it (`NVIDIA H100 80GB HBM3`)."""
     words = device.lower().replace("-", " ").split()
-    able = [name for name, machine in MACHINES.items() if machine.model.split("-")[0] in words]
+    able = [name for name, island in ISLANDS.items() if island.model.split("-")[0] in words]
     if len(able) != 1:
-        which = f"is in {', '.join(able)}" if able else f"is in none of {', '.join(MACHINES)}"
+        which = f"is in {', '.join(able)}" if able else f"is in none of {', '.join(ISLANDS)}"
         raise InputError(Problem(f"{device!r} {which}; name the system", where))
     return able[0]
 
@@ -191,9 +190,7 @@ def _usable(row: Mapping[str, str]) -> bool:
     return True
 
 
-def fits(point: Point) -> bool:
-    """True for points whose machine is known here: an NVLink domain; a PCIe box as far as it does not
-    matter.
-    """
-    pcie = MACHINES[point.system].kind in ("ada", "blackwell_pcie")
+def is_modelled(point: CollectivePoint) -> bool:
+    """True for points inside an NVLink domain; on PCIe, for those that the rest of the box cannot change."""
+    pcie = ISLANDS[point.system].kind in ("ada", "blackwell_pcie")
     return not pcie or point.gpus <= PCIE_GPUS or point.n_bytes <= PCIE_BYTES

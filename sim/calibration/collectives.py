@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from sim.calibration.collective_points import MACHINES, Point, fits, network_of
+from sim.calibration.collective_points import ISLANDS, CollectivePoint, is_modelled, island_network
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
@@ -39,7 +39,7 @@ grouped sends that links are not what holds a pair back.
 """
 
 
-class Fit:
+class BlockFit:
     """A block of numbers in the raw parameters, fitted to points: which numbers, and between which bounds."""
 
     def __init__(self, files: Raw, free: Sequence[tuple[tuple[str, ...], float, float]]) -> None:
@@ -60,9 +60,11 @@ class Fit:
             self._at(path)[path[-1]] = float(min(max(value, low), high))
         return parameters_of(self.files)
 
-    def run(self, measured: Sequence[Point]) -> Raw:
+    def run(self, measured: Sequence[CollectivePoint]) -> Raw:
         """The files with the free numbers fitted."""
-        networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
+        networks = {
+            (point.system, point.gpus): island_network(point.system, point.gpus) for point in measured
+        }
 
         def of_measured(values: Floats) -> list[float]:
             return ratios(measured, self.with_values(values), networks)
@@ -73,7 +75,7 @@ class Fit:
 
 
 def ratios(
-    measured: Sequence[Point], parameters: Parameters, networks: Mapping[tuple[str, int], Network]
+    measured: Sequence[CollectivePoint], parameters: Parameters, networks: Mapping[tuple[str, int], Network]
 ) -> list[float]:
     """Modelled over measured time of each point."""
     for network in networks.values():
@@ -129,17 +131,17 @@ def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, .
     return free
 
 
-def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> list[Point]:
+def chosen(measured: Sequence[CollectivePoint], kind: str, library: str, files: Raw) -> list[CollectivePoint]:
     """The points that a fit of (kind, library) looks at."""
     found = []
     for point in measured:
-        own = MACHINES[point.system].kind
+        own = ISLANDS[point.system].kind
         if library in ("nccl", "direct"):
             nccl_block = files["inside"]["architectures"][own]["nccl"]
             own = nccl_block if isinstance(nccl_block, str) else own
         if own != kind:
             continue
-        if not fits(point):
+        if not is_modelled(point):
             continue
         if library in ("nccl", "direct"):
             if point.library == "nccl" and (point.op == "all_to_all") == (library == "direct"):
@@ -151,7 +153,7 @@ def chosen(measured: Sequence[Point], kind: str, library: str, files: Raw) -> li
     return found
 
 
-def fitted(files: Raw, measured: Sequence[Point], kinds: Sequence[str] | None = None) -> Raw:
+def fitted(files: Raw, measured: Sequence[CollectivePoint], kinds: Sequence[str] | None = None) -> Raw:
     """All blocks of all kinds of GPU fitted, one after another; what has fewer points than numbers stays."""
     for kind, block in files["inside"]["architectures"].items():
         if kinds is not None and kind not in kinds:
@@ -160,7 +162,7 @@ def fitted(files: Raw, measured: Sequence[Point], kinds: Sequence[str] | None = 
             looked_at = chosen(measured, kind, library, files)
             free = free_numbers(kind, library, files) if looked_at else []
             if free and len(looked_at) >= len(free):
-                files = Fit(files, free).run(looked_at)
+                files = BlockFit(files, free).run(looked_at)
     return files
 
 
@@ -173,9 +175,9 @@ def shipped() -> Raw:
     }
 
 
-def errors(measured: Sequence[Point], files: Raw) -> list[tuple[Point, float]]:
+def errors(measured: Sequence[CollectivePoint], files: Raw) -> list[tuple[CollectivePoint, float]]:
     """Relative error of every point."""
-    networks = {(point.system, point.gpus): network_of(point.system, point.gpus) for point in measured}
+    networks = {(point.system, point.gpus): island_network(point.system, point.gpus) for point in measured}
     found = ratios(measured, parameters_of(files), networks)
     return [(point, ratio - 1.0) for point, ratio in zip(measured, found, strict=True)]
 
@@ -206,13 +208,13 @@ def as_yaml(files: Raw) -> str:
 
 def by_curve(
     how: str,
-    found: Sequence[tuple[Point, float]],
-    alpha_beta: Callable[[Point], float] | None = None,
+    found: Sequence[tuple[CollectivePoint, float]],
+    alpha_beta: Callable[[CollectivePoint], float] | None = None,
 ) -> list[CurveErrors]:
     """Errors of points by system, library, op and ranks, in the order in which these first come; beside them
     those of a plain model that gives seconds.
     """
-    groups: dict[tuple[str, str, str, int], list[tuple[Point, float]]] = {}
+    groups: dict[tuple[str, str, str, int], list[tuple[CollectivePoint, float]]] = {}
     for point, error in found:
         groups.setdefault((point.system, point.library, point.op, point.gpus), []).append((point, error))
     return [

@@ -98,7 +98,7 @@ def fitted(name: str, phase: Phase, points: Sequence[ExchangePoint]) -> dict[str
 
 def _seconds(one: ExchangePoint, numbers: dict[str, float]) -> float:
     start_s = numbers["base_s"] + numbers["doubling_s"] * log2(one.ranks)
-    return start_s + max(one.inside_s / numbers["inside"], one.across_s / numbers["across"])
+    return start_s + max(one.intra_node_s / numbers["inside"], one.inter_node_s / numbers["across"])
 
 
 @dataclass(frozen=True, slots=True)

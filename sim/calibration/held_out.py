@@ -17,14 +17,14 @@ from sim.calibration import held_out_collectives, held_out_expert_exchange
 from sim.calibration.collective_points import measured_in
 from sim.calibration.collectives import shipped
 from sim.calibration.fitting import CurveErrors
-from sim.calibration.held_out_multinode import held_out_across
+from sim.calibration.held_out_multinode import held_out_multinode
 from sim.calibration.kernels import Fit, calibrate, measurements_of
-from sim.calibration.multinode_points import across_points
+from sim.calibration.multinode_points import multinode_points
 from sim.inputs.errors import InputError
 
 SECTIONS = ("kernels", "collectives", "experts")
-INSIDE = ("collectives_nccl.csv", "collectives_custom_allreduce.csv")
-ACROSS = ("collectives_h100_ib_cluster.csv", "collectives_vidur.csv", "collectives_public_points.csv")
+INTRA_NODE = ("collectives_nccl.csv", "collectives_custom_allreduce.csv")
+INTER_NODE = ("collectives_h100_ib_cluster.csv", "collectives_vidur.csv", "collectives_public_points.csv")
 EXPERTS = ("moe_all_to_all.csv",)
 
 
@@ -33,16 +33,16 @@ def kernel_fits(folder: Path) -> list[Fit]:
     return calibrate(measurements_of([folder]))
 
 
-def errors_inside(folder: Path) -> list[CurveErrors]:
+def intra_node_errors(folder: Path) -> list[CurveErrors]:
     """Collectives inside a server: numbers of ranks, systems and kinds of GPU held out."""
-    return held_out_collectives.held_out(measured_in(_there(folder, INSIDE)), shipped())
+    return held_out_collectives.held_out(measured_in(_there(folder, INTRA_NODE)), shipped())
 
 
-def errors_between(folder: Path, told: Callable[[str], None]) -> list[CurveErrors]:
-    """Collectives between servers: systems, numbers of servers and operations held out. `told` hears how many
-    points are left out as disturbed.
+def inter_node_errors(folder: Path, on_progress: Callable[[str], None]) -> list[CurveErrors]:
+    """Collectives between servers: systems, numbers of servers and operations held out. `on_progress` gets a
+    line on how many points are left out as disturbed.
     """
-    return held_out_across(across_points(_there(folder, ACROSS), told), shipped())
+    return held_out_multinode(multinode_points(_there(folder, INTER_NODE), on_progress), shipped())
 
 
 def expert_errors(folder: Path) -> list[CurveErrors]:

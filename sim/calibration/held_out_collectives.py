@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.calibration.collective_points import Point
+from sim.calibration.collective_points import CollectivePoint
 from sim.calibration.collectives import (
-    Fit,
+    BlockFit,
     Raw,
     by_curve,
     chosen,
@@ -30,8 +30,11 @@ from sim.calibration.collectives import (
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.calibration.stand_ins import ARCHITECTURE_STAND_INS
 
+Fold = tuple[str, str, str, list[CollectivePoint], list[CollectivePoint]]
+"""What is held out; kind of GPU and library; points that are fitted to, and points that are predicted."""
 
-def held_out(measured: Sequence[Point], files: Raw) -> list[CurveErrors]:
+
+def held_out(measured: Sequence[CollectivePoint], files: Raw) -> list[CurveErrors]:
     """All rows of both ways of holding out."""
     rows: list[CurveErrors] = []
     for how, kind, library, seen, unseen in _folds(measured, files):
@@ -41,12 +44,12 @@ def held_out(measured: Sequence[Point], files: Raw) -> list[CurveErrors]:
         if how == "stand_in":
             fitted_files = _as_stand_in(files, kind)
         else:
-            fitted_files = Fit(start, free_numbers(kind, library, start)).run(seen)
+            fitted_files = BlockFit(start, free_numbers(kind, library, start)).run(seen)
         rows += by_curve(how, errors(unseen, fitted_files), _alpha_beta(seen))
     return rows
 
 
-def _folds(measured: Sequence[Point], files: Raw) -> Iterator[tuple[str, str, str, list[Point], list[Point]]]:
+def _folds(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[Fold]:
     for kind, block in files["inside"]["architectures"].items():
         for library in ("nccl", "direct", *block["engines"]):
             own = chosen(measured, kind, library, files)
@@ -95,12 +98,12 @@ def _as_stand_in(files: Raw, kind: str) -> Raw:
     return borrowed
 
 
-def _bus_bytes(point: Point) -> float:
+def _bus_bytes(point: CollectivePoint) -> float:
     share = 2.0 if point.op == "all_reduce" else 1.0
     return point.n_bytes * share * (point.gpus - 1) / point.gpus
 
 
-def _alpha_beta(seen: Sequence[Point]) -> Callable[[Point], float]:
+def _alpha_beta(seen: Sequence[CollectivePoint]) -> Callable[[CollectivePoint], float]:
     """Seconds by one latency and one rate on the bus for each library and op, fitted to what was seen; NaN
     for what was not.
     """
@@ -108,7 +111,7 @@ def _alpha_beta(seen: Sequence[Point]) -> Callable[[Point], float]:
     for key in sorted({(point.library, point.op) for point in seen}):
         own = [point for point in seen if (point.library, point.op) == key]
 
-        def of_own(values: Floats, own: Sequence[Point] = own) -> list[float]:
+        def of_own(values: Floats, own: Sequence[CollectivePoint] = own) -> list[float]:
             alpha_s, per_byte_s = values
             return [(alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds for point in own]
 
@@ -119,7 +122,7 @@ def _alpha_beta(seen: Sequence[Point]) -> Callable[[Point], float]:
         alpha_s, per_byte_s = log_fit(of_own, start).tolist()
         fitted[key] = alpha_s, per_byte_s
 
-    def seconds(point: Point) -> float:
+    def seconds(point: CollectivePoint) -> float:
         alpha_s, per_byte_s = fitted.get((point.library, point.op), (math.nan, math.nan))
         return alpha_s + per_byte_s * _bus_bytes(point)
 

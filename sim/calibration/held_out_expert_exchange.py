@@ -36,8 +36,8 @@ RANKS_PER_SERVER = 8
 
 @dataclass(frozen=True, slots=True)
 class ExchangePoint:
-    """One timed phase; `kernel` is the one of `experts.yaml` that models it, `inside_s` and `across_s` what
-    its bytes take on NVLink and between domains at their full rates.
+    """One timed phase; `kernel` is that of `experts.yaml` which models it, `intra_node_s` and `inter_node_s`
+    what its bytes take on NVLink and between domains at their full rates.
     """
 
     kernel: str
@@ -46,8 +46,8 @@ class ExchangePoint:
     ranks: int
     phase: Phase
     n_bytes: float
-    inside_s: float
-    across_s: float
+    intra_node_s: float
+    inter_node_s: float
     seconds: float
 
     @property
@@ -59,7 +59,7 @@ Model = Callable[[ExchangePoint], float]
 
 
 @cache
-def network_of(system: str, ranks: int) -> Network:
+def exchange_network(system: str, ranks: int) -> Network:
     nodes = 1 if system == "gb200" else max(1, ranks // RANKS_PER_SERVER)
     return Network(load_topology(PLACES[system], nodes=nodes).graph)
 
@@ -91,7 +91,7 @@ def _point(
     seconds: float,
 ) -> ExchangePoint:  # fmt: skip
     name, width = LIBRARIES[library]
-    network = network_of(system, ranks)
+    network = exchange_network(system, ranks)
     gpus = network.gpus[:ranks]
     n_bytes = tokens * hidden * (width if phase == "dispatch" else COMBINED_BYTES)
     inside_s, across_s = payload_s(network, phase, gpus, experts, topk, library=name)
@@ -107,7 +107,7 @@ def fitted(seen: Sequence[ExchangePoint]) -> Model:
 
     def seconds(one: ExchangePoint, values: Floats) -> float:
         base_s, doubling_s, inside, across = values
-        flow_s = max(one.inside_s / inside, one.across_s / across)
+        flow_s = max(one.intra_node_s / inside, one.inter_node_s / across)
         return float(base_s + doubling_s * log2(one.ranks) + flow_s)
 
     return _fit(seconds, seen, [10e-6, 2e-6, 0.7, 0.7], [(1e-7, 2e-4), (1e-9, 5e-5), (0.1, 1), (0.1, 1)])
@@ -115,7 +115,7 @@ def fitted(seen: Sequence[ExchangePoint]) -> Model:
 
 def at_link_rate(one: ExchangePoint) -> float:
     """The bytes at the full rate of the busiest link, and nothing else."""
-    return max(one.inside_s, one.across_s)
+    return max(one.intra_node_s, one.inter_node_s)
 
 
 def alpha_beta(seen: Sequence[ExchangePoint]) -> Model:

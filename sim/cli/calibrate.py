@@ -79,24 +79,24 @@ def collectives(
     A plain alpha-beta model stands beside them.
     """
     from sim.calibration import collectives as study
-    from sim.calibration import multinode as between
+    from sim.calibration import multinode
     from sim.calibration.collective_points import measured_in
-    from sim.calibration.multinode_points import across_points
+    from sim.calibration.multinode_points import multinode_points
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
-    across = across_points(tables, note)
-    inside = measured_in(paths, op=op, system=system, may_be_none=bool(across))
+    inter_node = multinode_points(tables, note)
+    intra_node = measured_in(paths, op=op, system=system, may_be_none=bool(inter_node))
     shipped = study.shipped()
-    rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]
-    for path, measured in ((write, inside), (write_across, across)):
+    rows = [*_intra_node_rows(intra_node, shipped), *_inter_node_rows(inter_node, shipped)]
+    for path, measured in ((write, intra_node), (write_across, inter_node)):
         if path is not None and not measured:
             raise InputError(f"there is nothing to write to {path}; the files have no such collectives")
     if write is not None:
-        write.write_text(study.as_yaml(study.fitted(shipped, inside)), encoding="utf-8")
+        write.write_text(study.as_yaml(study.fitted(shipped, intra_node)), encoding="utf-8")
         note(f"written to {write}")
     if write_across is not None:
-        text = between.across_text(between.fitted_across(shipped, across))
+        text = multinode.inter_node_text(multinode.fitted(shipped, inter_node))
         write_across.write_text(text, encoding="utf-8")
         note(f"written to {write_across}")
     if format == "json":
@@ -175,14 +175,16 @@ def _held_out_kernels(folder: Path) -> None:
 
 def _held_out_collectives(folder: Path) -> None:
     """Medians over groups, of collectives inside a server and between servers."""
-    from sim.calibration.held_out import errors_between, errors_inside
+    from sim.calibration.held_out import inter_node_errors, intra_node_errors
 
     _print_medians(
         "collectives inside a server",
-        [(f"{one.how}: {one.library} {one.op}", one) for one in errors_inside(folder)],
+        [(f"{one.how}: {one.library} {one.op}", one) for one in intra_node_errors(folder)],
     )
-    between = errors_between(folder, print)
-    _print_medians("collectives between servers", [(f"{one.how}: {one.op}", one) for one in between])
+    _print_medians(
+        "collectives between servers",
+        [(f"{one.how}: {one.op}", one) for one in inter_node_errors(folder, print)],
+    )
 
 
 def _print_medians(title: str, rows: list[tuple[str, CurveErrors]]) -> None:
@@ -226,7 +228,7 @@ HELD_OUT: dict[str, Callable[[Path], None]] = {
 }
 
 
-def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+def _intra_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
     from sim.calibration.collectives import by_curve, errors
     from sim.calibration.held_out_collectives import held_out
 
@@ -237,12 +239,12 @@ def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str,
     return [_row(one, "ranks") for one in (*in_use, *held_out(measured, shipped))]
 
 
-def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.calibration.held_out_multinode import errors_across, held_out_across
+def _inter_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+    from sim.calibration.held_out_multinode import held_out_multinode, multinode_errors
 
     if not measured:
         return []
-    both = (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
+    both = (*multinode_errors(measured, shipped, "shipped"), *held_out_multinode(measured, shipped))
     return [_row(one, "servers") for one in both]
 
 

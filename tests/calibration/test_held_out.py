@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.calibration.held_out import SECTIONS, errors_between, errors_inside, expert_errors
+from sim.calibration.held_out import SECTIONS, expert_errors, inter_node_errors, intra_node_errors
 from sim.inputs.errors import InputError
 from sim.reading.data_files import measured
 
@@ -16,9 +16,9 @@ SAMPLES = measured() / "collectives"
 def test_a_folder_without_the_tables_is_refused_with_their_names(tmp_path: Path) -> None:
     assert SECTIONS == ("kernels", "collectives", "experts")
     with pytest.raises(InputError, match="has none of collectives_nccl"):
-        errors_inside(tmp_path)
+        intra_node_errors(tmp_path)
     with pytest.raises(InputError, match="has none of collectives_h100_ib_cluster"):
-        errors_between(tmp_path, print)
+        inter_node_errors(tmp_path, print)
     with pytest.raises(InputError, match="has none of moe_all_to_all"):
         expert_errors(tmp_path)
 
