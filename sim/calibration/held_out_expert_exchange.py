@@ -20,10 +20,9 @@ from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.catalog import load_topology
 from sim.cost.collectives.expert_exchange import Phase, chosen, payload_s
 from sim.cost.network import Network
+from sim.reading.published_names import SYSTEMS
 from sim.results.compared import ErrorSummary
 
-PLACES = {"h100_sxm": "nd-h100-v5", "h800_sxm": "nd-h100-v5", "h200_sxm": "hgx-h200", "b200_sxm": "hgx-b200",
-          "gb200": "gb200-nvl72"}  # fmt: skip
 LIBRARIES = {
     "trtllm_NVLinkOneSided_nvfp4": ("one_sided", 0.5625),
     "deepep_low_latency": ("deepep_low_latency", 1.0),
@@ -61,7 +60,7 @@ Model = Callable[[ExchangePoint], float]
 @cache
 def exchange_network(system: str, ranks: int) -> Network:
     nodes = 1 if system == "gb200" else max(1, ranks // RANKS_PER_SERVER)
-    return Network(load_topology(PLACES[system], nodes=nodes).graph)
+    return Network(load_topology(SYSTEMS[system], nodes=nodes).graph)
 
 
 def exchange_points(path: Path) -> list[ExchangePoint]:
@@ -75,7 +74,7 @@ def points_of(rows: Iterable[Mapping[str, str]]) -> list[ExchangePoint]:
     best: dict[tuple[str, str, int, Phase, int, int, int, int], float] = {}
     for row in rows:
         phase = next((phase for phase in PHASES if phase == row["phase"]), None)
-        if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
+        if row["library"] not in LIBRARIES or row["system"] not in SYSTEMS or phase is None:
             continue
         hidden, topk, experts = (
             int(row.get(name) or usual) for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))

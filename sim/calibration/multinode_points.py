@@ -17,28 +17,13 @@ from sim.catalog import load_topology
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.problems import did_you_mean
+from sim.reading.published_names import SYSTEMS
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredFabric:
-    """Servers that a measured system has: a topology, and the rate of its NICs where that is another."""
-
-    topology: str
-    nic_bytes_per_s: float | None = None
-
-
-# Names of systems and clusters in public tables.
-MEASURED_FABRICS = {
-    "h100 cluster A": MeasuredFabric("nd-h100-v5", 13.6e9),  # its own send/recv between two GPUs
-    "h100 cluster B": MeasuredFabric("nd-h100-v5"),
-    "h100_sxm": MeasuredFabric("nd-h100-v5"),
-    "h100_dgx": MeasuredFabric("nd-h100-v5"),
-    "a100_sxm": MeasuredFabric("dgx-a100"),
-    "a100_dgx": MeasuredFabric("dgx-a100", 7.8e9),  # its own send/recv between two GPUs
-    "gb200": MeasuredFabric("gb200-nvl72"),
-}
+NIC_BYTES_PER_S = {"h100 cluster A": 13.6e9, "a100_dgx": 7.8e9}
+"""Fabrics whose NICs are not those of the shipped topology: the rate of send/recv between two GPUs there."""
 GPUS_PER_RACK = 72
 UNDISTURBED = 1.25  # the median over pairs of servers may be this much slower than the best pair
 
@@ -143,7 +128,7 @@ def _point(row: Mapping[str, str]) -> MultinodePoint | None:
     if "latency_us" in row:
         return MultinodePoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us"]))
     if "system" in row:
-        if row["system"] not in MEASURED_FABRICS or each > 1:
+        if row["system"] not in SYSTEMS or each > 1:
             return None
         return MultinodePoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_min"]))
     cluster = f"h100 cluster {row.get('cluster') or 'B'}"
@@ -178,15 +163,16 @@ def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
 
 @cache
 def cluster_network(system: str, nodes: int) -> Network:
-    """The servers of a measured system, with the rate of its fabric."""
-    fabric = MEASURED_FABRICS.get(system) or MeasuredFabric(system)
-    graph = load_topology(fabric.topology, nodes=nodes).graph.copy()
-    if fabric.nic_bytes_per_s is not None:
+    """The servers of a measured system (a published name, or a topology by name or file), with the rate of
+    its fabric.
+    """
+    graph = load_topology(SYSTEMS.get(system, system), nodes=nodes).graph.copy()
+    if system in NIC_BYTES_PER_S:
         for source, target, link in graph.edges(data=True):
             ends = (graph.nodes[source], graph.nodes[target])
             nic = next((end for end in ends if end["kind"] == "nic"), None)
             if nic and any(end["kind"] == "switch" for end in ends) and nic.get("transport") != "ethernet":
-                link["bytes_per_s"] = fabric.nic_bytes_per_s
+                link["bytes_per_s"] = NIC_BYTES_PER_S[system]
     return Network(graph)
 
 
@@ -204,5 +190,4 @@ def ranks_of(network: Network, each: int) -> list[str]:
 
 def gave_its_rate(one: MultinodePoint) -> bool:
     """True for send/recv that the rate of its fabric's NICs was read from: the model says nothing of it."""
-    fabric = MEASURED_FABRICS.get(one.system)
-    return one.op == "send_recv" and fabric is not None and fabric.nic_bytes_per_s is not None
+    return one.op == "send_recv" and one.system in NIC_BYTES_PER_S

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sim.reading.published_names import MODELS
 from sim.results.compared import Row
 from sim.validation.checkpoint import Case
-from sim.validation.services.closed_loops import MODELS, Point, Simulated, point_of, run
+from sim.validation.services.closed_loops import Point, Simulated, point_of, run
 
 INFERENCEX = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 NVIDIA = "NVIDIA, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"

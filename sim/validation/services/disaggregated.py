@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.reading.published_names import MODELS, SYSTEMS
 from sim.results.compared import Row
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
-from sim.validation.services.closed_loops import HOSTS, SYSTEMS, throughput_of, weighed_ms
-from sim.validation.services.published_names import Cells
+from sim.validation.services.closed_loops import HOSTS, throughput_of, weighed_ms
+from sim.validation.services.published_rows import Cells
 
-MODELS = {
-    "deepseek-ai/DeepSeek-V3": "deepseek-v3",
-    "moonshotai/Kimi-K2.5": "kimi-k2.5",
-    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
-}
 DENSE = "Qwen3-32B-NVFP4"
 GPUS_PER_NODE = {"h100_sxm": 8, "h200_sxm": 8, "b200_sxm": 8, "gb200": 72}
 SOURCE = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from sim.reading.published_names import MODELS, SYSTEMS
 from sim.results.compared import Row
 from sim.simulate import simulate
-from sim.validation.services.published_names import (
-    MODELS,
+from sim.validation.services.published_rows import (
     ONLINE_SOURCE,
-    SYSTEMS,
     TRTLLM,
     Cells,
     burst,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sim.results.compared import Row
 from sim.simulate import simulate
 from sim.validation.services.closed_loops import HOSTS
-from sim.validation.services.published_names import Cells, scenario_of
+from sim.validation.services.published_rows import Cells, scenario_of
 
 SWEEP_SOURCE = "SemiAnalysisAI/InferenceX 843c625 (Apache-2.0), vLLM nightly of February 2026"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sim.catalog import load_model
+from sim.reading.published_names import SYSTEMS
 from sim.results.compared import Row
 from sim.simulate import simulate
-from sim.validation.services.published_names import PRECISIONS, SYSTEMS, Cells, burst, scenario_of
+from sim.validation.services.published_rows import PRECISIONS, Cells, burst, scenario_of
 
 SPLITWISE_SOURCE = "Mutinifni/splitwise-sim 8f99e7d (MIT), fp16, software of 2023"
 # Every kernel is launched from Python and the GPUs wait for it: seconds per kernel, as many kernels as an

@@ -24,7 +24,7 @@ from sim.validation.services import (
 )
 from sim.validation.services.closed_loop_rows import rows_of_point
 from sim.validation.services.closed_loops import point_of
-from sim.validation.services.published_names import Cells
+from sim.validation.services.published_rows import Cells
 from sim.validation.services.request_logs import SERVICES, log_rows, read_rows
 
 LOOPS = "closed-loops"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.reading.published_names import MODELS
 from sim.results.compared import Row, RowKind
 from sim.simulate import Result, simulate
-from sim.validation.services.published_names import MODELS, PRECISIONS, Cells, scenario_of
+from sim.validation.services.published_rows import PRECISIONS, Cells, scenario_of
 from sim.validation.services.request_logs import read_rows
 
 # The run that the host's time was fitted on, and the one that is simulated identically.
