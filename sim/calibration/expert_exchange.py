@@ -1,6 +1,6 @@
-"""Fits the blocks of `topologies/collectives/experts.yaml` again, and prints them beside what is written.
+"""Fits the blocks of `topologies/collectives/experts.yaml` again, beside what is written.
 
-    python -m sim.calibration.expert_exchange MOE_ALL_TO_ALL.csv
+    sim calibrate experts MOE_ALL_TO_ALL.csv
 
 Least squares of relative errors over the rows that a block names (hidden 7168, top-8 of 256 experts, the best
 number of SMs). What a block takes over from another stays as it is written: `doubling_s` where ranks do not
@@ -13,9 +13,8 @@ servers was measured with tokens held to 4 of 8 groups and is not fitted here.
 
 from __future__ import annotations
 
-import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.calibration import command
 from sim.calibration.fitting import Floats
 from sim.calibration.held_out_expert_exchange import PHASES, ExchangePoint, points_of
 from sim.cost.collectives.expert_exchange import Phase
@@ -100,15 +98,21 @@ def fitted(name: str, phase: Phase, points: Sequence[ExchangePoint]) -> dict[str
 
 def _seconds(one: ExchangePoint, numbers: dict[str, float]) -> float:
     start_s = numbers["base_s"] + numbers["doubling_s"] * log2(one.ranks)
-    return start_s + max(one.inside_s / numbers["inside"], one.across_s / numbers["across"])
+    return start_s + max(one.intra_node_s / numbers["inside"], one.inter_node_s / numbers["across"])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command of the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m sim.calibration.expert_exchange", description=__doc__)
-    parser.add_argument("path", metavar="MOE_ALL_TO_ALL", help="the CSV file of dispatches and combines")
-    path = command.existing(parser.parse_args(arguments).path)
-    print(f"{'block':22} {'phase':9} points  fitted (written)")
+@dataclass(frozen=True, slots=True)
+class Refitted:
+    """One phase of a block: how many points it has, and each free number as fitted now and as written."""
+
+    block: str
+    phase: Phase
+    points: int
+    numbers: dict[str, tuple[float, float]]
+
+
+def refitted(path: Path) -> Iterator[Refitted]:
+    """Every block that a table has the points for, fitted again, one phase after the other."""
     for name, block in BLOCKS.items():
         points = block_points(path, name)
         for phase in PHASES:
@@ -116,9 +120,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if len(own) < len(block.free):
                 continue
             now, before = fitted(name, phase, own), written(name, phase)
-            told = (f"{key} {now[key]:.3g} ({before[key]:.3g})" for key in block.free)
-            print(f"{name:22} {phase:9} {len(own):6}  {', '.join(told)}")
-
-
-if __name__ == "__main__":
-    command.run(main)
+            yield Refitted(name, phase, len(own), {key: (now[key], before[key]) for key in block.free})

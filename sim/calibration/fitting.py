@@ -1,4 +1,4 @@
-"""What every calibration here shares: a robust fit of positive numbers, and errors on what no fit saw."""
+"""What every calibration shares: a robust fit of positive numbers, and the errors of one measured curve."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.results.compared import ErrorSummary
+
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CurveErrors:
     """Errors on the points of one system, library, op (or phase) and size (ranks, or servers).
 
-    `how` says what was held out of the fit. Quantiles are of |error|, `bias` is the signed median;
-    `alpha_beta_median` and `link_rate_median` are those of plainer models on the same points, NaN where they
-    do not stand beside.
+    `how` says what the fit did not see, or `shipped` of the parameters in use. Plainer models on the same
+    points: `alpha_beta`, one latency and one rate, and `link_rate`, the rate of the links alone; None where
+    they do not stand beside.
     """
 
     how: str
@@ -26,30 +28,9 @@ class Judged:
     library: str
     op: str
     size: int
-    points: int
-    median: float
-    p90: float
-    bias: float
-    alpha_beta_median: float = np.nan
-    link_rate_median: float = np.nan
-
-
-def judged(
-    how: str,
-    group: tuple[str, str, str, int],
-    errors: Sequence[float],
-    alpha_beta: Sequence[float] = (),
-    link_rate: Sequence[float] = (),
-) -> Judged:
-    """The relative errors of one group of points (system, library, op, size) in a row of a table."""
-    median, p90 = quantile(errors, 0.5), quantile(errors, 0.9)
-    plain = (quantile(beside, 0.5) if len(beside) else np.nan for beside in (alpha_beta, link_rate))
-    return Judged(how, *group, len(errors), median, p90, float(np.median(errors)), *plain)
-
-
-def quantile(errors: Sequence[float], share: float) -> float:
-    """Of |error|."""
-    return float(np.quantile(np.abs(errors), share))
+    errors: ErrorSummary
+    alpha_beta: ErrorSummary | None = None
+    link_rate: ErrorSummary | None = None
 
 
 def log_fit(

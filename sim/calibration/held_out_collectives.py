@@ -1,6 +1,6 @@
 """How well the collective model holds on measured points that it was not fitted to.
 
-    python -m sim.calibration.held_out_collectives NCCL.csv ENGINES.csv
+    sim calibrate collectives NCCL.csv ENGINES.csv
 
 Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
 number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
@@ -11,42 +11,32 @@ the other kinds of GPU, so nothing of what is held out is in its start.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
-from sim.calibration import command
+from sim.calibration.collective_points import CollectivePoint
 from sim.calibration.collectives import (
-    MACHINES,
-    Fit,
-    Point,
+    BlockFit,
     Raw,
+    by_curve,
     chosen,
     errors,
-    fits,
     free_numbers,
-    points,
-    shipped,
 )
-from sim.calibration.fitting import Floats, Judged, judged, log_fit
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
+from sim.calibration.stand_ins import ARCHITECTURE_STAND_INS
 
-KIN = {
-    "ampere": "hopper",
-    "hopper": "blackwell",
-    "blackwell": "hopper",
-    "grace_blackwell": "blackwell",
-    "ada": "blackwell_pcie",
-    "blackwell_pcie": "ada",
-}
-"""Whose parameters a kind of GPU takes that was never measured."""
+Fold = tuple[str, str, str, list[CollectivePoint], list[CollectivePoint]]
+"""What is held out; kind of GPU and library; points that are fitted to, and points that are predicted."""
 
 
-def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
+def held_out(measured: Sequence[CollectivePoint], files: Raw) -> list[CurveErrors]:
     """All rows of both ways of holding out."""
-    rows: list[Judged] = []
+    rows: list[CurveErrors] = []
     for how, kind, library, seen, unseen in _folds(measured, files):
         if not seen or not unseen:
             continue
@@ -54,13 +44,12 @@ def held_out(measured: Sequence[Point], files: Raw) -> list[Judged]:
         if how == "stand_in":
             fitted_files = _as_stand_in(files, kind)
         else:
-            fitted_files = Fit(start, free_numbers(kind, library, start)).run(seen)
-        plain = _alpha_beta(seen)
-        rows.extend(_rows(how, errors(unseen, fitted_files), plain))
+            fitted_files = BlockFit(start, free_numbers(kind, library, start)).run(seen)
+        rows += by_curve(how, errors(unseen, fitted_files), _alpha_beta(seen))
     return rows
 
 
-def _folds(measured: Sequence[Point], files: Raw) -> Iterator[tuple[str, str, str, list[Point], list[Point]]]:
+def _folds(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[Fold]:
     for kind, block in files["inside"]["architectures"].items():
         for library in ("nccl", "direct", *block["engines"]):
             own = chosen(measured, kind, library, files)
@@ -73,7 +62,13 @@ def _folds(measured: Sequence[Point], files: Raw) -> Iterator[tuple[str, str, st
                 seen = [point for point in own if point.system != system]
                 yield "system", kind, library, seen, [point for point in own if point.system == system]
             if len(systems) == 1 and library in ("nccl", "direct", "vllm"):
-                yield "stand_in", kind, library, chosen(measured, KIN[kind], library, files), own
+                yield (
+                    "stand_in",
+                    kind,
+                    library,
+                    chosen(measured, ARCHITECTURE_STAND_INS[kind], library, files),
+                    own,
+                )
 
 
 def _neutral(files: Raw, kind: str, library: str) -> Raw:
@@ -99,22 +94,24 @@ def _as_stand_in(files: Raw, kind: str) -> Raw:
     borrowed = deepcopy(files)
     blocks = borrowed["inside"]["architectures"]
     for name in ("nccl", "engines"):
-        blocks[kind][name] = deepcopy(blocks[KIN[kind]][name])
+        blocks[kind][name] = deepcopy(blocks[ARCHITECTURE_STAND_INS[kind]][name])
     return borrowed
 
 
-def _bus_bytes(point: Point) -> float:
+def _bus_bytes(point: CollectivePoint) -> float:
     share = 2.0 if point.op == "all_reduce" else 1.0
     return point.n_bytes * share * (point.gpus - 1) / point.gpus
 
 
-def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(library, op) -> latency and seconds per byte on the bus that fit all points best."""
-    plain = {}
+def _alpha_beta(seen: Sequence[CollectivePoint]) -> Callable[[CollectivePoint], float]:
+    """Seconds by one latency and one rate on the bus for each library and op, fitted to what was seen; NaN
+    for what was not.
+    """
+    fitted: dict[tuple[str, str], tuple[float, float]] = {}
     for key in sorted({(point.library, point.op) for point in seen}):
         own = [point for point in seen if (point.library, point.op) == key]
 
-        def of_own(values: Floats, own: Sequence[Point] = own) -> list[float]:
+        def of_own(values: Floats, own: Sequence[CollectivePoint] = own) -> list[float]:
             alpha_s, per_byte_s = values
             return [(alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds for point in own]
 
@@ -123,41 +120,10 @@ def _alpha_beta(seen: Sequence[Point]) -> dict[tuple[str, str], tuple[float, flo
             max(own, key=_bus_bytes).seconds / max(map(_bus_bytes, own)),
         ]
         alpha_s, per_byte_s = log_fit(of_own, start).tolist()
-        plain[key] = alpha_s, per_byte_s
-    return plain
+        fitted[key] = alpha_s, per_byte_s
 
+    def seconds(point: CollectivePoint) -> float:
+        alpha_s, per_byte_s = fitted.get((point.library, point.op), (math.nan, math.nan))
+        return alpha_s + per_byte_s * _bus_bytes(point)
 
-def _rows(
-    how: str, found: Sequence[tuple[Point, float]], plain: dict[tuple[str, str], tuple[float, float]]
-) -> Iterator[Judged]:
-    groups: dict[tuple[str, str, str, int], list[tuple[Point, float]]] = {}
-    for point, error in found:
-        groups.setdefault((point.system, point.library, point.op, point.gpus), []).append((point, error))
-    for (system, library, op, ranks), of in groups.items():
-        alone = [error for _, error in of]
-        other = []
-        for point, _ in of:
-            alpha_s, per_byte_s = plain.get((point.library, point.op), (float("nan"), float("nan")))
-            other.append((alpha_s + per_byte_s * _bus_bytes(point)) / point.seconds - 1.0)
-        yield judged(how, (system, library, op, ranks), alone, other)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="TABLE", help="CSV files")
-    paths = map(command.existing, parser.parse_args(arguments).paths)
-    measured = [point for point in points(paths) if fits(point) and point.system in MACHINES]
-    print(
-        f"{'held out':9} {'system':20} {'library':7} {'op':15} ranks points median    p90    bias  alpha-beta"
-    )
-    for row in held_out(measured, shipped()):
-        print(
-            f"{row.how:9} {row.system:20} {row.library:7} {row.op:15} {row.size:5} {row.points:6} "
-            f"{100 * row.median:6.1f} {100 * row.p90:6.1f} {100 * row.bias:+7.1f} "
-            f"{100 * row.alpha_beta_median:11.1f}"
-        )
-
-
-if __name__ == "__main__":
-    command.run(main)
+    return seconds

@@ -1,7 +1,7 @@
 """How well the model of expert dispatch and combine holds on ranks and machines that it was not fitted to.
 
 Each library's kernel (`topologies/collectives/experts.yaml`) is fitted again without one system and number
-of ranks, and judged on that one. Beside it stand the bytes at the full rate of the links, and a plain
+of ranks, and predicts that one. Beside it stand the bytes at the full rate of the links, and a plain
 alpha-beta model in tokens times width, fitted to the same points. Of several numbers of SMs the best counts.
 Left out are libraries that are timed from Python with everything around them (vLLM's and TensorRT-LLM's
 wrappers of DeepEP), and those that no kernel here models (NVLinkTwoSided, MnnvlMoe).
@@ -16,13 +16,13 @@ from functools import cache
 from math import log2
 from pathlib import Path
 
-from sim.calibration.fitting import Floats, Judged, judged, log_fit
+from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.catalog import load_topology
 from sim.cost.collectives.expert_exchange import Phase, chosen, payload_s
 from sim.cost.network import Network
+from sim.reading.published_names import SYSTEMS
+from sim.results.compared import ErrorSummary
 
-PLACES = {"h100_sxm": "nd-h100-v5", "h800_sxm": "nd-h100-v5", "h200_sxm": "hgx-h200", "b200_sxm": "hgx-b200",
-          "gb200": "gb200-nvl72"}  # fmt: skip
 LIBRARIES = {
     "trtllm_NVLinkOneSided_nvfp4": ("one_sided", 0.5625),
     "deepep_low_latency": ("deepep_low_latency", 1.0),
@@ -35,8 +35,8 @@ RANKS_PER_SERVER = 8
 
 @dataclass(frozen=True, slots=True)
 class ExchangePoint:
-    """One timed phase; `kernel` is the one of `experts.yaml` that models it, `inside_s` and `across_s` what
-    its bytes take on NVLink and between domains at their full rates.
+    """One timed phase; `kernel` is that of `experts.yaml` which models it, `intra_node_s` and `inter_node_s`
+    what its bytes take on NVLink and between domains at their full rates.
     """
 
     kernel: str
@@ -45,8 +45,8 @@ class ExchangePoint:
     ranks: int
     phase: Phase
     n_bytes: float
-    inside_s: float
-    across_s: float
+    intra_node_s: float
+    inter_node_s: float
     seconds: float
 
     @property
@@ -58,9 +58,9 @@ Model = Callable[[ExchangePoint], float]
 
 
 @cache
-def network_of(system: str, ranks: int) -> Network:
+def exchange_network(system: str, ranks: int) -> Network:
     nodes = 1 if system == "gb200" else max(1, ranks // RANKS_PER_SERVER)
-    return Network(load_topology(PLACES[system], nodes=nodes).graph)
+    return Network(load_topology(SYSTEMS[system], nodes=nodes).graph)
 
 
 def exchange_points(path: Path) -> list[ExchangePoint]:
@@ -74,7 +74,7 @@ def points_of(rows: Iterable[Mapping[str, str]]) -> list[ExchangePoint]:
     best: dict[tuple[str, str, int, Phase, int, int, int, int], float] = {}
     for row in rows:
         phase = next((phase for phase in PHASES if phase == row["phase"]), None)
-        if row["library"] not in LIBRARIES or row["system"] not in PLACES or phase is None:
+        if row["library"] not in LIBRARIES or row["system"] not in SYSTEMS or phase is None:
             continue
         hidden, topk, experts = (
             int(row.get(name) or usual) for name, usual in (("hidden", 7168), ("topk", 8), ("experts", 256))
@@ -90,7 +90,7 @@ def _point(
     seconds: float,
 ) -> ExchangePoint:  # fmt: skip
     name, width = LIBRARIES[library]
-    network = network_of(system, ranks)
+    network = exchange_network(system, ranks)
     gpus = network.gpus[:ranks]
     n_bytes = tokens * hidden * (width if phase == "dispatch" else COMBINED_BYTES)
     inside_s, across_s = payload_s(network, phase, gpus, experts, topk, library=name)
@@ -106,7 +106,7 @@ def fitted(seen: Sequence[ExchangePoint]) -> Model:
 
     def seconds(one: ExchangePoint, values: Floats) -> float:
         base_s, doubling_s, inside, across = values
-        flow_s = max(one.inside_s / inside, one.across_s / across)
+        flow_s = max(one.intra_node_s / inside, one.inter_node_s / across)
         return float(base_s + doubling_s * log2(one.ranks) + flow_s)
 
     return _fit(seconds, seen, [10e-6, 2e-6, 0.7, 0.7], [(1e-7, 2e-4), (1e-9, 5e-5), (0.1, 1), (0.1, 1)])
@@ -114,7 +114,7 @@ def fitted(seen: Sequence[ExchangePoint]) -> Model:
 
 def at_link_rate(one: ExchangePoint) -> float:
     """The bytes at the full rate of the busiest link, and nothing else."""
-    return max(one.inside_s, one.across_s)
+    return max(one.intra_node_s, one.inter_node_s)
 
 
 def alpha_beta(seen: Sequence[ExchangePoint]) -> Model:
@@ -136,8 +136,8 @@ def _fit(
     return lambda one: seconds(one, values)
 
 
-def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
-    """Each system and number of ranks judged by a fit to the others of its kernel, where there are others."""
+def held_out(points: Sequence[ExchangePoint]) -> list[CurveErrors]:
+    """Errors on each system and number of ranks by a fit to the others of its kernel, if there are others."""
     rows = []
     for kernel in sorted({one.kernel for one in points}):
         for phase in PHASES:
@@ -148,9 +148,10 @@ def held_out(points: Sequence[ExchangePoint]) -> list[Judged]:
                 if len(seen) < 4 or len(unseen) < 2:
                     continue
                 errors = (
-                    [model(one) / one.seconds - 1.0 for one in unseen]
+                    ErrorSummary.of([model(one) / one.seconds - 1.0 for one in unseen])
                     for model in (fitted(seen), alpha_beta(seen), at_link_rate)
                 )
                 system, ranks = group
-                rows.append(judged("system and ranks", (system, unseen[0].library, phase, ranks), *errors))
+                library = unseen[0].library
+                rows.append(CurveErrors("system and ranks", system, library, phase, ranks, *errors))
     return rows

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sim.calibration.kernel_fit import SEARCHED, Parameters
-from sim.calibration.kernels import KIN, Fit, stand_in_of
+from sim.calibration.kernels import Fit
+from sim.calibration.stand_ins import STAND_INS, stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.timing import number_format
 
@@ -40,9 +41,12 @@ def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
     measured = sorted({one.gpu for one in fits})
     own = {gpu: _default_sets([one for one in fits if one.gpu == gpu]) for gpu in measured}
     texts = {}
-    for gpu in sorted({*measured, *(gpu for gpu, stand_in in KIN.items() if stand_in in own)}):
+    for gpu in sorted({*measured, *(gpu for gpu, stand_in in STAND_INS.items() if stand_in in own)}):
         sets = dict(own.get(gpu, {}))
-        lenders = [*((stand_in_of(gpu, op), (op,)) for op in SEARCHED), (KIN.get(gpu, ""), tuple(SEARCHED))]
+        lenders = [
+            *((stand_in_of(gpu, op), (op,)) for op in SEARCHED),
+            (STAND_INS.get(gpu, ""), tuple(SEARCHED)),
+        ]
         for stand_in, ops in lenders:
             for key, (parameters, _, _) in own.get(stand_in, {}).items():
                 if key[0] in ops and not _has(sets, key) and _can_compute(gpu, key):
@@ -99,7 +103,7 @@ def _source(one: Fit) -> str:
     kind = "held out" if one.held_out else "fitted"
     source = SOURCES.get(one.engine, one.engine)
     error = f"{kind} error {errors.median:.1%} median, {errors.p90:.0%} p90"
-    return f"{source}; {one.roofline.points} points, {error}"
+    return f"{source}; {one.roofline.count} points, {error}"
 
 
 def _text(gpu: str, sets: Sets, others: Mapping[str, Sets], command: str) -> str:

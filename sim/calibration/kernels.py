@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from sim.calibration import command
 from sim.calibration.kernel_fit import (
     SEARCHED,
     Parameters,
@@ -23,51 +22,17 @@ from sim.calibration.kernel_fit import (
     fold_of,
     held_out,
     predicted_s,
-    roofline_s,
     with_parameters,
     worth_fitting,
 )
+from sim.calibration.rooflines import roofline_s
+from sim.calibration.stand_ins import stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
-
-# Which measured GPU stands in for one that was not: same architecture, or the next one to it.
-KIN = {
-    "a100-80gb-sxm": "h100-sxm",
-    "a100-40gb-sxm": "a100-80gb-sxm",
-    "h100-sxm": "h200-sxm",
-    "h200-sxm": "h100-sxm",
-    "b200-sxm": "gb200",
-    "gb200": "b200-sxm",
-    "b300-sxm": "b200-sxm",
-    "gb300": "gb200",
-    "l40s": "rtx-pro-6000",
-    "rtx-pro-6000": "l40s",
-    "rtx-4090": "l40s",
-}
-# Where another is nearer by what its kernels are. Products come from the same libraries, best measured on
-# H100. Attention on all that is neither Hopper nor a server's Blackwell is FlashAttention 2, and RTX 4090
-# has the memory of the RTX line. Experts on RTX PRO 6000 are Blackwell's; an A100's are as little held up
-# by memory as those of RTX PRO 6000, and L40S has the slowest memory of all.
-KIN_OF_KERNELS = {
-    ("l40s", "gemm"): "h100-sxm",
-    ("rtx-pro-6000", "gemm"): "h100-sxm",
-    ("rtx-4090", "gemm"): "h100-sxm",
-    ("a100-80gb-sxm", "attention_prefill"): "l40s",
-    ("a100-80gb-sxm", "attention_decode"): "l40s",
-    ("rtx-4090", "attention_prefill"): "rtx-pro-6000",
-    ("rtx-4090", "attention_decode"): "rtx-pro-6000",
-    ("a100-80gb-sxm", "moe"): "rtx-pro-6000",
-    ("rtx-pro-6000", "moe"): "b200-sxm",
-}
-
-
-def stand_in_of(gpu: str, op: str) -> str:
-    """The measured GPU whose parameters of a kernel a GPU takes that was not measured; "" for none."""
-    return KIN_OF_KERNELS.get((gpu, op)) or KIN.get(gpu, "")
-
+from sim.results.compared import ErrorSummary
 
 LEAST_POINTS = 20
 LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
@@ -77,36 +42,13 @@ Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Relative errors of predictions: median and 90th percentile of the size, and the median with its
-    sign by size.
-
-    `by_size` has the signed median in each fifth of the points, from the shortest to the longest.
-    """
-
-    points: int
-    median: float
-    p90: float
-    by_size: tuple[float, ...]
-
-    @classmethod
-    def of(cls, predicted: Sequence[float], measured: Sequence[float]) -> Errors:
-        """Errors of predictions against measurements; predictions that are NaN are left out."""
-        pairs = sorted(
-            (m, p / m - 1.0) for p, m in zip(predicted, measured, strict=True) if not math.isnan(p)
-        )
-        if not pairs:
-            return cls(0, math.nan, math.nan, ())
-        sizes = sorted(abs(error) for _, error in pairs)
-        fifths = [pairs[len(pairs) * i // 5 : len(pairs) * (i + 1) // 5] for i in range(5)]
-        signed = tuple(_quantile(sorted(error for _, error in part), 0.5) for part in fifths if part)
-        return cls(len(pairs), _quantile(sizes, 0.5), _quantile(sizes, 0.9), signed)
-
-
-@dataclass(frozen=True, slots=True)
 class Fit:
-    """One set of parameters and its errors; `stand_in` is None where no relative was measured under the same
-    engine.
+    """One set of parameters and its errors: on the points that it was fitted to; on each shape by a fit
+    without it; by the parameters of the stand-in GPU, where that was measured under the same engine; and of
+    the plain roofline.
+
+    `by_size` has the bias in each fifth of the points, from the shortest to the longest, of the held-out
+    errors if there are any and else of the fitted ones.
     """
 
     engine: str
@@ -114,17 +56,27 @@ class Fit:
     gpu: str
     variant: str
     parameters: Parameters
-    fitted: Errors
-    held_out: Errors | None
-    stand_in: Errors | None
-    roofline: Errors
+    fitted: ErrorSummary
+    held_out: ErrorSummary | None
+    stand_in: ErrorSummary | None
+    roofline: ErrorSummary
+    by_size: tuple[float, ...] = ()
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    at = share * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+def errors_of(predicted: Sequence[float], measured: Sequence[float]) -> list[float]:
+    """Relative errors of predicted seconds, from the shortest measured to the longest; where a prediction is
+    NaN there is none.
+    """
+    pairs = zip(predicted, measured, strict=True)
+    return [error for _, error in sorted((m, p / m - 1.0) for p, m in pairs if not math.isnan(p))]
+
+
+def bias_by_size(errors: Sequence[float]) -> tuple[float, ...]:
+    """The median with its sign in each fifth of errors that are ordered by size; of fewer than five points,
+    in as many parts as have any.
+    """
+    fifths = [errors[len(errors) * i // 5 : len(errors) * (i + 1) // 5] for i in range(5)]
+    return tuple(median(part) for part in fifths if part)
 
 
 def measurements_of(paths: Iterable[str | Path]) -> list[Measurement]:
@@ -216,12 +168,13 @@ def calibrate(
         engine, op, name, variant = key
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
         seen = seen_of(points, folds)
-        unseen = held_out(gpu, points, folds) if cross_validate else None
-        relative = gpus.get((engine, stand_in_of(name, op)))
+        fitted = errors_of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen])
+        unseen = errors_of(held_out(gpu, points, folds), seconds) if cross_validate else None
         stand_in = None
+        relative = gpus.get((engine, stand_in_of(name, op)))
         if relative is not None and (engine, op, relative.name, variant) in sets:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
-            stand_in = Errors.of([predicted_s(borrowed, one) for one in points], seconds)
+            stand_in = ErrorSummary.of(errors_of([predicted_s(borrowed, one) for one in points], seconds))
         fits.append(
             Fit(
                 engine,
@@ -229,10 +182,11 @@ def calibrate(
                 name,
                 variant,
                 sets[key],
-                Errors.of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen]),
-                Errors.of(unseen, seconds) if unseen is not None else None,
+                ErrorSummary.of(fitted),
+                ErrorSummary.of(unseen) if unseen is not None else None,
                 stand_in,
-                Errors.of([roofline_s(gpu, one) for one in points], seconds),
+                ErrorSummary.of(errors_of([roofline_s(gpu, one) for one in points], seconds)),
+                bias_by_size(fitted if unseen is None else unseen),
             )
         )
         if progress:
@@ -272,17 +226,16 @@ def table(fits: Sequence[Fit]) -> str:
     lines = [head]
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]
-        shown = one.held_out or one.fitted
-        by_size = " ".join(f"{100 * error:+.0f}" for error in shown.by_size)
+        by_size = " ".join(f"{100 * error:+.0f}" for error in one.by_size)
         lines.append(
-            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.points:6}  "
+            f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.count:6}  "
             f"{'  '.join(columns)}  {by_size}"
         )
     return "\n".join(lines)
 
 
-def _percent(errors: Errors | None) -> str:
-    if errors is None or not errors.points:
+def _percent(errors: ErrorSummary | None) -> str:
+    if errors is None or not errors.count:
         return " -/-    "
     return f"{100 * errors.median:.1f}/{100 * errors.p90:.0f}".ljust(8)
 
@@ -295,10 +248,7 @@ def summary(fits: Sequence[Fit]) -> Mapping[tuple[str, str], tuple[float, float]
     for one in fits:
         errors = one.held_out or one.fitted
         medians[one.engine, one.op].append((errors.median, errors.p90))
-    return {
-        key: (_quantile(sorted(m for m, _ in pairs), 0.5), _quantile(sorted(p for _, p in pairs), 0.5))
-        for key, pairs in medians.items()
-    }
+    return {key: (median(m for m, _ in pairs), median(p for _, p in pairs)) for key, pairs in medians.items()}
 
 
 def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
@@ -310,7 +260,7 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
             "kernel": one.op,
             "gpu": one.gpu,
             "format": one.variant,
-            "points": one.roofline.points,
+            "points": one.roofline.count,
         }
         for name, errors in (
             ("fitted", one.fitted),
@@ -320,32 +270,7 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
         ):
             row[f"{name}_median"] = None if errors is None else errors.median
             row[f"{name}_p90"] = None if errors is None else errors.p90
-        row["by_size"] = list((one.held_out or one.fitted).by_size)
+        row["by_size"] = list(one.by_size)
         row["parameters"] = one.parameters.model_dump(exclude_unset=True)
         listed.append(row)
     return listed
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m sim.calibration.kernels PATH... [--write FOLDER] [--gpu NAME]... [--format json]`."""
-    import argparse
-    import json
-
-    from sim.calibration.kernel_files import write
-
-    parser = argparse.ArgumentParser(prog="python -m sim.calibration.kernels", description=__doc__)
-    parser.add_argument("paths", nargs="+", help="CSV files of kernel times, or folders of them")
-    parser.add_argument("--gpu", action="append", help="only this GPU; may be given again")
-    parser.add_argument("--write", type=Path, help="folder for one file of parameters for each GPU")
-    parser.add_argument("--no-cross-validation", action="store_true", help="six times faster, and blind")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    given = parser.parse_args(arguments)
-    measured = [one for one in measurements_of(given.paths) if not given.gpu or one.gpu in given.gpu]
-    fits = calibrate(measured, cross_validate=not given.no_cross_validation)
-    if given.write:
-        write(fits, given.write, "python -m sim.calibration.kernels MEASURED --write topologies/gpus/kernels")
-    print(json.dumps(rows(fits)) if given.format == "json" else table(fits))
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -4,7 +4,7 @@
 
 Latencies, trees and the rates of LL stay NCCL's own (src/graph/tuning.cc): there are too few small messages
 over known fabrics to say better. Fitted are the shares of rates that rings and grouped sends reach, and the
-filling of pipelines. How well that holds on what a fit did not see: `hold_out_across`.
+filling of pipelines. How well that holds on what a fit did not see: `held_out_multinode`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from sim.calibration.collectives import Raw
 from sim.calibration.fitting import Floats, log_fit
-from sim.calibration.multinode_points import AcrossPoint, network_of, ranks_of
+from sim.calibration.multinode_points import MultinodePoint, cluster_network, ranks_of
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 
@@ -32,13 +32,13 @@ FREE: dict[tuple[str, ...], tuple[float, float]] = {
 ONLY_PREDICTED = ("gb200",)  # 1,440 ranks take a second a look, and only in trees, whose rates are NCCL's own
 
 
-def ratios(measured: Sequence[AcrossPoint], parameters: Parameters) -> list[float]:
+def ratios(measured: Sequence[MultinodePoint], parameters: Parameters) -> list[float]:
     """Modelled over measured time of each point."""
-    for network in {id(n): n for n in (network_of(one.system, one.nodes) for one in measured)}.values():
+    for network in {id(n): n for n in (cluster_network(one.system, one.nodes) for one in measured)}.values():
         network.remembered.forget_offers()
     found = []
     for one in measured:
-        network = network_of(one.system, one.nodes)
+        network = cluster_network(one.system, one.nodes)
         timing = collective(
             network, one.op, one.n_bytes, ranks_of(network, one.gpus_per_node), library="nccl",
             algorithm=one.algorithm, parameters=parameters,
@@ -47,7 +47,7 @@ def ratios(measured: Sequence[AcrossPoint], parameters: Parameters) -> list[floa
     return found
 
 
-def fitted_across(files: Raw, measured: Sequence[AcrossPoint]) -> Raw:
+def fitted(files: Raw, measured: Sequence[MultinodePoint]) -> Raw:
     """The files with the free numbers fitted. A number that no point depends on stays what it was."""
     files = deepcopy(files)
     measured = [one for one in measured if one.system not in ONLY_PREDICTED]
@@ -85,7 +85,7 @@ SOURCE = (
 )
 
 
-def across_text(files: Raw, source: str = SOURCE) -> str:
+def inter_node_text(files: Raw, source: str = SOURCE) -> str:
     """The shipped `across.yaml` with the fitted numbers in place of its own, and where they are from."""
     import yaml
 

@@ -12,39 +12,24 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sim.calibration.collectives import over_several_servers
+from sim.calibration.collective_points import over_several_servers
 from sim.catalog import load_topology
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.problems import did_you_mean
+from sim.reading.published_names import SYSTEMS
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
 
 
-@dataclass(frozen=True, slots=True)
-class Fabric:
-    """Servers that a measured system has: a topology, and the rate of its NICs where that is another."""
-
-    topology: str
-    nic_bytes_per_s: float | None = None
-
-
-# Names of systems and clusters in public tables.
-FABRICS = {
-    "h100 cluster A": Fabric("nd-h100-v5", 13.6e9),  # its own send/recv between two GPUs
-    "h100 cluster B": Fabric("nd-h100-v5"),
-    "h100_sxm": Fabric("nd-h100-v5"),
-    "h100_dgx": Fabric("nd-h100-v5"),
-    "a100_sxm": Fabric("dgx-a100"),
-    "a100_dgx": Fabric("dgx-a100", 7.8e9),  # its own send/recv between two GPUs
-    "gb200": Fabric("gb200-nvl72"),
-}
+NIC_BYTES_PER_S = {"h100 cluster A": 13.6e9, "a100_dgx": 7.8e9}
+"""Fabrics whose NICs are not those of the shipped topology: the rate of send/recv between two GPUs there."""
 GPUS_PER_RACK = 72
 UNDISTURBED = 1.25  # the median over pairs of servers may be this much slower than the best pair
 
 
 @dataclass(frozen=True, slots=True)
-class AcrossPoint:
+class MultinodePoint:
     """One measured collective over several servers."""
 
     system: str
@@ -56,13 +41,13 @@ class AcrossPoint:
     algorithm: str = "auto"
 
 
-def across_points(
-    paths: Iterable[Path], told: Callable[[str], None] = lambda what: None
-) -> list[AcrossPoint]:
-    """Points over several servers of CSV files; other files are passed over. `told` hears how many points
-    are left out because something else disturbed them.
+def multinode_points(
+    paths: Iterable[Path], on_progress: Callable[[str], None] = lambda line: None
+) -> list[MultinodePoint]:
+    """Points over several servers of CSV files; other files are passed over. `on_progress` gets a line on how
+    many points are left out because something else disturbed them.
     """
-    found: list[AcrossPoint] = []
+    found: list[MultinodePoint] = []
     disturbed = 0
     for path in paths:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -84,7 +69,7 @@ def across_points(
                     found.append(point)
     kept = _undercut(found)
     if found or disturbed:
-        told(
+        on_progress(
             f"of {len(found) + disturbed} points between servers {disturbed} are left out as more than "
             f"{UNDISTURBED:g} times as slow as the best pair of servers, and {len(found) - len(kept)} as "
             "slower than a longer message"
@@ -92,7 +77,7 @@ def across_points(
     return kept
 
 
-def _refused(point: AcrossPoint) -> str:
+def _refused(point: MultinodePoint) -> str:
     """What is wrong with a point, or nothing."""
     for what, value in (
         ("size_bytes", point.n_bytes),
@@ -114,7 +99,7 @@ def _refused(point: AcrossPoint) -> str:
 
 @cache
 def _gpus_per_server(system: str, nodes: int) -> int:
-    network = network_of(system, nodes)
+    network = cluster_network(system, nodes)
     return len(network.gpus) // nodes
 
 
@@ -126,7 +111,7 @@ def _disturbed(row: Mapping[str, str]) -> bool:
     return median_us > UNDISTURBED * float(row.get("latency_us_min") or median_us)
 
 
-def _point(row: Mapping[str, str]) -> AcrossPoint | None:
+def _point(row: Mapping[str, str]) -> MultinodePoint | None:
     """A row as a point, or None for what is inside one server or of a fabric that is not known.
 
     Rows of vidur time kernels in a profiler, whose shortest of 33 is the least disturbed; its A100 servers
@@ -141,32 +126,32 @@ def _point(row: Mapping[str, str]) -> AcrossPoint | None:
         return _public(row, nodes, op, n_bytes)
     each = int(row["gpus_per_node"])
     if "latency_us" in row:
-        return AcrossPoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us"]))
+        return MultinodePoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us"]))
     if "system" in row:
-        if row["system"] not in FABRICS or each > 1:
+        if row["system"] not in SYSTEMS or each > 1:
             return None
-        return AcrossPoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_min"]))
+        return MultinodePoint(row["system"], op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_min"]))
     cluster = f"h100 cluster {row.get('cluster') or 'B'}"
-    return AcrossPoint(cluster, op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_median"]))
+    return MultinodePoint(cluster, op, nodes, each, n_bytes, 1e-6 * float(row["latency_us_median"]))
 
 
-def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> AcrossPoint | None:
+def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> MultinodePoint | None:
     gpus, seconds = int(row["gpus"]), 1e-6 * float(row["latency_us"])
     if row["system"] == "gb200" and gpus > GPUS_PER_RACK:
-        return AcrossPoint("gb200", op, gpus // GPUS_PER_RACK, GPUS_PER_RACK, n_bytes, seconds)
+        return MultinodePoint("gb200", op, gpus // GPUS_PER_RACK, GPUS_PER_RACK, n_bytes, seconds)
     if row["system"] not in ("h100_sxm", "a100_sxm"):
         return None
     forced = "tree" if row["library"] == "NCCL Tree" else "auto"
-    return AcrossPoint(row["system"], op, nodes, gpus // nodes, n_bytes, seconds, forced)
+    return MultinodePoint(row["system"], op, nodes, gpus // nodes, n_bytes, seconds, forced)
 
 
-def _undercut(found: Sequence[AcrossPoint]) -> list[AcrossPoint]:
+def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
     """No point slower than a longer message of its curve: what is, waited for something else."""
-    curves: dict[tuple[object, ...], list[AcrossPoint]] = {}
+    curves: dict[tuple[object, ...], list[MultinodePoint]] = {}
     for one in found:
         key = (one.system, one.op, one.nodes, one.gpus_per_node, one.algorithm)
         curves.setdefault(key, []).append(one)
-    kept: list[AcrossPoint] = []
+    kept: list[MultinodePoint] = []
     for curve in curves.values():
         least = float("inf")
         for one in sorted(curve, key=lambda one: -one.n_bytes):
@@ -177,16 +162,17 @@ def _undercut(found: Sequence[AcrossPoint]) -> list[AcrossPoint]:
 
 
 @cache
-def network_of(system: str, nodes: int) -> Network:
-    """The servers of a measured system, with the rate of its fabric."""
-    fabric = FABRICS.get(system) or Fabric(system)
-    graph = load_topology(fabric.topology, nodes=nodes).graph.copy()
-    if fabric.nic_bytes_per_s is not None:
+def cluster_network(system: str, nodes: int) -> Network:
+    """The servers of a measured system (a published name, or a topology by name or file), with the rate of
+    its fabric.
+    """
+    graph = load_topology(SYSTEMS.get(system, system), nodes=nodes).graph.copy()
+    if system in NIC_BYTES_PER_S:
         for source, target, link in graph.edges(data=True):
             ends = (graph.nodes[source], graph.nodes[target])
             nic = next((end for end in ends if end["kind"] == "nic"), None)
             if nic and any(end["kind"] == "switch" for end in ends) and nic.get("transport") != "ethernet":
-                link["bytes_per_s"] = fabric.nic_bytes_per_s
+                link["bytes_per_s"] = NIC_BYTES_PER_S[system]
     return Network(graph)
 
 
@@ -202,7 +188,6 @@ def ranks_of(network: Network, each: int) -> list[str]:
     return chosen
 
 
-def gave_its_rate(one: AcrossPoint) -> bool:
-    """True for send/recv that gave the rate of its fabric's NICs (`FABRICS`), which predicts nothing then."""
-    fabric = FABRICS.get(one.system)
-    return one.op == "send_recv" and fabric is not None and fabric.nic_bytes_per_s is not None
+def gave_its_rate(one: MultinodePoint) -> bool:
+    """True for send/recv that the rate of its fabric's NICs was read from: the model says nothing of it."""
+    return one.op == "send_recv" and one.system in NIC_BYTES_PER_S

@@ -1,14 +1,21 @@
-"""`sim calibrate`: fit constants of kernels or collectives to measurements, and say how well they hold."""
+"""`sim calibrate`: fit constants to measurements, and print how well they hold on what no fit saw."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import nan
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from sim.calibration.fitting import CurveErrors
+    from sim.results.compared import ErrorSummary
 
 calibrate = typer.Typer(
     no_args_is_help=True,
@@ -72,23 +79,24 @@ def collectives(
     A plain alpha-beta model stands beside them.
     """
     from sim.calibration import collectives as study
-    from sim.calibration import multinode as between
-    from sim.calibration.multinode_points import across_points
+    from sim.calibration import multinode
+    from sim.calibration.collective_points import measured_in
+    from sim.calibration.multinode_points import multinode_points
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
-    across = across_points(tables, note)
-    inside = study.measured_in(paths, op=op, system=system, may_be_none=bool(across))
+    inter_node = multinode_points(tables, note)
+    intra_node = measured_in(paths, op=op, system=system, may_be_none=bool(inter_node))
     shipped = study.shipped()
-    rows = [*_inside_rows(inside, shipped), *_across_rows(across, shipped)]
-    for path, measured in ((write, inside), (write_across, across)):
+    rows = [*_intra_node_rows(intra_node, shipped), *_inter_node_rows(inter_node, shipped)]
+    for path, measured in ((write, intra_node), (write_across, inter_node)):
         if path is not None and not measured:
             raise InputError(f"there is nothing to write to {path}; the files have no such collectives")
     if write is not None:
-        write.write_text(study.as_yaml(study.fitted(shipped, inside)), encoding="utf-8")
+        write.write_text(study.as_yaml(study.fitted(shipped, intra_node)), encoding="utf-8")
         note(f"written to {write}")
     if write_across is not None:
-        text = between.across_text(between.fitted_across(shipped, across))
+        text = multinode.inter_node_text(multinode.fitted(shipped, inter_node))
         write_across.write_text(text, encoding="utf-8")
         note(f"written to {write_across}")
     if format == "json":
@@ -103,48 +111,156 @@ def collectives(
     print_table(names, shown)
 
 
-def _inside_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.calibration import collectives as study
+@calibrate.command("experts")
+def experts(
+    path: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV file of dispatches and combines.", show_default=False)
+    ],
+) -> None:
+    """Refit the blocks of expert dispatch and combine, beside the numbers that are shipped."""
+    from sim.calibration.expert_exchange import refitted
+
+    (path,) = _existing([path])
+    print(f"{'block':22} {'phase':9} points  fitted (written)")
+    for one in refitted(path):
+        numbers = (f"{key} {now:.3g} ({before:.3g})" for key, (now, before) in one.numbers.items())
+        print(f"{one.block:22} {one.phase:9} {one.points:6}  {', '.join(numbers)}")
+
+
+@calibrate.command("hosts")
+def hosts() -> None:
+    """Refit what the hosts of measured services cost, beside the constants in use: some minutes."""
+    from sim.validation.services.host_fits import all_fitted
+
+    print(f"{'constant':28} {'written':>11} {'fitted now':>11}")
+    for one in all_fitted():
+        print(f"{one.constant:28} {1e3 * one.written_s:8.3f} ms {1e3 * one.fitted_s:8.3f} ms", flush=True)
+
+
+@calibrate.command("held-out")
+def held_out(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder of measured tables.", show_default=False)
+    ],
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION]...", help="kernels, collectives, experts; default: all.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print the errors on points that no fit saw, every fit made anew: a quarter of an hour for all."""
+    from sim.calibration.held_out import SECTIONS
+    from sim.reading.problems import unknown_name
+
+    for name in sections or ():
+        if name not in SECTIONS:
+            raise InputError(unknown_name("section", name, SECTIONS))
+    (folder,) = _existing([folder])
+    for name in sections or SECTIONS:
+        HELD_OUT[name](folder)
+
+
+def _held_out_kernels(folder: Path) -> None:
+    """Every set, and by engine and kernel the medians over sets."""
+    from sim.calibration.held_out import kernel_fits
+    from sim.calibration.kernels import summary, table
+
+    fits = kernel_fits(folder)
+    print(table(fits))
+    print("\nmedian over sets of held-out median and 90th percentile")
+    for (engine, kernel), (middle, p90) in summary(fits).items():
+        print(f"{engine:7} {kernel:18} {100 * middle:5.1f} {100 * p90:5.0f}")
+
+
+def _held_out_collectives(folder: Path) -> None:
+    """Medians over groups, of collectives inside a server and between servers."""
+    from sim.calibration.held_out import inter_node_errors, intra_node_errors
+
+    _print_medians(
+        "collectives inside a server",
+        [(f"{one.how}: {one.library} {one.op}", one) for one in intra_node_errors(folder)],
+    )
+    _print_medians(
+        "collectives between servers",
+        [(f"{one.how}: {one.op}", one) for one in inter_node_errors(folder, print)],
+    )
+
+
+def _print_medians(title: str, rows: list[tuple[str, CurveErrors]]) -> None:
+    groups: dict[str, list[CurveErrors]] = {}
+    for name, errors in rows:
+        groups.setdefault(name, []).append(errors)
+    print(
+        f"\n{title}: medians over groups of |error|, its 90th percentile, bias, and a plain model's |error|"
+    )
+    for name, of in groups.items():
+        numbers = [
+            (one.errors.median, one.errors.p90, one.errors.bias, _median(one.alpha_beta)) for one in of
+        ]
+        middle, p90, bias, plain = (100 * median(column) for column in zip(*numbers, strict=True))
+        print(f"{name:52} {len(of):3} {middle:6.1f} {p90:6.1f} {bias:+6.1f} {plain:7.1f}")
+
+
+def _held_out_experts(folder: Path) -> None:
+    """Every system and number of ranks, of dispatch and combine."""
+    from sim.calibration.held_out import expert_errors
+
+    print("\nexchanges between experts: |error|, its 90th percentile, bias, and two plain models' |error|")
+    print(f"{'library':28} {'system':9} ranks phase    points median    p90   bias  link rate  alpha-beta")
+    for one in expert_errors(folder):
+        errors, link_rate, alpha_beta = one.errors, _median(one.link_rate), _median(one.alpha_beta)
+        print(
+            f"{one.library:28} {one.system:9} {one.size:5} {one.op:8} {errors.count:6} "
+            f"{100 * errors.median:6.1f} {100 * errors.p90:6.1f} {100 * errors.bias:+6.1f} "
+            f"{100 * link_rate:10.1f} {100 * alpha_beta:11.1f}"
+        )
+
+
+def _median(plain: ErrorSummary | None) -> float:
+    return plain.median if plain else nan
+
+
+HELD_OUT: dict[str, Callable[[Path], None]] = {
+    "kernels": _held_out_kernels,
+    "collectives": _held_out_collectives,
+    "experts": _held_out_experts,
+}
+
+
+def _intra_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+    from sim.calibration.collectives import by_curve, errors
     from sim.calibration.held_out_collectives import held_out
 
     if not measured:
         return []
-    rows = [
-        _row("shipped", system, library, op, f"{ranks} ranks", count, median, p90, bias, None)
-        for system, library, op, ranks, count, median, p90, bias in study.by_group(
-            study.errors(measured, shipped)
-        )
-    ]
-    for one in held_out(measured, shipped):
-        rows.append(
-            _row(
-                f"held out: {one.how}", one.system, one.library, one.op, f"{one.size} ranks", one.points,
-                one.median, one.p90, one.bias, one.alpha_beta_median,
-            )
-        )  # fmt: skip
-    return rows
+    in_use = by_curve("shipped", errors(measured, shipped))
+    in_use.sort(key=lambda one: (one.system, one.library, one.op, one.size))
+    return [_row(one, "ranks") for one in (*in_use, *held_out(measured, shipped))]
 
 
-def _across_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
-    from sim.calibration.held_out_multinode import errors_across, held_out_across
+def _inter_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[str, Any]]:
+    from sim.calibration.held_out_multinode import held_out_multinode, multinode_errors
 
     if not measured:
         return []
-    return [
-        _row(
-            one.how if one.how == "shipped" else f"held out: {one.how}", one.system, one.library, one.op,
-            f"{one.size} servers", one.points, one.median, one.p90, one.bias, one.alpha_beta_median,
-        )
-        for one in (*errors_across(measured, shipped, "shipped"), *held_out_across(measured, shipped))
-    ]  # fmt: skip
+    both = (*multinode_errors(measured, shipped, "shipped"), *held_out_multinode(measured, shipped))
+    return [_row(one, "servers") for one in both]
 
 
-def _row(*values: object) -> dict[str, Any]:
-    names = (
-        "parameters", "system", "library", "op", "size", "points",
-        "median_error", "p90_error", "bias", "alpha_beta_error",
-    )  # fmt: skip
-    return dict(zip(names, values, strict=True))
+def _row(one: CurveErrors, sizes: str) -> dict[str, Any]:
+    return {
+        "parameters": one.how if one.how == "shipped" else f"held out: {one.how}",
+        "system": one.system,
+        "library": one.library,
+        "op": one.op,
+        "size": f"{one.size} {sizes}",
+        "points": one.errors.count,
+        "median_error": one.errors.median,
+        "p90_error": one.errors.p90,
+        "bias": one.errors.bias,
+        "alpha_beta_error": one.alpha_beta.median if one.alpha_beta else None,
+    }
 
 
 def _existing(paths: list[Path]) -> list[Path]:

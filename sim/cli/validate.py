@@ -15,10 +15,11 @@ from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
-    from sim.results.compared import LedgerRow
+    from sim.results.compared import Row
     from sim.validation.checkpoint import Outcome
-    from sim.validation.ledger import Group
+    from sim.validation.ledger import GroupErrors
 
+LEDGER_FIELDS = ("section", "size", "of")  # in JSON, beside what every row has
 BETWEEN_NOTES_S = 10.0  # where progress goes to a file
 
 
@@ -56,20 +57,20 @@ def validate(
     ] = None,
 ) -> None:
     """Simulate what was measured, and print published and simulated numbers side by side."""
-    from sim.results.compared import LedgerRow
+    from sim.results.compared import Row
     from sim.validation.ledger import Services, chosen, grouped, ledger, summarised
     from sim.validation.services.tables import LOOPS, left_out
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
-    rows: list[LedgerRow] = []
+    rows: list[Row] = []
     nothing: list[Outcome] = []
     how = Services(whole, processes, keep)
     for name in chosen(sections or ()):
         progress = _Progress(name)
         own = points if name == LOOPS else None
         for found in ledger([name], how, progress.told, own):
-            if isinstance(found, LedgerRow):
+            if isinstance(found, Row):
                 rows.append(found)
             else:
                 nothing.append(found)
@@ -79,16 +80,16 @@ def validate(
     if format == "json":
         print_json(
             {
-                "rows": [row.as_dict() for row in rows],
-                "errors": [asdict(one) for one in errors],
-                "groups": [asdict(one) for one in groups],
+                "rows": [row.as_dict(*LEDGER_FIELDS) for row in rows],
+                "errors": [one.as_dict() for one in errors],
+                "groups": [one.as_dict() for one in groups],
                 "left_out": [asdict(one) for one in missing],
             }
         )
     else:
         if not summary:
             _print_rows(rows)
-        print_table(ERRORS, ([*map(_cell, asdict(line).values())] for line in errors))
+        print_table(ERRORS, ([*map(_cell, line.as_dict().values())] for line in errors))
         _print_groups(groups)
     if out is not None:
         _leave(rows, out)
@@ -132,12 +133,12 @@ def _cell(value: object) -> object:
     return f"{100 * value:.1f} %" if isinstance(value, float) else value
 
 
-def _print_groups(groups: Sequence[Group]) -> None:
+def _print_groups(groups: Sequence[GroupErrors]) -> None:
     if groups:
-        print_table(GROUPS, ([*map(_cell, asdict(one).values())] for one in groups))
+        print_table(GROUPS, ([*map(_cell, one.as_dict().values())] for one in groups))
 
 
-def _print_rows(rows: Sequence[LedgerRow]) -> None:
+def _print_rows(rows: Sequence[Row]) -> None:
     from sim.views.answer import number
 
     columns = ("section", "case", "quantity", "unit", "published", "simulated", "error", "kind", "source")
@@ -149,13 +150,15 @@ def _print_rows(rows: Sequence[LedgerRow]) -> None:
     print_table(columns, lines)
 
 
-def _leave(rows: Sequence[LedgerRow], folder: Path) -> None:
+def _leave(rows: Sequence[Row], folder: Path) -> None:
     import json
 
     from sim.validation.charts import save_charts
 
     folder.mkdir(parents=True, exist_ok=True)
     told = folder / "ledger.json"
-    told.write_text(json.dumps([row.as_dict() for row in rows], indent=1) + "\n", encoding="utf-8")
+    told.write_text(
+        json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n", encoding="utf-8"
+    )
     for path in (told, *save_charts(rows, folder)):
         note(f"wrote {path}")

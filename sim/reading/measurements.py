@@ -13,18 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.published_names import GPUS
 
-# Names of systems in public tables (NVIDIA aiconfigurator, vidur, LLMServingSim) -> GPUs here.
-SYSTEMS = {
-    "a100_sxm": "a100-80gb-sxm",
-    "h100_sxm": "h100-sxm",
-    "h200_sxm": "h200-sxm",
-    "b200_sxm": "b200-sxm",
-    "b300_sxm": "b300-sxm",
-    "rtx_pro_6000_server": "rtx-pro-6000",
-    "rtxpro6000": "rtx-pro-6000",
-    "rtx4090": "rtx-4090",
-}
 FORMATS = {
     "bfloat16": "bf16",
     "w4a16_mxfp4": "w4a16",
@@ -109,7 +99,7 @@ def _layout(path: Path, columns: Iterable[str]) -> Callable[[Row], Measurement |
 
 def _gpu(row: Row) -> str:
     system = row.get("system") or row.get("gpu") or ""
-    return SYSTEMS.get(system, system.replace("_", "-"))
+    return GPUS.get(system, system.replace("_", "-"))
 
 
 def _measured(row: Row, op: str, variant: str, shape: Iterable[object], **sizes: Any) -> Measurement:

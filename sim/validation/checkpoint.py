@@ -19,7 +19,7 @@ from typing import Any
 
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.data_files import PACKAGE, data_folder
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 
 READ = ("*.py", "*.csv", "*.yaml", "*.json")
 CUT_OFF = '{"digest": "'  # how a kept line begins
@@ -39,11 +39,11 @@ class Outcome:
     """What came of a case: rows of the ledger, or why there are none."""
 
     case: Case
-    rows: tuple[LedgerRow, ...]
+    rows: tuple[Row, ...]
     reason: str = ""
 
 
-Simulate = Callable[[Case], list[LedgerRow]]
+Simulate = Callable[[Case], list[Row]]
 
 
 def outcome_of(simulate: Simulate, case: Case) -> Outcome:
@@ -144,7 +144,7 @@ def _kept(keep: Path | None, digest: str) -> dict[str, dict[str, Any]]:
 
 
 def _read(case: Case, told: Mapping[str, Any]) -> Outcome:
-    return Outcome(case, tuple(LedgerRow(**row) for row in told["rows"]), told["reason"])
+    return Outcome(case, tuple(Row(**row) for row in told["rows"]), told["reason"])
 
 
 def _add(keep: Path, digest: str, key: str, outcome: Outcome) -> None:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from sim.inputs.errors import InputError, Problem
 from sim.reading.data_files import experiments
 from sim.reading.problems import did_you_mean
-from sim.results.compared import LedgerRow
+from sim.results.compared import ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
@@ -28,7 +27,7 @@ from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
 from sim.validation.theory import formula_rows, law_rows
 
 
-def experiment_rows() -> Iterator[LedgerRow]:
+def experiment_rows() -> Iterator[Row]:
     """The rows of every experiment that have a published number, from its quick run."""
     folder = experiments()
     for path in sorted(folder.glob("*.py")):
@@ -39,13 +38,10 @@ def experiment_rows() -> Iterator[LedgerRow]:
         described.loader.exec_module(module)
         for row in module.answer(True).rows:
             if row.published is not None:
-                case = f"{path.stem}: {row.case}"
-                yield LedgerRow(
-                    case, row.quantity, row.unit, row.published, row.simulated, row.kind, row.source
-                )
+                yield replace(row, case=f"{path.stem}: {row.case}", estimate=None)
 
 
-ALONE: dict[str, Callable[[], Iterable[LedgerRow]]] = {
+ALONE: dict[str, Callable[[], Iterable[Row]]] = {
     "laws": law_rows,
     "formulas": formula_rows,
     "experiments": experiment_rows,
@@ -85,7 +81,7 @@ def ledger(
     how: Services = SAMPLED,
     told: Callable[[str, int, int], None] = lambda section, done, all_of_them: None,
     own_loops: Path | None = None,
-) -> Iterator[LedgerRow | Outcome]:
+) -> Iterator[Row | Outcome]:
     """The rows of the named sections, or of all, as they are computed; and each published row of a service
     that came to nothing, as its outcome. `told` hears how many of a section's runs have ended. `own_loops`:
     a table of closed loops in place of the one that is shipped. InputError for an unknown name.
@@ -105,55 +101,53 @@ def ledger(
                 yield outcome
 
 
-def rows_only(told: Iterable[LedgerRow | Outcome]) -> list[LedgerRow]:
+def rows_only(told: Iterable[Row | Outcome]) -> list[Row]:
     """The rows of a ledger."""
-    return [one for one in told if isinstance(one, LedgerRow)]
+    return [one for one in told if isinstance(one, Row)]
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """How far the rows of one kind are off. `bias` is the median with its sign."""
+class KindErrors:
+    """How far the rows of one kind, predicted or fitted, of one quantity are off."""
 
     section: str
     quantity: str
     kind: str
-    rows: int
-    median: float
-    p90: float
-    bias: float
+    errors: ErrorSummary
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row of JSON, and of the table that the command prints."""
+        names = {"section": self.section, "quantity": self.quantity, "kind": self.kind}
+        return names | _flat(self.errors)
 
 
-def summarised(rows: Iterable[LedgerRow]) -> list[Errors]:
-    """Median and 90th percentile of the absolute errors, by section, quantity and kind. Experiments are one
-    quantity each: theirs are many and small.
-    """
-    groups: dict[tuple[str, str, str], list[float]] = {}
+def summarised(rows: Iterable[Row]) -> list[KindErrors]:
+    """Errors by section, quantity and kind. Experiments are one quantity each: theirs are many and small."""
+    groups: dict[tuple[str, str, RowKind], list[float]] = {}
     for row in rows:
         if row.error is not None:
             what = row.case.split(":")[0] if row.section == "experiments" else row.quantity
             groups.setdefault((row.section, what, row.kind), []).append(row.error)
-    found = []
-    for (section, quantity, kind), errors in groups.items():
-        median, p90 = (float(np.quantile(np.abs(errors), share)) for share in (0.5, 0.9))
-        found.append(Errors(section, quantity, kind, len(errors), median, p90, float(np.median(errors))))
-    return found
+    return [KindErrors(*group, ErrorSummary.of(errors)) for group, errors in groups.items()]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupErrors:
     """Errors of one quantity over the predicted rows that have one thing in common, `by` its name."""
 
     section: str
     by: str
     name: str
     quantity: str
-    rows: int
-    median: float
-    p90: float
-    bias: float
+    errors: ErrorSummary
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row of JSON, and of the table that the command prints."""
+        names = {"section": self.section, "by": self.by, "name": self.name, "quantity": self.quantity}
+        return names | _flat(self.errors)
 
 
-def grouped(rows: Iterable[LedgerRow]) -> list[Group]:
+def grouped(rows: Iterable[Row]) -> list[GroupErrors]:
     """Errors of what nothing was fitted on, by model, GPU and whatever else the rows say they are of; over
     all of a section first. Quantities in the order of the rows.
     """
@@ -163,12 +157,13 @@ def grouped(rows: Iterable[LedgerRow]) -> list[Group]:
             continue
         for by, name in (("all", "all"), *row.of.items()):
             found.setdefault((row.section, by, name, row.quantity), []).append(row.error)
-    groups = []
-    for (section, by, name, quantity), errors in found.items():
-        median, p90 = (float(np.quantile(np.abs(errors), share)) for share in (0.5, 0.9))
-        groups.append(Group(section, by, name, quantity, len(errors), median, p90, float(np.median(errors))))
+    groups = [GroupErrors(*group, ErrorSummary.of(errors)) for group, errors in found.items()]
     order = {key: i for i, key in enumerate(dict.fromkeys((one.section, one.by) for one in groups))}
     return sorted(groups, key=lambda one: (order[one.section, one.by], _natural(one.name)))
+
+
+def _flat(errors: ErrorSummary) -> dict[str, Any]:
+    return {"rows": errors.count, "median": errors.median, "p90": errors.p90, "bias": errors.bias}
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

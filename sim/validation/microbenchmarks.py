@@ -9,25 +9,25 @@ from sim.catalog import load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
 from sim.reading.data_files import measured as measured_folder
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 
 AICONFIGURATOR = "NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
-ACROSS = "xxrjun/nccl-tests-cluster 455de4f (Apache-2.0), medians over pairs of nodes"
+INTER_NODE = "xxrjun/nccl-tests-cluster 455de4f (Apache-2.0), medians over pairs of nodes"
 SOURCES = {
     "nccl.csv": "NVIDIA aiconfigurator-core 0.12.0 (Apache-2.0), nccl-tests",
     "engines.csv": "NVIDIA aiconfigurator-core 0.12.0 (Apache-2.0), kernels of engines",
 }
 
 
-def kernel_rows() -> Iterator[LedgerRow]:
+def kernel_rows() -> Iterator[Row]:
     """Kernels of shapes that no parameter was fitted on (`sim/data/measured`)."""
     from sim.calibration.kernels import measurements_of, shipped_predictions
 
     for measured, predicted_s, _ in shipped_predictions(measurements_of([measured_folder()])):
         case = f"{measured.gpu}, {measured.engine}, {measured.variant}: {_sizes(measured.sizes)}"
-        # Most experts of vLLM are priced by TensorRT-LLM's parameters: `calibrate_files`.
+        # Most experts of vLLM are priced by TensorRT-LLM's parameters: `sim.calibration.kernel_files`.
         lent = measured.op == "moe" and measured.engine == "vllm"
-        yield LedgerRow(
+        yield Row(
             case, "moe of vLLM" if lent else measured.op, "us", 1e6 * measured.seconds, 1e6 * predicted_s,
             "predicted", AICONFIGURATOR, size=1e6 * measured.seconds,
         )  # fmt: skip
@@ -38,13 +38,13 @@ def _sizes(sizes: object) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if not isinstance(value, str))
 
 
-def collective_rows() -> Iterator[LedgerRow]:
-    """Collectives alone, inside a server and across; part of what their parameters were fitted to."""
-    yield from _inside()
-    yield from _across()
+def collective_rows() -> Iterator[Row]:
+    """Collectives alone, inside a server and between servers; part of them set their parameters."""
+    yield from _intra_node()
+    yield from _inter_node()
 
 
-def _across() -> Iterator[LedgerRow]:
+def _inter_node() -> Iterator[Row]:
     with ((measured_folder() / "collectives") / "h100_cluster.csv").open(
         newline="", encoding="utf-8"
     ) as lines:
@@ -58,22 +58,23 @@ def _across() -> Iterator[LedgerRow]:
         ranks = [gpu for gpu in network.gpus if int(gpu.rsplit("gpu", 1)[1]) < each]
         timing = collective(network, row["op"], n_bytes, ranks, library="nccl")
         case = f"h100, {nodes} nodes of {each} GPUs, {n_bytes:,.0f} bytes"
-        yield LedgerRow(
+        yield Row(
             case, f"{row['op']} across nodes", "us", float(row["latency_us_median"]), 1e6 * timing.total_s,
-            "fitted", ACROSS, size=n_bytes,
+            "fitted", INTER_NODE, size=n_bytes,
         )  # fmt: skip
 
 
-def _inside() -> Iterator[LedgerRow]:
-    from sim.calibration.collectives import MACHINES, errors, fits, points, shipped
+def _intra_node() -> Iterator[Row]:
+    from sim.calibration.collective_points import ISLANDS, is_modelled, read_points
+    from sim.calibration.collectives import errors, shipped
 
     folder = measured_folder() / "collectives"
     for name, source in SOURCES.items():
-        kept = [one for one in points([folder / name]) if fits(one) and one.system in MACHINES]
+        kept = [one for one in read_points([folder / name]) if is_modelled(one) and one.system in ISLANDS]
         for point, error in errors(kept, shipped()):
             case = f"{point.system}, {point.library}, {point.gpus} GPUs, {point.n_bytes:,.0f} bytes"
             measured_us = 1e6 * point.seconds
-            yield LedgerRow(
+            yield Row(
                 case, point.op, "us", measured_us, measured_us * (1.0 + error), "fitted", source,
                 size=float(point.n_bytes),
             )  # fmt: skip

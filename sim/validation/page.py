@@ -1,64 +1,23 @@
-"""The page on accuracy: its prose is in `accuracy_page.txt` beside this, its numbers come from a ledger."""
+"""The page on accuracy: its prose is in `page.txt` beside this, its numbers come from a ledger."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.results.compared import ErrorSummary
+    from sim.validation.ledger import GroupErrors, KindErrors
+    from sim.validation.services.tables import LeftOut
 
 PROSE = Path(__file__).with_suffix(".txt")
 PLACE = re.compile(r"<!-- (headline|left out|groups: ([\w-]+)((?:, [\w -]+)*)|errors: ([\w-]+)) -->")
 
 
-class Line(Protocol):
-    """How far some rows of one quantity are off."""
-
-    @property
-    def section(self) -> str: ...
-    @property
-    def quantity(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def median(self) -> float: ...
-    @property
-    def p90(self) -> float: ...
-    @property
-    def bias(self) -> float: ...
-
-
-class ErrorLine(Line, Protocol):
-    """Of the rows of one kind: `sim.validation.ledger.Errors` has them."""
-
-    @property
-    def kind(self) -> str: ...
-
-
-class GroupLine(Line, Protocol):
-    """Of the predicted rows with one thing in common: `sim.validation.ledger.Group` has them."""
-
-    @property
-    def by(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-
-
-class LeftOutLine(Protocol):
-    """Published rows that are not in the ledger: `sim.validation.services.tables.LeftOut` has them."""
-
-    @property
-    def table(self) -> str: ...
-    @property
-    def of(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def reason(self) -> str: ...
-
-
 def accuracy_page(
-    errors: Sequence[ErrorLine], groups: Sequence[GroupLine], left_out: Sequence[LeftOutLine] = ()
+    errors: Sequence[KindErrors], groups: Sequence[GroupErrors], left_out: Sequence[LeftOut] = ()
 ) -> str:
     """The page as Markdown."""
 
@@ -76,7 +35,7 @@ def accuracy_page(
     return PLACE.sub(filled, PROSE.read_text(encoding="utf-8"))
 
 
-def _headline(groups: Sequence[GroupLine]) -> str:
+def _headline(groups: Sequence[GroupErrors]) -> str:
     every = {one.quantity: one for one in groups if (one.section, one.by) == ("closed-loops", "all")}
     if not every:
         return "This run left out the closed loops, by which whole services are judged."
@@ -84,25 +43,24 @@ def _headline(groups: Sequence[GroupLine]) -> str:
         every[name] for name in ("time per output token", "time to first token", "output tokens of all users")
     )
     return (
-        f"In short: over {tpot.rows:,} closed loops of real servers that nothing was fitted on, the\n"
-        f"median error is {_percent(tpot.median)} on the time per output token, "
-        f"{_percent(tokens.median)} on throughput and {_percent(ttft.median)} on the "
+        f"In short: over {tpot.errors.count:,} closed loops of real servers that nothing was fitted on, the\n"
+        f"median error is {_percent(tpot.errors.median)} on the time per output token, "
+        f"{_percent(tokens.errors.median)} on throughput and {_percent(ttft.errors.median)} on the "
         "time to first token."
     )
 
 
-def _table(lines: Sequence[ErrorLine]) -> str:
+def _table(lines: Sequence[KindErrors]) -> str:
     rows = [
         "| quantity | kind | rows | median | 90th percentile | bias |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for line in sorted(lines, key=lambda line: (line.quantity, line.kind)):
-        numbers = f"{_percent(line.median)} | {_percent(line.p90)} | {_signed(line.bias)}"
-        rows.append(f"| {line.quantity} | {line.kind} | {line.rows:,} | {numbers} |")
+        rows.append(f"| {line.quantity} | {line.kind} | {line.errors.count:,} | {_numbers(line.errors)} |")
     return "\n".join(rows)
 
 
-def _groups(groups: Sequence[GroupLine], by: Sequence[str]) -> str:
+def _groups(groups: Sequence[GroupErrors], by: Sequence[str]) -> str:
     """A line for each group, a median, a 90th percentile and a bias for each quantity; of tables that measure
     different things, a line for each quantity.
     """
@@ -116,7 +74,7 @@ def _groups(groups: Sequence[GroupLine], by: Sequence[str]) -> str:
             "| --- | --- | ---: | ---: | ---: | ---: |",
         ]
         for one in groups:
-            lines.append(f"| {one.name} | {one.quantity} | {one.rows:,} | {_numbers(one)} |")
+            lines.append(f"| {one.name} | {one.quantity} | {one.errors.count:,} | {_numbers(one.errors)} |")
         return "\n".join(lines)
     lines = [
         "| by | | rows | " + " | ".join(f"{name} | p90 | bias" for name in quantities) + " |",
@@ -125,21 +83,21 @@ def _groups(groups: Sequence[GroupLine], by: Sequence[str]) -> str:
     last = ""
     for key in dict.fromkeys((one.by, one.name) for one in groups):
         own = {one.quantity: one for one in groups if (one.by, one.name) == key}
-        rows = max(one.rows for one in own.values())
-        numbers = " | ".join(_numbers(own[name]) if name in own else " | | " for name in quantities)
+        rows = max(one.errors.count for one in own.values())
+        numbers = " | ".join(_numbers(own[name].errors) if name in own else " | | " for name in quantities)
         lines.append(f"| {key[0] if key[0] != last else ''} | {key[1]} | {rows:,} | {numbers} |")
         last = key[0]
     return "\n".join(lines)
 
 
-def _left_out(lines: Iterable[LeftOutLine]) -> str:
+def _left_out(lines: Iterable[LeftOut]) -> str:
     told = ["| table | rows left out | of | why |", "| --- | ---: | ---: | --- |"]
     told += [f"| {line.table} | {line.rows} | {line.of:,} | {line.reason} |" for line in lines]
     return "\n".join(told)
 
 
-def _numbers(one: GroupLine) -> str:
-    return f"{_percent(one.median)} | {_percent(one.p90)} | {_signed(one.bias)}"
+def _numbers(errors: ErrorSummary) -> str:
+    return f"{_percent(errors.median)} | {_percent(errors.p90)} | {_signed(errors.bias)}"
 
 
 def _signed(value: float) -> str:

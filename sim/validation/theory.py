@@ -12,7 +12,7 @@ from typing import Any
 from sim.catalog import load_model, load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 from sim.theory import queueing
@@ -23,7 +23,7 @@ REQUESTS = 10_000
 TOKENS = 100_000  # mean of a geometric length whose law is exponential to five digits
 
 
-def law_rows() -> Iterator[LedgerRow]:
+def law_rows() -> Iterator[Row]:
     """Mean waits of queues that have formulas, half loaded."""
     exponential = {"kind": "geometric", "mean": TOKENS, "high": 64 * TOKENS}
     uniform = {"kind": "uniform", "low": 1, "high": 2 * TOKENS - 1}
@@ -40,7 +40,7 @@ def law_rows() -> Iterator[LedgerRow]:
             frame = result.requests
             waited = (frame["finished_s"] - frame["arrival_s"]).to_numpy().mean() - 1.0
             case = f"{name} at load {rho:g}"
-            yield LedgerRow(case, "mean wait", "s", wait_s, float(waited), "predicted", THEORY)
+            yield Row(case, "mean wait", "s", wait_s, float(waited), "predicted", THEORY)
 
 
 def _server(rate_per_s: float, servers: int, service: dict[str, float], prompt: Any) -> Scenario:
@@ -65,7 +65,7 @@ def _server(rate_per_s: float, servers: int, service: dict[str, float], prompt: 
     )
 
 
-def formula_rows() -> Iterator[LedgerRow]:
+def formula_rows() -> Iterator[Row]:
     """Collectives without software time against bytes over links, and the sizes of models."""
     n_bytes = 2.0**30
     for name, ranks in (("nd-h100-v5", 8), ("a100-x4", 4), ("hgx-b200", 8)):
@@ -78,8 +78,8 @@ def formula_rows() -> Iterator[LedgerRow]:
             timing = collective(network, op, n_bytes, members, library="none")
             min_flow_s = timing.bytes_s
             case = f"{name}, {ranks} GPUs, 1 GiB, bytes alone"
-            yield LedgerRow(case, op, "ms", 1e3 * expected_s, 1e3 * min_flow_s, "predicted", CLOSED_FORM)
+            yield Row(case, op, "ms", 1e3 * expected_s, 1e3 * min_flow_s, "predicted", CLOSED_FORM)
     for name, billions in (("llama-3-70b", 70.55), ("qwen2.5-72b", 72.71), ("deepseek-v3", 671.0)):
         parameters = load_model(name).parameters / 1e9
         source = "published checkpoint"
-        yield LedgerRow(name, "parameters", "10^9", billions, parameters, "predicted", source)
+        yield Row(name, "parameters", "10^9", billions, parameters, "predicted", source)

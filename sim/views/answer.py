@@ -8,37 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-Kind = Literal["predicted", "fitted"]
+from sim.results.compared import Row
+
+__all__ = ["Answer", "Row", "columns", "number", "tell"]
+
 LOG_WIDTH = 110  # characters, where the table does not go to a terminal
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number. `published` is None where nobody published one; `fitted`: it was used to set a constant.
-
-    `estimate` is what a few lines of arithmetic on the same inputs give: a check on the simulation that owes
-    nothing to it.
-    """
-
-    case: str
-    quantity: str
-    unit: str
-    published: float | None
-    simulated: float
-    kind: Kind = "predicted"
-    source: str = ""
-    estimate: float | None = None
-
-    @property
-    def error(self) -> float | None:
-        """(simulated - published) / published."""
-        return None if not self.published else self.simulated / self.published - 1.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +33,7 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """The form that `--format json` prints."""
-        rows = [{**asdict(row), "error": row.error} for row in self.rows]
+        rows = [row.as_dict("estimate") for row in self.rows]
         return {"question": self.question, "rows": rows, "notes": list(self.notes), "takeaway": self.takeaway}
 
     def save(self, folder: Path) -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from sim.results.compared import Row
 from sim.views.files import check_suffix, rows, save_chart
 
 if TYPE_CHECKING:
@@ -15,25 +16,9 @@ BAR = 15  # pixels
 COLOURS = {"published": "#9e9e9e", "simulated": "#4e79a7", "simulated, fitted": "#a0cbe8"}
 
 
-class Row(Protocol):
-    """One number of an experiment; a mapping with the same keys will do as well."""
-
-    @property
-    def case(self) -> str: ...
-    @property
-    def quantity(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def published(self) -> float | None: ...
-    @property
-    def simulated(self) -> float: ...
-    @property
-    def kind(self) -> str: ...
-
-
 def published_and_simulated(numbers: Iterable[Row | Mapping[str, Any]], title: str, path: Path) -> Path:
-    """Draw published and simulated numbers into a .svg, .png or .html file, one panel per quantity.
+    """Draw published and simulated numbers into a .svg, .png or .html file, one panel per quantity. Rows of
+    `answer.json`, which are mappings, are drawn as well.
 
     A paler bar was used to fit a constant and proves nothing; a number that nobody published stands alone.
     """
@@ -45,9 +30,9 @@ def comparison_chart(numbers: Iterable[Row | Mapping[str, Any]], title: str) -> 
     """The chart of `published_and_simulated`."""
     import altair as alt
 
-    panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for number in numbers:
-        row = _as_dict(number)
+        row = number if isinstance(number, Mapping) else number.as_dict()
         panels.setdefault((row["quantity"], row["unit"]), []).append(row)
     charts = [_panel(quantity, unit, found) for (quantity, unit), found in panels.items()]
     subtitle = "label: error of the simulation; paler bars were used to fit a constant"
@@ -62,7 +47,7 @@ def comparison_chart(numbers: Iterable[Row | Mapping[str, Any]], title: str) -> 
     return chart
 
 
-def _panel(quantity: str, unit: str, found: list[dict[str, Any]]) -> Any:
+def _panel(quantity: str, unit: str, found: list[Mapping[str, Any]]) -> Any:
     import altair as alt
 
     bars = []
@@ -108,10 +93,3 @@ def _panel(quantity: str, unit: str, found: list[dict[str, Any]]) -> Any:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _as_dict(number: Row | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(number, Mapping):
-        return dict(number)
-    names = ("case", "quantity", "unit", "published", "simulated", "kind")
-    return {name: getattr(number, name) for name in names}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sim.calibration.expert_exchange import BLOCKS, block_points, fitted, main, written
+from sim.calibration.expert_exchange import BLOCKS, block_points, fitted, refitted, written
 from sim.calibration.held_out_expert_exchange import PHASES
 from sim.reading.data_files import measured
 
@@ -19,8 +21,17 @@ def test_what_is_written_is_what_the_fit_gives_to_three_digits(name: str, phase:
         assert found[key] == pytest.approx(value, rel=6e-3), key
 
 
-def test_the_command_prints_every_block_beside_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(SAMPLE)])
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} == set(BLOCKS)
-    assert "base_s 9.06e-05 (9.06e-05), across 0.623 (0.623)" in lines[-1]
+def test_every_block_is_fitted_again_beside_what_is_written() -> None:
+    found = list(refitted(SAMPLE))
+    assert {one.block for one in found} == set(BLOCKS)
+    assert {key: (f"{now:.3g}", before) for key, (now, before) in found[-1].numbers.items()} == {
+        "base_s": ("9.06e-05", 90.6e-6),
+        "across": ("0.623", 0.623),
+    }
+
+
+def test_a_block_with_fewer_points_than_free_numbers_is_not_fitted(tmp_path: Path) -> None:
+    head, *rows = SAMPLE.read_text().splitlines()
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join([head, *(row for row in rows if ",deepep_normal," in row)]))
+    assert {one.block for one in refitted(few)} == {"normal_hopper", "normal_blackwell", "normal_across"}

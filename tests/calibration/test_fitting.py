@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from sim.calibration.fitting import judged, log_fit
+from sim.calibration.fitting import log_fit
 
 
 def test_a_fit_finds_the_numbers_that_measurements_were_made_of_whatever_their_size() -> None:
@@ -25,11 +23,3 @@ def test_one_point_far_off_weighs_less_than_by_plain_squares() -> None:
     """Four points say 1 and one says 100: plain squares of logarithms would say 100 ** 0.2."""
     found = log_fit(lambda numbers: [*(numbers[0] for _ in range(4)), numbers[0] / 100.0], [3.0]).item()
     assert 1.0 < found < 1.1 < 100**0.2
-
-
-def test_errors_are_judged_by_size_and_their_sign_by_the_median() -> None:
-    row = judged("servers", ("a", "nccl", "all_reduce", 2), [-0.3, -0.1, 0.2], alpha_beta=[0.5, -0.7, 0.6])
-    assert (row.how, row.system, row.library, row.op, row.size) == ("servers", "a", "nccl", "all_reduce", 2)
-    assert (row.points, row.median, row.bias, row.alpha_beta_median) == (3, 0.2, -0.1, 0.6)
-    assert row.p90 == pytest.approx(0.28)
-    assert math.isnan(row.link_rate_median)

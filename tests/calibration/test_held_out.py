@@ -1,37 +1,32 @@
+"""A folder of measured tables, and the errors on what no fit saw."""
+
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from sim.calibration.held_out import main
+from sim.calibration.held_out import SECTIONS, expert_errors, inter_node_errors, intra_node_errors
 from sim.inputs.errors import InputError
 from sim.reading.data_files import measured
 
 SAMPLES = measured() / "collectives"
 
 
-@pytest.mark.slow
-def test_exchanges_are_told_by_library_system_ranks_and_phase_with_plain_models_beside(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copy(SAMPLES / "experts.csv", tmp_path / "moe_all_to_all.csv")
-    main([str(tmp_path), "experts"])
-    title, heads, *rows = capsys.readouterr().out.strip().splitlines()
-    assert "plain models" in title
-    assert heads.endswith("link rate  alpha-beta")
-    told = {tuple(row.split()[:4]): [float(cell) for cell in row.split()[5:]] for row in rows}
-    median, p90, _, link_rate, alpha_beta = told["deepep_low_latency", "h100_sxm", "64", "combine"]
-    assert median <= p90
-    assert median < min(link_rate, alpha_beta)
-
-
-def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_the_tables_is_refused_with_their_names(tmp_path: Path) -> None:
+    assert SECTIONS == ("kernels", "collectives", "experts")
     with pytest.raises(InputError, match="has none of collectives_nccl"):
-        main([str(tmp_path), "collectives"])
+        intra_node_errors(tmp_path)
+    with pytest.raises(InputError, match="has none of collectives_h100_ib_cluster"):
+        inter_node_errors(tmp_path, print)
+    with pytest.raises(InputError, match="has none of moe_all_to_all"):
+        expert_errors(tmp_path)
 
 
-def test_a_section_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known are kernels, collectives, experts; did you mean 'experts'"):
-        main([str(tmp_path), "expert"])
+def test_the_tables_that_a_folder_has_are_taken(tmp_path: Path) -> None:
+    rows = (SAMPLES / "experts.csv").read_text().splitlines()
+    few = [row for row in rows if "phase" in row or (",deepep_normal," in row and "gb200" not in row)]
+    (tmp_path / "moe_all_to_all.csv").write_text("\n".join(few))
+    assert {(one.library, one.how) for one in expert_errors(tmp_path)} == {
+        ("deepep_normal", "system and ranks")
+    }

@@ -6,22 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sim.calibration.kernel_files import write
 from sim.calibration.kernel_fit import fit, fold_of, held_out, predicted_s, with_parameters
 from sim.calibration.kernels import (
-    Errors,
     Fit,
+    bias_by_size,
     calibrate,
     checked,
+    errors_of,
     grouped,
-    main,
     rows,
-    stand_in_of,
     summary,
     table,
 )
+from sim.calibration.stand_ins import stand_in_of
 from sim.catalog import load_gpu
+from sim.cli.app import app
 from sim.inputs.errors import InputError
 from sim.inputs.kernel_parameters import (
     DecodeParameters,
@@ -32,6 +34,7 @@ from sim.inputs.kernel_parameters import (
 from sim.reading.measurements import Measurement
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
+from sim.results.compared import ErrorSummary
 
 TRUE = GemmParameters(
     floor_s=4e-6,
@@ -72,15 +75,16 @@ def test_one_wild_point_does_not_move_the_others() -> None:
     spoilt = [replace(wild, seconds=30 * wild.seconds), *measured[1:]]
     gpu = load_gpu("h100-sxm")
     fitted = with_parameters(gpu, "gemm", "bf16", fit(gpu, spoilt))
-    errors = Errors.of([predicted_s(fitted, one) for one in measured], [one.seconds for one in measured])
-    assert errors.median < 0.02
+    errors = errors_of([predicted_s(fitted, one) for one in measured], [one.seconds for one in measured])
+    assert ErrorSummary.of(errors).median < 0.02
 
 
 def test_a_shape_is_held_out_whole() -> None:
     measured = products("h100-sxm")
     assert len({(one.shape, fold_of(one.shape, 5)) for one in measured}) == 7
     predictions = held_out(load_gpu("h100-sxm"), measured)
-    assert Errors.of(predictions, [one.seconds for one in measured]).median < 0.05
+    errors = errors_of(predictions, [one.seconds for one in measured])
+    assert ErrorSummary.of(errors).median < 0.05
 
 
 def test_a_gpu_is_predicted_by_its_kin_and_beats_the_roofline() -> None:
@@ -114,11 +118,12 @@ def test_experts_of_vllm_with_expert_parallelism_are_left_out() -> None:
     assert {engine for engine, *_ in grouped(points)} == {"trtllm"}
 
 
-def test_errors_are_signed_by_size() -> None:
-    errors = Errors.of([1.1] * 5 + [9.0] * 5, [1.0] * 5 + [10.0] * 5)
-    assert errors.median == pytest.approx(0.1)
-    assert errors.by_size[0] == pytest.approx(0.1)
-    assert errors.by_size[-1] == pytest.approx(-0.1)
+def test_a_bias_is_told_by_size_from_the_shortest_to_the_longest() -> None:
+    """By hand: ten points, the five short ones 10 % too slow, the five long ones 10 % too fast."""
+    errors = errors_of([9.0] * 5 + [1.1] * 5 + [math.nan], [10.0] * 5 + [1.0] * 5 + [5.0])
+    assert errors == pytest.approx([0.1] * 5 + [-0.1] * 5)
+    assert bias_by_size(errors) == pytest.approx((0.1, 0.1, 0.0, -0.1, -0.1))
+    assert bias_by_size([0.1, 0.3]) == (0.1, 0.3)
 
 
 def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path) -> None:
@@ -147,7 +152,7 @@ def test_every_number_of_a_written_file_is_the_fitted_one(tmp_path: Path) -> Non
         ),
         "moe": MoeParameters(floor_s=1.234e-6, s_per_expert=2.345e-7, s_per_token=3.456e-9),
     }  # fmt: skip
-    none = Errors(0, math.nan, math.nan, ())
+    none = ErrorSummary.of([])
     fits = [
         Fit("vllm", op, "h100-sxm", "bf16", given, none, None, None, none) for op, given in parameters.items()
     ]
@@ -199,17 +204,16 @@ def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
         assert {"gemm.bf16", "attention_decode.bf16", "attention_prefill.bf16"} <= kernels.provenance.keys()
 
 
-def test_a_users_own_file_is_fitted_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_own_file_is_fitted_from_the_command_line(tmp_path: Path) -> None:
     lines = ["gpu,kernel,latency_us,m,n,k,dtype"]
     for one in products("h100-sxm"):
         m, n, k = (one.sizes[name] for name in "mnk")
         lines.append(f"h100-sxm,gemm,{one.seconds * 1e6!r},{m},{n},{k},bf16")
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(lines))
-    main([str(path), "--no-cross-validation", "--format", "json", "--write", str(tmp_path)])
-    (row,) = json.loads(capsys.readouterr().out)
+    options = ["--no-cross-validation", "--format", "json", "--write", str(tmp_path)]
+    done = CliRunner().invoke(app, ["calibrate", "kernels", str(path), *options])
+    (row,) = json.loads(done.stdout)
     assert (row["gpu"], row["kernel"], row["points"]) == ("h100-sxm", "gemm", 42)
     assert row["fitted_median"] < 0.02
     assert (tmp_path / "h100-sxm.yaml").is_file()

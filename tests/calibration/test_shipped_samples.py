@@ -7,9 +7,10 @@ from functools import cache
 import pytest
 
 from sim.calibration.kernel_fit import fold_of
-from sim.calibration.kernels import UNSEEN_FOLD, Errors, measurements_of, shipped_predictions
+from sim.calibration.kernels import UNSEEN_FOLD, errors_of, measurements_of, shipped_predictions
 from sim.reading.data_files import measured
 from sim.reading.measurements import Measurement
+from sim.results.compared import ErrorSummary
 
 SAMPLES = measured()
 
@@ -39,8 +40,8 @@ def test_no_sample_is_of_a_shape_that_was_fitted() -> None:
 def test_unseen_kernels_are_predicted_better_than_by_a_roofline(engine: str, op: str, most: float) -> None:
     compared = predictions(engine, op)
     seconds = [one.seconds for one, _, _ in compared]
-    ours = Errors.of([predicted for _, predicted, _ in compared], seconds)
-    roofline = Errors.of([lower for _, _, lower in compared], seconds)
-    assert ours.points > 40
+    ours = ErrorSummary.of(errors_of([predicted for _, predicted, _ in compared], seconds))
+    roofline = ErrorSummary.of(errors_of([lower for _, _, lower in compared], seconds))
+    assert ours.count > 40
     assert ours.median < most
     assert ours.median < 0.4 * roofline.median

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.calibration.collectives import measured_in
+from sim.calibration.collective_points import measured_in
 from sim.inputs.errors import InputError
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from sim.inputs.errors import InfeasibleError, InputError
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 from sim.validation import checkpoint as checkpoint
 from sim.validation.checkpoint import Case, Outcome, outcomes
 
 CASES = [Case("numbers", {"n": str(n)}) for n in range(6)]
 
 
-def doubled(case: Case) -> list[LedgerRow]:
+def doubled(case: Case) -> list[Row]:
     n = int(case.cells["n"])
     if n == 3:
         raise InfeasibleError("three is too many")
-    return [LedgerRow(f"{n}", "n", "1", float(n), 2.0 * n, "predicted", "here", size=1.0, of={"n": str(n)})]
+    return [Row(f"{n}", "n", "1", float(n), 2.0 * n, "predicted", "here", size=1.0, of={"n": str(n)})]
 
 
-def never(case: Case) -> list[LedgerRow]:
+def never(case: Case) -> list[Row]:
     raise AssertionError("run again")
 
 
@@ -49,7 +49,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
     keep.write_text(text[:-20], encoding="utf-8")  # cut off within the fourth line
     ran: list[str] = []
 
-    def watched(case: Case) -> list[LedgerRow]:
+    def watched(case: Case) -> list[Row]:
         ran.append(case.cells["n"])
         return doubled(case)
 

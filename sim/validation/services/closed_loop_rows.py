@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from sim.results.compared import LedgerRow
+from sim.reading.published_names import MODELS
+from sim.results.compared import Row
 from sim.validation.checkpoint import Case
-from sim.validation.services.closed_loops import MODELS, Point, Simulated, point_of, run
+from sim.validation.services.closed_loops import Point, Simulated, point_of, run
 
 INFERENCEX = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 NVIDIA = "NVIDIA, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 
 
-def rows_of_point(point: Point) -> list[LedgerRow]:
+def rows_of_point(point: Point) -> list[Row]:
     """A point simulated: what it gives the ledger."""
     return point_rows(run(point))
 
 
-def own_point_rows(case: Case) -> list[LedgerRow]:
+def own_point_rows(case: Case) -> list[Row]:
     """The same of a row of a user's own table."""
     return rows_of_point(point_of(case.cells))
 
 
-def point_rows(one: Simulated) -> list[LedgerRow]:
+def point_rows(one: Simulated) -> list[Row]:
     """Time per output token, time to first token and throughput of a row."""
     point = one.point
     source = INFERENCEX if point.is_inferencex else NVIDIA
@@ -31,7 +32,7 @@ def point_rows(one: Simulated) -> list[LedgerRow]:
         "TP": str(point.tp),
     }  # fmt: skip
     return [
-        LedgerRow(
+        Row(
             point.label, quantity, unit, published, simulated,
             "fitted" if point.is_fitted else "predicted", source, section="closed-loops",
             size=float(point.concurrency), of=of,

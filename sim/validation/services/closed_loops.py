@@ -28,28 +28,13 @@ from sim.catalog import load_model, load_topology
 from sim.inputs.errors import InputError, Problem, UnfinishedError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean
+from sim.reading.published_names import MODELS, SYSTEMS
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 
 if TYPE_CHECKING:
     import polars
 
-SYSTEMS = {
-    "h100_sxm": "nd-h100-v5",
-    "h200_sxm": "hgx-h200",
-    "b200_sxm": "hgx-b200",
-    "gb200": "gb200-nvl72",
-}
-MODELS = {
-    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
-    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
-    "Qwen/Qwen3-32B": "qwen3-32b",
-    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
-    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
-    "openai/gpt-oss-120b": "gpt-oss-120b",
-    "MiniMaxAI/MiniMax-M2.5": "minimax-m2.5",
-}
 BLOCK_FP8 = ("Qwen/Qwen3-235B-A22B-FP8", "MiniMaxAI/MiniMax-M2.5")  # how these checkpoints are published
 WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "": "bf16"}
 FLAGS = ("suspect_parallelism", "mtp_unknown", "nonmonotonic")
@@ -62,7 +47,7 @@ HOSTS: dict[str, dict[str, float]] = {
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
 is fitted, on one model and system (`FITTED_ON`): the gap by the median of the signed errors of TPOT, the
 way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
-`python -m sim.validation.services.host_fits` gives the gaps again; no command writes the way in."""
+`sim calibrate hosts` gives the gaps again; no command writes the way in."""
 FITTED_ON = {
     "vllm": ("openai/gpt-oss-120b", "b200_sxm"),
     "trtllm": ("openai/gpt-oss-120b", "b200_sxm"),

@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.results.compared import LedgerRow
+from sim.reading.published_names import MODELS, SYSTEMS
+from sim.results.compared import Row
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
-from sim.validation.services.closed_loops import HOSTS, SYSTEMS, throughput_of, weighed_ms
-from sim.validation.services.published_names import Row
+from sim.validation.services.closed_loops import HOSTS, throughput_of, weighed_ms
+from sim.validation.services.published_rows import Cells
 
-MODELS = {
-    "deepseek-ai/DeepSeek-V3": "deepseek-v3",
-    "moonshotai/Kimi-K2.5": "kimi-k2.5",
-    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
-}
 DENSE = "Qwen3-32B-NVFP4"
 GPUS_PER_NODE = {"h100_sxm": 8, "h200_sxm": 8, "b200_sxm": 8, "gb200": 72}
 SOURCE = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
@@ -32,7 +28,7 @@ MAX_TOKENS = 12e6  # generated in one run: a minute of one processor
 STAGES = ("prefill", "decode")
 
 
-def pools_left_out(row: Row) -> str:
+def pools_left_out(row: Cells) -> str:
     """Why a row cannot be expressed; empty if it can."""
     if row["model"] not in MODELS:
         return f"{row['model']} has no model description here"
@@ -53,16 +49,16 @@ def pools_left_out(row: Row) -> str:
     return ""
 
 
-def _rounds(row: Row) -> int:
+def _rounds(row: Cells) -> int:
     return ROUNDS if int(row["concurrency"]) <= FEW_USERS else FEWER_ROUNDS
 
 
-def _gpus(row: Row, stage: str) -> int:
+def _gpus(row: Cells, stage: str) -> int:
     """GPUs of one worker."""
     return int(row[f"{stage}_tp_size"]) * int(row[f"{stage}_attention_dp_size"])
 
 
-def scenario_of(row: Row) -> Scenario:
+def scenario_of(row: Cells) -> Scenario:
     """A row as two pools in a closed loop."""
     users, isl, osl = int(row["concurrency"]), int(row["isl"]), int(row["osl"])
     each = GPUS_PER_NODE[row["system"]]
@@ -85,13 +81,13 @@ def scenario_of(row: Row) -> Scenario:
     )
 
 
-def _precision(row: Row) -> dict[str, str]:
+def _precision(row: Cells) -> dict[str, str]:
     weights = {"nvfp4": "nvfp4", "fp8": "fp8_block"}[row["gemm_quant_mode"]]
     experts = {"nvfp4": "nvfp4", "fp8": "fp8_block", "fp8_block": "fp8_block"}[row["moe_quant_mode"]]
     return {"weights": weights, "experts": experts, "kv_cache": "fp8"}
 
 
-def _pool(row: Row, stage: str) -> dict[str, Any]:
+def _pool(row: Cells, stage: str) -> dict[str, Any]:
     workers = int(row[f"{stage}_num_workers"])
     apart, users = int(row[f"{stage}_attention_dp_size"]), int(row["concurrency"])
     backend = row["backend"]
@@ -116,7 +112,7 @@ def _pool(row: Row, stage: str) -> dict[str, Any]:
     return {"replicas": workers, "engine": engine}
 
 
-def pool_rows(row: Row) -> list[LedgerRow]:
+def pool_rows(row: Cells) -> list[Row]:
     """Time per output token, time to first token, and the throughput that the two amount to."""
     frame = simulate(scenario_of(row)).requests
     users, tokens = int(row["concurrency"]), 0.9 * int(row["osl"])
@@ -135,7 +131,7 @@ def pool_rows(row: Row) -> list[LedgerRow]:
         f"{users} users"
     )
     return [
-        LedgerRow(
+        Row(
             case, quantity, unit, published, simulated, "predicted", SOURCE, size=float(users), of=of
         )
         for quantity, unit, published, simulated in (
@@ -150,7 +146,7 @@ def pool_rows(row: Row) -> list[LedgerRow]:
     ]  # fmt: skip
 
 
-def _named(row: Row, stage: str) -> str:
+def _named(row: Cells, stage: str) -> str:
     apart, ranks = int(row[f"{stage}_attention_dp_size"]), row[f"{stage}_tp_size"]
     experts = f"EP{row[f'{stage}_moe_ep_size']}" if int(row[f"{stage}_moe_ep_size"]) > 1 else "no EP"
     return f"{f'DP{apart}' if apart > 1 else f'TP{ranks}'} {experts}"

@@ -1,6 +1,6 @@
 """What the hosts of measured services cost per step or kernel, fitted to the rows that are marked as fitted.
 
-    python -m sim.validation.services.host_fits
+    sim calibrate hosts
 
 prints every constant as it is written and as the fit gives it with the kernels of now; where the two differ
 the kernels were fitted anew after it. The fit is the constant at which the median signed error of the rows
@@ -9,17 +9,21 @@ is nought, or zero where the simulation is too slow without it. It takes some mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import cache
 from statistics import median
+from typing import NamedTuple
 
-from sim.calibration import command
-from sim.validation.services import closed_loops as serving_points
-from sim.validation.services import static_batches as serving_static
-from sim.validation.services import trace_replay as serving_under_trace
+from sim.validation.services import closed_loops, static_batches, trace_replay
 from sim.validation.services.request_logs import DATA, read_rows
 
-Fitted = tuple[str, float, float]  # what; seconds as written, and as fitted now
+
+class HostFit(NamedTuple):
+    """A constant: its name, its seconds as written and as fitted now."""
+
+    constant: str
+    written_s: float
+    fitted_s: float
 
 
 def unbiased(bias: Callable[[float], float], most: float, digit: float) -> float:
@@ -42,15 +46,15 @@ def launch_s(hardware: str) -> float:
         row
         for row in read_rows("splitwise_static_batch")
         if row["hardware"] == hardware
-        and (row["tensor_parallel"], row["batch_size"]) == serving_static.SPLITWISE_FITTED
-        and not serving_static.static_batch_left_out(row)
+        and (row["tensor_parallel"], row["batch_size"]) == static_batches.SPLITWISE_FITTED
+        and not static_batches.static_batch_left_out(row)
     ]
 
     def bias(seconds: float) -> float:
         return median(
             held.error or 0.0
             for row in rows
-            for held in serving_static.static_batch_rows(row, {hardware: seconds})
+            for held in static_batches.static_batch_rows(row, {hardware: seconds})
             if held.kind == "fitted"
         )
 
@@ -62,7 +66,7 @@ def step_s() -> float:
     (row,) = (one for one in read_rows("vllm_h100_means") if one["run"] == "h100_single_dense")
 
     def bias(seconds: float) -> float:
-        numbers = serving_under_trace.served(row["run"], seconds).summary()
+        numbers = trace_replay.served(row["run"], seconds).summary()
         return float(numbers["mean_tpot_ms"]) / float(row["mean_tpot_ms"]) - 1.0
 
     return unbiased(bias, 20e-3, 0.1e-3)
@@ -70,31 +74,20 @@ def step_s() -> float:
 
 def step_gap_s(backend: str) -> float:
     """Seconds between two steps of an engine of closed loops."""
-    points = serving_points.read_points(DATA / "closed_loops.csv")
+    points = closed_loops.read_points(DATA / "closed_loops.csv")
     own = [point for point in points if point.is_fitted and point.backend == backend]
 
     @cache
     def bias(seconds: float) -> float:
-        return median(serving_points.run(point, {"step_gap_s": seconds}).tpot_error for point in own)
+        return median(closed_loops.run(point, {"step_gap_s": seconds}).tpot_error for point in own)
 
     return unbiased(bias, 5e-3, 0.01e-3)
 
 
-def all_fitted() -> Iterable[Fitted]:
+def all_fitted() -> Iterator[HostFit]:
     """Every constant, one after another."""
-    for hardware, written_s in serving_static.SPLITWISE_LAUNCH_S.items():
-        yield f"launch_s of {hardware}", written_s, launch_s(hardware)
-    yield "step_s of vLLM on H100", serving_under_trace.STEP_S, step_s()
-    for backend, host in serving_points.HOSTS.items():
-        yield f"step_gap_s of {backend}", host["step_gap_s"], step_gap_s(backend)
-
-
-def main() -> None:
-    """The command of the module's docstring."""
-    print(f"{'constant':28} {'written':>11} {'fitted now':>11}")
-    for what, written_s, now_s in all_fitted():
-        print(f"{what:28} {1e3 * written_s:8.3f} ms {1e3 * now_s:8.3f} ms", flush=True)
-
-
-if __name__ == "__main__":
-    command.run(main)
+    for hardware, written_s in static_batches.SPLITWISE_LAUNCH_S.items():
+        yield HostFit(f"launch_s of {hardware}", written_s, launch_s(hardware))
+    yield HostFit("step_s of vLLM on H100", trace_replay.STEP_S, step_s())
+    for backend, host in closed_loops.HOSTS.items():
+        yield HostFit(f"step_gap_s of {backend}", host["step_gap_s"], step_gap_s(backend))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from sim.results.compared import LedgerRow
+from sim.reading.published_names import MODELS, SYSTEMS
+from sim.results.compared import Row
 from sim.simulate import simulate
-from sim.validation.services.published_names import (
-    MODELS,
+from sim.validation.services.published_rows import (
     ONLINE_SOURCE,
-    SYSTEMS,
     TRTLLM,
-    Row,
+    Cells,
     burst,
     precision_of,
     scenario_of,
 )
 
 
-def online_rows(row: Row) -> list[LedgerRow]:
+def online_rows(row: Cells) -> list[Row]:
     """TensorRT-LLM under Poisson arrivals: mean TTFT, mean gap between tokens and throughput.
 
     Only mean lengths are published, so all requests have them.
@@ -43,7 +42,7 @@ def online_rows(row: Row) -> list[LedgerRow]:
         ("output throughput", "tok/s", "output_tok_per_s", "output_throughput"),
     )
     return [
-        LedgerRow(
+        Row(
             case, quantity, unit, float(row[theirs]), float(numbers[ours]), "predicted", ONLINE_SOURCE, of=of
         )
         for quantity, unit, theirs, ours in named

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 
-from sim.results.compared import LedgerRow
+from sim.reading.published_names import MODELS, SYSTEMS
+from sim.results.compared import Row
 from sim.simulate import simulate
-from sim.validation.services.published_names import (
-    MODELS,
+from sim.validation.services.published_rows import (
     ONLINE_SOURCE,
-    SYSTEMS,
     TRTLLM,
-    Row,
+    Cells,
     burst,
     precision_of,
     scenario_of,
@@ -33,7 +32,7 @@ APART = re.compile(r"attention DP(\d+)")
 MAX_REQUESTS = 3000  # of 128/128, which has no more than 2,048 of them at once: start and end are 2 % of it
 
 
-def throughput_left_out(row: Row) -> str:
+def throughput_left_out(row: Cells) -> str:
     """Why a row cannot be expressed; empty if it can."""
     if row["model"] not in MODELS:
         return f"{row['model']} has no model description here"
@@ -42,7 +41,7 @@ def throughput_left_out(row: Row) -> str:
     return ""
 
 
-def throughput_rows(row: Row) -> list[LedgerRow]:
+def throughput_rows(row: Cells) -> list[Row]:
     """Output tokens a second of one row."""
     isl, osl = int(row["isl"]), int(row["osl"])
     model, pipeline = MODELS[row["model"]], int(row["pp"] or 1)
@@ -68,7 +67,7 @@ def throughput_rows(row: Row) -> list[LedgerRow]:
         "lengths": f"{isl}/{osl}", "release": row["trtllm"],
     }  # fmt: skip
     return [
-        LedgerRow(
+        Row(
             case, "output throughput", "tok/s", float(row["output_tok_per_s"]), per_s, "predicted",
             ONLINE_SOURCE, size=float(isl + osl), of=of,
         )

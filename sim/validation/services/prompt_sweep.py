@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 from sim.simulate import simulate
 from sim.validation.services.closed_loops import HOSTS
-from sim.validation.services.published_names import Row, scenario_of
+from sim.validation.services.published_rows import Cells, scenario_of
 
 SWEEP_SOURCE = "SemiAnalysisAI/InferenceX 843c625 (Apache-2.0), vLLM nightly of February 2026"
 
 
-def sweep_left_out(row: Row) -> str:
+def sweep_left_out(row: Cells) -> str:
     if row["model"].startswith("zai-org/GLM"):
         return (
             "GLM-5 (sparse attention, multi-token prediction of unknown acceptance) has no description here"
@@ -20,7 +20,7 @@ def sweep_left_out(row: Row) -> str:
     return ""
 
 
-def sweep_rows(row: Row) -> list[LedgerRow]:
+def sweep_rows(row: Cells) -> list[Row]:
     """Medians and throughput of MiniMax-M2.5 on eight H200: a closed loop of ten times its users. The host
     set is that of vLLM's closed loops.
     """
@@ -50,7 +50,7 @@ def sweep_rows(row: Row) -> list[LedgerRow]:
         ("output throughput", "tok/s", "output_tok_per_s", "output_throughput"),
     )
     return [
-        LedgerRow(
+        Row(
             case, quantity, unit, float(row[theirs]), float(numbers[ours]), "predicted", SWEEP_SOURCE,
             size=float(row["isl"]), of=of,
         )

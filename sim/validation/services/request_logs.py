@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sim.deployment import memory_of, shards_of
 from sim.reading import data_files
-from sim.results.compared import Kind, LedgerRow
+from sim.results.compared import Row, RowKind
 from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from sim.validation.services.single_steps import step_rows
@@ -158,11 +158,11 @@ def simulated(result: Result) -> Latencies:
     return Latencies(first - arrival, (last - first) / further, last - arrival, float(last.max()))
 
 
-def log_rows(run: str) -> list[LedgerRow]:
+def log_rows(run: str) -> list[Row]:
     """What is held of one log: means, makespan, how well single requests are met, and single decode steps."""
     result, columns = replay(run)
     real, ours = measured(columns), simulated(result)
-    kind: Kind = "fitted" if SERVICES[run].fitted else "predicted"
+    kind: RowKind = "fitted" if SERVICES[run].fitted else "predicted"
     rows = [
         _row(run, "mean TTFT", "s", float(real.ttft.mean()), float(ours.ttft.mean())),
         _row(run, "mean TPOT", "ms", float(real.tpot.mean()) * 1e3, float(ours.tpot.mean()) * 1e3, kind),
@@ -186,9 +186,9 @@ def log_rows(run: str) -> list[LedgerRow]:
 
 
 def _row(
-    run: str, quantity: str, unit: str, published: float | None, ours: float, kind: Kind = "predicted"
-) -> LedgerRow:
-    return LedgerRow(run, quantity, unit, published, ours, kind, LOGS_SOURCE)
+    run: str, quantity: str, unit: str, published: float | None, ours: float, kind: RowKind = "predicted"
+) -> Row:
+    return Row(run, quantity, unit, published, ours, kind, LOGS_SOURCE)
 
 
 def planned_blocks(run: str) -> int:
@@ -199,7 +199,7 @@ def planned_blocks(run: str) -> int:
     return memory_of(pool, shards_of(pool, scenario, gpus))[0].blocks
 
 
-def log_steps(run: str) -> list[LedgerRow]:
+def log_steps(run: str) -> list[Row]:
     """Decode steps that can be read off the seconds of a log in which no prompt was computed; none of a log
     with preemptions.
     """

@@ -16,7 +16,7 @@ from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 from sim.scenario.scenario import Scenario
 
 LONGEST_S, SHORTEST_S = 3, 2  # of a stretch: a second's count of tokens is off by up to one step
@@ -55,7 +55,7 @@ def running_and_context(log: Columns, begin_s: float, end_s: float) -> tuple[flo
 
 def step_rows(
     run: str, scenario: Scenario, log: Columns, seconds: list[dict[str, str]], source: str
-) -> list[LedgerRow]:
+) -> list[Row]:
     """Decode steps of a log beside those of its service, the ranks taken to be equally full."""
     (pool,) = scenario.all_pools.values()
     network = Network(scenario.wired.graph)
@@ -73,8 +73,6 @@ def step_rows(
         quantity = f"decode step of {running:.0f} running, at {begin_s:.0f} s"
         measured_ms = (end_s - begin_s) * running / tokens * 1e3
         rows.append(
-            LedgerRow(
-                run, quantity, "ms", measured_ms, seconds_of_step * 1e3, "predicted", source, size=running
-            )
+            Row(run, quantity, "ms", measured_ms, seconds_of_step * 1e3, "predicted", source, size=running)
         )
     return rows

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sim.catalog import load_model
-from sim.results.compared import LedgerRow
+from sim.reading.published_names import SYSTEMS
+from sim.results.compared import Row
 from sim.simulate import simulate
-from sim.validation.services.published_names import PRECISIONS, SYSTEMS, Row, burst, scenario_of
+from sim.validation.services.published_rows import PRECISIONS, Cells, burst, scenario_of
 
 SPLITWISE_SOURCE = "Mutinifni/splitwise-sim 8f99e7d (MIT), fp16, software of 2023"
 # Every kernel is launched from Python and the GPUs wait for it: seconds per kernel, as many kernels as an
@@ -19,13 +20,13 @@ LARGEST_BATCH_WITH_PROMPT_TIME = 32
 SPLITWISE_FITTED = ("8", "1")  # tensor_parallel, batch_size
 
 
-def static_batch_left_out(row: Row) -> str:
+def static_batch_left_out(row: Cells) -> str:
     if row["model"].startswith("bloom"):
         return "bloom-176b (ALiBi, no gated MLP) has no model description here"
     return ""
 
 
-def static_batch_rows(row: Row, launch_s: Mapping[str, float] = SPLITWISE_LAUNCH_S) -> list[LedgerRow]:
+def static_batch_rows(row: Cells, launch_s: Mapping[str, float] = SPLITWISE_LAUNCH_S) -> list[Row]:
     """Prompt and token time of a static batch of llama2-70b."""
     llama2 = load_model("llama-3-70b").model_copy(update={"vocab": 32000, "max_context": 16384})
     batch, prompt, output = int(row["batch_size"]), int(row["prompt_size"]), int(row["token_size"])
@@ -53,13 +54,13 @@ def static_batch_rows(row: Row, launch_s: Mapping[str, float] = SPLITWISE_LAUNCH
     if batch <= LARGEST_BATCH_WITH_PROMPT_TIME:
         prompt_ms = float(row["prompt_ms"])
         held.append(
-            LedgerRow(
+            Row(
                 case, "prompt time", "ms", prompt_ms, first_s * 1e3, "predicted", SPLITWISE_SOURCE,
                 size=float(batch * prompt), of=of,
             )
         )  # fmt: skip
     held.append(
-        LedgerRow(
+        Row(
             case, "token time", "ms", float(row["token_ms"]), (last_s - first_s) / (output - 1) * 1e3,
             "fitted" if fitted else "predicted", SPLITWISE_SOURCE, size=float(batch), of=of,
         )

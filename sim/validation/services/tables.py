@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sim.results.compared import LedgerRow
+from sim.results.compared import Row
 from sim.validation.checkpoint import Case, Outcome
 from sim.validation.services import (
     disaggregated,
@@ -24,7 +24,7 @@ from sim.validation.services import (
 )
 from sim.validation.services.closed_loop_rows import rows_of_point
 from sim.validation.services.closed_loops import point_of
-from sim.validation.services.published_names import Row
+from sim.validation.services.published_rows import Cells
 from sim.validation.services.request_logs import SERVICES, log_rows, read_rows
 
 LOOPS = "closed-loops"
@@ -33,7 +33,7 @@ LOOPS = "closed-loops"
 NO_ROOM = "weights or one request do not fit by the simulator's memory plan"
 
 
-def _nothing(row: Row) -> str:
+def _nothing(row: Cells) -> str:
     return ""
 
 
@@ -45,8 +45,8 @@ class Table:
 
     section: str
     title: str
-    rows_of: Callable[[Row], list[LedgerRow]]
-    left_out: Callable[[Row], str] = _nothing
+    rows_of: Callable[[Cells], list[Row]]
+    left_out: Callable[[Cells], str] = _nothing
     every: int = 1
 
 
@@ -114,7 +114,7 @@ def cases(section: str, *, whole: bool) -> list[Case]:
     return found
 
 
-def simulated(case: Case) -> list[LedgerRow]:
+def simulated(case: Case) -> list[Row]:
     """The rows of the ledger that a case gives."""
     table = TABLES[case.table]
     return [

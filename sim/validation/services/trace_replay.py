@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.results.compared import Kind, LedgerRow
+from sim.reading.published_names import MODELS
+from sim.results.compared import Row, RowKind
 from sim.simulate import Result, simulate
-from sim.validation.services.published_names import MODELS, PRECISIONS, Row, scenario_of
+from sim.validation.services.published_rows import PRECISIONS, Cells, scenario_of
 from sim.validation.services.request_logs import read_rows
 
 # The run that the host's time was fitted on, and the one that is simulated identically.
@@ -50,7 +51,7 @@ def served(run: str, step_s: float = STEP_S) -> Result:
         return simulate(scenario_of("nd-h100-v5", MODELS[model], PRECISIONS["bf16"], engine, load, replicas))
 
 
-def vllm_mean_rows(row: Row) -> list[LedgerRow]:
+def vllm_mean_rows(row: Cells) -> list[Row]:
     """Means of a vLLM service on H100 under the ShareGPT requests it was sent."""
     numbers = served(row["run"]).summary()
     case = f"vLLM {row['model']} {row['parallelism']} H100"
@@ -61,12 +62,12 @@ def vllm_mean_rows(row: Row) -> list[LedgerRow]:
         ("mean TPOT", "ms", "mean_tpot_ms"),
     ):
         ours = numbers["output_throughput" if name == "output_tok_per_s" else name]
-        kind: Kind = "fitted" if row["run"] in VLLM_H100_FITTED and "TTFT" not in quantity else "predicted"
-        held.append(LedgerRow(case, quantity, unit, float(row[name]), ours, kind, VLLM_SOURCE))
+        kind: RowKind = "fitted" if row["run"] in VLLM_H100_FITTED and "TTFT" not in quantity else "predicted"
+        held.append(Row(case, quantity, unit, float(row[name]), ours, kind, VLLM_SOURCE))
     return held
 
 
-def per_second_left_out(row: Row) -> str:
+def per_second_left_out(row: Cells) -> str:
     if row["run"] not in SERVED:
         return "the A6000 is not among the shipped GPUs and no kernel of it was measured"
     if float(row["generated_tokens_per_s"]) == 0.0:
@@ -74,7 +75,7 @@ def per_second_left_out(row: Row) -> str:
     return ""
 
 
-def per_second_rows(row: Row) -> list[LedgerRow]:
+def per_second_rows(row: Cells) -> list[Row]:
     """Tokens generated in one second of a run; of each request they are spread evenly from its first to its
     last. The run with a prefix cache is taken for one without: which prompts share a beginning is not told.
     """
@@ -87,9 +88,9 @@ def per_second_rows(row: Row) -> list[LedgerRow]:
     ours = float((further * shares).sum() + ((first >= begin) & (first < begin + 1.0)).sum())
     case = f"vLLM {row['run'].removeprefix('h100_')} H100, second {row['time_s']}"
     published = float(row["generated_tokens_per_s"])
-    kind: Kind = "fitted" if row["run"] in VLLM_H100_FITTED else "predicted"
+    kind: RowKind = "fitted" if row["run"] in VLLM_H100_FITTED else "predicted"
     return [
-        LedgerRow(
+        Row(
             case, "tokens of one second", "tok/s", published, ours, kind, VLLM_SOURCE,
             size=begin + 1.0, of={"run": row["run"]},
         )

@@ -6,7 +6,8 @@ from statistics import median
 
 import pytest
 
-from sim.calibration.collectives import errors, fits, points, shipped
+from sim.calibration.collective_points import is_modelled, read_points
+from sim.calibration.collectives import errors, shipped
 from sim.catalog import load_topology
 from sim.cost.collectives.choice import CollectiveTiming, collective
 from sim.cost.network import Network
@@ -139,7 +140,8 @@ def test_a_launch_from_python_takes_at_least_the_launch() -> None:
 
 
 def test_the_model_is_within_12_percent_of_the_median_measured_point() -> None:
-    measured = [point for point in points([DATA / "nccl.csv", DATA / "engines.csv"]) if fits(point)]
+    tables = read_points([DATA / "nccl.csv", DATA / "engines.csv"])
+    measured = [point for point in tables if is_modelled(point)]
     found = errors(measured, shipped())
     assert len(found) > 400
     for system in {point.system for point, _ in found}:

@@ -88,7 +88,7 @@ def test_groups_leave_out_what_a_host_was_fitted_on() -> None:
     model, system = FITTED_ON["vllm"]
     fitted = replace(simulated, point=replace(POINT, model=model, system=system))
     groups = grouped([*point_rows(simulated), *point_rows(fitted)])
-    assert {group.rows for group in groups} == {1}
+    assert {group.errors.count for group in groups} == {1}
     assert {group.by for group in groups} == {"all", "model", "GPU", "format", "engine", "users", "TP"}
     assert groups[0].by == "all"
 

@@ -1,10 +1,9 @@
-"""What published tables of whole services name, in words of a scenario: systems, models, formats, engines.
+"""A published row of a service in words of a scenario: its formats, its engine, its requests.
 
-The tables are read by `serving_static`, `serving_offered_rate`, `serving_under_trace`,
-`serving_prompt_sweep` and `serving_throughput`, each row as a scenario of its own
-(`sim/data/measured/serving/README.md` has their sources). Where an engine has a constant of its own, the time
-its host costs, it is fitted on the rows that are marked so and on no other. A function that ends in
-`_left_out` says why a row cannot be expressed.
+Each module beside this reads one kind of table and makes a scenario of every row (`sim/data/measured/serving/
+README.md` has the sources). Where an engine has a constant of its own, the time its host costs, it is fitted
+on the rows that are marked so and on no other. A function that ends in `_left_out` says why a row cannot be
+expressed.
 """
 
 from __future__ import annotations
@@ -15,32 +14,9 @@ from typing import Any
 from sim.inputs.model import Model
 from sim.scenario.scenario import Scenario
 
-Row = Mapping[str, str]
+Cells = Mapping[str, str]
+"""One published row as it is written, by column."""
 
-SYSTEMS = {
-    "A100-SXM": "dgx-a100",
-    "a100-80gb": "dgx-a100",
-    "H100": "nd-h100-v5",
-    "h100-80gb": "nd-h100-v5",
-    "H200": "hgx-h200",
-    "B200": "hgx-b200",
-    "GB200": "gb200-nvl72",
-    "L40S": "l40s-8",
-    "RTX-PRO-6000-Server": "rtx-pro-6000-x8",
-}
-MODELS = {
-    "Llama-3.1-8B": "llama-3.1-8b",
-    "Llama-3.1-70B": "llama-3.1-70b",
-    "Llama-3.3-70B": "llama-3.1-70b",  # the same architecture
-    "Llama-3.1-405B": "llama-3.1-405b",
-    "Mixtral-8x7B": "mixtral-8x7b",
-    "Mixtral-8x7B-v0.1": "mixtral-8x7b",
-    "Mixtral-8x22B": "mixtral-8x22b",
-    "DeepSeek-R1-0528": "deepseek-v3",  # the same architecture
-    "Qwen3-30B-A3B": "qwen3-30b-a3b",
-    "Qwen3-235B-A22B": "qwen3-235b-a22b",
-    "gpt-oss-120b": "gpt-oss-120b",
-}
 PRECISIONS = {
     "fp16": {"weights": "fp16", "kv_cache": "fp16", "activations": "fp16"},
     "bf16": {"weights": "bf16", "kv_cache": "bf16"},
