@@ -35,7 +35,7 @@ def section(title: str) -> str:
 
 
 def names_in(source: str) -> set[str]:
-    """Functions, classes and constants of a module, and what its classes define, with the class before a dot."""
+    """Functions, classes and constants of a module; of what a class defines, `Class.name`."""
     found: set[str] = set()
 
     def collect(body: list[ast.stmt], prefix: str) -> None:
@@ -74,7 +74,9 @@ def test_the_place_that_decides_a_question_exists(question: str, file: str, symb
 
 
 def test_every_path_in_the_text_exists() -> None:
-    paths = set(re.findall(r"`((?:[\w.]+/)+(?:[\w]+\.py)?|[\w]+\.py)`", TEXT))
+    paths = set(re.findall(r"`((?:[\w.]+/)+(?:\w+\.py)?|\w+\.py)`", TEXT))
+    for picture in re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        paths |= set(re.findall(r"(?:\w+/)+(?:\w+\.py)?", picture))
     bases = (PACKAGE, ROOT, PACKAGE / "cost/collectives", PACKAGE / "validation")
     assert [path for path in sorted(paths) if not any((base / path).exists() for base in bases)] == []
 
