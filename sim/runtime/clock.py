@@ -100,8 +100,8 @@ def _schedule_exactly(env: Environment, time: float, alarm: Alarm, priority: Eve
             return
 
     # No delay lands on `time`: both neighbours round away from it, to even. That happens only beyond twice
-    # `now`. From `0.75 * time` on, both instants are within a factor of two of each other, and their difference
-    # is exact (Sterbenz's lemma).
+    # `now`. From `0.75 * time` on, both instants are within a factor of two of each other, and their
+    # difference is exact (Sterbenz's lemma).
     def go_on(_: Any) -> None:
         env.schedule(alarm, priority, time - env.now)
 
