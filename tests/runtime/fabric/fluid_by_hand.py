@@ -1,4 +1,4 @@
-"""The fluid computed the slow way: at every event, all rates anew, and the bytes of all transfers advanced."""
+"""The fluid computed the slow way: at every event all rates anew, and all bytes advanced."""
 
 from __future__ import annotations
 
