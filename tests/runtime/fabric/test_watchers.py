@@ -191,7 +191,7 @@ def test_a_watcher_is_called_when_bytes_begin_to_flow_not_when_their_latency_beg
     assert watcher.calls == [3.0]
 
 
-def test_a_watcher_is_called_once_an_instant_and_no_more_when_it_has_stopped_watching(
+def test_a_watcher_is_called_once_an_instant_and_not_after_it_has_stopped(
     env: Environment,
 ) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
