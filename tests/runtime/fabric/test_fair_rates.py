@@ -82,7 +82,8 @@ def test_one_that_joins_a_stream_of_the_bulk_at_the_same_level_is_given_that_lev
     traffic = Traffic()
     first = [traffic.put(0, 1), traffic.put(1)]
     traffic.levels([first[0].demand.link_set], first)
+    again = traffic.put(1)
     first[1].stop_flowing()
     traffic.rates.recount(first[1].stream)
-    again = traffic.put(1)
+    assert again.stream is first[1].stream
     assert traffic.levels([again.demand.link_set], [again])[again] == pytest.approx(3.0)

@@ -47,5 +47,8 @@ def test_links_are_always_quiet_and_no_watcher_is_disturbed(env: Environment) ->
     fabric = UncontendedFabric(env, {"a": 10.0})
     fabric.watch((0,), Watching())
     fabric.transfer({"a": 100.0})
+    fabric.set_capacity("a", 5.0)
+    env.run(1.0)
     assert fabric.is_quiet((0,))
     env.run()
+    assert env.now == 10.0
