@@ -65,11 +65,11 @@ def test_a_dropped_demand_is_counted_first_and_no_longer_kept(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("demand", "message"),
     [
-        (Bytes((0, 0), (1.0, 1.0)), "named twice"),
-        (Bytes((7,), (1.0,)), "no link number 7"),
-        (Bytes((0,), (-1.0,)), r"bytes \(-1.0,\) on \['a'\]"),
-        (Bytes((0,), (1.0, 2.0)), "1 links but bytes for 2"),
-        (Bytes((0,), (1.0,), -1.0), "latency -1.0 s"),
+        (Bytes((0, 0), (1.0, 1.0)), "each must appear once"),
+        (Bytes((7,), (1.0,)), "link = 7: must be from 0 to 1"),
+        (Bytes((0,), (-1.0,)), r"n_bytes = \(-1.0,\) on \['a'\]: must be finite and at least 0"),
+        (Bytes((0,), (1.0, 2.0)), "n_bytes has 2 entries for 1 links"),
+        (Bytes((0,), (1.0,), -1.0), "latency_s = -1.0"),
     ],
 )
 def test_an_impossible_demand_is_refused(demand: Bytes, message: str) -> None:

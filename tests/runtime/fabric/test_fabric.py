@@ -307,11 +307,11 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
 
 
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
-    with pytest.raises(KeyError, match="no link 'b'"):
+    with pytest.raises(KeyError, match="no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
-    with pytest.raises(ValueError, match="a finite figure is needed"):
+    with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": float("inf")})
-    with pytest.raises(ValueError, match="a finite figure is needed"):
+    with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": 1.0}).set_capacity("a", -1.0)
 
 
@@ -344,7 +344,7 @@ def test_one_that_begins_where_another_of_many_ends_gets_its_share_and_no_more(
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_weight_is_a_finite_number_above_zero(env: Environment, weight: float) -> None:
     fabric = Fabric(env, {"a": 10.0})
-    with pytest.raises(ValueError, match="above 0 is possible"):
+    with pytest.raises(ValueError, match="must be finite and above 0"):
         fabric.transfer({"a": 10.0}, weight=weight)
 
 
