@@ -1,8 +1,8 @@
-"""How many tokens a prompt or an answer has, and how long a user or a tool waits: laws to draw from.
+"""How many tokens a prompt or an answer has, and how long a user or a tool waits: distributions to draw from.
 
 A plain number is a fixed length (`prompt_tokens: 57`) or a fixed wait (`think_time_s: 2 s`); anything else
-names its law with `kind`. Drawing is the traffic's work; here are only the laws and what makes them
-possible.
+names its distribution with `kind`. The request sampler draws; here are only the distributions and what makes
+them possible.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
     """A lognormal with this mean and coefficient of variation, rounded to whole tokens and held in [low,
     high].
 
-    `mean` and `cv` are those of the continuous law: cutting it off at `high` lowers both.
+    `mean` and `cv` are those of the continuous distribution: cutting it off at `high` lowers both.
     """
 
     kind: Literal["lognormal"] = "lognormal"
@@ -65,7 +65,7 @@ class ZipfLength(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["zipf"] = "zipf"
     exponent: Annotated[float, Ge(0), Le(20)]
     low: Tokens = 1
-    high: Annotated[Count, Ge(1), Le(10_000_000)]  # the law is kept as a table of this many entries
+    high: Annotated[Count, Ge(1), Le(10_000_000)]  # kept as a table of this many entries
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
@@ -122,7 +122,7 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
 def _lengths(written: Any) -> Any:
     if isinstance(written, bool | str | list) or written is None:
         raise ValueError(
-            f"{written!r} is not a length; write a number of tokens, as in 512, or a law, as in "
+            f"{written!r} is not a length; write a number of tokens, as in 512, or a distribution, as in "
             "{kind: uniform, low: 100, high: 900}"
         )
     return {"kind": "fixed", "tokens": written} if isinstance(written, int | float) else written
@@ -214,4 +214,4 @@ def one_of_name_and_path(name: str | None, path: str | None) -> None:
 def in_order(low: float, high: float) -> None:
     """ValueError unless low <= high."""
     if low > high:
-        raise ValueError(f"low {low:g} is above high {high:g}")
+        raise ValueError(f"low = {low:g}: must be at most high = {high:g}")
