@@ -36,7 +36,7 @@ class UniformLength(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -55,7 +55,7 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -69,7 +69,7 @@ class ZipfLength(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -115,7 +115,7 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         one_of_name_and_path(self.name, self.path)
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -128,7 +128,7 @@ def _lengths(written: Any) -> Any:
     return {"kind": "fixed", "tokens": written} if isinstance(written, int | float) else written
 
 
-_LengthLaw = Annotated[
+_AnyLength = Annotated[
     FixedLength
     | UniformLength
     | LognormalLength
@@ -139,8 +139,8 @@ _LengthLaw = Annotated[
     Field(discriminator="kind"),
 ]
 Lengths = Annotated[
-    _LengthLaw,
-    BeforeValidator(_lengths, json_schema_input_type=int | _LengthLaw),
+    _AnyLength,
+    BeforeValidator(_lengths, json_schema_input_type=int | _AnyLength),
 ]
 
 
@@ -167,7 +167,7 @@ class UniformWait(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low_s, self.high_s)
+        refuse_disorder(self.low_s, self.high_s)
         return self
 
 
@@ -183,10 +183,10 @@ def _waits(written: Any) -> Any:
     return {"kind": "fixed", "value_s": written} if isinstance(written, int | float | str) else written
 
 
-_WaitLaw = Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")]
+_AnyWait = Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")]
 Waits = Annotated[
-    _WaitLaw,
-    BeforeValidator(_waits, json_schema_input_type=float | str | _WaitLaw),
+    _AnyWait,
+    BeforeValidator(_waits, json_schema_input_type=float | str | _AnyWait),
 ]
 
 
@@ -211,7 +211,7 @@ def one_of_name_and_path(name: str | None, path: str | None) -> None:
         raise ValueError("a trace needs `name` (of a shipped trace) or `path` (of a file), and not both")
 
 
-def in_order(low: float, high: float) -> None:
+def refuse_disorder(low: float, high: float) -> None:
     """ValueError unless low <= high."""
     if low > high:
         raise ValueError(f"low = {low:g}: must be at most high = {high:g}")
