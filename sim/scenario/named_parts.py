@@ -65,7 +65,7 @@ def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, 
         except InputError as error:
             if any(problem.line for problem in error.problems):
                 raise
-            problems += [(("topology", "systems", name), problem.what) for problem in error.problems]
+            problems += [(("topology", "systems", name), problem.statement) for problem in error.problems]
     if problems:
         raise LocatedError(problems)
     return systems
