@@ -85,10 +85,13 @@ def capacity(
     rate = getattr(arrivals, "rate_per_s", None)
     if rate is None:
         raise InputError(
-            f"arrivals of kind {arrivals.kind} have no rate to search over; poisson, constant and gamma have"
+            f"workload.arrivals.kind = {arrivals.kind!r}: must have a rate to search over, as poisson, "
+            "constant and gamma have"
         )
-    if not slo or not 0.0 < tolerance < 1.0:
-        raise InputError("an objective and a tolerance between 0 and 1 are needed, such as p99_ttft_ms=500")
+    if not slo:
+        raise InputError("slo is empty: name an objective, as in p99_ttft_ms=500")
+    if not 0.0 < tolerance < 1.0:
+        raise InputError(f"tolerance = {tolerance:g}: must be between 0 and 1, as in 0.02")
     search = _Search(scenario, dict(slo), list(seeds), executor)
     lowest, highest = float(rate), float(rate)
     if search.holds(rate):
@@ -136,7 +139,9 @@ class _Search:
         known = rows[0].summary
         for name in self.slo:
             if name not in known:
-                raise InputError(f"{name} is no metric{did_you_mean(name, known)}; p99_ttft_ms is one")
+                raise InputError(
+                    f"there is no metric {name!r}{did_you_mean(name, known)}; p99_ttft_ms is one"
+                )
         metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
         broken = [name for name, limit in self.slo.items() if not meets(metrics, {name: limit})]
         if any(row.summary["unfinished"] for row in rows):

@@ -119,7 +119,7 @@ links:
         2: "nodez: is not a known key; did you mean 'nodes'?",
         4: "parts.gpu.model: there is no gpu named 'h100-smx'",
         5: "parts.nvswitch.kind = 'nvswich': must be ",
-        6: "parts.host.count = 'two': must be a whole number",
+        6: "parts.host.count: 'two' is not a whole number",
         7: "parts.nic.latency_s: '3 GB' is not a latency",
         9: "wires[0].to: there is no part named 'nvswitsh'",
         10: "wires[1].link: there is no link named 'pcie6'",
@@ -129,7 +129,7 @@ links:
         15: "links.mine.bytes_per_s: '-3 GB/s' is negative",
     }
     for line, says in expected.items():
-        assert any(message.startswith(f"box.yaml:{line}: {says}") for message in found), (line, found)
+        assert any(message.startswith(f"box.yaml:{line}: {says}") for message in found), (line, *found)
     assert any("did you mean 'h100-sxm'?" in message for message in found)
     assert any("did you mean 'pcie6-x16'?" in message for message in found)
 
