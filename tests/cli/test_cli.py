@@ -24,8 +24,8 @@ def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
 
     def run(*words: str) -> Said:
         status = status_of([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     return run
 
@@ -155,7 +155,7 @@ def test_a_broken_pipe_and_an_interrupt_are_quiet() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_is_said_in_a_sentence() -> None:
+def test_a_full_disk_is_reported_in_a_sentence() -> None:
     command = f"{sys.executable} -m sim list links > /dev/full"
     found = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert found.returncode == 2

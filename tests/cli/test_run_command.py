@@ -29,8 +29,8 @@ BOMB = "l0: &l0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
     def run(*words: object) -> tuple[int, str, str]:
         status = status_of([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     return run
 
@@ -96,9 +96,9 @@ def test_a_fault_that_hits_nothing_is_noted_with_its_line_and_the_run_goes_on(
 ) -> None:
     path = tmp_path / "idle.yaml"
     path.write_text(GOOD + "faults:\n  - {at_s: 0, gpu: node0.gpu7}\n")
-    said = f"note: {path}:7: faults[0].gpu: nothing fails: no engine runs on node0.gpu7\n"
+    note = f"note: {path}:7: faults[0].gpu: nothing fails: no engine runs on node0.gpu7\n"
     status, out, err = sim("run", path)
-    assert (status, err) == (0, said)
+    assert (status, err) == (0, note)
     assert "time to first token" in out
     changed = "faults=[{at_s: 0, gpu: node0.gpu6}]"
     assert sim("run", path, "--set", changed)[2].startswith("note: faults[0].gpu: nothing fails")
@@ -132,9 +132,9 @@ def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force
     sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "new" / "out"
-    status, said, err = sim("run", scenario, "--out", out, "--format", "json")
+    status, printed, err = sim("run", scenario, "--out", out, "--format", "json")
     assert status == 0
-    assert json.loads(said)["completed"] == 2
+    assert json.loads(printed)["completed"] == 2
     assert str(out) in err
     assert sim("run", scenario, "--out", out, "--force")[0] == 0
 
@@ -235,9 +235,9 @@ def test_changes_fill_a_block_that_was_left_out_and_nodes_go_with_a_new_topology
     assert status == 0
     _, plain, _ = sim("run", scenario, "--format", "json")
     assert json.loads(out)["duration"] < json.loads(plain)["duration"]
-    status, _, said = sim("run", scenario, *words, "--set", "engine.speculation.draft=1")
+    status, _, err = sim("run", scenario, *words, "--set", "engine.speculation.draft=1")
     assert status == 2
-    assert "engine.speculation.draft" in said
+    assert "engine.speculation.draft" in err
     for order in (("topology=hgx-h200", "nodes=3"), ("nodes=3", "topology=hgx-h200")):
         words = [word for one in order for word in ("--set", one)]
         status, out, _ = sim("run", scenario, *words, "--format", "json")
@@ -253,11 +253,11 @@ def test_a_rule_is_changed_by_its_kind_and_its_knobs(sim, scenario):
         (["placement.kind=strided", "placement.stride=4"], "strided"),
     ):
         out = scenario.parent / word
-        status, _, said = sim(
+        status, _, err = sim(
             "run", scenario, *(one for change in words for one in ("--set", change)), "--out", out
         )
-        assert status == 0, said
+        assert status == 0, err
         assert f"kind: {word}" in (out / "scenario.resolved.yaml").read_text()
-    status, _, said = sim("run", scenario, "--set", "router.kind=sideways")
+    status, _, err = sim("run", scenario, "--set", "router.kind=sideways")
     assert status == 2
-    assert "router: kind = 'sideways': must be one of " in said
+    assert "router: kind = 'sideways': must be one of " in err
