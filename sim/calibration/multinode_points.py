@@ -91,7 +91,7 @@ def _refused(point: MultinodePoint) -> str:
     try:
         most = _gpus_per_server(point.system, point.nodes)
     except InputError as error:
-        return f"system {point.system!r}: {error.problems[0].what}"
+        return f"system {point.system!r}: {error.problems[0].statement}"
     if point.gpus_per_node > most:
         return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {most}"
     return ""

@@ -20,7 +20,7 @@ CAUSES: tuple[str, ...] = (
     "memory",  # HBM-bound kernel time
     "kernel_latency",  # launch floors of kernels
     "collective_latency",  # start-up and hops of collectives
-    "collective_bytes",  # bytes of collectives over links that nobody else uses
+    "collective_bytes",  # bytes of collectives over links that carry nothing else
     "host",  # the engine's processor time that the GPUs wait for, and the API server
     "sharing",  # what transfers lost to other traffic on their links
     "pipeline",  # waiting for a pipeline stage, and sending between stages
