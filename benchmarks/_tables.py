@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure. `goal` is the least it should be, or, with `at_most`, the most."""
+    """A measured figure. `goal` is its lower bound, or, with `at_most`, its upper bound."""
 
     what: str
     value: float

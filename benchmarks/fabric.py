@@ -39,7 +39,7 @@ def timeouts(count: int) -> float:
 
 
 def alone(count: int, links: int = 16) -> float:
-    """One after the other over the links of a group of eight GPUs, nobody else about: a played decode
+    """One after the other over the links of a group of eight GPUs, without other traffic: a played decode
     step.
     """
     env = Environment()
@@ -58,7 +58,7 @@ def alone(count: int, links: int = 16) -> float:
 
 
 def two_groups(count: int, links: int = 16) -> float:
-    """Two groups play over the same links, out of step."""
+    """Two groups play over the same links, out of step with each other."""
     env = Environment()
     fabric = Fabric(env, dict.fromkeys(range(links), BYTES_PER_S))
     left = count
@@ -133,8 +133,8 @@ def fat_tree(rng: random.Random) -> tuple[int, ...]:
 
 
 def small_change_beside(network: Network, others: int, count: int = 3000) -> float:
-    """Two that share a link inside a server come and go, while `others` transfers between random GPUs of all
-    other servers are on their way.
+    """Two transfers that share a link inside a server start and end, while `others` transfers between random
+    GPUs of all other servers are on their way.
     """
     env = Environment()
     fabric = Fabric(env, network)

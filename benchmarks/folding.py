@@ -33,7 +33,7 @@ FOREIGN_BYTES = 60e6
 
 @dataclass(frozen=True)
 class Bench:
-    """One stage's cost and the network below it; priced once, so that no case pays for the first look."""
+    """One stage's cost and the network below it; priced once, so that no case pays for the first look-up."""
 
     network: Network
     cost: StageCost

@@ -68,7 +68,7 @@ def fat_tree(requests: int = 100_000, longer: int = 1) -> dict[str, Any]:
 
 
 def steady(users: int = 64, requests: int = 1_000) -> dict[str, Any]:
-    """One replica with always so many requests in it."""
+    """One replica with a constant number of requests in it."""
     return {
         "topology": "nd-h100-v5",
         "model": "llama-3-70b",

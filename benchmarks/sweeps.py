@@ -45,7 +45,7 @@ def spin(seconds: float) -> None:
 
 
 def busy_loops(seconds: float = 3.0) -> float:
-    """The share of the processors that plain busy loops get just now."""
+    """The share of the processors that plain busy loops get at this moment."""
     processors = os.cpu_count() or 1
     before, started = children_cpu_s(), time.monotonic()
     with ProcessPoolExecutor(processors) as pool:

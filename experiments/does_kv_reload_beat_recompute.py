@@ -64,7 +64,7 @@ HOST_100GB = {"host": {"capacity_bytes": 0.1 * TB}}
 
 
 def store(bytes_per_s: float | str) -> dict[str, Any]:
-    """A remote store in the memory of the second server, read at no more than so much."""
+    """A remote store in the memory of the second server, read at up to `bytes_per_s`."""
     return {"remote": {"capacity_bytes": 4 * TB, "place": "node1", "read_bytes_per_s": bytes_per_s}}
 
 
@@ -325,15 +325,15 @@ def document_chart(found: Sequence[dict[str, Any]], curve: Sequence[dict[str, fl
 
     def text(values: dict[str, Any], colour: str, **how: Any) -> Any:
         shown = alt.Chart(_values([values])).mark_text(fontSize=12, color=colour, lineBreak="\n", **how)
-        return shown.encode(x=x, y=y, text="said:N")
+        return shown.encode(x=x, y=y, text="label:N")
 
-    def level(seconds: float, said: str, colour: str, dy: int) -> list[Any]:
-        values = {"gb_per_s": 2000, "seconds": seconds, "said": said}
+    def level(seconds: float, label: str, colour: str, dy: int) -> list[Any]:
+        values = {"gb_per_s": 2000, "seconds": seconds, "label": label}
         rule = alt.Chart(_values([values])).mark_rule(color=colour, strokeWidth=2, strokeDash=[6, 4])
         return [rule.encode(y=y), text(values, colour, align="right", dy=dy)]
 
     line = alt.Chart(_values([{"gb_per_s": p["gb_per_s"], "seconds": p["reload_s"]} for p in curve]))
-    crossed = {"gb_per_s": at, "seconds": 0.034, "said": f"break-even {at:.1f} GB/s"}
+    crossed = {"gb_per_s": at, "seconds": 0.034, "label": f"break-even {at:.1f} GB/s"}
     layers = [
         line.mark_line(color=H100, strokeWidth=2.5).encode(x=x, y=y),
         *level(h100["compute_s"], "computed again, eight H100", "#d62728", -8),
@@ -343,11 +343,11 @@ def document_chart(found: Sequence[dict[str, Any]], curve: Sequence[dict[str, fl
     ]
     for one in found:
         place = one["place"]
-        colour, whose = (H100, "") if place.topology == "nd-h100-v5" else OTHERS[place.topology]
+        colour, gpus = (H100, "") if place.topology == "nd-h100-v5" else OTHERS[place.topology]
         point = {
             "gb_per_s": one["bytes_per_s"] / 1e9,
             "seconds": one["reload_s"],
-            "said": place.case.replace(", ", ",\n") + whose,
+            "label": place.case.replace(", ", ",\n") + gpus,
         }
         dot = alt.Chart(_values([point])).mark_point(size=70, filled=True, opacity=1, color=colour)
         layers += [dot.encode(x=x, y=y), text(point, colour, **LABELS[place.case])]
@@ -376,7 +376,7 @@ LABELS: dict[str, dict[str, Any]] = {
 def load_chart(loaded: Sequence[dict[str, Any]]) -> Any:
     import altair as alt
 
-    values = [{"label": one["label"], "ms": one["ttft_ms"], "text": _said(one)} for one in loaded]
+    values = [{"label": one["label"], "ms": one["ttft_ms"], "text": _bar_text(one)} for one in loaded]
     bars = alt.Chart(_values(values)).encode(
         y=alt.Y(
             "label:N",
@@ -405,7 +405,7 @@ def load_chart(loaded: Sequence[dict[str, Any]]) -> Any:
     )
 
 
-def _said(one: dict[str, Any]) -> str:
+def _bar_text(one: dict[str, Any]) -> str:
     below = sum(rate for tier, rate in one["rates"].items() if tier != "hbm")
     hbm = one["rates"]["hbm"]
     return f"{one['ttft_ms']:,.0f} ms: {100 * hbm:.0f} % from HBM, {100 * below:.0f} % from below"

@@ -27,7 +27,7 @@ from sim.cost.collectives.choice import collective
 from sim.cost.kernels import kernels
 from sim.cost.network import Network
 from sim.deployment import memory_of, shards_of
-from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.fabric import Fabric
 from sim.scenario.scenario import Scenario
 from sim.theory import domain_sizing as theory
 from sim.views.answer import Answer, Row, tell
@@ -43,7 +43,7 @@ TODAY, IDEAL = "libraries of today", "no latency"  # of all-reduces
 LATENCIES_S = (0.0, 1e-6, 2e-6, 4e-6)  # of one all-reduce
 BATCHES = (1, 16, 64, 128, 512)
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # the ways to split 64 attention heads; 72 is none
-INSIDE = (1, 2, 4, 6, 8, 9, 12, 16, 24, 32, 48, 64, 72)  # GPUs of a rack that share an MLP alone
+RACK_SIZES = (1, 2, 4, 6, 8, 9, 12, 16, 24, 32, 48, 64, 72)  # GPUs of a rack that share an MLP alone
 RACK, RACKS = 72, 8
 
 NOTES = (
@@ -103,7 +103,7 @@ def answer(quick: bool) -> Answer:
 
 
 def roofline_rows(base: Scenario) -> list[Row]:
-    """The machine: what the description of the rack says, against the talk."""
+    """The machine: the shipped topology of the rack against the talk."""
     gpu, nvlink = base.topology.gpus["gb200"], base.topology.links["nvlink5"]
     graph = base.topology.graph
     links = sum(
@@ -189,7 +189,7 @@ def slide_rows() -> list[Row]:
 
 @cache
 def talks_machine(gpus: int) -> Network:
-    """So many GPUs on one switch, 900 GB/s each way, no latency: a script's own graph."""
+    """A graph of GPUs on one switch, 900 GB/s each way, without latency."""
     graph: nx.DiGraph[str] = nx.DiGraph(name="the talk's machine")
     graph.add_node("chip", kind="nvswitch", node=0, index=0, domain=0)
     for index in range(gpus):
@@ -226,7 +226,7 @@ def played_layer(batch: int, size: int, latency_s: float) -> dict[str, float]:
 
 
 def knees(quick: bool) -> list[dict[str, Any]]:
-    """For each batch and latency the Y at which a played layer waits for all-reduce and weights alike."""
+    """For each batch and latency, the Y at which a played layer's all-reduce takes as long as its weights."""
     return [
         {"batch": batch, "latency_us": latency_s * 1e6, "knee": knee(batch, latency_s)}
         for latency_s in LATENCIES_S
@@ -252,7 +252,7 @@ def knee(batch: int, latency_s: float) -> float:
 
 def knee_rows(played: list[dict[str, Any]]) -> list[Row]:
     """The talk's bound, with the latency that it leaves out."""
-    said = {(16, 0.0): 200.0, (128, 0.0): 25.0}
+    talk = {(16, 0.0): 200.0, (128, 0.0): 25.0}
     rows = []
     for point in played:
         batch, latency_us = point["batch"], point["latency_us"]
@@ -263,9 +263,9 @@ def knee_rows(played: list[dict[str, Any]]) -> list[Row]:
                 case,
                 f"B = {batch}",
                 "GPUs",
-                said.get((batch, latency_us)),
+                talk.get((batch, latency_us)),
                 point["knee"],
-                source=TALK if (batch, latency_us) in said else "",
+                source=TALK if (batch, latency_us) in talk else "",
                 estimate=formula,
             )
         )
@@ -282,7 +282,7 @@ def racks(nodes: int) -> Network:
 
 def layer_points(base: Scenario, batch: int) -> Iterator[dict[str, Any]]:
     """Llama's MLP (three matrices, FP8) on Y GPUs of the NVL72, and on whole racks beyond 72, by cause."""
-    for size in (*INSIDE, *(RACK * number for number in (2, 4, RACKS))):
+    for size in (*RACK_SIZES, *(RACK * number for number in (2, 4, RACKS))):
         yield rack_layer(base, batch, size)
 
 
@@ -318,21 +318,21 @@ def all_reduce_s(layer: dict[str, Any]) -> float:
 
 
 def rack_layer_rows(base: Scenario, layers: list[dict[str, Any]]) -> list[Row]:
-    """Where the rack's layer is quickest, and where its all-reduce begins to take longer than its weights."""
+    """Where the rack's layer is quickest, and from which Y on its all-reduce outlasts its weights."""
     rows = []
-    for batch, said in ((16, 200.0), (128, 25.0)):
-        mine = [layer for layer in layers if layer["batch"] == batch]
-        forced = [rack_layer(base, batch, size, "multimem") for size in INSIDE if size > 2]
-        best = min(mine, key=total_s)
-        crossed = next(layer for layer in mine if layer["size"] > 1 and all_reduce_s(layer) > layer["memory"])
+    for batch, talk in ((16, 200.0), (128, 25.0)):
+        of_batch = [layer for layer in layers if layer["batch"] == batch]
+        forced = [rack_layer(base, batch, size, "multimem") for size in RACK_SIZES if size > 2]
+        best = min(of_batch, key=total_s)
+        crossed = next(one for one in of_batch if one["size"] > 1 and all_reduce_s(one) > one["memory"])
         case = f"Llama's MLP on NVL72, B = {batch}"
         rows.append(
-            Row(case, "all-reduce outlasts reading from Y =", "GPUs", said, crossed["size"], source=TALK)
+            Row(case, "all-reduce outlasts reading from Y =", "GPUs", talk, crossed["size"], source=TALK)
         )
         rows.append(Row(case, "quickest at Y =", "GPUs", None, best["size"]))
         what = "quickest if vLLM's in-switch kernel served any Y, at Y ="
         rows.append(Row(case, what, "GPUs", None, min(forced, key=total_s)["size"]))
-        for layer in mine:
+        for layer in of_batch:
             if layer["size"] in (1, 8, 16, RACK, 2 * RACK, RACKS * RACK):
                 rows.append(Row(case, f"layer on Y = {layer['size']}", "us", None, total_s(layer) * 1e6))
     return rows
@@ -342,7 +342,7 @@ def rack_layer_rows(base: Scenario, layers: list[dict[str, Any]]) -> list[Row]:
 
 
 def decode_points(base: Scenario, batch: int, size: int) -> Iterator[dict[str, Any]]:
-    """Decoding over `size` GPUs with the libraries of today, and with no latency in their all-reduces."""
+    """A decode step over `size` GPUs with the libraries of today, and with all-reduces without latency."""
     for case, without in ((TODAY, []), (IDEAL, ["collective_latency"])):
         step = decode_step(base, batch, {"engine.tensor_parallel_size": size, "without": without})
         if step is not None:
@@ -356,7 +356,7 @@ def decode_step(base: Scenario, batch: int, changes: dict[str, Any]) -> dict[str
         {
             "workload.arrivals.users": batch,
             "workload.requests": batch,
-            "workload.output_tokens": batch // 2 + 64,  # the first answers last until the last prompt is in
+            "workload.output_tokens": batch // 2 + 64,  # no answer ends before the last prompt is computed
             **changes,
         },
     )
@@ -415,7 +415,7 @@ def racks_rows(base: Scenario) -> list[Row]:
 
 
 def redundancy_rows() -> list[Row]:
-    """How likely 64 of 72 GPUs are up: GPUs failing alone, and trays of four failing together."""
+    """The probability that 64 of 72 GPUs are up: GPUs failing alone, trays of four failing together."""
     rows = []
     for case, needed, units, unavailability in (
         ("64 of 72 GPUs up, each down 2 % alone", 64, 72, 0.02),

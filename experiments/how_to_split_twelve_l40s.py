@@ -6,7 +6,7 @@ and the same model, what an all-reduce takes by placement, what fits, how much o
 two servers do over HDR.
 
 Hand estimates (column "by hand") and how near the simulation should come: replicas that share no link scale
-linearly (2 %); p equal stages and m micro-batches idle (p - 1)/(m + p - 1) of the time (2 %); a hand-over
+linearly (2 %); p equal stages and m micro-batches idle (p - 1)/(m + p - 1) of the time (2 %); a stage send
 takes bytes / rate (exact); a large all-reduce takes 2 (n - 1)/n bytes / link rate (1 to 1.5 times that); a
 prefill takes flops / peak (1 to 2 times that); a decode step of one user reads the weights once (1 to 2.5
 times that, for kernels and all-reduces have latencies).
@@ -28,7 +28,7 @@ from sim.cost.network import Network
 from sim.deployment import memory_of, shards_of
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import Model
-from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.fabric import Fabric
 from sim.scenario.scenario import Scenario
 from sim.theory import pipeline
 from sim.views.answer import Answer, Row, tell
@@ -98,7 +98,7 @@ LLAMA_13B = Model(
 ALL_REDUCE = ("collective_latency", "collective_bytes", "sharing")
 STEP_TIME = ("prefill_compute", "decode_compute", "memory", "kernel_latency", *ALL_REDUCE, "host")
 
-# (model, weights, TP, PP, whether it fits, who says so: the guide, or arithmetic where the guide is silent)
+# (model, weights, TP, PP, whether it fits, source: the guide, or arithmetic where the guide has none)
 FITS = (
     ("llama-3-8b", "bf16", 1, 1, True, GUIDE),
     (LLAMA_13B, "bf16", 1, 1, True, GUIDE),
@@ -152,7 +152,7 @@ def answer(quick: bool) -> Answer:
     curves = [throughput(base, pattern, count, "int4") for pattern in PATTERNS for count in users]
     spans = pipelined(base)
     rows = [
-        *hand_over_rows(base),
+        *stage_send_rows(base),
         *all_reduce_rows(),
         *fit_rows(base),
         *bubble_rows(base, spans),
@@ -169,10 +169,10 @@ def answer(quick: bool) -> Answer:
     )
 
 
-# ---- what moves: hand-overs and all-reduces
+# ---- traffic: stage sends and all-reduces
 
 
-def hand_over_rows(base: Scenario) -> list[Row]:
+def stage_send_rows(base: Scenario) -> list[Row]:
     """The activations of the guide's batch from one stage to the next."""
     n_bytes = BATCH * SEQUENCE * base.model.hidden * 2
     line_rate = sim.with_changes(
@@ -240,7 +240,7 @@ def all_reduce_rows() -> list[Row]:
 
 
 def at_once_s(pairs: tuple[tuple[int, int], ...], n_bytes: float) -> float:
-    """The longest of as many all-reduces as there are pairs, all begun at the same instant."""
+    """Seconds until the last of several all-reduces ends, one per pair, all started at the same instant."""
     network = Network(sim.load_topology("l40s-12").graph)
     env = simpy.Environment()
     fabric = Fabric(env, network)
@@ -255,7 +255,7 @@ def at_once_s(pairs: tuple[tuple[int, int], ...], n_bytes: float) -> float:
 
 
 def fit_rows(base: Scenario) -> list[Row]:
-    """Whether an engine starts, and what is then left for the KV cache in INT8 on two GPUs."""
+    """Whether an engine starts; and the tokens of KV cache that INT8 weights leave on two GPUs."""
     rows = []
     for model, weights, tp, pp, expected, source in FITS:
         name = model.name if isinstance(model, Model) else model
@@ -303,7 +303,7 @@ def pipelined(base: Scenario) -> list[dict[str, Any]]:
 
 
 def idle_fraction(spans: list[dict[str, Any]]) -> float:
-    """How much of the stages' time until the last one ends has no step in it."""
+    """The share of the stages' time, until the last one ends, in which they have no step."""
     busy_s = sum(span["end_s"] - span["start_s"] for span in spans)
     return 1.0 - busy_s / (STAGES * max(span["end_s"] for span in spans))
 
@@ -341,7 +341,7 @@ def bubble_rows(base: Scenario, spans: list[dict[str, Any]]) -> list[Row]:
     ]  # fmt: skip
 
 
-# ---- what the patterns yield
+# ---- throughput of the patterns
 
 
 def throughput(
@@ -374,7 +374,7 @@ def throughput(
 
 
 def scaling_rows(base: Scenario, quick: bool) -> list[Row]:
-    """Replicas beside each other against one alone, with the same users each."""
+    """All replicas of a pattern against one alone, at the same users per replica."""
     users = 8
     a, b, c, d = PATTERNS
     rows = []
@@ -387,7 +387,7 @@ def scaling_rows(base: Scenario, quick: bool) -> list[Row]:
         alone = Pattern("", 1, pattern.tensor_parallel_size, pattern.pipeline_parallel_size)
         one = throughput(base, alone, users, weights, rounds=2, model=model)
         every = throughput(base, pattern, users * pattern.replicas, weights, rounds=2, model=model)
-        said = float(pattern.replicas) if pattern in (a, b) else None
+        published = float(pattern.replicas) if pattern in (a, b) else None
         case = f"{pattern.name}, {model} {weights}"
         rows.append(Row(case, "one replica", "tokens/s", None, one["tokens_per_s"]))
         rows.append(
@@ -395,9 +395,9 @@ def scaling_rows(base: Scenario, quick: bool) -> list[Row]:
                 case,
                 "all replicas / one",
                 "ratio",
-                said,
+                published,
                 every["tokens_per_s"] / one["tokens_per_s"],
-                source=GUIDE if said else "",
+                source=GUIDE if published else "",
                 estimate=float(pattern.replicas),
             )
         )

@@ -71,7 +71,7 @@ SHAPES = {
     HOPPER: (*ANY_ISLAND, Shape(16), Shape(32), Shape(32, overlap=True)),
 }
 BATCHES = {False: (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), True: (1, 4, 16, 64, 256)}
-# Tokens of context in a replica: more take minutes to simulate, and answer slower than anyone waits for.
+# Tokens of context in a replica: more take minutes to simulate, and answer too slowly to be of use.
 MAX_TOKENS = {False: 64e6, True: 4.1e6}
 
 
@@ -96,9 +96,9 @@ SHORT = Traffic("1k in, 1k out, FP4", FP4, 1024, 1024)
 LONG = Traffic("8k in, 1k out, FP8", FP8, 8192, 1024)
 MEAN = 0.9  # lengths are drawn between 0.8 and 1 times these
 MACHINES = {SHORT: (RACK, ISLANDS), LONG: (RACK, ISLANDS, HOPPER)}
-FEW = 4  # sequences in a replica that answers fast; public runs of both machines have them
+FEW = 4  # sequences in a replica that answers fast; both machines have public runs near it
 OVER = "rack over islands, {}"
-WAITING = 20  # requests with a prefill replica, from where it never idles
+ALWAYS_BUSY = 20  # requests at a prefill replica from which on it never idles
 LABELS = FP4_LABEL, FP8_LABEL = "FP4", "FP8"
 SGLANG_H100 = "LMSYS, 5 May 2025: 96 H100, prefill EP32, decode EP72"
 SGLANG_GB200 = "LMSYS, 25 September 2025: GB200 NVL72, prefill groups of 8 GPUs"
@@ -126,7 +126,7 @@ def topology(machine: str) -> sim.Topology:
 def scenario(
     machine: str, shape: Shape, batch: int, context: int, precision: dict[str, str], steps: int
 ) -> sim.Scenario:
-    """`batch` sequences on each data-parallel rank, all there at once."""
+    """`batch` sequences on each data-parallel rank, all from time zero."""
     changes: dict[str, Any] = {
         **precision,
         "engine.backend": BACKEND,
@@ -229,7 +229,7 @@ def published(machine: str, traffic: Traffic) -> list[Run]:
 
 
 def envelope(found: list[Point]) -> list[Point]:
-    """The points that no other beats in both, from slow to fast answers."""
+    """The points that no other beats in both (the Pareto front), from slow to fast answers."""
     best: list[Point] = []
     for point in sorted(found, key=lambda one: (-one.per_user, -one.per_gpu)):
         if not best or point.per_gpu > best[-1].per_gpu:
@@ -248,14 +248,14 @@ def at_speed(line: list[Point], per_user: float) -> float | None:
 
 
 def same_replicas(traffic: Traffic, quick: bool) -> list[Row]:
-    """Speed of the very replicas that were served publicly, at their batch."""
+    """Speed of the replicas of the public runs, at their batch."""
     rows = []
     for machine in MACHINES[traffic]:
         seen = set()
         for run in sorted(published(machine, traffic), key=lambda one: (one.shape.gpus, one.point.batch)):
             shape, batch = run.shape, run.point.batch
-            few = batch * shape.data <= (512 if quick else 8192)
-            if (shape, batch) in seen or shape.gpus not in (8, 16, 32) or not few:
+            is_small = batch * shape.data <= (512 if quick else 8192)
+            if (shape, batch) in seen or shape.gpus not in (8, 16, 32) or not is_small:
                 continue
             seen.add((shape, batch))
             seconds = step_s(machine, shape, batch, traffic)
@@ -274,18 +274,18 @@ Lines = dict[str, list[Point]]
 
 
 def ratios(traffic: Traffic, simulated: Lines, public: Lines) -> list[Row]:
-    """The rack over the islands, with as few GPUs per user as each can: slow, middling and fast answers."""
+    """The rack over the islands, each at its best tokens/s/GPU: for slow, middling and fast answers."""
     case = OVER.format(traffic.name)
     rows = []
 
-    def most(lines: Lines) -> float:
+    def highest(lines: Lines) -> float:
         return max(one.per_gpu for one in lines[RACK]) / max(one.per_gpu for one in lines[ISLANDS])
 
     def middle(lines: Lines) -> float | None:
         rack, islands = (at_speed(lines[machine], MIDDLE[traffic]) for machine in (RACK, ISLANDS))
         return None if rack is None or islands is None else rack / islands
 
-    rows.append(Row(case, "most tokens/s/GPU", "ratio", most(public), most(simulated), source=SOURCE))
+    rows.append(Row(case, "most tokens/s/GPU", "ratio", highest(public), highest(simulated), source=SOURCE))
     ours = middle(simulated)
     if ours is not None:
         what = f"tokens/s/GPU at {MIDDLE[traffic]:.0f} tokens/s/user"
@@ -333,10 +333,10 @@ def few_sequences_per_user(machine: str, traffic: Traffic) -> float:
 
 
 def prefill(traffic: Traffic, machines: tuple[str, ...]) -> list[Row]:
-    """Prompt tokens/s of a prefill GPU where prompts waited for it all the time."""
+    """Prompt tokens/s of a prefill GPU that always had prompts waiting."""
     rows = []
     for machine in machines:
-        waited = [run.prefill_per_gpu for run in published(machine, traffic) if run.in_prefill > WAITING]
+        waited = [run.prefill_per_gpu for run in published(machine, traffic) if run.in_prefill > ALWAYS_BUSY]
         ours = prefill_tokens_per_gpu_s(machine, traffic)
         what = "prompt tokens/s of a prefill GPU, prompts waiting"
         rows.append(Row(f"{machine}, {traffic.name}", what, "tokens/s", max(waited), ours, source=SOURCE))
@@ -378,14 +378,14 @@ def answer(quick: bool) -> Answer:
         rows += ratios(traffic, simulated, public)
         for machine in shown:
             best = max(simulated[machine], key=lambda one: one.per_gpu)
-            most = max(public[machine], key=lambda one: one.per_gpu)
+            public_best = max(public[machine], key=lambda one: one.per_gpu)
             where = f"{machine}, {traffic.name}"
             what = "most tokens/s/GPU"
-            rows.append(Row(where, what, "tokens/s", most.per_gpu, best.per_gpu, source=SOURCE))
-            there = at_speed(simulated[machine], most.per_user)
+            rows.append(Row(where, what, "tokens/s", public_best.per_gpu, best.per_gpu, source=SOURCE))
+            at_its_speed = at_speed(simulated[machine], public_best.per_user)
             what = "tokens/s/GPU at the speed of the run with most"
-            if there is not None:
-                rows.append(Row(where, what, "tokens/s", most.per_gpu, there, source=SOURCE))
+            if at_its_speed is not None:
+                rows.append(Row(where, what, "tokens/s", public_best.per_gpu, at_its_speed, source=SOURCE))
         rows += prefill(traffic, shown)
         if traffic is SHORT or not quick:
             rows += same_replicas(traffic, quick)
@@ -400,10 +400,10 @@ def answer(quick: bool) -> Answer:
     found = {(row.case, row.quantity): row.simulated for row in rows}
     case = OVER.format(SHORT.name)
     few = f"tokens/s/user of eight GPUs in tensor parallel with {FEW} sequences"
-    most = found[case, "most tokens/s/GPU"]
+    highest = found[case, "most tokens/s/GPU"]
     largest, speed = (found[case, what] for what in ("tokens/s/GPU, largest anywhere", "where it is largest"))
     takeaway = (
-        f"Where users wait, hardly: with the largest batches a GPU in the rack makes {most:.1f} times as "
+        f"Where users wait, hardly: with the largest batches a GPU in the rack makes {highest:.1f} times as "
         f"many tokens as on an island. In between, yes: up to {largest:.1f} times as many, at {speed:.0f} "
         "tokens/s/user, because 32 GPUs hold the experts between them and NICs would be the wait. For the "
         "fastest answers both fall back to eight GPUs in tensor parallel, and the rack is worth nothing: "
@@ -413,7 +413,7 @@ def answer(quick: bool) -> Answer:
 
 
 def notes(rows: list[Row]) -> tuple[str, ...]:
-    """What the rows of this run say beside the takeaway; what it did not simulate is not spoken of."""
+    """What the rows of this run show beside the takeaway; parts that it did not simulate are left out."""
     few = f"tokens/s/user of eight GPUs in tensor parallel with {FEW} sequences"
     found = {(row.case, row.quantity): (row.published, row.simulated) for row in rows}
     few_public, few_ours = found[OVER.format(SHORT.name), few]
@@ -474,7 +474,7 @@ def notes(rows: list[Row]) -> tuple[str, ...]:
 
 
 def errors(rows: list[Row], quantity: str, case: str) -> list[float]:
-    """Errors of the rows whose quantity begins so and whose case ends so."""
+    """Errors of the rows whose quantity starts with `quantity` and whose case ends with `case`."""
     return [
         row.error
         for row in rows
@@ -483,7 +483,7 @@ def errors(rows: list[Row], quantity: str, case: str) -> list[float]:
 
 
 def spread(what: str, found: list[float]) -> str:
-    """The least and the largest of some errors in words; nothing where there are none.
+    """The smallest and the largest of some errors in words; empty without errors.
 
     >>> spread("in FP4", [-0.24, -0.08]), spread("in FP8", [0.016])
     ('in FP4 -24 to -8 %', 'in FP8 +2 %')

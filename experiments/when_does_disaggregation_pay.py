@@ -31,7 +31,7 @@ WHOLE, CHUNKED, APART = "whole prompts first", "chunked prefill", "apart"
 
 @dataclass(frozen=True)
 class Case:
-    """A model and traffic, and what users are promised."""
+    """A model and traffic, and the service level that requests must meet."""
 
     model: str
     file: str
@@ -65,7 +65,7 @@ QUICK = CASES[:2]  # long answers take long to settle
 
 @dataclass(frozen=True)
 class Way:
-    """How the engines share the work; `prefill` of them prefill only, 0 where all do everything."""
+    """How the engines share the work: `prefill` of them prefill only; 0 where each does both."""
 
     name: str
     prefill: int = 0
@@ -115,7 +115,7 @@ def scenario(case: Case, way: Way, rate_per_s: float, requests: int) -> sim.Scen
 
 
 def in_time(case: Case, way: Way, rate_per_s: float, quick: bool) -> float:
-    """The share of requests that get their first token, and the others on average, as promised."""
+    """The share of requests whose first token, and whose other tokens on average, meet the service level."""
     seconds = 15.0 if quick else 40.0
     requests = int(min(max(rate_per_s * seconds, 60), 400 if quick else 1500))
     served = sim.simulate(scenario(case, way, rate_per_s, requests)).requests
@@ -142,7 +142,7 @@ def capacity(case: Case, way: Way, quick: bool) -> float:
 
 
 def best_split(case: Case, network: float, quick: bool) -> tuple[Way, float]:
-    """The division of the engines that serves most."""
+    """The division of the engines that serves the highest rate."""
     likely = (3,) if case.prompt > case.output else (1,)
     ways = [Way(APART, prefill, network) for prefill in (likely if quick else range(1, ENGINES))]
     return max(((way, capacity(case, way, quick)) for way in ways), key=lambda found: found[1])

@@ -32,7 +32,7 @@ PATTERNS: dict[str, dict[str, int]] = {
 }
 RATES_PER_S = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0)
 QUICK_RATES_PER_S = (1.0, 6.0)
-SECONDS, QUICK_SECONDS = 240.0, 120.0  # for how long requests come
+SECONDS, QUICK_SECONDS = 240.0, 120.0  # during which requests arrive
 TRACE = {"kind": "trace", "name": "azure-llm-2023-conversation"}
 MEAN_TOKENS = 1409.0  # of a request of that trace, prompt and answer
 
@@ -59,7 +59,7 @@ def scenario(pattern: str, rate_per_s: float, seconds: float) -> Scenario:
 
 
 def curves(quick: bool) -> list[dict[str, Any]]:
-    """What each pattern yields at each rate; a pattern's curve ends one rate after it is saturated."""
+    """Throughput of each pattern at each rate; a pattern's curve ends one rate after it is saturated."""
     points: list[dict[str, Any]] = []
     seconds = QUICK_SECONDS if quick else SECONDS
     for pattern in PATTERNS:

@@ -153,18 +153,18 @@ def answer(quick: bool) -> Answer:
         base = sim.with_changes(base, {"workload.requests": 1})
     scenarios = {case: sim.with_changes(base, changes) for case, changes in {**CASES, **WHAT_IF}.items()}
     results = {case: sim.simulate(scenario) for case, scenario in scenarios.items()}
-    said = {case: result.summary() for case, result in results.items()}
+    summaries = {case: result.summary() for case, result in results.items()}
 
     rows = _nccl_rows()
     for case in CASES:
         rows += _memory_rows(case, scenarios[case])
-        rows += _serving_rows(case, said[case])
+        rows += _serving_rows(case, summaries[case])
     for case in WHAT_IF:
-        rows.append(_row(case, "throughput", "tok/s", None, said[case]["output_throughput"]))
-        rows.append(_row(case, "TPOT", "ms", None, said[case]["mean_tpot_ms"], BY_HAND_MS.get(case)))
-        rows.append(_row(case, "TTFT", "ms", None, said[case]["mean_ttft_ms"]))
+        rows.append(_row(case, "throughput", "tok/s", None, summaries[case]["output_throughput"]))
+        rows.append(_row(case, "TPOT", "ms", None, summaries[case]["mean_tpot_ms"], BY_HAND_MS.get(case)))
+        rows.append(_row(case, "TTFT", "ms", None, summaries[case]["mean_ttft_ms"]))
 
-    rate = {case: f"{numbers['output_throughput']:.0f}" for case, numbers in said.items()}
+    rate = {case: f"{numbers['output_throughput']:.0f}" for case, numbers in summaries.items()}
     takeaway = (
         "The second node costs two things, and neither is InfiniBand: host work that no longer overlaps the "
         f"GPUs (C: {rate['C: TP8 x PP2']} tok/s, {rate[C_AHEAD]} with it overlapped) and all-reduces over "

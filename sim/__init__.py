@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sim.inputs.topology import Topology
     from sim.inputs.workload import Workload
     from sim.microbenchmark import collective, kernel
-    from sim.scenario.scenario import Scenario, load_scenario, with_changes
+    from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
     from sim.studies.compare import Comparison, compare
@@ -48,9 +48,9 @@ _HOME = {
     "Model": "sim.inputs.model",
     "Topology": "sim.inputs.topology",
     "Workload": "sim.inputs.workload",
-    "Scenario": "sim.scenario.scenario",
-    "load_scenario": "sim.scenario.scenario",
-    "with_changes": "sim.scenario.scenario",
+    "Scenario": "sim.scenario",
+    "load_scenario": "sim.scenario",
+    "with_changes": "sim.scenario",
     "Result": "sim.simulate",
     "simulate": "sim.simulate",
     "Capacity": "sim.studies.capacity",

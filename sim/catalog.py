@@ -12,7 +12,7 @@ import networkx as nx
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.topology import MAX_NODES, Topology
-from sim.reading.data_files import data_folder
+from sim.reading.data_files import data_folder, workloads
 from sim.reading.problems import unknown_name
 from sim.reading.topology_files import Library, gpu_of, kernels_of, links_of, topology_of
 from sim.reading.yaml_lines import read_yaml
@@ -147,6 +147,14 @@ def load_workload(name_or_path: str | Path, *, near: Path | None = None) -> Work
     return read_workload(find("workload", name_or_path, near))
 
 
+def find_trace(name: str) -> Path:
+    """The file of a shipped trace. InputError names the nearest match where there is none."""
+    shipped = _shipped_traces()
+    if name not in shipped:
+        raise InputError(Problem(unknown_name("trace", name, list(shipped))))
+    return shipped[name]
+
+
 def list_topologies() -> list[str]:
     """Names of the shipped systems."""
     return names_of("topology")
@@ -172,9 +180,20 @@ def list_workloads() -> list[str]:
     return names_of("workload")
 
 
+def list_traces() -> list[str]:
+    """Names of the shipped request traces."""
+    return list(_shipped_traces())
+
+
 def library(near: Path | None = None) -> Library:
     """The shipped GPUs, links and systems, for files in the folder `near` that name them."""
     return Library(list_gpus(), load_gpu, list_links(), load_link, partial(system_of, near=near))
+
+
+def _shipped_traces() -> dict[str, Path]:
+    """Traces by name; each keeps the format that it was published in, so that suffixes differ."""
+    files = (workloads() / "traces").glob("*.[cj]s*")
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
 
 
 @cache

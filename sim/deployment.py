@@ -40,6 +40,7 @@ class ReplicaPlan:
     shards: tuple[Shard, ...]
     memory: MemoryPlan | None
     limits: Limits
+    hops: int  # links between the gateway and its first GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +68,42 @@ def _replica_plan(
     index: int, pool: Pool, gpus: tuple[str, ...], scenario: Scenario, network: Network
 ) -> ReplicaPlan:
     engine = pool.engine
-    shards: list[Shard] = []
-    memory = None
     if engine.service_time is not None:
-        seqs = engine.max_num_seqs or 1
-        tokens = engine.max_num_batched_tokens or LONGEST_WITHOUT_MODEL
-        longest = engine.max_model_len or LONGEST_WITHOUT_MODEL
-        blocks = -(-longest // engine.block_size) * seqs
-    else:
-        shards = shards_of(pool, scenario, gpus)
-        memory, longest = memory_of(pool, shards, len(network.gpus))
-        seqs, tokens = default_limits(engine, shards[0].gpu)
-        if _whole_prompts(engine):
-            tokens = max(tokens, longest)
-        blocks = usable_blocks(memory, engine)
+        return ReplicaPlan(index, pool, gpus, (), None, _limits_of_given_times(engine), 0)
+    shards = shards_of(pool, scenario, gpus)
+    memory, longest = memory_of(pool, shards, len(network.gpus))
+    seqs, tokens = default_limits(engine, shards[0].gpu)
+    if _whole_prompts(engine):
+        tokens = max(tokens, longest)  # or the longest prompt would never be admitted
     if engine.scheduler == "one_at_a_time":
         seqs = 1
-    return ReplicaPlan(index, pool, gpus, tuple(shards), memory, Limits(seqs, tokens, blocks, longest))
+    limits = Limits(seqs, tokens, usable_blocks(memory, engine), longest)
+    hops = hops_between(network, gateway_of(network), gpus[0])
+    return ReplicaPlan(index, pool, gpus, tuple(shards), memory, limits, hops)
+
+
+def _limits_of_given_times(engine: Engine) -> Limits:
+    """Limits of an engine whose service time is given: what is not written does not bind."""
+    seqs = engine.max_num_seqs or 1
+    longest = engine.max_model_len or LONGEST_WITHOUT_MODEL
+    blocks = -(-longest // engine.block_size) * seqs  # the longest text in every seat
+    if engine.scheduler == "one_at_a_time":
+        seqs = 1
+    return Limits(seqs, engine.max_num_batched_tokens or LONGEST_WITHOUT_MODEL, blocks, longest)
+
+
+def gateway_of(network: Network) -> str:
+    """Where requests come in: the first host, or the first GPU of a topology without hosts."""
+    hosts = (name for name, place in network.places.items() if place.get("kind") == "host")
+    return next(hosts, network.gpus[0])
+
+
+def hops_between(network: Network, source: str, target: str) -> int:
+    """Links on the way; 0 where there is none, as to a GPU that no host reaches."""
+    try:
+        return len(network.path(source, target).links)
+    except InfeasibleError:
+        return 0
 
 
 def placed_gpus(scenario: Scenario, network: Network, pools: list[Pool]) -> list[tuple[str, ...]]:
@@ -96,6 +116,7 @@ def placed_gpus(scenario: Scenario, network: Network, pools: list[Pool]) -> list
     models = {gpu: str(network.places[gpu]["model"]) for gpu in free}
     if isinstance(scenario.placement, Explicit) and any(pool.gpu for pool in pools):
         raise InfeasibleError("an explicit placement names the GPUs of every pool; leave out gpu in pools")
+    # Pools that name a kind come first: the others (None sorts last) could take the only GPUs of that kind.
     for kind in sorted({pool.gpu for pool in pools}, key=lambda kind: (kind is None, kind)):
         mine = [i for i, pool in enumerate(pools) if pool.gpu == kind]
         able = [gpu for gpu in free if kind is None or models[gpu] == kind]
@@ -121,7 +142,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
         )
     shards, first = [], 0
     graph = scenario.wired.graph
-    together = ranks * engine.data_parallel_size
+    together = ranks * engine.data_parallel_size  # rank order: stages outermost, then data, then tensor ranks
     for stage in range(stages):
         layers = model.layers // stages + (stage < model.layers % stages)
         members = gpus[stage * together : (stage + 1) * together]
@@ -154,22 +175,20 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
     holds = int(usable * (1.0 - engine.watermark)) * engine.block_size
     whole = engine.max_num_batched_tokens if _whole_prompts(engine) else None
     if engine.max_model_len is None:
-        longest = min(context or holds, holds, whole or holds)
-    elif whole is not None and engine.max_model_len > whole:
+        return memory, min(context or holds, holds, whole or holds)
+    if whole is not None and engine.max_model_len > whole:
         raise InfeasibleError(
             f"without chunked prefill a text of max_model_len {engine.max_model_len} must fit into one step "
             f"of max_num_batched_tokens {whole}",
             f"max_num_batched_tokens {engine.max_model_len}, or max_model_len {whole}",
         )
-    elif engine.max_model_len > holds:
+    if engine.max_model_len > holds:
         raise InfeasibleError(
             f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
             f"{engine.block_size} tokens that fit beside {pool.model.name}",
             f"max_model_len {holds} fits, or a larger gpu_memory_utilization or tensor_parallel_size",
         )
-    else:
-        longest = engine.max_model_len
-    return memory, longest
+    return memory, engine.max_model_len
 
 
 def _whole_prompts(engine: Engine) -> bool:

@@ -17,16 +17,16 @@ from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
-from sim.runtime.build import World, kv_transfer_of, replicas_of
+from sim.runtime.build import World, kv_transfers_of, replicas_of
+from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
-from sim.runtime.fabric.uncontended import UnsharedFabric
-from sim.runtime.faults import schedule_faults
-from sim.runtime.kv.build_tiers import kv_tier_rows, kv_tier_summary
+from sim.runtime.fabric.uncontended import UncontendedFabric
+from sim.runtime.faults import faults_without_effect, schedule_faults
+from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
-from sim.scenario.references import faults_without_effect
-from sim.scenario.scenario import Scenario, with_changes
-from sim.workload.generator import traffic
+from sim.scenario import Scenario, with_changes
+from sim.workload.generator import request_generator
 from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
@@ -148,9 +148,27 @@ def simulate(
         raise InputError(Problem("0 s is no time to run in; write more, or leave it out", key="time_limit_s"))
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
-    fabric = (UnsharedFabric if "sharing" in scenario.without else Fabric)(env, network)
-    records, blame = Records(), BlameRecords()
-    world = World(scenario, env, network, fabric, records, fold, seed)
+    fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
+    blame = BlameRecords()
+    world = World(scenario, env, network, fabric, Records(), fold, seed)
+    service = _service(world, blame)
+    schedule_faults(env, network, fabric, service, scenario.faults)
+    service.begin()
+    for process in beside:
+        env.process(process(env, fabric))
+    env.run(until=limit)
+    waiting = _waiting(service, fabric)
+    # Without a limit the run ends only when no event is left: an open request will never go on.
+    if service.open and limit is None:
+        raise UnfinishedError(
+            f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
+        )
+    return _result(world, service, blame, waiting)
+
+
+def _service(world: World, blame: BlameRecords) -> Service:
+    """The replicas of a scenario behind their router, and the requests that will come."""
+    scenario, network = world.scenario, world.network
     replicas, by_model = replicas_of(deployment_of(scenario, network), world)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
@@ -158,46 +176,49 @@ def simulate(
             f"default_model {default!r} is served by no pool",
             f"{', '.join(by_model)} are" if by_model else "add a pool with role: prefill, or both",
         )
-    kv_transfers = kv_transfer_of(
-        scenario, network, fabric, replicas, random_stream(seed, "hand-over"), records
-    )
-    service = Service(
-        env,
-        replicas,
+    kv_transfers = kv_transfers_of(replicas, world, random_stream(world.seed, "hand-over"))
+    routing = Routing(
         by_model,
         default,
         scenario.router,
-        traffic(scenario.workload, seed),
-        random_stream(seed, "router"),
-        records,
-        blame,
+        random_stream(world.seed, "router"),
         staleness_s=scenario.router_staleness_s,
         has_frontend="host" not in scenario.without,
+        receivers=None if kv_transfers is None else kv_transfers.receivers,
+    )
+    return Service(
+        world.env,
+        replicas,
+        routing,
+        request_generator(scenario.workload, world.seed),
+        world.records,
+        blame,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
     )
-    schedule_faults(env, network, fabric, service, scenario.faults)
-    service.begin()
-    for process in beside:
-        env.process(process(env, fabric))
-    env.run(until=limit)
+
+
+def _waiting(service: Service, fabric: Fabric) -> tuple[str, ...]:
+    """What waits for what when nothing happens any more."""
     down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
-    waiting = (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
-    if service.open and limit is None:
-        raise UnfinishedError(
-            f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
-        )
+    return (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
+
+
+def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[str, ...]) -> Result:
+    """The books of a run that has ended, closed."""
+    replicas, records = list(service.replicas), world.records
     for replica in replicas:
         replica.stop()
     service.close()
-    records.end_s = env.now if service.open else service.ended_s
+    # A run cut by its limit ends there; else it ends with its last request, and later events do not count.
+    records.end_s = world.env.now if service.open else service.ended_s
     return Result(
-        scenario,
-        seed,
+        world.scenario,
+        world.seed,
         records,
         blame,
-        _link_rows(fabric),
-        _gpu_rows(network, replicas),
+        _link_rows(world.fabric),
+        _gpu_rows(world.network, replicas),
         records.end_s,
         waiting,
         kv_tier_rows(replicas),

@@ -14,6 +14,9 @@ def test_everything_listed_can_be_found() -> None:
     for kind in ("topology", "gpu", "links", "model", "workload"):
         for name in catalog.names_of(kind):  # type: ignore[arg-type]
             assert catalog.find(kind, name).is_file()  # type: ignore[arg-type]
+    for name in catalog.list_traces():
+        assert catalog.find_trace(name).is_file()
+    assert "azure-llm-2023-code" in catalog.list_traces()
 
 
 def test_the_names_that_scripts_rely_on_are_there() -> None:

@@ -1,4 +1,6 @@
-"""What is installed elsewhere works there: the wheel carries topologies, workloads and the command."""
+"""What is installed elsewhere works there: the wheel carries its data, and every command finds it from an
+empty folder.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +9,72 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[a-z]*.py"))
+FEW_SECONDS = (
+    "does_llama70b_need_nvlink",
+    "how_big_should_an_nvlink_domain_be",
+    "how_to_split_twelve_l40s",
+    "why_is_tp16_slower_than_tp8",
+)
 
 
-@pytest.mark.slow
-def test_a_wheel_carries_its_data_and_runs_outside_the_checkout(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("fabricsim-*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    assert not (tmp_path / "installed" / "topologies").exists()
+@dataclass(frozen=True)
+class Installed:
+    """A wheel unpacked into `site`, and an empty folder to run in."""
 
-    def sim(*words: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-        command = [sys.executable, "-P", "-m", "sim", *words]
+    site: Path
+    folder: Path
+
+    def python(self, *words: str) -> str:
+        """Standard output of a Python that imports from the wheel only; -P keeps the folder off its path."""
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+            [sys.executable, "-P", *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.site)},
+            capture_output=True,
+            text=True,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
-    names = json.loads(sim("list", "--format", "json"))
+    def sim(self, *words: str) -> str:
+        return self.python("-m", "sim", *words)
+
+    def experiment(self, name: str, *words: str) -> str:
+        return self.python(str(self.site / "sim/data/experiments" / f"{name}.py"), *words)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site folder of a wheel built once."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = folder.glob("fabricsim-*.whl")
+    zipfile.ZipFile(archive).extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Installed:
+    return Installed(wheel, tmp_path)
+
+
+def test_a_wheel_is_imported_from_where_it_lies_and_puts_only_its_package_there(installed: Installed) -> None:
+    assert installed.python("-c", "import sim; print(sim.__file__)").strip().startswith(str(installed.site))
+    assert sorted(path.name for path in installed.site.iterdir() if path.suffix != ".dist-info") == ["sim"]
+
+
+def test_a_wheel_lists_what_the_checkout_ships(installed: Installed) -> None:
+    names = json.loads(installed.sim("list", "--format", "json"))
     for kind, folder in (
         ("topologies", "topologies"),
         ("gpus", "topologies/gpus"),
@@ -38,6 +82,38 @@ def test_a_wheel_carries_its_data_and_runs_outside_the_checkout(tmp_path: Path) 
     ):
         assert names[kind] == sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
     assert names["models"] == sorted(path.stem for path in (ROOT / "workloads/models").glob("*.json"))
-    assert "busbw" in sim("collective", "all_reduce", "--topology", "nd-h100-v5", "-e", "64")
-    (tmp_path / "x.yaml").write_text("topology: nd-h100-v5\nmodel: llama-3-8b\nworkload: single-user\n")
-    assert json.loads(sim("run", "x.yaml", "--format", "json"))["completed"] == 5
+    assert names["experiments"] == EXPERIMENTS
+    table = installed.sim("list")
+    assert all(name in table for found in names.values() for name in found)
+
+
+def test_a_wheel_lists_all_experiments_with_their_questions(installed: Installed) -> None:
+    rows = json.loads(installed.sim("list", "experiments", "--format", "json"))
+    assert [row["name"] for row in rows] == EXPERIMENTS
+    assert all("?" in row["question"] for row in rows)
+
+
+def test_a_wheel_runs_a_collective_a_scenario_and_a_ledger(installed: Installed) -> None:
+    assert "busbw" in installed.sim("collective", "all_reduce", "--topology", "nd-h100-v5", "-e", "64")
+    scenario = "topology: nd-h100-v5\nmodel: llama-3-8b\nworkload: single-user\n"
+    (installed.folder / "x.yaml").write_text(scenario)
+    assert json.loads(installed.sim("run", "x.yaml", "--format", "json"))["completed"] == 5
+    ledger = json.loads(installed.sim("validate", "formulas", "--format", "json"))
+    assert {row["section"] for row in ledger["rows"]} == {"formulas"}
+
+
+def test_a_wheel_draws_a_topology_into_the_folder_where_it_runs(installed: Installed) -> None:
+    installed.sim("topology", "draw", "dgx-a100")
+    assert [path.name for path in installed.folder.iterdir()] == ["dgx-a100.svg"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_starts_from_the_wheel(installed: Installed, name: str) -> None:
+    assert "--quick" in installed.experiment(name, "--help")
+
+
+@pytest.mark.parametrize("name", FEW_SECONDS)
+def test_an_experiment_runs_from_the_wheel(installed: Installed, name: str) -> None:
+    answer = json.loads(installed.experiment(name, "--quick", "--format", "json"))
+    assert answer["rows"]
+    assert answer["takeaway"]

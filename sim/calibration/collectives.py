@@ -79,8 +79,7 @@ def ratios(
 ) -> list[float]:
     """Modelled over measured time of each point."""
     for network in networks.values():
-        for key in [key for key in network.memory if key[0] != "load"]:
-            del network.memory[key]
+        network.remembered.forget_offers()
     found = []
     for point in measured:
         network = networks[point.system, point.gpus]

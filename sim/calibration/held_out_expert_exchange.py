@@ -94,7 +94,7 @@ def _point(
     gpus = network.gpus[:ranks]
     n_bytes = tokens * hidden * (width if phase == "dispatch" else COMBINED_BYTES)
     inside_s, across_s = payload_s(network, phase, gpus, experts, topk, library=name)
-    kernel = chosen(network, gpus, prefill=False, library=name)
+    kernel = chosen(network, gpus, has_prefill=False, library=name)
     which = f"{name}, {'between' if kernel.spans_domains else 'inside'}, {kernel.nvlink_bytes_per_s:g}"
     return ExchangePoint(
         which, library, system, ranks, phase, n_bytes, n_bytes * inside_s, n_bytes * across_s, seconds

@@ -15,7 +15,7 @@ from typing import Any
 
 from sim.calibration.collectives import Raw
 from sim.calibration.fitting import Floats, log_fit
-from sim.calibration.multinode_points import OPS, MultinodePoint, cluster_network, ranks_of
+from sim.calibration.multinode_points import MultinodePoint, cluster_network, ranks_of
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 
@@ -35,8 +35,7 @@ ONLY_PREDICTED = ("gb200",)  # 1,440 ranks take a second a look, and only in tre
 def ratios(measured: Sequence[MultinodePoint], parameters: Parameters) -> list[float]:
     """Modelled over measured time of each point."""
     for network in {id(n): n for n in (cluster_network(one.system, one.nodes) for one in measured)}.values():
-        for key in [key for key in network.memory if isinstance(key, tuple) and key[0] in OPS]:
-            del network.memory[key]
+        network.remembered.forget_offers()
     found = []
     for one in measured:
         network = cluster_network(one.system, one.nodes)

@@ -1,4 +1,8 @@
-"""The command `sim`: one module per subcommand, heavy imports only inside the functions that need them."""
+"""The command `sim`: one module per subcommand, heavy imports only inside the functions that need them.
+
+A subcommand reads options, calls one public function and prints a table or JSON; refusals become exit
+statuses. May import everything, and knows no numbers of its own: what it prints, a script can compute.
+"""
 
 from __future__ import annotations
 

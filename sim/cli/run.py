@@ -37,12 +37,12 @@ def run(
 
     import sim
     from sim.cli.written import Written
-    from sim.workload.request_sampler import what_traces_say
+    from sim.workload.request_sampler import describe_traces
 
     described = sim.load_scenario(scenario)
     if changes:
         described = sim.with_changes(described, dict(_change(text) for text in changes))
-    for line in what_traces_say(described.workload):
+    for line in describe_traces(described.workload):
         note(line)
     written = Written.read(scenario, changes or ())
     try:

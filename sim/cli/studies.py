@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import polars
 
-    from sim.scenario.scenario import Scenario
+    from sim.scenario import Scenario
 
 SECONDS_TO_CONNECT = 10
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")

@@ -57,6 +57,18 @@ class Batch(NamedTuple):
         return self.prefill_tokens + self.decodes * self.decode_tokens
 
 
+class StepTokens(NamedTuple):
+    """The tokens of a step as the ops around attention see them.
+
+    `of_rank` of the fullest data-parallel rank, `of_all` of all ranks together, padding included;
+    `has_prefill` where any of them belong to a prompt.
+    """
+
+    of_rank: int
+    of_all: int
+    has_prefill: bool
+
+
 class Causes(NamedTuple):
     """Where the seconds of a step go; they add up to the step."""
 

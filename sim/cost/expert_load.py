@@ -85,9 +85,9 @@ def expert_load(
             loads[i * ranks // len(pieces)] += piece
     else:
         held = [0] * ranks
-        most = -(-len(pieces) // ranks)
+        max_held = -(-len(pieces) // ranks)
         for piece in sorted(pieces, reverse=True):
-            rank = min((r for r in range(ranks) if held[r] < most), key=lambda r: (loads[r], r))
+            rank = min((r for r in range(ranks) if held[r] < max_held), key=lambda r: (loads[r], r))
             loads[rank] += piece
             held[rank] += 1
     return ExpertLoad(tuple(loads), crowding(experts, topk, ranks, in_order(routing, limit)))
@@ -160,7 +160,7 @@ def _distinct_within_groups(experts: int, topk: int, places: float, limit: Group
 
 def crowding(experts: int, topk: int, ranks: int, limit: GroupLimit | None) -> float:
     """By how much the variance of a rank's token-expert pairs exceeds that of a free choice, when tokens are
-    held to groups: who gets one expert's token is likely to get another's.
+    held to groups: a rank that gets one expert's token is likely to get another's.
 
     From the chances that two experts are chosen by one token, in one group and in two; averaged over ranks.
     """

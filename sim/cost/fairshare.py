@@ -1,14 +1,14 @@
-"""Max-min fair shares of links among transfers: who gets how much, with no notion of time.
+"""Max-min fair shares of links among transfers at one instant; no notion of time.
 
 A transfer puts `load[k]` bytes/s on its link `links[k]` for each unit of its *level*. All levels rise
 together from zero; where a link is full, the transfers on it stop rising; a transfer with a cap stops there.
-What comes out is the one allocation in which no level can rise without lowering one that is not higher
+The result is the one allocation in which no level can rise without lowering one that is not higher
 (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2).
 
-What a level is decides who counts as equal. `loads_of` makes it the transfer's byte rate on its own busiest
-link, divided by its weight. For point-to-point flows that is the classical max-min fairness; a collective
-counts as one flow as wide as its busiest link, and slows down as a whole where one of its links is shared, as
-a chunk-pipelined one does.
+The definition of a level decides what counts as an equal share. `loads_of` makes it the transfer's byte rate
+on its own busiest link, divided by its weight. For point-to-point flows that is the classical max-min
+fairness; a collective counts as one flow as wide as its busiest link, and slows down as a whole where one of
+its links is shared, as a chunk-pipelined one does.
 
 Two solvers for one allocation: plain Python with a heap of links, quicker for a few transfers, and
 `FlowTable`, numpy arrays that are kept up to date while transfers come and go, quicker for many. They agree
@@ -31,14 +31,14 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 SAME = 1.0 + 1e-12
-"""Two shares within this ratio are one share: rounding must not tell equal transfers apart."""
+"""Two shares within this ratio are one share, so that rounding does not make equal transfers differ."""
 
 
 class Flow(NamedTuple):
     """Equal transfers as the solvers see them.
 
-    Their links, the bytes/s of one of them on each link per unit of level, the level that they cannot exceed,
-    and how many they are.
+    `loads`: bytes/s of one of them on each link per unit of level; `cap`: the level that they cannot exceed;
+    `copies`: their number.
     """
 
     links: tuple[int, ...]
@@ -48,7 +48,7 @@ class Flow(NamedTuple):
 
 
 class FlowLike(Protocol):
-    """Anything that reads as a `Flow`."""
+    """An object with the attributes of a `Flow`."""
 
     @property
     def links(self) -> tuple[int, ...]: ...
@@ -73,8 +73,8 @@ def max_min(
 ) -> list[float]:
     """The rate of each demand `(links, n_bytes, weight, min_flow_s)`, as a fraction of its bytes per second.
 
-    `n_bytes` are above zero, one for each link; `min_flow_s` is the time that the demand takes at least (0:
-    no such limit); `capacity` is bytes/s of each link, 0 for one that is down.
+    `n_bytes` are above zero, one for each link; `min_flow_s` is the shortest time in which its bytes can flow
+    (0: no limit); `capacity` is bytes/s of each link, 0 for one that is down.
 
     Example: the parking lot, a long flow over links of 10 and 4 beside a short one on each (long 2, short 8
     and 2).
@@ -100,7 +100,7 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
             for link, amount in zip(flow.links, flow.loads, strict=True)
         ]
         return [min(flow.cap, *shares_alone)]
-    left: dict[int, float] = {}
+    left: dict[int, float] = {}  # capacity of a link that the stopped flows do not use
     load: dict[int, float] = {}
     users: dict[int, list[tuple[int, float]]] = {}
     for i, flow in enumerate(flows):
@@ -114,6 +114,9 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
                 left[link] = capacity[link]
                 load[link] = amount
                 users[link] = [(i, amount)]
+    # The next link to fill is the one with the smallest share. Shares only grow as flows stop, so an entry in
+    # the heap is a lower bound: one that has grown since is computed anew and put back (lazy updates; a
+    # decrease never has to be found inside the heap). Caps are entries too, with negative numbers for links.
     shares = [(left[link] / load[link], link) for link in users]
     shares += [(flow.cap, -1 - i) for i, flow in enumerate(flows) if flow.cap < inf]
     heapify(shares)
@@ -127,7 +130,7 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
             remaining = [(i, amount) for i, amount in users[link] if levels[i] < 0.0]
             if not remaining:
                 continue
-            if len(remaining) < len(users[link]):  # some have stopped since: there is more for the others
+            if len(remaining) < len(users[link]):  # some have stopped since, and left more for the others
                 users[link] = remaining
                 grown = left[link] / sum([amount for _, amount in remaining])
                 if grown > share * SAME:
@@ -140,6 +143,7 @@ def fair_levels(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[fl
             levels[i] = share
             if rising:
                 used = share * flows[i].copies
+                # never below 0: rounding of many small parts must not give the last flow a negative share
                 for other, amount in zip(flows[i].links, flows[i].loads, strict=True):
                     left[other] = max(0.0, left[other] - used * amount)
     return levels
@@ -154,10 +158,10 @@ class FlowTable:
     """
 
     def __init__(self, capacity: Sequence[float]) -> None:
-        """`capacity` is read anew at every solution; the caller may change it in between."""
+        """`capacity` is read at every solution; the caller may change it in between."""
         self._capacity = capacity
         self._rows = 0
-        self._links = np.zeros((64, 4), dtype=np.int64)  # padded with column 0, a link without a limit
+        self._links = np.zeros((64, 4), dtype=np.int64)  # padded with column 0, a link without limit
         self._loads = np.zeros((64, 4))
         self._caps = np.zeros(64)
         self._column: dict[int, int] = {}
@@ -169,7 +173,7 @@ class FlowTable:
         return self._rows
 
     def add(self, flow: FlowLike) -> int:
-        """The row in which the flow now stands: the last one."""
+        """Add a flow; its row, the last one."""
         row = self._rows
         if row == len(self._links) or len(flow.links) > self._links.shape[1]:
             self._grow(len(flow.links))
@@ -184,11 +188,11 @@ class FlowTable:
         return row
 
     def recount(self, row: int, flow: FlowLike) -> None:
-        """Take over how many transfers the flow in this row stands for."""
+        """Take over the number of transfers of the flow in this row."""
         self._loads[row, : len(flow.loads)] = [flow.copies * amount for amount in flow.loads]
 
     def remove(self, row: int) -> None:
-        """Take a flow out; the last row moves into its place."""
+        """Remove a flow; the last row moves into its place."""
         for column in self._links[row].tolist():
             if column:
                 self._users[column] -= 1
@@ -219,9 +223,12 @@ class FlowTable:
             share = np.full(columns, inf)
             np.divide(left, load, out=share, where=load > 0.0)
             shares = share[links]
-            tightest = shares.min(axis=1)
+            tightest = shares.min(axis=1)  # of each flow, the link that would stop it first
             capped = caps <= tightest
-            # full: tightest for every flow on it, none of which stops short of it at its cap
+            # A link is a local bottleneck if it is the tightest for every flow on it, none of which stops
+            # short of it at its cap: nothing that happens elsewhere can change its share any more. All such
+            # links are filled in one round, not just the smallest share as in the textbook, which is what
+            # keeps the number of rounds small; the levels are the same.
             tight_here = shares <= tightest[:, None] * SAME
             tight_here[capped] = False
             full = np.bincount(flat, tight_here.ravel(), columns) == np.bincount(flat, minlength=columns)
@@ -231,7 +238,7 @@ class FlowTable:
             level[rising[stopped]] = reached
             goes_on = ~stopped
             rising = rising[goes_on]
-            if rising.size:
+            if rising.size:  # what has stopped takes its part; the rest competes for what is left
                 used = np.repeat(reached, width) * loads[stopped].ravel()
                 left -= np.bincount(links[stopped].ravel(), used, columns)
                 np.maximum(left, 0.0, out=left)

@@ -48,7 +48,7 @@ class Way:
         return Demand(self.links, n_bytes, self.latency_s, self.min_flow_s_per_token * tokens)
 
     def isolated_s(self, tokens: float, capacity: Sequence[float]) -> float:
-        """Seconds for so many tokens when nothing else uses the links; inf where one of them is down."""
+        """`Demand.isolated_s` for so many tokens, without making the demand; inf where a link is down."""
         busiest = self.min_flow_s_per_token
         for link, amount in zip(self.links, self.bytes_per_token, strict=True):
             busiest = max(busiest, amount / capacity[link] if capacity[link] else inf)
@@ -151,8 +151,8 @@ def way(
                 for path in paths:
                     for link in path.links:
                         load[link] = load.get(link, 0.0) + n_bytes / (len(here) * len(there))
-    least = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
-    return Way(tuple(load), tuple(load.values()), latency_s + hops_s, least)
+    min_flow_s = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
+    return Way(tuple(load), tuple(load.values()), latency_s + hops_s, min_flow_s)
 
 
 def prefill_seconds(costs: Sequence[StepCost], past: int, tokens: int, *, budget: int, ranks: int) -> float:

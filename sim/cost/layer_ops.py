@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from sim.cost.batch import Causes
+from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
 from sim.cost.expert_load import distinct_places, expert_load, in_order
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
-from sim.cost.pricing import Priced, Pricer, causes_of, flow_s, seconds_of, together
+from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
 from sim.inputs.quantities import DTYPE_BYTES
@@ -34,31 +34,25 @@ SHARED_BESIDE_UP_TO = {"vllm": 256, "sglang": 1024, "trtllm": 1 << 30}
 PHASES: tuple[Phase, Phase] = ("dispatch", "combine")
 
 
-def layer_around(
-    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, is_moe: bool, sustained: bool
-) -> tuple[Ops, Ops]:
-    """The ops of one layer before and after its attention kernel.
-
-    `tokens` of the fullest data-parallel rank, `all_tokens` of all of them; `heads` and `kv_heads` of a rank.
-    """
-    if is_moe and _overlaps(price, tokens, sustained):
-        return _two_batches(price, tokens, all_tokens, heads, kv_heads, sustained)
-    before, after = attention_block(price, tokens, heads, kv_heads, sustained)
-    rest = experts(price, tokens, all_tokens, sustained) if is_moe else mlp(price, tokens, sustained)
+def layer_around(price: Pricer, step: StepTokens, is_moe: bool) -> tuple[Ops, Ops]:
+    """The ops of one layer before and after its attention kernel."""
+    if is_moe and _overlaps(price, step):
+        return _two_batches(price, step)
+    before, after = attention_block(price, step.of_rank, step.has_prefill)
+    rest = experts(price, step) if is_moe else mlp(price, step.of_rank, step.has_prefill)
     return before, (*after, *rest)
 
 
-def attention_block(
-    price: Pricer, tokens: int, heads: int, kv_heads: int, sustained: bool
-) -> tuple[Ops, Ops]:
+def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
     """The ops of `tokens` tokens around the attention kernel of one rank's heads."""
-    model, gemm = price.shard.model, partial(price.gemm, sustained=sustained)
+    model, gemm = price.shard.model, partial(price.gemm, sustained=has_prefill)
+    heads, kv_heads = price.shard.heads_of_rank, price.shard.kv_heads_of_rank
     qkv = partial(gemm, dtype=price.shard.precision.qkv_weights or price.shard.precision.weights)
     hidden = model.hidden
     norm = price.elementwise("norm", 4 * tokens * hidden)
     if model.mla is not None:
         mla = model.mla
-        gemm = partial(gemm, quantised=not sustained)  # as the block was timed and fitted: `kernel_fits`
+        gemm = partial(gemm, quantised=not has_prefill)  # as the block was timed and fitted
         query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
         down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
         before = [norm, qkv("qkv_down", tokens, down, hidden)]
@@ -96,44 +90,48 @@ def _qk_norm(price: Pricer, tokens: int, heads: int, kv_heads: int) -> Ops:
     return (*price.collective("all_reduce", sums), norm)
 
 
-def mlp(price: Pricer, tokens: int, sustained: bool) -> Ops:
+def mlp(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
     """A dense gated MLP."""
     model, ranks = price.shard.model, price.shard.tensor_parallel_size
     width = -(-model.intermediate // ranks)
     return (
         price.elementwise("norm", 4 * tokens * model.hidden),
-        price.gemm("gate_up_proj", tokens, 2 * width, model.hidden, sustained=sustained),
+        price.gemm("gate_up_proj", tokens, 2 * width, model.hidden, sustained=has_prefill),
         price.elementwise("activation", 3 * tokens * width),
-        price.gemm("down_proj", tokens, model.hidden, width, sustained=sustained),
+        price.gemm("down_proj", tokens, model.hidden, width, sustained=has_prefill),
         *price.all_reduce(tokens),
     )
 
 
-def experts(price: Pricer, tokens: int, all_tokens: int, sustained: bool) -> Ops:
-    """Router, routed and shared experts. `tokens` of the fullest data-parallel rank, `all_tokens` of all
-    of them.
+def experts(price: Pricer, step: StepTokens) -> Ops:
+    """Router, routed and shared experts.
 
     In one tensor-parallel group every rank has all tokens: each computes its experts, or its rows of all,
     and an all-reduce adds up. With data-parallel attention tokens go to their experts and back (expert
     parallelism), or all of them to all ranks, which each have rows of all experts.
     """
-    shard = price.shard
+    shard, (tokens, all_tokens, has_prefill) = price.shard, step
     before = _before_experts(price, tokens)
-    shared = _shared_experts(price, tokens, sustained)
-    beside = partial(_beside_each_other, shared=shared, apart=sustained or tokens > _most_beside(shard))
+    shared = _shared_experts(price, tokens, has_prefill)
+    beside = partial(
+        _beside_each_other, shared=shared, apart=has_prefill or tokens > _max_tokens_beside(shard)
+    )
+    # Three ways for tokens to meet their experts. One group: every rank has all tokens already.
     if len(shard.groups) == 1:
-        return (*before, *beside(_routed(price, tokens, sustained)), *price.all_reduce(tokens))
+        return (*before, *beside(_routed(price, tokens, has_prefill)), *price.all_reduce(tokens))
+    # Several groups, experts by rows: all tokens to all ranks, and partial sums back.
     if not shard.engine.enable_expert_parallel:
         gathered, scattered = (
             _between_groups(price, op, all_tokens) for op in ("all_gather", "reduce_scatter")
         )
-        routed = beside(_routed(price, all_tokens, sustained))
+        routed = beside(_routed(price, all_tokens, has_prefill))
         return (*before, gathered, *routed, scattered, *price.all_reduce(tokens))
+    # Several groups, whole experts: each token to the ranks of its experts, or everything everywhere.
     if _gathers(price):
         dispatch, combine = _gather(price, all_tokens), _scatter(price, all_tokens)
     else:
-        dispatch, combine = (_exchange(price, phase, all_tokens, sustained) for phase in PHASES)
-    routed = beside(_routed(price, all_tokens, sustained))
+        dispatch, combine = (_exchange(price, phase, all_tokens, has_prefill) for phase in PHASES)
+    routed = beside(_routed(price, all_tokens, has_prefill))
     return (*before, dispatch, *routed, combine, *price.all_reduce(tokens))
 
 
@@ -182,7 +180,7 @@ def _busiest(price: Pricer, tokens: int) -> float:
     return load.busiest(tokens * topk)
 
 
-def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
+def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
     """The routed experts of the busiest rank, `tokens` of all ranks entering the layer."""
     shard = price.shard
     model, ranks = shard.model, len(shard.ranks)
@@ -205,24 +203,24 @@ def _routed(price: Pricer, tokens: int, sustained: bool) -> Priced:
         dtype=shard.precision.experts or shard.precision.weights,
         load=load,
         present=present,
-        sustained=sustained,
+        sustained=has_prefill,
     )
     return price.kernel("experts", timing)
 
 
-def _shared_experts(price: Pricer, tokens: int, sustained: bool) -> Ops:
+def _shared_experts(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
     model, ranks = price.shard.model, price.shard.tensor_parallel_size
     if not model.shared_experts:
         return ()
     width = -(-(model.shared_intermediate or model.shared_experts * model.moe_intermediate) // ranks)
     return (
-        price.gemm("shared_gate_up", tokens, 2 * width, model.hidden, sustained=sustained),
+        price.gemm("shared_gate_up", tokens, 2 * width, model.hidden, sustained=has_prefill),
         price.elementwise("activation", 3 * tokens * width),
-        price.gemm("shared_down", tokens, model.hidden, width, sustained=sustained),
+        price.gemm("shared_down", tokens, model.hidden, width, sustained=has_prefill),
     )
 
 
-def _most_beside(shard: Shard) -> int:
+def _max_tokens_beside(shard: Shard) -> int:
     """Tokens up to which an engine computes shared experts on a stream of their own."""
     engine = shard.engine
     return 0 if engine.enforce_eager else SHARED_BESIDE_UP_TO[engine.backend]
@@ -237,10 +235,10 @@ def _beside_each_other(routed: Priced, shared: Ops, apart: bool) -> Ops:
     """
     if apart or not shared:
         return (routed, *shared)
-    flow_s, extra = seconds_of(shared), causes_of(shared)
-    busy_s = flow_s - extra.kernel_latency + routed.op.seconds - routed.causes.kernel_latency
-    seconds = max(routed.op.seconds, flow_s, busy_s)
-    share = (seconds - routed.op.seconds) / flow_s
+    shared_s, extra = seconds_of(shared), causes_of(shared)
+    busy_s = shared_s - extra.kernel_latency + routed.op.seconds - routed.causes.kernel_latency
+    seconds = max(routed.op.seconds, shared_s, busy_s)
+    share = (seconds - routed.op.seconds) / shared_s
     causes = Causes(*(one + share * other for one, other in zip(routed.causes, extra, strict=True)))
     return (Priced(Op(routed.op.name, seconds), causes),)
 
@@ -275,7 +273,7 @@ def _scatter(price: Pricer, all_tokens: int) -> Priced:
     return price.transfer("combine", scattered.demand)
 
 
-def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Priced:
+def _exchange(price: Pricer, phase: Phase, all_tokens: int, has_prefill: bool) -> Priced:
     """Dispatch or combine of `all_tokens` tokens, every rank sending as many (a tensor-parallel rank its
     slice of its group's).
     """
@@ -289,7 +287,7 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Pr
         shard.model.hidden * DTYPE_BYTES[dtype],
         shard.model.experts,
         shard.model.experts_per_token,
-        prefill=prefill,
+        has_prefill=has_prefill,
         library=shard.engine.all2all_backend,
         load=_busiest(price, all_tokens),
         limit=in_order(shard.engine.expert_routing, shard.model.group_limit),
@@ -300,18 +298,16 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, prefill: bool) -> Pr
 # ---- dual-batch overlap
 
 
-def _overlaps(price: Pricer, tokens: int, prefill: bool) -> bool:
+def _overlaps(price: Pricer, step: StepTokens) -> bool:
     engine = price.shard.engine
     if not (engine.enable_dbo and engine.enable_expert_parallel and len(price.shard.groups) > 1):
         return False
     if _gathers(price):  # vLLM overlaps the exchanges of DeepEP only
         return False
-    return tokens >= (OVERLAP_PREFILL_FROM if prefill else OVERLAP_DECODE_FROM)
+    return step.of_rank >= (OVERLAP_PREFILL_FROM if step.has_prefill else OVERLAP_DECODE_FROM)
 
 
-def _two_batches(
-    price: Pricer, tokens: int, all_tokens: int, heads: int, kv_heads: int, sustained: bool
-) -> tuple[Ops, Ops]:
+def _two_batches(price: Pricer, step: StepTokens) -> tuple[Ops, Ops]:
     """Dual-batch overlap: the tokens in two halves, one of them on the network while the other is computed.
 
     The combine of the second half (of the layer before) runs behind the products before attention, the
@@ -320,15 +316,15 @@ def _two_batches(
     the weights. Where it stops: nothing is hidden behind the attention kernel itself, so that long contexts
     gain more than this says.
     """
-    half, all_half = -(-tokens // 2), -(-all_tokens // 2)
-    before, after = attention_block(price, half, heads, kv_heads, sustained)
+    half, all_half, has_prefill = -(-step.of_rank // 2), -(-step.of_all // 2), step.has_prefill
+    before, after = attention_block(price, half, has_prefill)
     after = (*after, *_before_experts(price, half))
     inner = (
-        _routed(price, all_half, sustained),
-        *_shared_experts(price, half, sustained),
+        _routed(price, all_half, has_prefill),
+        *_shared_experts(price, half, has_prefill),
         *price.all_reduce(half),
     )
-    dispatch, combine = (_exchange(price, phase, all_half, sustained) for phase in PHASES)
+    dispatch, combine = (_exchange(price, phase, all_half, has_prefill) for phase in PHASES)
     return (_behind(price, combine, (*before, *before)),), (
         _behind(price, dispatch, (*after, *after)),
         _behind(price, dispatch, inner),
@@ -345,7 +341,7 @@ def _behind(price: Pricer, transfer: Priced, work: Ops) -> Priced:
     demand, work_s = transfer.op.demand, seconds_of(work)
     assert demand is not None
     covered = replace(demand, min_flow_s=max(demand.min_flow_s, work_s - demand.latency_s))
-    seconds = covered.latency_s + flow_s(covered, price.network)
+    seconds = covered.isolated_s(price.network.capacity)
     exposed_s = max(0.0, seconds - work_s)
     latency_s = min(exposed_s, demand.latency_s)
     causes = causes_of(work)

@@ -30,8 +30,8 @@ class Leg:
     latency_s: float
 
 
-class Wiring:
-    """The compiled graph: who is wired to whom by which link, and how fast."""
+class LinkGraph:
+    """The compiled graph: which place is joined to which by which link, and how fast."""
 
     def __init__(self, graph: nx.DiGraph[str]) -> None:
         self.places: dict[str, dict[str, Any]] = dict(iter(graph.nodes(data=True)))

@@ -69,17 +69,10 @@ def together(demands: Sequence[Demand]) -> Demand:
     )
 
 
-def flow_s(demand: Demand, network: Network) -> float:
-    """Seconds of the bytes of a demand with nobody else about, after its latency."""
-    flows = (
-        amount / network.capacity[link] for link, amount in zip(demand.links, demand.n_bytes, strict=True)
-    )
-    return max(demand.min_flow_s, max(flows, default=0.0))
-
-
 class Pricer:
-    """Prices ops of one shard. `without` names causes whose cost is taken as nothing; `kernel_model` times
-    kernels.
+    """Prices the ops of one shard.
+
+    `without` names causes whose cost is taken as nothing; `kernel_model` times the kernels.
     """
 
     def __init__(
@@ -134,13 +127,13 @@ class Pricer:
 
     def transfer(self, name: str, demand: Demand) -> Priced:
         demand = stripped(demand, self.without)
-        bytes_s = flow_s(demand, self.network)
+        bytes_s = demand.flow_s(self.network.capacity)
         causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)
         return Priced(Op(name, demand.latency_s + bytes_s, demand), causes)
 
     def collective(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
         """A collective in every tensor-parallel group at once; nothing on a single rank. Equal ones are one
-        object.
+        object, by which programs count how often a demand comes.
         """
         shard = self.shard
         if shard.tensor_parallel_size == 1:

@@ -1,8 +1,8 @@
 """One forward step of a pipeline stage as a program: the ops of a layer, repeated over the layers.
 
 A program says when each of its ops begins and ends if nothing interferes. Every such instant is one
-expression of the step's start (never a running sum), so that whoever plays the ops one by one and whoever
-folds them into a single event meet on the same floating-point numbers.
+expression of the step's start (never a running sum), so that ops played one by one and ops folded into a
+single event meet on the same floating-point numbers.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class Program:
         """The op in progress at `now_s` when the program began at `anchor_s`: the last one that has begun by
         then.
         """
+        # Division finds the place to within one; the loops then compare instants in the very form in which
+        # `start_s` states them, so that an op begins here exactly when it does for the stage that plays it.
         blocks = self.blocks
         b = len(blocks) - 1
         while b and anchor_s + blocks[b].start_s > now_s:
@@ -151,9 +153,10 @@ class Program:
                 continue
             before = (first.repetition, first.op) if b == first.block else (0, 0)
             until = (end.repetition, end.op) if b == end.block else (block.repeat, 0)
-            for i, demand, fluid_s in block.transfers:
+            for i, demand, flow_s in block.transfers:
+                # whole repetitions between the two positions, and one more or less by the place within them
                 times = (until[0] + (i < until[1])) - (before[0] + (i < before[1]))
                 if times:
                     _, counted, seconds = demands.get(id(demand), (demand, 0, 0.0))
-                    demands[id(demand)] = (demand, counted + times, seconds + times * fluid_s)
+                    demands[id(demand)] = (demand, counted + times, seconds + times * flow_s)
         return Traffic(tuple(demands.values()), self.links)

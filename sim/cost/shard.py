@@ -42,6 +42,16 @@ class Shard:
         return len(self.groups[0])
 
     @property
+    def heads_of_rank(self) -> int:
+        """Attention heads that a tensor-parallel rank computes."""
+        return -(-self.model.heads // self.tensor_parallel_size)
+
+    @property
+    def kv_heads_of_rank(self) -> int:
+        """KV heads that a tensor-parallel rank keeps; replicated where there are more ranks than heads."""
+        return -(-self.model.kv_heads // self.tensor_parallel_size)
+
+    @property
     def dense_layers(self) -> int:
         """Layers of this stage without experts."""
         last = self.first_layer + self.layers

@@ -52,9 +52,8 @@ class StageCost:
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
-        self._heads = -(-shard.model.heads // shard.tensor_parallel_size)
-        self._kv_heads = -(-shard.model.kv_heads // shard.tensor_parallel_size)
-        self._template = Templates(self._price, self._heads, self._kv_heads).of
+        self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
+        self._template = Templates(self._price).of
 
     # ---- public
 
@@ -112,6 +111,8 @@ class StageCost:
 
     # ---- arithmetic shared by one step, many steps and the program
 
+    # One step, an array of steps and a program add the same terms in the same order. That makes a folded run
+    # equal to a played one to the last bit: change the order here and in `program` together.
     @staticmethod
     def _total(template: Template, attention_s: Seconds) -> Seconds:
         total: Seconds = template.before_layers_s
@@ -245,8 +246,8 @@ def _layer_s(kind: LayerKind, attention_s: Seconds) -> Seconds:
     return max(seconds, kind.launch_s)
 
 
-def _at_most(kv_tokens: Seconds, most: int) -> Seconds:
-    return np.minimum(kv_tokens, float(most)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, most)
+def _at_most(kv_tokens: Seconds, limit: int) -> Seconds:
+    return np.minimum(kv_tokens, float(limit)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, limit)
 
 
 def _windowed(chunks: tuple[tuple[int, int], ...], window: int) -> tuple[tuple[int, int], ...]:

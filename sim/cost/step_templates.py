@@ -1,4 +1,8 @@
-"""What of a step depends on the number of its tokens alone: everything but attention, priced once."""
+"""What of a step depends on the number of its tokens alone: everything but attention, priced once.
+
+Attention alone depends on the contexts. So a step is a template, remembered by its tokens and samples, with
+a hole in every layer where attention goes; a run meets some hundreds of templates and millions of steps.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import NamedTuple
 
-from sim.cost.batch import Batch, Causes
+from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
@@ -25,8 +29,9 @@ PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
-    """`repeat` equal layers: ops before and after attention, with their sums. `offsets_s` are those of the
-    ops up to and with attention.
+    """`repeat` equal layers: ops before and after attention, with their sums.
+
+    `offsets_s` are those of the ops up to and with attention: the rest follow when attention is known.
     """
 
     repeat: int
@@ -46,7 +51,7 @@ class LayerKind:
         offsets_s = (*self.offsets_s, *islice(later, 1, len(seconds)))
         if self.launch_s:
             slack_s = period_s - sum([op.seconds for op in ops])
-            if slack_s > 1e-12:
+            if slack_s > 1e-12:  # what rounding leaves is no wait
                 ops = (*ops, Op("wait for launch", slack_s))
                 offsets_s = (*offsets_s, offsets_s[-1] + ops[-2].seconds)
         return Block(ops, offsets_s, self.repeat, period_s, start_s, self.transfers)
@@ -77,27 +82,25 @@ class _Ends(NamedTuple):
 class Templates:
     """The templates of one stage's steps."""
 
-    def __init__(self, price: Pricer, heads: int, kv_heads: int) -> None:
-        """`heads` and `kv_heads` of a rank."""
+    def __init__(self, price: Pricer) -> None:
         shard = price.shard
         self._shard = shard
         self._price = price
-        self._heads = heads
-        self._kv_heads = kv_heads
         self._dense_layers = shard.dense_layers
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._of: dict[_Key, Template] = {}
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
-        self._layers: dict[tuple[int, int, bool], tuple[LayerKind, ...]] = {}  # by all of the key but samples
+        self._layers: dict[StepTokens, tuple[LayerKind, ...]] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
 
     def of(self, batch: Batch) -> Template:
         if batch.chunks or batch.ranks:
             return self._by_key(self._key(batch))
-        asked = batch.decodes * batch.decode_tokens, batch.sampled
-        template = self._of_decodes.get(asked)
+        # Steps of decodes alone are nearly all steps: a look-up by what was asked, before any padding.
+        sizes = batch.decodes * batch.decode_tokens, batch.sampled
+        template = self._of_decodes.get(sizes)
         if template is None:
-            template = self._of_decodes[asked] = self._by_key(self._key(batch))
+            template = self._of_decodes[sizes] = self._by_key(self._key(batch))
         return template
 
     def _by_key(self, key: _Key) -> Template:
@@ -113,16 +116,17 @@ class Templates:
         With graphs all ranks replay that of the fullest one, padded tokens and all (vLLM's
         `coordinate_batch_across_dp`).
         """
-        sustained = bool(batch.chunks)
+        has_prefill = bool(batch.chunks)
         if not batch.ranks:
             tokens = self._padded(batch.tokens)
-            return tokens, tokens, batch.sampled, sustained
+            return tokens, tokens, batch.sampled, has_prefill
         tokens = self._padded(max(rank.tokens for rank in batch.ranks))
+        # Ranks replay one graph, padding and all; without a graph each has its own tokens, idle ones a dummy.
         if self._captured(tokens):
             every = tokens * len(batch.ranks)
         else:
             every = sum(max(1, rank.tokens) for rank in batch.ranks)
-        return tokens, every, max(rank.sampled for rank in batch.ranks), sustained
+        return tokens, every, max(rank.sampled for rank in batch.ranks), has_prefill
 
     def _padded(self, tokens: int) -> int:
         """Tokens as the captured graph computes them: the next captured size, or as they are beyond the
@@ -135,11 +139,11 @@ class Templates:
     def _captured(self, tokens: int) -> bool:
         return bool(self._capture) and tokens <= self._capture[-1]
 
-    def _priced(self, tokens: int, all_tokens: int, sampled: int, sustained: bool) -> Template:
-        of_layers = tokens, all_tokens, sustained
-        layers = self._layers.get(of_layers)
+    def _priced(self, tokens: int, all_tokens: int, sampled: int, has_prefill: bool) -> Template:
+        step = StepTokens(tokens, all_tokens, has_prefill)
+        layers = self._layers.get(step)
         if layers is None:
-            layers = self._layers[of_layers] = self._all_layers(*of_layers)
+            layers = self._layers[step] = self._all_layers(step)
         ends = self._ends.get(sampled)
         if ends is None:
             tail = head(self._price, sampled) if self._shard.is_last else ()
@@ -147,6 +151,8 @@ class Templates:
         host, tail = ends
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
+        # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
+        # added is part of the result, down to the last bit.
         fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
         host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
         parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
@@ -164,10 +170,10 @@ class Templates:
             Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
         )
 
-    def _all_layers(self, tokens: int, all_tokens: int, sustained: bool) -> tuple[LayerKind, ...]:
+    def _all_layers(self, step: StepTokens) -> tuple[LayerKind, ...]:
         dense = self._dense_layers
         return tuple(
-            self._layer(repeat, tokens, all_tokens, is_moe, sustained)
+            self._layer(repeat, step, is_moe)
             for repeat, is_moe in ((dense, False), (self._shard.layers - dense, True))
             if repeat
         )
@@ -181,13 +187,10 @@ class Templates:
             seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
         return self._price.host("host", seconds)
 
-    def _layer(self, repeat: int, tokens: int, all_tokens: int, is_moe: bool, sustained: bool) -> LayerKind:
-        price = self._price
-        before, after = layer_around(
-            price, tokens, all_tokens, self._heads, self._kv_heads, is_moe, sustained
-        )
-        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1
-        launch_s = self._launch_s(tokens, sustained, kernel_count)
+    def _layer(self, repeat: int, step: StepTokens, is_moe: bool) -> LayerKind:
+        before, after = layer_around(self._price, step, is_moe)
+        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1  # and attention
+        launch_s = self._launch_s(step, kernel_count)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
         return LayerKind(
@@ -202,12 +205,15 @@ class Templates:
             block.transfers,
         )
 
-    def _launch_s(self, tokens: int, sustained: bool, kernel_count: int) -> float:
+    def _launch_s(self, step: StepTokens, kernel_count: int) -> float:
+        """The least that a layer takes because the host launches it: nothing where one replay launches all
+        layers, a piece of a graph in a captured step with prefill, else every kernel by itself.
+        """
         if "host" in self._price.without:
             return 0.0
-        if not self._captured(tokens):
+        if not self._captured(step.of_rank):
             return kernel_count * self._shard.engine.host.launch_s
-        return PIECEWISE_LAUNCH_S if sustained else 0.0
+        return PIECEWISE_LAUNCH_S if step.has_prefill else 0.0
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:

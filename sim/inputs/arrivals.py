@@ -1,6 +1,6 @@
 """When requests arrive: open processes, a closed loop of users, a recorded trace, sessions of several turns.
 
-Rates are requests per second of simulated time. An open process knows nothing of the service; closed loops
+Rates are requests per second of simulated time. An open process does not depend on the service; closed loops
 and sessions wait for their answers, so that what they send depends on how they are served.
 """
 
@@ -20,7 +20,7 @@ Users = Annotated[Count, Ge(1), Le(10_000_000)]
 
 
 class ClosedLoop(BaseModel, frozen=True, extra="forbid"):
-    """`users` users, each of whom sends, waits for the last token, thinks, and sends again (vLLM's
+    """`users` users, each of which sends, waits for the last token, thinks, and sends again (vLLM's
     max_concurrency).
 
     The first requests come at time zero, or spread evenly over `ramp_s`.
@@ -33,7 +33,7 @@ class ClosedLoop(BaseModel, frozen=True, extra="forbid"):
 
 
 class Poisson(BaseModel, frozen=True, extra="forbid"):
-    """Independent exponential gaps: many users who know nothing of each other."""
+    """Independent exponential gaps: many users that are independent of each other."""
 
     kind: Literal["poisson"] = "poisson"
     rate_per_s: PositiveRate
@@ -175,7 +175,7 @@ class Sessions(BaseModel, frozen=True, extra="forbid"):
     The prompt of a turn is everything said so far (prompts and answers) and then the workload's
     `prompt_tokens` of new text. `tool_delay_s` passes between an answer and the next turn. A session ends
     after `turns` turns, or before its text would exceed `max_context_tokens`. `block_tokens` is the grain
-    at which shared text is told to the engine.
+    in which shared text has block hashes.
     """
 
     kind: Literal["sessions"] = "sessions"

@@ -135,16 +135,16 @@ class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
 
-    `backend`: whose kernels and all-reduces run, where they were measured. `batch_wait_timeout_iters`: so
-    many steps new prompts wait for more of them while others decode (TensorRT-LLM). A request spends
-    `frontend_s`, and `frontend_token_s` for each prompt token, before the engine has it; `step_gap_s` lies
-    between two steps.
+    `backend`: the engine whose kernels and all-reduces run, where they were measured.
+    `batch_wait_timeout_iters`: so many steps new prompts wait for more of them while others decode
+    (TensorRT-LLM). A request spends `frontend_s`, and `frontend_token_s` for each prompt token, before the
+    engine has it; `step_gap_s` lies between two steps.
 
-    `capacity_scheduler_policy`, in TensorRT-LLM's words, says who is admitted where blocks are few:
-    `max_utilization` whoever fits now, some of whom are preempted later (vLLM); `guaranteed_no_evict` who
-    is sure to fit to the end of its longest answer (TensorRT-LLM's default). `free_gpu_memory_fraction`,
+    `capacity_scheduler_policy`, in TensorRT-LLM's words, admits where blocks are few: `max_utilization` every
+    request that fits now, of which some are preempted later (vLLM); `guaranteed_no_evict` those that are sure
+    to fit to the end of their longest answer (TensorRT-LLM's default). `free_gpu_memory_fraction`,
     TensorRT-LLM's too, is the cache's share of the memory that weights and buffers leave; where it is given,
-    `gpu_memory_utilization`, a share of all memory for all of them, says nothing.
+    `gpu_memory_utilization`, a share of all memory for all of them, has no effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import networkx as nx
 
 from sim.inputs.errors import InputError, Problem
-from sim.inputs.parts import Kind
+from sim.inputs.parts import PartKind
 from sim.inputs.server_graph import number_domains, places_of_kind
 
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[str, ...] = get_args(PartKind)
 MAX_PROBLEMS = 20
 
 

@@ -3,8 +3,8 @@ measurements.
 
 All are properties of GPU and software together (one engine's kernels). A fraction is of the datasheet
 peak in `Gpu`. `sim.cost` has the formulas they belong to, `sim.calibration.kernels` fits them,
-`topologies/gpus/kernels/` holds them. The defaults are an H100's under vLLM, rounded; a GPU that nobody
-measured uses them on its own datasheet."""
+`topologies/gpus/kernels/` holds them. The defaults are an H100's under vLLM, rounded; a GPU without
+measurements uses them on its own datasheet."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
     """The lengths of a recorded trace: rows drawn with replacement, or taken in their order and from the
     top again.
 
-    Prompt or answer is told by where the law stands. When prompt and output name the same trace with the
-    same order, a row is drawn once and gives both, so that what belongs together stays together.
+    Under `prompt_tokens` it is the trace's prompts, under `output_tokens` its answers. Where both name one
+    trace in one order, a row is drawn once and gives both, so that what belongs together stays together.
     """
 
     kind: Literal["trace"] = "trace"
@@ -195,7 +195,7 @@ class SharedPrefix(BaseModel, frozen=True, extra="forbid"):
 
     A request has a prefix with probability `share`; it is one of `groups` prefixes, group k with a
     probability proportional to (k+1)**-popularity, and each group's length is drawn once. `block_tokens` is
-    the grain at which sharing is told to the engine; 16 is vLLM's block size (CacheConfig.block_size).
+    the grain in which shared text has block hashes; 16 is vLLM's block size (CacheConfig.block_size).
     """
 
     tokens: Lengths

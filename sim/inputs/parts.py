@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import BytesPerSecond, LatencySeconds
 
-Kind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
+PartKind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
 
 MAX_OF_A_PART = 4096
@@ -39,7 +39,7 @@ class Part(_Described):
     that copies between GPUs on different switches are staged in its memory.
     """
 
-    kind: Kind
+    kind: PartKind
     count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_OF_A_PART)] = 1
     model: str | None = None
     reduces: bool = False

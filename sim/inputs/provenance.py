@@ -14,7 +14,7 @@ TAGS: tuple[str, ...] = get_args(Tag)
 class Provenance(BaseModel):
     """How a constant is known, and from where.
 
-    `datasheet`: the vendor says so. `measured`: somebody published a measurement. `fitted`: chosen so that a
+    `datasheet`: the vendor states it. `measured`: a published measurement. `fitted`: chosen so that a
     measurement comes out. `assumed`: none of these; `source` then gives the reason.
     """
 

@@ -47,15 +47,15 @@ _NUMBER_AND_UNIT = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+
 
 
 @dataclass(frozen=True, eq=False)  # by identity: fields put it in unions, which must hash
-class Kind:
+class QuantityKind:
     """A kind of quantity: its base unit, the spellings it takes, and the range in which it makes sense."""
 
     name: str
     base: str
     units: dict[str, float]
     example: str
-    least: float = 0.0
-    most: float = math.inf
+    min_value: float = 0.0
+    max_value: float = math.inf
 
     def __call__(self, written: Any) -> float:
         """The value in the base unit. ValueError says what is wrong and what would be right."""
@@ -65,14 +65,15 @@ class Kind:
         shown = _short(written)
         if value < 0:
             raise ValueError(f"{shown} is negative; {self.name} is zero or more, as in '{self.example}'")
-        if value > self.most:
-            raise ValueError(
-                f"{shown} is absurdly large; {self._shown(self.most)} is the most, as in '{self.example}'"
-            )
-        if value < self.least:
+        if value > self.max_value:
+            highest = self._shown(self.max_value)
+            raise ValueError(f"{shown} is absurdly large; {highest} is the most, as in '{self.example}'")
+        if value < self.min_value:
             unit = f" (a bare number is in {self.base})" if isinstance(written, int | float) else ""
-            least = self._shown(self.least)
-            raise ValueError(f"{shown}{unit} is absurdly small; {least} is the least, as in '{self.example}'")
+            lowest = self._shown(self.min_value)
+            raise ValueError(
+                f"{shown}{unit} is absurdly small; {lowest} is the least, as in '{self.example}'"
+            )
         return value
 
     @property
@@ -189,16 +190,18 @@ def _fraction(written: Any) -> float:
     return float(value)
 
 
-SECONDS = Kind("a time", "seconds", _SECONDS, "30 s", most=1e9)
-LATENCY = Kind("a latency", "seconds", _SECONDS, "3.4 us", most=10)
-BYTES = Kind("a size", "bytes", _BYTES | _BITS, "80 GB", most=1e18)
-MEMORY = Kind("a memory", "bytes", _BYTES | _BITS, "80 GB", least=1e6, most=1e18)
-LINK_RATE = Kind("a bandwidth", "bytes/s", _per_second(_BYTES | _BITS), "450 GB/s", least=1e3, most=1e14)
-COMPUTE_RATE = Kind("a compute rate", "FLOP/s", _FLOPS, "989 TFLOP/s", least=1e9, most=1e18)
-RATE = Kind("a rate", "1/s", _RATES, "2.5/s", most=1e9)
+SECONDS = QuantityKind("a time", "seconds", _SECONDS, "30 s", max_value=1e9)
+LATENCY = QuantityKind("a latency", "seconds", _SECONDS, "3.4 us", max_value=10)
+BYTES = QuantityKind("a size", "bytes", _BYTES | _BITS, "80 GB", max_value=1e18)
+MEMORY = QuantityKind("a memory", "bytes", _BYTES | _BITS, "80 GB", min_value=1e6, max_value=1e18)
+LINK_RATE = QuantityKind(
+    "a bandwidth", "bytes/s", _per_second(_BYTES | _BITS), "450 GB/s", min_value=1e3, max_value=1e14
+)
+COMPUTE_RATE = QuantityKind("a compute rate", "FLOP/s", _FLOPS, "989 TFLOP/s", min_value=1e9, max_value=1e18)
+RATE = QuantityKind("a rate", "1/s", _RATES, "2.5/s", max_value=1e9)
 
 
-def _schema(kind: Kind) -> WithJsonSchema:
+def _schema(kind: QuantityKind) -> WithJsonSchema:
     description = f"{kind.name} in {kind.base}, or text with a unit: '{kind.example}'"
     return WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "description": description})
 

@@ -1,4 +1,4 @@
-"""What a topology can carry, before any time passes: who reaches whom, and how much gets across.
+"""What a topology can carry, before any time passes: which GPUs reach each other, and at what bandwidth.
 
 Reachability follows the rules of traffic: GPUs do not forward, NICs of the other transport carry nothing, and
 with peer-to-peer off NVLink carries nothing. Bisection is a maximum flow from the first half of the GPUs to
@@ -31,9 +31,7 @@ class TopologyCheck:
     links: dict[str, int]
     in_domain_bytes_per_s: float | None  # per GPU, to its NVLink domain
     in_domain_raw_bytes_per_s: float | None  # the same before protocol overhead, as datasheets state it
-    across_bytes_per_s: (
-        float | None
-    )  # per GPU, where all of one half send to the other half, beyond one domain
+    across_bytes_per_s: float | None  # per GPU of one half that sends to the other, beyond one domain
     bisection_bytes_per_s: float
 
 
@@ -106,7 +104,7 @@ def _flow_network(
 ) -> nx.DiGraph[str]:
     """Capacities between two sets of GPUs, with NVLink's striped planes as one place per domain.
 
-    Within one domain only NVLink counts: nobody sends over PCIe what NVLink can carry.
+    Within one domain only NVLink counts: what NVLink can carry does not go over PCIe.
     """
     usable = _usable(graph)
     domains = {graph.nodes[gpu]["domain"] for gpu in (*senders, *receivers)}

@@ -18,7 +18,7 @@ from sim.inputs.errors import InfeasibleError
 Gpus = Sequence[str]
 
 
-def _slots(gpus: Gpus, sizes: Sequence[int]) -> None:
+def _refuse_too_few(gpus: Gpus, sizes: Sequence[int]) -> None:
     needed = sum(sizes)
     if needed > len(gpus):
         each = sizes[0] if len(set(sizes)) == 1 else 0
@@ -42,7 +42,7 @@ class Packed:
     """Consecutive GPUs, so that tensor-parallel ranks are as near as the machine's numbering makes them."""
 
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
-        _slots(gpus, sizes)
+        _refuse_too_few(gpus, sizes)
         placed, first = [], 0
         for size in sizes:
             placed.append(tuple(gpus[first : first + size]))
@@ -59,7 +59,7 @@ class Strided:
     stride: Annotated[int, Ge(0)] = 0
 
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
-        _slots(gpus, sizes)
+        _refuse_too_few(gpus, sizes)
         stride = self.stride or len(sizes)
         order = [gpu for start in range(stride) for gpu in gpus[start::stride]]
         return Packed()(order, node_of, sizes)
@@ -72,7 +72,7 @@ class RailAligned:
     """
 
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
-        _slots(gpus, sizes)
+        _refuse_too_few(gpus, sizes)
         by_node: dict[int, list[str]] = {}
         for gpu in gpus:
             by_node.setdefault(node_of[gpu], []).append(gpu)
@@ -107,8 +107,8 @@ class Explicit:
                 else:
                     named.append(gpus[rank])
             placed.append(tuple(named))
-        everyone = [gpu for ranks in placed for gpu in ranks]
-        twice = sorted({gpu for gpu in everyone if everyone.count(gpu) > 1})
+        used = [gpu for ranks in placed for gpu in ranks]
+        twice = sorted({gpu for gpu in used if used.count(gpu) > 1})
         if twice:
             raise InfeasibleError(f"placement gives {', '.join(twice)} to more than one rank")
         return placed

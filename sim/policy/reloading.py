@@ -1,8 +1,8 @@
 """Whether a prefix that lies in a lower tier is reloaded or computed again.
 
-A rule is a frozen dataclass, or any callable from a script: it is given the prefixes that could be reloaded,
-from short to long (one for each tier at which the longest one could end), and says how many of them to take:
-0 computes everything, `len(prefixes)` reloads the longest.
+A rule is a frozen dataclass, or any callable from a script. It takes the prefixes that could be reloaded,
+from short to long (one for each tier at which the longest one could end), and returns how many of them to
+take: 0 computes everything, `len(prefixes)` reloads the longest.
 """
 
 from __future__ import annotations

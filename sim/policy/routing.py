@@ -64,7 +64,7 @@ class ReplicaView(Protocol):
 Router = Callable[[RoutedRequest, Sequence[ReplicaView], np.random.Generator], int | None]
 
 
-def _least(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:
+def _argmin(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:
     """Position of the smallest; the first one on ties."""
     return min(range(len(replicas)), key=lambda i: (key(replicas[i]), i))
 
@@ -76,7 +76,7 @@ class RoundRobin:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _least(replicas, lambda replica: replica.routed)
+        return _argmin(replicas, lambda replica: replica.routed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class LeastConnections:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _least(replicas, lambda replica: replica.requests)
+        return _argmin(replicas, lambda replica: replica.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class ShortestTokens:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _least(replicas, lambda replica: replica.tokens)
+        return _argmin(replicas, lambda replica: replica.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class PrefixAware:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _least(
+        return _argmin(
             replicas,
             lambda replica: self.load_weight * replica.tokens - replica.cached_prompt_tokens(request),
         )
@@ -148,7 +148,7 @@ class SessionAffine:
     ) -> int | None:
         if request.session >= 0:
             return request.session % len(replicas)
-        return _least(replicas, lambda replica: replica.requests)
+        return _argmin(replicas, lambda replica: replica.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Nearest:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _least(replicas, lambda replica: replica.requests + self.requests_per_hop * replica.hops)
+        return _argmin(replicas, lambda replica: replica.requests + self.requests_per_hop * replica.hops)
 
 
 ROUTERS: dict[str, type[Router]] = {

@@ -2,8 +2,9 @@
 
 A rule is a frozen dataclass whose fields are its knobs and whose `__call__` asks an engine for what it wants:
 `allocate` KV blocks to a running sequence, `admit` a waiting one, `preempt`. The engine says whether there is
-room; the rule says in which order. Any callable with the same signature serves that answers the same for the
-same engine: steps in which nothing can change are taken as chosen alike, without asking.
+room; the rule says in which order. Any callable with the same signature serves, as long as it answers the
+same for the same engine: a step in which nothing can change is taken as chosen like the one before it, and
+the rule is not called.
 
 `ContinuousBatching` follows vLLM V1's `Scheduler.schedule` (v1/core/sched/scheduler.py): running sequences
 first, in order, under one token budget; then waiting ones, unless a sequence had to be preempted.
@@ -62,10 +63,10 @@ class EngineView(Protocol[S]):
     def cached_tokens(self, sequence: S) -> int:
         """Tokens of a waiting sequence whose KV blocks are present."""
 
-    def allocate_together(self, most: int) -> Grants[S]:
-        """A token for each of those in front of `running` that decode in step with each other, at most `most`
-        of them, and their blocks. An engine that has not the blocks for all of them, or sees no such, grants
-        nothing here, and each is to be asked about by itself.
+    def allocate_together(self, max_grants: int, /) -> Grants[S]:
+        """A token for each of those in front of `running` that decode in step with each other, at most
+        `max_grants` of them, and their blocks. Where the blocks do not suffice for all of them, or none
+        decode in step, nothing is granted here, and the rule asks for each by itself.
         """
 
     def allocate(self, sequence: S, tokens: int) -> bool:
@@ -84,7 +85,7 @@ class EngineView(Protocol[S]):
 
 @dataclass(frozen=True, slots=True)
 class ContinuousBatching:
-    """vLLM V1: one budget over decodes and prefill chunks; recompute preemption from the back.
+    """vLLM V1: one budget over decodes and prefill chunks; preemption from the back, by recomputation.
 
     `chunked_prefill` False admits only whole prompts. `long_prefill_token_threshold` caps one sequence's
     tokens in a step (0: no cap). `by_priority` preempts the lowest priority (then latest arrival) instead of
@@ -98,48 +99,64 @@ class ContinuousBatching:
     even_shares: int = 1
 
     def __call__(self, engine: EngineView[S]) -> Grants[S]:
-        most = -(-engine.requests // self.even_shares)
-        grants = engine.allocate_together(min(engine.token_budget, most))
+        max_grants = -(-engine.requests // self.even_shares)
+        # Those that decode in step with each other stand in front and take one token each, all at once.
+        grants = engine.allocate_together(min(engine.token_budget, max_grants))
         position = len(grants)
         budget = engine.token_budget - position
         preempted = False
         running, speculates = engine.running, engine.draft_tokens > 0
-        while position < len(running) and budget > 0 and len(grants) < most:
+        while position < len(running) and budget > 0 and len(grants) < max_grants:
             sequence = running[position]
             tokens = sequence.pending_tokens
-            if tokens != 1:
+            if tokens != 1:  # a decode is never capped, and most are decodes
                 tokens = min(self._capped(tokens), budget)
             if tokens == 0:
                 position += 1
                 continue
-            fits = engine.allocate(sequence, tokens)
-            while not fits:
-                victim = self._victim(engine.running)
-                at = engine.running.index(victim)
-                engine.preempt(victim)
+            if not engine.allocate(sequence, tokens):
                 preempted = True
-                if at < position:
-                    position -= 1
-                    budget += sum(
-                        n + self._drafts(engine, granted, n) for granted, n in grants if granted is victim
-                    )
-                    grants = [(granted, n) for granted, n in grants if granted is not victim]
-                if victim is sequence:
+                victims = self._make_room(engine, sequence, tokens)
+                grants, freed = self._without(engine, grants, victims)
+                budget += freed
+                if victims[-1] is sequence:  # it had to go itself: those behind it get no step either
                     break
-                fits = engine.allocate(sequence, tokens)
-            if not fits:  # it was itself the one to go: nobody behind it gets a step either
-                break
+                position = running.index(sequence)  # victims by priority may have stood before it
             grants.append((sequence, tokens))
             budget -= tokens
             if speculates:
                 budget -= min(self._drafts(engine, sequence, tokens), budget)
             position += 1
+        # A sequence that is admitted now would take the blocks for which another was just preempted.
         if not preempted:
-            self._admit(engine, grants, budget, most)
+            self._admit(engine, grants, budget, max_grants)
         return grants
 
-    def _admit(self, engine: EngineView[S], grants: Grants[S], budget: int, most: int) -> None:
-        while budget > 0 and len(engine.running) < engine.max_num_seqs and len(grants) < most:
+    def _make_room(self, engine: EngineView[S], sequence: S, tokens: int) -> list[S]:
+        """Preempt until `sequence` gets its blocks; the victims in order, `sequence` itself the last of them
+        where preempting all others was not enough.
+        """
+        victims: list[S] = []
+        while True:
+            victim = self._victim(engine.running)
+            engine.preempt(victim)
+            victims.append(victim)
+            if victim is sequence or engine.allocate(sequence, tokens):
+                return victims
+
+    def _without(self, engine: EngineView[S], grants: Grants[S], victims: list[S]) -> tuple[Grants[S], int]:
+        """The grants of all but the victims, and the tokens that the victims' grants give back."""
+        kept: Grants[S] = []
+        freed = 0
+        for granted, tokens in grants:
+            if any(granted is victim for victim in victims):
+                freed += tokens + self._drafts(engine, granted, tokens)
+            else:
+                kept.append((granted, tokens))
+        return kept, freed
+
+    def _admit(self, engine: EngineView[S], grants: Grants[S], budget: int, max_grants: int) -> None:
+        while budget > 0 and len(engine.running) < engine.max_num_seqs and len(grants) < max_grants:
             sequence = engine.next_waiting()
             if sequence is None:
                 return
@@ -148,6 +165,7 @@ class ContinuousBatching:
             if tokens > budget and not self.chunked_prefill:
                 return
             tokens = min(tokens, budget)
+            # First come, first served: a sequence that finds no blocks holds up all behind it, as in vLLM.
             if not engine.admit(sequence, cached, tokens):
                 return
             grants.append((sequence, tokens))
@@ -209,7 +227,7 @@ def _decodes(engine: EngineView[S]) -> Grants[S]:
 
 @dataclass(frozen=True, slots=True)
 class StaticBatching:
-    """A batch is formed when the engine is empty and runs until its last sequence is done; nobody joins
+    """A batch is formed when the engine is empty and runs until its last sequence is done; none joins
     meanwhile.
     """
 

@@ -1,10 +1,10 @@
-"""What a run leaves behind: one row per request, per span of equal steps, per group of gaps between tokens.
+"""The rows of a run: one per request, per span of evenly growing steps, per group of gaps between tokens.
 
 Memory grows with requests and with changes of the batch, not with tokens: while a batch stays the same its
-step times go up by a constant (the KV cache grows by one token per sequence), and such a span is one row
-with the first and the last duration. Which steps share a row follows from the steps alone, by taking each
-step into the open row while it continues that row's line; so a run that hands in spans leaves the rows of a
-run that hands in single steps.
+step times grow by a constant (the KV cache grows by one token per sequence), and such a span is one row with
+its first and last duration. Which steps share a row follows from the steps alone: each is taken into the open
+row while it continues that row's line. So a run that adds whole spans leaves the same rows as a run that adds
+single steps.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from sim.results.columns import Table
 Status = Literal["finished", "unfinished", "rejected", "aborted"]
 
 LINE_TOLERANCE = 1e-6
-"""Relative difference up to which a step continues the line through its row. Step times bend a little as
-contexts grow: of a row of n steps the durations in between are then off by some 0.4 n of this, and their sum
-is not.
+"""Relative difference up to which a step continues the line of its row. Step times bend a little as contexts
+grow: within a row of n steps, durations are then off by some 0.4 n of this, and their sum is exact.
 """
 CLOCK_ULPS = 8
-"""A duration taken from a clock is off by some units in the last place of the clock's reading."""
+"""Units in the last place of the clock's reading by which a duration taken from it may be off."""
 OPEN_ROWS = 64
-"""Rows of one stage that may go on at a time: more than a pipeline has batches in flight."""
+"""Rows of one stage that are open at a time: more than a pipeline has batches in flight."""
 
 Floats = NDArray[np.float64]
 
@@ -37,12 +36,12 @@ Floats = NDArray[np.float64]
 class RequestRecords(Table):
     """One row per request, written when it ends or when the run does; shown by request_id.
 
-    Times are simulated seconds, NaN where it never came to that. `output_tokens` is what was asked,
-    `generated_tokens` what came out, `cached_tokens` the prompt tokens that were found in the KV cache when
-    the request was first admitted. `routed_s` is when a replica was chosen, `admitted_s` when it was first
-    scheduled. `aborted_s` is when a request left that its client had given up, or whose replica had failed:
-    from a batch it goes with the end of a step. A first token that came when its client had gone is no
-    `first_token_s`. `resubmissions` counts the replicas that failed under it.
+    Times are simulated seconds, NaN for what never happened. `output_tokens` were asked for,
+    `generated_tokens` generated; `cached_tokens` of the prompt were found in the KV cache when the request
+    was first admitted. `routed_s` is when a replica was chosen, `admitted_s` when it was first scheduled.
+    `aborted_s` is when a request left the engine that its client had cancelled or whose replica had failed; a
+    batch lets it go at the end of a step. A first token after the cancellation is not a `first_token_s`.
+    `resubmissions` counts the replicas that failed while they had it.
     """
 
     def __init__(self) -> None:
@@ -93,7 +92,7 @@ class RequestRecords(Table):
         session: int = -1,
         turn: int = 0,
     ) -> None:
-        """One request. `generated_tokens` is by default all it asked for if it finished, and none if not."""
+        """One request. `generated_tokens` is by default `output_tokens` if it finished, else 0."""
         if generated_tokens is None:
             generated_tokens = output_tokens if status == "finished" else 0
         self.append(
@@ -119,7 +118,7 @@ class RequestRecords(Table):
         )
 
     def order(self) -> NDArray[np.int64]:
-        """By request_id: which of two requests ended first at the same instant must not show."""
+        """By request_id: the order in which requests of one instant ended must not show."""
         return np.argsort(self["request_id"], kind="stable")
 
 
@@ -127,8 +126,8 @@ class StepRecords(Table):
     """One row per span of steps of one pipeline stage with one batch and evenly growing durations.
 
     `steps` steps from `start_s` to `end_s`, the first lasting `first_step_s`, the last `last_step_s`, the
-    others evenly between. They follow each other without a pause, except where the batch passes further
-    stages between them: of the span, `idle_s` are such pauses, which grow evenly too. `prefill_tokens`,
+    others evenly between. They follow each other without a pause, except where the batch passes other stages
+    between them: `idle_s` of the span are such pauses, which grow evenly too. `prefill_tokens`,
     `decode_tokens` and `sequences` are per step; `kv_tokens` is the KV cache of the batch in tokens before
     the first step, and grows by `decode_tokens` per step. `gaps` is the number of sequences per step for
     which the step's duration is the time since their last token. Shown by replica, stage and start.
@@ -175,50 +174,67 @@ class StepRecords(Table):
         """Steps of one batch, ending at `ends_s`, shape [steps]: one after the other from `start_s` on, or,
         where that is an array, each from its own start.
 
-        They are taken one by one: each goes on the batch's open row if it continues that row's line, else it
-        opens a row. So it does not matter in how many calls they come. `batch_id` must change whenever the
-        batch does (its sequences, or what any of them has to do in a step). By default every decode token's
-        gap is its step's duration, which is so on one stage that never pauses between the steps of a
-        sequence; pass `gaps=0` (or how many it is true for) and write the others to `GapRecords`: only then
-        may there be pauses within a row. The KV cache grows by `kv_growth` tokens a step, by default one a
-        decode.
+        Args:
+            replica, stage: where the steps were computed.
+            sequences, prefill_tokens, decode_tokens: of each step.
+            batch_id: changes whenever the batch does (its sequences, or the tokens that each computes).
+            kv_tokens: KV cache of the batch before the first step.
+            kv_growth: tokens by which it grows per step; by default one per decode token.
+            gaps: sequences for which a step's duration is the time since their last token. By default all
+                decode tokens, which is right on one stage that never pauses between the steps of a sequence.
+                The other gaps are written to `GapRecords`. Only with `gaps=0` may a row have pauses in it.
+
+        Steps are taken one by one: each continues the batch's open row if it lies on that row's line, else it
+        opens a row. So the rows do not depend on how many calls the steps come in.
         """
         gaps = decode_tokens if gaps is None else gaps
         growth = decode_tokens if kv_growth is None else kv_growth
+        batch = replica, stage, sequences, prefill_tokens, decode_tokens, gaps
         spans = self._open.setdefault((replica, stage), {})
         span = spans.get(batch_id)
         if span is None and len(spans) == OPEN_ROWS:
-            del spans[next(iter(spans))]
-
-        def begin_row(start_s: float, end_s: float, done: int) -> _OpenSpan:
-            spans[batch_id] = begun = _OpenSpan(len(self))
-            self.append(
-                replica, stage, start_s, end_s, 1, sequences, prefill_tokens, decode_tokens, gaps,
-                round(kv_tokens + done * growth), end_s - start_s, end_s - start_s, 0.0,
-            )  # fmt: skip
-            return begun
-
+            del spans[next(iter(spans))]  # the one opened first: its batch has most likely left
         if isinstance(start_s, np.ndarray):
             starts_s, pauses = start_s, True
-        elif span is None and len(ends_s) == 1:  # most often, and then without arrays
-            begin_row(start_s, float(ends_s[0]), 0)
+        elif span is None and len(ends_s) == 1:  # the most frequent case needs no arrays
+            spans[batch_id] = self._open_row(batch, start_s, float(ends_s[0]), kv_tokens)
             return
         else:
             starts_s, pauses = np.concatenate(((start_s,), ends_s[:-1])), False
         seconds = ends_s - starts_s
+        n = len(seconds)
         done = 0
         if span is not None and self._gaps[span.row] == gaps:
             done = self._continue(span, starts_s, ends_s, seconds)
-        while done < len(seconds):
-            span = begin_row(float(starts_s[done]), float(ends_s[done]), done)
+        while done < n:
+            row_start_s, row_end_s = float(starts_s[done]), float(ends_s[done])
+            span = spans[batch_id] = self._open_row(batch, row_start_s, row_end_s, kv_tokens + done * growth)
             done += 1
-            if pauses and done < len(seconds):
+            if pauses and done < n:
                 done += self._continue(span, starts_s[done:], ends_s[done:], seconds[done:])
-            elif done < len(seconds):
+            elif done < n:
                 done += self._extend(span.row, ends_s[done:], seconds[done - 1 :])
 
+    def _open_row(
+        self, batch: tuple[int, int, int, int, int, int], start_s: float, end_s: float, kv_tokens: float
+    ) -> _OpenSpan:
+        """A new row of one step; `batch` is (replica, stage, sequences, prefill, decode tokens, gaps)."""
+        span = _OpenSpan(len(self))
+        replica, stage, sequences, prefill_tokens, decode_tokens, gaps = batch
+        seconds = end_s - start_s
+        self.append(
+            replica, stage, start_s, end_s, 1, sequences, prefill_tokens, decode_tokens, gaps,
+            round(kv_tokens), seconds, seconds, 0.0,
+        )  # fmt: skip
+        return span
+
     def _extend(self, row: int, ends_s: Floats, seconds: Floats) -> int:
-        """As `_continue`, of a row that has the first of these `seconds`, and without any pause."""
+        """As `_continue`, for a row of one step, the first of `seconds`, that the others follow without a
+        pause.
+
+        A fresh row has no history: its line is that of `seconds` alone, with nothing to concatenate. This is
+        the bulk of all folded steps.
+        """
         slack_s = LINE_TOLERANCE * seconds[1:] + CLOCK_ULPS * np.spacing(ends_s)
         taken = _on_own_line(seconds, slack_s)
         self._steps[row] += taken
@@ -227,20 +243,24 @@ class StepRecords(Table):
         return taken
 
     def _continue(self, span: _OpenSpan, starts_s: Floats, ends_s: Floats, seconds: Floats) -> int:
-        """Take steps onto a row for as long as each lies on the line through the row's first and last one,
-        and so do the pauses before them.
+        """Take steps onto a row while each lies on the line through the row's first and last step, and while
+        the pauses before them lie on a line too; the number taken.
         """
         row = span.row
         steps, first_s, last_s, end_s = (
             self._steps[row], self._first_s[row], self._last_s[row], self._end_s[row]
         )  # fmt: skip
         pauses = starts_s - np.concatenate(((end_s,), ends_s[:-1]))
+        # A duration is a difference of two instants, so its rounding error grows with the clock's reading and
+        # not with the duration.
         slack_s = LINE_TOLERANCE * np.abs(seconds) + CLOCK_ULPS * np.spacing(ends_s)
         taken = _on_line(steps, first_s, last_s, seconds, slack_s)
         if self._gaps[row]:
+            # The row's durations stand for times between tokens: a pause, however regular, would be lost.
             paused = np.abs(pauses) > slack_s
             taken = min(taken, int(np.argmax(paused)) if paused.any() else taken)
         elif taken:
+            # The first step of a row has no pause before it: a row of n steps has a line of n - 1 pauses.
             slack_s = slack_s[:taken] + LINE_TOLERANCE * np.abs(pauses[:taken])
             taken = _on_line(steps - 1, span.first_pause_s, span.last_pause_s, pauses[:taken], slack_s)
         if taken:
@@ -254,13 +274,13 @@ class StepRecords(Table):
         return taken
 
     def order(self) -> NDArray[np.int64]:
-        """By replica, stage and start: the order between replicas depends on when a span was handed in."""
+        """By replica, stage and start: the order of appending depends on how spans were grouped."""
         return np.lexsort((self["start_s"], self["stage"], self["replica"]))
 
 
 @dataclass(slots=True)
 class _OpenSpan:
-    """A row that may go on, with its first and its last pause between two steps."""
+    """A row that may still grow, with its first and its last pause between two steps."""
 
     row: int
     first_pause_s: float = 0.0
@@ -270,7 +290,9 @@ class _OpenSpan:
 def _on_line(count: int, first: float, last: float, values: Floats, slack: Floats) -> int:
     """How many of `values`, from the first on, continue a line of `count` values from `first` to `last`.
 
-    Of a line of none or of one value the next one is part, whatever it is.
+    A line of no value or of one is continued by any value: two points are always on a line. Each value is
+    held against the one just before it and the slope from the first up to there, never against a fitted line:
+    whether it is taken must not depend on values behind it, or rows would depend on how steps were grouped.
 
     >>> _on_line(3, 1.0, 1.2, np.array([1.3, 1.4, 1.6]), np.full(3, 1e-9))
     2
@@ -289,7 +311,7 @@ def _on_line(count: int, first: float, last: float, values: Floats, slack: Float
 
 
 def _on_own_line(values: Floats, slack: Floats) -> int:
-    """How many of the values behind the first one lie on a line with it, as `_on_line` has it."""
+    """How many of the values after the first one continue a line from it: `_on_line` with a count of 1."""
     before = values[:-1]
     off = np.abs(before + (before - values[0]) / _counts(len(before)) - values[1:]) > slack
     off[0] = False
@@ -299,7 +321,7 @@ def _on_own_line(values: Floats, slack: Floats) -> int:
 
 @cache
 def _room(power: int) -> Floats:
-    """1, 1, 2, 3 ..., of which no more than a power of two is asked for."""
+    """1, 1, 2, 3 ...: the number of steps up to each, as a divisor; arrays by powers of two, made once."""
     return np.maximum(np.arange(1 << power, dtype=np.float64), 1.0)
 
 
@@ -341,9 +363,9 @@ class GapRecords(Table):
         at_s: float,
         batch_id: int = -1,
     ) -> None:
-        """`n_gaps` gaps in a row of each of `sequences` sequences; the first of them ends at `at_s`.
+        """`n_gaps` consecutive gaps of each of `sequences` sequences; the first of them ends at `at_s`.
 
-        With a `batch_id` they go on the batch's open row if they continue it.
+        With a `batch_id` they are added to the batch's open row if they continue its line.
         """
         rows = self._open.setdefault(replica, {})
         row = rows.get(batch_id) if batch_id >= 0 else None
@@ -379,8 +401,8 @@ class GapRecords(Table):
 
 
 class HandOverRecords(Table):
-    """One row per KV cache that went from a prefill to a decode replica: when its prefill ended, when blocks
-    were reserved for it, when it had arrived whole, and the KV bytes of its prompt.
+    """One row per KV transfer from a prefill to a decode replica: when the prefill ended, when blocks were
+    reserved for it, when all of it had arrived, and the KV bytes of the prompt.
 
     Shown by request_id.
     """
@@ -404,7 +426,7 @@ class HandOverRecords(Table):
 
 @dataclass
 class Records:
-    """All rows of one run. `end_s` is when it stopped: later than the last row if it ran out of time."""
+    """All rows of one run. `end_s` is when it stopped: later than the last row at a time limit."""
 
     requests: RequestRecords = field(default_factory=RequestRecords)
     steps: StepRecords = field(default_factory=StepRecords)

@@ -1,20 +1,19 @@
-"""From a deployment to replicas on a clock: the assembly of engines, and the way from prefill to decode."""
+"""From a deployment to replicas on a clock: the assembly of engines, and of KV transfers between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
 
-from sim.cost import kv_transfer, stage_sends
+from sim.cost import stage_sends
 from sim.cost.collectives.demands import Demand
-from sim.cost.given import GivenCost
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
-from sim.cost.step_cost import StepCost
-from sim.deployment import Deployment, ReplicaPlan
+from sim.cost.step_cost import GivenCost, StepCost
+from sim.deployment import Deployment, ReplicaPlan, hops_between
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
@@ -28,9 +27,8 @@ from sim.runtime.engine.step_records import StepRecorder
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.build_tiers import SharedTiers, attach, queue_maker
 from sim.runtime.kv.transfer import KvTransfers
+from sim.runtime.kv.transfer_demands import TransferDemands
 from sim.scenario.scenario import Scenario
-
-TOKENS_PRICED = 4096  # a hand-over is priced once at this length, long enough for large messages, and scaled
 
 
 def scheduling_rule(engine: Engine) -> Rule:
@@ -111,7 +109,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
         layers=pool.model.layers,
         kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
         shards=list(plan.shards),
-        hops=hops_between(network, gateway_of(network), plan.gpus[0]) if plan.gpus else 0,
+        hops=plan.hops,
     )
     attach(replica)
     return replica
@@ -134,13 +132,7 @@ def _queues(
     queue_of: Callable[..., RequestQueue] = RequestQueue
     if engine.kv_tiers is not None:
         queue_of = queue_maker(
-            world.network,
-            world.fabric,
-            list(plan.shards),
-            costs,
-            world.tiers,
-            world.scenario.kv_reload,
-            limits.max_num_batched_tokens,
+            plan, costs, world.network, world.fabric, shared=world.tiers, reload=world.scenario.kv_reload
         )
     no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
     return [
@@ -165,29 +157,30 @@ def _queues(
     ]
 
 
-def gateway_of(network: Network) -> str:
-    """Where requests come in: the first host, or the first GPU of a topology without hosts."""
-    hosts = (name for name, place in network.places.items() if place.get("kind") == "host")
-    return next(hosts, network.gpus[0])
-
-
-def hops_between(network: Network, source: str, target: str) -> int:
-    """Links on the way; 0 where there is none, as to a GPU that no host reaches."""
-    try:
-        return len(network.path(source, target).links)
-    except InfeasibleError:
-        return 0
-
-
-def kv_transfer_of(
-    scenario: Scenario,
-    network: Network,
-    fabric: Fabric,
-    replicas: list[Replica],
-    random: np.random.Generator,
-    records: Records,
+def kv_transfers_of(
+    replicas: Sequence[Replica], world: World, random: np.random.Generator
 ) -> KvTransfers | None:
     """The way from prefill to decode replicas; None in a service that does not set them apart."""
+    senders, receivers = _senders_and_receivers(replicas)
+    if not senders:
+        return None
+    network, hand_over = world.network, world.scenario.hand_over
+    kv_transfers = KvTransfers(
+        world.fabric,
+        receivers,
+        hand_over.router,
+        random,
+        TransferDemands(network, world.without),
+        world.records.hand_overs,
+        hops=lambda sender, receiver: hops_between(network, sender.gpus[0], receiver.gpus[0]),
+        layerwise=hand_over.kv == "layerwise",
+    )
+    kv_transfers.attach(senders)
+    return kv_transfers
+
+
+def _senders_and_receivers(replicas: Sequence[Replica]) -> tuple[list[Replica], dict[str, list[Replica]]]:
+    """Prefill replicas, and decode replicas by model. InfeasibleError where one side is missing."""
     senders = [replica for replica in replicas if replica.role == "prefill"]
     receivers: dict[str, list[Replica]] = {}
     for replica in replicas:
@@ -198,34 +191,6 @@ def kv_transfer_of(
             raise InfeasibleError(
                 f"{replica.model} is prefilled and no pool decodes it", "add a pool with role: decode"
             )
-    if not senders:
-        if receivers:
-            raise InfeasibleError("a pool decodes and none prefills", "add a pool with role: prefill")
-        return None
-    without = frozenset(scenario.without)
-    per_token: dict[tuple[int, int, tuple[int, int]], Demand] = {}
-
-    def demands(sender: Replica, receiver: Replica, groups: tuple[int, int], tokens: float) -> Demand:
-        key = sender.index, receiver.index, groups
-        one = per_token.get(key)
-        if one is None:
-            whole = kv_transfer.kv_cache(
-                network, sender.shards, receiver.shards, TOKENS_PRICED, groups, without=without
-            )
-            per = tuple(amount / TOKENS_PRICED for amount in whole.n_bytes)
-            one = per_token[key] = Demand(whole.links, per, whole.latency_s, whole.min_flow_s / TOKENS_PRICED)
-        n_bytes = tuple(amount * tokens for amount in one.n_bytes)
-        return Demand(one.links, n_bytes, one.latency_s, one.min_flow_s * tokens)
-
-    pending = KvTransfers(
-        fabric,
-        receivers,
-        scenario.hand_over.router,
-        random,
-        demands,
-        records.hand_overs,
-        hops=lambda sender, receiver: hops_between(network, sender.gpus[0], receiver.gpus[0]),
-        layerwise=scenario.hand_over.kv == "layerwise",
-    )
-    pending.attach(senders)
-    return pending
+    if receivers and not senders:
+        raise InfeasibleError("a pool decodes and none prefills", "add a pool with role: prefill")
+    return senders, receivers

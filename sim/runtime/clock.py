@@ -1,21 +1,21 @@
 """Calls at exact instants, in a fixed order within one instant.
 
-SimPy schedules by delay, and `now + (time - now)` is not always `time` in floating point. Whoever plays a
-program op by op and whoever folds it into one event have to meet on the same float, so `at` picks the delay
-that lands on it.
+SimPy schedules by delay, and `now + (time - now)` is not always `time` in floating point. A program played op
+by op and the same program folded into one event have to end at the same float, so `at` picks the delay that
+lands on it.
 
-Within one instant things happen in the order of the five priorities, whatever the order they were scheduled
-in:
+Within one instant, events happen in the order of five priorities, whatever the order in which they were
+scheduled:
 
-0. `FAILURE`: engines stop, and what would have ended just now does not;
+0. `FAILURE`: engines stop, and steps that would have ended at this instant do not;
 1. `COMPLETION`: ops, transfers and steps end (SimPy's own NORMAL, so plain timeouts and processes belong
    here);
-2. `ARRIVAL`: requests arrive and are routed, seeing everything that has ended by now;
-3. `SCHEDULE`: engines choose batches, seeing everything that has arrived by now;
-4. `FLUSH`: the fabric shares its links once, seeing every transfer that begins or has ended now.
+2. `ARRIVAL`: requests arrive and are routed, after everything that ends now;
+3. `SCHEDULE`: engines choose batches, after everything that arrives now;
+4. `FLUSH`: the fabric settles its rates once, after every transfer that begins or ends now.
 
-Within one priority, first scheduled is first called. A follow-up without delay keeps the priority of its
-kind: what it starts runs at the same instant, before anything of a later priority that is still waiting.
+Within one priority, the first scheduled is the first called. An event scheduled without delay still takes its
+place by priority: it happens at the same instant, before every waiting event of a later priority.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FLUSH = EventPriority(4)
 
 
 class Alarm(Event):
-    """An event that is certain to happen: triggered from the start, calls `callback(argument)` when its time
-    has come.
+    """An event that calls `callback(argument)` at its time: triggered from the start, so it is certain to
+    happen.
 
     A SimPy event in every respect (a process may wait for it), at two thirds of the price of a `Timeout`.
-    SimPy cannot unschedule an event: an owner that has changed its mind ignores the call, say by a version
-    number as the argument.
+    SimPy cannot unschedule an event: an owner that no longer needs it ignores the call, for example by
+    passing a version number as the argument.
     """
 
     __slots__ = ("_argument", "_callback", "_ok", "_value", "callbacks", "env")
@@ -91,15 +91,17 @@ def _schedule_exactly(env: Environment, time: float, alarm: Alarm, priority: Eve
         raise ValueError(
             f"cannot call at {time} s, the clock shows {now} s; a finite time from now on is needed"
         )
+    # The delay is off by half a unit in its last place at most, so one of its neighbours lands on `time` if
+    # any float does.
     delay = time - now
     for nudged in (nextafter(delay, inf), nextafter(delay, -inf)):
         if now + nudged == time:
             env.schedule(alarm, priority, nudged)
             return
 
-    # No delay lands on `time`: both neighbours round away from it, to even. That takes a time beyond twice
-    # `now`, and three quarters of the way there the difference of the two instants has no rounding error at
-    # all.
+    # No delay lands on `time`: both neighbours round away from it, to even. That happens only beyond twice
+    # `now`. From `0.75 * time` on, both instants are within a factor of two of each other, and their
+    # difference is exact (Sterbenz's lemma).
     def go_on(_: Any) -> None:
         env.schedule(alarm, priority, time - env.now)
 

@@ -1,18 +1,18 @@
 """Faults on the clock: capacities go down and come back, engines stop and start again.
 
-What a transfer was granted before is its own; from the instant of a fault on it shares what is left, and a
-folded step that uses the link is played from there. Algorithms do not change: a ring goes on through the link
-that is slow, as a communicator does that was set up before. Transfers on a link that is down wait for it to
-come back.
+From the instant of a fault on, transfers share what is left of a link, and a folded step that uses the link
+is played. Algorithms do not change: a ring goes on through the slow link, as a communicator does that was set
+up before the fault. Transfers on a link that is down wait until it is repaired.
 
-An engine stops before anything else of its instant (`FAILURE`): a step or a transfer that would end just then
-does not.
+An engine stops before anything else of its instant (`FAILURE`): a step or a transfer that would end at that
+instant does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import networkx as nx
 import simpy
 
 from sim.cost.network import Network
@@ -21,12 +21,13 @@ from sim.runtime.clock import COMPLETION, FAILURE, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.service import Service
+from sim.scenario.references import Found, faultable_places
 
 
 def schedule_faults(
     env: simpy.Environment, network: Network, fabric: Fabric, service: Service, faults: Sequence[Fault]
 ) -> None:
-    """Put all faults on the clock. What they name has been looked for (`sim.scenario.references`)."""
+    """Put all faults on the clock. What they name exists (`sim.scenario.references` has checked it)."""
     lost = [0.0] * len(network.links)
     for fault in faults:
         if fault.stops_engines:
@@ -42,8 +43,8 @@ def schedule_faults(
 
 
 class _Change:
-    """Links lose shares of their capacity, or get them back; faults of one link add up, to nothing left at
-    most.
+    """Links lose shares of their capacity, or get them back; faults of one link add up, to a capacity of at
+    least 0.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class _Change:
 
     def __call__(self, _: None) -> None:
         for link, share in self.shares.items():
+            # The sum is kept unbounded, so that a repair gives back what its own fault took and no more.
             self.lost[link] += self.sign * share
             left = max(0.0, 1.0 - self.lost[link])
-            if abs(self.lost[link]) < 1e-12:  # as it was built, to the last bit
+            if abs(self.lost[link]) < 1e-12:  # repaired: as it was built, to the last bit
                 self.lost[link], left = 0.0, 1.0
             self.fabric.set_capacity(self.network.links[link], self.network.capacity[link] * left)
 
@@ -80,3 +82,38 @@ def _shares(network: Network, fault: Fault) -> dict[int, float]:
         if fault.place in chips:
             return {link: loss * chips[fault.place] for link, names in ends.items() if crossbar in names}
     return {link: loss for link, names in ends.items() if fault.place in names}
+
+
+def faults_without_effect(
+    graph: nx.DiGraph[str],
+    faults: Sequence[Fault],
+    serving: Collection[str],
+    bytes_by_link: Mapping[str, float],
+    end_s: float,
+) -> Iterator[Found]:
+    """Every fault that no request can have felt: it began when all was over, or no engine ran on what
+    stopped, or no byte crossed what was lost. `serving` are the GPUs that engines ran on.
+    """
+    network = Network(graph)
+    for number, fault in enumerate(faults):
+        key: tuple[str | int, ...] = ("faults", number)
+        kind = next(
+            kind for kind in ("replica", *faultable_places(network)) if getattr(fault, kind) not in ("", None)
+        )
+        name = getattr(fault, kind)
+        if fault.at_s >= end_s:
+            yield (*key, "at_s"), f"nothing fails: the run ended at {end_s:g} s, before {fault.at_s:g} s"
+        elif kind in ("gpu", "node"):
+            fail = {gpu for gpu in network.gpus if name in (gpu, f"node{network.node_of[gpu]}")}
+            if not fail.intersection(serving):
+                yield (*key, kind), f"nothing fails: no engine runs on {name}"
+        elif kind in ("link", "place") and not sum(bytes_by_link[link] for link in _links(network, name)):
+            yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
+
+
+def _links(network: Network, name: str) -> list[str]:
+    """The links that are `name`, or end at it, or that it is a chip of."""
+    crossbars = [crossbar for crossbar, chips in network.stripes.items() if name in chips]
+    return [
+        link for link in network.links if name == link or {name, *crossbars}.intersection(link.split("->"))
+    ]

@@ -1,78 +1,69 @@
 """The life of a request: it arrives, is routed to a replica, waits, is computed, and is recorded.
 
-Its client may give up: then the request leaves the router, its replica's queue or its way to another replica
-at once, and a batch when the step in progress ends; what the client sends next, it sends at once. Its replica
-may fail: then what it has got so far goes back to the router, to be computed again elsewhere, or the request
-is aborted.
+A timeout cancels a request: it leaves the router's line, its replica's queue or its KV transfer at once, and
+a batch when the step in progress ends; its client sends the next request at the instant of the timeout. A
+failed replica loses what it holds: its requests go back to the router with the tokens generated so far, to be
+computed again elsewhere, or are aborted.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from math import inf, nan
 from typing import Any, Literal
 
-import numpy as np
 import simpy
 
-from sim.policy.routing import Router
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
+from sim.runtime.dispatcher import Dispatcher, Routed, Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.kv.transfer import KvTransfers
-from sim.workload.generator import Traffic
+from sim.workload.generator import RequestGenerator
 from sim.workload.request import Request
 
 ROUTING, HOST = CAUSES.index("routing"), CAUSES.index("host")
 
 
 class Service:
-    """Replicas behind one router. Requests only move forward: a replica never calls the router."""
+    """Replicas behind one router. Requests only move forward: a replica never calls the router.
+
+    Every request is in one of four places until it departs: the dispatcher's lines, a replica's queues, a KV
+    transfer, or (for `frontend_s`) on its way from the first to the second.
+    """
 
     def __init__(
         self,
         env: simpy.Environment,
         replicas: Sequence[Replica],
-        models: dict[str, list[Replica]],
-        default_model: str,
-        router: Router,
-        traffic: Traffic,
-        random: np.random.Generator,
+        routing: Routing,
+        generator: RequestGenerator,
         records: Records,
         blame: BlameRecords,
         *,
-        staleness_s: float = 0.0,
-        has_frontend: bool = True,
         kv_transfers: KvTransfers | None = None,
         on_failure: Literal["resubmit", "abort"] = "resubmit",
     ) -> None:
         self.env = env
         self.replicas = replicas
-        self.models = models
-        self.default_model = default_model
-        self.router = router
-        self.traffic = traffic
-        self.random = random
+        self.generator = generator
         self.records = records
         self.blame = blame
-        self.staleness_s = staleness_s
-        self.has_frontend = has_frontend
         self.kv_transfers = kv_transfers
         self.on_failure = on_failure
         self.open: dict[int, Request] = {}  # arrived and not departed
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
-        self._arrivals: Iterator[Request] = iter(traffic)
-        self._lines: dict[str, deque[Request]] = {}  # at the router, by model
-        self._views: dict[int, _StaleView] = {}
-        self._shortest_of: dict[str, int] = {}  # by model
-        self._followed_up: dict[int, tuple[Request, int]] = {}  # ended at this instant, by request_id
-        self._cancelled: dict[int, float] = {}  # when clients went whose requests are still in an engine
-        self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
-        self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
+        self._arrivals: Iterator[Request] = iter(generator)
+        self._dispatcher = Dispatcher(
+            env, routing, self.open, on_routed=self._submit, on_too_long=self._reject
+        )
+        self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
+        self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
+        self._failures: dict[int, int] = {}  # that are not over, by replica that is down
+        self._resubmitted: set[int] = set()  # between a failed replica and the next one
         for replica in replicas:
             replica.loop.on_finished = self._finished
             replica.loop.on_aborted = self._aborted
@@ -94,86 +85,20 @@ class Service:
 
     def _enter(self, request: Request) -> None:
         self.open[request.request_id] = request
-        self._line_up(request)
-        self._route()
+        self._dispatcher.add(request, request.prompt_tokens)
+        self._dispatcher.route()
         if request.patience_s < inf:
             at(self.env, request.arrival_s + request.patience_s, self._ttft_timeout, ARRIVAL, request)
         if request.timeout_s < inf:
             at(self.env, request.arrival_s + request.timeout_s, self._request_timeout, ARRIVAL, request)
 
-    def _line_up(self, request: Request) -> None:
-        model = request.model if request.model in self.models else self.default_model
-        self._lines.setdefault(model, deque()).append(request)
-
-    def _route(self, _: None = None) -> None:
-        """Send on what the router will send, for each model in order of arrival."""
-        for model, line in self._lines.items():
-            while line:
-                request = line[0]
-                if request.request_id in self.open and not self._sent(request, self.models[model]):
-                    break
-                line.popleft()
-
-    def _route_soon(self) -> None:
-        if any(self._lines.values()):
-            at(self.env, self.env.now, self._route, ARRIVAL)
-
-    def _sent(self, request: Request, candidates: Sequence[Replica]) -> bool:
-        """Send a request to the replica that the router chooses; False if it is to wait for one."""
-        tokens = self._tokens(request)
-        if tokens >= self._shortest(candidates):
-            candidates = [replica for replica in candidates if tokens < self._longest(replica)]
-            if not candidates:
-                self._reject(request)
-                return True
-        if self._failures:
-            candidates = [replica for replica in candidates if replica.is_up]
-            if not candidates:
-                return False
-        chosen = self.router(request, [self._view(replica) for replica in candidates], self.random)
-        if chosen is None:
-            return False
-        replica = candidates[chosen]
-        view = self._views.get(replica.index)
-        if view is not None:
-            view.routed += 1
-        frontend_s = 0.0
-        if self.has_frontend:
-            engine = replica.engine
-            frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
-        now = self.env.now
-        if frontend_s:
-            at(self.env, now + frontend_s, self._submit, ARRIVAL, (request, replica, now))
-        else:
-            self._submit((request, replica, now))
-        return True
-
-    def _tokens(self, request: Request) -> int:
-        """Tokens of its text so far; more than its prompt if a replica that had it has failed."""
-        sequence = self._sequences.get(request.request_id)
-        return request.prompt_tokens if sequence is None else sequence.known_tokens
-
-    def _shortest(self, candidates: Sequence[Replica]) -> int:
-        """Tokens that a text must stay below so that any of them takes it."""
-        model = candidates[0].model
-        if model not in self._shortest_of:
-            self._shortest_of[model] = min(self._longest(replica) for replica in candidates)
-        return self._shortest_of[model]
-
-    def _longest(self, replica: Replica) -> int:
-        """Tokens that a text may have where it enters, and where it is decoded."""
-        if replica.role != "prefill" or self.kv_transfers is None:
-            return replica.max_model_len
-        decoding = (receiver.max_model_len for receiver in self.kv_transfers.receivers[replica.model])
-        return min(replica.max_model_len, *decoding)
-
-    def _submit(self, what: tuple[Request, Replica, float]) -> None:
-        request, replica, routed_s = what
+    def _submit(self, routed: Routed) -> None:
+        request, replica, routed_s = routed
         if request.request_id not in self.open:
-            return  # given up on the way
-        if not replica.is_up:
-            self._line_up(request)
-            self._route()
+            return  # cancelled before it reached the replica
+        if not replica.is_up:  # it failed while the request was in the frontend
+            self._dispatch_again(request)
+            self._dispatcher.route()
             return
         sequence = self._sequences.get(request.request_id)
         if sequence is None:
@@ -187,16 +112,10 @@ class Service:
             sequence.wait(HOST, self.env.now)
             replica.take_up(sequence)
 
-    def _view(self, replica: Replica) -> Any:
-        """The replica itself, or what it last reported."""
-        if not self.staleness_s:
-            return replica
-        view = self._views.get(replica.index)
-        now = self.env.now
-        if view is None or now - view.reported_s >= self.staleness_s:
-            reported_s = now // self.staleness_s * self.staleness_s
-            view = self._views[replica.index] = _StaleView(replica, reported_s)
-        return view
+    def _dispatch_again(self, request: Request) -> None:
+        """Back to the end of the line, with what a failed replica has generated as part of its text."""
+        sequence = self._sequences.get(request.request_id)
+        self._dispatcher.add(request, request.prompt_tokens if sequence is None else sequence.known_tokens)
 
     # ---- ends
 
@@ -204,33 +123,34 @@ class Service:
         if sequence.request.request_id in self._cancelled:
             self._aborted(sequence)
             return
-        if self.kv_transfers is not None:  # its only token came from the prefill: nobody needs its KV cache
+        if self.kv_transfers is not None:  # the prefill gave its only token: no replica needs its KV cache
             self.kv_transfers.abort(sequence)
         self._record(sequence, "finished")
         self._depart(sequence.request, sequence.replica)
         self._follow_up(sequence.request)
 
     def _aborted(self, sequence: InEngine) -> None:
-        """It has left, unfinished."""
+        """A sequence has left its engine, or its KV transfer, unfinished."""
         self._record(sequence, "aborted")
         self._depart(sequence.request, sequence.replica)
 
     def _depart(self, request: Request, replica: int = -1) -> None:
-        """It is here no more; others may take its place."""
+        """Forget a request; others may take its place."""
         del self.open[request.request_id]
         self._sequences.pop(request.request_id, None)
         self._cancelled.pop(request.request_id, None)
         self._resubmitted.discard(request.request_id)
         self.ended_s = self.env.now
         if self.kv_transfers is not None and replica >= 0:
-            self.kv_transfers.blocks_are_free(self.replicas[replica])
-        self._route_soon()
+            self.kv_transfers.send_waiting(self.replicas[replica])
+        self._dispatcher.route_soon()
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
-        """Its client sends what it sends next; of several at one instant in the order of their requests, for
-        which engine told of its end first is chance.
+        """The client sends its next request. Of several that end at one instant, `_send_next` takes the
+        lowest request_id first: in which order their engines report is chance, and differs between folded and
+        played.
         """
-        if self.traffic.closed:
+        if self.generator.closed:
             if not self._followed_up:
                 at(self.env, self.env.now, self._send_next, ARRIVAL)
             self._followed_up[request.request_id] = (request, missing_tokens)
@@ -240,11 +160,11 @@ class Service:
         self._followed_up = {}
         for number in sorted(ended):
             request, missing_tokens = ended[number]
-            following = self.traffic.next_request(request.session, now, missing_tokens)
+            following = self.generator.next_request(request.session, now, missing_tokens)
             if following is not None:
                 at(self.env, max(now, following.arrival_s), self._enter, ARRIVAL, following)
 
-    # ---- clients that give up
+    # ---- timeouts
 
     def _ttft_timeout(self, request: Request) -> None:
         sequence = self._sequences.get(request.request_id)
@@ -257,14 +177,17 @@ class Service:
             self._cancel(request)
 
     def _follow_up_cancelled(self, request: Request) -> None:
-        """It sends what it sends next, knowing what it has got of this answer."""
-        got = 0
+        """The client sends its next request, with what it has received of this answer as context."""
+        received = 0
         sequence = self._sequences.get(request.request_id)
         if sequence is not None:
-            got = self.replicas[sequence.replica].tokens_by_now(sequence)
-        self._follow_up(request, request.output_tokens - got)
+            received = self.replicas[sequence.replica].tokens_by_now(sequence)
+        self._follow_up(request, request.output_tokens - received)
 
     def _cancel(self, request: Request) -> None:
+        """Take a request out of where it is: the router's line or the frontend, for the first or another
+        time, a KV transfer, or an engine, which reports when it is out (`_aborted`).
+        """
         sequence = self._sequences.get(request.request_id)
         if sequence is None:
             self._add(request, request.output_tokens, "aborted", aborted_s=self.env.now)
@@ -281,16 +204,20 @@ class Service:
             self._cancelled[request.request_id] = self.env.now
             self.replicas[sequence.replica].abort(sequence)
 
-    # ---- replicas that fail
+    # ---- failures
 
     def fail(self, replica: Replica) -> None:
-        """An engine is lost at this instant, with everything that it holds."""
+        """A replica loses everything that it holds, at this instant."""
         self._failures[replica.index] = self._failures.get(replica.index, 0) + 1
         if not replica.is_up:
             return
         replica.is_up = False
+        self._dispatcher.replica_failed()
+        # Transfers first: those still in the prefill drop their blocks here, their sequences come with the
+        # queue.
         lost = [] if self.kv_transfers is None else self.kv_transfers.fail(replica)
         lost += replica.fail()
+        # In order of arrival, as they would stand in the line of a router that never had sent them.
         for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
             request = sequence.request
             if request.request_id in self._cancelled:
@@ -301,25 +228,27 @@ class Service:
             else:
                 sequence.start_over()
                 self._resubmitted.add(request.request_id)
-                self._line_up(request)
-        self._route_soon()
+                self._dispatch_again(request)
+        self._dispatcher.route_soon()
 
     def recover(self, replica: Replica) -> None:
-        """A failure is over; the engine starts empty when all of its failures are."""
+        """A failure is over; the replica starts, empty, when all of its failures are."""
         self._failures[replica.index] -= 1
         if self._failures[replica.index]:
             return
         del self._failures[replica.index]
-        self._views.pop(replica.index, None)
+        self._dispatcher.replica_recovered(replica)
         replica.is_up = True
         if self.kv_transfers is not None:
-            self.kv_transfers.blocks_are_free(replica)
-        self._route_soon()
+            self.kv_transfers.send_waiting(replica)
+        self._dispatcher.route_soon()
 
     # ---- rows
 
     def _reject(self, request: Request) -> None:
-        """No replica takes a text as long as it is, or has become."""
+        """No replica takes a text of this length; one that a failure sent back may have grown beyond all that
+        are left.
+        """
         sequence = self._sequences.get(request.request_id)
         if sequence is not None:
             self._follow_up_cancelled(request)
@@ -342,9 +271,9 @@ class Service:
     def _record(self, sequence: InEngine, status: Status) -> None:
         request = sequence.request
         first_s, finished_s, aborted_s = sequence.first_token_s, sequence.finished_s, None
-        gone_s = self._cancelled.get(request.request_id, inf)
-        if first_s is not None and first_s > gone_s:
-            first_s = None  # nobody was there to see it
+        cancelled_s = self._cancelled.get(request.request_id, inf)
+        if first_s is not None and first_s > cancelled_s:
+            first_s = None  # it came after the timeout, in the step that was in progress
         if status == "aborted":
             finished_s, aborted_s = None, self.env.now
         self._add(
@@ -382,20 +311,6 @@ class Service:
 
 def _or_nan(time_s: float | None) -> float:
     return nan if time_s is None else time_s
-
-
-class _StaleView:
-    """A replica as it was when it last reported."""
-
-    def __init__(self, replica: Replica, reported_s: float) -> None:
-        self.reported_s = reported_s
-        self.index = replica.index
-        self.routed = replica.routed
-        self.requests = replica.requests
-        self.tokens = replica.tokens
-        self.has_seat = replica.has_seat
-        self.hops = replica.hops
-        self.cached_prompt_tokens = replica.cached_prompt_tokens
 
 
 def waiting_for(service: Service) -> Generator[str, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import networkx as nx
 
@@ -24,7 +24,7 @@ def faults_of_nothing(graph: nx.DiGraph[str], faults: Sequence[Fault], replicas:
                 are = "0 is the only one" if replicas == 1 else f"0 to {replicas - 1} are"
                 yield ("faults", number, "replica"), f"there is no replica {fault.replica}; {are}"
             continue
-        for kind, known in _places(network).items():
+        for kind, known in faultable_places(network).items():
             name = getattr(fault, kind)
             if name and name not in known:
                 yield ("faults", number, kind), _unknown(kind, name, known)
@@ -38,32 +38,7 @@ def gpus_of_nothing(graph: nx.DiGraph[str], kinds: Mapping[str, str]) -> Iterato
             yield ("pools", pool, "gpu"), _unknown("GPU of kind", kind, there)
 
 
-def faults_without_effect(
-    graph: nx.DiGraph[str],
-    faults: Sequence[Fault],
-    serving: Collection[str],
-    bytes_by_link: Mapping[str, float],
-    end_s: float,
-) -> Iterator[Found]:
-    """Every fault that no request can have felt: it began when all was over, or no engine ran on what
-    stopped, or no byte crossed what was lost. `serving` are the GPUs that engines ran on.
-    """
-    network = Network(graph)
-    for number, fault in enumerate(faults):
-        key: tuple[str | int, ...] = ("faults", number)
-        kind = next(kind for kind in ("replica", *_places(network)) if getattr(fault, kind) not in ("", None))
-        name = getattr(fault, kind)
-        if fault.at_s >= end_s:
-            yield (*key, "at_s"), f"nothing fails: the run ended at {end_s:g} s, before {fault.at_s:g} s"
-        elif kind in ("gpu", "node"):
-            fail = {gpu for gpu in network.gpus if name in (gpu, f"node{network.node_of[gpu]}")}
-            if not fail.intersection(serving):
-                yield (*key, kind), f"nothing fails: no engine runs on {name}"
-        elif kind in ("link", "place") and not sum(bytes_by_link[link] for link in _links(network, name)):
-            yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
-
-
-def _places(network: Network) -> dict[str, list[str]]:
+def faultable_places(network: Network) -> dict[str, list[str]]:
     """What a fault may name, by the key that names it."""
     ends = {place for link in network.links for place in link.split("->")}
     ends.update(chip for chips in network.stripes.values() for chip in chips)
@@ -74,14 +49,6 @@ def _places(network: Network) -> dict[str, list[str]]:
         "gpu": list(network.gpus),
         "node": list(servers),
     }
-
-
-def _links(network: Network, name: str) -> list[str]:
-    """The links that are `name`, or end at it, or that it is a chip of."""
-    crossbars = [crossbar for crossbar, chips in network.stripes.items() if name in chips]
-    return [
-        link for link in network.links if name == link or {name, *crossbars}.intersection(link.split("->"))
-    ]
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
 from sim.results.metrics import meets
-from sim.scenario.scenario import Scenario
+from sim.scenario import Scenario
 from sim.studies.points import Point, Row, row_of, run_points
 
 if TYPE_CHECKING:

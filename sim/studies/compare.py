@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sim.inputs.errors import InputError
-from sim.scenario.scenario import Scenario
+from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.points import Point, Row, run_points
 

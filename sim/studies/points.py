@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
 
 Status = Literal["done", "infeasible", "wrong input", "unfinished", "failed", "not run"]

@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from sim.inputs.errors import InputError
-from sim.scenario.scenario import Scenario
+from sim.scenario import Scenario
 from sim.studies.points import Point, Row, run_points
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def mg1(arrival_rate: float, service_rate: float, cv2: float) -> Steady:
 
 
 def mg1_ps(arrival_rate: float, service_rate: float) -> Steady:
-    """One server shared equally by all who are there: a link under max-min, a GPU under time slicing.
+    """One server shared equally by all customers present: a link under max-min, a GPU under time slicing.
 
     A job that takes x alone takes x/(1 - rho) in the mean, whatever the law of the sizes (Kleinrock 1967;
     Yashkov 1987), so the slowdown is 1/(1 - rho) for every size. Wq here is the time lost to sharing.
@@ -174,7 +174,8 @@ def mmc(arrival_rate: float, service_rate: float, servers: int) -> Steady:
 
 
 def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s: float) -> Steady:
-    """M/M/c+M: as `mmc`, but who waits gives up after an exponential time of mean `patience_s`. (Palm 1946.)
+    """M/M/c+M: as `mmc`, but waiting customers give up after an exponential time of mean `patience_s` (Palm
+    1946).
 
     A birth-death chain with deaths min(n, c) mu + max(n - c, 0)/patience; stable for any load. W and Wq are
     of all arrivals, whether served or not; `lost` is the fraction that gives up, Lq/(lambda patience).
@@ -202,7 +203,7 @@ def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s:
 
 
 def mm1k(arrival_rate: float, service_rate: float, places: int) -> Steady:
-    """M/M/1 with room for `places` in all, the one in service included; who finds it full is lost.
+    """M/M/1 with room for `places` in all, the one in service included; an arrival at a full one is lost.
 
     P(n) = (1 - r) r^n/(1 - r^(K+1)), r = lambda/mu; lost = P(K). Stable for any load. W and Wq are of those
     let in. (Kleinrock I, 3.6.)
@@ -280,7 +281,7 @@ def feedback_rate(arrival_rate: float, again: float) -> float:
 
 
 def closed_loop_rate(users: int, response_s: float, think_s: float = 0.0) -> float:
-    """Requests per second of `users` who each send, wait `response_s` for the answer and think: N/(Z + R).
+    """Requests per second of `users` that each send, wait `response_s` for the answer and think: N/(Z + R).
     Exact.
 
     Little's law for the whole loop (Denning and Buzen 1978). With decode steps of t(N) for N users it is
@@ -295,8 +296,8 @@ def closed_loop_rate(users: int, response_s: float, think_s: float = 0.0) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """A server that takes all who wait as one batch: its load, an upper bound of W, and the mean batch under
-    load.
+    """A server that takes all waiting customers as one batch: its load, an upper bound of W, and the mean
+    batch under load.
     """
 
     rho: float

@@ -44,7 +44,7 @@ class Answer:
         pictures = self.charts(folder) if self.charts is not None else []
         told, page = folder / "answer.json", folder / "report.html"
         told.write_text(_json(self) + "\n", encoding="utf-8")
-        page.write_text(answer_page(self, pictures), encoding="utf-8")
+        page.write_text(answer_page(self, pictures, columns(self), NUMBERS), encoding="utf-8")
         return [*pictures, told, page]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from sim.views.files import STYLE
 
 if TYPE_CHECKING:
-    from sim.views.answer import Answer
+    from sim.views.answer import Answer, Row
+
+    Columns = Mapping[str, Callable[[Row], str]]  # the text below each heading
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -39,8 +41,10 @@ CASE = ' class="case"'
 TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
-def answer_page(answer: Answer, pictures: Sequence[Path]) -> str:
-    """The page. Pictures are PNG or SVG files; others are left out."""
+def answer_page(answer: Answer, pictures: Sequence[Path], columns: Columns, numbers: Collection[str]) -> str:
+    """The page. Pictures are PNG or SVG files; others are left out. Columns named in `numbers` stand to the
+    right.
+    """
     images = [
         f'<img alt="{escape(path.stem.replace("_", " "))}" src="data:{TYPES[path.suffix]};base64,'
         f'{b64encode(path.read_bytes()).decode()}">'
@@ -53,23 +57,20 @@ def answer_page(answer: Answer, pictures: Sequence[Path]) -> str:
         style=STYLE + MORE_STYLE,
         takeaway=escape(answer.takeaway),
         pictures="\n".join(images),
-        table=_table(answer),
+        table=_table(answer, columns, numbers),
         notes=f"<h2>Notes</h2>\n<ul>\n{notes}</ul>" if notes else "",
     )
 
 
-def _table(answer: Answer) -> str:
-    from sim.views.answer import NUMBERS, columns
-
-    shown = columns(answer)
-    heads = "".join(f"<th{_class(name in NUMBERS)}>{name}</th>" for name in shown) + "<th>source</th>"
+def _table(answer: Answer, columns: Columns, numbers: Collection[str]) -> str:
+    heads = "".join(f"<th{_class(name in numbers)}>{name}</th>" for name in columns) + "<th>source</th>"
     lines, case = [f"<tr>{heads}</tr>"], None
     for row in answer.rows:
         is_new, case = row.case != case, row.case
         cells = []
-        for name, text in shown.items():
+        for name, text in columns.items():
             said = "" if name == "case" and not is_new else escape(text(row))
-            cells.append(f"<td{_class(name in NUMBERS)}>{said}</td>")
+            cells.append(f"<td{_class(name in numbers)}>{said}</td>")
         cells.append(f'<td class="source">{escape(row.source)}</td>')
         lines.append(f"<tr{CASE if is_new else ''}>{''.join(cells)}</tr>")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,53 @@ def topology_chart(topology: Topology) -> altair.LayerChart:
     """The picture of a system as an altair chart."""
     import altair as alt
 
-    graph = topology.graph
-    drawn = layout_of(graph)
-    lines = _lines(graph, drawn)
-    named = _named(graph)
+    drawn = layout_of(topology.graph)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, drawn.width], nice=False, zero=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[drawn.height, 0], nice=False, zero=False))
+    servers = "1 server" if topology.servers == 1 else f"{topology.servers} servers"
+    # In this order, so that boxes cover the ends of their lines and nothing covers a text.
+    chart: alt.LayerChart = (
+        alt.layer(
+            *_frames(drawn, x, y),
+            _wires(topology.graph, drawn, x, y),
+            *_boxes_and_labels(drawn, x, y),
+            *_titles_and_notes(drawn, x, y),
+            title=alt.Title(f"{topology.name}, {servers}", subtitle=_subtitle(topology), anchor="start"),
+        )
+        .properties(width=drawn.width, height=drawn.height)
+        .configure_view(stroke=None)
+        .configure_legend(labelFontSize=12, titleFontSize=12)
+        .configure_title(fontSize=16, subtitleFontSize=12)
+    )
+    return chart
+
+
+def _frames(drawn: Layout, x: altair.X, y: altair.Y) -> list[altair.Chart]:
+    """Rectangles around servers, and dashed ones around what stands for servers that are left out."""
+    import altair as alt
+
+    return [
+        alt.Chart(rows([_framed(frame) for frame in drawn.frames if frame.dashed == dashed]))
+        .mark_rect(
+            fill="#fafafa",
+            stroke="#9e9e9e",
+            strokeWidth=1,
+            cornerRadius=8,
+            strokeDash=[5, 4] if dashed else [1, 0],
+        )
+        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
+        for dashed in (False, True)
+        if any(frame.dashed == dashed for frame in drawn.frames)
+    ]
+
+
+def _wires(graph: Graph[str], drawn: Layout, x: altair.X, y: altair.Y) -> altair.Chart:
+    """Lines between parts, coloured by the type of link."""
+    import altair as alt
+
+    named = _named(graph)
+    lines = _lines(graph, drawn, named)
+    crowded = len({point["wire"] for point in lines}) > MANY_LINES
     colour = alt.Color(
         "link:N",
         scale=alt.Scale(domain=list(named.values()), range=_colours(list(named))),
@@ -66,80 +108,66 @@ def topology_chart(topology: Topology) -> altair.LayerChart:
             symbolOpacity=1,
         ),
     )
-    crowded = len({point["wire"] for point in lines}) > MANY_LINES
-    strokes = (
+    strokes: altair.Chart = (
         alt.Chart(rows(lines))
         .mark_line(strokeWidth=1.0 if crowded else 1.6, opacity=0.5 if crowded else 0.85)
         .encode(x=x, y=y, color=colour, detail="wire:N", order="step:Q")
     )
-    frames = [
-        alt.Chart(rows([_framed(frame) for frame in drawn.frames if frame.dashed == dashed]))
-        .mark_rect(
-            fill="#fafafa",
-            stroke="#9e9e9e",
-            strokeWidth=1,
-            cornerRadius=8,
-            strokeDash=[5, 4] if dashed else [1, 0],
-        )
-        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
-        for dashed in (False, True)
-        if any(frame.dashed == dashed for frame in drawn.frames)
-    ]
-    titles = (
-        alt.Chart(
-            rows([{**_framed(frame), "x": frame.left + 10, "y": frame.bottom - 12} for frame in drawn.frames])
-        )
-        .mark_text(align="left", baseline="middle", fontSize=12, fontWeight="bold", color="#424242")
-        .encode(x=x, y=y, text="title:N")
+    return strokes
+
+
+def _boxes_and_labels(drawn: Layout, x: altair.X, y: altair.Y) -> tuple[altair.Chart, altair.Chart]:
+    """A box for each part, filled by its kind, and its label in the middle."""
+    import altair as alt
+
+    shown = rows(
+        [
+            {
+                "x": box.x - BOX_WIDTH / 2,
+                "x2": box.x + BOX_WIDTH / 2,
+                "middle": box.x,
+                "y": box.y - BOX_HEIGHT / 2,
+                "y2": box.y + BOX_HEIGHT / 2,
+                "centre": box.y,
+                "label": box.label,
+                "kind": box.kind,
+            }
+            for box in drawn.boxes.values()
+        ]
     )
-    shown = [
-        {
-            "x": box.x - BOX_WIDTH / 2,
-            "x2": box.x + BOX_WIDTH / 2,
-            "middle": box.x,
-            "y": box.y - BOX_HEIGHT / 2,
-            "y2": box.y + BOX_HEIGHT / 2,
-            "centre": box.y,
-            "label": box.label,
-            "kind": box.kind,
-        }
-        for box in drawn.boxes.values()
-    ]
+    by_kind = alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
     boxes = (
-        alt.Chart(rows(shown))
+        alt.Chart(shown)
         .mark_rect(stroke="#616161", strokeWidth=0.8, cornerRadius=3)
-        .encode(
-            x=x,
-            y=y,
-            x2="x2:Q",
-            y2="y2:Q",
-            fill=alt.Fill(
-                "kind:N", legend=None, scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
-            ),
-        )
+        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q", fill=alt.Fill("kind:N", legend=None, scale=by_kind))
     )
+    # The same scales under other fields: labels stand in the middle, boxes are given by their corners.
     at_middle, at_centre = x.copy(), y.copy()
     at_middle.shorthand, at_centre.shorthand = "middle:Q", "centre:Q"
     labels = (
-        alt.Chart(rows(shown))
+        alt.Chart(shown)
         .mark_text(fontSize=10, color="#212121")
         .encode(x=at_middle, y=at_centre, text="label:N")
+    )
+    return boxes, labels
+
+
+def _titles_and_notes(drawn: Layout, x: altair.X, y: altair.Y) -> tuple[altair.Chart, altair.Chart]:
+    """The name of each frame at its lower left, and notes of how much is left out."""
+    import altair as alt
+
+    corners = [{**_framed(frame), "x": frame.left + 10, "y": frame.bottom - 12} for frame in drawn.frames]
+    titles = (
+        alt.Chart(rows(corners))
+        .mark_text(align="left", baseline="middle", fontSize=12, fontWeight="bold", color="#424242")
+        .encode(x=x, y=y, text="title:N")
     )
     notes = (
         alt.Chart(rows([{"x": note.x, "y": note.y, "text": note.label} for note in drawn.notes]))
         .mark_text(fontSize=12, fontStyle="italic", color="#616161")
         .encode(x=x, y=y, text="text:N")
     )
-    servers = "1 server" if topology.servers == 1 else f"{topology.servers} servers"
-    title = alt.Title(f"{topology.name}, {servers}", subtitle=_subtitle(topology), anchor="start")
-    chart: alt.LayerChart = (
-        alt.layer(*frames, strokes, boxes, labels, titles, notes, title=title)
-        .properties(width=drawn.width, height=drawn.height)
-        .configure_view(stroke=None)
-        .configure_legend(labelFontSize=12, titleFontSize=12)
-        .configure_title(fontSize=16, subtitleFontSize=12)
-    )
-    return chart
+    return titles, notes
 
 
 def _framed(frame: Frame) -> dict[str, Any]:
@@ -147,14 +175,14 @@ def _framed(frame: Frame) -> dict[str, Any]:
 
 
 def _subtitle(topology: Topology) -> list[str]:
-    said = [topology.description] if topology.description else []
+    lines = [topology.description] if topology.description else []
     if not topology.peer_to_peer:
-        said.append("peer-to-peer is off: copies between GPUs are staged in host memory")
+        lines.append("peer-to-peer is off: copies between GPUs are staged in host memory")
     if topology.acs:
-        said.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
+        lines.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
     if topology.servers > 1 and topology.inter_node != "infiniband":
-        said.append(f"between servers: {topology.inter_node}")
-    return said
+        lines.append(f"between servers: {topology.inter_node}")
+    return lines
 
 
 def _colours(links: list[str]) -> list[str]:
@@ -186,9 +214,8 @@ def _range(values: set[Any], pattern: str) -> str:
     return low if low == high else f"{low}-{high}"
 
 
-def _lines(graph: Graph[str], drawn: Layout) -> list[dict[str, Any]]:
+def _lines(graph: Graph[str], drawn: Layout, named: Mapping[str, str]) -> list[dict[str, Any]]:
     """The points of every wire between two parts that are shown, one wire per pair."""
-    named = _named(graph)
     points: list[dict[str, Any]] = []
     for wire, (source, target, edge) in enumerate(graph.edges(data=True)):
         one, other = drawn.boxes.get(source), drawn.boxes.get(target)

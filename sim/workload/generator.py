@@ -1,8 +1,8 @@
-"""From a workload and a seed to requests: what arrives, when, and how long it is.
+"""The request generator: from a workload and a seed to requests, with their arrivals and lengths.
 
-All kinds of traffic are driven the same way: iterate for the requests whose arrival depends on nothing, in
-order of arrival; and when a request ends, ask `next_request(request.session, now_s)` for what its user or
-session sends next.
+Every kind is driven the same way. Iterating gives the requests whose arrival does not depend on the service,
+in order of arrival. When a request ends, `next_request(request.session, now_s)` gives the one that its user
+or session sends next.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,56 +23,59 @@ from sim.workload.random_streams import Ints, lengths_by, random_stream, waits_b
 from sim.workload.request import Request
 from sim.workload.request_sampler import RequestSampler, played_part, recorded_trace, session_blocks
 
-SESSIONS_AT_ONCE = 256
+SESSIONS_PER_BLOCK = 256
+"""Sessions drawn at a time: few enough that a short run does not draw thousands of turns it never sends."""
 
 
-def traffic(workload: Workload, seed: int) -> Traffic:
-    """The traffic of a workload. One seed, one traffic: the system that serves it has no part in it.
+def request_generator(workload: Workload, seed: int) -> RequestGenerator:
+    """The generator of a workload. Its requests follow from the seed alone, not from the system that serves
+    them.
 
     >>> every = {"kind": "constant", "rate_per_s": 2}
     >>> three = Workload(arrivals=every, prompt_tokens=57, output_tokens=9, requests=3)
-    >>> [(request.request_id, request.arrival_s) for request in traffic(three, seed=0)]
+    >>> [(request.request_id, request.arrival_s) for request in request_generator(three, seed=0)]
     [(0, 0.0), (1, 0.5), (2, 1.0)]
     """
-    return _KINDS.get(workload.arrivals.kind, OpenTraffic)(workload, seed)
+    return _GENERATORS.get(workload.arrivals.kind, OpenGenerator)(workload, seed)
 
 
-class Traffic:
-    """Requests in order of arrival, and what follows from their answers. Iterating uses it up."""
+class RequestGenerator:
+    """Requests in order of arrival, and the requests that follow on answers. Iterating uses it up."""
 
-    closed = False  # whether next_request ever gives anything
+    closed = False  # whether next_request ever returns a request
 
     def __init__(self, workload: Workload, seed: int) -> None:
         self.workload = workload
         self.seed = seed
         self.sampler = RequestSampler(workload, seed)
         self.until_s = math.inf if workload.duration_s is None else workload.duration_s
-        self.most = 1 << 62 if workload.requests is None else workload.requests
+        self.max_requests = 1 << 62 if workload.requests is None else workload.requests
 
     def __iter__(self) -> Iterator[Request]:
         raise NotImplementedError
 
     def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
-        """What the user or session sends after its answer ended at `now_s`; None if nothing any more.
+        """The request that the user or session sends after its answer ended at `now_s`; None if there is no
+        further one.
 
-        `missing_tokens` of the answer never came, because it was given up.
+        `missing_tokens` of the answer were never generated, because the request was cancelled.
         """
         return None
 
     @property
     def expected(self) -> int | None:
-        """The most requests that can come, where that is known before."""
+        """The number of requests at most, where it is known before the run."""
         return self.workload.requests
 
     @property
     def trace(self) -> RecordedTrace | None:
-        """The recorded trace of the arrivals, which can say what was read and dropped; None without one."""
+        """The recorded trace of the arrivals, with its counts of rows read and dropped; None without one."""
         return None
 
     def _requests(
         self, first_id: int, times_s: list[float], classes: Ints, prompts: Ints, outputs: Ints
     ) -> Iterator[Request]:
-        """Requests with these arrivals, classes and lengths, and the next prefixes."""
+        """Requests with these arrivals, classes and lengths, and the next prefixes of the sampler."""
         sampler = self.sampler
         groups = sampler.draw_prefixes(classes) if sampler.prefixes else None
         patience = self._patience(classes)
@@ -97,36 +101,40 @@ class Traffic:
             yield request
 
     def _patience(self, classes: Ints) -> list[tuple[float, float]]:
-        """How long the clients of the next requests wait for a first and a last token; empty if for ever."""
+        """How long the clients of the next requests wait for a first and a last token; empty if all wait for
+        ever.
+        """
         if not self.sampler.clients_give_up:
             return []
         patience_s, timeout_s = self.sampler.draw_patience(classes)
         return list(zip(patience_s.tolist(), timeout_s.tolist(), strict=True))
 
 
-class OpenTraffic(Traffic):
-    """Arrivals of a process that knows nothing of the service."""
+class OpenGenerator(RequestGenerator):
+    """Arrivals of a process that does not depend on the service."""
 
     def __iter__(self) -> Iterator[Request]:
         assert not isinstance(self.workload.arrivals, ClosedLoop | Sessions | Trace)
         made = 0
         for block in arrival_times(self.workload.arrivals, self.seed):
-            times_s = block[: self.most - made]
+            times_s = block[: self.max_requests - made]
             times_s = times_s[: int(np.searchsorted(times_s, self.until_s))]
-            # whole blocks are drawn, so that a later end of the traffic leaves its beginning alone
+            # Whole blocks are drawn even where few are used: the first requests of a run must not depend on
+            # how many follow.
             classes = self.sampler.draw_classes(BLOCK)
             prompts, outputs = self.sampler.draw_lengths(classes)
             n = len(times_s)
             yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
             made += n
-            if n < len(block) or made >= self.most:
+            if n < len(block) or made >= self.max_requests:
                 return
 
 
-class ClosedLoopTraffic(Traffic):
-    """Users who wait for their answers. The i-th request that is sent has the i-th lengths, whoever sends it.
+class ClosedLoopGenerator(RequestGenerator):
+    """A fixed number of users, each of which waits for its answer, thinks, and sends again.
 
-    So two systems that are compared do the same work in the same order, and only when is their own.
+    The i-th request sent has the i-th lengths, whichever user sends it: two systems that are compared do the
+    same work in the same order, at different times.
     """
 
     closed = True
@@ -137,45 +145,58 @@ class ClosedLoopTraffic(Traffic):
         self.loop = workload.arrivals
         self._turns = [0] * self.loop.users
         self._made = 0
-        self._think = waits_by(self.loop.think_time_s, random_stream(seed, "think_time"))
-        self._thoughts: deque[float] = deque()
-        self._ready: Iterator[Request] = iter(())
+        self._draw_think_s = waits_by(self.loop.think_time_s, random_stream(seed, "think_time"))
+        self._think_s: deque[float] = deque()
+        self._unsent: Iterator[Request] = iter(())
 
     def __iter__(self) -> Iterator[Request]:
         users = self.loop.users
-        for user in range(min(users, self.most)):
+        for user in range(min(users, self.max_requests)):
             at_s = self.loop.ramp_s * user / users
             if at_s >= self.until_s:
                 return
             yield self._send(user, at_s)
 
     def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
-        """The next request of user `session`, who thinks from `now_s` on."""
-        if self._made >= self.most:
+        """The next request of user `session`, whose think time begins at `now_s`."""
+        if self._made >= self.max_requests:
             return None
-        if not self._thoughts:
-            self._thoughts.extend(self._think(BLOCK).tolist())
-        at_s = now_s + self._thoughts.popleft()
+        if not self._think_s:
+            self._think_s.extend(self._draw_think_s(BLOCK).tolist())
+        at_s = now_s + self._think_s.popleft()
         return self._send(session, at_s) if at_s < self.until_s else None
 
     def _send(self, user: int, at_s: float) -> Request:
-        request = next(self._ready, None)
+        request = next(self._unsent, None)
         if request is None:
             classes = self.sampler.draw_classes(BLOCK)
             prompts, outputs = self.sampler.draw_lengths(classes)
-            self._ready = self._requests(self._made, [0.0] * BLOCK, classes, prompts, outputs)
-            request = next(self._ready)
+            self._unsent = self._requests(self._made, [0.0] * BLOCK, classes, prompts, outputs)
+            request = next(self._unsent)
         request.arrival_s, request.session, request.turn = at_s, user, self._turns[user]
         self._turns[user] += 1
         self._made += 1
         return request
 
 
-class SessionTraffic(Traffic):
-    """Conversations whose every prompt begins with all that was said before. A session is drawn whole when
-    it starts.
+class _Session(NamedTuple):
+    """One session as drawn: when it starts, and of each turn its new tokens, the delay before it and the
+    patience of its client.
+    """
 
-    Its turns, lengths and delays, and the ids of its requests, therefore do not depend on how it is served.
+    start_s: float
+    class_index: int
+    prefix_group: int  # -1 is none
+    lengths: list[tuple[int, int]]
+    delays_s: list[float]
+    patience: list[tuple[float, float]]
+
+
+class SessionGenerator(RequestGenerator):
+    """Conversations in which every prompt begins with the whole conversation before it.
+
+    A session is drawn whole when it starts, so that its turns, lengths and delays, and the ids of its
+    requests, do not depend on how it is served.
     """
 
     closed = True
@@ -184,46 +205,23 @@ class SessionTraffic(Traffic):
         super().__init__(workload, seed)
         assert isinstance(workload.arrivals, Sessions)
         self.sessions = workload.arrivals
-        self._waiting: dict[int, deque[tuple[float, Request]]] = {}
+        self._waiting: dict[int, deque[tuple[float, Request]]] = {}  # turns to come, with their delays
 
     def __iter__(self) -> Iterator[Request]:
-        sessions, sampler = self.sessions, self.sampler
-        draw_turns = lengths_by(sessions.turns, random_stream(self.seed, "turns"))
-        draw_delays = waits_by(sessions.tool_delay_s, random_stream(self.seed, "tool_delay"))
-        made = session = 0
-        for block in arrival_times(sessions.starts, self.seed):
-            for begin in range(0, len(block), SESSIONS_AT_ONCE):
-                starts_s = block[begin : begin + SESSIONS_AT_ONCE]
-                turns = draw_turns(len(starts_s))
-                classes = sampler.draw_classes(len(starts_s))
-                groups = sampler.draw_prefixes(classes)
-                prompts, outputs = sampler.draw_lengths(np.repeat(classes, turns))
-                patience = self._patience(np.repeat(classes, turns))
-                delays_s = draw_delays(len(prompts))
-                ends = np.cumsum(turns).tolist()
-                for k, at_s in enumerate(starts_s.tolist()):
-                    if at_s >= self.until_s or made >= self.most:
-                        return
-                    mine = slice(ends[k] - int(turns[k]), ends[k])
-                    turn_lengths = zip(prompts[mine].tolist(), outputs[mine].tolist(), strict=True)
-                    requests = list(
-                        self._turns(session, int(classes[k]), int(groups[k]), made, list(turn_lengths))
-                    )
-                    requests = requests[: self.most - made]
-                    for request, waits_s in zip(requests, patience[mine], strict=False):
-                        request.patience_s, request.timeout_s = waits_s
-                    made += len(requests)
-                    requests[0].arrival_s = at_s
-                    if len(requests) > 1:
-                        self._waiting[session] = deque(
-                            zip(delays_s[mine].tolist()[1:], requests[1:], strict=False)
-                        )
-                    session += 1
-                    yield requests[0]
+        made = 0
+        for number, session in enumerate(self._sessions()):
+            if session.start_s >= self.until_s or made >= self.max_requests:
+                return
+            first, *later = self._turns(number, session, made)[: self.max_requests - made]
+            made += 1 + len(later)
+            first.arrival_s = session.start_s
+            if later:
+                self._waiting[number] = deque(zip(session.delays_s[1:], later, strict=False))
+            yield first
 
     def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
-        """The next turn of a session whose last answer ended at `now_s`. It follows on what there is of that
-        answer.
+        """The next turn of a session whose last answer ended at `now_s`. Its prompt holds only what was
+        generated of that answer.
         """
         waiting = self._waiting.get(session)
         if waiting is None:
@@ -237,43 +235,70 @@ class SessionTraffic(Traffic):
             del self._waiting[session]
         return request if request.arrival_s < self.until_s else None
 
-    def _turns(
-        self, session: int, index: int, group: int, first_id: int, lengths: list[tuple[int, int]]
-    ) -> Iterator[Request]:
-        sampler, block_tokens = self.sampler, self.sessions.block_tokens
+    def _sessions(self) -> Iterator[_Session]:
+        """All sessions in order of their start, drawn in blocks."""
+        sampler = self.sampler
+        draw_turns = lengths_by(self.sessions.turns, random_stream(self.seed, "turns"))
+        draw_delays = waits_by(self.sessions.tool_delay_s, random_stream(self.seed, "tool_delay"))
+        for block in arrival_times(self.sessions.starts, self.seed):
+            for begin in range(0, len(block), SESSIONS_PER_BLOCK):
+                starts_s = block[begin : begin + SESSIONS_PER_BLOCK]
+                turns = draw_turns(len(starts_s))
+                classes = sampler.draw_classes(len(starts_s))
+                groups = sampler.draw_prefixes(classes)
+                # Everything of a turn is one flat array over the block's turns, session after session.
+                class_of_turn = np.repeat(classes, turns)
+                prompts, outputs = sampler.draw_lengths(class_of_turn)
+                lengths = list(zip(prompts.tolist(), outputs.tolist(), strict=True))
+                patience = self._patience(class_of_turn)
+                delays_s = draw_delays(len(lengths)).tolist()
+                end = 0
+                rows = zip(starts_s.tolist(), classes.tolist(), groups.tolist(), turns.tolist(), strict=True)
+                for start_s, index, group, n in rows:
+                    of, end = slice(end, end + n), end + n
+                    yield _Session(start_s, index, group, lengths[of], delays_s[of], patience[of])
+
+    def _turns(self, number: int, session: _Session, first_id: int) -> list[Request]:
+        """The requests of a session, up to the turn that would outgrow the longest context."""
+        sampler, index = self.sampler, session.class_index
+        block_tokens, context_tokens = self.sessions.block_tokens, 0
         shared: tuple[int, ...] = ()
-        said = 0
-        if group >= 0:
+        if session.prefix_group >= 0:
             prefixes = sampler.prefixes[index]
-            said = int(prefixes.lengths[group])
+            context_tokens = int(prefixes.lengths[session.prefix_group])
             block_tokens = prefixes.distribution.block_tokens
-            shared = prefixes.blocks(group)
-        most = self.sessions.max_context_tokens or math.inf
-        for turn, (prompt_tokens, output_tokens) in enumerate(lengths):
-            prompt_tokens += said
-            said = prompt_tokens + output_tokens
-            if turn and said > most:
-                return
-            yield Request(
+            shared = prefixes.blocks(session.prefix_group)
+        max_context_tokens = self.sessions.max_context_tokens or math.inf
+        requests: list[Request] = []
+        for turn, (prompt_tokens, output_tokens) in enumerate(session.lengths):
+            prompt_tokens += context_tokens
+            context_tokens = prompt_tokens + output_tokens
+            if turn and context_tokens > max_context_tokens:
+                break
+            request = Request(
                 first_id + turn,
                 0.0,
                 prompt_tokens,
                 output_tokens,
-                shared + session_blocks(session, len(shared), said // block_tokens),
+                shared + session_blocks(number, len(shared), context_tokens // block_tokens),
                 block_tokens,
-                session,
+                number,
                 turn,
                 sampler.names[index],
                 sampler.models[index],
                 sampler.classes[index].priority,
             )
+            if session.patience:
+                request.patience_s, request.timeout_s = session.patience[turn]
+            requests.append(request)
+        return requests
 
 
-class TraceTraffic(Traffic):
-    """What was recorded, again: arrivals, and lengths, classes, models and shared blocks where the trace has
-    them.
+class TraceGenerator(RequestGenerator):
+    """A recorded trace played again: its arrivals, and lengths, classes, models and shared blocks where it
+    has them.
 
-    Lengths that the workload names replace the trace's, and with them its shared blocks. Classes are the
+    Lengths that the workload gives replace the trace's, and with them its shared blocks. Classes are the
     trace's own if it has a column for them, else drawn.
     """
 
@@ -294,7 +319,7 @@ class TraceTraffic(Traffic):
         if self._trace.block_hashes is not None and self.sampler.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
         self.closed = self._trace.session is not None
-        self._waiting: dict[int, deque[tuple[float, Request]]] = {}
+        self._waiting: dict[int, deque[tuple[float, Request]]] = {}  # turns to come, with their delays
 
     @property
     def trace(self) -> RecordedTrace:
@@ -304,7 +329,7 @@ class TraceTraffic(Traffic):
     @property
     def expected(self) -> int:
         """Rows that are played."""
-        return min(len(self._trace), self.most)
+        return min(len(self._trace), self.max_requests)
 
     def __iter__(self) -> Iterator[Request]:
         if self._trace.session is None:
@@ -337,6 +362,8 @@ class TraceTraffic(Traffic):
         else:
             number = {name: index for index, name in enumerate(sampler.names)}
             classes = np.array([number.get(name, -1) for name in trace.request_class[:n]], dtype=np.int64)
+        # The sampler gives 0 where the workload has no distribution of its own; the trace fills those in, and
+        # its shared blocks are kept only for rows whose text is the recorded one.
         prompts, outputs = sampler.draw_lengths(classes)
         recorded = (prompts == 0) & (outputs == 0)
         prompts = np.where(prompts > 0, prompts, trace.prompt_tokens[:n])
@@ -345,7 +372,7 @@ class TraceTraffic(Traffic):
         for row, request in enumerate(rows):
             if trace.request_class is not None:
                 request.request_class = trace.request_class[row]
-                if classes[row] < 0:
+                if classes[row] < 0:  # a class that only the trace has
                     request.model, request.priority = workload.model, 0
             if trace.model is not None and trace.model[row]:
                 request.model = trace.model[row]
@@ -353,14 +380,15 @@ class TraceTraffic(Traffic):
                 request.block_hashes = trace.block_hashes[row]
                 request.hash_block_tokens = trace.hash_block_tokens
                 if len(request.block_hashes) == -(-request.prompt_tokens // trace.hash_block_tokens):
-                    request.named_tokens = request.prompt_tokens
+                    # as many as cover the prompt, the last one perhaps partly: it ends with the prompt
+                    request.hashed_tokens = request.prompt_tokens
             if trace.session is not None and trace.turn is not None:
                 request.session, request.turn = int(trace.session[row]), int(trace.turn[row])
             yield request
 
 
-_KINDS: dict[str, type[Traffic]] = {
-    "closed_loop": ClosedLoopTraffic,
-    "sessions": SessionTraffic,
-    "trace": TraceTraffic,
+_GENERATORS: dict[str, type[RequestGenerator]] = {
+    "closed_loop": ClosedLoopGenerator,
+    "sessions": SessionGenerator,
+    "trace": TraceGenerator,
 }

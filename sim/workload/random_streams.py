@@ -1,8 +1,11 @@
-"""Random numbers by distribution: one independent stream per source of chance, drawn in blocks.
+"""Random streams: one independent stream per source of randomness, and the draws of each distribution from
+it.
 
 Each source (arrivals, prompt lengths, think times, a router ...) has a stream of its own, seeded by the
-run's seed and the source's name. A change in how often one is used changes nothing in another: two systems
-compared on one seed see the same traffic.
+run's seed and the source's name (common random numbers). How often one stream is used changes nothing in
+another: two systems compared on one seed see the same requests.
+
+A function `..._by` turns a distribution into a function that draws the next `n` values as one vector.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ Columns = Callable[[TraceLength], tuple[Ints, Ints]]
 
 
 def random_stream(seed: int, source: str) -> np.random.Generator:
-    """The stream of one source of chance, the same for the same seed and name on every machine.
+    """The stream of one source of randomness, the same for the same seed and name on every machine.
 
     >>> float(random_stream(7, "arrivals").random()) == float(random_stream(7, "arrivals").random())
     True
@@ -47,12 +50,14 @@ def random_stream(seed: int, source: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(source.encode())]))
 
 
-def tokens_by_step(speculation: Speculation, most: int, stream: np.random.Generator) -> Ints:
-    """Tokens that one sequence has got after each of its first `most` decode steps: one a step, and of the
-    drafts as many as are accepted before the first that is not.
+def tokens_by_step(speculation: Speculation, max_steps: int, stream: np.random.Generator) -> Ints:
+    """Tokens that a sequence has generated after each of its first `max_steps` decode steps: one a step, and
+    the drafts that are accepted before the first rejected one.
     """
     rate, drafts = speculation.acceptance_rate, speculation.num_speculative_tokens
-    drawn = 1.0 - stream.random(most)
+    drawn = 1.0 - stream.random(max_steps)
+    # Accepted drafts before the first rejection are geometric; one uniform number u in (0, 1] gives their
+    # count as floor(log u / log rate). Rates 0 and 1 have no such logarithm: none or all are accepted.
     accepted = drafts * (drawn <= rate) if rate in (0.0, 1.0) else np.floor(np.log(drawn) / math.log(rate))
     return np.cumsum(1 + np.minimum(accepted, drafts).astype(np.int64))
 
@@ -60,8 +65,8 @@ def tokens_by_step(speculation: Speculation, most: int, stream: np.random.Genera
 def lengths_by(
     distribution: Lengths | None, stream: np.random.Generator, recorded: Ints | None = None
 ) -> DrawInts:
-    """A function that draws the next `n` lengths, zeros without a distribution; `recorded` are those of a
-    trace.
+    """A function that draws the next `n` lengths, zeros without a distribution; `recorded` are the
+    lengths in the trace that the distribution names, if it names one.
     """
     if distribution is None:
         return lambda n: np.zeros(n, dtype=np.int64)
@@ -80,10 +85,11 @@ def lengths_by(
         return lambda n: values[chosen(n)]
     if isinstance(distribution, TraceLength):
         if recorded is None:
-            raise ValueError("lengths of a trace need the trace")
+            raise ValueError("lengths of a trace are drawn from its rows; recorded is missing")
         rows = rows_by(distribution, len(recorded), stream)
         held = np.clip(recorded, distribution.low, distribution.high)
         return lambda n: held[rows(n)]
+    # Zipf: the k-th length of the range has weight k ** -exponent
     ranks = np.arange(1, distribution.high - distribution.low + 2, dtype=np.float64)
     chosen = choices_by(ranks**-distribution.exponent, stream)
     return lambda n: distribution.low + chosen(n)
@@ -92,12 +98,13 @@ def lengths_by(
 def prompt_and_output_lengths_by(
     prompt: Lengths | None, output: Lengths | None, seed: int, suffix: str, columns: Columns
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """A function that draws the next `n` prompt and output lengths; whole rows if both distributions are one
-    trace.
+    """A function that draws the next `n` prompt and output lengths.
+
+    Where both come from the same trace, whole rows are drawn: prompt and output of a request are correlated.
     """
     if isinstance(prompt, TraceLength) and isinstance(output, TraceLength):
-        where = ("name", "path", "order")
-        if all(getattr(prompt, name) == getattr(output, name) for name in where):
+        same_rows = ("name", "path", "order")
+        if all(getattr(prompt, field) == getattr(output, field) for field in same_rows):
             prompts, outputs = columns(prompt)
             prompts = np.clip(prompts, prompt.low, prompt.high)
             outputs = np.clip(outputs, output.low, output.high)
@@ -122,7 +129,9 @@ def prompt_and_output_lengths_by(
 
 
 def rows_by(distribution: TraceLength, rows: int, stream: np.random.Generator) -> DrawInts:
-    """A function that draws the next `n` rows of a trace: at random, or in order and from the top again."""
+    """A function that draws the next `n` rows of a trace: at random, or in order and then from the first one
+    again.
+    """
     if distribution.order == "random":
         return lambda n: stream.integers(0, rows, size=n)
     taken = 0
@@ -155,7 +164,9 @@ def waits_by(distribution: Waits, stream: np.random.Generator) -> DrawFloats:
 
 
 def prefixes_by(prefix: SharedPrefix, seed: int, suffix: str, columns: Columns) -> tuple[Ints, DrawInts]:
-    """The length of each shared prefix, and a function that draws which one `n` requests have; -1 is none."""
+    """The length of each shared prefix, and a function that draws the prefix group of the next `n` requests;
+    -1 is none. Group k is chosen with weight k ** -popularity.
+    """
     distribution = prefix.tokens
     recorded = columns(distribution)[0] if isinstance(distribution, TraceLength) else None
     lengths = lengths_by(distribution, random_stream(seed, "prefix_tokens" + suffix), recorded)(prefix.groups)
@@ -168,6 +179,7 @@ def prefixes_by(prefix: SharedPrefix, seed: int, suffix: str, columns: Columns) 
 def _lognormal(mean: float, cv: float, stream: np.random.Generator) -> DrawFloats:
     if mean == 0 or cv == 0:
         return lambda n: np.full(n, float(mean))
+    # mean and coefficient of variation to the parameters of the normal distribution of the logarithm
     variance = math.log1p(cv * cv)
     location, scale = math.log(mean) - variance / 2, math.sqrt(variance)
     return lambda n: stream.lognormal(location, scale, size=n)

@@ -1,4 +1,4 @@
-"""What arrives: one request as the engine sees it, before anything has happened to it."""
+"""One request as it arrives at the service."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ class Request:
     """One request: when it arrives, how long it is, and which of its tokens others share.
 
     `arrival_s` is simulated time; `output_tokens` is what the request will generate (an oracle: the engine
-    must not schedule by it). `block_hashes[i]` names tokens `[i*hash_block_tokens,
+    must not schedule by it). `block_hashes[i]` is the hash of tokens `[i*hash_block_tokens,
     (i+1)*hash_block_tokens)` of the text, prompt first and then output, together with everything before
     them: two requests whose hashes agree up to `i` share a prefix of `(i+1)*hash_block_tokens` tokens. The
     tuple may stop inside the prompt (what follows is private to the request) and may go on into the output
     (a later turn of the session will begin with it). Its last block may be partial, as in Mooncake's
-    traces, and covers the prompt to its end and nothing behind: `named_tokens` is where it ends.
+    traces, and covers the prompt to its end and nothing behind: `hashed_tokens` is where it ends.
 
-    Its client gives it up when the first token has not come `patience_s` after the arrival, or the last one
+    Its client cancels it when the first token has not come `patience_s` after the arrival, or the last one
     not after `timeout_s`.
 
-    Written once by the traffic, only read afterwards; not frozen, because a frozen dataclass costs three
-    times as much to make and traffic is drawn by the million.
+    Written once by the request generator, only read afterwards; not frozen, because a frozen dataclass costs
+    three times as much to make and requests are drawn by the million.
     """
 
     request_id: int
@@ -38,7 +38,7 @@ class Request:
     priority: int = 0
     patience_s: float = inf
     timeout_s: float = inf
-    named_tokens: float = inf
+    hashed_tokens: float = inf
 
     @property
     def total_tokens(self) -> int:

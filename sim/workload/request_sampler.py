@@ -1,4 +1,4 @@
-"""What requests say, as far as it matters: class, lengths, and the blocks of text they share with others."""
+"""The request sampler: class, lengths and patience of requests, and the blocks of text that they share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.catalog import find_trace
 from sim.inputs.arrivals import Trace
-from sim.inputs.errors import InputError, Problem
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
 from sim.reading.traces import RecordedTrace, read_trace, selected
@@ -26,14 +26,16 @@ from sim.workload.random_streams import (
     waits_by,
 )
 
-_BLOCK_BITS = 24  # of a block's id: 16 million blocks, more than the longest text has
+_BLOCK_BITS = 24  # of a block's hash: 16 million blocks, more than the longest text has
 _GROUP_BITS = 24  # 16 million shared prefixes, more than a description may have
 
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The shared prefixes of one distribution: their lengths, and ids of their blocks that nothing else
-    has.
+    """The shared prefixes of one distribution: their lengths, and the hashes of their blocks.
+
+    A simulated hash is an integer that encodes where the block comes from, so that blocks are equal where
+    their text is: (distribution, group, block) here, (session, block) in `session_blocks`.
     """
 
     distribution: SharedPrefix
@@ -41,7 +43,9 @@ class Prefixes:
     lengths: Ints
 
     def blocks(self, group: int) -> tuple[int, ...]:
-        """Ids of the full blocks of prefix `group`: negative, hence never those of a session or a trace."""
+        """Hashes of the full blocks of prefix `group`: negative, hence never those of a session or a
+        trace.
+        """
         return self._cached(group)
 
     @functools.cached_property
@@ -56,17 +60,16 @@ class Prefixes:
 
 
 def session_blocks(session: int, first: int, last: int) -> tuple[int, ...]:
-    """Ids of blocks `first` to `last` (excluded) of a session's text."""
+    """Hashes of blocks `first` to `last` (excluded) of a session's text."""
     base = session << _BLOCK_BITS
     return tuple(range(base + first, base + last))
 
 
 class RequestSampler:
-    """Draws classes, lengths and prefixes, each source of chance from a stream of its own.
+    """Draws classes, lengths, prefixes and patience of requests, each from a random stream of its own.
 
-    A class with a distribution of lengths or prefixes of its own takes from streams of its own, and the
-    workload's are drawn for every request: so adding such a class leaves the lengths of all other requests
-    alone.
+    A class with distributions of its own draws from streams of its own, and the workload's distributions are
+    drawn for every request all the same: so adding such a class changes no other request.
     """
 
     def __init__(self, workload: Workload, seed: int) -> None:
@@ -82,7 +85,7 @@ class RequestSampler:
         self._own: dict[int, Callable[[int], tuple[Ints, Ints]]] = {}
         self._common_prefix: DrawInts | None = None
         self._own_prefix: dict[int, DrawInts] = {}
-        self.prefixes: dict[int, Prefixes] = {}  # by class; -1 is a class that only the trace knows
+        self.prefixes: dict[int, Prefixes] = {}  # by class; -1 is a class that only the trace has
         if workload.prefix is not None:
             lengths, self._common_prefix = prefixes_by(workload.prefix, seed, "", _lengths_of)
             common = Prefixes(workload.prefix, 0, lengths)
@@ -123,8 +126,10 @@ class RequestSampler:
         return groups
 
     def draw_patience(self, classes: Ints) -> tuple[Floats, Floats]:
-        """Seconds that the clients of the next requests wait for their first and for their last token."""
-        return _drawn(self._patience, classes), _drawn(self._timeout, classes)
+        """Seconds that the clients of the next requests wait for their first and for their last token; inf
+        without a limit.
+        """
+        return _drawn_waits(self._patience, classes), _drawn_waits(self._timeout, classes)
 
 
 def _waits_of(
@@ -142,7 +147,7 @@ def _waits_of(
     return found
 
 
-def _drawn(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
+def _drawn_waits(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
     n = len(classes)
     waits_s = draws[-1](n) if -1 in draws else np.full(n, np.inf)
     for index, draw in draws.items():
@@ -152,9 +157,9 @@ def _drawn(draws: dict[int, DrawFloats], classes: Ints) -> Floats:
     return waits_s
 
 
-def what_traces_say(workload: Workload) -> list[str]:
-    """One line for each recorded trace of a workload: what it is, what was dropped and why, its rate; and
-    one for the part of it that is played, where that is another.
+def describe_traces(workload: Workload) -> list[str]:
+    """One line for each recorded trace of a workload: its family, the rows dropped and why, its rate; and one
+    for the part that is played, where that is not the whole trace.
     """
     lines = dict.fromkeys(recorded_trace(trace).describe() for trace in workload.traces)
     if isinstance(workload.arrivals, Trace):
@@ -165,7 +170,7 @@ def what_traces_say(workload: Workload) -> list[str]:
 
 
 def played_part(arrivals: Trace) -> RecordedTrace:
-    """The rows of a trace that its description keeps, at the speed that it asks for."""
+    """The rows of a trace that the workload selects, at the speed-up that it sets."""
     return selected(
         recorded_trace(arrivals),
         start_s=arrivals.start_s,
@@ -176,29 +181,18 @@ def played_part(arrivals: Trace) -> RecordedTrace:
 
 
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
-    """The trace that a description names: a shipped one, or a file. InputError if there is none."""
-    path = shipped_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()
+    """The trace named in a workload: a shipped one, or a file. InputError if there is none."""
+    path = find_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
-        changed = 0  # read_trace says what is wrong
+        changed = 0  # read_trace raises the error
     return _read_once(path, changed)
 
 
 @functools.lru_cache(maxsize=8)
 def _read_once(path: Path, changed: int) -> RecordedTrace:
     return read_trace(path)
-
-
-def shipped_trace(name: str) -> Path:
-    """The file of a trace in `workloads/traces/`, by its name without the ending."""
-    from sim.reading.data_files import workloads
-    from sim.reading.problems import unknown_name
-
-    shipped = {path.stem: path for path in (workloads() / "traces").glob("*.[cj]s*")}
-    if name not in shipped:
-        raise InputError(Problem(unknown_name("trace", name, sorted(shipped))))
-    return shipped[name]
 
 
 def _lengths_of(distribution: TraceLength) -> tuple[Ints, Ints]:

@@ -1,15 +1,12 @@
-"""Engines with kernels of their own, mixed number formats, sliding windows."""
+"""Engines with kernels of their own, and mixed number formats."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sim.catalog import load_gpu
-from sim.cost.batch import Batch
-from sim.cost.kernels.kernels import gemm
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
@@ -65,48 +62,6 @@ def test_an_engine_runs_its_own_kernels_and_all_reduces() -> None:
     assert gpu.under("another") is gpu
     assert scenario(engine={"backend": "trtllm"}).engine.collectives_library == "trtllm"
     assert scenario(engine={"disable_custom_all_reduce": True}).engine.collectives_library == "nccl"
-
-
-def test_static_scales_save_the_quantisation_and_no_more() -> None:
-    gpu = load_gpu("b200-sxm").under("trtllm")
-    for tokens in (1, 64, 4096):
-        dynamic = gemm(gpu, tokens, 8192, 8192, "fp8")
-        static = gemm(gpu, tokens, 8192, 8192, "fp8", quantised=True)
-        assert static.total_s < dynamic.total_s
-        assert (static.compute_s, static.memory_s) == (dynamic.compute_s, dynamic.memory_s)
-
-
-def test_layers_with_a_window_stop_to_grow_with_the_context() -> None:
-    cost = stage(scenario())
-    short, long = (cost.step(Batch((), 4, 4 * context, 4))[0] for context in (128, 8192))
-    everywhere = cost.shard.model.model_copy(update={"sliding_window": None})
-    whole = StageCost(_with_model(cost, everywhere), cost._price.network)
-    grown = whole.step(Batch((), 4, 4 * 8192, 4))[0] - whole.step(Batch((), 4, 4 * 128, 4))[0]
-    assert long - short == pytest.approx(0.5 * grown, rel=1e-6)  # half of the layers slide
-
-
-def _with_model(cost: StageCost, model: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(cost.shard, model=model)
-
-
-def test_a_chunk_costs_no_more_with_a_window_than_without() -> None:
-    cost = stage(scenario())
-    whole = StageCost(
-        _with_model(cost, cost.shard.model.model_copy(update={"sliding_window": None})), cost._price.network
-    )
-    for chunk in ((64, 0), (2048, 0), (2048, 4096)):
-        batch = Batch((chunk,), 0, 0, 1)
-        assert cost.step(batch)[0] <= whole.step(batch)[0] * 1.001
-
-
-def test_many_steps_of_a_sliding_model_are_the_single_ones_to_the_last_bit() -> None:
-    cost = stage(scenario())
-    batch = Batch((), 4, 4 * 100, 4)
-    together, _ = cost.decode_steps(batch, 60)
-    alone = [cost.step(batch.grown(i))[0] for i in range(60)]
-    assert np.array_equal(together, np.array(alone))
 
 
 @pytest.mark.parametrize("wait", [0, 20])

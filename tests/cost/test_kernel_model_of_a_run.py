@@ -10,7 +10,7 @@ import pytest
 from sim.cost.kernels.kernels import KernelTiming, formula
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
-from sim.scenario.scenario import Scenario, load_scenario, with_changes
+from sim.scenario import Scenario, load_scenario, with_changes
 from sim.simulate import simulate
 
 TABLE = """system,framework,version,kernel,dtype,m,n,k,latency_us

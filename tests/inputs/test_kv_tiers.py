@@ -9,7 +9,7 @@ import pytest
 
 from sim.inputs.errors import InfeasibleError, InputError
 from sim.policy.reloading import Always, ByCost
-from sim.scenario.scenario import Scenario, load_scenario, with_changes
+from sim.scenario import Scenario, load_scenario, with_changes
 from sim.simulate import simulate
 
 TEXT = """\

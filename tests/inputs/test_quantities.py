@@ -16,7 +16,7 @@ from sim.inputs.quantities import (
     SECONDS,
     Count,
     Fraction,
-    Kind,
+    QuantityKind,
 )
 
 
@@ -41,7 +41,7 @@ from sim.inputs.quantities import (
         (RATE, "30 requests/minute", 0.5),
     ],
 )
-def test_a_quantity_is_read_into_its_base_unit(kind: Kind, written: object, value: float) -> None:
+def test_a_quantity_is_read_into_its_base_unit(kind: QuantityKind, written: object, value: float) -> None:
     assert kind(written) == pytest.approx(value, rel=1e-15)
 
 
@@ -82,7 +82,9 @@ def test_a_microsecond_has_no_rounding_noise() -> None:
         (MEMORY, "80 " + "G" * 500, "has no unit of a memory"),
     ],
 )
-def test_a_wrong_quantity_is_refused_with_what_would_be_right(kind: Kind, written: object, says: str) -> None:
+def test_a_wrong_quantity_is_refused_with_what_would_be_right(
+    kind: QuantityKind, written: object, says: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(says)) as refusal:
         kind(written)
     assert len(str(refusal.value)) < 250

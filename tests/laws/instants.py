@@ -64,19 +64,19 @@ class Attack:
     def differences(self) -> tuple[list[str], Result]:
         """What is not the same in the folded and in the played run, and the folded run."""
         with pytest.MonkeyPatch.context() as patched:
-            patch_traffic(patched, self)
+            patch_generator(patched, self)
             return differences(self.data, seed=self.seed, beside=self.beside())
 
     def run(self) -> Result:
         """The folded run."""
         with pytest.MonkeyPatch.context() as patched:
-            patch_traffic(patched, self)
+            patch_generator(patched, self)
             return simulate(Scenario.model_validate(self.data), seed=self.seed, beside=self.beside())
 
     def instants(self) -> Instants:
         """Of a played run of all this."""
         with pytest.MonkeyPatch.context() as patched:
-            patch_traffic(patched, self)
+            patch_generator(patched, self)
             return instants_of(Scenario.model_validate(self.data), self.seed, self.beside())
 
     def beside(self) -> list[Beside]:
@@ -289,13 +289,13 @@ def replicas_in(data: dict[str, Any]) -> int:
     return sum(pool["replicas"] for pool in data.get("pools", {"": data}).values())
 
 
-def patch_traffic(patched: pytest.MonkeyPatch, attack: Attack) -> None:
+def patch_generator(patched: pytest.MonkeyPatch, attack: Attack) -> None:
     """Let requests of their own arrive beside those of the workload, and clients give up when told to."""
     arrivals, give_ups = attack.arrivals, dict(attack.give_ups)
     if not arrivals and not give_ups:
         return
     module = sys.modules["sim.simulate"]
-    make = module.traffic  # type: ignore[attr-defined]
+    make = module.request_generator  # type: ignore[attr-defined]
     rng = random.Random(attack.seed)
     more = [
         Request(1_000_000 + i, instant, rng.choice((1, 40, 300)), rng.choice((1, 2, 17)), session=1_000_000)
@@ -315,8 +315,8 @@ def patch_traffic(patched: pytest.MonkeyPatch, attack: Attack) -> None:
         return request
 
     def with_more(workload: Any, seed: int) -> Any:
-        traffic = make(workload, seed)
-        kind = type(traffic)
+        generator = make(workload, seed)
+        kind = type(generator)
         iterate, follow = kind.__iter__, kind.next_request
 
         class More(kind):  # type: ignore[misc,valid-type]
@@ -334,10 +334,10 @@ def patch_traffic(patched: pytest.MonkeyPatch, attack: Attack) -> None:
                 following = follow(self, session, now_s, missing_tokens)
                 return None if following is None else given_up(following)
 
-        traffic.__class__ = More
-        return traffic
+        generator.__class__ = More
+        return generator
 
-    patched.setattr(module, "traffic", with_more)
+    patched.setattr(module, "request_generator", with_more)
 
 
 def transfers_at(instants: tuple[float, ...], seed: int) -> Beside:

@@ -15,7 +15,7 @@ from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
 from sim.inputs.errors import InfeasibleError
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small

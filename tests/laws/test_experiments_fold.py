@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sim.inputs.errors import InfeasibleError
-from sim.scenario.scenario import load_scenario, with_changes
+from sim.scenario import load_scenario, with_changes
 from tests.laws.folded_and_played import differences
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import sim.runtime.fabric.fair_rates
 from sim.cost.fairshare import FlowLike, fair_levels
 from sim.runtime.clock import at
 from sim.runtime.fabric.fabric import Fabric
-from sim.runtime.fabric.link_counters import LinkUse
+from sim.runtime.fabric.link_counters import LinkCounters
 from sim.runtime.fabric.transfer import Bytes
 
 LINKS = 5
@@ -94,12 +94,12 @@ def test_a_solver_that_gives_too_little_is_found_out_by_the_check_of_the_books(
 
 
 def test_counters_that_lose_a_byte_in_a_thousand_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    carry = LinkUse.carry
+    carry = LinkCounters.carry
 
-    def leaky(use: LinkUse, links: Iterable[int], n_bytes: Iterable[float], *more: float) -> None:
+    def leaky(use: LinkCounters, links: Iterable[int], n_bytes: Iterable[float], *more: float) -> None:
         carry(use, links, [0.999 * amount for amount in n_bytes], *more)
 
-    monkeypatch.setattr(LinkUse, "carry", leaky)
+    monkeypatch.setattr(LinkCounters, "carry", leaky)
     assert any("counted" in broken for broken in broken_laws_of_traffic(CROSSING))
 
 

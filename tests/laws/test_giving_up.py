@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from sim.theory import queueing
 from tests.laws.folded_and_played import differences
@@ -83,9 +83,9 @@ def test_who_is_served_and_when_follows_from_arrivals_services_and_patience(pati
 
 
 def patience_of(scenario: Scenario) -> list[float]:
-    from sim.workload.generator import traffic
+    from sim.workload.generator import request_generator
 
-    return [request.patience_s for request in traffic(scenario.workload, 0)]
+    return [request.patience_s for request in request_generator(scenario.workload, 0)]
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ POOLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("failed", range(4))
 @pytest.mark.parametrize("hand_over", [{}, {"kv": "layerwise"}, {"first_token": "prefill"}], ids=str)
-def test_a_failure_takes_passages_with_it_and_the_blocks_that_were_kept_for_them(
+def test_a_failure_takes_transfers_with_it_and_the_blocks_that_were_kept_for_them(
     failed: int, hand_over: dict[str, Any]
 ) -> None:
     fault = {"at_s": 0.08, "until_s": 0.3, "replica": failed}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sim.catalog import load_model
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.offloading_queue import TieredQueue
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small

@@ -16,7 +16,7 @@ from sim.runtime.engine import engine_core as engine_loop
 from sim.runtime.engine import queue as engine_queue
 from sim.runtime.engine.flight import Part
 from sim.runtime.engine.speculation import Speculator
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import scenarios, small

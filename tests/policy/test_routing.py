@@ -16,7 +16,7 @@ from sim.policy.routing import (
     SessionAffine,
     ShortestTokens,
 )
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
 from sim.workload.request import Request
 from tests.laws.folding_scenarios import small

@@ -6,7 +6,7 @@ import pytest
 
 from sim.inputs.errors import InputError
 from sim.reading.expert_counts import read_expert_counts
-from sim.scenario.scenario import Scenario, load_scenario
+from sim.scenario import Scenario, load_scenario
 
 ROWS = "expert,tokens\n0,10\n2,30\n"
 

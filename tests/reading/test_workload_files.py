@@ -6,7 +6,7 @@ import pytest
 
 from sim.inputs.errors import InputError
 from sim.reading.workload_files import read_workload
-from sim.workload.generator import traffic
+from sim.workload.generator import request_generator
 
 SHIPPED = sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml"))
 
@@ -15,7 +15,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml"))
 def test_a_shipped_workload_reads_and_sends(path: Path):
     workload = read_workload(path)
     assert workload.name == path.stem
-    first = next(iter(traffic(workload, seed=0)))
+    first = next(iter(request_generator(workload, seed=0)))
     assert first.prompt_tokens > 0
     assert first.output_tokens > 0
 
@@ -23,7 +23,7 @@ def test_a_shipped_workload_reads_and_sends(path: Path):
 def test_the_path_of_a_trace_is_relative_to_the_file_that_names_it(tmp_path: Path):
     (tmp_path / "mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n3,4,5\n")
     (tmp_path / "mine.yaml").write_text("arrivals: {kind: trace, path: mine.csv}\n")
-    assert next(iter(traffic(read_workload(tmp_path / "mine.yaml"), 0))).prompt_tokens == 4
+    assert next(iter(request_generator(read_workload(tmp_path / "mine.yaml"), 0))).prompt_tokens == 4
 
 
 def test_all_problems_are_said_at_once_with_their_lines(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from sim.catalog import list_workloads
 from sim.inputs.errors import InputError, UnfinishedError
-from sim.scenario.scenario import Scenario, load_scenario, with_changes
+from sim.scenario import Scenario, load_scenario, with_changes
 from sim.simulate import simulate
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import sim
 from sim.inputs.errors import InputError
-from sim.scenario.scenario import Scenario
+from sim.scenario import Scenario
 from sim.studies import points as points_module
 from sim.studies.points import Point, run_points
 

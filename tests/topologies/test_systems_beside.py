@@ -10,7 +10,7 @@ from sim.catalog import load_topology
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
 from sim.inputs.topology_check import checked
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
 
 PAIR = """

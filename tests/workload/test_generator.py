@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sim.inputs.errors import InputError
 from sim.inputs.workload import Workload
-from sim.workload.generator import Traffic, traffic
+from sim.workload.generator import RequestGenerator, request_generator
 from sim.workload.request import Request
-from sim.workload.request_sampler import what_traces_say
+from sim.workload.request_sampler import describe_traces
 
 POISSON: dict[str, Any] = {"kind": "poisson", "rate_per_s": 5.0}
 OPEN: list[dict[str, Any]] = [
@@ -36,16 +36,16 @@ def drawn(seed: int = 0, **description: Any) -> list[Request]:
     return list(source(seed, **description))
 
 
-def source(seed: int = 0, **description: Any) -> Traffic:
+def source(seed: int = 0, **description: Any) -> RequestGenerator:
     defaults = {"arrivals": POISSON, "prompt_tokens": 100, "output_tokens": 10}
-    return traffic(Workload.model_validate(defaults | description), seed)
+    return request_generator(Workload.model_validate(defaults | description), seed)
 
 
 def arrivals(requests: Iterable[Request]) -> list[float]:
     return [request.arrival_s for request in requests]
 
 
-def served(some: Traffic, service_s: float = 1.0) -> list[Request]:
+def served(some: RequestGenerator, service_s: float = 1.0) -> list[Request]:
     """Every request of a source when each takes `service_s`, in order of arrival."""
     waiting = list(some)
     done = []
@@ -326,7 +326,7 @@ def test_each_trace_of_a_workload_says_once_what_was_read():
     mixed = Workload.model_validate(
         {"arrivals": POISSON, "prompt_tokens": law, "output_tokens": law, "requests": 1}
     )
-    (said,) = what_traces_say(mixed)
+    (said,) = describe_traces(mixed)
     assert "Vidur trace, 600 of 600 rows; lengths only" in said
 
 
@@ -338,7 +338,9 @@ def test_a_part_of_a_trace_says_how_much_of_it_is_played_and_at_what_rate():
         "limit": 100,
         "speedup": 4,
     }
-    whole, played = what_traces_say(Workload.model_validate({"arrivals": part}))
+    whole, played = describe_traces(Workload.model_validate({"arrivals": part}))
     assert "3000 of 3000 rows" in whole
-    at_s = [request.arrival_s for request in traffic(Workload.model_validate({"arrivals": part}), 0)]
+    at_s = [
+        request.arrival_s for request in request_generator(Workload.model_validate({"arrivals": part}), 0)
+    ]
     assert f"100 rows are played; {99 / (at_s[-1] - at_s[0]):.4g} arrivals/s" in played

@@ -16,7 +16,8 @@ are the runtime's. Kernels launched from Python (`launch="eager"`) take at least
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sim.cost.collectives import engine_allreduce, nccl
 from sim.cost.collectives.curves import Curve, quickest
@@ -64,16 +65,31 @@ class CollectiveTiming:
 
 
 @dataclass(slots=True)
-class _Offer:
+class Offer:
     """All ways to do one op on given ranks: the engine's kernels by size, then the curves that the rule
     chooses from.
+
+    `priced` has the sizes that were asked for. `parameters` are those that the offer was made from: held
+    here because offers are remembered by their identity, which another object may take once they are gone.
     """
 
     engine: list[tuple[float, Curve]]
     engine_library: str
     eager_s: float
     curves: tuple[Curve, ...]
-    priced: dict[float, CollectiveTiming]
+    parameters: Parameters
+    priced: dict[float, CollectiveTiming] = field(default_factory=dict)
+
+
+class _Wanted(NamedTuple):
+    """What a call asks for, its size left out."""
+
+    op: str
+    ranks: tuple[str, ...]
+    library: str
+    algorithm: str
+    protocol: str
+    launch: str
 
 
 def collective(
@@ -100,21 +116,20 @@ def collective(
     if len(ranks) == 1:
         return CollectiveTiming(op, n_bytes, 1, "none", "", library, Demand((), ()), 0.0, 0.0)
     key = (op, ranks, library, algorithm, protocol, launch, id(parameters) if parameters is not None else 0)
-    offer = network.memory.get(key)
+    offer = network.remembered.offers.get(key)
     if offer is None:
-        offer = _offer(
-            network, op, ranks, library, algorithm, protocol, launch, parameters or default_parameters()
-        )
-        network.memory[key] = offer
+        wanted = _Wanted(op, ranks, library, algorithm, protocol, launch)
+        offer = network.remembered.offers[key] = _offer(network, wanted, parameters or default_parameters())
     timing = offer.priced.get(n_bytes)
     if timing is None:
-        timing = _priced(network, offer, op, float(n_bytes), len(ranks))
+        timing = _priced(offer, op, float(n_bytes), len(ranks))
         if len(offer.priced) < 4096:
             offer.priced[n_bytes] = timing
     return timing
 
 
-def _priced(network: Network, offer: _Offer, op: str, n_bytes: float, n: int) -> CollectiveTiming:
+def _priced(offer: Offer, op: str, n_bytes: float, n: int) -> CollectiveTiming:
+    # The engine's kernels come in order of size, so that the first window that holds the size is the one.
     curve, library = None, "nccl" if offer.engine_library != "none" else "none"
     for to_bytes, kernel in offer.engine:
         if n_bytes < to_bytes:
@@ -124,70 +139,73 @@ def _priced(network: Network, offer: _Offer, op: str, n_bytes: float, n: int) ->
         curve = quickest(offer.curves, n_bytes)
     latency_s = curve.latency_s(n_bytes)
     bytes_s = max(n_bytes * curve.wire_s, curve.min_flow_s(n_bytes))
-    latency_s = max(latency_s, offer.eager_s - bytes_s)
+    latency_s = max(latency_s, offer.eager_s - bytes_s)  # launched from Python, no call is shorter than that
     demand = replace(curve.demand(n_bytes), latency_s=latency_s)
     return CollectiveTiming(
         op, n_bytes, n, curve.algorithm, curve.protocol, library, demand, latency_s, bytes_s
     )
 
 
-def _offer(
-    network: Network,
-    op: str,
-    ranks: tuple[str, ...],
-    library: str,
-    algorithm: str,
-    protocol: str,
-    launch: str,
-    parameters: Parameters,
-) -> _Offer:
+def _offer(network: Network, wanted: _Wanted, parameters: Parameters) -> Offer:
+    """The engine's own kernels come first, each up to its size; NCCL's curves serve every other size."""
+    _refuse_unknown(network, wanted)
+    if wanted.library == "none":
+        return _bare(network, wanted, parameters)
+    engine = "vllm" if wanted.library == "auto" else wanted.library
+    engines = parameters.architecture(network, wanted.ranks[0]).engines
+    eager_s = engines[engine].eager_launch_s if wanted.launch == "eager" and engine in engines else 0.0
+    own: list[tuple[float, Curve]] = []
+    if wanted.op == "all_reduce" and engine != "nccl":
+        if wanted.algorithm in engine_allreduce.DEMAND_OF:
+            forced = _forced_kernel(network, wanted, engine, parameters)
+            return Offer([(float("inf"), forced)], engine, eager_s, (), parameters)
+        if wanted.algorithm == "auto" and wanted.protocol == "auto":  # a forced choice is always NCCL's
+            own = engine_allreduce.windows(network, engine, wanted.ranks, parameters)
+    return Offer(own, engine, eager_s, _nccl_curves(network, wanted, parameters), parameters)
+
+
+def _refuse_unknown(network: Network, wanted: _Wanted) -> None:
     for name, value, known in (
-        ("op", op, OPS),
-        ("library", library, LIBRARIES),
-        ("launch", launch, LAUNCHES),
+        ("op", wanted.op, OPS),
+        ("library", wanted.library, LIBRARIES),
+        ("launch", wanted.launch, LAUNCHES),
     ):
         if value not in known:
             raise InfeasibleError(f"no {name} {value!r}; {', '.join(known)} are")
-    strangers = [rank for rank in ranks if rank not in network.gpu_index]
+    strangers = [rank for rank in wanted.ranks if rank not in network.gpu_index]
     if strangers:
         raise InfeasibleError(f"{strangers[0]} is no GPU of {network.name or 'this topology'}")
-    if library == "none":
-        return _bare(network, op, ranks, algorithm)
-    engine = "vllm" if library == "auto" else library
-    architecture = parameters.architecture(network, ranks[0])
-    eager_s = 0.0
-    if launch == "eager" and engine in architecture.engines:
-        eager_s = architecture.engines[engine].eager_launch_s
-    own: list[tuple[float, Curve]] = []
-    if op == "all_reduce" and engine != "nccl":
-        if algorithm in engine_allreduce.DEMAND_OF:
-            forced = _forced_kernel(network, algorithm, ranks, engine, parameters)
-            return _Offer([(float("inf"), forced)], engine, eager_s, (), {})
-        if algorithm == "auto" and protocol == "auto":
-            own = engine_allreduce.windows(network, engine, ranks, parameters)
-    load_per_byte(network, op, "direct" if op in ("all_to_all", "send_recv") else "ring", ranks)
+
+
+def _nccl_curves(network: Network, wanted: _Wanted, parameters: Parameters) -> tuple[Curve, ...]:
+    """The curves among which size decides: those that NCCL's rule allows, or those of a forced algorithm
+    and protocol. InfeasibleError where none is left.
+    """
+    op, ranks, algorithm = wanted.op, wanted.ranks, wanted.algorithm
+    # Refuses ranks on which the op has no meaning (one rank twice) before any curve is drawn.
+    load_per_byte(network, op, _default_algorithm(op), ranks)
     curves = nccl.candidates(network, op, ranks, parameters)
     if algorithm == "auto":
+        architecture = parameters.architecture(network, ranks[0])
         chosen = [curve for curve in curves if nccl.chosen_by_rule(curve, op, len(ranks), architecture)]
     else:
         chosen = [curve for curve in curves if curve.algorithm == algorithm]
         if not chosen:
-            load_per_byte(network, op, algorithm, ranks)
+            load_per_byte(network, op, algorithm, ranks)  # its own refusal says more, where it has one
             there = ", ".join(sorted({curve.algorithm for curve in curves}))
             raise InfeasibleError(f"NCCL does not run {algorithm!r} for {op} on these ranks; it runs {there}")
-    if protocol != "auto":
-        chosen = [curve for curve in chosen if curve.protocol == protocol]
+    if wanted.protocol != "auto":
+        chosen = [curve for curve in chosen if curve.protocol == wanted.protocol]
         if not chosen:
             there = ", ".join(sorted({curve.protocol for curve in curves}))
             raise InfeasibleError(
-                f"no protocol {protocol!r} for {algorithm} {op} on these ranks; there are {there}"
+                f"no protocol {wanted.protocol!r} for {algorithm} {op} on these ranks; there are {there}"
             )
-    return _Offer(own, engine, eager_s, tuple(chosen), {})
+    return tuple(chosen)
 
 
-def _forced_kernel(
-    network: Network, kernel: str, ranks: tuple[str, ...], library: str, parameters: Parameters
-) -> Curve:
+def _forced_kernel(network: Network, wanted: _Wanted, library: str, parameters: Parameters) -> Curve:
+    kernel, ranks = wanted.algorithm, wanted.ranks
     engine = parameters.architecture(network, ranks[0]).engines.get(library)
     if engine is None or kernel not in engine.kernels or not engine_allreduce.usable(network, kernel, ranks):
         raise InfeasibleError(
@@ -196,9 +214,13 @@ def _forced_kernel(
     return engine_allreduce.kernel_curve(network, kernel, ranks, engine, parameters)
 
 
-def _bare(network: Network, op: str, ranks: tuple[str, ...], algorithm: str) -> _Offer:
-    if algorithm == "auto":
-        algorithm = "direct" if op in ("all_to_all", "send_recv") else "ring"
-    load = load_per_byte(network, op, algorithm, ranks)
+def _bare(network: Network, wanted: _Wanted, parameters: Parameters) -> Offer:
+    """Bytes over links and nothing else: no library's start, pace or protocol."""
+    algorithm = _default_algorithm(wanted.op) if wanted.algorithm == "auto" else wanted.algorithm
+    load = load_per_byte(network, wanted.op, algorithm, wanted.ranks)
     curve = Curve(algorithm, "", tuple(load), tuple(load.values()), nccl.wire_s(network, load), 0.0)
-    return _Offer([], "none", 0.0, (curve,), {})
+    return Offer([], "none", 0.0, (curve,), parameters)
+
+
+def _default_algorithm(op: str) -> str:
+    return "direct" if op in ("all_to_all", "send_recv") else "ring"

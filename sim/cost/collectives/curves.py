@@ -61,7 +61,7 @@ class Curve:
         return n_bytes * self.pace_s
 
     def total_s(self, n_bytes: float) -> float:
-        """Seconds alone."""
+        """The `isolated_s` of its demand, without making one."""
         return self.latency_s(n_bytes) + max(n_bytes * self.wire_s, self.min_flow_s(n_bytes))
 
     def demand(self, n_bytes: float) -> Demand:

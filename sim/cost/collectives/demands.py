@@ -4,8 +4,8 @@ A message of S bytes (nccl-tests' size: the whole buffer of a rank) over n ranks
 2(n-1)/n S over each edge of its ring; in-switch reduction (NVLS) sends S(1 + 1/n) each way between a GPU
 and its switch; two levels send S/g of it through each GPU's NIC. Software overheads and protocol bytes are
 not in here: see `collectives`. A demand is what a chunk-pipelined collective does in the limit of small
-chunks: all its links work at once, and it is as slow as its busiest one. `rounds` has the same algorithms
-as explicit sends.
+chunks: all its links work at once, and it is as slow as its busiest one. `send_graphs` has the same
+algorithms as explicit sends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ class Demand:
 
     `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be, whatever
     the links allow (a kernel's own copy rate, one channel of a protocol).
+
+    Two durations of an uncontended transfer have these names everywhere:
+
+    * `flow_s`: seconds in which its bytes flow, from the first to the last: `max(min_flow_s, the largest of
+      bytes / capacity over its links)`. Links are busy for so long.
+    * `isolated_s`: seconds from start to end with nothing else on its links: `latency_s + flow_s`.
     """
 
     links: tuple[int, ...]
@@ -34,12 +40,16 @@ class Demand:
     latency_s: float = 0.0
     min_flow_s: float = 0.0
 
-    def isolated_s(self, capacity: Sequence[float]) -> float:
-        """Seconds when nothing else uses the links."""
+    def flow_s(self, capacity: Sequence[float]) -> float:
+        """Seconds of its bytes on links of `capacity` bytes/s with nothing else on them, latency left out."""
         busiest_s = max(
             (n / capacity[link] for link, n in zip(self.links, self.n_bytes, strict=True)), default=0.0
         )
-        return self.latency_s + max(busiest_s, self.min_flow_s)
+        return max(busiest_s, self.min_flow_s)
+
+    def isolated_s(self, capacity: Sequence[float]) -> float:
+        """Seconds from start to end with nothing else on its links: `latency_s` + `flow_s`."""
+        return self.latency_s + self.flow_s(capacity)
 
 
 Load = dict[int, float]
@@ -65,10 +75,10 @@ def load_per_byte(network: Network, op: str, algorithm: str, ranks: tuple[str, .
         raise InfeasibleError(
             f"{op} needs two or more different ranks; {len(ranks)} given, {len(set(ranks))} different"
         )
-    key = ("load", op, algorithm, ranks)
-    load: Load | None = network.memory.get(key)
+    known = network.remembered.loads
+    load = known.get((op, algorithm, ranks))
     if load is None:
-        load = network.memory[key] = loads[algorithm](network, ranks)
+        load = known[op, algorithm, ranks] = loads[algorithm](network, ranks)
     return load
 
 
@@ -98,12 +108,12 @@ def relay_beside(network: Network, source: str, target: str) -> str | None:
     crossbar = network.crossbar(target)
     if not network.peer_to_peer or crossbar is None or network.crossbar(source) == crossbar:
         return None
-    key = ("beside", crossbar)
-    beside: dict[int, str] | None = network.memory.get(key)
-    if beside is None:
+    members = network.remembered.domain_members.get(crossbar)
+    if members is None:
         there = [gpu for gpu in network.gpus if network.crossbar(gpu) == crossbar]
-        beside = network.memory[key] = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
-    relay = beside.get(int(network.places[source].get("index", 0)))
+        members = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
+        network.remembered.domain_members[crossbar] = members
+    relay = members.get(int(network.places[source].get("index", 0)))
     return relay if relay != target else None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from sim.cost.collectives.curves import Curve
 from sim.cost.collectives.demands import load_per_byte
 from sim.cost.collectives.nccl import wire_s
-from sim.cost.collectives.parameters import Engine, Parameters
+from sim.cost.collectives.parameters import EngineAllReduce, Parameters
 from sim.cost.network import Network
 
 DEMAND_OF = {"one_shot": "one_shot", "two_shot": "two_shot", "multimem": "nvls"}
@@ -21,7 +21,7 @@ DEMAND_OF = {"one_shot": "one_shot", "two_shot": "two_shot", "multimem": "nvls"}
 
 
 def kernel_curve(
-    network: Network, kernel: str, ranks: tuple[str, ...], engine: Engine, parameters: Parameters
+    network: Network, kernel: str, ranks: tuple[str, ...], engine: EngineAllReduce, parameters: Parameters
 ) -> Curve:
     """One kernel on given ranks, whether or not the engine would choose it."""
     values = engine.kernels[kernel]

@@ -1,7 +1,7 @@
 """Expert parallelism's traffic: dispatch of tokens to the ranks that hold their experts, and combine of the
 results.
 
-Three ways of doing it, as its libraries do (`Kernel.copies` says what is sent for one token):
+Three ways of doing it, as its libraries do (`ExchangeKernel.copies` says what is sent for one token):
 
 * `rank`: once to every other rank that holds one of its experts, straight over NVLink. TensorRT-LLM's
   one-sided all-to-all; for ranks that share one NVLink domain.
@@ -44,15 +44,15 @@ class Pace:
 
     base_s: float
     doubling_s: float
-    inside: float
-    across: float
+    intra_domain: float
+    inter_domain: float
 
     def latency_s(self, ranks: int) -> float:
         return self.base_s + self.doubling_s * log2(max(ranks, 2))
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class ExchangeKernel:
     """A library's kernel as measured on GPUs with so much NVLink, inside one domain or over several
     (`domains`: over how many, where that matters).
     """
@@ -76,18 +76,18 @@ class Reach:
     """
 
     demand: Demand
-    inside_s: float
-    across_s: float
+    intra_domain_s: float
+    inter_domain_s: float
 
 
 @cache
-def kernels() -> tuple[Kernel, ...]:
+def kernels() -> tuple[ExchangeKernel, ...]:
     """The shipped kernels, read once."""
     import yaml
 
     data = yaml.safe_load((collectives_folder() / "experts.yaml").read_text())
     return tuple(
-        Kernel(
+        ExchangeKernel(
             str(block["library"]),
             block["copies"],
             bool(block["spans_domains"]),
@@ -104,29 +104,33 @@ def _pace(block: Mapping[str, float]) -> Pace:
     return Pace(*(float(block[name]) for name in ("base_s", "doubling_s", "inside", "across")))
 
 
-def chosen(network: Network, ranks: Sequence[str], *, prefill: bool, library: str = "auto") -> Kernel:
+def chosen(
+    network: Network, ranks: Sequence[str], *, has_prefill: bool, library: str = "auto"
+) -> ExchangeKernel:
     """The kernel for these ranks. `auto`: one-sided where an NVLink domain joins several servers; else
     DeepEP's low-latency kernels for decode and its normal ones for prefill.
 
     Raises InfeasibleError for a library that cannot reach all ranks.
     """
-    inside = network.same_domain(ranks)
+    one_domain = network.same_domain(ranks)
     if library == "auto":
         servers = {network.node_of[rank] for rank in ranks}
-        if inside and (len(servers) > 1 or _domain_size(network, ranks[0]) > LARGEST_SERVER):
+        if one_domain and (len(servers) > 1 or _domain_size(network, ranks[0]) > LARGEST_SERVER):
             library = "one_sided"
         else:
-            library = "deepep_high_throughput" if prefill else "deepep_low_latency"
+            library = "deepep_high_throughput" if has_prefill else "deepep_low_latency"
     named = [kernel for kernel in kernels() if kernel.library == library]
     if not named:
         known = ", ".join(sorted({kernel.library for kernel in kernels()}))
         raise InfeasibleError(f"no exchange between experts is called {library!r}; {known} are")
-    fitting = [kernel for kernel in named if kernel.spans_domains != inside]
+    fitting = [kernel for kernel in named if kernel.spans_domains != one_domain]
     if not fitting:
         raise InfeasibleError(
             f"{library} reaches only GPUs of one NVLink domain, and {ranks[0]} to {ranks[-1]} are in more",
             "deepep_low_latency and deepep_high_throughput go over NICs too",
         )
+    # Nearest by NVLink rate, which tells GPU generations apart; among equals by the number of domains, as a
+    # ratio: from 2 to 4 domains is as far as from 4 to 8.
     rate = network.nvlink_bytes_per_s(ranks[0])
     domains = len({network.crossbar(rank) or rank for rank in ranks})
     return min(
@@ -162,7 +166,7 @@ def exchange(
     experts: int,
     topk: int,
     *,
-    prefill: bool = False,
+    has_prefill: bool = False,
     library: str = "auto",
     load: float = 1.0,
     limit: GroupLimit | None = None,
@@ -174,11 +178,18 @@ def exchange(
     """
     if len(ranks) < 2:
         return Demand((), ())
-    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     pace = kernel.pace(phase)
     reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
+    # NVLink and NICs work at once, each at its share of its rate, so the slower one is the pace. The busiest
+    # rank's load bounds the time from below only: the bytes on the links stay those of all tokens, for the
+    # kernel waits for that rank while other traffic sees no more bytes.
     n_bytes = tokens * token_bytes
-    min_flow_s = load * n_bytes * max(reach.inside_s / pace.inside, reach.across_s / pace.across)
+    min_flow_s = (
+        load
+        * n_bytes
+        * max(reach.intra_domain_s / pace.intra_domain, reach.inter_domain_s / pace.inter_domain)
+    )
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
     return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), min_flow_s)
 
@@ -190,13 +201,13 @@ def payload_s(
     experts: int,
     topk: int,
     *,
-    prefill: bool = False,
+    has_prefill: bool = False,
     library: str = "auto",
 ) -> tuple[float, float]:
     """Seconds for each byte of a rank's tokens on NVLink, and between domains, at the links' full rates."""
-    kernel = chosen(network, ranks, prefill=prefill, library=library)
+    kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     reach = _reach(network, kernel.copies, ranks, experts, topk, None, phase == "combine")
-    return reach.inside_s, reach.across_s
+    return reach.intra_domain_s, reach.inter_domain_s
 
 
 def sends(
@@ -212,6 +223,8 @@ def sends(
     per_rank = topk / n if copies == "expert" else distinct_places(experts, topk, n, limit) / n
     if copies != "domain" or network.same_domain(ranks):
         return {(a, b): per_rank for a in ranks for b in ranks if a != b}
+    # A token crosses to a domain once, however many experts it has there, and fans out over NVLink from the
+    # GPU that receives it; so the number of distinct domains counts between them, that of ranks within.
     islands: dict[str | None, list[str]] = {}
     for rank in ranks:
         islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
@@ -246,17 +259,17 @@ def _reach(
     limit: GroupLimit | None,
     back: bool,
 ) -> Reach:
-    key = ("experts", copies, ranks, experts, topk, limit, back)
-    reach: Reach | None = network.memory.get(key)
+    key = (copies, ranks, experts, topk, limit, back)
+    reach = network.remembered.exchanges.get(key)  # per byte, so that every number of tokens scales one entry
     if reach is None:
         sent = sends(network, copies, ranks, experts, topk, limit)
-        if back:
+        if back:  # combine retraces dispatch: the same copies, added up on the way
             sent = {(target, source): amount for (source, target), amount in sent.items()}
-        inside = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
-        across = {pair: amount for pair, amount in sent.items() if pair not in inside}
-        reach = network.memory[key] = Reach(
+        intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
+        inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
+        reach = network.remembered.exchanges[key] = Reach(
             pairs_demand(network, sent),
-            pairs_demand(network, inside).isolated_s(network.capacity),
-            pairs_demand(network, across).isolated_s(network.capacity),
+            pairs_demand(network, intra_domain).flow_s(network.capacity),
+            pairs_demand(network, inter_domain).flow_s(network.capacity),
         )
     return reach

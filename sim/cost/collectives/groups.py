@@ -1,6 +1,7 @@
 """How the ranks of a collective sit in a network: islands, rails, rings and trees.
 
-An island is a set of ranks that talk without a NIC: one NVLink domain, or one server. A rail is a NIC per
+An island is a set of ranks that talk without a NIC: one NVLink domain, or one server. NCCL calls it a node,
+also where a domain spans servers; intra-node and inter-node are meant so for collectives. A rail is a NIC per
 island that carries traffic between islands. NCCL runs one ring (or tree) per rail so that all NICs work at
 once; within an island the ring visits the GPUs in their order on the PCIe tree, so neighbours in the ring
 are neighbours on the board. An odd island is visited backwards, which lets each ring leave and enter by the

@@ -36,21 +36,23 @@ def candidates(
 
 
 def _candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: Parameters) -> Iterator[Curve]:
+    # Grouped sends have one curve wherever they go; rings, switches and trees have others within one island
+    # than over several, as NCCL plans one graph within a node and another between nodes.
     architecture = parameters.architecture(network, ranks[0])
     found = groups.islands(network, ranks)
     if op in ("all_to_all", "send_recv"):
         yield _direct(network, op, ranks, architecture.nccl, parameters, len(found))
         return
     if len(found) == 1:
-        yield from _rings_inside(network, op, ranks, architecture, parameters)
+        yield from _intra_node_rings(network, op, ranks, architecture, parameters)
         yield from _switch(network, op, ranks, architecture)
         if op == "all_reduce":
             yield from _trees(network, ranks, found, architecture, parameters)
         return
-    yield from _rings_across(network, op, ranks, found, architecture, parameters)
+    yield from _inter_node_rings(network, op, ranks, found, architecture, parameters)
     if op == "all_reduce":
         yield from _trees(network, ranks, found, architecture, parameters)
-        yield from _switch_tree(network, ranks, found, architecture, parameters)
+        yield from _switch_trees(network, ranks, found, architecture, parameters)
 
 
 def wire_s(network: Network, load: Load) -> float:
@@ -79,7 +81,7 @@ def _allowed(protocol: str, medium: str) -> bool:
     return protocol != "LL128" or medium == "nvlink"
 
 
-def _rings_inside(
+def _intra_node_rings(
     network: Network, op: str, ranks: tuple[str, ...], architecture: Architecture, parameters: Parameters
 ) -> Iterator[Curve]:
     n = len(ranks)
@@ -95,10 +97,13 @@ def _rings_inside(
         if not _allowed(name, medium):
             continue
         protocol = architecture.nccl.ring.get(name)
+        # A fit holds for the medium on which it was measured; another medium lends its hop and its rates.
         if protocol is None or medium not in ("nvlink", "pcie") or _foreign(architecture, medium):
             protocol = _borrowed(parameters.media[medium][name], protocol)
+        # The fitted hop covers a path as long as that of the measured machine: only what is longer is added.
         hop_s = protocol.hop_s + max(0.0, path_s - parameters.media[medium]["covered_s"])
         efficiency = protocol.efficiency * (architecture.nccl.through_host_efficiency if turns else 1.0)
+        # The slower of links and kernel; a rank's copy of its own n-th comes on top, as it passes no link.
         pace_s = max(busiest_s / efficiency, sent / protocol.bytes_per_s)
         yield Curve(
             "ring",
@@ -155,12 +160,13 @@ def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture
             and architecture.nccl.switch is not None
             and ranks >= architecture.nccl.switch.least_ranks
         )
+    # A tree within one island has its plateau from the first byte on: NCCL can run it and never picks it.
     return not (curve.algorithm == "tree" and curve.plateau_bytes == 0.0)
 
 
-def _across(parameters: Parameters, network: Network) -> tuple[Mapping[str, Any], float]:
+def _inter_node_constants(parameters: Parameters, network: Network) -> tuple[Mapping[str, Any], float]:
     """NCCL's constants between islands, and what the transport adds to each crossing."""
-    constants = parameters.across["nccl"]
+    constants = parameters.inter_node["nccl"]
     own_hop_s = constants["tree"]["LL"]["net_hop_s"]
     return constants, max(0.0, (network.transport_hop_s or own_hop_s) - own_hop_s)
 
@@ -172,7 +178,7 @@ def _trees(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     load = load_per_byte(network, "all_reduce", "tree", ranks)
     busiest_s = wire_s(network, load)
     longest = max(len(group) for group in found)
@@ -184,6 +190,7 @@ def _trees(
             continue
         tree = constants["tree"][name]
         hop_s = tree["hop_s"] if medium == "nvlink" else tree["pcie_hop_s"]
+        # Up and down again: along the chain of the longest island, and the tree's levels between islands.
         alpha_s = tree["base_s"] + 2.0 * ((longest - 1) * hop_s + levels * (tree["net_hop_s"] + added_s))
         rate = min(1.0 / busiest_s * 2.0 * tree["efficiency"], constants["tree_bytes_per_s"])
         if name == "LL":
@@ -210,7 +217,7 @@ def _low_latency_rate(constants: Mapping[str, Any], islands: int) -> float:
     return float(rates[min(islands, len(rates)) - 1])
 
 
-def _rings_across(
+def _inter_node_rings(
     network: Network,
     op: str,
     ranks: tuple[str, ...],
@@ -218,7 +225,7 @@ def _rings_across(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
     nvlink_s, rest_s = _nvlink_and_rest(network, load)
@@ -233,6 +240,8 @@ def _rings_across(
             continue
         ring = constants["ring"][name]
         hop_s = ring["hop_s"] if medium == "nvlink" else ring["pcie_hop_s"]
+        # A chunk's way round the ring: so many of its steps cross to another island, the others are hops
+        # within one, and none takes less than posting it.
         alpha_s = ring["base_s"] + (steps - crossings) * max(hop_s, ring["post_s"])
         alpha_s += crossings * (ring["net_hop_s"] + added_s)
         wire = 1.0 if tcp else constants["wire"][name]
@@ -252,7 +261,7 @@ def _rings_across(
         )
 
 
-def _switch_tree(
+def _switch_trees(
     network: Network,
     ranks: tuple[str, ...],
     found: tuple[tuple[str, ...], ...],
@@ -262,7 +271,7 @@ def _switch_tree(
     switch = architecture.nccl.switch
     if switch is None or network.inter_node == "tcp" or len({len(group) for group in found}) > 1:
         return
-    constants, added_s = _across(parameters, network)
+    constants, added_s = _inter_node_constants(parameters, network)
     if any(not 2 <= len(group) <= constants["nvls_tree"]["most_ranks"] for group in found):
         return
     if not all(network.reduces(group) for group in found):
@@ -299,7 +308,7 @@ def _direct(
     efficiency = nccl.ring["Simple"].efficiency if pair else direct.efficiency
     channel_s = 0.0
     if islands > 1:
-        constants, added_s = _across(parameters, network)
+        constants, added_s = _inter_node_constants(parameters, network)
         alpha_s += constants["direct"]["net_hop_s"] + added_s
         efficiency = constants["direct"]["efficiency"]
         if pair and islands > 2:

@@ -2,7 +2,7 @@
 `topologies/collectives/*.yaml`.
 
 The numbers live in data files with their tag and source; here are their meanings. A GPU that no file names
-takes the parameters of its nearest stand_in, by its NVLink rate.
+takes the parameters of its nearest stand-in, by its NVLink rate.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class SwitchReduction:
     """In-switch reduction: a start, the filling of its pipeline, and a rate as a share of a GPU's NVLink
     payload rate.
 
@@ -80,7 +80,7 @@ class Direct:
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class EngineKernel:
     """An engine's own all-reduce kernel: a start per call and per rank, the filling of its pipeline, and a
     rate.
 
@@ -107,18 +107,18 @@ class Nccl:
     ring: Mapping[str, Protocol]
     local_bytes_per_s: float
     through_host_efficiency: float
-    switch: Switch | None
+    switch: SwitchReduction | None
     direct: Direct
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineAllReduce:
     """An inference engine's own all-reduce kernels on one kind of GPU, and when it uses them.
 
     `choice` has, per number of ranks, kernels with the size below which each is used, in order of size.
     """
 
-    kernels: Mapping[str, Kernel]
+    kernels: Mapping[str, EngineKernel]
     choice: Mapping[int, tuple[tuple[str, float], ...]]
     eager_launch_s: float
 
@@ -132,7 +132,7 @@ class Architecture:
     name: str
     medium: str
     nccl: Nccl
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, EngineAllReduce]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,11 @@ class Parameters:
     gpus: Mapping[str, str]
     nvlink_stand_ins: tuple[tuple[float, str], ...]
     media: Mapping[str, Mapping[str, Any]]
-    across: Mapping[str, Any]
+    inter_node: Mapping[str, Any]
     provenance: Mapping[str, Mapping[str, str]]
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
-        """The kind of a GPU by its model's name, or its nearest stand_in by NVLink rate."""
+        """The kind of a GPU by its model's name, or its nearest stand-in by NVLink rate."""
         model = str(network.places[gpu].get("model", "")).lower()
         for prefix, name in self.gpus.items():
             if model.startswith(prefix):
@@ -176,18 +176,16 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
     """Parameters from the parsed files: `inside.yaml` (per kind of GPU) and `across.yaml` (media,
     islands).
     """
-    inside, across = files["inside"], files["across"]
-    blocks = inside["architectures"]
+    intra_node, inter_node = files["inside"], files["across"]
+    blocks = intra_node["architectures"]
     architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
-    gpus = {gpu: name for name, block in inside["architectures"].items() for gpu in block["gpus"]}
-    stand_in = tuple(
-        (float(block["nvlink_bytes_per_s"]), name) for name, block in inside["architectures"].items()
-    )
+    gpus = {gpu: name for name, block in blocks.items() for gpu in block["gpus"]}
+    stand_ins = tuple((float(block["nvlink_bytes_per_s"]), name) for name, block in blocks.items())
     ordered = dict(sorted(gpus.items(), key=lambda item: -len(item[0])))
-    provenance = {name: block["provenance"] for name, block in inside["architectures"].items()}
-    provenance |= {name: block["provenance"] for name, block in across.items()}
-    media = {name: block for name, block in across["media"].items() if name != "provenance"}
-    return Parameters(architectures, ordered, stand_in, media, across, provenance)
+    provenance = {name: block["provenance"] for name, block in blocks.items()}
+    provenance |= {name: block["provenance"] for name, block in inter_node.items()}
+    media = {name: block for name, block in inter_node["media"].items() if name != "provenance"}
+    return Parameters(architectures, ordered, stand_ins, media, inter_node, provenance)
 
 
 def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:
@@ -199,12 +197,12 @@ def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]
             ring={protocol: _filled(Protocol, values) for protocol, values in nccl["ring"].items()},
             local_bytes_per_s=float(nccl["local_bytes_per_s"]),
             through_host_efficiency=float(nccl.get("through_host_efficiency", 1.0)),
-            switch=_filled(Switch, nccl["switch"]) if nccl.get("switch") else None,
+            switch=_filled(SwitchReduction, nccl["switch"]) if nccl.get("switch") else None,
             direct=_filled(Direct, nccl["direct"]),
         ),
         {
-            engine: Engine(
-                {kernel: _filled(Kernel, values) for kernel, values in parts["kernels"].items()},
+            engine: EngineAllReduce(
+                {kernel: _filled(EngineKernel, values) for kernel, values in parts["kernels"].items()},
                 {
                     int(ranks): tuple((str(kernel), float(to_bytes)) for kernel, to_bytes in steps)
                     for ranks, steps in parts["choice"].items()

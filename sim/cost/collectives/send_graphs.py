@@ -1,4 +1,4 @@
-"""The collectives as explicit rounds of point-to-point sends: a graph of dependencies.
+"""The collectives as explicit point-to-point sends: a graph of which send waits for which.
 
 The same algorithms as in `demands`, written out chunk by chunk: for teaching, for tests, and to show that
 the fluid form is right. Played alone on a fabric (`sim.runtime.fabric.play_sends`) a ring, one-shot,
@@ -52,14 +52,14 @@ class _Book:
         return len(self.sends) - 1
 
 
-def rounds(
+def send_graph(
     network: Network, op: str, algorithm: str, n_bytes: float, ranks: Sequence[str], chunks: int = 1
 ) -> tuple[Send, ...]:
     """The sends of one collective. `chunks` cuts the message of the algorithms that pipeline.
 
     A ring already works on n chunks and takes no further cut.
     """
-    writers = ROUNDS.get(op, {})
+    writers = SEND_GRAPHS.get(op, {})
     if algorithm not in writers:
         raise InfeasibleError(f"no rounds for {algorithm!r} {op}; there are {', '.join(writers) or 'none'}")
     book = _Book(network)
@@ -318,7 +318,7 @@ def _send_recv(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int)
         book.add(here, there, n_bytes)
 
 
-ROUNDS: dict[str, dict[str, Callable[[_Book, float, tuple[str, ...], int], None]]] = {
+SEND_GRAPHS: dict[str, dict[str, Callable[[_Book, float, tuple[str, ...], int], None]]] = {
     "all_reduce": {
         "ring": _ring_all_reduce,
         "tree": _tree_all_reduce,

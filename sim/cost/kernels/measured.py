@@ -1,9 +1,8 @@
-"""Kernel times looked up in a table that somebody measured: the second way of pricing kernels, beside the
-formulas.
+"""Kernel times looked up in a measured table: the second way of pricing kernels, beside the formulas.
 
 Between measured points the formula is corrected by what it is off at the nearest four of them, weighted
 by distance in the logarithm of the sizes: at a measured point the table's value comes out, and between
-points the formula's shape. Outside the table's sizes the formula stands alone, and says so once for each
+points the formula's shape. Outside the table's sizes the formula stands alone, with one warning for each
 kernel."""
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement
 
 NEIGHBOURS = 4
-PACE = ("sustained", "warm")  # at what clocks and caches the formula is asked; a table has one pace, its own
+PACE = ("sustained", "warm")  # clocks and caches that the formula assumes; a table has one pace, its own
 
 _Key = tuple[str, str, Hashable]
 
@@ -46,7 +45,7 @@ class MeasuredKernels:
         self.source = source
         self._table: dict[_Key, list[tuple[tuple[float, ...], Mapping[str, Any], float]]] = defaultdict(list)
         self._corrections: dict[tuple[_Key, str], list[tuple[tuple[float, ...], float]]] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
         for one in table:
             numbers, words = _features(one.sizes)
             self._table[one.gpu, one.op, words].append((numbers, one.sizes, one.seconds))
@@ -59,8 +58,8 @@ class MeasuredKernels:
         numbers, words = _features(sizes)
         key = (gpu.name, op, words)
         if not self._surrounds(key, numbers):
-            if (gpu.name, op) not in self._said:
-                self._said.add((gpu.name, op))
+            if (gpu.name, op) not in self._warned:
+                self._warned.add((gpu.name, op))
                 warnings.warn(
                     f"{op} on {gpu.name}: {_shown(sizes)} is outside the measured table; the formula is used "
                     "there, now and for all other sizes outside",

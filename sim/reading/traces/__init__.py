@@ -1,4 +1,8 @@
-"""Recorded request traces: told apart by their header, read row by row, bad rows counted and not fatal."""
+"""Recorded request traces: told apart by their header, read row by row, bad rows counted and not fatal.
+
+A family of traces is a set of column names and their units; what is read is plain columns of arrivals,
+lengths and shared prefixes. Knows nothing of workloads, which choose among the rows and scale them.
+"""
 
 from __future__ import annotations
 

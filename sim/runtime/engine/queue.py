@@ -152,7 +152,7 @@ class RequestQueue:
             sequence.names = ()
             return
         size = self.block_pool.block_size
-        longest = min(request.prompt_tokens + sequence.output_tokens, request.named_tokens)
+        longest = min(request.prompt_tokens + sequence.output_tokens, request.hashed_tokens)
         ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
         sequence.names = tuple(names[i] for i in kept)

@@ -1,4 +1,4 @@
-"""The streams of large connected-together groups, solved as arrays."""
+"""The bulk solver: streams of large connected components, solved as arrays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from sim.runtime.fabric.transfer import Stream
 
 
 class BulkSolver:
-    """Streams in a `FlowTable`, with the levels they have as one vector beside it.
+    """Streams in a `FlowTable`, with their current levels as a vector beside it.
 
-    Whoever is connected to one of the bulk by a shared link is in it, so a walk that meets it need go no
-    further.
+    Invariant: a connected component is in the bulk as a whole or not at all, so a walk that meets a member
+    need go no further. Components that are joined here are solved together, which gives each the levels that
+    it would have by itself.
     """
 
     def __init__(self, capacity: list[float]) -> None:
@@ -29,13 +30,14 @@ class BulkSolver:
         self._members.append(stream)
         if stream.row == len(self._levels):
             self._levels = np.concatenate((self._levels, np.zeros_like(self._levels)))
-        self._levels[stream.row] = -1.0
+        self._levels[stream.row] = -1.0  # below any level, so that the next one counts as changed
 
     def recount(self, stream: Stream) -> None:
-        """A transfer has joined or left a stream; where none is left, the stream leaves the bulk."""
+        """Take over the number of transfers of a stream; with none left, the stream leaves the bulk."""
         if stream.transfers:
             self._table.recount(stream.row, stream)
             return
+        # The table moves its last row into the gap; members and levels follow.
         row = stream.row
         self._table.remove(row)
         last = self._members.pop()
@@ -46,7 +48,7 @@ class BulkSolver:
         stream.row = -1
 
     def settle(self) -> list[tuple[Stream, float]]:
-        """Work out all levels; the streams whose level is another one now."""
+        """Solve all levels; the streams whose level has changed by more than rounding."""
         old = self._levels[: len(self._members)]
         new = self._table.levels()
         rows = np.nonzero((new > old * SAME) | (old > new * SAME))[0]
@@ -60,7 +62,7 @@ class BulkSolver:
         return float(self._levels[stream.row])
 
     def dissolve(self) -> None:
-        """Nobody is in the bulk any more; whoever remains will be found by walking."""
+        """Take all streams out; the next walks find those that remain."""
         for stream in self._members:
             stream.row = -1
         self._members.clear()

@@ -1,4 +1,4 @@
-"""Demands compiled for the fabric and remembered."""
+"""Demands compiled for the fabric: checked once, and remembered by identity."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ from collections.abc import Hashable, Sequence
 from math import inf, isfinite
 
 from sim.cost.program import Traffic
-from sim.runtime.fabric.link_counters import LinkUse
+from sim.runtime.fabric.link_counters import LinkCounters
 from sim.runtime.fabric.occupancy import LinkOccupancy
-from sim.runtime.fabric.transfer import Bytes, DemandLike, Plan
+from sim.runtime.fabric.transfer import Bytes, CompiledDemand, DemandLike
 
 REMEMBERED = 4096
-"""Plans kept at a time."""
+"""Compiled demands kept at a time."""
 
 
-class Plans:
-    """The plan of each demand.
+class CompiledDemands:
+    """The compiled form of each demand, remembered by the demand's identity, which costs a third of hashing
+    it.
 
-    Remembered by the demand's identity, which costs a third of hashing it. What transfers have carried is
-    counted in their plan, and given to the links when somebody asks or the plan is forgotten.
+    What finished transfers have carried is counted in their compiled demand first (`uncounted`), which costs
+    one addition per transfer instead of one per link. `settle` moves it to the link counters, before these
+    are read and before a compiled demand is dropped.
     """
 
     def __init__(
-        self, names: Sequence[Hashable], built: Sequence[float], occupancy: LinkOccupancy, use: LinkUse
+        self,
+        names: Sequence[Hashable],
+        built: Sequence[float],
+        occupancy: LinkOccupancy,
+        counters: LinkCounters,
     ) -> None:
         self._names = names
         self._built = built
         self._occupancy = occupancy
-        self._use = use
-        self._kept: dict[int, Plan] = {}
-        self._equal: dict[Bytes, Bytes] = {}  # demands that were made on the spot
-        self._folded: dict[int, tuple[Traffic, int]] = {}  # how often all of a step's traffic, by identity
+        self._counters = counters
+        self._kept: dict[int, CompiledDemand] = {}
+        self._equal: dict[Bytes, Bytes] = {}  # of equal demands the one that is compiled
+        self._folded: dict[int, tuple[Traffic, int]] = {}  # a step's traffic and how many steps, by identity
 
-    def of(self, demand: DemandLike) -> Plan:
+    def of(self, demand: DemandLike) -> CompiledDemand:
         return self._kept.get(id(demand)) or self._keep(demand)
 
-    def of_equal(self, demand: Bytes) -> Plan:
-        """The plan of an equal demand, where there is one."""
+    def of_equal(self, demand: Bytes) -> CompiledDemand:
+        """As `of`, for a demand made for a single transfer: equal ones share one compiled demand."""
         if len(self._equal) >= REMEMBERED:
             self._equal.clear()
         return self.of(self._equal.setdefault(demand, demand))
 
-    def compile(self, demand: DemandLike) -> Plan:
-        """A plan that is not remembered. Raises ValueError for a demand that cannot be."""
+    def compile(self, demand: DemandLike) -> CompiledDemand:
+        """Compile without remembering. Raises ValueError for an impossible demand."""
         links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
         if len(links) != len(n_bytes):
             raise ValueError(f"{len(links)} links but bytes for {len(n_bytes)}; each link needs one figure")
@@ -60,37 +66,42 @@ class Plans:
                 f"latency {demand.latency_s} s and least time {demand.min_flow_s} s; 0 or more are possible"
             )
         links, n_bytes = _used(links, n_bytes)
-        return Plan(demand, self._occupancy.link_set(links), n_bytes, self._built)
+        return CompiledDemand(demand, self._occupancy.link_set(links), n_bytes, self._built)
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
-        """The transfers of so many equal steps have been alone on their links."""
+        """Count the transfers of so many equal steps, all of them uncontended."""
         _, before = self._folded.get(id(traffic), (traffic, 0))
         self._folded[id(traffic)] = traffic, before + steps
 
     def settle(self) -> None:
-        """Give the links what has been carried alone."""
+        """Move everything uncounted to the link counters."""
         for traffic, steps in self._folded.values():
             for demand, times, seconds in traffic.demands:
-                self._use.carry(*_used(demand.links, demand.n_bytes), steps * times, steps * seconds)
+                self._counters.carry(*_used(demand.links, demand.n_bytes), steps * times, steps * seconds)
         self._folded.clear()
-        for plan in self._kept.values():
-            if plan.runs:
-                self._use.carry(plan.links, plan.n_bytes, plan.runs, plan.flow_seconds)
-                plan.runs, plan.flow_seconds = 0, 0.0
+        for compiled in self._kept.values():
+            if compiled.uncounted:
+                self._counters.carry(
+                    compiled.links, compiled.n_bytes, compiled.uncounted, compiled.uncounted_busy_s
+                )
+                compiled.uncounted, compiled.uncounted_busy_s = 0, 0.0
 
-    def _keep(self, demand: DemandLike) -> Plan:
+    def _keep(self, demand: DemandLike) -> CompiledDemand:
         if len(self._kept) >= REMEMBERED:
+            # All are dropped at once: eviction by age would cost more per look-up than compiling anew.
+            # Transfers under way keep theirs, and count into the links directly when they see that it is not
+            # kept.
             self.settle()
-            for plan in self._kept.values():
-                plan.kept = False
+            for compiled in self._kept.values():
+                compiled.kept = False
             self._kept.clear()
-        plan = self._kept[id(demand)] = self.compile(demand)
-        plan.kept = True  # and with it the demand, so that its identity stays its own
-        return plan
+        compiled = self._kept[id(demand)] = self.compile(demand)
+        compiled.kept = True  # it holds the demand itself, so that no other object can take over the identity
+        return compiled
 
 
 def _used(links: tuple[int, ...], n_bytes: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Without the links that carry nothing."""
+    """Without the links that carry no bytes: these share nothing with other transfers."""
     if 0.0 not in n_bytes:
         return links, n_bytes
     used = [(link, amount) for link, amount in zip(links, n_bytes, strict=True) if amount]

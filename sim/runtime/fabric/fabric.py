@@ -1,30 +1,32 @@
-"""All traffic: every link's bytes/s shared max-min fair among the transfers that need it, as time passes.
+"""The fabric: links whose bytes/s are shared max-min fair among the transfers on them, as time passes.
 
 A transfer puts given bytes on given links. After its latency the bytes flow, on all its links in step, at the
-max-min fair rate of `sim.cost.fairshare`; rates change only where a transfer begins or ends or a link's
-capacity changes, and only within the transfers that are connected to that place by shared links.
+max-min fair rate of `sim.cost.fairshare`. Rates change only where a transfer begins or ends or a link's
+capacity changes, and only within the connected component of that place: the transfers that are reached from
+it over shared links.
 
-How it keeps its price low, without changing a result:
+What keeps it cheap, without changing a result:
 
-* A transfer that nobody is about for is one event from start to end. It is turned into a flowing one at the
-  instant that somebody comes, with the floats that it would have had anyway.
-* All changes of one instant are worked out once, after everything else of that instant (priority `FLUSH`);
-  where nothing else is left to happen in it, without an event.
-* A walk from neighbour to neighbour finds who can be affected; few are solved in plain Python and remembered,
-  many in numpy, and only those whose rate has changed are touched. One alarm is armed for the earliest end.
+* An uncontended transfer is one event from start to end. It is turned into a flowing one at the instant at
+  which other traffic comes to its links, with the floats that it would have had anyway.
+* All changes of one instant are settled once, after everything else of that instant (priority `FLUSH`), and
+  without an event of their own where nothing else is left to happen in it.
+* A walk over neighbouring link sets finds the connected component; a small one is solved in plain Python and
+  remembered, a large one in numpy. Only transfers whose rate has changed are touched. One alarm is armed, for
+  the earliest end.
 * What is left of a transfer is computed from the start of its current rate, never summed up along the way.
 
-Programs that a stage has folded into one event are not here at all. Their stage watches the links, is told
-before somebody else's bytes begin to flow there, and then puts in the transfer it is in the middle of:
+Programs that a stage has folded into one event are not on the fabric at all. The stage watches the links, is
+called before other traffic begins to flow there, and then starts the transfer that it is in the middle of:
 `start` with a `began_at` in the past.
 
-Where it stops: a fluid. No packets, no incast, no flow control; a collective slows as a whole; rates settle
-at once.
+Where it stops: a fluid. No packets, no incast, no flow control; a collective slows down as a whole; rates
+settle at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf, isfinite
 from typing import Protocol
@@ -34,21 +36,22 @@ from simpy import Environment
 from sim.cost.fairshare import SAME
 from sim.cost.program import Traffic
 from sim.runtime.clock import COMPLETION, FLUSH, at
-from sim.runtime.fabric.compiled_demands import Plans
+from sim.runtime.fabric.compiled_demands import CompiledDemands
 from sim.runtime.fabric.fair_rates import FairRates
-from sim.runtime.fabric.link_counters import LinkRow, LinkUse
+from sim.runtime.fabric.link_counters import LinkCounters, LinkRow
 from sim.runtime.fabric.occupancy import LinkOccupancy
-from sim.runtime.fabric.transfer import Bytes, DemandLike, LinkSet, Plan, State, Transfer, Watcher
+from sim.runtime.fabric.readings import check_rates, link_rows, load_by_link, stalled_transfers
+from sim.runtime.fabric.transfer import Bytes, CompiledDemand, DemandLike, LinkSet, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
 
 
 MANY_ENDS = 1024
-"""Ends of transfers, with those that have become others since, before the latter are looked for."""
+"""Entries in the heap of ends, outdated ones among them, above which the outdated ones are swept out."""
 
 
 class CompiledLinks(Protocol):
-    """What a compiled network says about its links: their names, and bytes/s of each."""
+    """The links of a compiled network: their names, and bytes/s of each."""
 
     @property
     def links(self) -> Sequence[Hashable]: ...
@@ -70,7 +73,7 @@ class Fabric:
         >>> env.run(until=5.0)
         >>> second = fabric.transfer({"a->b": 100.0})
         >>> env.run()
-        >>> first.end_s, second.end_s, second.lost_s
+        >>> first.end_s, second.end_s, second.excess_flow_s
         (15.0, 20.0, 5.0)
     """
 
@@ -86,19 +89,23 @@ class Fabric:
         self._link_id = {name: link for link, name in enumerate(names)}
         self._occupancy = LinkOccupancy(len(names))
         self._on = self._occupancy.on
-        self._use = LinkUse(len(names))
-        self._plans = Plans(self.links, self._built, self._occupancy, self._use)
+        self._counters = LinkCounters(len(names))
+        self._compiled = CompiledDemands(self.links, self._built, self._occupancy, self._counters)
 
+        # Changes of this instant, not settled yet. Dicts stand in for sets, whose order is not reproducible.
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
         self._unsettled: dict[LinkSet, None] = {}
         self._flush_due = False  # something is to be settled at this instant
-        self._flush_scheduled = False
-        self._at_work = False
+        self._flush_scheduled = False  # and an event will do it
+        self._in_callback = False  # and the fabric's own running callback will see to it when it is done
+
+        # Ends to come: (end_s, order, version, transfer). A rate that changes leaves its entry in the heap;
+        # the entry is outdated once the transfer's version is another.
         self._ends: list[tuple[float, tuple[float, tuple[int, ...], int], int, Transfer]] = []
         self._many_ends = MANY_ENDS
-        self._armed_s: list[float] = []  # alarms to come, each earlier than the one before
-        self._rates = FairRates(self.capacity, self._flow_seconds)
+        self._armed_s: list[float] = []  # alarms to come, each earlier than the one before it
+        self._rates = FairRates(self.capacity, self._flow_s_now)
         self._number = 0
 
     # ---- traffic
@@ -110,14 +117,14 @@ class Fabric:
         min_flow_s: float = 0.0,
         weight: float = 1.0,
     ) -> Transfer:
-        """Begin a transfer of bytes by link now; the SimPy event of its end. Its flowing takes `min_flow_s`
-        at least.
+        """Begin a transfer of bytes by link now; it is the SimPy event of its end. The bytes flow for
+        `min_flow_s` at least.
         """
         if not isinstance(n_bytes, Mapping):
             return self.start(n_bytes, weight=weight)
         links = tuple([self._id(link) for link in n_bytes])
-        plan = self._plans.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, min_flow_s))
-        return self._start(plan, weight, None, None, None, None)
+        compiled = self._compiled.of_equal(Bytes(links, tuple(n_bytes.values()), latency_s, min_flow_s))
+        return self._start(compiled, weight, None, None, None, None)
 
     def start(
         self,
@@ -132,39 +139,37 @@ class Fabric:
         """Begin a transfer.
 
         Args:
-            demand: links and bytes. The same object used again is cheaper than an equal one.
+            demand: links and bytes. Passing the same object again is cheaper than passing an equal one.
             began_at: when its latency began, now if None. May be in the past, where the caller vouches that
                 nothing else has been on the links since.
-            planned_end: the exact instant at which it ends if its rate never changes from the one it has
-                alone on the links as built; else that is computed here.
+            planned_end: the exact instant at which it ends if its rate never differs from the uncontended one
+                on the links as built; computed here if None.
             on_done: called as the last byte arrives.
-            owner: a watcher that is not disturbed by this transfer.
+            owner: a watcher that this transfer does not disturb.
         """
-        plan = self._plans.of(demand)
-        return self._start(plan, weight, began_at, planned_end, on_done, owner)
+        compiled = self._compiled.of(demand)
+        return self._start(compiled, weight, began_at, planned_end, on_done, owner)
 
     def abort(self, transfer: Transfer) -> float:
-        """Give a transfer up; the part of its bytes that has flowed, from 0 to 1. It never happens as an
-        event.
-        """
+        """Stop a transfer; the part of its bytes that has flowed, from 0 to 1. Its event never happens."""
         state, now = transfer.state, self.env.now
         if state >= State.DONE:
             return transfer.done_part(now)
         part = transfer.done_part(now)
-        plan, link_set = transfer.plan, transfer.plan.link_set
+        compiled, link_set = transfer.demand, transfer.demand.link_set
         transfer.state = State.ABORTED
         if state is State.FLOWING:
-            self._take_off(transfer, now)
-            self._use.carry(plan.links, plan.n_bytes, part)
-        elif state is State.ALONE:
+            self._remove(transfer, now)
+            self._counters.carry(compiled.links, compiled.n_bytes, part)
+        elif state is State.UNCONTENDED:
             link_set.users -= 1
-            link_set.alone = None
-            self._use.carry(plan.links, plan.n_bytes, part, max(0.0, now - transfer.flows_s))
+            link_set.uncontended = None
+            self._counters.carry(compiled.links, compiled.n_bytes, part, max(0.0, now - transfer.flows_s))
         return part
 
     def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
-        """From this instant on a link has another capacity. At 0 it is down: transfers on it wait until it is
-        up again.
+        """Change a link's capacity from this instant on. At 0 it is down: transfers on it wait until it is up
+        again.
         """
         self._new_capacity[self._id(link)] = _checked_capacity(link, bytes_per_s)
         self._request_flush()
@@ -172,8 +177,8 @@ class Fabric:
     # ---- watching
 
     def watch(self, links: Iterable[int], watcher: Watcher) -> None:
-        """Tell `watcher` before foreign bytes begin to flow on one of the links or a capacity changes
-        there, and when foreign bytes have left it alone.
+        """Call `watcher.disturbed` before other traffic begins to flow on one of the links or a capacity
+        changes there, and `watcher.left_alone` when the last of the other traffic has ended.
         """
         self._occupancy.watch(links, watcher)
 
@@ -181,84 +186,65 @@ class Fabric:
         self._occupancy.unwatch(links, watcher)
 
     def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
-        """The watcher has no plans for now: it is in nobody's way, and quick to `watch` the same links
+        """Suspend a watch: the links are quiet to others from now on, and it is cheap to `watch` them
         again.
         """
         self._occupancy.rest(links, watcher)
 
     def is_quiet(self, links: tuple[int, ...], watcher: Watcher | None = None) -> bool:
-        """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
+        """True if no transfer and no watcher but `watcher` is on the links, all of which have the capacity as
         built.
         """
         return self._occupancy.is_quiet(self._occupancy.link_set(links), watcher)
 
     def flow_s(self, demand: DemandLike) -> float:
-        """Seconds in which the bytes of a demand flow with nobody else about, on the links as built."""
-        return self._plans.of(demand).flow_s
+        """Seconds in which the bytes of an uncontended demand flow, on the links as built."""
+        return self._compiled.of(demand).flow_s
 
     def carried(self, demand: DemandLike, times: int, seconds: float) -> None:
-        """Count transfers of one demand that were folded into somebody's closed form; their bytes flowed for
-        `seconds` in all.
+        """Count uncontended transfers of one demand that were folded away; their bytes flowed for `seconds`
+        in all.
         """
-        plan = self._plans.of(demand)
-        plan.runs += times
-        plan.flow_seconds += seconds
+        compiled = self._compiled.of(demand)
+        compiled.uncounted += times
+        compiled.uncounted_busy_s += seconds
 
     def carried_steps(self, traffic: Traffic, steps: int) -> None:
-        """As `carried`, for all transfers of a step that was folded `steps` times."""
-        self._plans.carried_steps(traffic, steps)
+        """As `carried`, for all transfers of a step that was folded away `steps` times."""
+        self._compiled.carried_steps(traffic, steps)
 
-    # ---- what has been
+    # ---- readings
 
     def rows(self) -> list[LinkRow]:
-        """Every link's traffic so far, with what is on its way counted up to now."""
-        now = self.env.now
-        self._plans.settle()
-        n_bytes = list(self._use.n_bytes)
-        busy_s, shared_s = self._use.until(now)
-        for link_set in self._occupancy.link_sets.values():
-            under_way = link_set.transfers()
-            if link_set.alone is not None and now > link_set.alone.flows_s:
-                under_way.append(link_set.alone)
-                for link in link_set.links:
-                    busy_s[link] += now - link_set.alone.flows_s
-            for transfer in under_way:
-                part = transfer.done_part(now)
-                for link, amount in zip(link_set.links, transfer.plan.n_bytes, strict=True):
-                    n_bytes[link] += part * amount
-        return [
-            LinkRow(*row) for row in zip(self.links, self.capacity, n_bytes, busy_s, shared_s, strict=True)
-        ]
+        """Every link's traffic so far, with transfers under way counted up to now."""
+        self._compiled.settle()
+        return link_rows(self.links, self.capacity, self._counters, self._link_sets(), self.env.now)
 
     def load(self) -> list[float]:
         """Bytes/s on every link at this moment."""
-        now = self.env.now
-        load = [0.0] * len(self.links)
-        for link_set in self._occupancy.link_sets.values():
-            for stream in link_set.flowing:
-                for transfer in stream.transfers:
-                    for link, amount in zip(stream.links, stream.loads, strict=True):
-                        load[link] += transfer.level * amount
-            alone = link_set.alone
-            if alone is not None and alone.flows_s <= now < alone.end_s:
-                for link, n_bytes in zip(link_set.links, alone.plan.n_bytes, strict=True):
-                    load[link] += n_bytes / (alone.end_s - alone.flows_s)
-        return load
+        return load_by_link(len(self.links), self._link_sets(), self.env.now)
 
     def stalled(self) -> list[tuple[Transfer, tuple[Hashable, ...]]]:
         """Transfers whose bytes cannot flow, each with the links that are down."""
-        return [
-            (transfer, tuple(self.links[link] for link in link_set.links if not self.capacity[link]))
-            for link_set in self._occupancy.link_sets.values()
-            for transfer in link_set.transfers()
-            if transfer.level == 0.0
-        ]
+        return stalled_transfers(self.links, self.capacity, self._link_sets())
+
+    def check(self) -> None:
+        """Raise AssertionError unless all invariants hold; between two events, with nothing left to
+        settle.
+        """
+        assert not self._flush_due
+        assert not self._unsettled
+        self._occupancy.check()
+        check_rates(self.links, self.capacity, self._counters, self._link_sets())
+
+    def _link_sets(self) -> Collection[LinkSet]:
+        return self._occupancy.link_sets.values()
 
     # ---- a transfer's life
 
     def _start(
         self,
-        plan: Plan,
+        compiled: CompiledDemand,
         weight: float,
         began_at: float | None,
         planned_end: float | None,
@@ -268,34 +254,37 @@ class Fabric:
         if not 0.0 < weight < inf:
             raise ValueError(f"weight {weight}; a finite one above 0 is possible")
         env = self.env
-        flows_s = (env.now if began_at is None else began_at) + plan.latency_s
-        transfer = Transfer(env, plan, weight, flows_s, planned_end, on_done, owner)
-        link_set = plan.link_set
+        flows_s = (env.now if began_at is None else began_at) + compiled.latency_s
+        transfer = Transfer(env, compiled, weight, flows_s, planned_end, on_done, owner)
+        link_set = compiled.link_set
         if not link_set.links or self._occupancy.is_quiet(link_set, owner):
             link_set.users += 1
             if link_set.links:
-                link_set.alone = transfer
-            transfer.state = State.ALONE
-            transfer.end_s = flows_s + plan.flow_s if planned_end is None else planned_end
-            at(env, transfer.end_s, self._ended_alone, COMPLETION, transfer)
+                link_set.uncontended = transfer
+            transfer.state = State.UNCONTENDED
+            transfer.end_s = flows_s + compiled.flow_s if planned_end is None else planned_end
+            at(env, transfer.end_s, self._ended_uncontended, COMPLETION, transfer)
         else:
             self._wait(transfer)
         return transfer
 
-    def _ended_alone(self, transfer: Transfer) -> None:
-        if transfer.state is not State.ALONE:
-            return  # somebody came
-        plan = transfer.plan
-        plan.link_set.users -= 1
-        plan.link_set.alone = None
-        if plan.kept:
-            plan.runs += 1
-            plan.flow_seconds += plan.flow_s  # not a difference of clocks: a million of them would add up
+    def _ended_uncontended(self, transfer: Transfer) -> None:
+        if transfer.state is not State.UNCONTENDED:
+            return  # it has been contended or aborted since
+        compiled = transfer.demand
+        compiled.link_set.users -= 1
+        compiled.link_set.uncontended = None
+        if compiled.kept:
+            compiled.uncounted += 1
+            # flow_s and not a difference of clock readings, whose rounding would add up over a million
+            # transfers
+            compiled.uncounted_busy_s += compiled.flow_s
         else:
-            self._use.carry(plan.links, plan.n_bytes, 1.0, plan.flow_s)
-        self._happen(transfer)
+            self._counters.carry(compiled.links, compiled.n_bytes, 1.0, compiled.flow_s)
+        self._succeed(transfer)
 
     def _wait(self, transfer: Transfer) -> None:
+        """Let the latency pass, then flow beside other traffic."""
         if transfer.flows_s > self.env.now:
             transfer.state = State.WAITING
             at(self.env, transfer.flows_s, self._waited, COMPLETION, transfer)
@@ -303,56 +292,60 @@ class Fabric:
             self._begin_flowing(transfer)
 
     def _waited(self, transfer: Transfer) -> None:
-        self._at_work = True
+        self._in_callback = True
         self._begin_flowing(transfer)
-        self._work_is_done()
+        self._leave_callback()
 
     def _begin_flowing(self, transfer: Transfer) -> None:
         if transfer.state is State.ABORTED:
             return
-        plan = transfer.plan
-        link_set = plan.link_set
+        compiled = transfer.demand
+        link_set = compiled.link_set
         now = self.env.now
         self._number += 1
         if not link_set.registered:
             self._occupancy.register(link_set)
-        transfer.begin_flowing(self._flow_seconds(plan), self._number)
+        transfer.begin_flowing(self._flow_s_now(compiled), self._number)
         if transfer.end_s < now:
             raise ValueError(
                 f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
             )
         self._rates.recount(transfer.stream)
-        self._use.begin(link_set, transfer.flows_s, now)
+        self._counters.begin(link_set, transfer.flows_s, now)
         if transfer.end_s < inf:
             heappush(self._ends, (transfer.end_s, transfer.order, 0, transfer))
         self._began.append(transfer)
         self._request_flush()
 
     def _wake(self, _alarm: None) -> None:
-        self._armed_s.pop()
+        """End all transfers whose time has come, then settle what that changes."""
+        self._armed_s.pop()  # alarms ring in the order opposite to arming: the last one armed is the earliest
         now = self.env.now
         ends = self._ends
-        self._at_work = True
+        self._in_callback = True
         while ends and ends[0][0] <= now:
             _, _, version, transfer = heappop(ends)
             if version == transfer.version and transfer.state is State.FLOWING:
                 transfer.end_s = now
-                if transfer.touched:
-                    transfer.lost_s = max(0.0, now - transfer.flows_s - transfer.plan.flow_s)
-                self._take_off(transfer, now)
-                if transfer.plan.kept:
-                    transfer.plan.runs += 1
+                if transfer.rate_changed:  # else it is exactly 0, whatever the clock's rounding says
+                    transfer.excess_flow_s = max(0.0, now - transfer.flows_s - transfer.demand.flow_s)
+                self._remove(transfer, now)
+                if transfer.demand.kept:
+                    transfer.demand.uncounted += 1
                 else:
-                    self._use.carry(transfer.plan.links, transfer.plan.n_bytes)
-                self._happen(transfer)
-        if not self._work_is_done():
+                    self._counters.carry(transfer.demand.links, transfer.demand.n_bytes)
+                self._succeed(transfer)
+        if not self._leave_callback():
             self._arm()
 
-    def _take_off(self, transfer: Transfer, now: float) -> None:
-        link_set = transfer.plan.link_set
+    def _remove(self, transfer: Transfer, now: float) -> None:
+        """Take a flowing transfer off its links, and mark what may now flow faster as unsettled."""
+        link_set = transfer.demand.link_set
         transfer.stop_flowing()
         self._rates.recount(transfer.stream)
-        self._use.end(link_set, now)
+        self._counters.end(link_set, now)
+        # What is left on the same links is connected to all neighbours, so one start suffices. Without it the
+        # component may have fallen apart, and each busy neighbour starts a walk of its own.
         connected = (link_set,) if link_set.users else [other for other in link_set.neighbours if other.users]
         if connected:
             self._unsettled.update(dict.fromkeys(connected))
@@ -362,29 +355,32 @@ class Fabric:
                 if watcher is not transfer.owner:
                     watcher.left_alone()
 
-    def _happen(self, transfer: Transfer) -> None:
+    def _succeed(self, transfer: Transfer) -> None:
         transfer.state = State.DONE
         transfer._value = None
         if transfer.callbacks:
             self.env.schedule(transfer, COMPLETION, 0)
         else:
-            transfer.callbacks = None  # type: ignore[assignment]  # SimPy's way to say that it has been processed
+            # SimPy's mark of a processed event: without waiting processes it need not go through the queue
+            transfer.callbacks = None  # type: ignore[assignment]
         if transfer.on_done is not None:
             transfer.on_done(transfer)
 
-    # ---- the changes of one instant
+    # ---- settling the changes of one instant
 
     def _request_flush(self) -> None:
         self._flush_due = True
-        if not (self._at_work or self._flush_scheduled):
+        if not (self._in_callback or self._flush_scheduled):
             self._flush_scheduled = True
             at(self.env, self.env.now, self._flush, FLUSH)
 
-    def _work_is_done(self) -> bool:
-        """One of the fabric's own alarms has been seen to. Where nothing else is left to happen at this
-        instant, its changes are worked out at once. True if there are any.
+    def _leave_callback(self) -> bool:
+        """End one of the fabric's own callbacks. True if it has changed anything.
+
+        Where nothing else is left to happen at this instant, the changes are settled at once, which saves an
+        event.
         """
-        self._at_work = False
+        self._in_callback = False
         if not self._flush_due:
             return False
         if not self._flush_scheduled:
@@ -395,43 +391,48 @@ class Fabric:
         return True
 
     def _flush(self, _: None) -> None:
-        self._at_work = True
+        """Settle this instant: announce what begins, find the transfers that it reaches, solve their
+        rates.
+        """
+        self._in_callback = True
         now = self.env.now
         unsettled = self._unsettled
         checked = 0
+        # Watchers that are disturbed unfold, which begins transfers of their own at this instant; those
+        # disturb other watchers in turn. So both lists are read until nothing is added to them.
         while checked < len(self._began) or self._new_capacity:
             while checked < len(self._began):
                 transfer = self._began[checked]
                 checked += 1
                 if transfer.state is State.FLOWING:
-                    link_set = transfer.plan.link_set
-                    self._disturb(self._occupancy.watchers_of(link_set), transfer.owner, now)
-                    if link_set.alone is not None or link_set.neighbours:
-                        self._take_up((link_set, *link_set.neighbours))
+                    link_set = transfer.demand.link_set
+                    self._notify(self._occupancy.watchers_of(link_set), transfer.owner, now)
+                    if link_set.uncontended is not None or link_set.neighbours:
+                        self._start_sharing((link_set, *link_set.neighbours))
                     unsettled[link_set] = None
             if self._new_capacity:
                 self._change_capacities(now)
         began, self._began = self._began, []
         self._unsettled = {}
-        self._flush_due = self._flush_scheduled = self._at_work = False
+        self._flush_due = self._flush_scheduled = self._in_callback = False
         for transfer, level in self._rates.of(unsettled, began):
             self._set_level(transfer, level, now)
         self._arm()
 
-    def _disturb(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
+    def _notify(self, watchers: Iterable[Watcher], owner: Watcher | None, now: float) -> None:
         for watcher in watchers:
             if watcher is not owner:
                 watcher.disturbed(now)
 
-    def _take_up(self, link_sets: Iterable[LinkSet]) -> None:
-        """Transfers there that took themselves for alone flow from here on. After the watchers have been
-        told, who may just have begun one.
+    def _start_sharing(self, link_sets: Iterable[LinkSet]) -> None:
+        """Make the uncontended transfers there flow. Comes after the watchers, which may have begun one just
+        now.
         """
         for link_set in link_sets:
-            transfer = link_set.alone
+            transfer = link_set.uncontended
             if transfer is not None:
                 link_set.users -= 1
-                link_set.alone = None
+                link_set.uncontended = None
                 self._wait(transfer)
 
     def _change_capacities(self, now: float) -> None:
@@ -439,9 +440,11 @@ class Fabric:
         self._new_capacity = {}
         changes = {link: value for link, value in changes.items() if value != self.capacity[link]}
         if changes:
-            self._disturb(self._occupancy.watchers(changes), None, now)
+            # Watchers and uncontended transfers have planned with the old capacity: both are put into flowing
+            # form before it changes.
+            self._notify(self._occupancy.watchers(changes), None, now)
             there = dict.fromkeys([link_set for link in changes for link_set in self._on[link]])
-            self._take_up(there)
+            self._start_sharing(there)
             self._unsettled.update(there)
             self._rates.forget()
             for link, value in changes.items():
@@ -449,6 +452,8 @@ class Fabric:
                 self._occupancy.change(link, as_built=value == self._built[link])
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
+        # A level that differs by rounding only is the old one: its end stays the same float, and a transfer
+        # that loses nothing to a neighbour ends at its planned instant.
         old = transfer.level
         if level <= old * SAME and old <= level * SAME:
             return
@@ -456,17 +461,24 @@ class Fabric:
         if level > 0.0:
             heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
 
-    def _flow_seconds(self, plan: Plan) -> float:
-        return plan.flow_s if self._occupancy.as_built(plan.links) else plan.seconds(self.capacity)
+    def _flow_s_now(self, compiled: CompiledDemand) -> float:
+        """`flow_s` on the links as they are now."""
+        return (
+            compiled.flow_s if self._occupancy.as_built(compiled.links) else compiled.flow_s_at(self.capacity)
+        )
 
     def _arm(self) -> None:
+        """See to it that an alarm rings at the earliest end."""
         ends = self._ends
         while ends and ends[0][2] != ends[0][3].version:
             heappop(ends)
+        # SimPy cannot unschedule an alarm. One that is too early finds nothing to end and arms the next; so a
+        # new one is needed only where it would be earlier than all that are armed.
         if ends and (not self._armed_s or ends[0][0] < self._armed_s[-1]):
             self._armed_s.append(ends[0][0])
             at(self.env, ends[0][0], self._wake, COMPLETION)
-        if len(ends) > self._many_ends:  # most of them are of rates that have changed since
+        if len(ends) > self._many_ends:
+            # The next sweep comes at twice the size that remains: constant time per push, amortised.
             ends[:] = [end for end in ends if end[2] == end[3].version]
             heapify(ends)
             self._many_ends = max(MANY_ENDS, 2 * len(ends))
@@ -478,42 +490,6 @@ class Fabric:
                 return link
             raise KeyError(f"no link {link!r}; the fabric has {len(self.links)}, such as {self.links[:3]}")
         return number
-
-    # ---- invariants
-
-    def check(self) -> None:
-        """Raise AssertionError unless the books are in order; between two events, and with no change still to
-        be settled.
-        """
-        assert not self._flush_due
-        assert not self._unsettled
-        load = [0.0] * len(self.links)
-        users = [0] * len(self.links)
-        top: dict[int, float] = {}
-        flowing = [
-            transfer for link_set in self._occupancy.link_sets.values() for transfer in link_set.transfers()
-        ]
-        self._occupancy.check()
-        for transfer in flowing:
-            assert transfer.state is State.FLOWING
-            assert 0.0 <= transfer.left <= transfer.whole
-            for link, amount in zip(transfer.stream.links, transfer.stream.loads, strict=True):
-                load[link] += transfer.level * amount
-                users[link] += 1
-                top[link] = max(top.get(link, 0.0), transfer.level)
-        for link, bytes_per_s in enumerate(self.capacity):
-            assert load[link] <= bytes_per_s * (1 + 1e-9), (
-                f"{self.links[link]} carries {load[link]} of {bytes_per_s}"
-            )
-            assert users[link] == self._use.users(link)
-        for transfer in flowing:
-            held_back = transfer.level >= transfer.stream.cap * (1 - 1e-9) or any(
-                load[link] >= self.capacity[link] * (1 - 1e-9) and transfer.level >= top[link] * (1 - 1e-9)
-                for link in transfer.stream.links
-            )
-            assert held_back, (
-                f"a transfer on {[self.links[link] for link in transfer.stream.links]} could be faster"
-            )
 
 
 def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:

@@ -1,4 +1,10 @@
-"""Who gets how much of the links, worked out anew where something has changed and nowhere else."""
+"""Fair rates: the max-min levels of flowing transfers, solved anew in the connected components that have
+changed.
+
+Two link sets are neighbours if they have a link in common; a connected component is all that is reached from
+one over neighbours on which something flows. Max-min levels of one component do not depend on another, so a
+change is solved within its own.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +12,49 @@ from collections.abc import Callable, Iterable
 
 from sim.cost.fairshare import fair_levels
 from sim.runtime.fabric.bulk_solver import BulkSolver
-from sim.runtime.fabric.transfer import LinkSet, Plan, State, Stream, Transfer
+from sim.runtime.fabric.transfer import CompiledDemand, LinkSet, State, Stream, Transfer
 
 MAX_IN_PYTHON = 48
-"""Up to so many streams connected together are solved in plain Python (measured: benchmarks/fabric.py)."""
+"""Components of up to so many streams are solved in plain Python (measured: benchmarks/fabric.py)."""
 
 MAX_REMEMBERED_STREAMS = 4
-"""Levels of up to so many streams that are connected together are remembered: a few that meet meet again."""
+"""Levels of components of up to so many streams are remembered: the same few streams meet again and again."""
 
 REMEMBERED = 4096
-"""Sets of streams whose levels are remembered at a time."""
+"""Components whose levels are remembered at a time."""
 
 Component = tuple[tuple[Stream, int], ...]
-"""Streams that are connected together, each with its number of transfers."""
+"""The streams of a connected component, each with its number of transfers."""
 
 
 class FairRates:
-    """The max-min fair levels of what flows.
+    """The max-min fair levels of flowing transfers.
 
     Args:
-        capacity: bytes/s by link, which the owner may change; it then says `forget`.
-        flow_seconds: the time of a plan's flowing with nobody else about.
+        capacity: bytes/s by link. The owner may change it, and calls `forget` then.
+        flow_s_now: `flow_s` of a demand on the links as they are now.
     """
 
-    def __init__(self, capacity: list[float], flow_seconds: Callable[[Plan], float]) -> None:
+    def __init__(self, capacity: list[float], flow_s_now: Callable[[CompiledDemand], float]) -> None:
         self._capacity = capacity
-        self._flow_seconds = flow_seconds
+        self._flow_s_now = flow_s_now
         self._bulk = BulkSolver(capacity)
         self._levels: dict[Component, list[float]] = {}  # remembered, for the capacities as they are
 
     def forget(self) -> None:
-        """Capacities are others now."""
+        """Drop what is remembered: capacities have changed."""
         self._levels.clear()
 
     def recount(self, stream: Stream) -> None:
-        """A transfer has joined or left a stream."""
+        """Take over the number of transfers of a stream, which has just changed."""
         if stream.row >= 0:
             self._bulk.recount(stream)
 
     def of(self, unsettled: Iterable[LinkSet], began: Iterable[Transfer]) -> list[tuple[Transfer, float]]:
-        """The levels of everybody who is connected to one of the `unsettled` by shared links, or of those of
-        them whose level is another one now; among them all that have just `began`.
+        """New levels, by transfer, in the components of the `unsettled` link sets.
+
+        Every transfer that has just `began` is among them; of the others in the bulk, those whose level has
+        changed.
         """
         levels: list[tuple[Transfer, float]] = []
         met: set[LinkSet] = set()
@@ -59,25 +67,30 @@ class FairRates:
             if meets_bulk or len(streams) > MAX_IN_PYTHON:
                 bulk_changes = True
                 for stream in streams:
-                    bulk.add(stream)
+                    bulk.add(stream)  # the whole component: the walk has stopped only at members of the bulk
             elif len(streams) == 1 and streams[0].copies == 1:
+                # Without neighbours no solver is needed, and the level must be the float of the uncontended
+                # transfer, which folding is held against.
                 (transfer,) = streams[0].transfers
-                levels.append((transfer, transfer.whole / self._flow_seconds(transfer.plan)))
+                levels.append((transfer, transfer.whole / self._flow_s_now(transfer.demand)))
             else:
                 for stream, level in zip(streams, self._levels_of(streams), strict=True):
                     levels += [(transfer, level) for transfer in stream.transfers]
         if bulk_changes:
             for stream, level in bulk.settle():
                 levels += [(transfer, level) for transfer in stream.transfers]
+            # A new transfer of a stream whose level stays has not been given that level yet.
             for transfer in began:
                 if transfer.state is State.FLOWING and transfer.stream.row >= 0:
                     levels.append((transfer, bulk.level(transfer.stream)))
+        # Half the size at which components enter, so that one of that size does not go in and out.
         if 0 < len(bulk) < MAX_IN_PYTHON // 2:
             bulk.dissolve()
         return levels
 
     def _levels_of(self, streams: list[Stream]) -> list[float]:
-        if len(streams) > MAX_REMEMBERED_STREAMS or not any(stream.comes_again for stream in streams):
+        if len(streams) > MAX_REMEMBERED_STREAMS or not any(stream.recurs for stream in streams):
+            # The order of filling decides how sums round; it must not depend on which transfer came first.
             streams.sort(key=_order)
             return fair_levels(streams, self._capacity)
         component = tuple([(stream, len(stream.transfers)) for stream in streams])
@@ -92,10 +105,10 @@ class FairRates:
 
 
 def _connected_to(start: LinkSet, met: set[LinkSet]) -> tuple[list[Stream], bool]:
-    """What is connected to a link_set and not in the bulk yet, and whether the bulk is.
+    """The streams of the component of a link set that are not in the bulk yet, and whether some are.
 
-    The walk stops at the bulk: whoever is connected to one of the bulk is in it. A place where the bulk is
-    met has to be met again by the next walk; all others are in `met` from then on.
+    The walk does not go on from a link set with members of the bulk: what lies beyond is in the bulk already.
+    Such a link set stays out of `met`, because a walk from another start has to meet the bulk there too.
     """
     passed = {start}
     stack = [start]

@@ -1,4 +1,4 @@
-"""Who is on which link: transfers by their link_sets, and those who watch."""
+"""Link occupancy: the link sets of transfers on each link, their neighbours, and the watchers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from sim.runtime.fabric.transfer import LinkSet, Watcher
 
 IDLE = 4
-"""Neighbours without a transfer that a link_set puts up with."""
+"""Neighbours without a transfer that a link set keeps before they are unregistered."""
 
 
 class LinkOccupancy:
-    """Footprints registered on links, watchers of links, and the links that are not as built.
+    """Link sets registered on links, watchers of links, and the links whose capacity is not as built.
 
-    A link_set is registered with its links when it is first used. From then on it knows who else is there:
-    `neighbours` are the others that are registered on one of its links. It stays when it falls idle, so that
-    traffic that repeats itself is looked after from neighbour to neighbour, and not link by link. Whoever
-    finds many idle neighbours sends them off.
+    A link set is registered on its links when it is first used, and knows its neighbours from then on: the
+    other link sets that are registered on one of its links. It stays registered when it falls idle, so that
+    repeated traffic is handled from neighbour to neighbour instead of link by link. Registering beside many
+    idle neighbours unregisters these: one-time traffic leaves nothing behind.
     """
 
     def __init__(self, links: int) -> None:
@@ -25,8 +25,8 @@ class LinkOccupancy:
         self.changed: set[int] = set()
         self._watchers: list[list[Watcher]] = [[] for _ in range(links)]
         self._resting: dict[int, tuple[tuple[int, ...], Watcher]] = {}  # by identity
-        self._epoch = 0  # a new one when a link may have become less quiet for a reason other than a transfer
-        self._watch_epoch = 0  # a new one when somebody begins or ceases to watch
+        self._epoch = 0  # raised when links may be less quiet for a reason other than a transfer
+        self._watch_epoch = 0  # raised when a watch begins or ends
 
     def link_set(self, links: tuple[int, ...]) -> LinkSet:
         link_set = self.link_sets.get(links)
@@ -35,8 +35,11 @@ class LinkOccupancy:
         return link_set
 
     def is_quiet(self, link_set: LinkSet, watcher: Watcher | None) -> bool:
-        """True where no transfer and nobody but `watcher` is on the links, and they have the capacity as
+        """True if no transfer and no watcher but `watcher` is on the links, and all have the capacity as
         built.
+
+        The answer about watchers and capacities is remembered per link set until the epoch changes; ending a
+        watch can only make links quieter, so it does not change the epoch.
         """
         if link_set.users:
             return False
@@ -65,9 +68,9 @@ class LinkOccupancy:
             here[link_set] = None
         link_set.registered = True
         if len(neighbours) > IDLE:
-            self._send_off_idle(neighbours)
+            self._unregister_idle(neighbours)
 
-    def _send_off_idle(self, neighbours: Iterable[LinkSet]) -> None:
+    def _unregister_idle(self, neighbours: Iterable[LinkSet]) -> None:
         idle = [other for other in neighbours if not other.users]
         if len(idle) > IDLE:
             for other in idle:
@@ -82,7 +85,7 @@ class LinkOccupancy:
         link_set.registered = False
 
     def _is_watched(self, links: tuple[int, ...], watcher: Watcher | None) -> bool:
-        """True where somebody else watches and has plans; who rests there is sent off."""
+        """True if another watcher is active on the links; suspended watches there are ended."""
         resting: dict[int, None] = {}
         for link in links:
             for other in self._watchers[link]:
@@ -98,7 +101,7 @@ class LinkOccupancy:
         rested = self._resting.pop(id(watcher), None)
         if rested is not None:
             if rested[0] == links:
-                return
+                return  # still entered there: nothing has looked for quiet in the meantime
             self.unwatch(*rested)
         self._epoch += 1
         self._watch_epoch += 1
@@ -111,11 +114,11 @@ class LinkOccupancy:
             self._watchers[link].remove(watcher)
 
     def rest(self, links: tuple[int, ...], watcher: Watcher) -> None:
-        """The watcher stays where it is until somebody else looks for quiet on one of its links."""
+        """Suspend a watch. It stays entered until something else looks for quiet on one of its links."""
         self._resting[id(watcher)] = (links, watcher)
 
     def watchers(self, links: Iterable[int]) -> list[Watcher]:
-        """Each once, in the order of the links and then of their coming."""
+        """Each once, in the order of the links and then of the beginnings of their watches."""
         return list({id(watcher): watcher for link in links for watcher in self._watchers[link]}.values())
 
     def watchers_of(self, link_set: LinkSet) -> list[Watcher]:
@@ -125,7 +128,7 @@ class LinkOccupancy:
         return link_set.watchers
 
     def change(self, link: int, *, as_built: bool) -> None:
-        """A link has another capacity."""
+        """Note that a link has another capacity, which may be the one as built again."""
         self._epoch += 1
         if as_built:
             self.changed.discard(link)
@@ -136,11 +139,13 @@ class LinkOccupancy:
         return not self.changed or self.changed.isdisjoint(links)
 
     def check(self) -> None:
-        """Raise AssertionError unless who is registered is who should be, and they know each other."""
+        """Raise AssertionError unless the used link sets are registered, with the right users and
+        neighbours.
+        """
         for link_set in self.link_sets.values():
             flowing = sum(len(stream.transfers) for stream in link_set.flowing)
             if link_set.links:
-                assert link_set.users == flowing + (link_set.alone is not None)
+                assert link_set.users == flowing + (link_set.uncontended is not None)
             assert link_set.registered or not link_set.users
             for stream in link_set.flowing:
                 assert link_set.streams[stream.loads, stream.cap] is stream

@@ -1,4 +1,4 @@
-"""A collective played as its rounds: each send is a transfer that starts when the sends before it have
+"""A collective played as its graph of sends: each is a transfer that starts when its predecessors have
 arrived.
 """
 
@@ -16,8 +16,8 @@ from sim.runtime.fabric.fabric import Fabric
 def play(env: simpy.Environment, fabric: Fabric, sends: Sequence[Send]) -> simpy.Process:
     """A process that ends when the last send has arrived; its value is the arrival time of every send.
 
-    One process per send: made for tens or hundreds of sends. The demand of the same collective is one
-    transfer and is what a simulation uses.
+    One process per send, which is good for tens or hundreds of sends. Simulations use the demand of the
+    collective instead, one transfer; this form checks that one.
     """
     return env.process(_play(env, fabric, sends))
 

@@ -1,4 +1,4 @@
-"""One transfer on the fabric: what it asks for, and how far it is."""
+"""A transfer on the fabric, and what it shares with others: its compiled demand, link set and stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simpy.events import PENDING, Event
 from sim.cost.fairshare import loads_of
 
 REMEMBERED_STREAMS = 64
-"""Streams kept of one link_set while nothing flows in them."""
+"""Streams of one link set that are kept while nothing flows in them."""
 
 
 class DemandLike(Protocol):
@@ -41,10 +41,10 @@ class Bytes(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Somebody whose plans hold only while links are quiet."""
+    """The owner of a folded program, which is exact only while its links are quiet."""
 
     def disturbed(self, now: float) -> None:
-        """Other traffic begins to flow on a watched link, or its capacity changes, at this very instant."""
+        """Other traffic begins to flow on a watched link, or its capacity changes, at this instant."""
 
     def left_alone(self) -> None:
         """Other traffic on a watched link has ended at this instant, and nothing flows beside it."""
@@ -53,11 +53,11 @@ class Watcher(Protocol):
 class State(IntEnum):
     """How far a transfer is.
 
-    `ALONE`: nobody else is about, one event stands for all of it. `WAITING`: for its latency to pass, with
-    others about. `FLOWING`: its rate is worked out again whenever it may have changed.
+    `UNCONTENDED`: nothing else is on its links; one event stands for all of it. `WAITING`: for its latency to
+    pass, beside other traffic. `FLOWING`: its rate is solved again whenever it may have changed.
     """
 
-    ALONE = 0
+    UNCONTENDED = 0
     WAITING = 1
     FLOWING = 2
     DONE = 3
@@ -68,11 +68,11 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `row` is its place in the bulk, -1 outside; `order` does not depend
-    on who came first; `kept` is False once its link_set has forgotten it.
+    Reads as a `sim.cost.fairshare.Flow`. `row` is its row in the bulk solver, -1 outside; `order` does not
+    depend on which transfer came first; `kept` is False once its link set has dropped it.
     """
 
-    __slots__ = ("cap", "comes_again", "kept", "links", "loads", "order", "row", "transfers")
+    __slots__ = ("cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
 
     def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
         self.links = links
@@ -80,7 +80,7 @@ class Stream:
         self.cap = cap
         self.order = links, loads, cap
         self.kept = True
-        self.comes_again = False  # a second transfer of the same plan has flowed in it
+        self.recurs = False  # a second transfer of the same demand has flowed in it
         self.transfers: dict[Transfer, None] = {}
         self.row = -1
 
@@ -89,8 +89,8 @@ class Stream:
         return len(self.transfers)
 
 
-class Alike:
-    """Links that have been in use at the same times, and for how long; see `link_counters.py`."""
+class LinkGroup:
+    """Links that have been in use at the same times, and the seconds of that use; see `link_counters.py`."""
 
     __slots__ = ("busy_s", "busy_since", "links", "shared_s", "shared_since", "users")
 
@@ -100,9 +100,9 @@ class Alike:
         self.busy_s = self.shared_s = 0.0
         self.busy_since = self.shared_since = 0.0
 
-    def split(self, links: int) -> Alike:
-        """Take so many of the links out, which have been in use at the same times until now."""
-        part = Alike(links)
+    def split(self, links: int) -> LinkGroup:
+        """Move so many of the links to a group of their own, with all that was counted until now."""
+        part = LinkGroup(links)
         self.links -= links
         part.users = self.users
         part.busy_s, part.busy_since = self.busy_s, self.busy_since
@@ -114,22 +114,22 @@ class LinkSet:
     """A set of links that transfers use together, with what is on them; see `occupancy.py`."""
 
     __slots__ = (
-        "alone", "flowing", "links", "neighbours", "parts", "parts_as_of", "registered", "streams",
+        "flowing", "groups", "groups_as_of", "links", "neighbours", "registered", "streams", "uncontended",
         "unwatched_but_by", "unwatched_in", "users", "watched_in", "watchers",
     )  # fmt: skip
 
     def __init__(self, links: tuple[int, ...]) -> None:
         self.links = links
-        self.users = 0  # transfers that are alone here or flow
-        self.alone: Transfer | None = None
+        self.users = 0  # transfers here, uncontended or flowing
+        self.uncontended: Transfer | None = None
         self.flowing: dict[Stream, None] = {}
         self.streams: dict[tuple[tuple[float, ...], float], Stream] = {}  # remembered, by loads and cap
         self.registered = False
         self.neighbours: dict[LinkSet, None] = {}  # others that are registered on one of the links
-        self.unwatched_in = -1  # the epoch in which nobody but `unwatched_but_by` watched the links
+        self.unwatched_in = -1  # the epoch in which `unwatched_but_by` alone watched the links
         self.unwatched_but_by: Watcher | None = None
-        self.parts: list[Alike] = []  # the links as they are counted, as of so many splits
-        self.parts_as_of = -1
+        self.groups: list[LinkGroup] = []  # that cover the links, as of so many splits
+        self.groups_as_of = -1
         self.watched_in = -1  # the epoch in which `watchers` watched them
         self.watchers: list[Watcher] = []
 
@@ -144,33 +144,26 @@ class LinkSet:
         return stream
 
     def transfers(self) -> list[Transfer]:
-        """What flows."""
+        """The flowing transfers."""
         return [transfer for stream in self.flowing for transfer in stream.transfers]
 
 
-class Plan:
-    """A demand compiled for the fabric, shared by all transfers of that demand."""
+class CompiledDemand:
+    """A demand compiled for the fabric, shared by all transfers of that demand.
+
+    `busiest` is the bytes on its busiest link, which a level counts (see `sim.cost.fairshare`); `cap` is the
+    level at which they flow in `min_flow_s`; `flow_s` is on the links as built.
+    """
 
     __slots__ = (
-        "_stream",
-        "busiest",
-        "cap",
-        "demand",
-        "flow_s",
-        "flow_seconds",
-        "kept",
-        "latency_s",
-        "link_set",
-        "links",
-        "min_flow_s",
-        "n_bytes",
-        "runs",
+        "_stream", "busiest", "cap", "flow_s", "kept", "latency_s", "link_set", "links", "min_flow_s",
+        "n_bytes", "source", "uncounted", "uncounted_busy_s",
     )  # fmt: skip
 
     def __init__(
         self, demand: DemandLike, link_set: LinkSet, n_bytes: tuple[float, ...], built: Sequence[float]
     ) -> None:
-        self.demand = demand
+        self.source = demand
         self.link_set = link_set
         self.links = link_set.links
         self.n_bytes = n_bytes
@@ -178,25 +171,25 @@ class Plan:
         self.min_flow_s = demand.min_flow_s
         self.busiest = max(n_bytes, default=0.0)
         self.cap = self.busiest / self.min_flow_s if self.min_flow_s > 0.0 else inf
-        self.flow_s = self.seconds(built)
+        self.flow_s = self.flow_s_at(built)
         self.kept = False
-        self.runs = 0  # not yet in the counters of the links, as are the seconds of those that were alone
-        self.flow_seconds = 0.0
+        self.uncounted = 0  # transfers that are not in the link counters yet
+        self.uncounted_busy_s = 0.0  # flow seconds of the uncontended ones among them
         self._stream: Stream | None = None
 
     def stream(self, weight: float) -> Stream:
-        """Where a transfer of this demand flows."""
+        """The stream of its transfers of this weight."""
         stream = self._stream
         if weight == 1.0 and stream is not None and stream.kept:
-            stream.comes_again = True
+            stream.recurs = True
             return stream
         stream = self.link_set.stream(loads_of(self.n_bytes, weight), self.cap / weight)
         if weight == 1.0:
             self._stream = stream
         return stream
 
-    def seconds(self, capacity: Sequence[float]) -> float:
-        """The time of the flowing with nobody else about."""
+    def flow_s_at(self, capacity: Sequence[float]) -> float:
+        """`flow_s` on links of these capacities."""
         longest = self.min_flow_s
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
             bytes_per_s = capacity[link]
@@ -210,21 +203,21 @@ class Transfer(Event):
     """Bytes on their way; a SimPy event that happens when the last byte has arrived, so a process may wait
     for it.
 
-    `flows_s` is when its first byte flows, `end_s` when its last one does (as far as can be told now). Once
-    it is done, `lost_s` is what the flowing took longer than alone on the links as built: to other traffic,
-    and to lost capacity.
+    `flows_s` is when its first byte flows, `end_s` when its last one does, as far as that is known now. Once
+    it is done, `excess_flow_s` is by how much the flowing exceeded `flow_s`, its time without contention on
+    the links as built: lost to other traffic, and to lost capacity.
     """
 
     __slots__ = (
-        "_ok", "_value", "callbacks", "end_s", "env", "flows_s", "left", "level", "lost_s",
-        "on_done", "order", "owner", "plan", "planned_end", "since_s", "state", "stream", "touched",
+        "_ok", "_value", "callbacks", "demand", "end_s", "env", "excess_flow_s", "flows_s", "left", "level",
+        "on_done", "order", "owner", "planned_end", "rate_changed", "since_s", "state", "stream",
         "version", "weight", "whole",
     )  # fmt: skip
 
     def __init__(
         self,
         env: Environment,
-        plan: Plan,
+        compiled: CompiledDemand,
         weight: float,
         flows_s: float,
         planned_end: float | None,
@@ -235,39 +228,37 @@ class Transfer(Event):
         self.callbacks = []
         self._ok = True
         self._value: Any = PENDING
-        self.plan = plan
+        self.demand = compiled
         self.weight = weight
         self.flows_s = flows_s
         self.planned_end = planned_end
         self.on_done = on_done
         self.owner = owner
-        self.lost_s = 0.0
+        self.excess_flow_s = 0.0
         self.state = State.WAITING
 
     def begin_flowing(self, seconds: float, number: int) -> None:
-        """From `flows_s` on at the rate it has with nobody else about: `seconds` for all of it."""
-        plan = self.plan
-        link_set = plan.link_set
+        """Flow from `flows_s` on at the uncontended rate, `seconds` for all bytes, until a rate is solved."""
+        compiled = self.demand
+        link_set = compiled.link_set
         self.state = State.FLOWING
-        self.stream = stream = plan.stream(self.weight)
-        stream.transfers[self] = None
+        self.stream = stream = compiled.stream(self.weight)
+        stream.transfers[self] = None  # an ordered set
         link_set.flowing[stream] = None
         link_set.users += 1
-        self.whole = self.left = plan.busiest / self.weight
+        self.whole = self.left = compiled.busiest / self.weight
         self.level = self.whole / seconds
         self.since_s = self.flows_s
         self.end_s = self.flows_s + seconds
-        self.touched = False
-        if seconds != plan.flow_s:
-            self.touched = True
-        elif self.planned_end is not None:
-            self.end_s = self.planned_end
-        self.order = (self.flows_s, plan.links, number)
+        self.rate_changed = seconds != compiled.flow_s
+        if not self.rate_changed and self.planned_end is not None:
+            self.end_s = self.planned_end  # the uncontended end, as the caller's own float
+        self.order = (self.flows_s, compiled.links, number)
         self.version = 0
 
     def stop_flowing(self) -> None:
-        """It is over, or given up."""
-        stream, link_set = self.stream, self.plan.link_set
+        """Leave the links: all bytes have arrived, or it is aborted."""
+        stream, link_set = self.stream, self.demand.link_set
         del stream.transfers[self]
         if not stream.transfers:
             del link_set.flowing[stream]
@@ -275,18 +266,19 @@ class Transfer(Event):
         self.version += 1
 
     def set_level(self, level: float, now: float) -> None:
-        """Flow at another rate from now on."""
+        """Flow at another level from now on."""
+        # From the start of the current rate, in one expression: what is left is never a running sum of steps.
         self.left = max(0.0, self.left - self.level * (now - self.since_s))
         self.since_s = now
         self.level = level
         self.end_s = now + self.left / level if level > 0.0 else inf
-        self.touched = True
+        self.rate_changed = True
         self.version += 1
 
     def done_part(self, now: float) -> float:
         """The part of the bytes that has flowed by now, from 0 to 1."""
         if self.state is State.FLOWING:
             return 1.0 - max(0.0, self.left - self.level * (now - self.since_s)) / self.whole
-        if self.state is State.ALONE and now > self.flows_s and self.end_s > self.flows_s:
+        if self.state is State.UNCONTENDED and now > self.flows_s and self.end_s > self.flows_s:
             return (now - self.flows_s) / (self.end_s - self.flows_s)
         return 1.0 if self.state is State.DONE else 0.0

@@ -1,6 +1,4 @@
-"""A fabric without contention, for the question what contention costs: every transfer has its links to
-itself.
-"""
+"""A fabric without contention, to measure what contention costs: each transfer has its links to itself."""
 
 from __future__ import annotations
 
@@ -11,13 +9,14 @@ from simpy import Environment
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric.fabric import CompiledLinks, Fabric
 from sim.runtime.fabric.link_counters import LinkRow
-from sim.runtime.fabric.transfer import Plan, State, Transfer, Watcher
+from sim.runtime.fabric.transfer import CompiledDemand, State, Transfer, Watcher
 
 
-class UnsharedFabric(Fabric):
-    """Links are as fast as they are built, however many transfers are on them; nobody is ever disturbed.
+class UncontendedFabric(Fabric):
+    """Every transfer takes its `isolated_s` on the links as built; no watcher is ever disturbed.
 
-    Busy seconds count every transfer's own time, so a link may be busy for longer than the run.
+    Busy seconds add up over transfers, so a link may be busy for longer than the run. Changes of capacity
+    have no effect on transfers.
     """
 
     def __init__(self, env: Environment, capacities: Mapping[Hashable, float] | CompiledLinks) -> None:
@@ -26,36 +25,36 @@ class UnsharedFabric(Fabric):
 
     def abort(self, transfer: Transfer) -> float:
         now, part = self.env.now, transfer.done_part(self.env.now)
-        if transfer.state is State.ALONE:
+        if transfer.state is State.UNCONTENDED:
             del self._under_way[transfer]
             transfer.state = State.ABORTED
             lasted_s = max(0.0, now - transfer.flows_s)
-            self._use.carry(transfer.plan.links, transfer.plan.n_bytes, part, lasted_s)
+            self._counters.carry(transfer.demand.links, transfer.demand.n_bytes, part, lasted_s)
         return part
 
     def rows(self) -> list[LinkRow]:
         now, rows = self.env.now, super().rows()
         for transfer in self._under_way:
             part, lasted_s = transfer.done_part(now), max(0.0, now - transfer.flows_s)
-            for link, amount in zip(transfer.plan.links, transfer.plan.n_bytes, strict=True):
+            for link, amount in zip(transfer.demand.links, transfer.demand.n_bytes, strict=True):
                 row = rows[link]
                 rows[link] = row._replace(n_bytes=row.n_bytes + part * amount, busy_s=row.busy_s + lasted_s)
         return rows
 
     def _start(
         self,
-        plan: Plan,
+        compiled: CompiledDemand,
         weight: float,
         began_at: float | None,
         planned_end: float | None,
         on_done: Callable[[Transfer], None] | None,
         owner: Watcher | None,
     ) -> Transfer:
-        flows_s = (self.env.now if began_at is None else began_at) + plan.latency_s
-        transfer = Transfer(self.env, plan, weight, flows_s, planned_end, on_done, owner)
+        flows_s = (self.env.now if began_at is None else began_at) + compiled.latency_s
+        transfer = Transfer(self.env, compiled, weight, flows_s, planned_end, on_done, owner)
         self._under_way[transfer] = None
-        transfer.state = State.ALONE
-        transfer.end_s = flows_s + plan.flow_s if planned_end is None else planned_end
+        transfer.state = State.UNCONTENDED
+        transfer.end_s = flows_s + compiled.flow_s if planned_end is None else planned_end
         at(self.env, transfer.end_s, self._ended, COMPLETION, transfer)
         return transfer
 
@@ -72,8 +71,8 @@ class UnsharedFabric(Fabric):
         pass
 
     def _ended(self, transfer: Transfer) -> None:
-        if transfer.state is not State.ALONE:
-            return  # given up
+        if transfer.state is not State.UNCONTENDED:
+            return  # aborted
         del self._under_way[transfer]
-        self._use.carry(transfer.plan.links, transfer.plan.n_bytes, 1.0, transfer.plan.flow_s)
-        self._happen(transfer)
+        self._counters.carry(transfer.demand.links, transfer.demand.n_bytes, 1.0, transfer.demand.flow_s)
+        self._succeed(transfer)

@@ -1,12 +1,15 @@
 """The queue of an engine whose KV cache has tiers below HBM.
 
-Before a sequence is admitted, the longest prefix over HBM and the tiers is looked up and a rule says how much
-of it to reload. Blocks for all of its known tokens are reserved first; then its KV comes over the fabric
-while the engine goes on with others, and it returns to its place in the line with that much computed. What is
-computed here is copied down as the engine's `write` says: prompts after each step, answers when they are
-whole. Sequences' own blocks after a preemption have no name that others could ask for and are not copied.
+Up: when a sequence stands at the head, the queue looks up its longest prefix over HBM and the tiers, and a
+reload rule says how much of it to load. Blocks for all of its known tokens are reserved first; then its KV
+comes over the fabric while the engine serves others, and the sequence returns to its place in the line with
+that much computed.
 
-Where it stops: a tier's prefix counts only where it follows on what HBM has; two sequences that want the same
+Down: with `write: through`, prompts are copied after the step that computed them, and answers when they are
+finished; with `write: on_eviction`, a prefix is copied when HBM evicts it. Blocks with a private hash (what a
+preempted sequence has generated) serve no other sequence and are not copied.
+
+Where it stops: a tier's prefix counts only where it continues what HBM has; two sequences that want the same
 prefix at the same time each load it; the rule sees transfers and prefills as if alone.
 """
 
@@ -29,7 +32,7 @@ HAND_OVER = CAUSES.index("hand_over")
 
 @dataclass(slots=True)
 class _Part:
-    """Consecutive prefixes of a text that lie in one tier: the last name, and the tokens they end at."""
+    """Consecutive units of a text that lie in one tier: up to unit `end`, which is token `tokens`."""
 
     level: Level
     end: int
@@ -37,10 +40,10 @@ class _Part:
 
 
 class TieredQueue(RequestQueue):
-    """An engine's queue over HBM and the `levels` below it, the nearest first.
+    """An engine's queue over HBM and the `levels` below it, nearest first.
 
     `prefill_s(past, tokens)` is the time to compute from `past` to `tokens` tokens alone. `on_loaded` gets
-    every sequence whose KV has come; `on_room` is called when blocks have become free outside of a step.
+    every sequence whose KV has arrived; `on_room` is called when blocks have become free outside of a step.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class TieredQueue(RequestQueue):
         self.on_loaded: Callable[[Sequence, RequestQueue], None] = lambda sequence, queue: None
         self.on_room: Callable[[], None] = lambda: None
         self.asked_tokens = self.hbm_hit_tokens = 0
-        self.loading: dict[Sequence, int] = {}  # transfers that each of them waits for
-        self._giving_up: dict[Sequence, list[Callable[[], None]]] = {}  # those transfers
-        self._fresh: deque[tuple[int, int, float]] = deque()  # (step, name, bytes) to be copied after it
-        self._held: set[int] = set()  # names whose HBM blocks stay for a copy under way
+        self.loading: dict[Sequence, int] = {}  # with the transfers that each waits for
+        self._cancels: dict[Sequence, list[Callable[[], None]]] = {}  # what cancels those transfers
+        self._fresh: deque[tuple[int, int, float]] = deque()  # (step, unit, bytes) to be copied after it
+        self._copying: set[int] = set()  # units whose HBM blocks stay until their copy has ended
         self.writes_through = writes_through
         if writes_through:
             levels[0].on_landed = self._copied
@@ -91,18 +94,22 @@ class TieredQueue(RequestQueue):
 
     @property
     def free_to_grow(self) -> int:
-        """Where evicted prefixes are copied, a step that evicts one is scheduled by itself."""
+        """Blocks that folded steps may take. Where evicted prefixes are copied, none of these steps may evict
+        one: its copy starts at the instant of a step, which has to be scheduled by itself.
+        """
         return self.block_pool.free_blocks if self.writes_through else self.block_pool.free_before_evicting
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
         first = sequence.held
         super()._publish(sequence, computed)
         if self.writes_through and not sequence.generated:
-            for unit, n_bytes in self._named(sequence, first):
+            # Scheduled now, computed when the step ends: a copy that started at once would read blocks that
+            # are still empty.
+            for unit, n_bytes in self._shareable(sequence, first):
                 self._fresh.append((self.step, unit, n_bytes))
 
-    def _named(self, sequence: Sequence, first: int) -> Iterator[tuple[int, float]]:
-        """Names that it holds and others could ask for, from its name number `first` on, with their bytes."""
+    def _shareable(self, sequence: Sequence, first: int) -> Iterator[tuple[int, float]]:
+        """Units that it holds and others could ask for, from its unit number `first` on, with their bytes."""
         for i in range(first, sequence.held):
             if sequence.names[i] > PRIVATE:
                 start = sequence.hash_ends[i - 1] if i else 0
@@ -113,23 +120,23 @@ class TieredQueue(RequestQueue):
         """All steps before this one have ended: what they computed of prompts can be copied."""
         while self._fresh and self._fresh[0][0] < step:
             _, unit, n_bytes = self._fresh.popleft()
-            if self.block_pool.has(unit):
+            if self.block_pool.has(unit):  # HBM may have evicted it since
                 self._write(unit, n_bytes)
 
     def finish(self, sequence: Sequence) -> None:
         if self.writes_through:
-            for unit, n_bytes in self._named(sequence, 0):
+            for unit, n_bytes in self._shareable(sequence, 0):
                 self._write(unit, n_bytes)
         super().finish(sequence)
 
     def _write(self, unit: int, n_bytes: float) -> None:
         if not self._known_below(unit) and self.levels[0].put(unit, n_bytes):
-            self.block_pool.touch((unit,))
-            self._held.add(unit)
+            self.block_pool.touch((unit,))  # the copy reads these blocks: no other sequence may get them
+            self._copying.add(unit)
 
     def _copied(self, units: list[int]) -> None:
-        mine = tuple(unit for unit in units if unit in self._held)
-        self._held.difference_update(mine)
+        mine = tuple(unit for unit in units if unit in self._copying)
+        self._copying.difference_update(mine)
         self.block_pool.free(0, mine)
         if self.waiting:
             self.on_room()
@@ -141,7 +148,7 @@ class TieredQueue(RequestQueue):
     # ---- copies up
 
     def enqueue(self, sequence: Sequence) -> None:
-        """A sequence whose KV has come goes back to where it stood: before those that arrived later."""
+        """A sequence whose KV has arrived returns to its place: before those that arrived later."""
         if not sequence.received or self.by_priority:
             super().enqueue(sequence)
             return
@@ -154,12 +161,14 @@ class TieredQueue(RequestQueue):
             if head is None or head.received:
                 return head
             units = self.block_pool.cached_units(head.names, len(head.names))
-            chosen = self._chosen(head, units)
-            if not chosen or not self._load(head, units, chosen):
-                return head  # without room for its KV there is hardly any to compute it in
+            parts = self._to_reload(head, units)
+            # Without room to load its KV there is hardly any to compute it in: admission decides. A head that
+            # starts to load leaves the line, and the next one is looked at.
+            if not parts or not self._load(head, units, parts):
+                return head
 
-    def _chosen(self, head: Sequence, units: int) -> list[_Part]:
-        """The parts of its text that a sequence is to reload, in order; none if it is to compute them."""
+    def _to_reload(self, head: Sequence, units: int) -> list[_Part]:
+        """The parts of its text that a sequence reloads by the rule, in order; none if it computes them."""
         parts = self._below(head, units)
         if not parts:
             return []
@@ -167,6 +176,8 @@ class TieredQueue(RequestQueue):
         capacity = self.levels[0].fabric.capacity
         loads: dict[int, int] = {}
         past, prefixes = start, []
+        # One prefix per part, each with all parts before it. All that one tier has of it is one transfer, and
+        # tiers load at the same time: a prefix takes as long as its slowest tier.
         for part in parts:
             key = self.levels.index(part.level)
             loads[key] = loads.get(key, 0) + part.tokens - past
@@ -180,22 +191,26 @@ class TieredQueue(RequestQueue):
         return parts[: self.reload(prefixes)]
 
     def _below(self, head: Sequence, units: int) -> list[_Part]:
+        """What tiers have of a text beyond the `units` that HBM has, up to the first unit that none has."""
         names, ends = head.names, head.hash_ends
-        most = self._max_cached(head)
+        limit = self._max_cached(head)
         parts: list[_Part] = []
         for i in range(units, len(names)):
-            if (ends[i - 1] if i else 0) >= most:
+            if (ends[i - 1] if i else 0) >= limit:
                 break
             level = next((level for level in self.levels if level.tier.has(names[i])), None)
             if level is None:
                 break
+            # The nearest tier that has it; consecutive units of one tier are one part.
             if not parts or parts[-1].level is not level:
                 parts.append(_Part(level, i, 0))
-            parts[-1].end, parts[-1].tokens = i + 1, min(ends[i], most)
+            parts[-1].end, parts[-1].tokens = i + 1, min(ends[i], limit)
         return parts
 
     def _max_cached(self, sequence: Sequence) -> int:
-        """The last known token is computed in any case: it gives the next one."""
+        """Tokens in whole blocks, without the last known one: it is always computed, since the next token is
+        sampled after it.
+        """
         size = self.block_pool.block_size
         return (sequence.known_tokens - 1) // size * size
 
@@ -204,16 +219,18 @@ class TieredQueue(RequestQueue):
         cache, size = self.block_pool, self.block_pool.block_size
         present = head.names[:units]
         past = self.cached_tokens(head)
+        # As admission does: all known tokens, less the blocks that HBM shares with it. Those that are
+        # evictable now count as free until they are touched, and must not be counted twice.
         needed = -(-head.known_tokens // size) - (head.hash_ends[units - 1] // size if units else 0)
         room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(present)
         if needed > room:
             return False
-        self._asked(head, past)
+        self._count_lookup(head, past)
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
         head.wait(PREEMPTED if head.recomputing else ADMISSION, self.env.now)
         self.waiting.remove(head)
-        loads: dict[int, tuple[list[int], int]] = {}
+        loads: dict[int, tuple[list[int], int]] = {}  # units and tokens, by level: one transfer each
         first = units
         for part in parts:
             which = self.levels.index(part.level)
@@ -221,7 +238,7 @@ class TieredQueue(RequestQueue):
             loads[which] = names + list(head.names[first : part.end]), tokens + part.tokens - past
             first, past = part.end, part.tokens
         self.loading[head] = len(loads)
-        self._giving_up[head] = [
+        self._cancels[head] = [
             self.levels[which].read(names, tokens, partial(self._landed, head))
             for which, (names, tokens) in loads.items()
         ]
@@ -231,54 +248,54 @@ class TieredQueue(RequestQueue):
     def _landed(self, sequence: Sequence) -> None:
         self.loading[sequence] -= 1
         if self.loading[sequence]:
-            return
-        del self.loading[sequence], self._giving_up[sequence]
+            return  # other tiers' transfers are under way
+        del self.loading[sequence], self._cancels[sequence]
         sequence.received = True
         sequence.wait(HAND_OVER, self.env.now)
         self._publish(sequence, sequence.computed)
         self.on_loaded(sequence, self)
 
     def leave(self, sequence: Sequence) -> None:
-        """Also a sequence whose KV is on its way: its transfers are given up."""
+        """Also a sequence whose KV is being loaded: its transfers are cancelled."""
         if sequence not in self.loading:
             super().leave(sequence)
             return
         del self.loading[sequence]
-        for give_up in self._giving_up.pop(sequence):
-            give_up()
+        for cancel in self._cancels.pop(sequence):
+            cancel()
         sequence.wait(HAND_OVER, self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:
-        """With HBM go copies under way, and the tiers that no other engine reads."""
+        """With HBM, copies under way are lost, and the tiers that no other engine reads."""
         loading = list(self.loading)
         for sequence in loading:
             self.leave(sequence)
         for level in self.levels:
             level.fail()
         self._fresh.clear()
-        self._held.clear()
+        self._copying.clear()
         return [*super().fail(), *loading]
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
         if not super().admit(sequence, cached_tokens, tokens):
             return False
         if not sequence.received:
-            self._asked(sequence, cached_tokens)
+            self._count_lookup(sequence, cached_tokens)
         return True
 
     def preempt(self, sequence: Sequence) -> None:
         super().preempt(sequence)
-        if not self.running:  # its blocks went to sequences that have been loaded: now it is their turn
+        if not self.running:  # no step in flight will look for the loaded sequences that need its blocks
             self.on_room()
 
-    def _asked(self, sequence: Sequence, held_tokens: int) -> None:
+    def _count_lookup(self, sequence: Sequence, held_tokens: int) -> None:
         self.asked_tokens += sequence.known_tokens
         self.hbm_hit_tokens += held_tokens
 
     def check(self) -> None:
-        """The books of HBM and of every tier are in order, and what is being copied is still in HBM."""
+        """The books of HBM and of every tier are in order, and HBM still has what is being copied."""
         self.block_pool.check()
         for level in self.levels:
             level.tier.check()
-        assert all(self.block_pool.has(unit) for unit in self._held), "a prefix left HBM during its copy"
+        assert all(self.block_pool.has(unit) for unit in self._copying), "a prefix left HBM during its copy"

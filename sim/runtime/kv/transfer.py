@@ -1,11 +1,15 @@
-"""From prefill to decode: a prompt's KV cache goes over the fabric to the replica that will decode it.
+"""KV transfers: a prompt's KV cache goes over the fabric from the replica that prefilled it to the one that
+decodes it.
 
-Blocks are reserved at the receiver before anything is sent; a prompt whose receiver has no room waits in
-line. The cache goes in one piece when the prefill has ended, or layer by layer behind the step that computes
-the last chunk: one flow that begins when the first layer is there, or as late as it can to be through with
-all but the last layer when they are computed (as if nobody disturbed the step); the last one is sent when the
-step ends. The sender keeps its blocks until everything has arrived. All of it is traffic like any other: it
-shares links with the collectives of both replicas, and what that costs is charged to sharing on either side.
+The receiver reserves blocks before any byte is sent; a transfer whose receiver has no room waits in line,
+first come first served. `kv: whole` sends the cache in one piece after the prefill. `kv: layerwise` sends it
+behind the step that computes the prompt's last chunk: one flow carries all layers but the last, and starts
+when the first layer is computed, or later, so late that it ends when the last of its layers is computed (on
+links without other traffic); a second flow carries the last layer when the step has ended. The sender keeps
+its blocks until everything has arrived.
+
+The bytes share links with the collectives of both replicas. A sequence's time on the way is charged to
+`hand_over`, as far as its transfers take when alone, and to `sharing` beyond that.
 """
 
 from __future__ import annotations
@@ -35,50 +39,50 @@ Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
 
 
 @dataclass(slots=True)
-class _Pending:
-    """One sequence on its way from one replica to another."""
+class _PendingTransfer:
+    """One sequence whose KV cache goes, or is about to go, from one replica to another."""
 
     sequence: InEngine
     sender: Replica
     receiver: Replica
-    landing: RequestQueue | None = None  # where blocks are reserved, once they are
+    target_queue: RequestQueue | None = None  # of the receiver, once blocks are reserved in it
     blocks: int = 0
-    left: HeldBlocks | None = None  # the sender's blocks, once the prefill has ended
-    pushing: bool = False  # all layers but the last are on their way
-    pushed: bool = False
+    held_blocks: HeldBlocks | None = None  # the sender's blocks, once the prefill has ended
+    is_streaming: bool = False  # layerwise: all layers but the last were sent behind the step
+    has_streamed: bool = False  # and have arrived
     prefilled_s: float = nan
     reserved_s: float = nan
-    shared_s: float = 0.0  # by how much its transfers took longer than alone
-    transfer: Transfer | None = None  # the last one that was begun
+    shared_s: float = 0.0  # what its transfers lost to others on their links
+    transfer: Transfer | None = None  # the last one that was started
     tokens: int = 0  # whose KV goes over
 
     def __post_init__(self) -> None:
         self.tokens = self.sequence.computed
 
 
-class _Receiver:
-    """A decode replica as a router sees it: what is on its way counts as being there."""
+class _ReceiverView:
+    """A decode replica as a router sees it: sequences whose transfer is pending count as its own."""
 
-    def __init__(self, replica: Replica, coming: Sequence[_Pending], hops: int) -> None:
+    def __init__(self, replica: Replica, inbound: Sequence[_PendingTransfer], hops: int) -> None:
         self.index = replica.index
         self.routed = replica.routed
-        self.requests = replica.requests + len(coming)
+        self.requests = replica.requests + len(inbound)
         self.has_seat = replica.has_seat
         self.hops = hops
         self._replica = replica
-        self._coming = coming
+        self._inbound = inbound
 
     @property
     def tokens(self) -> int:
-        """Counted over all sequences, so only for a router that asks."""
-        return self._replica.tokens + sum(passage.tokens for passage in self._coming)
+        """A sum over all sequences, computed only for a router that reads it."""
+        return self._replica.tokens + sum(pending.tokens for pending in self._inbound)
 
     def cached_prompt_tokens(self, request: RoutedRequest) -> int:
         return self._replica.cached_prompt_tokens(request)  # type: ignore[arg-type]
 
 
 class KvTransfers:
-    """Passages between prefill and decode replicas of one service."""
+    """All KV transfers between the prefill and decode replicas of one service."""
 
     def __init__(
         self,
@@ -100,9 +104,9 @@ class KvTransfers:
         self.records = records
         self.hops = hops
         self.layerwise = layerwise
-        self._whole = tuple(fabric.capacity)  # of links without faults
-        self._pending: dict[int, _Pending] = {}
-        self._lines: dict[int, deque[_Pending]] = {}
+        self._built_capacity = tuple(fabric.capacity)  # of links without faults
+        self._pending: dict[int, _PendingTransfer] = {}  # by request_id
+        self._lines: dict[int, deque[_PendingTransfer]] = {}  # prefilled, without blocks; by receiver
 
     def attach(self, senders: Sequence[Replica]) -> None:
         """Take over every prompt that one of these replicas has prefilled."""
@@ -111,144 +115,166 @@ class KvTransfers:
             if self.layerwise:
                 sender.loop.on_last_chunk = partial(self._last_chunk_begins, sender)
 
-    def blocks_are_free(self, receiver: Replica) -> None:
-        """A receiver has freed blocks: whoever stands in line for them may come."""
+    def send_waiting(self, receiver: Replica) -> None:
+        """Send what stands in a receiver's line, as far as its free blocks go."""
+        # In order and without overtaking: a long prompt at the head is not starved by short ones behind it.
         line = self._lines.get(receiver.index)
-        while line and self._reserved(line[0]):
-            passage = line.popleft()
-            self._send(passage, 1.0, self._arrived)
+        while line and self._reserve(line[0]):
+            pending = line.popleft()
+            self._send(pending, 1.0, self._arrived)
 
     def abort(self, sequence: InEngine) -> bool:
-        """Give up a sequence's passage, if it has one. True where it was nowhere else any more."""
-        passage = self._pending.pop(sequence.request.request_id, None)
-        if passage is None:
+        """Drop a sequence's transfer, if it has one. True where no engine has the sequence any more."""
+        pending = self._pending.pop(sequence.request.request_id, None)
+        if pending is None:
             return False
-        if passage.transfer is not None:
-            self.fabric.abort(passage.transfer)
-        line = self._lines.get(passage.receiver.index, ())
-        if passage in line:
-            line.remove(passage)  # type: ignore[union-attr]
-        if passage.landing is not None:
-            passage.landing.block_pool.free(passage.blocks)
-            passage.receiver.loop.look_again()
-        self.blocks_are_free(passage.receiver)
-        if passage.left is None:
-            return False
-        passage.left.free()
-        passage.sender.loop.look_again()
+        if pending.transfer is not None:
+            self.fabric.abort(pending.transfer)
+        line = self._lines.get(pending.receiver.index, ())
+        if pending in line:
+            line.remove(pending)  # type: ignore[union-attr]
+        if pending.target_queue is not None:
+            pending.target_queue.block_pool.free(pending.blocks)
+            pending.receiver.loop.look_again()
+        # Also without blocks to free: the one that leaves may have stood at the head, in the others' way.
+        self.send_waiting(pending.receiver)
+        if pending.held_blocks is None:
+            return False  # its prefill goes on: the sender's engine still has it
+        pending.held_blocks.free()
+        pending.sender.loop.look_again()
         sequence.wait(HAND_OVER, self.fabric.env.now)
         return True
 
     def fail(self, replica: Replica) -> list[InEngine]:
-        """A sender or receiver fails, and with it all pending to and from it; the sequences that had left
-        their sender, and are lost.
+        """A sender or receiver fails, and with it all transfers from and to it. Returns the sequences that no
+        engine has any more; the others are still in the sender, which loses them itself if it is what failed.
         """
         broken = [one for one in self._pending.values() if replica in (one.sender, one.receiver)]
         return [one.sequence for one in broken if self.abort(one.sequence)]
 
-    # ---- one passage
+    # ---- one transfer
 
-    def _passage(self, sequence: InEngine, sender: Replica) -> _Pending:
+    def _open(self, sequence: InEngine, sender: Replica) -> _PendingTransfer:
+        """Choose the receiver of a sequence's KV cache."""
         all_receivers = self.receivers[sender.model]
+        # With all of them down, the transfer waits in line at one of them: `reserve` refuses until it is up.
         candidates = [replica for replica in all_receivers if replica.is_up] or all_receivers
-        coming: dict[int, list[_Pending]] = {replica.index: [] for replica in candidates}
+        inbound: dict[int, list[_PendingTransfer]] = {replica.index: [] for replica in candidates}
         for other in self._pending.values():
-            if other.receiver.index in coming:
-                coming[other.receiver.index].append(other)
+            if other.receiver.index in inbound:
+                inbound[other.receiver.index].append(other)
         views = [
-            _Receiver(replica, coming[replica.index], self.hops(sender, replica)) for replica in candidates
+            _ReceiverView(replica, inbound[replica.index], self.hops(sender, replica))
+            for replica in candidates
         ]
         chosen = self.router(sequence.request, views, self.random)
+        # No central queue here: a router that answers None gets the first replica, in whose line the
+        # transfer then waits.
         receiver = candidates[0 if chosen is None else chosen]
         receiver.routed += 1
-        passage = self._pending[sequence.request.request_id] = _Pending(sequence, sender, receiver)
-        return passage
+        pending = self._pending[sequence.request.request_id] = _PendingTransfer(sequence, sender, receiver)
+        return pending
 
     def _last_chunk_begins(self, sender: Replica, sequence: InEngine, step_s: float) -> None:
-        """Layer by layer: all but the last layer are sent while the step of `step_s` runs, if the receiver
-        has room already.
+        """Layerwise: send all layers but the last while the step of `step_s` runs, if the receiver has room
+        at its beginning; otherwise the cache goes in one piece after the step.
         """
-        passage = self._passage(sequence, sender)
-        if not self._lines.get(passage.receiver.index) and self._reserved(passage):
-            passage.pushing = True
+        pending = self._open(sequence, sender)
+        if not self._lines.get(pending.receiver.index) and self._reserve(pending):
+            pending.is_streaming = True
             layers = sender.layers
             if layers > 1:
-                self._send(passage, 1.0 - 1.0 / layers, self._pushed, step_s)
+                self._send(pending, 1.0 - 1.0 / layers, self._streamed, step_s)
             else:
-                passage.pushed = True
+                pending.has_streamed = True
 
-    def _pushed(self, passage: _Pending) -> None:
-        passage.pushed = True
-        if passage.left is not None:
-            self._send(passage, 1.0 / passage.sender.layers, self._arrived)
+    def _streamed(self, pending: _PendingTransfer) -> None:
+        pending.has_streamed = True
+        if pending.held_blocks is not None:
+            self._send_last_layer(pending)
 
     def _prefilled(self, sender: Replica, sequence: InEngine) -> None:
-        passage = self._pending.get(sequence.request.request_id) or self._passage(sequence, sender)
-        passage.left = sequence.queue.detach(sequence)
-        passage.prefilled_s = self.fabric.env.now
+        pending = self._pending.get(sequence.request.request_id) or self._open(sequence, sender)
+        pending.held_blocks = sequence.queue.detach(sequence)
+        pending.prefilled_s = self.fabric.env.now
         sequence.mark = None
-        if passage.pushing:
-            if passage.pushed:
-                self._send(passage, 1.0 / sender.layers, self._arrived)
+        if pending.is_streaming:
+            # The last layer waits for those before it: with one flow at a time, `transfer` is all that an
+            # abort has to stop.
+            if pending.has_streamed:
+                self._send_last_layer(pending)
             return
-        line = self._lines.setdefault(passage.receiver.index, deque())
-        line.append(passage)
-        self.blocks_are_free(passage.receiver)
+        line = self._lines.setdefault(pending.receiver.index, deque())
+        line.append(pending)
+        self.send_waiting(pending.receiver)
 
-    def _reserved(self, passage: _Pending) -> bool:
-        reserved = passage.receiver.reserve(passage.tokens + 1)
+    def _reserve(self, pending: _PendingTransfer) -> bool:
+        """Blocks at the receiver, for the prompt and the token that its first decode step writes."""
+        reserved = pending.receiver.reserve(pending.tokens + 1)
         if reserved is None:
             return False
-        passage.landing, passage.blocks = reserved
-        passage.reserved_s = self.fabric.env.now
+        pending.target_queue, pending.blocks = reserved
+        pending.reserved_s = self.fabric.env.now
         return True
+
+    def _send_last_layer(self, pending: _PendingTransfer) -> None:
+        self._send(pending, 1.0 / pending.sender.layers, self._arrived)
 
     def _send(
         self,
-        passage: _Pending,
+        pending: _PendingTransfer,
         part: float,
-        then: Callable[[_Pending], None],
+        on_sent: Callable[[_PendingTransfer], None],
         behind_s: float = 0.0,
     ) -> None:
-        assert passage.landing is not None
+        """Start the transfer of a part of the layers, at once or behind a step that takes `behind_s`."""
+        assert pending.target_queue is not None
         groups = (
-            passage.sender.queues.index(passage.sequence.queue),
-            passage.receiver.queues.index(passage.landing),
+            pending.sender.queues.index(pending.sequence.queue),
+            pending.receiver.queues.index(pending.target_queue),
         )
-        demand = self.demands(passage.sender, passage.receiver, groups, part * passage.tokens)
+        demand = self.demands(pending.sender, pending.receiver, groups, part * pending.tokens)
         if behind_s:
-            layer_s, computed_s = behind_s / passage.sender.layers, part * behind_s
-            after_s = max(layer_s, computed_s - demand.isolated_s(self._whole))
+            # Two bounds on the start: the first layer must be computed, and the last byte must not leave
+            # before the last of these layers is. Starting just in time, one flow runs at its full rate and
+            # stands for one flow per layer.
+            layer_s, computed_s = behind_s / pending.sender.layers, part * behind_s
+            after_s = max(layer_s, computed_s - demand.isolated_s(self._built_capacity))
             demand = replace(demand, latency_s=demand.latency_s + after_s)
 
         def done(transfer: Transfer) -> None:
-            passage.shared_s += transfer.lost_s
-            then(passage)
+            pending.shared_s += transfer.excess_flow_s
+            on_sent(pending)
 
-        passage.transfer = self.fabric.start(demand, on_done=done)
+        pending.transfer = self.fabric.start(demand, on_done=done)
 
-    def _arrived(self, passage: _Pending) -> None:
-        sequence, receiver = passage.sequence, passage.receiver
-        assert passage.left is not None
-        assert passage.landing is not None
+    def _arrived(self, pending: _PendingTransfer) -> None:
+        """All layers have arrived: the sender's blocks are free, the receiver queues the sequence."""
+        sequence, receiver = pending.sequence, pending.receiver
+        assert pending.held_blocks is not None
+        assert pending.target_queue is not None
         del self._pending[sequence.request.request_id]
         self.records.append(
             sequence.request.request_id,
-            passage.sender.index,
+            pending.sender.index,
             receiver.index,
-            passage.prefilled_s,
-            passage.reserved_s,
+            pending.prefilled_s,
+            pending.reserved_s,
             self.fabric.env.now,
-            passage.tokens * passage.sender.kv_bytes_per_token,
+            pending.tokens * pending.sender.kv_bytes_per_token,
         )
-        passage.left.free()
-        passage.sender.loop.schedule_soon()
+        pending.held_blocks.free()
+        pending.sender.loop.schedule_soon()
         sequence.end_within(receiver.max_model_len)
-        sequence.unhashed_blocks = passage.blocks
+        sequence.unhashed_blocks = pending.blocks
         sequence.received = True
+        # One known token is left to compute, for the next step to sample after it: the one that the prefill
+        # sampled, or the prompt's last one where the first token comes from decode.
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1
         now = self.fabric.env.now
-        shared_s = min(passage.shared_s, now - sequence.charged_s)
+        # Time before `charged_s` was the step's and is charged already: what the layers behind it lost to
+        # sharing counts only as far as the sequence waited for it, so that causes add up to the latency.
+        shared_s = min(pending.shared_s, now - sequence.charged_s)
         sequence.wait(HAND_OVER, now - shared_s)
         sequence.wait(SHARING, now)
-        receiver.enqueue(sequence, passage.landing)
+        receiver.enqueue(sequence, pending.target_queue)

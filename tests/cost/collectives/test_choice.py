@@ -2,110 +2,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cost.collectives.choice import collective
-from sim.cost.collectives.demands import ALGORITHMS, Demand, demand, pairs_demand
-from sim.cost.collectives.groups import islands, parents, rails, rings
+from sim.cost.collectives.demands import ALGORITHMS
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
-from tests.cost.small_graphs import NIC, NVLINK, servers, wire
+from tests.cost.small_graphs import NVLINK, servers
 
 S = 1e9
-
-
-def on_links(network: Network, of: Demand, marker: str) -> list[float]:
-    return [n for link, n in zip(of.links, of.n_bytes, strict=True) if marker in network.links[link]]
-
-
-def test_nvls_tree_over_two_nodes_puts_an_eighth_on_each_nic_and_direction() -> None:
-    network = Network(servers(nodes=2))
-    bare = demand(network, "all_reduce", "nvls_tree", S, network.gpus)
-    assert on_links(network, bare, "leaf") == pytest.approx([S / 8] * 32)
-    assert on_links(network, bare, "nvlink") == pytest.approx([S * (1 + 1 / 8)] * 32)
-
-
-def test_rings_across_nodes_use_every_rail_alike() -> None:
-    network = Network(servers(nodes=4))
-    bare = demand(network, "all_reduce", "ring", S, network.gpus)
-    nics = on_links(network, bare, "leaf")
-    assert nics == pytest.approx([2 * 31 / 32 * S / 8] * 64)
-    assert bare.isolated_s(network.capacity) == pytest.approx(max(nics) / NIC)
-
-
-def test_a_ring_of_each_rail_leaves_and_enters_by_that_rail_alone() -> None:
-    network = Network(servers(nodes=2))
-    for order in rings(network, network.gpus):
-        assert sorted(order) == sorted(network.gpus)
-        crossings = [network.path(a, b) for a, b in zip(order, (*order[1:], order[0]), strict=True)]
-        assert sum(path.medium == "infiniband" for path in crossings) == 2
-        assert not any(
-            "nvlink" in network.links[link] for p in crossings if p.medium == "infiniband" for link in p.links
-        )
-
-
-def test_four_gpus_wired_to_each_other_use_all_wires_in_both_directions() -> None:
-    graph = nx.DiGraph(gpus=[f"node0.gpu{i}" for i in range(4)])
-    for i in range(4):
-        graph.add_node(f"node0.gpu{i}", kind="gpu", node=0, index=i, domain=0)
-        for j in range(i):
-            wire(graph, f"node0.gpu{i}", f"node0.gpu{j}", 100e9)
-    network = Network(graph)
-    bare = demand(network, "all_reduce", "ring", S, network.gpus)
-    assert len(bare.links) == 12
-    assert bare.isolated_s(network.capacity) == pytest.approx(1.5 * S / 300e9)
-
-
-def test_islands_are_nvlink_domains_or_servers() -> None:
-    assert [len(group) for group in islands(Network(servers(nodes=3)), Network(servers(nodes=3)).gpus)] == [
-        8,
-        8,
-        8,
-    ]
-    pcie = Network(servers(chips=0))
-    assert len(islands(pcie, pcie.gpus)) == 1
-    two = Network(servers(nodes=2))
-    assert len(rails(two, islands(two, two.gpus))) == 8
-
-
-@given(st.integers(2, 40))
-def test_in_a_double_tree_every_place_but_the_root_has_a_parent_and_nobody_is_interior_in_both(
-    nodes: int,
-) -> None:
-    first, second = parents(nodes)
-    for tree in (first, second):
-        assert sum(above is None for above in tree) == 1
-        for place in range(nodes):
-            seen, here = {place}, tree[place]
-            while here is not None:
-                assert here not in seen
-                seen.add(here)
-                here = tree[here]
-    if nodes % 2 == 0:
-        interior = [{above for above in tree if above is not None} for tree in (first, second)]
-        assert not interior[0] & interior[1]
-
-
-def test_unequal_bytes_between_pairs_add_up_on_links() -> None:
-    network = Network(servers(nodes=2))
-    a, b, far = "node0.gpu0", "node0.gpu3", "node1.gpu5"
-    bare = pairs_demand(network, {(a, b): 10.0, (a, far): 6.0, (b, far): 4.0})
-    by_name = {network.links[link]: n for link, n in zip(bare.links, bare.n_bytes, strict=True)}
-    assert by_name["node0.gpu0->nvlink0"] == 16.0
-    assert by_name["node0.nic5->leaf5"] == 10.0
-    relayed = pairs_demand(network, {(a, far): 6.0}, relay=True)
-    names = [network.links[link] for link in relayed.links]
-    assert "node0.nic0->leaf0" in names
-    assert "nvlink1->node1.gpu5" in names
-
-
-def test_hosts_that_stage_copies_bound_a_ring_without_peer_to_peer() -> None:
-    network = Network(servers(gpus=4, peer_to_peer=False, pcie=26e9))
-    bare = demand(network, "all_reduce", "ring", S, network.gpus)
-    assert bare.isolated_s(network.capacity) == pytest.approx(2 * 1.5 * S / 30e9)
 
 
 @pytest.mark.parametrize("op", ALGORITHMS)

@@ -108,13 +108,15 @@ def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_
 def test_held_to_four_of_eight_groups_a_token_crosses_to_fewer_servers_and_ranks():
     """Eight servers with a group each: every token goes to four of them, 3.5 of those remote on average."""
     there = network("nd-h100-v5", 8)
-    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True, limit=LIMIT)
+    demand = exchange(
+        there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True, limit=LIMIT
+    )
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     assert on["node0.nic0->leaf0"] == pytest.approx(1000 * HIDDEN * 4 * 7 / 8, rel=1e-12)
     # a chosen group's best expert is on one of its 8 ranks, four others are 4 of the 124 left
     ranks = 4 * 8 * (1 - 7 / 8 * math.comb(120, 4) / math.comb(124, 4))
     assert on["node0.gpu0->nvlink0"] == pytest.approx(1000 * HIDDEN * ranks * 7 / 8, rel=1e-12)
-    free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True)
+    free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True)
     assert demand.isolated_s(there.capacity) < 0.8 * free.isolated_s(there.capacity)
 
 
@@ -128,7 +130,7 @@ def test_low_latency_kernels_put_one_copy_per_remote_expert_on_a_nic_and_nothing
 
 def test_the_relay_sends_one_copy_per_remote_server_over_the_nic_and_the_rest_over_nvlink():
     there = network("nd-h100-v5", 4)
-    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, prefill=True)
+    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True)
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     servers = 4 * (1 - math.comb(192, TOPK) / math.comb(256, TOPK))
     ranks = 32 * (1 - math.comb(248, TOPK) / math.comb(256, TOPK))
@@ -167,13 +169,13 @@ def test_distinct_places_is_the_average_over_all_choices():
 
 def test_auto_takes_one_sided_in_a_rack_low_latency_for_decode_and_relays_for_prefill():
     rack, servers = network("gb200-nvl72"), network("nd-h100-v5", 2)
-    assert chosen(rack, rack.gpus[:8], prefill=True).library == "one_sided"
-    assert chosen(servers, servers.gpus, prefill=False).copies == "expert"
-    assert chosen(servers, servers.gpus, prefill=True).copies == "domain"
+    assert chosen(rack, rack.gpus[:8], has_prefill=True).library == "one_sided"
+    assert chosen(servers, servers.gpus, has_prefill=False).copies == "expert"
+    assert chosen(servers, servers.gpus, has_prefill=True).copies == "domain"
     with pytest.raises(InfeasibleError, match="one NVLink domain"):
-        chosen(servers, servers.gpus, prefill=False, library="one_sided")
+        chosen(servers, servers.gpus, has_prefill=False, library="one_sided")
     with pytest.raises(InfeasibleError, match="is called"):
-        chosen(servers, servers.gpus, prefill=False, library="pigeons")
+        chosen(servers, servers.gpus, has_prefill=False, library="pigeons")
 
 
 def test_the_busiest_rank_bounds_the_time_and_leaves_the_bytes():
@@ -191,6 +193,6 @@ def test_every_kernel_reaches_no_more_than_its_links_carry_and_says_where_it_is_
     for kernel in kernels():
         for phase in ("dispatch", "combine"):
             pace = kernel.pace(phase)
-            assert 0.0 < pace.inside <= 1.0
-            assert 0.0 < pace.across <= 1.0
+            assert 0.0 < pace.intra_domain <= 1.0
+            assert 0.0 < pace.inter_domain <= 1.0
             assert pace.latency_s(2) > 0.0

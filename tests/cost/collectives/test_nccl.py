@@ -10,7 +10,6 @@ from sim.calibration.collective_points import is_modelled, read_points
 from sim.calibration.collectives import errors, shipped
 from sim.catalog import load_topology
 from sim.cost.collectives.choice import CollectiveTiming, collective
-from sim.cost.collectives.curves import Curve
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 from sim.reading.data_files import measured
@@ -132,22 +131,6 @@ def test_tcp_costs_122_us_and_7_6_gigabytes_per_s() -> None:
     assert (934_000 - 16_384) / (seconds(934_000) - seconds(16_384)) == pytest.approx(7.6e9, rel=0.02)
 
 
-def test_vllm_uses_its_own_kernels_inside_a_node_and_nccl_elsewhere() -> None:
-    def way(name: str, ranks: int, n_bytes: float) -> tuple[str, str]:
-        timing = all_reduce(name, ranks, n_bytes, "auto")
-        return timing.library, timing.algorithm
-
-    assert way("nd-h100-v5", 8, 16 * KIB) == ("vllm", "one_shot")
-    assert way("nd-h100-v5", 4, 4 * MIB) == ("vllm", "two_shot")
-    assert way("nd-h100-v5", 8, 4 * MIB) == ("vllm", "multimem")
-    assert way("nd-h100-v5", 8, GIB)[0] == "nccl"
-    assert way("nd-h100-v5", 16, 16 * KIB)[0] == "nccl"
-    assert way("nd-h100-v5", 3, 16 * KIB)[0] == "nccl"
-    assert way("l40s-12", 2, 16 * KIB) == ("vllm", "one_shot")
-    assert way("l40s-12", 4, 16 * KIB)[0] == "nccl"
-    assert way("a100-x4-no-p2p", 2, 16 * KIB)[0] == "nccl"
-
-
 def test_a_launch_from_python_takes_at_least_the_launch() -> None:
     small = all_reduce("nd-h100-v5", 8, 16 * KIB, "vllm", launch="eager")
     assert small.total_s == pytest.approx(20.7e-6, rel=0.02)
@@ -182,10 +165,3 @@ def test_over_ten_nodes_the_model_is_within_20_percent_of_the_median_measured_po
         found.append(abs(timing.total_s / (float(row["latency_us_median"]) * 1e-6) - 1.0))
     assert median(found) < 0.10
     assert sorted(found)[int(0.9 * len(found))] < 0.30
-
-
-def test_a_curve_is_its_formula() -> None:
-    curve = Curve("ring", "LL", (0,), (2.0,), 2e-9, 5e-6, 3e-9, 4e-6, 1e6, 8e-6, 1e6)
-    assert curve.total_s(1e6) == pytest.approx(5e-6 + 2e-6 + 4e-6 + 3e-3)
-    corrected = Curve("tree", "LL", (0,), (2.0,), 2e-9, 5e-6, 3e-9, corrections=(1.0, 0.5))
-    assert [corrected.min_flow_s(n) for n in (64.0, 128.0, 256.0)] == pytest.approx([192e-9, 768e-9, 768e-9])

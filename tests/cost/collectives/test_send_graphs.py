@@ -5,7 +5,7 @@ import pytest
 import simpy
 
 from sim.cost.collectives.demands import demand
-from sim.cost.collectives.send_graphs import rounds
+from sim.cost.collectives.send_graphs import send_graph
 from sim.cost.network import Network
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.play_sends import play
@@ -16,7 +16,7 @@ S = 1.68e9
 
 def played_s(network: Network, op: str, algorithm: str, ranks: tuple[str, ...], chunks: int = 1) -> float:
     env = simpy.Environment()
-    play(env, Fabric(env, network), rounds(network, op, algorithm, S, ranks, chunks))
+    play(env, Fabric(env, network), send_graph(network, op, algorithm, S, ranks, chunks))
     env.run()
     return env.now
 
@@ -50,7 +50,7 @@ ONE_ISLAND = {
 
 @pytest.mark.parametrize(("op", "algorithm"), ONE_ISLAND)
 @pytest.mark.parametrize("n", [2, 4, 7, 8])
-def test_alone_rounds_and_demand_take_what_the_textbook_says(op: str, algorithm: str, n: int) -> None:
+def test_alone_sends_and_demand_take_what_the_textbook_says(op: str, algorithm: str, n: int) -> None:
     network = Network(servers())
     ranks = network.gpus[:n]
     textbook_s = ONE_ISLAND[op, algorithm](n) * S / NVLINK
@@ -105,7 +105,7 @@ def test_two_levels_unpipelined_are_the_sum_of_their_three_phases() -> None:
 @pytest.mark.parametrize(
     ("op", "algorithm"), [("all_reduce", "ring"), ("all_gather", "ring"), ("all_to_all", "direct")]
 )
-def test_across_nodes_rounds_and_demand_agree(op: str, algorithm: str) -> None:
+def test_between_nodes_sends_and_demand_agree(op: str, algorithm: str) -> None:
     network = Network(servers(nodes=2, gpus=4, nics=4))
     isolated_s = demand_s(network, op, algorithm, network.gpus)
     assert played_s(network, op, algorithm, network.gpus) == pytest.approx(isolated_s, rel=1e-9)
@@ -135,7 +135,7 @@ COUNTS = {
 @pytest.mark.parametrize(("op", "algorithm", "n"), COUNTS)
 def test_the_number_and_size_of_sends_are_the_textbook_s(op: str, algorithm: str, n: int) -> None:
     network = Network(servers())
-    sends = rounds(network, op, algorithm, S, network.gpus[:n])
+    sends = send_graph(network, op, algorithm, S, network.gpus[:n])
     count, share = COUNTS[op, algorithm, n]
     assert len(sends) == count
     assert [send.n_bytes for send in sends] == pytest.approx([share * S] * count)
@@ -143,7 +143,7 @@ def test_the_number_and_size_of_sends_are_the_textbook_s(op: str, algorithm: str
 
 def test_two_levels_send_what_their_recipe_counts() -> None:
     network = Network(servers(nodes=3, gpus=4, nics=4))
-    sends = rounds(network, "all_reduce", "two_level", S, network.gpus)
+    sends = send_graph(network, "all_reduce", "two_level", S, network.gpus)
     inside, between = 3 * 2 * 4 * 3, 4 * 2 * 3 * 2
     assert len(sends) == inside + between
     assert {round(S / send.n_bytes) for send in sends} == {4, 12}
@@ -152,10 +152,10 @@ def test_two_levels_send_what_their_recipe_counts() -> None:
 @pytest.mark.parametrize(
     ("op", "algorithm"), [*ONE_ISLAND, ("all_reduce", "tree"), ("all_reduce", "nvls"), ("broadcast", "ring")]
 )
-def test_rounds_put_the_bytes_of_the_demand_on_each_link(op: str, algorithm: str) -> None:
+def test_sends_put_the_bytes_of_the_demand_on_each_link(op: str, algorithm: str) -> None:
     network = Network(servers())
     carried: dict[int, float] = {}
-    for send in rounds(network, op, algorithm, S, network.gpus):
+    for send in send_graph(network, op, algorithm, S, network.gpus):
         for link in send.links:
             carried[link] = carried.get(link, 0.0) + send.n_bytes
     bare = demand(network, op, algorithm, S, network.gpus)
@@ -170,9 +170,9 @@ def test_two_rings_that_meet_on_one_nic_end_together_in_either_form() -> None:
     env = simpy.Environment()
     fabric = Fabric(env, network)
     for ranks in (first, second):
-        play(env, fabric, rounds(network, "all_reduce", "ring", S, ranks))
+        play(env, fabric, send_graph(network, "all_reduce", "ring", S, ranks))
     env.run()
-    as_rounds_s = env.now
+    as_sends_s = env.now
 
     env = simpy.Environment()
     fabric = Fabric(env, network)
@@ -180,4 +180,4 @@ def test_two_rings_that_meet_on_one_nic_end_together_in_either_form() -> None:
         fabric.start(demand(network, "all_reduce", "ring", S, ranks))
     env.run()
     assert env.now == pytest.approx(2 * demand_s(network, "all_reduce", "ring", first))
-    assert as_rounds_s == pytest.approx(env.now, rel=0.05)
+    assert as_sends_s == pytest.approx(env.now, rel=0.05)

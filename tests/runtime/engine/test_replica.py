@@ -9,7 +9,7 @@ import pytest
 
 from sim.inputs.errors import InfeasibleError
 from sim.results.laws import violations
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import small
 

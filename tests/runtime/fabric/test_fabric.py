@@ -11,7 +11,7 @@ from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric.compiled_demands import REMEMBERED
 from sim.runtime.fabric.fabric import MANY_ENDS, Fabric, Transfer
 from sim.runtime.fabric.transfer import REMEMBERED_STREAMS, Bytes
-from sim.runtime.fabric.uncontended import UnsharedFabric
+from sim.runtime.fabric.uncontended import UncontendedFabric
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_alone_a_transfer_takes_latency_plus_bytes_over_the_tightest_link(env: E
     done = fabric.transfer({"a": 100.0, "b": 20.0}, latency_s=2.0)
     env.run(done)
     assert env.now == done.end_s == 2.0 + max(100.0 / 10.0, 20.0 / 4.0)
-    assert done.lost_s == 0.0
+    assert done.excess_flow_s == 0.0
 
 
 def test_a_link_may_be_named_by_an_edge_or_by_its_number(env: Environment) -> None:
@@ -60,7 +60,7 @@ def test_two_that_share_take_twice_as_long_and_know_what_it_cost_them(env: Envir
     first, second = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
     settle(env, fabric)
     assert (first.end_s, second.end_s) == (20.0, 20.0)
-    assert (first.lost_s, second.lost_s) == (10.0, 10.0)
+    assert (first.excess_flow_s, second.excess_flow_s) == (10.0, 10.0)
 
 
 def test_latency_is_no_traffic_so_only_the_flowing_is_shared(env: Environment) -> None:
@@ -83,7 +83,7 @@ def test_a_transfer_that_takes_at_least_so_long_leaves_room_for_others(env: Envi
     slow, other = fabric.transfer({"a": 40.0}, min_flow_s=10.0), fabric.transfer({"a": 60.0})
     settle(env, fabric)
     assert (slow.end_s, other.end_s) == (10.0, 10.0)
-    assert slow.lost_s == 0.0
+    assert slow.excess_flow_s == 0.0
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_without_bytes_only_time_passes(
     busy = fabric.transfer({"a": 100.0})
     settle(env, fabric)
     assert [done.end_s for done in two] == [end_s] * len(two)
-    assert busy.lost_s == 0.0
+    assert busy.excess_flow_s == 0.0
 
 
 def test_a_call_back_may_start_the_next_transfer_at_the_same_instant(env: Environment) -> None:
@@ -153,7 +153,7 @@ def test_a_neighbour_that_takes_nothing_from_it_leaves_the_planned_instant_alone
     fabric.start(Bytes((1,), (7.0,)))
     settle(env, fabric)
     assert done.end_s == planned
-    assert done.lost_s == 0.0
+    assert done.excess_flow_s == 0.0
 
 
 def test_once_slowed_down_the_plan_is_off(env: Environment) -> None:
@@ -162,7 +162,7 @@ def test_once_slowed_down_the_plan_is_off(env: Environment) -> None:
     at(env, 4.0, lambda _: fabric.transfer({"a": 10.0}))
     settle(env, fabric)
     assert done.end_s == 11.0
-    assert done.lost_s == 1.0
+    assert done.excess_flow_s == 1.0
 
 
 def test_a_slower_link_delays_from_the_instant_of_the_change(env: Environment) -> None:
@@ -170,7 +170,7 @@ def test_a_slower_link_delays_from_the_instant_of_the_change(env: Environment) -
     done = fabric.start(Bytes((0,), (100.0,)), planned_end=10.0)
     at(env, 5.0, lambda _: fabric.set_capacity("a", 5.0))
     settle(env, fabric)
-    assert (done.end_s, done.lost_s) == (15.0, 5.0)
+    assert (done.end_s, done.excess_flow_s) == (15.0, 5.0)
     after = fabric.start(Bytes((0,), (10.0,)), planned_end=env.now + 1.0)
     settle(env, fabric)
     assert after.end_s == 17.0, "a plan made for the link as built does not hold on a slower one"
@@ -301,7 +301,7 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
         if not order:
             at(env, 10.0, lambda _, fabric=fabric: fabric.transfer({"a": 10.0}), COMPLETION)
         settle(env, fabric)
-        assert (first.end_s, first.lost_s, env.now) == (10.0, 0.0, 11.0)
+        assert (first.end_s, first.excess_flow_s, env.now) == (10.0, 0.0, 11.0)
         assert fabric.rows()[0].shared_s == 0.0
 
 
@@ -372,7 +372,7 @@ def test_a_long_transfer_beside_many_short_ones_leaves_nothing_behind_for_each(e
 
 
 def test_without_sharing_every_transfer_has_its_links_to_itself(env: Environment) -> None:
-    fabric = UnsharedFabric(env, {"a": 10.0})
+    fabric = UncontendedFabric(env, {"a": 10.0})
     one, other = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
     given_up = fabric.start(Bytes((0,), (100.0,)))
     env.run(5.0)

@@ -123,7 +123,9 @@ def run(
         demand = Bytes((link, 3), (n_bytes, n_bytes / 9))
 
         def go(_: None, number: int = number, demand: Bytes = demand) -> None:
-            fabric.start(demand, on_done=lambda transfer: ends.append((number, env.now, transfer.lost_s)))
+            fabric.start(
+                demand, on_done=lambda transfer: ends.append((number, env.now, transfer.excess_flow_s))
+            )
 
         at(env, time, go)
     for time, link, bytes_per_s in changes:

@@ -1,7 +1,10 @@
-"""Which steps run at the pace that a long run leaves of single kernels."""
+"""A step is its program, many steps are single ones, prefill is paced, windows bound contexts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import sim
@@ -9,6 +12,8 @@ from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
+from sim.inputs.model import Model
+from sim.scenario.scenario import Scenario
 
 PROMPT = Batch(chunks=((4096, 0),), sampled=1)
 DECODE = Batch(decodes=8, decode_kv_tokens=8000, sampled=8)
@@ -63,3 +68,48 @@ def test_many_decode_steps_take_what_each_takes_to_the_last_bit() -> None:
     assert seconds.tolist() == [one for one, _ in each]
     for i, cause in enumerate(causes(20)):
         assert cause == pytest.approx(sum(one[i] for _, one in each), abs=1e-15)
+
+
+def sliding() -> StageCost:
+    """GPT-OSS-120B on four H100: every other layer sees a window of 128 tokens."""
+    scenario = Scenario.model_validate(
+        {
+            "topology": "nd-h100-v5",
+            "model": "gpt-oss-120b",
+            "precision": {"weights": "bf16", "experts": "w4a16"},
+            "engine": {"tensor_parallel_size": 4},
+            "workload": "single-user",
+        }
+    )
+    network = Network(scenario.wired.graph)
+    (pool,) = scenario.all_pools.values()
+    return StageCost(shards_of(pool, scenario, tuple(network.gpus[:4]))[0], network)
+
+
+def without_window(cost: StageCost) -> StageCost:
+    model: Model = cost.shard.model.model_copy(update={"sliding_window": None})
+    return StageCost(replace(cost.shard, model=model), cost._price.network)
+
+
+def test_layers_with_a_window_stop_to_grow_with_the_context() -> None:
+    cost = sliding()
+    short, long = (cost.step(Batch((), 4, 4 * context, 4))[0] for context in (128, 8192))
+    whole = without_window(cost)
+    grown = whole.step(Batch((), 4, 4 * 8192, 4))[0] - whole.step(Batch((), 4, 4 * 128, 4))[0]
+    assert long - short == pytest.approx(0.5 * grown, rel=1e-6)  # half of the layers slide
+
+
+def test_a_chunk_costs_no_more_with_a_window_than_without() -> None:
+    cost = sliding()
+    whole = without_window(cost)
+    for chunk in ((64, 0), (2048, 0), (2048, 4096)):
+        batch = Batch((chunk,), 0, 0, 1)
+        assert cost.step(batch)[0] <= whole.step(batch)[0] * 1.001
+
+
+def test_many_steps_of_a_sliding_model_are_the_single_ones_to_the_last_bit() -> None:
+    cost = sliding()
+    batch = Batch((), 4, 4 * 100, 4)
+    together, _ = cost.decode_steps(batch, 60)
+    alone = [cost.step(batch.grown(i))[0] for i in range(60)]
+    assert np.array_equal(together, np.array(alone))

@@ -1,0 +1,318 @@
+"""The one path that traffic takes between two places of a network: which links, in what order, and why these.
+
+What decides:
+
+* Peer-to-peer off sends all traffic between GPUs through host memory, NVLink included (as
+  `NCCL_P2P_DISABLE` does), and a host that does not forward peers does so for what would turn round in its
+  root complex; ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what leaves a
+  server through host memory and an Ethernet NIC. They change paths, never a rate.
+* Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches
+  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). In a fat tree the way up is chosen by
+  the destination's port number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to
+  load.
+
+Where it stops: one path per pair (no adaptive routing, no splitting of a message over NICs), and no hash
+collisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import networkx as nx
+
+from sim.cost.link_graph import Leg, LinkGraph
+from sim.inputs.errors import InfeasibleError
+
+Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
+
+_INTRA_NODE = frozenset({"pcie_switch", "host"})
+"""Kinds of places that pass traffic on between places of one server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The links from one place to another, in order, with the latency of one traversal.
+
+    `medium` is what the traffic is to software: `nvlink`, `pcie` (peer to peer), `host` (staged in host
+    memory), `infiniband`, `tcp`, or `local` where both ends are the same place.
+    """
+
+    links: tuple[int, ...]
+    latency_s: float
+    medium: Medium
+
+
+class Paths:
+    """Finds the path between two places, with the NICs and the host that a GPU uses on the way."""
+
+    def __init__(self, graph: nx.DiGraph[str], link_graph: LinkGraph, gpus: Sequence[str]) -> None:
+        self.name: str = graph.graph.get("name", "")
+        self.peer_to_peer: bool = graph.graph.get("peer_to_peer", True)
+        self.acs: bool = graph.graph.get("acs", False)
+        self.inter_node: str = graph.graph.get("inter_node", "infiniband")
+        self._graph = link_graph
+        self._gpus = gpus
+        self._nics: dict[str, tuple[str, ...]] = {}
+        self._nearest: dict[str, tuple[str, ...]] = {}
+        self._distances: dict[str, dict[str, int]] = {}
+
+    def kind(self, place: str) -> str:
+        return self._graph.kind(place)
+
+    def _node(self, gpu: str) -> int:
+        """The server of a GPU."""
+        node: int = self._graph.places[gpu].get("node", 0)
+        return node
+
+    def nics_of(self, gpu: str) -> tuple[str, ...]:
+        """The NICs that carry a GPU's traffic to other servers: the nearest ones, the GPU's own rail first.
+
+        GPUs that share the same nearest NICs take turns, so that two GPUs and two NICs on one PCIe switch
+        pair up.
+        """
+        if gpu not in self._nics:
+            nearest = self._nearest_nics(gpu)
+            if len(nearest) > 1:
+                sharers = [other for other in self._gpus if self._node(other) == self._node(gpu)]
+                sharers = [other for other in sharers if self._nearest_nics(other) == nearest]
+                turn = sharers.index(gpu) % len(nearest)
+                nearest = nearest[turn:] + nearest[:turn]
+            self._nics[gpu] = nearest
+        return self._nics[gpu]
+
+    def _nearest_nics(self, gpu: str) -> tuple[str, ...]:
+        if gpu not in self._nearest:
+            hops = self._nic_hops(gpu, self._node(gpu))
+            fewest = min(hops.values(), default=0)
+            self._nearest[gpu] = tuple(
+                sorted((nic for nic in hops if hops[nic] == fewest), key=self._graph.order)
+            )
+        return self._nearest[gpu]
+
+    def _nic_hops(self, place: str, server: int) -> dict[str, int]:
+        """Hops from a place to each NIC of its server that carries the transport in use."""
+        transport = "ethernet" if self.inter_node == "tcp" else "infiniband"
+        hops = self._graph.spread(place, _INTRA_NODE | {"nic"}, server, backwards=False)
+        return {
+            nic: distance
+            for nic, distance in hops.items()
+            if self.kind(nic) == "nic" and self._graph.places[nic].get("transport", "infiniband") == transport
+        }
+
+    def host_of(self, gpu: str) -> str:
+        """The CPU socket that a GPU hangs on: the nearest one."""
+        hops = self._graph.spread(gpu, _INTRA_NODE, self._node(gpu), backwards=False)
+        hosts = [place for place in hops if self.kind(place) == "host"]
+        if not hosts:
+            raise InfeasibleError(
+                f"{gpu} has no path to a host; wire it to a host or to a PCIe switch below one"
+            )
+        return min(hosts, key=lambda host: (hops[host], self._graph.order(host)))
+
+    def between(self, source: str, target: str) -> Path:
+        """The path that traffic takes. InfeasibleError where there is none, or no such place."""
+        for place in (source, target):
+            if place not in self._graph.places:
+                raise InfeasibleError(f"{place} is no place of topology {self.name or 'given'}")
+        if source == target:
+            return Path((), 0.0, "local")
+        both_gpus = self.kind(source) == "gpu" and self.kind(target) == "gpu"
+        if both_gpus and self.peer_to_peer:
+            nvlink = self._nvlink_path(source, target)
+            if nvlink is not None:
+                return nvlink
+        server, other = (self._graph.places[place].get("node", -1) for place in (source, target))
+        if server == other and server >= 0:
+            return self._path_in_server(source, target, server, both_gpus)
+        return self._path_between_servers(source, target, server, other)
+
+    def _nvlink_path(self, source: str, target: str) -> Path | None:
+        direct = [(link, latency_s) for place, link, latency_s in self._graph.out[source] if place == target]
+        if direct:
+            return Path((direct[0][0],), direct[0][1], "nvlink")
+        crossbar = self._graph.crossbars.get(source)
+        if crossbar is not None and crossbar == self._graph.crossbars.get(target):
+            leg = self._graph.leg((source, crossbar, target))
+            return Path(self._graph.charged(leg, {crossbar}), leg.latency_s, "nvlink")
+        leg_or_none = self._graph.shortest(source, target, frozenset({"nvswitch"}), None)
+        if leg_or_none is None:
+            return None
+        return Path(
+            self._graph.charged(leg_or_none, set(leg_or_none.places)), leg_or_none.latency_s, "nvlink"
+        )
+
+    def _path_in_server(self, source: str, target: str, server: int, both_gpus: bool) -> Path:
+        graph = self._graph
+        if not both_gpus:
+            leg = self._required(source, target, _INTRA_NODE | {"store"}, server)
+            staged = {place for place in (source, target) if self.kind(place) in ("host", "store")}
+            return Path(graph.charged(leg, staged), leg.latency_s, "pcie")
+        if self.peer_to_peer:
+            leg = self._required(source, target, _INTRA_NODE, server)
+            hosts = [place for place in leg.places if self.kind(place) == "host"]
+            if self.acs and not hosts:  # a switch below the root complex may not turn peers round itself
+                leg = self._by_way_of(self.host_of(source), source, target, server)
+            if all(self._graph.places[host].get("forwards_peers", True) for host in hosts):
+                return Path(graph.charged(leg, set()), leg.latency_s, "pcie")
+        # A copy through host memory; the buffer is on the receiver's socket.
+        staging = self.host_of(target)
+        leg = self._by_way_of(staging, source, target, server)
+        return Path(graph.charged(leg, {staging}), leg.latency_s, "host")
+
+    def _by_way_of(self, host: str, source: str, target: str, server: int) -> Leg:
+        """Up to a host and down from it again."""
+        up = self._required(source, host, _INTRA_NODE, server)
+        return self._graph.join(up, self._required(host, target, _INTRA_NODE, server))
+
+    def _path_between_servers(self, source: str, target: str, server: int, other: int) -> Path:
+        tcp = self.inter_node == "tcp"
+        out_nics, in_nics = (
+            self._nics_to_other_servers(source, server),
+            self._nics_to_other_servers(target, other),
+        )
+        relay: str | None = None
+        if out_nics and in_nics:
+            # A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN),
+            # before the traffic climbs to the spine.
+            chosen = self._same_rail(out_nics, in_nics)
+            if chosen is None and self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
+                relay, chosen = self._neighbour_on_rail(source, target, in_nics)
+            out_nic, in_nic = chosen or (out_nics[0], in_nics[0])
+        elif server >= 0 and other < 0 and out_nics:
+            out_nic, in_nic = out_nics[0], target
+        elif server < 0 and other >= 0 and in_nics:
+            out_nic, in_nic = source, in_nics[0]
+        else:
+            raise self._unreachable(source, target)
+        # Only places in whose memory the traffic rests are charged for it, not those it turns round in.
+        staged = {place for place in (source, target) if self.kind(place) == "store"}
+        legs: list[Leg] = []
+        start = source
+        if relay is not None:
+            crossbar_path = self._nvlink_path(source, relay)
+            assert crossbar_path is not None
+            legs.append(Leg((source, relay), crossbar_path.links, crossbar_path.latency_s))
+            start = relay
+        if start != out_nic:  # a NIC can be an end itself
+            legs.extend(self._to_nic(start, out_nic, server, staged, tcp))
+        legs.append(self._leg_between_nics(out_nic, in_nic, source, target))
+        if target != in_nic:
+            legs.extend(self._from_nic(in_nic, target, other, staged, tcp))
+        leg = legs[0]
+        for following in legs[1:]:
+            leg = self._graph.join(leg, following)
+        return Path(self._graph.charged(leg, staged), leg.latency_s, "tcp" if tcp else "infiniband")
+
+    def _nics_to_other_servers(self, place: str, server: int) -> tuple[str, ...]:
+        """The NICs through which a place of a server reaches other servers; empty for a place outside all
+        servers.
+        """
+        if server < 0:
+            return ()
+        if self.kind(place) == "gpu":
+            return self.nics_of(place)
+        if self.kind(place) == "nic":
+            return (place,)
+        hops = self._nic_hops(place, server)
+        return tuple(sorted(hops, key=lambda nic: (hops[nic], self._graph.order(nic))))
+
+    def _same_rail(self, out_nics: Sequence[str], in_nics: Sequence[str]) -> tuple[str, str] | None:
+        """A pair of NICs on one leaf switch (or wired to each other), the preferred ones first."""
+        for out_nic in out_nics:
+            leaves = {
+                place for place, _, _ in self._graph.out[out_nic] if self.kind(place) in ("switch", "nic")
+            }
+            for in_nic in in_nics:
+                if in_nic in leaves or any(leaf in leaves for leaf in self._graph.into[in_nic]):
+                    return out_nic, in_nic
+        return None
+
+    def _neighbour_on_rail(
+        self, source: str, target: str, in_nics: Sequence[str]
+    ) -> tuple[str | None, tuple[str, str] | None]:
+        """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's
+        rail.
+        """
+        beside = self._beside(source)
+        there = self._beside(target)
+        place = there.index(target) if target in there else len(beside)
+        if place >= len(beside) or beside[place] == source:
+            return None, None
+        chosen = self._same_rail(self.nics_of(beside[place])[:1], in_nics)
+        return (beside[place], chosen) if chosen is not None else (None, None)
+
+    def _beside(self, gpu: str) -> list[str]:
+        """The GPUs of an NVLink crossbar, in order; none where there is no crossbar."""
+        crossbar = self._graph.crossbars.get(gpu)
+        return [place for place, _, _ in self._graph.out[crossbar]] if crossbar is not None else []
+
+    def _to_nic(self, start: str, nic: str, server: int, staged: set[str], tcp: bool) -> list[Leg]:
+        if self.kind(start) == "gpu" and (tcp or not self.peer_to_peer):
+            host = self.host_of(start)
+            staged.add(host)
+            return [
+                self._required(start, host, _INTRA_NODE, server),
+                self._required(host, nic, _INTRA_NODE | {"nic"}, server),
+            ]
+        if self.kind(start) in ("host", "store"):
+            staged.add(start)
+        return [self._required(start, nic, _INTRA_NODE | {"nic"}, server)]
+
+    def _from_nic(self, nic: str, end: str, server: int, staged: set[str], tcp: bool) -> list[Leg]:
+        if self.kind(end) == "gpu" and (tcp or not self.peer_to_peer):
+            host = self.host_of(end)
+            staged.add(host)
+            return [
+                self._required(nic, host, _INTRA_NODE, server),
+                self._required(host, end, _INTRA_NODE, server),
+            ]
+        if self.kind(end) in ("host", "store"):
+            staged.add(end)
+        return [self._required(nic, end, _INTRA_NODE, server)]
+
+    def _leg_between_nics(self, out_nic: str, in_nic: str, source: str, target: str) -> Leg:
+        """From NIC to NIC over the switches; at each switch the way on is chosen by the destination's
+        port number.
+        """
+        left = self._distances_to(in_nic)
+        if out_nic not in left:
+            raise self._unreachable(source, target)
+        choice = self._port_number(in_nic)
+        places = [out_nic]
+        while places[-1] != in_nic:
+            here = places[-1]
+            onward = [place for place, _, _ in self._graph.out[here] if left.get(place, -1) == left[here] - 1]
+            places.append(onward[choice % len(onward)])
+        return self._graph.leg(tuple(places))
+
+    def _port_number(self, nic: str) -> int:
+        for leaf in self._graph.into[nic]:
+            if self.kind(leaf) == "switch":
+                below = [place for place, _, _ in self._graph.out[leaf] if self.kind(place) != "switch"]
+                return below.index(nic)
+        return 0
+
+    def _distances_to(self, target: str) -> dict[str, int]:
+        if target not in self._distances:
+            self._distances[target] = self._graph.spread(target, frozenset({"switch"}), None, backwards=True)
+        return self._distances[target]
+
+    def _required(self, source: str, target: str, through: frozenset[str], server: int) -> Leg:
+        leg = self._graph.shortest(source, target, through, server)
+        if leg is None:
+            raise self._unreachable(source, target)
+        return leg
+
+    def _unreachable(self, source: str, target: str) -> InfeasibleError:
+        way = (
+            "over Ethernet NICs (inter_node: tcp)"
+            if self.inter_node == "tcp"
+            else "over NVLink, PCIe or InfiniBand NICs"
+        )
+        return InfeasibleError(
+            f"no path from {source} to {target} {way}; "
+            "wire them through a switch, a host or a NIC, or leave one out"
+        )

@@ -1,0 +1,103 @@
+"""What a scenario writes by name or path, loaded, and what a pool leaves out, inherited: plain values in,
+plain values out, before anything of them is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from pydantic import BaseModel
+
+from sim.catalog import load_model, load_topology, load_workload, system_of
+from sim.inputs.errors import InputError, LocatedError
+from sim.inputs.topology import MAX_NODES, Topology
+from sim.reading.expert_counts import read_expert_counts
+
+
+def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[str, Any]:
+    """A scenario as written, with its topology, models, workload and expert counts loaded; paths are looked
+    for in the folder `near` first.
+    """
+    data = dict(written)
+    nodes = data.pop("nodes", None)
+    if nodes is not None and (type(nodes) is not int or not 1 <= nodes <= MAX_NODES):
+        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MAX_NODES} is"
+        raise LocatedError([(("nodes",), what)])
+    if data.get("topology") is not None:
+        data["topology"] = _topology(data["topology"], nodes, near)
+    if isinstance(data.get("model"), str | Path):
+        data["model"] = load_model(data["model"], near=near)
+    if isinstance(data.get("workload"), str | Path):
+        data["workload"] = load_workload(data["workload"], near=near)
+    if isinstance(data.get("engine"), Mapping):
+        data["engine"] = _with_expert_counts(data["engine"], near)
+    # Last: pools inherit the model and the engine as loaded, so that each file is read once.
+    if isinstance(data.get("pools"), Mapping):
+        data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
+    return data
+
+
+def _topology(written: Any, nodes: int | None, near: Path | None) -> Any:
+    """A name, a path, a graph or several systems as a topology; what is a block of its own stays one. `nodes`
+    of the scenario wins over the topology's.
+    """
+    if isinstance(written, str | Path):
+        written = load_topology(written, near=near)
+    elif isinstance(written, Mapping) and isinstance(written.get("systems"), Mapping):
+        systems = _loaded_systems(written["systems"], near)
+        written = {"name": " and ".join(map(str, systems)), **written, "systems": systems}
+    elif isinstance(written, nx.Graph):
+        written = load_topology(written)  # type: ignore[arg-type]  # undirected ones are refused there
+    if nodes is None:
+        return written
+    return {**(dict(written) if isinstance(written, Topology) else written), "nodes": nodes}
+
+
+def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, Topology]:
+    """Systems beside each other in one topology, each by the name of its own."""
+    systems, problems = {}, []
+    for name, block in written.items():
+        try:
+            systems[name] = system_of(block, near=near)
+        except InputError as error:
+            if any(problem.line for problem in error.problems):
+                raise
+            problems += [(("topology", "systems", name), problem.what) for problem in error.problems]
+    if problems:
+        raise LocatedError(problems)
+    return systems
+
+
+def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
+    """An engine's settings with the popularity of its experts read, where they name a file of counts."""
+    routing = engine.get("expert_routing")
+    if not isinstance(routing, Mapping) or not isinstance(routing.get("weights"), str):
+        return engine
+    path = (near or Path()) / routing["weights"]
+    counted = {"popularity": "given", **routing, "weights": read_expert_counts(path)}
+    return {**engine, "expert_routing": counted}
+
+
+def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
+    """A pool with what it leaves out taken from the scenario, key by key inside `engine` and `precision`."""
+    if not isinstance(pool, Mapping):
+        return pool
+    pool = dict(pool)
+    if name in ("prefill", "decode"):
+        pool.setdefault("role", name)
+    if isinstance(pool.get("model"), str | Path):
+        pool["model"] = load_model(pool["model"], near=near)
+    if "model" not in pool and "model" in scenario:
+        pool["model"] = scenario["model"]
+    for block in ("engine", "precision"):
+        above, own = scenario.get(block), pool.get(block, {})
+        if isinstance(above, BaseModel):
+            above = above.model_dump(exclude_unset=True)
+        if isinstance(above, Mapping) and isinstance(own, Mapping):
+            pool[block] = {**above, **own}
+    if isinstance(pool.get("engine"), Mapping):
+        pool["engine"] = _with_expert_counts(pool["engine"], near)
+    return pool

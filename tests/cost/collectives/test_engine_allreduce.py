@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from sim.catalog import load_topology
+from sim.cost.collectives import engine_allreduce
+from sim.cost.collectives.choice import CollectiveTiming, collective
+from sim.cost.collectives.parameters import default_parameters
+from sim.cost.network import Network
+from tests.cost.small_graphs import NVLINK, servers
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@cache
+def network(name: str, nodes: int | None = None) -> Network:
+    return Network(load_topology(name, nodes=nodes).graph)
+
+
+def all_reduce(
+    name: str, ranks: int, n_bytes: float, library: str = "nccl", **options: str
+) -> CollectiveTiming:
+    there = network(name, 2 if ranks > 8 and name == "nd-h100-v5" else None)
+    return collective(there, "all_reduce", n_bytes, there.gpus[:ranks], library=library, **options)
+
+
+def test_vllm_uses_its_own_kernels_inside_a_node_and_nccl_elsewhere() -> None:
+    def way(name: str, ranks: int, n_bytes: float) -> tuple[str, str]:
+        timing = all_reduce(name, ranks, n_bytes, "auto")
+        return timing.library, timing.algorithm
+
+    assert way("nd-h100-v5", 8, 16 * KIB) == ("vllm", "one_shot")
+    assert way("nd-h100-v5", 4, 4 * MIB) == ("vllm", "two_shot")
+    assert way("nd-h100-v5", 8, 4 * MIB) == ("vllm", "multimem")
+    assert way("nd-h100-v5", 8, GIB)[0] == "nccl"
+    assert way("nd-h100-v5", 16, 16 * KIB)[0] == "nccl"
+    assert way("nd-h100-v5", 3, 16 * KIB)[0] == "nccl"
+    assert way("l40s-12", 2, 16 * KIB) == ("vllm", "one_shot")
+    assert way("l40s-12", 4, 16 * KIB)[0] == "nccl"
+    assert way("a100-x4-no-p2p", 2, 16 * KIB)[0] == "nccl"
+
+
+def test_a_kernel_is_its_start_its_ranks_and_its_share_of_the_busiest_link() -> None:
+    there = Network(servers())
+    parameters = default_parameters()
+    engine = parameters.architecture(there, there.gpus[0]).engines["vllm"]
+    values = engine.kernels["two_shot"]
+    curve = engine_allreduce.kernel_curve(there, "two_shot", there.gpus, engine, parameters)
+    assert curve.latency_s(0.0) == pytest.approx(values.base_s + 8 * values.rank_s)
+    wire_s = 2 * 7 / 8 / NVLINK
+    assert curve.pace_s == pytest.approx(wire_s / values.efficiency + 1 / 8 / values.local_bytes_per_s)
+
+
+def test_windows_are_in_order_of_size_and_empty_without_peer_to_peer() -> None:
+    parameters = default_parameters()
+    there = Network(servers())
+    found = engine_allreduce.windows(there, "vllm", there.gpus, parameters)
+    assert found
+    assert [to_bytes for to_bytes, _ in found] == sorted(to_bytes for to_bytes, _ in found)
+    staged = Network(servers(peer_to_peer=False))
+    assert engine_allreduce.windows(staged, "vllm", staged.gpus, parameters) == []
+
+
+def test_multimem_needs_a_switch_that_adds() -> None:
+    assert engine_allreduce.usable(Network(servers()), "multimem", Network(servers()).gpus)
+    plain = Network(servers(reduces=False))
+    assert not engine_allreduce.usable(plain, "multimem", plain.gpus)
+    assert engine_allreduce.usable(plain, "one_shot", plain.gpus)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import networkx as nx
+import pytest
+
+from sim.cost.network import Network
+from sim.cost.paths import Path
+from sim.inputs.errors import InfeasibleError
+from tests.cost.small_graphs import MEMORY, servers, wire
+
+
+def names(network: Network, path: Path) -> list[str]:
+    return [network.links[link] for link in path.links]
+
+
+def test_latency_is_the_sum_of_edges_and_of_the_places_between() -> None:
+    graph = servers(latency_s=0.2e-6)
+    for chip in range(4):
+        graph.nodes[f"node0.nvswitch{chip}"]["latency_s"] = 0.12e-6
+    assert Network(graph).path("node0.gpu0", "node0.gpu1").latency_s == pytest.approx(0.52e-6)
+
+
+def test_direct_nvlink_is_taken_before_anything_else() -> None:
+    graph = servers(gpus=2, chips=0)
+    wire(graph, "node0.gpu0", "node0.gpu1", 100e9)
+    network = Network(graph)
+    assert names(network, network.path("node0.gpu0", "node0.gpu1")) == ["node0.gpu0->node0.gpu1"]
+
+
+def test_pcie_peers_turn_round_at_the_nearest_common_place() -> None:
+    network = Network(servers(chips=0, gpus_per_switch=2))
+    same_switch = network.path("node0.gpu0", "node0.gpu1")
+    assert names(network, same_switch) == ["node0.gpu0->node0.pcie0", "node0.pcie0->node0.gpu1"]
+    across = names(network, network.path("node0.gpu0", "node0.gpu7"))
+    assert across[2] == "node0.host0->node0.host1"
+    assert "node0.host0" not in across
+    assert same_switch.medium == "pcie"
+
+
+def test_acs_sends_peer_traffic_up_to_the_root_complex() -> None:
+    network = Network(servers(chips=0, gpus_per_switch=2, acs=True))
+    path = names(network, network.path("node0.gpu0", "node0.gpu1"))
+    assert path == [
+        "node0.gpu0->node0.pcie0",
+        "node0.pcie0->node0.host0",
+        "node0.host0->node0.pcie0",
+        "node0.pcie0->node0.gpu1",
+    ]
+
+
+def test_a_root_complex_that_does_not_forward_peers_stages_what_turns_round_there() -> None:
+    graph = servers(chips=0, gpus_per_switch=2)
+    for host in ("node0.host0", "node0.host1"):
+        graph.nodes[host]["forwards_peers"] = False
+    network = Network(graph)
+    assert network.path("node0.gpu0", "node0.gpu1").medium == "pcie"
+    across = network.path("node0.gpu0", "node0.gpu7")
+    assert across.medium == "host"
+    assert names(network, across)[-1] == "node0.host1"
+
+
+def test_peer_to_peer_off_stages_everything_in_host_memory_even_with_nvlink() -> None:
+    network = Network(servers(peer_to_peer=False))
+    path = network.path("node0.gpu0", "node0.gpu1")
+    assert path.medium == "host"
+    assert names(network, path)[-1] == "node0.host0"
+    assert network.capacity[path.links[-1]] == MEMORY
+    assert not network.same_domain(network.gpus[:2])
+
+
+def test_between_servers_each_gpu_uses_the_nic_of_its_rail() -> None:
+    network = Network(servers(nodes=2))
+    assert names(network, network.path("node0.gpu3", "node1.gpu3")) == [
+        "node0.gpu3->node0.pcie3", "node0.pcie3->node0.nic3", "node0.nic3->leaf3",
+        "leaf3->node1.nic3", "node1.nic3->node1.pcie3", "node1.pcie3->node1.gpu3",
+    ]  # fmt: skip
+
+
+def test_two_gpus_and_two_nics_on_one_switch_pair_up() -> None:
+    network = Network(servers(nodes=2, gpus_per_switch=2))
+    assert [network.nics_of(gpu)[0] for gpu in network.gpus[:4]] == [f"node0.nic{rail}" for rail in range(4)]
+
+
+def test_traffic_to_another_rail_crosses_nvlink_first() -> None:
+    network = Network(servers(nodes=2, spines=2))
+    path = names(network, network.path("node0.gpu1", "node1.gpu6"))
+    assert path[:2] == ["node0.gpu1->nvlink0", "nvlink0->node0.gpu6"]
+    assert "node0.nic6->leaf6" in path
+    assert not any("spine" in link for link in path)
+
+
+def test_without_nvlink_another_rail_is_reached_over_the_spines_which_are_used_evenly() -> None:
+    network = Network(servers(nodes=4, chips=0, spines=4))
+    used = [
+        link
+        for node in range(1, 4)
+        for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6"))
+        if "->spine" in link
+    ]
+    assert len(used) == 3
+    assert len(set(used)) == 3
+
+
+def test_tcp_leaves_through_host_memory_and_the_ethernet_port() -> None:
+    network = Network(servers(nodes=2, ethernet=10e9, inter_node="tcp"))
+    path = network.path("node0.gpu7", "node1.gpu0")
+    assert path.medium == "tcp"
+    assert "node0.eth0->tor" in names(network, path)
+    assert {"node0.host1", "node1.host0"} <= set(names(network, path))
+
+
+def test_a_gpu_reaches_its_host_and_a_store_behind_it() -> None:
+    graph = servers(nodes=2)
+    graph.add_node("node0.nvme0", kind="store", node=0, index=0)
+    wire(graph, "node0.nvme0", "node0.host0", 7e9)
+    graph.add_node("vault", kind="store", node=-1, index=0)
+    wire(graph, "vault", "leaf0", 40e9)
+    network = Network(graph)
+    assert names(network, network.path("node0.gpu0", "node0.host0"))[-1] == "node0.host0"
+    assert "node0.nvme0->node0.host0" in names(network, network.path("node0.nvme0", "node0.gpu2"))
+    assert "node0.nic0->leaf0" in names(network, network.path("node0.gpu0", "vault"))
+    assert network.path("vault", "node1.gpu0").medium == "infiniband"
+
+
+def test_a_pair_without_a_path_is_refused_by_name() -> None:
+    graph = nx.DiGraph(gpus=["node0.gpu0", "node1.gpu0"])
+    for node in range(2):
+        graph.add_node(f"node{node}.gpu0", kind="gpu", node=node, index=0)
+    with pytest.raises(InfeasibleError, match=r"no path from node0\.gpu0 to node1\.gpu0"):
+        Network(graph).path("node0.gpu0", "node1.gpu0")
+    with pytest.raises(InfeasibleError, match="no place"):
+        Network(graph).path("node0.gpu0", "elsewhere")
+
+
+def test_every_link_on_a_path_joins_the_next() -> None:
+    network = Network(servers(nodes=3, spines=2, chips=0))
+    for target in network.gpus[1:]:
+        hops = [link.split("->") for link in names(network, network.path("node0.gpu0", target))]
+        assert hops[0][0] == "node0.gpu0"
+        assert hops[-1][1] == target
+        assert all(here[1] == there[0] for here, there in pairwise(hops))
