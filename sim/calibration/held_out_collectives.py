@@ -4,7 +4,7 @@
 
 Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
 number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
-stand_in (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
+stand-in (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
 one bus bandwidth per kind, library and op) fitted to the same points. Every fit starts from the middle of
 the other kinds of GPU, so nothing of what is held out is in its start.
 """

@@ -19,7 +19,7 @@ from sim.calibration.multinode_points import MultinodePoint, cluster_network, ra
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 
-# Path of a number in across.yaml -> least, most.
+# Path of a number in across.yaml -> lower and upper bound.
 FREE: dict[tuple[str, ...], tuple[float, float]] = {
     ("nccl", "ring", "LL128", "step_fill_s"): (1e-8, 1e-5),
     ("nccl", "ring", "Simple", "efficiency"): (0.5, 1.0),

@@ -89,11 +89,11 @@ def _refused(point: MultinodePoint) -> str:
     if point.op not in OPS:
         return f"no op {point.op!r}; {', '.join(OPS)} are{did_you_mean(point.op, OPS)}"
     try:
-        most = _gpus_per_server(point.system, point.nodes)
+        largest = _gpus_per_server(point.system, point.nodes)
     except InputError as error:
         return f"system {point.system!r}: {error.problems[0].what}"
-    if point.gpus_per_node > most:
-        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {most}"
+    if point.gpus_per_node > largest:
+        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {largest}"
     return ""
 
 
@@ -114,7 +114,7 @@ def _disturbed(row: Mapping[str, str]) -> bool:
 def _point(row: Mapping[str, str]) -> MultinodePoint | None:
     """A row as a point, or None for what is inside one server or of a fabric that is not known.
 
-    Rows of vidur time kernels in a profiler, whose shortest of 33 is the least disturbed; its A100 servers
+    Rows of vidur time kernels in a profiler, whose shortest of 33 counts; its A100 servers
     have an unknown number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of
     servers counts.
     """
@@ -153,11 +153,11 @@ def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
         curves.setdefault(key, []).append(one)
     kept: list[MultinodePoint] = []
     for curve in curves.values():
-        least = float("inf")
+        fastest_s = float("inf")
         for one in sorted(curve, key=lambda one: -one.n_bytes):
-            if one.seconds <= least:
+            if one.seconds <= fastest_s:
                 kept.append(one)
-                least = one.seconds
+                fastest_s = one.seconds
     return sorted(kept, key=lambda one: (one.system, one.op, one.nodes, one.gpus_per_node, one.n_bytes))
 
 

@@ -20,7 +20,7 @@ def published_and_simulated(numbers: Iterable[Row | Mapping[str, Any]], title: s
     """Draw published and simulated numbers into a .svg, .png or .html file, one panel per quantity. Rows of
     `answer.json`, which are mappings, are drawn as well.
 
-    A paler bar was used to fit a constant and proves nothing; a number that nobody published stands alone.
+    A paler bar was used to fit a constant and proves nothing; a number without a published one stands alone.
     """
     check_suffix(path)
     return save_chart(comparison_chart(numbers, title), path)

@@ -66,10 +66,10 @@ def test_what_other_code_gave_is_not_taken_up(tmp_path: Path, monkeypatch: pytes
         outcomes(never, CASES[:1], 1, keep)
 
 
-def test_progress_is_told_of_every_case() -> None:
-    told: list[tuple[int, int]] = []
-    outcomes(doubled, CASES, 1, told=lambda done, of: told.append((done, of)))
-    assert told == [(n, 6) for n in range(7)]
+def test_progress_counts_every_case_from_none_to_all() -> None:
+    ended: list[tuple[int, int]] = []
+    outcomes(doubled, CASES, 1, on_progress=lambda done, total: ended.append((done, total)))
+    assert ended == [(n, 6) for n in range(7)]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]\n", "a letter to a friend"])
