@@ -23,6 +23,7 @@ PAGES = sorted(
     ]
 )
 MODULES = sorted(path for path in (ROOT / "sim").rglob("*.py") if ">>>" in path.read_text())
+RUN_ELSEWHERE = ("sim/README.md",)  # tests/test_how_to.py runs its recipes, each in an interpreter of its own
 SLOW = ("docs/queueing.md",)  # it serves tens of thousands of customers
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -40,7 +41,11 @@ def run(test: doctest.DocTest) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow if name(page) in SLOW else ()) for page in PAGES],
+    [
+        pytest.param(page, marks=pytest.mark.slow if name(page) in SLOW else ())
+        for page in PAGES
+        if name(page) not in RUN_ELSEWHERE
+    ],
     ids=name,
 )
 def test_the_examples_of_a_page_print_what_it_says(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
