@@ -41,7 +41,7 @@ def held_out(measured: Sequence[CollectivePoint], files: Raw) -> list[CurveError
         if not seen or not unseen:
             continue
         start = _neutral(files, kind, library)
-        if how == "stand_in":
+        if how == "stand-in":
             fitted_files = _as_stand_in(files, kind)
         else:
             fitted_files = BlockFit(start, free_numbers(kind, library, start)).run(seen)
@@ -63,7 +63,7 @@ def _folds(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[Fold]:
                 yield "system", kind, library, seen, [point for point in own if point.system == system]
             if len(systems) == 1 and library in ("nccl", "direct", "vllm"):
                 yield (
-                    "stand_in",
+                    "stand-in",
                     kind,
                     library,
                     chosen(measured, ARCHITECTURE_STAND_INS[kind], library, files),

@@ -60,7 +60,7 @@ def _borrowed(gpu: str, own: Mapping[str, Sets]) -> Sets:
     for stand_in, ops in lenders:
         for key, (parameters, _, _) in own.get(stand_in, {}).items():
             if key[0] in ops and not _has(there | borrowed, key) and _can_compute(gpu, key):
-                origin = f"not measured on {gpu}: those of {stand_in}, its nearest stand_in"
+                origin = f"not measured on {gpu}: those of {stand_in}, its stand-in"
                 borrowed[key] = (parameters, "assumed", origin)
     return borrowed
 

@@ -219,7 +219,7 @@ def table(fits: Sequence[Fit]) -> str:
     plain roofline.
     """
     head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}"
-    head += "  fitted    held out  stand_in       roofline  by size"
+    head += "  fitted    held out  stand-in  roofline  by size"
     lines = [head]
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]

@@ -133,7 +133,7 @@ def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path
         "h100-sxm",
         "h200-sxm",
         "a100-80gb-sxm",
-    }  # itself and its stand_in
+    }  # itself and those whose stand-in it is
     kernels = kernels_of(read_yaml(tmp_path / "h100-sxm.yaml"))
     assert kernels.gemm["bf16"].hbm_fraction == pytest.approx(fits[0].parameters.hbm_fraction, rel=1e-3)
     assert kernels.provenance["gemm.bf16"].tag == "fitted"
