@@ -211,6 +211,7 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
     if op == "gemm":
         searched = {**searched, **UNGRAPHED.get(variant, {})}
     names = [name for name in searched if name not in left_out]
+    # Seconds and fractions differ by ten orders of magnitude: the search sees multiples of the start.
     start, low, high = (np.array([searched[name][i] for name in names]) for i in range(3))
     scale = np.maximum(start, 1e-12)
     logs = np.array([math.log(one.seconds) for one in measured])
@@ -222,6 +223,7 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
         trial = with_parameters(gpu, op, variant, parameters)
         return np.array([math.log(predicted_s(trial, one)) for one in measured]) - logs
 
+    # Where the formula has two ways to be long, the better of two starts is taken: see SECOND_STARTS.
     second = np.array([SECOND_STARTS.get(op, {}).get(name, searched[name][0]) for name in names])
     found = min(
         (
@@ -237,6 +239,7 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
         ),
         key=lambda one: float(one.cost),
     )
+    # Four digits, about what the files keep: the errors that are reported are those of what ships.
     fitted = {name: float(f"{value:.4g}") for name, value in zip(names, found.x * scale, strict=True)}
     return kind(**fitted)
 

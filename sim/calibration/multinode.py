@@ -57,6 +57,7 @@ def fitted(files: Raw, measured: Sequence[MultinodePoint]) -> Raw:
             _at(files, path)[path[-1]] = value
         return ratios(measured, parameters_of(files))
 
+    # Steps of a thousandth: the model chooses among algorithms, and a smaller step sees only rounding.
     start = [_at(files, path)[path[-1]] for path in FREE]
     with_values(log_fit(with_values, start, list(FREE.values()), max_nfev=30, diff_step=[1e-3]))
     return files

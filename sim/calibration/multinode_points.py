@@ -20,8 +20,6 @@ from sim.reading.problems import did_you_mean
 from sim.reading.published_names import SYSTEMS
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
-
-
 NIC_BYTES_PER_S = {"h100 cluster A": 13.6e9, "a100_dgx": 7.8e9}
 """Fabrics whose NICs are not those of the shipped topology: the rate of send/recv between two GPUs there."""
 GPUS_PER_RACK = 72
@@ -114,9 +112,8 @@ def _disturbed(row: Mapping[str, str]) -> bool:
 def _point(row: Mapping[str, str]) -> MultinodePoint | None:
     """A row as a point, or None for what is inside one server or of a fabric that is not known.
 
-    Rows of vidur time kernels in a profiler, whose shortest of 33 counts; its A100 servers
-    have an unknown number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of
-    servers counts.
+    Rows of vidur time kernels in a profiler, whose shortest of 33 counts; its A100 servers have an unknown
+    number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of servers counts.
     """
     nodes = int(row["nodes"])
     if nodes < 2:
@@ -146,7 +143,7 @@ def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> Mult
 
 
 def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
-    """No point slower than a longer message of its curve: what is, waited for something else."""
+    """Without points slower than a longer message of their curve, which waited for something else."""
     curves: dict[tuple[object, ...], list[MultinodePoint]] = {}
     for one in found:
         key = (one.system, one.op, one.nodes, one.gpus_per_node, one.algorithm)
