@@ -31,6 +31,7 @@ from sim.cost.kernels.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
+from sim.reading.problems import did_you_mean
 from sim.results.compared import ErrorSummary
 
 MIN_POINTS = 20
@@ -110,13 +111,14 @@ def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
     """The measurements of a user, if a fit can make sense of them; InputError with the reason where not."""
     for one in measured:
         if one.op not in SEARCHED:
-            raise InputError(f"{one.op!r} is no kernel that is fitted; {', '.join(SEARCHED)} are")
+            known = ", ".join(SEARCHED) + did_you_mean(one.op, SEARCHED)
+            raise InputError(f"kernel = {one.op!r}: must be one of {known}")
         if one.op.startswith("mla"):
             continue
         try:
             inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
         except TypeError as error:
-            raise InputError(f"a row of {one.op} on {one.gpu} has not the arguments of it: {error}") from None
+            raise InputError(f"a row of {one.op} on {one.gpu} does not have its arguments: {error}") from None
     groups = grouped(measured)
     if not groups:
         counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)

@@ -56,7 +56,7 @@ def multinode_points(
                 try:
                     point = _point(row)
                 except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
+                    raise InputError(Problem(f"a value cannot be read: {error}", str(path), line)) from None
                 if point is None:
                     continue
                 if reason := _refused(point):
@@ -79,19 +79,19 @@ def _refused(point: MultinodePoint) -> str:
     """What is wrong with a point, or nothing."""
     for what, value in (
         ("size_bytes", point.n_bytes),
-        ("latency in us", 1e6 * point.seconds),
+        ("latency_us", 1e6 * point.seconds),
         ("gpus_per_node", point.gpus_per_node),
     ):
         if not 0.0 < value < float("inf"):
-            return f"{value:g} is no {what}; it is more than 0 and finite"
+            return f"{what} = {value:g}: must be above 0 and finite"
     if point.op not in OPS:
-        return f"no op {point.op!r}; {', '.join(OPS)} are{did_you_mean(point.op, OPS)}"
+        return f"op = {point.op!r}: must be one of {', '.join(OPS)}{did_you_mean(point.op, OPS)}"
     try:
         largest = _gpus_per_server(point.system, point.nodes)
     except InputError as error:
-        return f"system {point.system!r}: {error.problems[0].what}"
+        return f"system = {point.system!r}: {error.problems[0].what}"
     if point.gpus_per_node > largest:
-        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {largest}"
+        return f"gpus_per_node = {point.gpus_per_node}: must be at most {largest} on {point.system}"
     return ""
 
 

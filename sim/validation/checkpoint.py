@@ -136,7 +136,7 @@ def _kept(keep: Path | None, digest: str) -> dict[str, dict[str, Any]]:
                 continue
             saved = None
         if not isinstance(saved, dict) or set(saved) != {"digest", "key", "rows", "reason"}:
-            raise InputError(Problem("is no row that was kept; name a file of its own", str(keep), number))
+            raise InputError(Problem("is not a row of a checkpoint; name another file", str(keep), number))
         if saved["digest"] == digest:
             kept[saved["key"]] = saved
     if text and not text.endswith("\n"):

@@ -17,7 +17,7 @@ from typing import Any
 
 from sim.inputs.errors import InputError, Problem
 from sim.reading.data_files import experiments
-from sim.reading.problems import did_you_mean
+from sim.reading.problems import unknown_name
 from sim.results.compared import ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
@@ -57,8 +57,7 @@ def chosen(names: Iterable[str]) -> list[str]:
     names = list(names) or list(SECTIONS)
     for name in names:
         if name not in SECTIONS:
-            known = ", ".join(SECTIONS)
-            raise InputError(Problem(f"{name!r} is no section; {known} are{did_you_mean(name, SECTIONS)}"))
+            raise InputError(Problem(unknown_name("section", name, SECTIONS)))
     return names
 
 

@@ -178,7 +178,7 @@ def products_with(**changes: object) -> list[Measurement]:
 @pytest.mark.parametrize(
     ("measured", "says"),
     [
-        (products_with(op="gemmm"), "'gemmm' is no kernel that is fitted; gemm, "),
+        (products_with(op="gemmm"), "kernel = 'gemmm': must be one of gemm, .*; did you mean 'gemm'"),
         (products_with(sizes={"m": 64, "n": 8192, "dtype": "bf16"}), "argument: 'k'"),
         (products_with()[:5], "needs 20 points of one kernel.*5 of gemm bf16 on h100-sxm"),
         (

@@ -76,6 +76,6 @@ def test_progress_counts_every_case_from_none_to_all() -> None:
 def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
     keep = tmp_path / "mine.json"
     keep.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"mine\.json:1: is no row that was kept"):
+    with pytest.raises(InputError, match=r"mine\.json:1: is not a row of a checkpoint"):
         outcomes(doubled, CASES, 1, keep)
     assert keep.read_text(encoding="utf-8") == text

@@ -151,14 +151,14 @@ def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
     try:
         rows = [row for row in rows if point_of(row).is_clean or not clean]
     except KeyError as error:
-        raise InputError(
-            f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
-        ) from error
+        raise InputError(f"{path} has no column {error.args[0]!r}; a table of closed loops has it") from error
     for column, known in (("system", SYSTEMS), ("model", MODELS)):
         for row in rows:
             if row[column] not in known:
-                hint = did_you_mean(row[column], known) or f"; {', '.join(known)} are"
-                raise InputError(f"{path}: {column} {row[column]!r} is not known{hint}")
+                hint = did_you_mean(row[column], known)
+                raise InputError(
+                    f"{path}: {column} = {row[column]!r}: must be one of {', '.join(known)}{hint}"
+                )
     return rows
 
 
