@@ -96,9 +96,10 @@ def read_points(paths: Iterable[Path]) -> list[CollectivePoint]:
                 key = (row["system"], library, op, int(row["gpus"]), float(row["size_bytes"]))
                 seconds = float(row["latency_us"]) * 1e-6
             except (ValueError, TypeError, KeyError) as error:
-                raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
+                raise InputError(Problem(f"a value cannot be read: {error}", str(path), line)) from None
             if not (key[3] >= 2 and key[4] >= 0.0 and 0.0 < seconds < float("inf")):
-                what = f"{key[3]} GPUs, {key[4]:g} bytes and {seconds * 1e6:g} us are no collective"
+                given = f"gpus = {key[3]}, size_bytes = {key[4]:g}, latency_us = {seconds * 1e6:g}"
+                what = f"{given}: must be at least 2, at least 0 and above 0"
                 raise InputError(Problem(what, str(path), line))
             found.setdefault(key, []).append(seconds)
     return [CollectivePoint(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]

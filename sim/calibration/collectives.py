@@ -1,19 +1,16 @@
-"""Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives, and says how well
-they hold.
+"""Fits the parameters of `topologies/collectives/inside.yaml` to measured collectives.
 
     sim calibrate collectives NCCL.csv ENGINES.csv --write topologies/collectives/inside.yaml
 
-The CSV files have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`),
-as the samples in `sim/data/measured/collectives` have. Every fit is robust (soft L1 on the logarithm of the
-time, so a factor of 1.1 counts the same at 10 us and at 10 ms). Held out are whole systems and whole numbers
-of ranks, never points of a curve.
+Every fit is robust (soft L1 on the logarithm of the time, so a factor of 1.1 counts the same at 10 us and at
+10 ms). How well it predicts what it did not see: `held_out_collectives`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.calibration.collective_points import ISLANDS, CollectivePoint, is_modelled, island_network
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
@@ -33,51 +30,55 @@ FLOORS = {
     ("direct", "efficiency"): 0.75,
 }
 """Floors that keep algorithms apart where the points cannot: NCCL's own base of Simple (tuning.cc); for a
-hop of Simple 1.5 of that of LL, whose flags travel with the data; for NVLS the least that a first megabyte
-in 26 us leaves, and a pipeline of at least a slice per rank; for
-grouped sends that links are not what holds a pair back.
+hop of Simple 1.5 of that of LL, whose flags travel with the data; for NVLS what a first megabyte in 26 us
+leaves at least, and a pipeline of at least a slice per rank; for grouped sends that links are not what
+holds a pair back.
 """
 
 
-class BlockFit:
-    """A block of numbers in the raw parameters, fitted to points: which numbers, and between which bounds."""
+class FreeNumber(NamedTuple):
+    """A number in `architectures` of the raw parameters that a fit may change, and its bounds."""
 
-    def __init__(self, files: Raw, free: Sequence[tuple[tuple[str, ...], float, float]]) -> None:
-        self.files = deepcopy(files)
-        self.free = tuple(free)
+    path: tuple[str, ...]
+    low: float
+    high: float
 
-    def values(self) -> list[float]:
-        return [float(self._at(path)[path[-1]]) for path, _, _ in self.free]
 
-    def _at(self, path: tuple[str, ...]) -> Any:
-        block: Any = self.files["inside"]["architectures"]
-        for name in path[:-1]:
-            block = block[name]
-        return block
+def fit_block(files: Raw, free: Sequence[FreeNumber], measured: Sequence[CollectivePoint]) -> Raw:
+    """The files with the free numbers fitted to points."""
+    files = deepcopy(files)
+    blocks = [_block_of(files, number.path) for number in free]
+    networks = _networks_of(measured)
 
-    def with_values(self, values: Sequence[float] | Floats) -> Parameters:
-        for (path, low, high), value in zip(self.free, values, strict=True):
-            self._at(path)[path[-1]] = float(min(max(value, low), high))
-        return parameters_of(self.files)
+    def of_measured(values: Floats) -> list[float]:
+        for number, block, value in zip(free, blocks, values, strict=True):
+            # The logarithm of a bound comes back as the bound only to the last digit or so.
+            block[number.path[-1]] = float(min(max(value, number.low), number.high))
+        return ratios(measured, parameters_of(files), networks)
 
-    def run(self, measured: Sequence[CollectivePoint]) -> Raw:
-        """The files with the free numbers fitted."""
-        networks = {
-            (point.system, point.gpus): island_network(point.system, point.gpus) for point in measured
-        }
+    start = [float(block[number.path[-1]]) for number, block in zip(free, blocks, strict=True)]
+    of_measured(log_fit(of_measured, start, [(one.low, one.high) for one in free], max_nfev=60))
+    return files
 
-        def of_measured(values: Floats) -> list[float]:
-            return ratios(measured, self.with_values(values), networks)
 
-        bounds = [(low, high) for _, low, high in self.free]
-        self.with_values(log_fit(of_measured, self.values(), bounds, max_nfev=60))
-        return self.files
+def _block_of(files: Raw, path: tuple[str, ...]) -> dict[str, Any]:
+    block: Any = files["inside"]["architectures"]
+    for name in path[:-1]:
+        block = block[name]
+    found: dict[str, Any] = block
+    return found
+
+
+def _networks_of(measured: Sequence[CollectivePoint]) -> dict[tuple[str, int], Network]:
+    islands = {(point.system, point.gpus) for point in measured}
+    return {island: island_network(*island) for island in islands}
 
 
 def ratios(
     measured: Sequence[CollectivePoint], parameters: Parameters, networks: Mapping[tuple[str, int], Network]
 ) -> list[float]:
     """Modelled over measured time of each point."""
+    # A network remembers the offers of libraries, which other parameters make anew; routes it may keep.
     for network in networks.values():
         network.remembered.forget_offers()
     found = []
@@ -90,7 +91,7 @@ def ratios(
     return found
 
 
-def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, ...], float, float]]:
+def free_numbers(kind: str, library: str, files: Raw) -> list[FreeNumber]:
     """The numbers of one kind of GPU that a library's points decide, with bounds that keep them physical."""
     block = files["inside"]["architectures"][kind]
     if isinstance(block["nccl"], str) and library in ("nccl", "direct"):
@@ -108,18 +109,18 @@ def free_numbers(kind: str, library: str, files: Raw) -> list[tuple[tuple[str, .
         "efficiency": (0.05, 1.0),
         "local_bytes_per_s": (1e10, 1e13),
     }
-    free: list[tuple[tuple[str, ...], float, float]] = []
+    free: list[FreeNumber] = []
 
     def add(path: tuple[str, ...], values: Mapping[str, Any]) -> None:
         for name in values:
             if name in bounds:
                 low, high = bounds[name]
-                free.append(((kind, *path, name), FLOORS.get((path[-1], name), low), high))
+                free.append(FreeNumber((kind, *path, name), FLOORS.get((path[-1], name), low), high))
 
     if library == "nccl":
         for protocol, values in block["nccl"]["ring"].items():
             add(("nccl", "ring", protocol), values)
-        free.append(((kind, "nccl", "local_bytes_per_s"), *bounds["local_bytes_per_s"]))
+        free.append(FreeNumber((kind, "nccl", "local_bytes_per_s"), *bounds["local_bytes_per_s"]))
         if block["nccl"].get("switch"):
             add(("nccl", "switch"), block["nccl"]["switch"])
     elif library == "direct":
@@ -153,7 +154,9 @@ def chosen(measured: Sequence[CollectivePoint], kind: str, library: str, files: 
 
 
 def fitted(files: Raw, measured: Sequence[CollectivePoint], kinds: Sequence[str] | None = None) -> Raw:
-    """All blocks of all kinds of GPU fitted, one after another; what has fewer points than numbers stays."""
+    """All blocks of all kinds of GPU fitted, one after another; a block with fewer points than free numbers
+    stays as it is.
+    """
     for kind, block in files["inside"]["architectures"].items():
         if kinds is not None and kind not in kinds:
             continue
@@ -161,7 +164,7 @@ def fitted(files: Raw, measured: Sequence[CollectivePoint], kinds: Sequence[str]
             looked_at = chosen(measured, kind, library, files)
             free = free_numbers(kind, library, files) if looked_at else []
             if free and len(looked_at) >= len(free):
-                files = BlockFit(files, free).run(looked_at)
+                files = fit_block(files, free, looked_at)
     return files
 
 
@@ -176,8 +179,7 @@ def shipped() -> Raw:
 
 def errors(measured: Sequence[CollectivePoint], files: Raw) -> list[tuple[CollectivePoint, float]]:
     """Relative error of every point."""
-    networks = {(point.system, point.gpus): island_network(point.system, point.gpus) for point in measured}
-    found = ratios(measured, parameters_of(files), networks)
+    found = ratios(measured, parameters_of(files), _networks_of(measured))
     return [(point, ratio - 1.0) for point, ratio in zip(measured, found, strict=True)]
 
 

@@ -42,8 +42,8 @@ def log_fit(
     """The positive numbers that bring modelled over measured times nearest to one.
 
     Least squares of the logarithms of `ratios`, soft for outliers beyond 10 % (soft L1): a factor of 1.1
-    counts the same at 10 us and at 10 ms. `bounds` are the least and the most of each number; `limits` are
-    scipy's.
+    counts the same at 10 us and at 10 ms. `bounds` are the lowest and the highest of each number; `limits`
+    are scipy's.
 
     >>> log_fit(lambda numbers: [numbers[0] / 2.0, numbers[0] / 8.0], [1.0]).round(3).tolist()
     [4.0]

@@ -4,7 +4,7 @@
 
 Two ways of holding out, never points of a curve that was fitted: `ranks` leaves out all points of one
 number of ranks of a kind of GPU, `system` leaves out a whole system, which then takes the parameters of its
-stand_in (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
+stand-in (fitted without it) and its own link rates. Beside each stands a plain alpha-beta model (one latency,
 one bus bandwidth per kind, library and op) fitted to the same points. Every fit starts from the middle of
 the other kinds of GPU, so nothing of what is held out is in its start.
 """
@@ -14,38 +14,45 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sim.calibration.collective_points import CollectivePoint
 from sim.calibration.collectives import (
-    BlockFit,
     Raw,
     by_curve,
     chosen,
     errors,
+    fit_block,
     free_numbers,
 )
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.calibration.stand_ins import ARCHITECTURE_STAND_INS
 
-Fold = tuple[str, str, str, list[CollectivePoint], list[CollectivePoint]]
-"""What is held out; kind of GPU and library; points that are fitted to, and points that are predicted."""
+
+class Fold(NamedTuple):
+    """What is held out, of which kind of GPU and library; points to fit to, and points to predict."""
+
+    how: str
+    kind: str
+    library: str
+    seen: list[CollectivePoint]
+    unseen: list[CollectivePoint]
 
 
 def held_out(measured: Sequence[CollectivePoint], files: Raw) -> list[CurveErrors]:
     """All rows of both ways of holding out."""
     rows: list[CurveErrors] = []
-    for how, kind, library, seen, unseen in _folds(measured, files):
-        if not seen or not unseen:
+    for fold in _folds(measured, files):
+        if not fold.seen or not fold.unseen:
             continue
-        start = _neutral(files, kind, library)
-        if how == "stand_in":
-            fitted_files = _as_stand_in(files, kind)
+        if fold.how == "stand-in":
+            fitted = _as_stand_in(files, fold.kind)
         else:
-            fitted_files = BlockFit(start, free_numbers(kind, library, start)).run(seen)
-        rows += by_curve(how, errors(unseen, fitted_files), _alpha_beta(seen))
+            start = _neutral(files, fold.kind, fold.library)
+            fitted = fit_block(start, free_numbers(fold.kind, fold.library, start), fold.seen)
+        rows += by_curve(fold.how, errors(fold.unseen, fitted), _alpha_beta(fold.seen))
     return rows
 
 
@@ -55,20 +62,20 @@ def _folds(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[Fold]:
             own = chosen(measured, kind, library, files)
             for ranks in sorted({point.gpus for point in own}):
                 seen = [point for point in own if point.gpus != ranks]
+                # One number of ranks says nothing of how time grows with ranks.
                 if len({point.gpus for point in seen}) > 1:
-                    yield "ranks", kind, library, seen, [point for point in own if point.gpus == ranks]
+                    unseen = [point for point in own if point.gpus == ranks]
+                    yield Fold("ranks", kind, library, seen, unseen)
             systems = sorted({point.system for point in own})
             for system in systems if len(systems) > 1 else ():
                 seen = [point for point in own if point.system != system]
-                yield "system", kind, library, seen, [point for point in own if point.system == system]
+                unseen = [point for point in own if point.system == system]
+                yield Fold("system", kind, library, seen, unseen)
+            # The only system of its kind is predicted as an unmeasured kind would be. Engines other than
+            # vLLM have no kernels for every kind to borrow.
             if len(systems) == 1 and library in ("nccl", "direct", "vllm"):
-                yield (
-                    "stand_in",
-                    kind,
-                    library,
-                    chosen(measured, ARCHITECTURE_STAND_INS[kind], library, files),
-                    own,
-                )
+                seen = chosen(measured, ARCHITECTURE_STAND_INS[kind], library, files)
+                yield Fold("stand-in", kind, library, seen, own)
 
 
 def _neutral(files: Raw, kind: str, library: str) -> Raw:

@@ -14,7 +14,7 @@ from sim.catalog import load_gpu
 from sim.cost.kernels.timing import number_format
 
 DEFAULT_ENGINE = "vllm"
-LEAST_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
+MIN_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
 # Expert kernels: TRT-LLM's table knows expert parallelism and vLLM's does not, so it goes first where it
 # is described well. vLLM's own 8-bit experts with one scale were timed untuned on Hopper: four times as long.
 WELL_DESCRIBED = 0.12
@@ -37,27 +37,32 @@ Sets = dict[tuple[str, str], tuple[Parameters, str, str]]  # (kernel, format) ->
 
 
 def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
-    """The text of each GPU's file, by GPU: for those measured, and for their unmeasured stand_in."""
+    """The text of each GPU's file, by GPU: for those measured, and for those that borrow from one of them."""
     measured = sorted({one.gpu for one in fits})
     own = {gpu: _default_sets([one for one in fits if one.gpu == gpu]) for gpu in measured}
+    borrowers = (gpu for gpu, stand_in in STAND_INS.items() if stand_in in own)
     texts = {}
-    for gpu in sorted({*measured, *(gpu for gpu, stand_in in STAND_INS.items() if stand_in in own)}):
-        sets = dict(own.get(gpu, {}))
-        lenders = [
-            *((stand_in_of(gpu, op), (op,)) for op in SEARCHED),
-            (STAND_INS.get(gpu, ""), tuple(SEARCHED)),
-        ]
-        for stand_in, ops in lenders:
-            for key, (parameters, _, _) in own.get(stand_in, {}).items():
-                if key[0] in ops and not _has(sets, key) and _can_compute(gpu, key):
-                    origin = f"not measured on {gpu}: those of {stand_in}, its nearest stand_in"
-                    sets[key] = (parameters, "assumed", origin)
+    for gpu in sorted({*measured, *borrowers}):
         others = {
             engine: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])
             for engine in sorted({one.engine for one in fits if one.gpu == gpu} - {DEFAULT_ENGINE})
         }
-        texts[gpu] = _text(gpu, sets, others, command)
+        texts[gpu] = _text(gpu, own.get(gpu, {}) | _borrowed(gpu, own), others, command)
     return texts
+
+
+def _borrowed(gpu: str, own: Mapping[str, Sets]) -> Sets:
+    """What a GPU lacks and a stand-in has, in the formats that its own arithmetic knows."""
+    there = own.get(gpu, {})
+    # By kernel first: the one stand-in of all kernels only fills what is then still missing.
+    lenders = [*((stand_in_of(gpu, op), (op,)) for op in SEARCHED), (STAND_INS.get(gpu, ""), tuple(SEARCHED))]
+    borrowed: Sets = {}
+    for stand_in, ops in lenders:
+        for key, (parameters, _, _) in own.get(stand_in, {}).items():
+            if key[0] in ops and not _has(there | borrowed, key) and _can_compute(gpu, key):
+                origin = f"not measured on {gpu}: those of {stand_in}, its stand-in"
+                borrowed[key] = (parameters, "assumed", origin)
+    return borrowed
 
 
 def write(fits: Sequence[Fit], folder: Path, command: str) -> list[Path]:
@@ -160,7 +165,7 @@ def _number(name: str, value: float) -> str:
     if name.endswith("_s"):
         return f"{value * 1e6:.4g} us"
     if "s_per_" in name:
-        if value < LEAST_S_PER:
+        if value < MIN_S_PER:
             return "0 ns"
         return f"{value * 1e9:.4g} ns"
     return f"{value:.4f}" if value < 10 else f"{value:.1f}"

@@ -37,7 +37,7 @@ Parameters = (
     | SmallKernelParameters
 )
 
-# What is fitted for each kernel: start, least, most. Times in seconds, fractions of a peak, tokens.
+# What is fitted for each kernel: start, lower and upper bound. Times in seconds, fractions of a peak, tokens.
 _PREFILL = {
     "floor_s": (12e-6, 1e-7, 2e-4), "hbm_fraction": (0.7, 0.1, 1.5), "flop_fraction": (0.6, 0.1, 1.1),
     "s_per_kv_token": (11e-9, 0.0, 6e-8), "tile_tokens": (250.0, 0.0, 800.0), "overlap": (2.0, 1.0, 8.0),
@@ -211,7 +211,8 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
     if op == "gemm":
         searched = {**searched, **UNGRAPHED.get(variant, {})}
     names = [name for name in searched if name not in left_out]
-    start, least, most = (np.array([searched[name][i] for name in names]) for i in range(3))
+    # Seconds and fractions differ by ten orders of magnitude: the search sees multiples of the start.
+    start, low, high = (np.array([searched[name][i] for name in names]) for i in range(3))
     scale = np.maximum(start, 1e-12)
     logs = np.array([math.log(one.seconds) for one in measured])
 
@@ -222,13 +223,14 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
         trial = with_parameters(gpu, op, variant, parameters)
         return np.array([math.log(predicted_s(trial, one)) for one in measured]) - logs
 
+    # Where the formula has two ways to be long, the better of two starts is taken: see SECOND_STARTS.
     second = np.array([SECOND_STARTS.get(op, {}).get(name, searched[name][0]) for name in names])
     found = min(
         (
             least_squares(
                 residuals,
                 begin / scale,
-                bounds=(least / scale, most / scale),
+                bounds=(low / scale, high / scale),
                 loss="soft_l1",
                 f_scale=0.05,
                 max_nfev=60,
@@ -237,6 +239,7 @@ def fit(gpu: Gpu, measured: Sequence[Measurement]) -> Parameters:
         ),
         key=lambda one: float(one.cost),
     )
+    # Four digits, about what the files keep: the errors that are reported are those of what ships.
     fitted = {name: float(f"{value:.4g}") for name, value in zip(names, found.x * scale, strict=True)}
     return kind(**fitted)
 

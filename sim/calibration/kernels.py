@@ -1,8 +1,7 @@
-"""Fitting the kernel parameters of a GPU to measured times, and saying how well they predict what they
-did not see.
+"""Kernel parameters of GPUs, fitted to measured times, and how well they predict what no fit saw.
 
 Three errors are reported for each set: of the points it was fitted on; of points held out with their
-whole shape, in five folds; and of the whole system predicted by its nearest stand_in, with nothing but the
+whole shape, in five folds; and of the whole system predicted by its stand-in GPU, with nothing but the
 datasheet of its own. A plain roofline stands beside them."""
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ from sim.cost.kernels.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement, read_measurements
+from sim.reading.problems import did_you_mean
 from sim.results.compared import ErrorSummary
 
-LEAST_POINTS = 20
-LEAST_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
+MIN_POINTS = 20
+MIN_OVER_ROOFLINE = 0.5  # of the datasheet's time; less is another unit, or another kernel
 UNSEEN_FOLD = 0  # never fitted on: what `sim validate` shows is drawn from it
 
 Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
@@ -103,7 +103,7 @@ def grouped(measured: Iterable[Measurement]) -> dict[Key, list[Measurement]]:
         if worth_fitting(gpu, one):
             groups[one.engine, one.op, one.gpu, one.variant].append(one)
     order = list(SEARCHED)
-    kept = [key for key, points in groups.items() if len(points) >= LEAST_POINTS]
+    kept = [key for key, points in groups.items() if len(points) >= MIN_POINTS]
     return {key: groups[key] for key in sorted(kept, key=lambda key: (key[0], order.index(key[1]), *key[2:]))}
 
 
@@ -111,24 +111,23 @@ def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
     """The measurements of a user, if a fit can make sense of them; InputError with the reason where not."""
     for one in measured:
         if one.op not in SEARCHED:
-            raise InputError(f"{one.op!r} is no kernel that is fitted; {', '.join(SEARCHED)} are")
+            known = ", ".join(SEARCHED) + did_you_mean(one.op, SEARCHED)
+            raise InputError(f"kernel = {one.op!r}: must be one of {known}")
         if one.op.startswith("mla"):
             continue
         try:
             inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
         except TypeError as error:
-            raise InputError(f"a row of {one.op} on {one.gpu} has not the arguments of it: {error}") from None
+            raise InputError(f"a row of {one.op} on {one.gpu} does not have its arguments: {error}") from None
     groups = grouped(measured)
     if not groups:
         counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)
         there = ", ".join(f"{count} of {name}" for name, count in counts.most_common(5))
-        raise InputError(
-            f"a fit needs {LEAST_POINTS} points of one kernel, format and GPU; there are {there}"
-        )
+        raise InputError(f"a fit needs {MIN_POINTS} points of one kernel, format and GPU; there are {there}")
     for (_, op, name, variant), points in groups.items():
         gpu = load_gpu(name)
         over = median(one.seconds / max(roofline_s(gpu, one), 1e-9) for one in points)
-        if over < LEAST_OVER_ROOFLINE:
+        if over < MIN_OVER_ROOFLINE:
             raise InputError(
                 f"{op} {variant} on {name}: the median time is {over:.2g} of what the datasheet's rates "
                 "need; latency_us are microseconds"
@@ -139,7 +138,7 @@ def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
 def seen_of(points: Sequence[Measurement], folds: int = 5) -> list[Measurement]:
     """What parameters are fitted on: all shapes but one fold, which stays unseen for good."""
     seen = [one for one in points if fold_of(one.shape, folds) != UNSEEN_FOLD]
-    return seen if len(seen) >= LEAST_POINTS else list(points)
+    return seen if len(seen) >= MIN_POINTS else list(points)
 
 
 def calibrate(
@@ -218,11 +217,11 @@ def shipped_predictions(measured: Iterable[Measurement]) -> list[tuple[Measureme
 
 
 def table(fits: Sequence[Fit]) -> str:
-    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the nearest stand_in,
+    """The errors of all sets, in percent: fitted, held out by shape, borrowed from the stand-in GPU,
     plain roofline.
     """
     head = f"{'engine':7} {'kernel':18} {'GPU':14} {'format':10} {'points':>6}"
-    head += "  fitted    held out  stand_in       roofline  by size"
+    head += "  fitted    held out  stand-in  roofline  by size"
     lines = [head]
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]

@@ -19,7 +19,7 @@ from sim.calibration.multinode_points import MultinodePoint, cluster_network, ra
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.parameters import Parameters, collectives_folder, parameters_of
 
-# Path of a number in across.yaml -> least, most.
+# Path of a number in across.yaml -> lower and upper bound.
 FREE: dict[tuple[str, ...], tuple[float, float]] = {
     ("nccl", "ring", "LL128", "step_fill_s"): (1e-8, 1e-5),
     ("nccl", "ring", "Simple", "efficiency"): (0.5, 1.0),
@@ -57,6 +57,7 @@ def fitted(files: Raw, measured: Sequence[MultinodePoint]) -> Raw:
             _at(files, path)[path[-1]] = value
         return ratios(measured, parameters_of(files))
 
+    # Steps of a thousandth: the model chooses among algorithms, and a smaller step sees only rounding.
     start = [_at(files, path)[path[-1]] for path in FREE]
     with_values(log_fit(with_values, start, list(FREE.values()), max_nfev=30, diff_step=[1e-3]))
     return files

@@ -20,8 +20,6 @@ from sim.reading.problems import did_you_mean
 from sim.reading.published_names import SYSTEMS
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
-
-
 NIC_BYTES_PER_S = {"h100 cluster A": 13.6e9, "a100_dgx": 7.8e9}
 """Fabrics whose NICs are not those of the shipped topology: the rate of send/recv between two GPUs there."""
 GPUS_PER_RACK = 72
@@ -58,7 +56,7 @@ def multinode_points(
                 try:
                     point = _point(row)
                 except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(Problem(f"a value makes no sense: {error}", str(path), line)) from None
+                    raise InputError(Problem(f"a value cannot be read: {error}", str(path), line)) from None
                 if point is None:
                     continue
                 if reason := _refused(point):
@@ -81,19 +79,19 @@ def _refused(point: MultinodePoint) -> str:
     """What is wrong with a point, or nothing."""
     for what, value in (
         ("size_bytes", point.n_bytes),
-        ("latency in us", 1e6 * point.seconds),
+        ("latency_us", 1e6 * point.seconds),
         ("gpus_per_node", point.gpus_per_node),
     ):
         if not 0.0 < value < float("inf"):
-            return f"{value:g} is no {what}; it is more than 0 and finite"
+            return f"{what} = {value:g}: must be above 0 and finite"
     if point.op not in OPS:
-        return f"no op {point.op!r}; {', '.join(OPS)} are{did_you_mean(point.op, OPS)}"
+        return f"op = {point.op!r}: must be one of {', '.join(OPS)}{did_you_mean(point.op, OPS)}"
     try:
-        most = _gpus_per_server(point.system, point.nodes)
+        largest = _gpus_per_server(point.system, point.nodes)
     except InputError as error:
-        return f"system {point.system!r}: {error.problems[0].statement}"
-    if point.gpus_per_node > most:
-        return f"{point.gpus_per_node} is too many as gpus_per_node; a server of {point.system} has {most}"
+        return f"system = {point.system!r}: {error.problems[0].statement}"
+    if point.gpus_per_node > largest:
+        return f"gpus_per_node = {point.gpus_per_node}: must be at most {largest} on {point.system}"
     return ""
 
 
@@ -114,9 +112,8 @@ def _disturbed(row: Mapping[str, str]) -> bool:
 def _point(row: Mapping[str, str]) -> MultinodePoint | None:
     """A row as a point, or None for what is inside one server or of a fabric that is not known.
 
-    Rows of vidur time kernels in a profiler, whose shortest of 33 is the least disturbed; its A100 servers
-    have an unknown number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of
-    servers counts.
+    Rows of vidur time kernels in a profiler, whose shortest of 33 counts; its A100 servers have an unknown
+    number of NICs, so only rows of one GPU each count. Of clusters the median over pairs of servers counts.
     """
     nodes = int(row["nodes"])
     if nodes < 2:
@@ -146,18 +143,18 @@ def _public(row: Mapping[str, str], nodes: int, op: str, n_bytes: float) -> Mult
 
 
 def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
-    """No point slower than a longer message of its curve: what is, waited for something else."""
+    """Without points slower than a longer message of their curve, which waited for something else."""
     curves: dict[tuple[object, ...], list[MultinodePoint]] = {}
     for one in found:
         key = (one.system, one.op, one.nodes, one.gpus_per_node, one.algorithm)
         curves.setdefault(key, []).append(one)
     kept: list[MultinodePoint] = []
     for curve in curves.values():
-        least = float("inf")
+        fastest_s = float("inf")
         for one in sorted(curve, key=lambda one: -one.n_bytes):
-            if one.seconds <= least:
+            if one.seconds <= fastest_s:
                 kept.append(one)
-                least = one.seconds
+                fastest_s = one.seconds
     return sorted(kept, key=lambda one: (one.system, one.op, one.nodes, one.gpus_per_node, one.n_bytes))
 
 

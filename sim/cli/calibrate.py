@@ -74,8 +74,8 @@ def collectives(
 ) -> None:
     """Compare measured collectives with the shipped parameters, and with parameters refitted to them.
 
-    The refitted ones are judged on numbers of ranks, and on systems, that the fit did not see; between
-    servers (tables with the columns nodes and gpus_per_node) on systems, numbers of servers and operations.
+    The refitted ones predict numbers of ranks, and systems, that the fit did not see; between servers
+    (tables with the columns nodes and gpus_per_node) systems, numbers of servers and operations.
     A plain alpha-beta model stands beside them.
     """
     from sim.calibration import collectives as study

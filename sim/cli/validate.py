@@ -69,7 +69,7 @@ def validate(
     for name in chosen(sections or ()):
         progress = _Progress(name)
         own = points if name == LOOPS else None
-        for found in ledger([name], how, progress.told, own):
+        for found in ledger([name], how, progress.show, own):
             if isinstance(found, Row):
                 rows.append(found)
             else:
@@ -116,12 +116,12 @@ class _Progress:
         self.live = sys.stderr.isatty()
         note(f"{section} ...")
 
-    def told(self, section: str, done: int, all_of_them: int) -> None:
+    def show(self, section: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.shown_s < (0.2 if self.live else BETWEEN_NOTES_S) and done < all_of_them:
+        if now - self.shown_s < (0.2 if self.live else BETWEEN_NOTES_S) and done < total:
             return
         self.shown_s = now
-        text = f"{section}: {done} of {all_of_them} rows"
+        text = f"{section}: {done} of {total} rows"
         print(f"\r{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -156,9 +156,9 @@ def _leave(rows: Sequence[Row], folder: Path) -> None:
     from sim.validation.charts import save_charts
 
     folder.mkdir(parents=True, exist_ok=True)
-    told = folder / "ledger.json"
-    told.write_text(
+    ledger = folder / "ledger.json"
+    ledger.write_text(
         json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n", encoding="utf-8"
     )
-    for path in (told, *save_charts(rows, folder)):
+    for path in (ledger, *save_charts(rows, folder)):
         note(f"wrote {path}")

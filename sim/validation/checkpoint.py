@@ -1,4 +1,4 @@
-"""Published rows, simulated on all processors; each is kept as soon as it is there.
+"""A checkpoint of published rows, simulated on all processors: each is kept as soon as it has ended.
 
 What one row gave is a line of JSON in a file of the user's. A run that is interrupted goes on with what is
 left. A line is taken up again by the same code and data only: it carries a digest of both.
@@ -59,12 +59,13 @@ def outcomes(
     cases: Sequence[Case],
     processes: int | None = None,
     keep: Path | None = None,
-    told: Callable[[int, int], None] = lambda done, all_of_them: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Outcomes of all cases, in their order, on so many processes (all processors).
 
     `simulate` is a function at the top of a module. What is in the file `keep` already is not run again, and
-    all that ends is added to it at once. `told` hears of every case that has ended.
+    all that ends is added to it at once. `on_progress` gets how many cases have ended, of how
+    many.
     """
     digest = code_digest() if keep is not None else ""
     kept = _kept(keep, digest)
@@ -72,13 +73,13 @@ def outcomes(
     found = {key: _read(case, kept[key]) for key, case in zip(keys, cases, strict=True) if key in kept}
     left = {key: case for key, case in zip(keys, cases, strict=True) if key not in found}
     total = len(found) + len(left)
-    told(len(found), total)
+    on_progress(len(found), total)
 
     def ended(key: str, outcome: Outcome) -> None:
         found[key] = outcome
         if keep is not None:
             _add(keep, digest, key, outcome)
-        told(len(found), total)
+        on_progress(len(found), total)
 
     workers = max(1, min(processes or os.cpu_count() or 1, len(left)))
     if workers == 1:
@@ -129,29 +130,29 @@ def _kept(keep: Path | None, digest: str) -> dict[str, dict[str, Any]]:
     text = keep.read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            told = json.loads(line)
+            saved = json.loads(line)
         except json.JSONDecodeError:
             if line.startswith(CUT_OFF[: len(line)]):
                 continue
-            told = None
-        if not isinstance(told, dict) or set(told) != {"digest", "key", "rows", "reason"}:
-            raise InputError(Problem("is no row that was kept; name a file of its own", str(keep), number))
-        if told["digest"] == digest:
-            kept[told["key"]] = told
+            saved = None
+        if not isinstance(saved, dict) or set(saved) != {"digest", "key", "rows", "reason"}:
+            raise InputError(Problem("is not a row of a checkpoint; name another file", str(keep), number))
+        if saved["digest"] == digest:
+            kept[saved["key"]] = saved
     if text and not text.endswith("\n"):
         keep.write_text(text + "\n", encoding="utf-8")
     return kept
 
 
-def _read(case: Case, told: Mapping[str, Any]) -> Outcome:
-    return Outcome(case, tuple(Row(**row) for row in told["rows"]), told["reason"])
+def _read(case: Case, saved: Mapping[str, Any]) -> Outcome:
+    return Outcome(case, tuple(Row(**row) for row in saved["rows"]), saved["reason"])
 
 
 def _add(keep: Path, digest: str, key: str, outcome: Outcome) -> None:
     keep.parent.mkdir(parents=True, exist_ok=True)
-    told = {
+    saved = {
         "digest": digest, "key": key, "rows": [asdict(row) for row in outcome.rows],
         "reason": outcome.reason,
     }  # fmt: skip
     with keep.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(told) + "\n")
+        file.write(json.dumps(saved) + "\n")

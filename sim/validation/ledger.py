@@ -17,7 +17,7 @@ from typing import Any
 
 from sim.inputs.errors import InputError, Problem
 from sim.reading.data_files import experiments
-from sim.reading.problems import did_you_mean
+from sim.reading.problems import unknown_name
 from sim.results.compared import ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
@@ -57,8 +57,7 @@ def chosen(names: Iterable[str]) -> list[str]:
     names = list(names) or list(SECTIONS)
     for name in names:
         if name not in SECTIONS:
-            known = ", ".join(SECTIONS)
-            raise InputError(Problem(f"{name!r} is no section; {known} are{did_you_mean(name, SECTIONS)}"))
+            raise InputError(Problem(unknown_name("section", name, SECTIONS)))
     return names
 
 
@@ -79,12 +78,13 @@ SAMPLED = Services()
 def ledger(
     sections: Sequence[str] = (),
     how: Services = SAMPLED,
-    told: Callable[[str, int, int], None] = lambda section, done, all_of_them: None,
+    on_progress: Callable[[str, int, int], None] = lambda section, done, total: None,
     own_loops: Path | None = None,
 ) -> Iterator[Row | Outcome]:
     """The rows of the named sections, or of all, as they are computed; and each published row of a service
-    that came to nothing, as its outcome. `told` hears how many of a section's runs have ended. `own_loops`:
-    a table of closed loops in place of the one that is shipped. InputError for an unknown name.
+    that came to nothing, as its outcome. `on_progress` gets how many of a section's runs have ended, of how
+    many. `own_loops`: a table of closed loops in place of the one that is shipped. InputError for an unknown
+    name.
     """
     for name in chosen(sections):
         if name in ALONE:
@@ -95,15 +95,15 @@ def ledger(
         held = cases(name, whole=how.every_row)
         if own_loops is not None and name == LOOPS:
             run, held = own_point_rows, [Case("closed loops", row) for row in read_point_rows(own_loops)]
-        for outcome in outcomes(run, held, how.processes, how.keep, partial(told, name)):
+        for outcome in outcomes(run, held, how.processes, how.keep, partial(on_progress, name)):
             yield from outcome.rows
             if outcome.reason:
                 yield outcome
 
 
-def rows_only(told: Iterable[Row | Outcome]) -> list[Row]:
+def rows_only(found: Iterable[Row | Outcome]) -> list[Row]:
     """The rows of a ledger."""
-    return [one for one in told if isinstance(one, Row)]
+    return [one for one in found if isinstance(one, Row)]
 
 
 @dataclass(frozen=True, slots=True)

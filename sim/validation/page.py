@@ -38,7 +38,7 @@ def accuracy_page(
 def _headline(groups: Sequence[GroupErrors]) -> str:
     every = {one.quantity: one for one in groups if (one.section, one.by) == ("closed-loops", "all")}
     if not every:
-        return "This run left out the closed loops, by which whole services are judged."
+        return "This run left out the closed loops, the rows of whole services that nothing was fitted on."
     tpot, ttft, tokens = (
         every[name] for name in ("time per output token", "time to first token", "output tokens of all users")
     )
@@ -91,9 +91,9 @@ def _groups(groups: Sequence[GroupErrors], by: Sequence[str]) -> str:
 
 
 def _left_out(lines: Iterable[LeftOut]) -> str:
-    told = ["| table | rows left out | of | why |", "| --- | ---: | ---: | --- |"]
-    told += [f"| {line.table} | {line.rows} | {line.of:,} | {line.reason} |" for line in lines]
-    return "\n".join(told)
+    table = ["| table | rows left out | of | why |", "| --- | ---: | ---: | --- |"]
+    table += [f"| {line.table} | {line.rows} | {line.of:,} | {line.reason} |" for line in lines]
+    return "\n".join(table)
 
 
 def _numbers(errors: ErrorSummary) -> str:

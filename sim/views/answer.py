@@ -42,10 +42,10 @@ class Answer:
 
         folder.mkdir(parents=True, exist_ok=True)
         pictures = self.charts(folder) if self.charts is not None else []
-        told, page = folder / "answer.json", folder / "report.html"
-        told.write_text(_json(self) + "\n", encoding="utf-8")
+        answer, page = folder / "answer.json", folder / "report.html"
+        answer.write_text(_json(self) + "\n", encoding="utf-8")
         page.write_text(answer_page(self, pictures, columns(self), NUMBERS), encoding="utf-8")
-        return [*pictures, told, page]
+        return [*pictures, answer, page]
 
 
 def tell(answer: Callable[[bool], Answer]) -> None:
@@ -56,13 +56,13 @@ def tell(answer: Callable[[bool], Answer]) -> None:
         format: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON alone.")] = "table",
         out: Annotated[Path | None, typer.Option(help="Folder for pictures and a page.")] = None,
     ) -> None:
-        told = answer(quick)
+        found = answer(quick)
         if format == "json":
-            typer.echo(_json(told))
+            typer.echo(_json(found))
         else:
-            _print(told)
+            _print(found)
         if out is not None:
-            for path in told.save(out):
+            for path in found.save(out):
                 typer.echo(f"wrote {path}", err=True)
 
     main.__doc__ = answer.__doc__

@@ -133,7 +133,7 @@ def test_written_files_are_read_back_and_say_where_they_come_from(tmp_path: Path
         "h100-sxm",
         "h200-sxm",
         "a100-80gb-sxm",
-    }  # itself and its stand_in
+    }  # itself and those whose stand-in it is
     kernels = kernels_of(read_yaml(tmp_path / "h100-sxm.yaml"))
     assert kernels.gemm["bf16"].hbm_fraction == pytest.approx(fits[0].parameters.hbm_fraction, rel=1e-3)
     assert kernels.provenance["gemm.bf16"].tag == "fitted"
@@ -178,7 +178,7 @@ def products_with(**changes: object) -> list[Measurement]:
 @pytest.mark.parametrize(
     ("measured", "says"),
     [
-        (products_with(op="gemmm"), "'gemmm' is no kernel that is fitted; gemm, "),
+        (products_with(op="gemmm"), "kernel = 'gemmm': must be one of gemm, .*; did you mean 'gemm'"),
         (products_with(sizes={"m": 64, "n": 8192, "dtype": "bf16"}), "argument: 'k'"),
         (products_with()[:5], "needs 20 points of one kernel.*5 of gemm bf16 on h100-sxm"),
         (

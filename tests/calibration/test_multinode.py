@@ -79,12 +79,18 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("dgx-a100,2,8,all_reduce,65536,0", r":2: 0 is no latency in us"),
-        ("dgx-a100,2,8,all_reduce,nan,10", r":2: nan is no size_bytes"),
-        ("dgx-a100,2,0,all_reduce,65536,10", r":2: 0 is no gpus_per_node"),
-        ("dgx-a100,2,9,all_reduce,65536,10", r":2: 9 is too many .* dgx-a100 has 8"),
-        ("dgx-a10,2,8,all_reduce,65536,10", r":2: system 'dgx-a10'.*did you mean 'dgx-a100'"),
-        ("dgx-a100,2,8,allreduce,65536,10", r":2: no op 'allreduce'.*did you mean 'all_reduce'"),
+        ("dgx-a100,2,8,all_reduce,65536,0", r":2: latency_us = 0: must be above 0"),
+        ("dgx-a100,2,8,all_reduce,nan,10", r":2: size_bytes = nan: must be above 0"),
+        ("dgx-a100,2,0,all_reduce,65536,10", r":2: gpus_per_node = 0: must be above 0"),
+        (
+            "dgx-a100,2,9,all_reduce,65536,10",
+            r":2: gpus_per_node = 9: must be at most 8 on dgx-a100",
+        ),
+        ("dgx-a10,2,8,all_reduce,65536,10", r":2: system = 'dgx-a10'.*did you mean 'dgx-a100'"),
+        (
+            "dgx-a100,2,8,allreduce,65536,10",
+            r":2: op = 'allreduce': must be .*did you mean 'all_reduce'",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_is_refused_with_its_line(tmp_path: Path, row: str, said: str) -> None:

@@ -66,16 +66,16 @@ def test_what_other_code_gave_is_not_taken_up(tmp_path: Path, monkeypatch: pytes
         outcomes(never, CASES[:1], 1, keep)
 
 
-def test_progress_is_told_of_every_case() -> None:
-    told: list[tuple[int, int]] = []
-    outcomes(doubled, CASES, 1, told=lambda done, of: told.append((done, of)))
-    assert told == [(n, 6) for n in range(7)]
+def test_progress_counts_every_case_from_none_to_all() -> None:
+    ended: list[tuple[int, int]] = []
+    outcomes(doubled, CASES, 1, on_progress=lambda done, total: ended.append((done, total)))
+    assert ended == [(n, 6) for n in range(7)]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]\n", "a letter to a friend"])
 def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
     keep = tmp_path / "mine.json"
     keep.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"mine\.json:1: is no row that was kept"):
+    with pytest.raises(InputError, match=r"mine\.json:1: is not a row of a checkpoint"):
         outcomes(doubled, CASES, 1, keep)
     assert keep.read_text(encoding="utf-8") == text

@@ -39,7 +39,7 @@ def test_a_summary_keeps_fitted_and_predicted_rows_apart() -> None:
 
 
 def test_an_unknown_section_is_named_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"'kernel' is no section.*kernels"):
+    with pytest.raises(InputError, match=r"no section named 'kernel'.*did you mean 'kernels'"):
         chosen(["kernel"])
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from sim.reading.published_names import MODELS
 from sim.results.compared import Row
 from sim.validation.checkpoint import Case
-from sim.validation.services.closed_loops import Point, Simulated, point_of, run
+from sim.validation.services.closed_loops import ServingPoint, Simulated, point_of, run
 
 INFERENCEX = "SemiAnalysisAI/InferenceX, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 NVIDIA = "NVIDIA, through NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 
 
-def rows_of_point(point: Point) -> list[Row]:
+def rows_of_point(point: ServingPoint) -> list[Row]:
     """A point simulated: what it gives the ledger."""
     return point_rows(run(point))
 
@@ -46,10 +46,10 @@ def point_rows(one: Simulated) -> list[Row]:
 
 
 def users_band(users: int) -> str:
-    """How many users, in steps by which errors are told apart."""
-    least = 1
-    for most in (4, 16, 64, 128):
-        if users <= most:
-            return f"{least} to {most}"
-        least = most + 1
+    """The band of a number of users, by which errors are grouped."""
+    low = 1
+    for high in (4, 16, 64, 128):
+        if users <= high:
+            return f"{low} to {high}"
+        low = high + 1
     return "129 and more"

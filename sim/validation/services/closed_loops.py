@@ -46,7 +46,7 @@ HOSTS: dict[str, dict[str, float]] = {
 }
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
 is fitted, on one model and system (`FITTED_ON`): the gap by the median of the signed errors of TPOT, the
-way in by the least median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
+way in by the smallest median error of TTFT on a grid of 5 ms and 2 us a token (SGLang: by least squares).
 `sim calibrate hosts` gives the gaps again; no command writes the way in."""
 FITTED_ON = {
     "vllm": ("openai/gpt-oss-120b", "b200_sxm"),
@@ -59,12 +59,12 @@ ROUNDS = 4  # times the concurrency, simulated; weighed as if they were `PROMPTS
 
 
 def throughput_of(users: int, output_tokens: float, ttft_ms: float, tpot_ms: float) -> float:
-    """Output tokens per second of so many users who are never idle."""
+    """Output tokens per second of so many users that are never idle."""
     return 1e3 * users * output_tokens / (ttft_ms + (output_tokens - 1.0) * tpot_ms)
 
 
 @dataclass(frozen=True)
-class Point:
+class ServingPoint:
     """One row: a configuration, a concurrency, and the milliseconds that were measured."""
 
     system: str
@@ -113,7 +113,7 @@ class Point:
 class Simulated:
     """What a run gave for a point, in milliseconds."""
 
-    point: Point
+    point: ServingPoint
     ttft_ms: float
     tpot_ms: float
 
@@ -132,7 +132,7 @@ class Simulated:
         return point.throughput(self.ttft_ms, self.tpot_ms) / measured - 1.0
 
 
-def read_points(path: Path, *, clean: bool = True) -> list[Point]:
+def read_points(path: Path, *, clean: bool = True) -> list[ServingPoint]:
     """The rows of a table of serving points; by default those without a quality flag.
 
     InputError if it lacks a column.
@@ -151,24 +151,24 @@ def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
     try:
         rows = [row for row in rows if point_of(row).is_clean or not clean]
     except KeyError as error:
-        raise InputError(
-            f"{path} has no column {error.args[0]!r}; it is not a table of serving points"
-        ) from error
+        raise InputError(f"{path} has no column {error.args[0]!r}; a table of closed loops has it") from error
     for column, known in (("system", SYSTEMS), ("model", MODELS)):
         for row in rows:
             if row[column] not in known:
-                hint = did_you_mean(row[column], known) or f"; {', '.join(known)} are"
-                raise InputError(f"{path}: {column} {row[column]!r} is not known{hint}")
+                hint = did_you_mean(row[column], known)
+                raise InputError(
+                    f"{path}: {column} = {row[column]!r}: must be one of {', '.join(known)}{hint}"
+                )
     return rows
 
 
-def point_of(row: Mapping[str, str]) -> Point:
+def point_of(row: Mapping[str, str]) -> ServingPoint:
     """A row of such a table. KeyError for a column that it lacks."""
     quant = row["moe_quant_mode"] or row["gemm_quant_mode"]
     ranks = int(row["moe_tp_size"] or 1) * int(row["moe_ep_size"] or 1)
-    # where nothing is said of data-parallel attention, more ranks for the experts than for a head mean it
+    # where the row has nothing on data-parallel attention, more ranks for the experts than for a head mean it
     data_parallel = max(1, ranks // int(row["tp_size"])) if not row["attention_dp_size"] else 1
-    return Point(
+    return ServingPoint(
         system=row["system"],
         model=row["model"],
         precision=quant,
@@ -195,7 +195,7 @@ def _topology(name: str) -> Topology:
     return load_topology(name)
 
 
-def precision_of(point: Point) -> dict[str, str]:
+def precision_of(point: ServingPoint) -> dict[str, str]:
     """Number formats of a row: its own, or what its checkpoint and launch script say."""
     weights = (
         "fp8_block" if point.model in BLOCK_FP8 and point.precision == "fp8" else WEIGHTS[point.precision]
@@ -217,7 +217,7 @@ def precision_of(point: Point) -> dict[str, str]:
     return formats
 
 
-def _has_8bit_cache(point: Point) -> bool:
+def _has_8bit_cache(point: ServingPoint) -> bool:
     """InferenceX starts Llama and, on Blackwell, gpt-oss with `kv-cache-dtype: fp8`; TensorRT-LLM takes 8
     bits for a checkpoint in 8 or 4 bits.
     """
@@ -228,7 +228,7 @@ def _has_8bit_cache(point: Point) -> bool:
     return "Llama" in point.model or (point.model.startswith("openai") and point.system == "b200_sxm")
 
 
-def engine_of(point: Point) -> dict[str, Any]:
+def engine_of(point: ServingPoint) -> dict[str, Any]:
     """How the engine was started."""
     trtllm, llama = point.backend == "trtllm", "Llama-3.1-70B" in point.model
     engine: dict[str, Any] = {
@@ -255,12 +255,12 @@ def engine_of(point: Point) -> dict[str, Any]:
     return engine
 
 
-def _release(point: Point) -> tuple[int, ...]:
+def _release(point: ServingPoint) -> tuple[int, ...]:
     parts = point.version.split(".")
     return tuple(int(part) for part in parts if part.isdigit()) if len(parts) > 1 else ASYNC_FROM
 
 
-def _lengths(point: Point) -> tuple[Any, Any]:
+def _lengths(point: ServingPoint) -> tuple[Any, Any]:
     """Laws of prompts and answers. With equal answers all users stay in lock-step, as SGLang's rows show it;
     the first tokens of NVIDIA's other rows come sooner than that allows, and get `SPREAD`.
     """
@@ -276,7 +276,7 @@ def _lengths(point: Point) -> tuple[Any, Any]:
     return isl, uniform((1.0 - SPREAD) * osl, (1.0 + SPREAD) * osl)
 
 
-def scenario_of(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Scenario:
+def scenario_of(point: ServingPoint, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Scenario:
     """The row as a scenario. `engine`: settings over those of the row's backend."""
 
     prompt, answer = _lengths(point)
@@ -297,7 +297,7 @@ def scenario_of(point: Point, engine: dict[str, Any] | None = None, rounds: int 
     )
 
 
-def run(point: Point, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Simulated:
+def run(point: ServingPoint, engine: dict[str, Any] | None = None, rounds: int = ROUNDS) -> Simulated:
     """Simulate a row; what it says of a run of `PROMPTS` rounds is weighed from fewer."""
     requests = simulate(scenario_of(point, engine, rounds)).requests
     return Simulated(point, *weighed_ms(requests, point.concurrency))

@@ -4,9 +4,9 @@ A row names the workers of both stages, and for each its tensor-parallel ranks, 
 ranks, and how experts lie over them (`moe_tp_size` rows of every expert, or `moe_ep_size` whole experts).
 The host set of an engine is that of its closed loops.
 
-Where it stops: whether multi-token prediction was on is not told; rows are run without, so that those that
-had it are simulated too slow. FP4 checkpoints of DeepSeek keep attention in 16 bits, which is not modelled.
-How workers lay on servers is not told either: the larger ones take whole servers first.
+Where it stops: the rows do not say whether multi-token prediction was on; they are run without, so that
+those that had it are simulated too slow. Nor do they say how workers lay on servers: the larger ones take
+whole servers first. FP4 checkpoints of DeepSeek keep attention in 16 bits, which is not modelled.
 """
 
 from __future__ import annotations

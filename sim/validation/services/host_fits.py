@@ -4,7 +4,7 @@
 
 prints every constant as it is written and as the fit gives it with the kernels of now; where the two differ
 the kernels were fitted anew after it. The fit is the constant at which the median signed error of the rows
-is nought, or zero where the simulation is too slow without it. It takes some minutes.
+is zero, or zero itself where the simulation is too slow without it. It takes some minutes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class HostFit(NamedTuple):
     fitted_s: float
 
 
-def unbiased(bias: Callable[[float], float], most: float, digit: float) -> float:
-    """The constant from zero to `most` at which a bias that grows with it is nought, to the nearest `digit`.
+def unbiased(bias: Callable[[float], float], max_s: float, digit: float) -> float:
+    """The constant from zero to `max_s` at which a bias that grows with it is zero, to the nearest `digit`.
 
     >>> unbiased(lambda x: x - 0.234, 1.0, 0.01), unbiased(lambda x: x + 1.0, 1.0, 0.01)
     (0.23, 0.0)
@@ -36,7 +36,7 @@ def unbiased(bias: Callable[[float], float], most: float, digit: float) -> float
 
     if bias(0.0) >= 0.0:
         return 0.0
-    found = float(brentq(bias, 0.0, most, xtol=digit / 20.0))
+    found = float(brentq(bias, 0.0, max_s, xtol=digit / 20.0))
     return float(f"{round(found / digit) * digit:.6g}")
 
 

@@ -95,7 +95,7 @@ def with_texts(columns: Log) -> Iterable[dict[str, Any]]:
         for i, tokens in enumerate(shared)
         if tokens
     }
-    told = {*parents, *parents.values()}
+    linked = {*parents, *parents.values()}
     texts: dict[int, list[int]] = {}
     for i, tokens in enumerate(prompts):
         request = {
@@ -103,7 +103,7 @@ def with_texts(columns: Log) -> Iterable[dict[str, Any]]:
             "input_toks": tokens,
             "output_toks": int(columns["output_tokens"][i]),
         }
-        if i in told:
+        if i in linked:
             begin = texts[parents[i]][: shared[i]] if i in parents else []
             texts[i] = begin + [i * 10**6 + place for place in range(len(begin), whole[i])]
             request["input_tok_ids"] = texts[i]

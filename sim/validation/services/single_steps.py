@@ -1,8 +1,8 @@
 """Single steps of the engines whose request logs are replayed: where seconds went by without a prompt, the
 tokens of a second over those running are its steps.
 
-Where it stops: a log does not say who was preempted between the first token and the last, so that only of
-logs without preemptions it is known who ran.
+Where it stops: a log does not say which requests were preempted between the first token and the last, so that
+only a log without preemptions says which requests ran.
 """
 
 from __future__ import annotations

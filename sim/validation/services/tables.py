@@ -107,10 +107,10 @@ def cases(section: str, *, whole: bool) -> list[Case]:
     for name, table in TABLES.items():
         if table.section != section:
             continue
-        told = [case for case in published(name) if not table.left_out(case.cells)]
+        held = [case for case in published(name) if not table.left_out(case.cells)]
         if not whole:
-            told = [case for case in told[:: table.every] if case.cells.get("sample", "1") == "1"]
-        found += told
+            held = [case for case in held[:: table.every] if case.cells.get("sample", "1") == "1"]
+        found += held
     return found
 
 
@@ -140,9 +140,9 @@ def left_out(outcomes: Iterable[Outcome] = ()) -> list[LeftOut]:
     counted: dict[tuple[str, str], int] = {}
     sizes = {}
     for name, table in TABLES.items():
-        told = published(name)
-        sizes[name] = len(told)
-        for case in told:
+        rows_of_table = published(name)
+        sizes[name] = len(rows_of_table)
+        for case in rows_of_table:
             if reason := table.left_out(case.cells):
                 counted[name, reason] = counted.get((name, reason), 0) + 1
     for outcome in outcomes:

@@ -77,7 +77,8 @@ def per_second_left_out(row: Cells) -> str:
 
 def per_second_rows(row: Cells) -> list[Row]:
     """Tokens generated in one second of a run; of each request they are spread evenly from its first to its
-    last. The run with a prefix cache is taken for one without: which prompts share a beginning is not told.
+    last. The run with a prefix cache is taken for one without: its log does not say which prompts share a
+    beginning.
     """
     frame = served(row["run"]).requests
     first, last = frame["first_token_s"].to_numpy(), frame["finished_s"].to_numpy()

@@ -13,7 +13,7 @@ from sim.validation.ledger import grouped
 from sim.validation.services.closed_loop_rows import point_rows
 from sim.validation.services.closed_loops import (
     FITTED_ON,
-    Point,
+    ServingPoint,
     engine_of,
     precision_of,
     read_point_rows,
@@ -24,7 +24,7 @@ from sim.validation.services.closed_loops import (
 from sim.validation.services.request_logs import DATA
 from sim.validation.services.tables import cases
 
-POINT = Point(
+POINT = ServingPoint(
     "h200_sxm", "meta-llama/Llama-3.1-70B", "fp8", "vllm", "", 1024, 1024, 16, 2, 1, False, 222.0, 15.1,
     "public InferenceX export", True,
 )  # fmt: skip
