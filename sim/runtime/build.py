@@ -19,9 +19,10 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
+from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.engine_core import EngineCore, Rule
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
 from sim.runtime.engine.step_records import StepRecorder
@@ -82,7 +83,7 @@ def replicas_of(deployment: Deployment, world: World) -> tuple[list[Replica], di
 def _replica(plan: ReplicaPlan, world: World) -> Replica:
     pool, engine, network = plan.pool, plan.pool.engine, world.network
     costs = _costs(plan, world)
-    attribution = Ledger() if len(costs) == 1 else None
+    attribution = StepLedger() if len(costs) == 1 else None
 
     def stage_send(stage: int, n_tokens: int) -> Demand:
         source, target = plan.shards[stage], plan.shards[stage + 1]
@@ -127,7 +128,7 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
 
 
 def _queues(
-    plan: ReplicaPlan, world: World, costs: list[StepCost], ledger: Ledger | None
+    plan: ReplicaPlan, world: World, costs: list[StepCost], ledger: StepLedger | None
 ) -> list[RequestQueue]:
     """A queue with its KV blocks for each data-parallel rank."""
     pool, engine, limits = plan.pool, plan.pool.engine, plan.limits

@@ -14,6 +14,7 @@ from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
 from sim.runtime.engine import engine_core as engine_loop
 from sim.runtime.engine import queue as engine_queue
+from sim.runtime.engine.attribution import REQUEST_PREEMPTED
 from sim.runtime.engine.flight import Part
 from sim.runtime.engine.speculation import Speculator
 from sim.scenario.scenario import Scenario, with_changes
@@ -220,7 +221,7 @@ def test_a_lost_second_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     wait = engine_queue.Sequence.wait
 
     def forgetful(self: engine_queue.Sequence, cause: int, until_s: float) -> None:
-        if cause == engine_queue.PREEMPTED:
+        if cause == REQUEST_PREEMPTED:
             self.charged_s = until_s
         else:
             wait(self, cause, until_s)

@@ -23,10 +23,11 @@ from sim.cost.collectives.demands import Demand
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.engine.flight import PIPELINE, SHARING, Flight, Part, begun
+from sim.runtime.engine.attribution import STEP_PIPELINE, STEP_SHARING, StepLedger
+from sim.runtime.engine.flight import Flight, Part, begun
 from sim.runtime.engine.fold_horizon import fold_horizon, pipeline_fold_horizon
 from sim.runtime.engine.pipeline_fold import PipelineFold, deliver_tokens
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.engine.stage import Passed, Stage
@@ -54,7 +55,7 @@ class EngineCore:
         *,
         engine: Engine,
         rule: Rule,
-        ledger: Ledger | None,
+        ledger: StepLedger | None,
         role: Role = "both",
         first_token_from_prefill: bool = False,
         seed: int = 0,
@@ -286,8 +287,8 @@ class EngineCore:
         causes = flight.causes
         for cause, seconds in enumerate(passed.causes):
             causes[cause] += seconds
-        causes[SHARING] += passed.sharing_s
-        causes[PIPELINE] += passed.waited_s
+        causes[STEP_SHARING] += passed.sharing_s
+        causes[STEP_PIPELINE] += passed.waited_s
         if self.ledger is not None:
             self.rows.of_one_stage(flight, passed, gives_tokens=self.role != "prefill")
             self._flying.popleft()
@@ -311,7 +312,7 @@ class EngineCore:
 
         def received(transfer: Transfer) -> None:
             flight.sent = None
-            flight.causes[PIPELINE] += self.env.now - sent_s
+            flight.causes[STEP_PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
         demand = self.stage_send(stage, flight.batch.tokens)

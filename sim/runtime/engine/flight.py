@@ -8,13 +8,11 @@ from itertools import chain
 
 from sim.cost.batch import Batch
 from sim.policy.scheduling import Grants
-from sim.results.blame import STEP_CAUSES
+from sim.runtime.engine.attribution import STEP_PIPELINE, no_seconds
 from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
-
-SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
 
 
 @dataclass(slots=True)
@@ -75,7 +73,7 @@ class Flight:
     batch: Batch
     start_s: float
     number: int = -1
-    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
+    causes: list[float] = field(default_factory=no_seconds)
     done: bool = False
     caught_up: int = 0
     stage: int = 0
@@ -99,7 +97,7 @@ class Flight:
         lasted, since = now - self.start_s, now - sequence.charged_s
         share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
         causes = [share * seconds for seconds in self.causes]
-        causes[PIPELINE] += since - sum(causes)
+        causes[STEP_PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 
     def on_time_and_late(self) -> tuple[int, list[float]]:

@@ -25,7 +25,8 @@ import simpy
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.demands import Demand
 from sim.runtime.clock import COMPLETION, at
-from sim.runtime.engine.flight import PIPELINE, Flight
+from sim.runtime.engine.attribution import STEP_PIPELINE, no_seconds
+from sim.runtime.engine.flight import Flight
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.engine.stage import Stage
 from sim.runtime.engine.step_records import StepRecorder
@@ -298,7 +299,7 @@ class PipelineFold:
     def _state_of(self, one: FoldedBatch, begun: list[Turn], is_over: Callable[[float], bool]) -> FoldedState:
         delivered_s = [turn.ends_s[-1] for turn in begun if is_over(turn.ends_s[-1])]
         done = len(delivered_s)
-        first, later = list(one.flight.causes), [0.0] * len(one.flight.causes)
+        first, later = list(one.flight.causes), no_seconds()
         if done:
             for stage, causes_of in enumerate(one.causes):
                 of_first = causes_of(1)
@@ -311,7 +312,7 @@ class PipelineFold:
         if done < len(begun):
             turn = begun[done]
             stage = one.first_stage if not done else 0
-            went.causes = first if not done else [0.0] * len(first)
+            went.causes = first if not done else no_seconds()
             while is_over(turn.ends_s[stage]):
                 _add(went.causes, self.stages[stage].cost.step(went.batch)[1])
                 stage += 1
@@ -342,7 +343,7 @@ def deliver_tokens(went: FoldedState, rows: StepRecorder, answers: Speculator) -
         if ends_s:
             flight.charge(sequence, ends_s[0])
             causes = list(went.later_causes)
-            causes[PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
+            causes[STEP_PIPELINE] += (ends_s[-1] - ends_s[0]) - sum(causes)
             sequence.charge(causes, ends_s[-1])
             answers.give(sequence, len(ends_s), ends_s[-1])
         sequence.queue.grow(sequence, went.begun - 1)

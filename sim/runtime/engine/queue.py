@@ -12,43 +12,19 @@ from itertools import islice
 from simpy import Environment
 
 from sim.policy.scheduling import Grants
-from sim.results.blame import CAUSES, STEP_CAUSES
+from sim.runtime.engine.attribution import (
+    REQUEST_ADMISSION,
+    REQUEST_PIPELINE,
+    REQUEST_PREEMPTED,
+    REQUEST_RECOMPUTE,
+    StepLedger,
+)
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
 PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
-ADMISSION, PREEMPTED, PIPELINE_WAIT, RECOMPUTE = (
-    CAUSES.index(name) for name in ("admission", "preempted", "pipeline", "recompute")
-)
-
-
-class Ledger:
-    """Seconds by cause of all steps of an engine so far.
-
-    An engine with one batch in flight is at every moment in exactly one step, so the share of a sequence that
-    was in all of them is a difference of two readings, and charging costs nothing per step.
-    """
-
-    __slots__ = ("seconds",)
-
-    def __init__(self) -> None:
-        self.seconds = [0.0] * (STEP_CAUSES + 2)
-
-    def add(self, causes: list[float]) -> None:
-        for cause, seconds in enumerate(causes):
-            self.seconds[cause] += seconds
-
-    def read(self) -> tuple[float, ...]:
-        return tuple(self.seconds)
-
-    def charge(self, sequence: Sequence, now: float) -> None:
-        """Charge a sequence for all steps since its last reading."""
-        if sequence.mark is not None:
-            causes = [seconds - then for seconds, then in zip(self.seconds, sequence.mark, strict=True)]
-            sequence.charge(causes, now)
-            sequence.mark = tuple(self.seconds)
 
 
 @dataclass(slots=True)
@@ -74,7 +50,7 @@ class RequestQueue:
         token_budget: int,
         max_num_seqs: int,
         by_priority: bool,
-        ledger: Ledger | None,
+        ledger: StepLedger | None,
         reserve_full_prompt: bool = True,
         async_scheduling: bool = False,
         draft_tokens: int = 0,
@@ -187,12 +163,12 @@ class RequestQueue:
         if sequence in self.running:
             self.settle(sequence)
             if self.ledger is None:
-                sequence.wait(PIPELINE_WAIT, self.env.now)
+                sequence.wait(REQUEST_PIPELINE, self.env.now)
             sequence.dropped = sequence.in_flight
             self.runs_no_more(sequence)
         else:
             self.waiting.remove(sequence)
-            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
+            sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:
@@ -200,9 +176,9 @@ class RequestQueue:
         now = self.env.now
         self.cohort.dissolve()
         for sequence in self.running:
-            sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
+            sequence.wait(REQUEST_RECOMPUTE, now)  # what its last step had cost until it was cut off
         for sequence in self.waiting:
-            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+            sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, now)
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
@@ -371,7 +347,7 @@ class RequestQueue:
             sequence.held = units
             sequence.computed = cached_tokens
         sequence.unhashed_blocks += needed
-        sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+        sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, now)
         if sequence.admitted_s is None:
             sequence.admitted_s = now
             sequence.cached_tokens = cached_tokens
@@ -385,7 +361,7 @@ class RequestQueue:
         self.runs_no_more(sequence)
         self.settle(sequence)
         if self.ledger is None:
-            sequence.wait(PIPELINE_WAIT, self.env.now)
+            sequence.wait(REQUEST_PIPELINE, self.env.now)
         sequence.dropped = sequence.in_flight
         if self.block_pool.caches:
             self._hash_for_return(sequence)

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.blame import CAUSES
+from sim.runtime.engine.attribution import DECODE_STEP, PREFILL_STEP, REQUEST_RECOMPUTE
 from sim.workload.request import Request
 
 if TYPE_CHECKING:
     from sim.runtime.engine.cohort import Cohort
     from sim.runtime.engine.queue import RequestQueue
-
-_COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
-_RECOMPUTE = CAUSES.index("recompute")
 
 
 class Sequence:
@@ -167,13 +165,11 @@ class Sequence:
         """Charge the time since the last charge to the causes of the steps it sat in."""
         blame = self.blame
         if self.recomputing:
-            blame[_RECOMPUTE] += until_s - self.charged_s
+            blame[REQUEST_RECOMPUTE] += until_s - self.charged_s
         else:
-            phase = _COMPUTE[self.generated > 0]
-            blame[phase] += causes[0]
-            for cause, seconds in enumerate(causes):
-                if cause:
-                    blame[cause + 1] += seconds
+            columns = DECODE_STEP if self.generated else PREFILL_STEP
+            for column, seconds in zip(columns, causes, strict=True):
+                blame[column] += seconds
         self.charged_s = until_s
 
     def wait(self, cause: int, until_s: float) -> None:

@@ -19,12 +19,10 @@ from functools import partial
 from typing import Any
 
 from sim.policy.reloading import Prefix, ReloadRule
-from sim.results.blame import CAUSES
-from sim.runtime.engine.queue import ADMISSION, PREEMPTED, PRIVATE, RequestQueue
+from sim.runtime.engine.attribution import REQUEST_ADMISSION, REQUEST_HAND_OVER, REQUEST_PREEMPTED
+from sim.runtime.engine.queue import PRIVATE, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.kv.tiers import Level
-
-HAND_OVER = CAUSES.index("hand_over")
 
 
 @dataclass(slots=True)
@@ -211,7 +209,7 @@ class TieredQueue(RequestQueue):
         self._asked(head, past)
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
-        head.wait(PREEMPTED if head.recomputing else ADMISSION, self.env.now)
+        head.wait(REQUEST_PREEMPTED if head.recomputing else REQUEST_ADMISSION, self.env.now)
         self.waiting.remove(head)
         loads: dict[int, tuple[list[int], int]] = {}
         first = units
@@ -234,7 +232,7 @@ class TieredQueue(RequestQueue):
             return
         del self.loading[sequence], self._giving_up[sequence]
         sequence.received = True
-        sequence.wait(HAND_OVER, self.env.now)
+        sequence.wait(REQUEST_HAND_OVER, self.env.now)
         self._publish(sequence, sequence.computed)
         self.on_loaded(sequence, self)
 
@@ -246,7 +244,7 @@ class TieredQueue(RequestQueue):
         del self.loading[sequence]
         for give_up in self._giving_up.pop(sequence):
             give_up()
-        sequence.wait(HAND_OVER, self.env.now)
+        sequence.wait(REQUEST_HAND_OVER, self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:

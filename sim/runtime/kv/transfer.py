@@ -20,15 +20,13 @@ import numpy as np
 
 from sim.cost.collectives.demands import Demand
 from sim.policy.routing import RoutedRequest, Router
-from sim.results.blame import CAUSES
 from sim.results.records import HandOverRecords
+from sim.runtime.engine.attribution import REQUEST_HAND_OVER, REQUEST_SHARING
 from sim.runtime.engine.queue import HeldBlocks, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.transfer import Transfer
-
-HAND_OVER, SHARING = CAUSES.index("hand_over"), CAUSES.index("sharing")
 
 Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
 """(sender, receiver, their data-parallel ranks, tokens; of a part of the layers a part) -> the transfer."""
@@ -136,7 +134,7 @@ class KvTransfers:
             return False
         passage.left.free()
         passage.sender.loop.look_again()
-        sequence.wait(HAND_OVER, self.fabric.env.now)
+        sequence.wait(REQUEST_HAND_OVER, self.fabric.env.now)
         return True
 
     def fail(self, replica: Replica) -> list[InEngine]:
@@ -249,6 +247,6 @@ class KvTransfers:
         sequence.computed = sequence.request.prompt_tokens + sequence.generated - 1
         now = self.fabric.env.now
         shared_s = min(passage.shared_s, now - sequence.charged_s)
-        sequence.wait(HAND_OVER, now - shared_s)
-        sequence.wait(SHARING, now)
+        sequence.wait(REQUEST_HAND_OVER, now - shared_s)
+        sequence.wait(REQUEST_SHARING, now)
         receiver.enqueue(sequence, passage.landing)

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, StaticBatching
+from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.flight import begun
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.workload.request import Request
@@ -43,7 +44,7 @@ class Engine:
             token_budget=limits["budget"],
             max_num_seqs=limits["seats"],
             by_priority=limits["by_priority"],
-            ledger=Ledger(),
+            ledger=StepLedger(),
             reserve_full_prompt=limits["reserve_full_prompt"],
             async_scheduling=limits["async_scheduling"],
         )
