@@ -22,7 +22,7 @@ from sim.results.records import Records
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.engine_core import EngineCore, Rule
-from sim.runtime.engine.queue import RequestQueue
+from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
 from sim.runtime.engine.step_records import StepRecorder
@@ -144,26 +144,25 @@ def _queues(
             limits.max_num_batched_tokens,
         )
     no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
-    return [
-        queue_of(
-            world.env,
-            BlockPool(
-                limits.kv_blocks,
-                engine.block_size,
-                enable_prefix_caching=engine.enable_prefix_caching,
-                watermark=engine.watermark,
-            ),
-            token_budget=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            by_priority=engine.scheduling_policy == "priority",
-            ledger=ledger,
-            reserve_full_prompt=engine.scheduler_reserve_full_isl,
-            async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
-            draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
-            guaranteed_no_evict=no_evict and pool.role != "prefill",
+    bounds = QueueLimits(
+        token_budget=limits.max_num_batched_tokens,
+        max_num_seqs=limits.max_num_seqs,
+        by_priority=engine.scheduling_policy == "priority",
+        draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
+        reserve_full_prompt=engine.scheduler_reserve_full_isl,
+        guaranteed_no_evict=no_evict and pool.role != "prefill",
+        async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
+    )
+
+    def block_pool() -> BlockPool:
+        return BlockPool(
+            limits.kv_blocks,
+            engine.block_size,
+            enable_prefix_caching=engine.enable_prefix_caching,
+            watermark=engine.watermark,
         )
-        for _ in range(engine.data_parallel_size)
-    ]
+
+    return [queue_of(world.env, block_pool(), bounds, ledger) for _ in range(engine.data_parallel_size)]
 
 
 def gateway_of(network: Network) -> str:

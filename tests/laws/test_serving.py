@@ -86,7 +86,7 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
         part, batch = make(queue, grants, answers)
         if data["engine"]["scheduler"] == "vllm":
             assert sum(tokens for _, tokens in grants) <= queue.token_budget
-        assert len(grants) <= queue.max_num_seqs
+        assert len(grants) <= queue.max_running
         batches.append(batch)
         return part, batch
 

@@ -403,7 +403,7 @@ class EngineCore:
             return
         if len(self.queues) > 1 or self.role != "both" or self._speculator.drafts or self.engine.kv_tiers:
             return
-        if queue.waiting and len(queue.running) < queue.max_num_seqs:
+        if queue.waiting and len(queue.running) < queue.max_running:
             return
         if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
             return

@@ -39,42 +39,44 @@ class HeldBlocks:
         self.block_pool.free(self.nameless, self.names)
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What bounds the steps and the admissions of one scheduler.
+
+    `token_budget`: tokens of a step. `max_num_seqs`: sequences that run at a time. `by_priority`: waiting
+    ones stand in order of priority, then arrival. `draft_tokens` are computed with every decode.
+
+    `reserve_full_prompt`: no sequence is admitted before there is room for all of its known tokens, instead
+    of only for its first chunk (vLLM's `scheduler_reserve_full_isl`). `guaranteed_no_evict`: none before
+    there is room for all that it and the running ones may still generate (TensorRT-LLM's
+    GUARANTEED_NO_EVICT; a prefix that several share counts once for each of them). `async_scheduling`: a step
+    is chosen while the one before it runs, so that a sequence that ends with that one still has its place and
+    its blocks.
+    """
+
+    token_budget: int
+    max_num_seqs: int
+    by_priority: bool = False
+    draft_tokens: int = 0
+    reserve_full_prompt: bool = True
+    guaranteed_no_evict: bool = False
+    async_scheduling: bool = False
+
+
 class RequestQueue:
     """Waiting and running sequences over one KV cache. `step` counts the engine's steps begun so far."""
 
     def __init__(
-        self,
-        env: Environment,
-        block_pool: BlockPool,
-        *,
-        token_budget: int,
-        max_num_seqs: int,
-        by_priority: bool,
-        ledger: StepLedger | None,
-        reserve_full_prompt: bool = True,
-        async_scheduling: bool = False,
-        draft_tokens: int = 0,
-        guaranteed_no_evict: bool = False,
+        self, env: Environment, block_pool: BlockPool, limits: QueueLimits, ledger: StepLedger | None
     ) -> None:
-        """`ledger` is None where several batches are in flight; sequences are then charged step by step.
-
-        `reserve_full_prompt`: nobody is admitted before there is room for all of its known tokens, and not
-        only for its first chunk (vLLM's `scheduler_reserve_full_isl`). `async_scheduling`: a step is chosen
-        while the one before it runs, so that who ends with that one still has its seat and its blocks.
-        `draft_tokens` are computed with every decode. `guaranteed_no_evict`: nobody is admitted before there
-        is room for all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a
-        prefix that several share counts once for each of them).
-        """
+        """`ledger` is None where several batches are in flight; sequences are then charged step by step."""
         self.env = env
         self.block_pool = block_pool
-        self.token_budget = token_budget
-        self.seats = max_num_seqs
-        self.draft_tokens = draft_tokens
-        self.by_priority = by_priority
+        self.limits = limits
+        self.token_budget = limits.token_budget
+        self.draft_tokens = limits.draft_tokens
+        self.by_priority = limits.by_priority
         self.ledger = ledger
-        self.reserve_full_prompt = reserve_full_prompt
-        self.async_scheduling = async_scheduling
-        self.guaranteed_no_evict = guaranteed_no_evict
         self.step = 0
         self.cohort = Cohort(block_pool.block_size)
         self.running: list[Sequence] = []
@@ -86,9 +88,11 @@ class RequestQueue:
     # ---- from outside
 
     @property
-    def max_num_seqs(self) -> int:
-        """Sequences that may run in the next step, those not counted that are over and still have a seat."""
-        return self.seats - len(self._leaving)
+    def max_running(self) -> int:
+        """Sequences that may run in the next step: `max_num_seqs`, less those that have ended and keep their
+        place until that step is chosen.
+        """
+        return self.limits.max_num_seqs - len(self._leaving)
 
     @property
     def free_to_grow(self) -> int:
@@ -139,7 +143,7 @@ class RequestQueue:
         one was chosen.
         """
         self.runs_no_more(sequence)
-        if self.async_scheduling:
+        if self.limits.async_scheduling:
             self._leaving.append(self.detach(sequence))
         else:
             self.release(sequence)
@@ -334,10 +338,10 @@ class RequestQueue:
             held = sequence.hash_ends[units - 1] // cache.block_size
         room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(prefix)
         needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
-        whole = -(-sequence.known_tokens // cache.block_size) - held if self.reserve_full_prompt else 0
+        whole = -(-sequence.known_tokens // cache.block_size) - held if self.limits.reserve_full_prompt else 0
         if max(needed, whole) > room:
             return False
-        if self.guaranteed_no_evict and self.running:
+        if self.limits.guaranteed_no_evict and self.running:
             promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
             if promised > cache.blocks - cache.reserve:
                 return False

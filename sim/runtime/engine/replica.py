@@ -134,7 +134,7 @@ class Replica:
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.seats for queue in self.queues)
+        return any(queue.requests < queue.limits.max_num_seqs for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""

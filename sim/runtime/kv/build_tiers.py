@@ -45,12 +45,10 @@ def queue_maker(
         budget = _chunk(engine, token_budget, tokens)
         return prefill_seconds(costs, past, tokens, budget=budget, ranks=engine.data_parallel_size)
 
-    def make(*args: Any, **limits: Any) -> TieredQueue:
+    def make(*queue: Any) -> TieredQueue:
         levels = _levels(network, fabric, shards, next(groups), tiers)
         through = described.write == "through"
-        return TieredQueue(
-            *args, levels=levels, writes_through=through, reload=reload, prefill_s=prefill_s, **limits
-        )
+        return TieredQueue(*queue, levels=levels, writes_through=through, reload=reload, prefill_s=prefill_s)
 
     return make
 

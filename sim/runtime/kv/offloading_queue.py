@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+
+from simpy import Environment
 
 from sim.policy.reloading import Prefix, ReloadRule
-from sim.runtime.engine.attribution import REQUEST_ADMISSION, REQUEST_HAND_OVER, REQUEST_PREEMPTED
-from sim.runtime.engine.queue import PRIVATE, RequestQueue
+from sim.runtime.engine.attribution import REQUEST_ADMISSION, REQUEST_HAND_OVER, REQUEST_PREEMPTED, StepLedger
+from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.queue import PRIVATE, QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.kv.tiers import Level
 
@@ -43,14 +45,17 @@ class TieredQueue(RequestQueue):
 
     def __init__(
         self,
-        *args: Any,
+        env: Environment,
+        block_pool: BlockPool,
+        limits: QueueLimits,
+        ledger: StepLedger | None,
+        *,
         levels: list[Level],
         writes_through: bool,
         reload: ReloadRule,
         prefill_s: Callable[[int, int], float],
-        **limits: Any,
     ) -> None:
-        super().__init__(*args, **limits)
+        super().__init__(env, block_pool, limits, ledger)
         self.levels = levels
         self.reload = reload
         self.prefill_s = prefill_s

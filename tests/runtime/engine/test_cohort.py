@@ -17,7 +17,7 @@ from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, Stat
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.flight import begun
-from sim.runtime.engine.queue import RequestQueue
+from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.workload.request import Request
@@ -41,12 +41,14 @@ class Engine:
         self.queue = RequestQueue(
             self.env,
             self.cache,
-            token_budget=limits["budget"],
-            max_num_seqs=limits["seats"],
-            by_priority=limits["by_priority"],
-            ledger=StepLedger(),
-            reserve_full_prompt=limits["reserve_full_prompt"],
-            async_scheduling=limits["async_scheduling"],
+            QueueLimits(
+                token_budget=limits["budget"],
+                max_num_seqs=limits["max_num_seqs"],
+                by_priority=limits["by_priority"],
+                reserve_full_prompt=limits["reserve_full_prompt"],
+                async_scheduling=limits["async_scheduling"],
+            ),
+            StepLedger(),
         )
         if not counts:
             self.queue.allocate_together = lambda most: []  # type: ignore[method-assign]
@@ -112,7 +114,7 @@ class Engine:
             [sequence.request.request_id for sequence in self.queue.running],
             [sequence.request.request_id for sequence in self.queue.waiting],
             [(kind, key if kind == "unit" else 0, n) for (kind, key), n in self.cache._free_queue.items()],
-            (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_num_seqs),
+            (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_running),
             self.evicted,
             self.ended,
         )
@@ -159,7 +161,7 @@ def limits(draw: st.DrawFn) -> dict[str, Any]:
         "blocks": draw(st.sampled_from([30, 45, 400])),
         "block_size": draw(st.sampled_from([4, 16])),
         "budget": draw(st.sampled_from([3, 40, 2048])),
-        "seats": draw(st.sampled_from([3, 6, 20])),
+        "max_num_seqs": draw(st.sampled_from([3, 6, 20])),
         "by_priority": draw(st.booleans()),
         "reserve_full_prompt": draw(st.booleans()),
         "async_scheduling": draw(st.booleans()),
@@ -198,7 +200,7 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
 def test_a_member_goes_for_somebody_more_urgent_in_the_middle_of_a_choice() -> None:
     """Two decode and have been granted their step when a prompt that is not whole yet finds no block."""
     limits = {
-        "blocks": 12, "block_size": 4, "budget": 20, "seats": 4, "by_priority": True,
+        "blocks": 12, "block_size": 4, "budget": 20, "max_num_seqs": 4, "by_priority": True,
         "reserve_full_prompt": False, "async_scheduling": False, "watermark": 0.0,
     }  # fmt: skip
     queues = Engine(limits), Engine(limits, counts=False)
