@@ -128,17 +128,17 @@ class Watched:
         cache, size = queue.block_pool, queue.block_pool.block_size
         cache.check()
         granted = dict(grants)
-        named: dict[int, int] = {}
-        nameless = 0
+        hashed: dict[int, int] = {}
+        unhashed = 0
         for one in queue.running:
             ends = (0, *one.hash_ends)
             spans = [(ends[i + 1] - ends[i]) // size for i in range(one.held)]
-            named.update(zip(one.names, spans, strict=False))
-            nameless += one.unhashed_blocks
+            hashed.update(zip(one.block_hashes, spans, strict=False))
+            unhashed += one.unhashed_blocks
             has = one.unhashed_blocks + sum(spans)
             assert has * size >= one.computed + granted.get(one, 0), "computed without a block for it"
         if not isinstance(queue, TieredQueue):  # whose copies under way hold blocks too
-            leaving = cache.used - nameless - sum(named.values())
+            leaving = cache.used - unhashed - sum(hashed.values())
             assert leaving >= 0, "one block is held twice"
             assert leaving == 0 or queue.limits.async_scheduling, "blocks were lost"
 

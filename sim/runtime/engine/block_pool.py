@@ -69,7 +69,7 @@ class BlockPool:
         return spanned
 
     def cache(self, unit: int, blocks: int) -> bool:
-        """Name `blocks` blocks that the caller holds; False when another copy carries the name already."""
+        """Give a hash to `blocks` blocks that the caller holds; False when another copy has it already."""
         if unit in self._unit_blocks:
             return False
         self._unit_blocks[unit] = blocks
@@ -79,7 +79,7 @@ class BlockPool:
     # ---- blocks
 
     def allocate(self, blocks: int) -> None:
-        """Take nameless blocks from the head of the free queue; prefixes standing there are forgotten."""
+        """Take unhashed blocks from the head of the free queue; prefixes standing there are evicted."""
         assert blocks <= self.free_blocks, "callers check `free_blocks` first"
         self.free_blocks -= blocks
         queue = self._free_queue
@@ -91,18 +91,18 @@ class BlockPool:
                 if self.on_evicted is not None:
                     self.on_evicted(key, size)
             left = size - blocks
-            if left > 0:  # what is not needed stays at the head, nameless
+            if left > 0:  # what is not needed stays at the head, unhashed
                 run = ("run", next(self._run))
                 queue[run] = left
                 queue.move_to_end(run, last=False)
             blocks -= size
 
-    def free(self, nameless: int, units: tuple[int, ...] = ()) -> None:
-        """Free a sequence's blocks: the nameless ones, then its named units from the last to the first."""
+    def free(self, unhashed: int, units: tuple[int, ...] = ()) -> None:
+        """Free a sequence's blocks: the unhashed ones, then its units from the last to the first."""
         queue = self._free_queue
-        if nameless:
-            queue["run", next(self._run)] = nameless
-            self.free_blocks += nameless
+        if unhashed:
+            queue["run", next(self._run)] = unhashed
+            self.free_blocks += unhashed
         for unit in reversed(units):
             self._holders[unit] -= 1
             if not self._holders[unit]:
@@ -140,4 +140,4 @@ class BlockPool:
         for kind, key in self._free_queue:
             assert kind == "run" or not self._holders.get(key), "a free block has a holder"
         held = sum(size for unit, size in self._unit_blocks.items() if self._holders.get(unit))
-        assert held <= self.used, "named blocks exceed used blocks"
+        assert held <= self.used, "hashed blocks exceed used blocks"

@@ -52,7 +52,7 @@ class Cohort:
         self._phases: dict[int, int] = {}  # members by the same, modulo the size of a block
         self._ends: list[tuple[int, int, tuple[Sequence, int]]] = []  # (tokens at its end, place, grant)
         self._joined = 0
-        self._hash_at: float = inf  # tokens covered when the next named block is full, or sooner
+        self._hash_at: float = inf  # tokens covered when the next block with a hash is full, or sooner
 
     # ---- who is in it
 
@@ -81,7 +81,7 @@ class Cohort:
         self._phases[phase] = self._phases.get(phase, 0) + 1
         self._joined += 1
         heappush(self._ends, (sequence.output_tokens - sequence.own_generated, self._joined, grant))
-        if sequence.held < len(sequence.names):
+        if sequence.held < len(sequence.block_hashes):
             self._hash_at = min(self._hash_at, _hash_at(sequence))
 
     def leave(self, sequence: Sequence) -> None:
@@ -144,7 +144,7 @@ class Cohort:
         return self.covered + steps >= self._hash_at
 
     def blocks_hashed(self) -> None:
-        """Blocks have got their names: look for who fills the next one."""
+        """Blocks have got their hashes: look for the member that fills the next one."""
         self._hash_at = min((_hash_at(sequence) for sequence, _ in self.members.values()), default=inf)
 
     def give(self, steps: int, now: float) -> list[Sequence]:
@@ -164,7 +164,7 @@ class Cohort:
 
 
 def _hash_at(sequence: Sequence) -> float:
-    """Tokens that its cohort has covered when a member fills the next block that has a name."""
-    if sequence.held == len(sequence.names):
+    """Tokens that its cohort has covered when a member fills the next block that has a hash."""
+    if sequence.held == len(sequence.block_hashes):
         return inf
     return sequence.hash_ends[sequence.held] - sequence.own_computed

@@ -24,7 +24,7 @@ from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
-PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
+PRIVATE = -(1 << 80)  # hashes from here down are of one sequence alone; those of shared prefixes are larger
 
 
 @dataclass(slots=True)
@@ -32,11 +32,11 @@ class HeldBlocks:
     """Blocks that belong to no sequence of the queue any more and are still held."""
 
     block_pool: BlockPool
-    nameless: int
-    names: tuple[int, ...]
+    unhashed: int
+    hashes: tuple[int, ...]
 
     def free(self) -> None:
-        self.block_pool.free(self.nameless, self.names)
+        self.block_pool.free(self.unhashed, self.hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +127,15 @@ class RequestQueue:
 
     def hash_blocks(self, sequence: Sequence, request: Request) -> None:
         """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
-        names, tokens_per_name = request.block_hashes, request.hash_block_tokens
-        if not self.block_pool.caches or not names or not tokens_per_name:
-            sequence.names = ()
+        hashes, tokens_per_hash = request.block_hashes, request.hash_block_tokens
+        if not self.block_pool.caches or not hashes or not tokens_per_hash:
+            sequence.block_hashes = ()
             return
         size = self.block_pool.block_size
         longest = min(request.prompt_tokens + sequence.output_tokens, request.named_tokens)
-        ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
+        ends = [int(min((i + 1) * tokens_per_hash, longest)) // size * size for i in range(len(hashes))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
-        sequence.names = tuple(names[i] for i in kept)
+        sequence.block_hashes = tuple(hashes[i] for i in kept)
         sequence.hash_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
@@ -191,7 +191,7 @@ class RequestQueue:
         return lost
 
     def release(self, sequence: Sequence) -> None:
-        self.block_pool.free(sequence.unhashed_blocks, sequence.names[: sequence.held])
+        self.block_pool.free(sequence.unhashed_blocks, sequence.block_hashes[: sequence.held])
         sequence.unhashed_blocks = sequence.held = 0
 
     def reserve(self, tokens: int) -> int | None:
@@ -208,7 +208,7 @@ class RequestQueue:
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
         """The blocks of a sequence that goes elsewhere, for whoever will free them."""
-        held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.names[: sequence.held])
+        held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.block_hashes[: sequence.held])
         sequence.unhashed_blocks = sequence.held = 0
         return held
 
@@ -225,13 +225,13 @@ class RequestQueue:
                 self.block_pool.allocate(blocks)
             cohort.covered += steps
             return
-        cohort.covered += steps  # the names depend on who takes and who names first
+        cohort.covered += steps  # which sequence gets a hash depends on the order in which they fill blocks
         for sequence, _ in cohort.grants:
             after = sequence.own_computed + cohort.covered
             blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
             if blocks:
                 self.block_pool.allocate(blocks)
-            if sequence.held < len(sequence.names):
+            if sequence.held < len(sequence.block_hashes):
                 self._publish(sequence, after)
         cohort.blocks_hashed()
 
@@ -246,7 +246,7 @@ class RequestQueue:
         if blocks:
             self.block_pool.allocate(blocks)
             sequence.own_unhashed_blocks += blocks
-        if sequence.names:
+        if sequence.block_hashes:
             self._publish(sequence, sequence.own_computed)
 
     def begins_together(self, granted: Grants[Sequence]) -> bool:
@@ -288,7 +288,7 @@ class RequestQueue:
         if sequence.received:
             return sequence.computed
         size = self.block_pool.block_size
-        units = self.block_pool.cached_units(sequence.names, len(sequence.names))
+        units = self.block_pool.cached_units(sequence.block_hashes, len(sequence.block_hashes))
         return min(sequence.hash_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
 
     def allocate_together(self, most: int) -> Grants[Sequence]:
@@ -323,7 +323,7 @@ class RequestQueue:
                 return False
             cache.allocate(needed)
             sequence.own_unhashed_blocks += needed
-        if sequence.names:
+        if sequence.block_hashes:
             self._publish(sequence, sequence.own_computed + tokens)
         return True
 
@@ -331,8 +331,8 @@ class RequestQueue:
         cache, now = self.block_pool, self.env.now
         units = 0
         if cached_tokens and not sequence.received:
-            units = cache.cached_units(sequence.names, len(sequence.names))
-        prefix = sequence.names[:units]
+            units = cache.cached_units(sequence.block_hashes, len(sequence.block_hashes))
+        prefix = sequence.block_hashes[:units]
         held = self._held_blocks(sequence)
         if units:
             held = sequence.hash_ends[units - 1] // cache.block_size
@@ -389,21 +389,21 @@ class RequestQueue:
         if self.ledger is not None:
             self.ledger.charge(sequence, self.env.now)
 
-    # ---- names of blocks
+    # ---- hashes of blocks
 
     def _hash_for_return(self, sequence: Sequence) -> None:
-        """A preempted sequence's full blocks can be found again until they are evicted: name those that have
-        no name.
+        """A preempted sequence's full blocks can be found again until they are evicted: those without a hash
+        get one of their own.
         """
         size = self.block_pool.block_size
-        full, named = sequence.computed // size, self._blocks_with_hashes(sequence)
+        full, hashed = sequence.computed // size, self._blocks_with_hashes(sequence)
         base = (sequence.request.request_id + 1) << 24
-        sequence.names += tuple(PRIVATE - base - i for i in range(named, full))
-        sequence.hash_ends += tuple((i + 1) * size for i in range(named, full))
+        sequence.block_hashes += tuple(PRIVATE - base - i for i in range(hashed, full))
+        sequence.hash_ends += tuple((i + 1) * size for i in range(hashed, full))
         self._publish(sequence, sequence.computed)
 
     def _blocks_with_hashes(self, sequence: Sequence) -> int:
-        return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.names else 0
+        return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.block_hashes else 0
 
     def _hashed_blocks(self, sequence: Sequence) -> int:
         return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
@@ -413,12 +413,12 @@ class RequestQueue:
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
     def _publish(self, sequence: Sequence, computed: int) -> None:
-        """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
-        names, ends, size = sequence.names, sequence.hash_ends, self.block_pool.block_size
-        while sequence.held < len(names) and ends[sequence.held] <= computed:
+        """Give hashes to the blocks that `computed` tokens fill, up to the first that another copy has."""
+        hashes, ends, size = sequence.block_hashes, sequence.hash_ends, self.block_pool.block_size
+        while sequence.held < len(hashes) and ends[sequence.held] <= computed:
             start = ends[sequence.held - 1] if sequence.held else 0
             blocks = (ends[sequence.held] - start) // size
-            if blocks > sequence.unhashed_blocks or not self.block_pool.cache(names[sequence.held], blocks):
-                return  # computed twice at the same time: this copy stays nameless
+            if blocks > sequence.unhashed_blocks or not self.block_pool.cache(hashes[sequence.held], blocks):
+                return  # computed twice at the same time: this copy stays unhashed
             sequence.unhashed_blocks -= blocks
             sequence.held += 1

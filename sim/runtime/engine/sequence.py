@@ -27,6 +27,7 @@ class Sequence:
     __slots__ = (
         "admitted_s",
         "blame",
+        "block_hashes",
         "cached_tokens",
         "charged_s",
         "cohort",
@@ -41,7 +42,6 @@ class Sequence:
         "in_flight",
         "last_token_s",
         "mark",
-        "names",
         "output_tokens",
         "own_computed",
         "own_generated",
@@ -68,7 +68,7 @@ class Sequence:
         self.own_unhashed_blocks = 0
         self.in_flight = 0
         self.eligible_step = 0
-        self.names: tuple[int, ...] = request.block_hashes
+        self.block_hashes: tuple[int, ...] = request.block_hashes
         self.hash_ends: tuple[int, ...] = ()
         self.held = 0
         self.cached_tokens = 0

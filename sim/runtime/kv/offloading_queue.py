@@ -107,10 +107,10 @@ class TieredQueue(RequestQueue):
     def _named(self, sequence: Sequence, first: int) -> Iterator[tuple[int, float]]:
         """Names that it holds and others could ask for, from its name number `first` on, with their bytes."""
         for i in range(first, sequence.held):
-            if sequence.names[i] > PRIVATE:
+            if sequence.block_hashes[i] > PRIVATE:
                 start = sequence.hash_ends[i - 1] if i else 0
                 blocks = (sequence.hash_ends[i] - start) // self.block_pool.block_size
-                yield sequence.names[i], self._bytes_of(blocks)
+                yield sequence.block_hashes[i], self._bytes_of(blocks)
 
     def steps_passed(self, step: int) -> None:
         """All steps before this one have ended: what they computed of prompts can be copied."""
@@ -156,7 +156,7 @@ class TieredQueue(RequestQueue):
             head = super().next_waiting()
             if head is None or head.received:
                 return head
-            units = self.block_pool.cached_units(head.names, len(head.names))
+            units = self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
             chosen = self._chosen(head, units)
             if not chosen or not self._load(head, units, chosen):
                 return head  # without room for its KV there is hardly any to compute it in
@@ -183,7 +183,7 @@ class TieredQueue(RequestQueue):
         return parts[: self.reload(prefixes)]
 
     def _below(self, head: Sequence, units: int) -> list[_Part]:
-        names, ends = head.names, head.hash_ends
+        names, ends = head.block_hashes, head.hash_ends
         most = self._max_cached(head)
         parts: list[_Part] = []
         for i in range(units, len(names)):
@@ -205,7 +205,7 @@ class TieredQueue(RequestQueue):
     def _load(self, head: Sequence, units: int, parts: list[_Part]) -> bool:
         """Reserve blocks for a sequence and start its transfers; False when there are not enough."""
         cache, size = self.block_pool, self.block_pool.block_size
-        present = head.names[:units]
+        present = head.block_hashes[:units]
         past = self.cached_tokens(head)
         needed = -(-head.known_tokens // size) - (head.hash_ends[units - 1] // size if units else 0)
         room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(present)
@@ -221,7 +221,7 @@ class TieredQueue(RequestQueue):
         for part in parts:
             which = self.levels.index(part.level)
             names, tokens = loads.get(which, ([], 0))
-            loads[which] = names + list(head.names[first : part.end]), tokens + part.tokens - past
+            loads[which] = names + list(head.block_hashes[first : part.end]), tokens + part.tokens - past
             first, past = part.end, part.tokens
         self.loading[head] = len(loads)
         self._giving_up[head] = [

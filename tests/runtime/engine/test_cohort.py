@@ -55,9 +55,9 @@ class Engine:
         self.sequences: list[Sequence] = []
         self.ended: list[tuple[float, int]] = []
 
-    def add(self, prompt: int, output: int, priority: int, names: tuple[int, ...]) -> None:
+    def add(self, prompt: int, output: int, priority: int, hashes: tuple[int, ...]) -> None:
         request = Request(
-            len(self.sequences), self.env.now, prompt, output, names, 16 if names else 0, priority=priority
+            len(self.sequences), self.env.now, prompt, output, hashes, 16 if hashes else 0, priority=priority
         )
         sequence = Sequence(request, output, self.env.now, 0)
         sequence.queue = self.queue
@@ -178,11 +178,11 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
         while rng.random() < 0.4:
             prompt, output = rng.randint(1, min(60, whole // 2)), rng.randint(1, min(60, whole // 2))
             first = 1000 * rng.randrange(3) if rng.random() < 0.5 else 1000 * (10 + number)
-            named = rng.randrange(1 + (prompt + output) // 16) if rng.random() < 0.5 else 0
-            names = tuple(range(first, first + named))
+            hashed = rng.randrange(1 + (prompt + output) // 16) if rng.random() < 0.5 else 0
+            hashes = tuple(range(first, first + hashed))
             priority = rng.randrange(3)
             for engine in queues:
-                engine.add(prompt, output, priority, names)
+                engine.add(prompt, output, priority, hashes)
         if rng.random() < 0.1:
             which = rng.randrange(1000)
             for engine in queues:
