@@ -21,7 +21,7 @@ from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatchi
 from sim.results.records import Records
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
-from sim.runtime.engine.engine_core import EngineCore, Rule
+from sim.runtime.engine.engine_core import EngineCore, EngineSettings, Rule
 from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
@@ -83,7 +83,6 @@ def replicas_of(deployment: Deployment, world: World) -> tuple[list[Replica], di
 def _replica(plan: ReplicaPlan, world: World) -> Replica:
     pool, engine, network = plan.pool, plan.pool.engine, world.network
     costs = _costs(plan, world)
-    attribution = StepLedger() if len(costs) == 1 else None
 
     def stage_send(stage: int, n_tokens: int) -> Demand:
         source, target = plan.shards[stage], plan.shards[stage + 1]
@@ -93,27 +92,19 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
         world.env,
         world.fabric,
         [Stage(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
-        _queues(plan, world, costs, attribution),
+        _queues(plan, world, costs),
         stage_send,
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
-        engine=engine,
-        rule=scheduling_rule(engine),
-        ledger=attribution,
-        role=pool.role,
-        first_token_from_prefill=world.scenario.hand_over.first_token == "prefill",
-        seed=world.seed,
+        EngineSettings(
+            engine=engine,
+            rule=scheduling_rule(engine),
+            role=pool.role,
+            first_token_from_prefill=world.scenario.hand_over.first_token == "prefill",
+            seed=world.seed,
+        ),
     )
-    replica = Replica(
-        core,
-        index=plan.index,
-        model=pool.model.name,
-        max_model_len=plan.limits.max_model_len,
-        gpus=plan.gpus,
-        layers=pool.model.layers,
-        kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
-        shards=list(plan.shards),
-        hops=hops_between(network, gateway_of(network), plan.gpus[0]) if plan.gpus else 0,
-    )
+    hops = hops_between(network, gateway_of(network), plan.gpus[0]) if plan.gpus else 0
+    replica = Replica(core, plan, hops=hops)
     attach(replica)
     return replica
 
@@ -127,10 +118,9 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
     return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
 
 
-def _queues(
-    plan: ReplicaPlan, world: World, costs: list[StepCost], ledger: StepLedger | None
-) -> list[RequestQueue]:
+def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[RequestQueue]:
     """A queue with its KV blocks for each data-parallel rank."""
+    ledger = StepLedger() if len(costs) == 1 else None
     pool, engine, limits = plan.pool, plan.pool.engine, plan.limits
     queue_of: Callable[..., RequestQueue] = RequestQueue
     if engine.kv_tiers is not None:

@@ -21,6 +21,7 @@ from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.kv.transfer import KvTransfers
@@ -73,8 +74,7 @@ class Service:
         self._failures: dict[int, int] = {}  # by replica that is down, those that are not over
         self._resubmitted: set[int] = set()  # on their way from a failed replica to another one
         for replica in replicas:
-            replica.loop.on_finished = self._finished
-            replica.loop.on_aborted = self._aborted
+            replica.listen(EngineListener(finished=self._finished, aborted=self._aborted))
 
     # ---- arrivals
 

@@ -142,19 +142,19 @@ class RequestQueue:
         """It has its last token: its blocks are free again, where steps are chosen ahead after the next
         one was chosen.
         """
-        self.runs_no_more(sequence)
+        self.stop_running(sequence)
         if self.limits.async_scheduling:
             self._leaving.append(self.detach(sequence))
         else:
             self.release(sequence)
 
-    def runs_no_more(self, sequence: Sequence) -> None:
+    def stop_running(self, sequence: Sequence) -> None:
         """It holds its blocks still, and no place among those that run."""
         if sequence.cohort is not None:
             sequence.cohort.leave(sequence)
         self.running.remove(sequence)
 
-    def let_go(self) -> None:
+    def release_ended(self) -> None:
         """The step is chosen: seats and blocks of who ended before it are free for the next one."""
         if self._leaving:
             for held in self._leaving:
@@ -165,11 +165,11 @@ class RequestQueue:
     def leave(self, sequence: Sequence) -> None:
         """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
         if sequence in self.running:
-            self.settle(sequence)
+            self.charge_steps(sequence)
             if self.ledger is None:
                 sequence.wait(REQUEST_PIPELINE, self.env.now)
             sequence.dropped = sequence.in_flight
-            self.runs_no_more(sequence)
+            self.stop_running(sequence)
         else:
             self.waiting.remove(sequence)
             sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, self.env.now)
@@ -362,8 +362,8 @@ class RequestQueue:
         return True
 
     def preempt(self, sequence: Sequence) -> None:
-        self.runs_no_more(sequence)
-        self.settle(sequence)
+        self.stop_running(sequence)
+        self.charge_steps(sequence)
         if self.ledger is None:
             sequence.wait(REQUEST_PIPELINE, self.env.now)
         sequence.dropped = sequence.in_flight
@@ -384,7 +384,7 @@ class RequestQueue:
     def _max_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)
 
-    def settle(self, sequence: Sequence) -> None:
+    def charge_steps(self, sequence: Sequence) -> None:
         """Charge a sequence for the steps it was in, where that is read from the ledger."""
         if self.ledger is not None:
             self.ledger.charge(sequence, self.env.now)

@@ -15,6 +15,7 @@ from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier
 from sim.policy.reloading import ReloadRule
 from sim.results.columns import Table
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.offloading_queue import TieredQueue
@@ -60,13 +61,13 @@ def attach(replica: Replica) -> None:
         return
     for queue in queues:
         queue.on_loaded = replica.enqueue
-        queue.on_room = replica.loop.look_again
+        queue.on_room = replica.look_again
 
     def steps_passed(step: int) -> None:
         for queue in queues:
             queue.steps_passed(step)
 
-    replica.loop.on_steps_passed = steps_passed
+    replica.listen(EngineListener(steps_passed=steps_passed))
 
 
 def _tier(name: str, about: KvTier, shard: Shard, shared: SharedTiers) -> Tier:

@@ -22,6 +22,7 @@ from sim.cost.collectives.demands import Demand
 from sim.policy.routing import RoutedRequest, Router
 from sim.results.records import HandOverRecords
 from sim.runtime.engine.attribution import REQUEST_HAND_OVER, REQUEST_SHARING
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.queue import HeldBlocks, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
@@ -105,9 +106,8 @@ class KvTransfers:
     def attach(self, senders: Sequence[Replica]) -> None:
         """Take over every prompt that one of these replicas has prefilled."""
         for sender in senders:
-            sender.loop.on_prefilled = partial(self._prefilled, sender)
-            if self.layerwise:
-                sender.loop.on_last_chunk = partial(self._last_chunk_begins, sender)
+            last_chunk = partial(self._last_chunk_begins, sender) if self.layerwise else None
+            sender.listen(EngineListener(prefilled=partial(self._prefilled, sender), last_chunk=last_chunk))
 
     def blocks_are_free(self, receiver: Replica) -> None:
         """A receiver has freed blocks: whoever stands in line for them may come."""
@@ -128,12 +128,12 @@ class KvTransfers:
             line.remove(passage)  # type: ignore[union-attr]
         if passage.landing is not None:
             passage.landing.block_pool.free(passage.blocks)
-            passage.receiver.loop.look_again()
+            passage.receiver.look_again()
         self.blocks_are_free(passage.receiver)
         if passage.left is None:
             return False
         passage.left.free()
-        passage.sender.loop.look_again()
+        passage.sender.look_again()
         sequence.wait(REQUEST_HAND_OVER, self.fabric.env.now)
         return True
 
@@ -240,7 +240,7 @@ class KvTransfers:
             passage.tokens * passage.sender.kv_bytes_per_token,
         )
         passage.left.free()
-        passage.sender.loop.schedule_soon()
+        passage.sender.schedule_soon()
         sequence.end_within(receiver.max_model_len)
         sequence.unhashed_blocks = passage.blocks
         sequence.received = True

@@ -73,7 +73,7 @@ class Engine:
     def step(self, rule: Rule, most: int) -> list[tuple[int, int]]:
         """A step, or up to `most` alike where everybody decodes and there are blocks; what it granted."""
         granted = rule(self.queue)
-        self.queue.let_go()
+        self.queue.release_ended()
         shown = [(sequence.request.request_id, tokens) for sequence, tokens in granted]
         part, batch = begun(self.queue, granted, ANSWERS)
         together = self.queue.cohort if part.together else None
