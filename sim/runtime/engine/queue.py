@@ -1,6 +1,8 @@
-"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its answers change.
+"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its choices change.
 
-An engine has one of these; with data-parallel attention, one for each data-parallel rank.
+An engine has one of these; with data-parallel attention, one for each data-parallel rank. Sequences wait,
+run, may be preempted and wait again, and leave: finished, aborted, or lost with the engine. Admission follows
+vLLM V1's `Scheduler.schedule` and `KVCacheManager.allocate_slots`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,7 @@ from itertools import islice
 from simpy import Environment
 
 from sim.policy.scheduling import Grants
-from sim.runtime.engine.attribution import (
-    REQUEST_ADMISSION,
-    REQUEST_PIPELINE,
-    REQUEST_PREEMPTED,
-    REQUEST_RECOMPUTE,
-    StepLedger,
-)
+from sim.runtime.engine.attribution import REQUEST_PIPELINE, REQUEST_RECOMPUTE, StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
@@ -29,7 +25,7 @@ PRIVATE = -(1 << 80)  # hashes from here down are of one sequence alone; those o
 
 @dataclass(slots=True)
 class HeldBlocks:
-    """Blocks that belong to no sequence of the queue any more and are still held."""
+    """Blocks of a sequence that has left its queue, until `free` is called."""
 
     block_pool: BlockPool
     unhashed: int
@@ -96,7 +92,7 @@ class RequestQueue:
 
     @property
     def free_to_grow(self) -> int:
-        """Blocks that a run of steps may take without anybody looking."""
+        """Blocks that a run of folded steps may take."""
         return self.block_pool.free_blocks
 
     @property
@@ -106,15 +102,15 @@ class RequestQueue:
     @property
     def tokens(self) -> int:
         """Tokens in KV blocks, and tokens still to be computed of prompts."""
-        alone = islice(self.running, len(self.cohort.members), None)
-        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in alone)
+        apart = islice(self.running, len(self.cohort.members), None)
+        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in apart)
         return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
 
     def enqueue(self, sequence: Sequence) -> None:
         """Behind all that wait, or by priority and then arrival.
 
-        Whose KV cache has come from elsewhere stands before those that hold none: vLLM skips over it while it
-        is on its way, and puts it back in front (`skipped_waiting_requests`).
+        A sequence whose KV cache has come from elsewhere stands before those that hold none: vLLM skips it
+        while the cache is on its way, and puts it back in front (`skipped_waiting_requests`).
         """
         if not self.by_priority:
             without = (i for i, other in enumerate(self.waiting) if not other.received)
@@ -139,8 +135,8 @@ class RequestQueue:
         sequence.hash_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
-        """It has its last token: its blocks are free again, where steps are chosen ahead after the next
-        one was chosen.
+        """It has its last token: its blocks are free again; with async scheduling, only after the choice of
+        the next step, which did not know of the end yet.
         """
         self.stop_running(sequence)
         if self.limits.async_scheduling:
@@ -149,13 +145,13 @@ class RequestQueue:
             self.release(sequence)
 
     def stop_running(self, sequence: Sequence) -> None:
-        """It holds its blocks still, and no place among those that run."""
+        """It leaves the running sequences and still holds its blocks."""
         if sequence.cohort is not None:
             sequence.cohort.leave(sequence)
         self.running.remove(sequence)
 
     def release_ended(self) -> None:
-        """The step is chosen: seats and blocks of who ended before it are free for the next one."""
+        """A step is chosen: places and blocks of sequences that ended before it are free for the next one."""
         if self._leaving:
             for held in self._leaving:
                 held.free()
@@ -172,17 +168,17 @@ class RequestQueue:
             self.stop_running(sequence)
         else:
             self.waiting.remove(sequence)
-            sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, self.env.now)
+            sequence.charge_queueing(self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:
-        """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
+        """The engine is lost and everything here with it; the sequences that were here, charged up to now."""
         now = self.env.now
         self.cohort.dissolve()
         for sequence in self.running:
             sequence.wait(REQUEST_RECOMPUTE, now)  # what its last step had cost until it was cut off
         for sequence in self.waiting:
-            sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, now)
+            sequence.charge_queueing(now)
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
@@ -195,8 +191,8 @@ class RequestQueue:
         sequence.unhashed_blocks = sequence.held = 0
 
     def reserve(self, tokens: int) -> int | None:
-        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when
-        somebody who was preempted stands before them.
+        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when a
+        preempted sequence waits for blocks already.
         """
         if any(not one.received for one in self.waiting):
             return None
@@ -207,25 +203,27 @@ class RequestQueue:
         return blocks
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
-        """The blocks of a sequence that goes elsewhere, for whoever will free them."""
+        """Part a sequence that goes elsewhere from its blocks."""
         held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.block_hashes[: sequence.held])
         sequence.unhashed_blocks = sequence.held = 0
         return held
 
     def grow_together(self, steps: int) -> None:
-        """As `grow`, of all in the cohort."""
+        """`grow` for all sequences in the cohort."""
         self.cohort.computed += steps
         self._cover(steps, self.cohort.blocks_for(steps))
 
     def _cover(self, steps: int, blocks: int) -> None:
-        """Blocks for so many tokens more of each in the cohort, so many in all."""
+        """Allocate the blocks for so many more tokens of each sequence in the cohort, `blocks` in all."""
         cohort = self.cohort
         if not cohort.hashes_a_block_within(steps):
             if blocks:
                 self.block_pool.allocate(blocks)
             cohort.covered += steps
             return
-        cohort.covered += steps  # which sequence gets a hash depends on the order in which they fill blocks
+        # Some block gets a hash. Which copy gets it depends on the order in which sequences fill blocks, so
+        # they are gone through one by one, as steps without a cohort do.
+        cohort.covered += steps
         for sequence, _ in cohort.grants:
             after = sequence.own_computed + cohort.covered
             blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
@@ -236,9 +234,7 @@ class RequestQueue:
         cohort.blocks_hashed()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
-        """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
-        taken.
-        """
+        """Count the tokens and allocate the blocks of further folded steps, as scheduling each would have."""
         size = self.block_pool.block_size
         before = -(-sequence.own_computed // size)
         sequence.own_computed += tokens
@@ -250,7 +246,7 @@ class RequestQueue:
             self._publish(sequence, sequence.own_computed)
 
     def begins_together(self, granted: Grants[Sequence]) -> bool:
-        """True where a step begins with all of the cohort, who compute their tokens from here on."""
+        """True where a step begins with all of the cohort, whose tokens count as computed from here on."""
         cohort = self.cohort
         if not cohort.members:
             return False
@@ -258,7 +254,7 @@ class RequestQueue:
             cohort.computed += 1
             return True
         if any(sequence.cohort is not None for sequence, _ in granted):
-            cohort.dissolve()  # a rule of its own has chosen among them
+            cohort.dissolve()  # a rule from a script has chosen among its members
         return False
 
     # ---- what a scheduling rule may ask
@@ -272,7 +268,9 @@ class RequestQueue:
         return next((one for one in self.waiting if one.eligible_step <= self.step), None)
 
     def _bring_forward(self) -> None:
-        """Blocks of those whose KV cache has come must not keep out the one before them for ever."""
+        """Put a sequence that holds blocks in front of one that holds none. With nothing running, no blocks
+        become free, and the first one could wait for ever for those that are held behind it.
+        """
         if self.waiting and not self.waiting[0].received:
             holder = next((one for one in self.waiting if one.received), None)
             if holder is not None:
@@ -280,7 +278,7 @@ class RequestQueue:
                 self.waiting.appendleft(holder)
 
     def next_unseen_step(self, after: int) -> int | None:
-        """The first step later than `after` from which a waiting sequence may be seen that may not be yet."""
+        """The first step after `after` from which one more of the waiting sequences may be admitted."""
         seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
         return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
 
@@ -294,8 +292,8 @@ class RequestQueue:
     def allocate_together(self, most: int) -> Grants[Sequence]:
         cohort = self.cohort
         if self.ledger is None or self.draft_tokens or (len(self.running) < 2 and not cohort.members):
-            return []  # one alone is no cohort
-        if cohort.covered > cohort.computed:  # a rule has let go what it was granted here
+            return []  # a cohort of one saves nothing
+        if cohort.covered > cohort.computed:  # a rule dropped the grants that it got here for the last step
             cohort.dissolve()
         for sequence in islice(self.running, len(cohort.members), most):
             if not cohort.may_join(sequence, self._held_blocks(sequence)):
@@ -305,7 +303,7 @@ class RequestQueue:
             return []
         blocks = cohort.blocks_for(1)
         if len(cohort.members) > most or blocks > self.block_pool.free_blocks:
-            cohort.dissolve()
+            cohort.dissolve()  # the rule asks about each by itself, and preempts where blocks run out
             return []
         self._cover(1, blocks)
         return cohort.grants
@@ -313,60 +311,68 @@ class RequestQueue:
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
         if sequence.cohort is not None:
             sequence.cohort.dissolve()
-        cache = self.block_pool
+        pool = self.block_pool
         held = sequence.own_unhashed_blocks
         if sequence.held:
             held += self._hashed_blocks(sequence)
-        needed = -(-(sequence.own_computed + tokens) // cache.block_size) - held
+        needed = -(-(sequence.own_computed + tokens) // pool.block_size) - held
         if needed > 0:
-            if needed > cache.free_blocks:
+            if needed > pool.free_blocks:
                 return False
-            cache.allocate(needed)
+            pool.allocate(needed)
             sequence.own_unhashed_blocks += needed
         if sequence.block_hashes:
             self._publish(sequence, sequence.own_computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
-        cache, now = self.block_pool, self.env.now
         units = 0
         if cached_tokens and not sequence.received:
-            units = cache.cached_units(sequence.block_hashes, len(sequence.block_hashes))
-        prefix = sequence.block_hashes[:units]
-        held = self._held_blocks(sequence)
-        if units:
-            held = sequence.hash_ends[units - 1] // cache.block_size
-        room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(prefix)
-        needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
-        whole = -(-sequence.known_tokens // cache.block_size) - held if self.limits.reserve_full_prompt else 0
-        if max(needed, whole) > room:
+            hashes = sequence.block_hashes
+            units = self.block_pool.cached_units(hashes, len(hashes))
+        needed = self._blocks_to_admit(sequence, units, cached_tokens + tokens)
+        if needed is None:
             return False
-        if self.limits.guaranteed_no_evict and self.running:
-            promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
-            if promised > cache.blocks - cache.reserve:
-                return False
-        cache.touch(prefix)
-        cache.allocate(needed)
+        # The prefix first: no holder keeps it yet, so the blocks allocated next could be its own.
+        self.block_pool.touch(sequence.block_hashes[:units])
+        self.block_pool.allocate(needed)
         if not sequence.received:
             sequence.held = units
             sequence.computed = cached_tokens
         sequence.unhashed_blocks += needed
-        sequence.wait(REQUEST_PREEMPTED if sequence.recomputing else REQUEST_ADMISSION, now)
-        if sequence.admitted_s is None:
-            sequence.admitted_s = now
-            sequence.cached_tokens = cached_tokens
-        sequence.mark = None if self.ledger is None else self.ledger.read()
+        sequence.admit(self.env.now, cached_tokens, None if self.ledger is None else self.ledger.read())
         self.waiting.remove(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
         self._publish(sequence, cached_tokens + tokens)
         return True
+
+    def _blocks_to_admit(self, sequence: Sequence, units: int, tokens: int) -> int | None:
+        """New blocks for the first `tokens` tokens of a waiting sequence that takes up its first `units`
+        cached prefixes; None where there is no room for it.
+        """
+        pool, limits = self.block_pool, self.limits
+        held = sequence.hash_ends[units - 1] // pool.block_size if units else self._held_blocks(sequence)
+        # Free blocks less the watermark, which running sequences grow into (an empty engine may use all, or
+        # a long prompt would wait for ever), less prefixes that count as free now and will be taken up.
+        room = pool.free_blocks - (pool.reserve if self.running else 0)
+        room -= pool.evictable(sequence.block_hashes[:units])
+        needed = max(0, -(-tokens // pool.block_size) - held)
+        # A prompt admitted with room for its first chunk alone could be preempted before its last one.
+        whole = -(-sequence.known_tokens // pool.block_size) - held if limits.reserve_full_prompt else 0
+        if max(needed, whole) > room:
+            return None
+        if limits.guaranteed_no_evict and self.running:
+            promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
+            if promised > pool.blocks - pool.reserve:
+                return None
+        return needed
 
     def preempt(self, sequence: Sequence) -> None:
         self.stop_running(sequence)
         self.charge_steps(sequence)
         if self.ledger is None:
             sequence.wait(REQUEST_PIPELINE, self.env.now)
-        sequence.dropped = sequence.in_flight
+        sequence.dropped = sequence.in_flight  # steps under way give it no tokens
         if self.block_pool.caches:
             self._hash_for_return(sequence)
         self.release(sequence)
@@ -375,7 +381,7 @@ class RequestQueue:
         sequence.preemptions += 1
         sequence.recomputing = True
         self.preemptions += 1
-        self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
+        self.roomier_after_step = self.step  # no sequence is admitted in a step that preempts
         if self.by_priority:
             self.enqueue(sequence)
         else:
@@ -385,7 +391,7 @@ class RequestQueue:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)
 
     def charge_steps(self, sequence: Sequence) -> None:
-        """Charge a sequence for the steps it was in, where that is read from the ledger."""
+        """Charge a sequence for the steps it was in since the last charge, where a ledger has them."""
         if self.ledger is not None:
             self.ledger.charge(sequence, self.env.now)
 
@@ -409,7 +415,7 @@ class RequestQueue:
         return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
 
     def _held_blocks(self, sequence: Sequence) -> int:
-        """Of a sequence that goes by itself."""
+        """Blocks of a sequence outside the cohort."""
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
     def _publish(self, sequence: Sequence, computed: int) -> None:

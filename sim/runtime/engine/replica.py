@@ -1,5 +1,5 @@
-"""One engine as the rest of a run sees it: where requests go in, who hears of their ends, what a router may
-know. What happens inside is `EngineCore` (`engine_core.py`), and nothing else reaches it.
+"""One engine as the rest of a run sees it: where requests go in, where their ends are reported, what a router
+may know. What happens inside is `EngineCore` (`engine_core.py`), and nothing else reaches it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sim.workload.request import Request
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; listeners hear of its end."""
+    """An engine and its sequences. `submit` puts a request in; listeners get a report of its end."""
 
     def __init__(self, core: EngineCore, plan: ReplicaPlan, *, hops: int = 0) -> None:
         """`hops` are the links from where requests come in."""

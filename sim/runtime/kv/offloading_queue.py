@@ -20,7 +20,7 @@ from functools import partial
 from simpy import Environment
 
 from sim.policy.reloading import Prefix, ReloadRule
-from sim.runtime.engine.attribution import REQUEST_ADMISSION, REQUEST_HAND_OVER, REQUEST_PREEMPTED, StepLedger
+from sim.runtime.engine.attribution import REQUEST_HAND_OVER, StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.queue import PRIVATE, QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
@@ -214,7 +214,7 @@ class TieredQueue(RequestQueue):
         self._asked(head, past)
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
-        head.wait(REQUEST_PREEMPTED if head.recomputing else REQUEST_ADMISSION, self.env.now)
+        head.charge_queueing(self.env.now)
         self.waiting.remove(head)
         loads: dict[int, tuple[list[int], int]] = {}
         first = units
