@@ -230,7 +230,7 @@ class RequestQueue:
             if blocks:
                 self.block_pool.allocate(blocks)
             if sequence.held < len(sequence.block_hashes):
-                self._publish(sequence, after)
+                self._cache_full_blocks(sequence, after)
         cohort.blocks_hashed()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
@@ -243,7 +243,7 @@ class RequestQueue:
             self.block_pool.allocate(blocks)
             sequence.own_unhashed_blocks += blocks
         if sequence.block_hashes:
-            self._publish(sequence, sequence.own_computed)
+            self._cache_full_blocks(sequence, sequence.own_computed)
 
     def begins_together(self, granted: Grants[Sequence]) -> bool:
         """True where a step begins with all of the cohort, whose tokens count as computed from here on."""
@@ -322,7 +322,7 @@ class RequestQueue:
             pool.allocate(needed)
             sequence.own_unhashed_blocks += needed
         if sequence.block_hashes:
-            self._publish(sequence, sequence.own_computed + tokens)
+            self._cache_full_blocks(sequence, sequence.own_computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
@@ -343,7 +343,7 @@ class RequestQueue:
         sequence.admit(self.env.now, cached_tokens, None if self.ledger is None else self.ledger.read())
         self.waiting.remove(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
-        self._publish(sequence, cached_tokens + tokens)
+        self._cache_full_blocks(sequence, cached_tokens + tokens)
         return True
 
     def _blocks_to_admit(self, sequence: Sequence, units: int, tokens: int) -> int | None:
@@ -406,7 +406,7 @@ class RequestQueue:
         base = (sequence.request.request_id + 1) << 24
         sequence.block_hashes += tuple(PRIVATE - base - i for i in range(hashed, full))
         sequence.hash_ends += tuple((i + 1) * size for i in range(hashed, full))
-        self._publish(sequence, sequence.computed)
+        self._cache_full_blocks(sequence, sequence.computed)
 
     def _blocks_with_hashes(self, sequence: Sequence) -> int:
         return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.block_hashes else 0
@@ -418,7 +418,7 @@ class RequestQueue:
         """Blocks of a sequence outside the cohort."""
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
-    def _publish(self, sequence: Sequence, computed: int) -> None:
+    def _cache_full_blocks(self, sequence: Sequence, computed: int) -> None:
         """Give hashes to the blocks that `computed` tokens fill, up to the first that another copy has."""
         hashes, ends, size = sequence.block_hashes, sequence.hash_ends, self.block_pool.block_size
         while sequence.held < len(hashes) and ends[sequence.held] <= computed:

@@ -97,9 +97,9 @@ class TieredQueue(RequestQueue):
         """Where evicted prefixes are copied, a step that evicts one is scheduled by itself."""
         return self.block_pool.free_blocks if self.writes_through else self.block_pool.free_before_evicting
 
-    def _publish(self, sequence: Sequence, computed: int) -> None:
+    def _cache_full_blocks(self, sequence: Sequence, computed: int) -> None:
         first = sequence.held
-        super()._publish(sequence, computed)
+        super()._cache_full_blocks(sequence, computed)
         if self.writes_through and not sequence.generated:
             for unit, n_bytes in self._named(sequence, first):
                 self._fresh.append((self.step, unit, n_bytes))
@@ -238,7 +238,7 @@ class TieredQueue(RequestQueue):
         del self.loading[sequence], self._giving_up[sequence]
         sequence.received = True
         sequence.wait(REQUEST_HAND_OVER, self.env.now)
-        self._publish(sequence, sequence.computed)
+        self._cache_full_blocks(sequence, sequence.computed)
         self.on_loaded(sequence, self)
 
     def leave(self, sequence: Sequence) -> None:

@@ -30,7 +30,8 @@ BLOCK_SIZE = 4
 
 
 class OneReplica:
-    """Stages of a second a step each; a send between two of them takes 0.75 s, over one link for each way.
+    """Stages of a second a step each, the last one of `last_s`; a send between two of them takes 0.75 s, over
+    one link for each way.
 
     `even` spreads the sequences over as many batches as there are stages.
     """
@@ -44,6 +45,7 @@ class OneReplica:
         max_num_seqs: int = 8,
         blocks: int = 1000,
         even: bool = False,
+        last_s: float = 1.0,
         engine: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -59,7 +61,10 @@ class OneReplica:
         self.core = EngineCore(
             self.env,
             self.fabric,
-            [Stage(self.env, self.fabric, GivenCost(1.0), fold=fold) for _ in range(stages)],
+            [
+                Stage(self.env, self.fabric, GivenCost(last_s if stage + 1 == stages else 1.0), fold=fold)
+                for stage in range(stages)
+            ],
             [
                 RequestQueue(
                     self.env, BlockPool(blocks, BLOCK_SIZE, enable_prefix_caching=True), limits, ledger

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.runtime.engine.one_replica import OneReplica
 
+Arrival = tuple[float, int, int]
+"""When, prompt tokens, output tokens."""
 ROUND_S = 2.75  # two stages of a second, and a send between them
 
 
@@ -55,6 +57,17 @@ def test_batches_that_fill_the_stages_come_round_as_fast_as_the_stages_allow() -
     assert [at_s for at_s, _, _ in one.reports] == [40 * (8.0 + 7 * 0.75) + number for number in range(8)]
 
 
+def test_batches_wait_for_the_slowest_stage_in_every_round() -> None:
+    """Three seconds for each of two batches there: six a round, and not the 4.75 s that one alone takes."""
+    one = OneReplica(stages=2, even=True, last_s=3.0)
+    for number in range(2):
+        one.submit(number, output=20)
+    one.env.run(until=20.0)
+    assert one.core._fold.folded
+    one.env.run()
+    assert [at_s for at_s, _, _ in one.reports] == [4.75 + 19 * 6.0, 7.75 + 19 * 6.0]
+
+
 @pytest.mark.parametrize(
     ("instant", "tokens", "where"),
     [
@@ -83,9 +96,9 @@ def test_settled_at_an_instant_the_batch_is_where_it_would_be(
 
 
 def run(
-    fold: bool, stages: int, even: bool, arrivals: list[tuple[float, int, int]], asked_s: float
+    fold: bool, stages: int, last_s: float, even: bool, arrivals: list[Arrival], asked_s: float
 ) -> tuple[Any, ...]:
-    one = OneReplica(stages=stages, even=even, fold=fold, max_num_seqs=5)
+    one = OneReplica(stages=stages, last_s=last_s, even=even, fold=fold, max_num_seqs=5)
     sequences = []
     for at_s, prompt, output in sorted(arrivals):
         if at_s > one.env.now:
@@ -102,6 +115,7 @@ def run(
 @settings(max_examples=30)
 @given(
     st.integers(2, 4),
+    st.sampled_from([1.0, 2.5]),
     st.booleans(),
     st.lists(
         st.tuples(st.sampled_from([0.0, 2.75, 5.0, 5.5, 12.3, 31.0]), st.integers(1, 9), st.integers(1, 30)),
@@ -111,9 +125,9 @@ def run(
     st.sampled_from([3.0, 8.25, 20.1, 47.3]),
 )
 def test_folded_rounds_are_the_played_ones_whatever_comes_in_between(
-    stages: int, even: bool, arrivals: list[tuple[float, int, int]], asked_s: float
+    stages: int, last_s: float, even: bool, arrivals: list[Arrival], asked_s: float
 ) -> None:
-    folded, played = (run(fold, stages, even, arrivals, asked_s) for fold in (True, False))
+    folded, played = (run(fold, stages, last_s, even, arrivals, asked_s) for fold in (True, False))
     assert folded == played
 
 
