@@ -32,11 +32,6 @@ CAUSES: tuple[str, ...] = (
 )
 """Column order of `Result.blame`."""
 
-STEP_CAUSES = 6
-"""How many causes a step has of its own: sim.cost.batch.Causes, whose first becomes prefill or decode
-compute.
-"""
-
 
 class BlameRecords(Table):
     """One row per finished or aborted request: seconds by cause."""

@@ -309,7 +309,7 @@ class Fabric:
         transfer.begin_flowing(self._flow_s_now(compiled), self._number)
         if transfer.end_s < now:
             raise ValueError(
-                f"a transfer that flows from {transfer.flows_s} s would end at {transfer.end_s} s: must not be "
+                f"a transfer that flows from {transfer.flows_s} s ends at {transfer.end_s} s: must not be "
                 f"before now, {now} s"
             )
         self._rates.recount(transfer.stream)
