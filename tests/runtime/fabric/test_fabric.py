@@ -307,7 +307,7 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
 
 
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
-    with pytest.raises(KeyError, match="no link 'b'.*the nearest name is a"):
+    with pytest.raises(KeyError, match=r"no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
     with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": float("inf")})
