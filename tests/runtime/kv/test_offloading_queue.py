@@ -63,7 +63,7 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int, bool]]:
 def test_a_prompt_is_copied_when_the_step_that_computed_it_has_ended_and_an_answer_when_it_is_whole(
     puts: list[tuple[float, int, bool]],
 ) -> None:
-    """Two chunks in a pipeline: when the first one ends, the second is under way and its blocks are hashed."""
+    """Two chunks in a pipeline: when the first one ends, the second is under way, its blocks hashed."""
     two_chunks = {"max_num_batched_tokens": 512, "pipeline_parallel_size": 2}
     result = run(two_chunks, {"requests": 1, "output_tokens": 40})
     (row,) = result.requests.iter_rows(named=True)
