@@ -48,6 +48,7 @@ class Pace:
     inter_domain: float
 
     def latency_s(self, ranks: int) -> float:
+        """Start-up of a phase over so many ranks."""
         return self.base_s + self.doubling_s * log2(max(ranks, 2))
 
 
