@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sim.calibration.fitting import Floats, Judged, judged, log_fit
 from sim.catalog import load_topology
-from sim.cost.collectives.expert_exchange import Phase, chosen, payload_s
+from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, chosen, payload_s
 from sim.cost.network import Network
 
 PLACES = {"h100_sxm": "nd-h100-v5", "h800_sxm": "nd-h100-v5", "h200_sxm": "hgx-h200", "b200_sxm": "hgx-b200",
@@ -93,7 +93,7 @@ def _point(
     network = network_of(system, ranks)
     gpus = network.gpus[:ranks]
     n_bytes = tokens * hidden * (width if phase == "dispatch" else COMBINED_BYTES)
-    inside_s, across_s = payload_s(network, phase, gpus, experts, topk, library=name)
+    inside_s, across_s = payload_s(network, phase, gpus, ExpertChoice(experts, topk), library=name)
     kernel = chosen(network, gpus, has_prefill=False, library=name)
     which = f"{name}, {'between' if kernel.spans_domains else 'inside'}, {kernel.nvlink_bytes_per_s:g}"
     return ExchangePoint(
