@@ -151,25 +151,6 @@ def test_bad_input_is_refused_with_the_place_and_what_would_be_right(
         assert hint in err, err
 
 
-@pytest.mark.parametrize(("change", "reached"), [
-    ("engine.tensor_parallel_size=4", (4, 1)),  # the decode pool wrote its own
-    ("pools.decode.engine.tensor_parallel_size=2", (2, 2)),
-    ("engine.max_num_seqs=7", (2, 1)),
-])  # fmt: skip
-def test_a_change_reaches_the_pools_that_inherit_what_it_changes(
-    tmp_path: Path, change: str, reached: tuple[int, int]
-) -> None:
-    import sim
-
-    path = tmp_path / "apart.yaml"
-    path.write_text(GOOD + "pools: {prefill: {}, decode: {engine: {tensor_parallel_size: 1}}}\n")
-    key, _, value = change.partition("=")
-    pools = sim.with_changes(sim.load_scenario(path), {key: int(value)}).pools
-    assert tuple(pools[name].engine.tensor_parallel_size for name in ("prefill", "decode")) == reached
-    if "max_num_seqs" in change:
-        assert {pool.engine.max_num_seqs for pool in pools.values()} == {7}
-
-
 def test_a_change_that_would_reach_no_pool_is_refused(sim: Sim, tmp_path: Path) -> None:
     path = tmp_path / "apart.yaml"
     path.write_text(GOOD + "pools: {prefill: {}, decode: {}}\n")

@@ -28,20 +28,15 @@ def test_a_factor_multiplies_a_number_and_keeps_it_whole(written: Any, block_siz
 @pytest.mark.parametrize(
     ("change", "reached"),
     [
-        ({"engine.tensor_parallel_size": 2}, (2, 1)),  # decode has its own
-        ({"pools.decode.engine.tensor_parallel_size": 2}, (1, 2)),
-        ({"engine.max_num_seqs": 7}, (1, 1)),
+        ({"engine.tensor_parallel_size": 4}, (4, 1)),  # decode has its own
+        ({"pools.decode.engine.tensor_parallel_size": 4}, (2, 4)),
+        ({"engine.max_num_seqs": 7}, (2, 1)),
     ],
 )
 def test_a_change_reaches_the_pools_that_inherit_what_it_changes(
     change: dict[str, int], reached: tuple[int, int]
 ) -> None:
-    pools = with_changes(
-        scenario(pools={"prefill": {}, "decode": {"engine": {"tensor_parallel_size": 1, "block_size": 8}}})
-        if "engine.tensor_parallel_size" not in change
-        else scenario(engine={"tensor_parallel_size": 4}, pools=POOLS),
-        change,
-    ).pools
+    pools = with_changes(scenario(engine={"tensor_parallel_size": 2}, pools=POOLS), change).pools
     assert tuple(pool.engine.tensor_parallel_size for pool in pools.values()) == reached
     if "engine.max_num_seqs" in change:
         assert {pool.engine.max_num_seqs for pool in pools.values()} == {7}
