@@ -38,3 +38,12 @@ def test_a_shape_is_held_out_whole() -> None:
     predictions = held_out(load_gpu("h100-sxm"), measured)
     errors = errors_of(predictions, [one.seconds for one in measured])
     assert ErrorSummary.of(errors).median < 0.05
+
+
+def test_a_shape_that_is_twice_as_slow_is_not_predicted_so_by_fits_without_it() -> None:
+    measured = products("h100-sxm")
+    odd = [replace(one, seconds=2 * one.seconds) if one.shape == "4096/4096" else one for one in measured]
+    predictions = held_out(load_gpu("h100-sxm"), odd)
+    pairs = [(p, one) for p, one in zip(predictions, odd, strict=True) if one.shape == "4096/4096"]
+    errors = errors_of([p for p, _ in pairs], [one.seconds for _, one in pairs])
+    assert ErrorSummary.of(errors).bias == pytest.approx(-0.5, abs=0.05)
