@@ -133,8 +133,8 @@ def fat_tree(rng: random.Random) -> tuple[int, ...]:
 
 
 def small_change_beside(network: Network, others: int, count: int = 3000) -> float:
-    """Two transfers that share a link inside a server start and end, while `others` transfers between random
-    GPUs of all other servers are on their way.
+    """Two transfers that share a link inside a server start and end, while `others` transfers between
+    random GPUs of all other servers are under way.
     """
     env = Environment()
     fabric = Fabric(env, network)

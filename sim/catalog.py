@@ -54,7 +54,7 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
             if path.exists():
                 return path
         raise InputError(
-            Problem(f"there is no file {text}; a path or one of {', '.join(names_of(kind))} is right")
+            Problem(f"there is no file {text}; give a path, or one of {', '.join(names_of(kind))}")
         )
     path = data_folder() / folder / f"{text}{suffix}"
     if text not in names_of(kind):
@@ -93,19 +93,19 @@ def system_of(written: object, *, near: Path | None = None) -> Topology:
     if isinstance(written, str | Path):
         return load_topology(written, near=near)
     if not isinstance(written, Mapping):
-        raise InputError(f"{written!r} is not a system; a name is, or topology and nodes")
+        raise InputError(f"{written!r}: must be a system's name, or topology and nodes")
     if "topology" not in written:
         return Topology.model_validate(written)
     unknown = [str(key) for key in written if key not in ("topology", "nodes")]
     if unknown:
-        raise InputError(f"{', '.join(unknown)} is not known here; topology and nodes are")
+        raise InputError(f"{', '.join(unknown)}: not a known key; known are topology, nodes")
     return load_topology(written["topology"], written.get("nodes"), near=near)
 
 
 def _refuse_node_count(nodes: object) -> None:
     if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= MAX_NODES:
-        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MAX_NODES} is"
-        raise InputError(Problem(what, key="nodes"))
+        what = f"must be a whole number of servers, from 1 to {MAX_NODES}"
+        raise InputError(Problem(what, key="nodes", value=repr(nodes)))
 
 
 def _topology_of_graph(graph: nx.DiGraph[str]) -> Topology:

@@ -48,7 +48,7 @@ def collective(
     there is no path.
     """
     if not n_bytes > 0:
-        raise InputError(f"n_bytes {n_bytes:g} is not a size; a positive number of bytes is")
+        raise InputError(f"n_bytes = {n_bytes:g}: must be more than 0")
     algorithms = {name for ways in ALGORITHMS.values() for name in ways} | set(DEMAND_OF)
     for what, name, known in (
         ("collective", op, OPS),
@@ -116,15 +116,16 @@ def _gpus(network: Network, ranks: int | Sequence[int] | Sequence[str] | None) -
     if isinstance(ranks, int):
         if not 1 <= ranks <= len(gpus):
             raise InputError(
-                f"{ranks} ranks on {network.name}: it has {len(gpus)} GPUs; more nodes have more"
+                f"ranks = {ranks}: must be from 1 to {len(gpus)}, the GPUs of {network.name}; "
+                "more nodes have more"
             )
         return gpus[:ranks]
     chosen = []
     for rank in ranks:
         if isinstance(rank, str) and rank not in network.gpu_index:
-            raise InputError(f"{rank} is no GPU of {network.name}{did_you_mean(rank, gpus)}")
+            raise InputError(f"there is no GPU {rank!r} in {network.name}{did_you_mean(rank, gpus)}")
         if not isinstance(rank, str) and not 0 <= rank < len(gpus):
-            raise InputError(f"rank {rank} on {network.name}: its GPUs are ranks 0 to {len(gpus) - 1}")
+            raise InputError(f"rank = {rank}: must be from 0 to {len(gpus) - 1} on {network.name}")
         chosen.append(rank if isinstance(rank, str) else gpus[rank])
     if len(set(chosen)) != len(chosen):
         raise InputError("ranks name a GPU twice; each GPU is one rank")

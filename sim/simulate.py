@@ -145,7 +145,7 @@ def simulate(
         scenario = with_changes(scenario, {"without": tuple(without)})
     limit = scenario.time_limit_s
     if limit == 0.0:
-        raise InputError(Problem("0 s is no time to run in; write more, or leave it out", key="time_limit_s"))
+        raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)

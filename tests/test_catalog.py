@@ -16,7 +16,7 @@ def test_everything_listed_can_be_found() -> None:
             assert catalog.find(kind, name).is_file()  # type: ignore[arg-type]
     for name in catalog.list_traces():
         assert catalog.find_trace(name).is_file()
-    assert "azure-llm-2023-code" in catalog.list_traces()
+    assert {"azure-llm-2023-code", "mooncake-conversation"} <= set(catalog.list_traces())
 
 
 def test_the_names_that_scripts_rely_on_are_there() -> None:
@@ -55,7 +55,7 @@ def test_a_path_is_taken_from_the_file_that_names_it_or_from_here(
     assert catalog.load_topology(str(tmp_path / "box.yaml")).name == "rtx-4090-x4"
     monkeypatch.chdir(tmp_path)
     assert catalog.load_topology("./box.yaml").name == "rtx-4090-x4"
-    with pytest.raises(InputError, match=r"there is no file .*other.yaml; a path or one of .* is right"):
+    with pytest.raises(InputError, match=r"there is no file .*other.yaml; give a path, or one of .*"):
         catalog.load_topology("other.yaml")
 
 
@@ -67,9 +67,7 @@ def test_the_number_of_servers_is_the_file_s_or_the_caller_s() -> None:
 
 @pytest.mark.parametrize("nodes", [0, -1, 10**9, True, 2.5, "2"])
 def test_a_number_of_servers_that_is_none_is_refused(nodes: object) -> None:
-    with pytest.raises(
-        InputError, match=r"nodes: .* is not a number of servers; a whole number from 1 to 16384 is"
-    ):
+    with pytest.raises(InputError, match=r"nodes = .*: must be a whole number of servers, from 1 to 16384"):
         catalog.load_topology("nd-h100-v5", nodes=nodes)  # type: ignore[arg-type]
 
 

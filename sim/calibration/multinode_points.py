@@ -89,7 +89,7 @@ def _refused(point: MultinodePoint) -> str:
     try:
         largest = _gpus_per_server(point.system, point.nodes)
     except InputError as error:
-        return f"system = {point.system!r}: {error.problems[0].what}"
+        return f"system = {point.system!r}: {error.problems[0].statement}"
     if point.gpus_per_node > largest:
         return f"gpus_per_node = {point.gpus_per_node}: must be at most {largest} on {point.system}"
     return ""

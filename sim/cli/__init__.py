@@ -38,7 +38,7 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us (`| head`) has enough. Python would complain once more when it flushes at exit.
+        # The pipe (`| head`) is closed at its other end. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -25,7 +25,7 @@ def collective(
     factor: Annotated[
         float, typer.Option("-f", "--stepfactor", help="Each size is this many times the last.")
     ] = 2.0,
-    library: Annotated[str, typer.Option(help="Who chooses the algorithm: auto, nccl or vllm.")] = "auto",
+    library: Annotated[str, typer.Option(help="Whose choice of algorithm: auto, nccl or vllm.")] = "auto",
     algorithm: Annotated[
         str, typer.Option(help="ring, tree, nvls, ...; auto leaves it to the library.")
     ] = "auto",
@@ -92,13 +92,13 @@ def collective(
 
 def _sizes(smallest: int, largest: int, factor: float) -> list[int]:
     if largest < smallest:
-        raise InputError(f"-e {largest} is smaller than -b {smallest}; the largest size comes second")
+        raise InputError(f"-e = {largest}: must be at least -b, which is {smallest}")
     if not factor > 1.0:
-        raise InputError(f"-f {factor:g} never reaches the largest size; a factor above 1 does")
+        raise InputError(f"-f = {factor:g}: must be more than 1")
     sizes, size = [], float(smallest)
     while round(size) <= largest:
         sizes.append(round(size))
         size *= factor
         if len(sizes) > MAX_ROWS:
-            raise InputError(f"-f {factor:g} makes more than {MAX_ROWS} sizes; 2 is usual")
+            raise InputError(f"-f = {factor:g}: makes more than {MAX_ROWS} sizes; 2 is usual")
     return sorted(set(sizes))

@@ -80,12 +80,14 @@ def size_bytes(written: str, option: str) -> int:
     """
     found = _SIZE.fullmatch(written)
     if found is None:
-        raise InputError(f"{option}: {written!r} is not a size; write bytes, or 64K, 1M, 8G (powers of 1024)")
+        raise InputError(
+            f"{option} = {written!r}: must be a size in bytes, or as in 64K, 1M, 8G (powers of 1024)"
+        )
     number, prefix, unit = found.groups()
     base = 1000 if (unit or "").upper() == "B" and prefix else 1024
     n_bytes = float(number) * float(base ** _POWERS[prefix.upper()])
     if n_bytes < 1 or n_bytes > 2**60:
-        raise InputError(f"{option}: {written!r} is outside 1 byte to 1 EiB")
+        raise InputError(f"{option} = {written!r}: must be from 1 byte to 1 EiB")
     return round(n_bytes)
 
 

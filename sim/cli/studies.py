@@ -91,7 +91,7 @@ def compare(
 def capacity(
     scenario: Annotated[str, typer.Argument(help="A scenario: a YAML file whose arrivals have a rate.")],
     slo: Annotated[
-        list[str], typer.Option("--slo", metavar="METRIC=MOST", help="An objective: p99_ttft_ms=500")
+        list[str], typer.Option("--slo", metavar="METRIC=MAX", help="An objective: p99_ttft_ms=500")
     ],
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
@@ -164,13 +164,11 @@ def _values(text: str) -> tuple[str, list[Any]]:
 
 
 def _objective(text: str) -> tuple[str, float]:
-    metric, _, most = text.partition("=")
+    metric, _, largest = text.partition("=")
     try:
-        return metric.strip(), float(most)
+        return metric.strip(), float(largest)
     except ValueError as error:
-        raise InputError(
-            f"--slo {text!r} is no objective; write METRIC=MOST, as in p99_ttft_ms=500"
-        ) from error
+        raise InputError(f"--slo {text!r}: must be METRIC=MAX, as in p99_ttft_ms=500") from error
 
 
 def _name(path: str, paths: list[str]) -> str:
@@ -184,7 +182,9 @@ def _metrics(wanted: list[str] | None, known: Any) -> list[str]:
     if unknown:
         from sim.reading.problems import did_you_mean
 
-        raise InputError(f"--metric {unknown[0]} is no metric here{did_you_mean(unknown[0], names)}")
+        raise InputError(
+            f"--metric {unknown[0]}: not a metric of this table{did_you_mean(unknown[0], names)}"
+        )
     return wanted or [name for name in SHOWN if name in names]
 
 

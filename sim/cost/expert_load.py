@@ -90,10 +90,10 @@ def expert_load(
             rank = min((r for r in range(ranks) if held[r] < max_held), key=lambda r: (loads[r], r))
             loads[rank] += piece
             held[rank] += 1
-    return ExpertLoad(tuple(loads), crowding(experts, topk, ranks, in_order(routing, limit)))
+    return ExpertLoad(tuple(loads), crowding(experts, topk, ranks, limit_in_traffic(routing, limit)))
 
 
-def in_order(routing: ExpertRouting, limit: GroupLimit | None) -> GroupLimit | None:
+def limit_in_traffic(routing: ExpertRouting, limit: GroupLimit | None) -> GroupLimit | None:
     """The limit as far as it shows in the traffic: a balanced placement spreads every group over all
     ranks, and then a token's experts lie as if it had chosen freely.
     """

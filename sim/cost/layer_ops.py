@@ -14,7 +14,7 @@ from functools import partial
 from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
-from sim.cost.expert_load import distinct_places, expert_load, in_order
+from sim.cost.expert_load import distinct_places, expert_load, limit_in_traffic
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of, together
@@ -188,7 +188,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
     load, present = _busiest(price, tokens), None
     if whole > 1 and len(shard.groups) > 1 and not _gathers(price):
         # dispatched: a rank has the tokens that chose its experts
-        limit = in_order(shard.engine.expert_routing, model.group_limit)
+        limit = limit_in_traffic(shard.engine.expert_routing, model.group_limit)
         reached = distinct_places(model.experts, model.experts_per_token, ranks, limit) / ranks
         present = tokens * min(1.0, reached * load)
     timing = kernels.moe(
@@ -290,7 +290,7 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, has_prefill: bool) -
         has_prefill=has_prefill,
         library=shard.engine.all2all_backend,
         load=_busiest(price, all_tokens),
-        limit=in_order(shard.engine.expert_routing, shard.model.group_limit),
+        limit=limit_in_traffic(shard.engine.expert_routing, shard.model.group_limit),
     )
     return price.transfer(phase, demand)
 

@@ -67,9 +67,7 @@ class LinkGraph:
 
     def _add_link(self, name: str, bytes_per_s: float) -> int:
         if not bytes_per_s > 0.0:
-            raise InfeasibleError(
-                f"link {name} has {bytes_per_s} bytes/s; a link needs a capacity above zero"
-            )
+            raise InfeasibleError(f"link {name}: bytes_per_s = {bytes_per_s}: must be above 0")
         link = len(self.links)
         self.links.append(name)
         self.capacity.append(float(bytes_per_s))

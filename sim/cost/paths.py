@@ -116,7 +116,7 @@ class Paths:
         """The path that traffic takes. InfeasibleError where there is none, or no such place."""
         for place in (source, target):
             if place not in self._graph.places:
-                raise InfeasibleError(f"{place} is no place of topology {self.name or 'given'}")
+                raise InfeasibleError(f"{place!r}: no place of this name in {self.name or 'this topology'}")
         if source == target:
             return Path((), 0.0, "local")
         both_gpus = self.kind(source) == "gpu" and self.kind(target) == "gpu"

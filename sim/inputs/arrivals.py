@@ -99,8 +99,8 @@ class MarkovModulated(BaseModel, frozen=True, extra="forbid"):
     """Poisson whose rate is that of a hidden state; after an exponential stay any other state is equally
     likely.
 
-    Starts in its stationary law: state i with probability proportional to mean_stay_s. The mean rate is the
-    mean of the states' rates, weighted by mean_stay_s.
+    Starts in its stationary distribution: state i with probability proportional to mean_stay_s. The mean
+    rate is the mean of the states' rates, weighted by mean_stay_s.
     """
 
     kind: Literal["mmpp"] = "mmpp"

@@ -222,7 +222,7 @@ class Engine(BaseModel):
         if self.kv_tiers is not None and not self.enable_prefix_caching:
             raise ValueError("kv_tiers keep prefixes; they need enable_prefix_caching: true")
         if self.kv_tiers is not None and self.service_time is not None:
-            raise ValueError("kv_tiers need GPUs to move KV to; an engine with a service_time has none")
+            raise ValueError("kv_tiers move KV to and from GPUs; an engine with a service_time has none")
         return self
 
     @model_validator(mode="after")
@@ -230,7 +230,7 @@ class Engine(BaseModel):
         seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
         if seqs is not None and tokens is not None and tokens < seqs:
             raise ValueError(
-                f"max_num_batched_tokens {tokens} is less than max_num_seqs {seqs}; "
-                "every running sequence needs a token"
+                f"max_num_batched_tokens = {tokens}: must be at least max_num_seqs = {seqs}, "
+                "a token for every running sequence"
             )
         return self

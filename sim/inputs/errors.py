@@ -15,20 +15,27 @@ from typing import ClassVar
 class Problem:
     """One thing wrong with an input, and where.
 
-    Prints as `file:line: key.path: what is wrong; what would be right`.
+    Prints as `file:line: key.path = value: what must be`.
 
-    >>> print(Problem("-3 is negative; a latency is zero or more", "rack.yaml", 7, "links.nvlink5.latency_s"))
-    rack.yaml:7: links.nvlink5.latency_s: -3 is negative; a latency is zero or more
+    >>> print(Problem("must be at least 1", "rack.yaml", 7, "links.nvlink5.count", "0"))
+    rack.yaml:7: links.nvlink5.count = 0: must be at least 1
     """
 
     what: str
     file: str = ""
     line: int | None = None
     key: str = ""
+    value: str = ""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        return ": ".join(part for part in (where, self.key, self.what) if part)
+        return ": ".join(part for part in (where, self.statement) if part)
+
+    @property
+    def statement(self) -> str:
+        """Key, value and what is wrong, without the place: for a message about another place."""
+        named = " = ".join(part for part in (self.key, self.value) if part)
+        return ": ".join(part for part in (named, self.what) if part)
 
 
 class InputError(Exception):

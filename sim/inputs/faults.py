@@ -51,7 +51,7 @@ class Fault(BaseModel):
                 f"link, place, replica, gpu and node{two}"
             )
         if self.stops_engines and self.capacity is not None:
-            raise ValueError(f"capacity is of links; a {named[0]} that fails does nothing any more")
+            raise ValueError(f"capacity applies to a link or a place; a {named[0]} that fails stops")
         if self.until_s is not None and self.until_s <= self.at_s:
-            raise ValueError(f"until_s {self.until_s:g} is not after at_s {self.at_s:g}")
+            raise ValueError(f"until_s = {self.until_s:g}: must be above at_s = {self.at_s:g}")
         return self

@@ -103,8 +103,8 @@ def _number_problems(where: str, name: str, value: Any, *, above_zero: bool) -> 
             )
         ]
     if value < 0 or (above_zero and value == 0):
-        right = "above zero" if above_zero else "zero or more"
-        return [Problem(f"{name} {value!r} makes no sense; {right} is right", key=where)]
+        bound = "above 0" if above_zero else "at least 0"
+        return [Problem(f"{name} = {value!r}: must be {bound}", key=where)]
     return []
 
 

@@ -1,8 +1,8 @@
-"""How many tokens a prompt or an answer has, and how long a user or a tool waits: laws to draw from.
+"""How many tokens a prompt or an answer has, and how long a user or a tool waits: distributions to draw from.
 
 A plain number is a fixed length (`prompt_tokens: 57`) or a fixed wait (`think_time_s: 2 s`); anything else
-names its law with `kind`. Drawing is the traffic's work; here are only the laws and what makes them
-possible.
+names its distribution with `kind`. The request sampler draws; here are only the distributions and what makes
+them possible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class UniformLength(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -44,7 +44,7 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
     """A lognormal with this mean and coefficient of variation, rounded to whole tokens and held in [low,
     high].
 
-    `mean` and `cv` are those of the continuous law: cutting it off at `high` lowers both.
+    `mean` and `cv` are those of the continuous distribution: cutting it off at `high` lowers both.
     """
 
     kind: Literal["lognormal"] = "lognormal"
@@ -55,7 +55,7 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -65,11 +65,11 @@ class ZipfLength(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["zipf"] = "zipf"
     exponent: Annotated[float, Ge(0), Le(20)]
     low: Tokens = 1
-    high: Annotated[Count, Ge(1), Le(10_000_000)]  # the law is kept as a table of this many entries
+    high: Annotated[Count, Ge(1), Le(10_000_000)]  # kept as a table of this many entries
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
@@ -115,20 +115,20 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         one_of_name_and_path(self.name, self.path)
-        in_order(self.low, self.high)
+        refuse_disorder(self.low, self.high)
         return self
 
 
 def _lengths(written: Any) -> Any:
     if isinstance(written, bool | str | list) or written is None:
         raise ValueError(
-            f"{written!r} is not a length; write a number of tokens, as in 512, or a law, as in "
+            f"{written!r} is not a length; write a number of tokens, as in 512, or a distribution, as in "
             "{kind: uniform, low: 100, high: 900}"
         )
     return {"kind": "fixed", "tokens": written} if isinstance(written, int | float) else written
 
 
-_LengthLaw = Annotated[
+_AnyLength = Annotated[
     FixedLength
     | UniformLength
     | LognormalLength
@@ -139,8 +139,8 @@ _LengthLaw = Annotated[
     Field(discriminator="kind"),
 ]
 Lengths = Annotated[
-    _LengthLaw,
-    BeforeValidator(_lengths, json_schema_input_type=int | _LengthLaw),
+    _AnyLength,
+    BeforeValidator(_lengths, json_schema_input_type=int | _AnyLength),
 ]
 
 
@@ -167,7 +167,7 @@ class UniformWait(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
-        in_order(self.low_s, self.high_s)
+        refuse_disorder(self.low_s, self.high_s)
         return self
 
 
@@ -183,10 +183,10 @@ def _waits(written: Any) -> Any:
     return {"kind": "fixed", "value_s": written} if isinstance(written, int | float | str) else written
 
 
-_WaitLaw = Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")]
+_AnyWait = Annotated[FixedWait | ExponentialWait | UniformWait | LognormalWait, Field(discriminator="kind")]
 Waits = Annotated[
-    _WaitLaw,
-    BeforeValidator(_waits, json_schema_input_type=float | str | _WaitLaw),
+    _AnyWait,
+    BeforeValidator(_waits, json_schema_input_type=float | str | _AnyWait),
 ]
 
 
@@ -211,7 +211,7 @@ def one_of_name_and_path(name: str | None, path: str | None) -> None:
         raise ValueError("a trace needs `name` (of a shipped trace) or `path` (of a file), and not both")
 
 
-def in_order(low: float, high: float) -> None:
+def refuse_disorder(low: float, high: float) -> None:
     """ValueError unless low <= high."""
     if low > high:
-        raise ValueError(f"low {low:g} is above high {high:g}")
+        raise ValueError(f"low = {low:g}: must be at most high = {high:g}")

@@ -67,13 +67,11 @@ class QuantityKind:
             raise ValueError(f"{shown} is negative; {self.name} is zero or more, as in '{self.example}'")
         if value > self.max_value:
             highest = self._shown(self.max_value)
-            raise ValueError(f"{shown} is absurdly large; {highest} is the most, as in '{self.example}'")
+            raise ValueError(f"{shown}: must be at most {highest}, as in '{self.example}'")
         if value < self.min_value:
             unit = f" (a bare number is in {self.base})" if isinstance(written, int | float) else ""
             lowest = self._shown(self.min_value)
-            raise ValueError(
-                f"{shown}{unit} is absurdly small; {lowest} is the least, as in '{self.example}'"
-            )
+            raise ValueError(f"{shown}{unit}: must be at least {lowest}, as in '{self.example}'")
         return value
 
     @property
@@ -173,9 +171,10 @@ def _count(written: Any) -> int:
     whole = isinstance(written, int) and not isinstance(written, bool)
     if not whole and not (isinstance(written, float) and written.is_integer()):
         raise ValueError(f"{_short(written)} is not a whole number; write one, as in 8")
-    if not 0 <= written <= 1e12:
-        wrong = "negative" if written < 0 else "absurdly large"
-        raise ValueError(f"{_short(written)} is {wrong}; a count is 0 to 1e12")
+    if written < 0:
+        raise ValueError(f"{_short(written)} is negative; a count is zero or more, as in 8")
+    if written > 1e12:
+        raise ValueError(f"{_short(written)}: a count must be at most 1e12")
     return int(written)
 
 
@@ -186,7 +185,7 @@ def _fraction(written: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{_short(written)} is not a fraction; write a number from 0 to 1, as in 0.9")
     if not 0 <= value <= 1:
-        raise ValueError(f"{_short(written)} is not between 0 and 1; a fraction is, as in 0.9")
+        raise ValueError(f"{_short(written)}: a fraction must be 0 to 1, as in 0.9")
     return float(value)
 
 

@@ -91,7 +91,7 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
                 lacking = [name for name, kind in self.classes.items() if getattr(kind, field) is None]
                 if lacking or not self.classes:
                     whose = f" for the classes {', '.join(lacking)}" if lacking else ""
-                    raise ValueError(f"{field} is missing{whose}; write it, as in {field}: 512, or as a law")
+                    raise ValueError(f"{field} is missing{whose}; write it, as in {field}: 512")
         return self
 
     @model_validator(mode="after")

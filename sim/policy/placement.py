@@ -90,7 +90,8 @@ class Explicit:
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
         if [len(ranks) for ranks in self.ranks] != list(sizes):
             raise InfeasibleError(
-                f"placement lists {[len(ranks) for ranks in self.ranks]} GPUs, replicas need {list(sizes)}"
+                f"placement.ranks lists {[len(ranks) for ranks in self.ranks]} GPUs; "
+                f"the replicas need {list(sizes)}"
             )
         placed: list[tuple[str, ...]] = []
         for ranks in self.ranks:
@@ -98,19 +99,17 @@ class Explicit:
             for rank in ranks:
                 if isinstance(rank, str):
                     if rank not in node_of:
-                        raise InfeasibleError(
-                            f"placement names {rank!r}, which is no GPU", f"{gpus[0]} is one"
-                        )
+                        raise InfeasibleError(f"placement.ranks: {rank!r} is not a GPU", f"{gpus[0]} is one")
                     named.append(rank)
                 elif not 0 <= rank < len(gpus):
-                    raise InfeasibleError(f"placement rank {rank} is outside 0 to {len(gpus) - 1}")
+                    raise InfeasibleError(f"placement.ranks: rank {rank} must be 0 to {len(gpus) - 1}")
                 else:
                     named.append(gpus[rank])
             placed.append(tuple(named))
         used = [gpu for ranks in placed for gpu in ranks]
         twice = sorted({gpu for gpu in used if used.count(gpu) > 1})
         if twice:
-            raise InfeasibleError(f"placement gives {', '.join(twice)} to more than one rank")
+            raise InfeasibleError(f"placement.ranks names {', '.join(twice)} more than once")
         return placed
 
 

@@ -46,8 +46,10 @@ class EngineView(Protocol[S]):
     """Speculated tokens that every decode computes beside its own."""
 
     @property
-    def max_num_seqs(self) -> int:
-        """The most sequences that may run in this step."""
+    def max_running(self) -> int:
+        """The most sequences that may run in this step: vLLM's `max_num_seqs`, less those that have ended and
+        keep their place until the step is chosen.
+        """
 
     @property
     def running(self) -> Ordered[S]:
@@ -156,7 +158,7 @@ class ContinuousBatching:
         return kept, freed
 
     def _admit(self, engine: EngineView[S], grants: Grants[S], budget: int, max_grants: int) -> None:
-        while budget > 0 and len(engine.running) < engine.max_num_seqs and len(grants) < max_grants:
+        while budget > 0 and len(engine.running) < engine.max_running and len(grants) < max_grants:
             sequence = engine.next_waiting()
             if sequence is None:
                 return
@@ -194,7 +196,7 @@ class PrefillFirst:
     def __call__(self, engine: EngineView[S]) -> Grants[S]:
         budget = engine.token_budget
         grants: Grants[S] = []
-        while len(engine.running) < engine.max_num_seqs:
+        while len(engine.running) < engine.max_running:
             sequence = engine.next_waiting()
             if sequence is None:
                 break

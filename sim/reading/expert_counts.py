@@ -24,7 +24,7 @@ def read_expert_counts(path: Path) -> tuple[float, ...]:
         if number < 0 or not 0.0 <= count < float("inf") or number > 65_535:
             raise InputError(
                 Problem(
-                    f"{expert!r}: {written!r} is not an expert and its count; 17: 1024 would be",
+                    f"{expert!r}: {written!r} must be an expert's number and its count, as in 17: 1024",
                     file=str(path),
                     line=line,
                 )

@@ -20,7 +20,7 @@ MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
 
 class Config:
-    """The keys of one config.json; remembers what is missing or no number, so that all of it is said at
+    """The keys of one config.json; remembers what is missing or no number, so that all of it is reported at
     once.
     """
 

@@ -77,7 +77,7 @@ def _measurements(
             problems.append(Problem(f"a value makes no sense: {error}", str(path), line))
             continue
         if found is not None and not found.seconds > 0:
-            problems.append(Problem(f"{row['latency_us']} us is no duration", str(path), line))
+            problems.append(Problem("must be more than 0", str(path), line, "latency_us", row["latency_us"]))
         elif found is not None:
             yield found
     if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -75,28 +76,33 @@ def problems_of(
     problems: dict[tuple[Key, str], Problem] = {}
     written = _at(document.data, at) if document is not None else None
     for details in error.errors(include_url=False):
-        for where, what in _located(details, model, written):
+        for where, value, what in _located(details, model, written):
             key = (*at, *where)
             if document is None:
                 problem = Problem(what, key=dotted(key))
             else:
                 problem = document.problem(key, what)
-            problems.setdefault((key, what), problem)
+            problems.setdefault((key, what), replace(problem, value=value))
     return list(problems.values())
 
 
 def _located(
     details: ErrorDetails, model: type[BaseModel] | None, written: Any = None
-) -> Iterator[tuple[Key, str]]:
+) -> Iterator[tuple[Key, str, str]]:
+    """Each key of a finding, its value where the message does not say it, and the message."""
     location = tuple(part for part in details["loc"] if not _is_branch(part))
     if written is not None:
         location = _without_kinds(location, written)
     inner = details.get("ctx", {}).get("error")
     if isinstance(inner, LocatedError):
         for where, what in inner.found:
-            yield (*location, *where), what
+            yield (*location, *where), "", what
+        return
+    bound = _bound(details)
+    if bound:
+        yield location, _shown(details["input"]), bound
     else:
-        yield location, _sentence(details, location, model)
+        yield location, "", _sentence(details, location, model)
 
 
 def _at(data: Any, location: Key) -> Any:
@@ -125,9 +131,36 @@ def _is_branch(part: str | int) -> bool:
     return isinstance(part, str) and ("[" in part or "constrained" in part or "function-" in part)
 
 
+def _bound(details: ErrorDetails) -> str:
+    """What the value must be, where that can be said without the rest of the file; else nothing."""
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "literal_error" | "enum":
+            expected = str(context["expected"])
+            return f"must be {expected}{_choice_meant(details['input'], expected)}"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            return f"must be {_BOUNDS[details['type']]} {next(iter(context.values()))}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "must be a whole number, as in 8"
+        case "float_type" | "float_parsing":
+            return "must be a number, as in 0.9"
+        case "finite_number":
+            return "must be finite"
+        case "bool_type" | "bool_parsing":
+            return "must be true or false"
+        case "string_type":
+            return "must be text"
+        case "dict_type" | "model_type" | "model_attributes_type" | "mapping_type":
+            return "must be a mapping, with keys and values below it"
+        case "list_type" | "tuple_type":
+            return "must be a list, as in [1, 2]"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}"
+    return ""
+
+
 def _sentence(details: ErrorDetails, location: Key, model: type[BaseModel] | None) -> str:
     context = details.get("ctx", {})
-    written = _shown(details["input"])
     match details["type"]:
         case "extra_forbidden":
             known = _fields_at(model, location[:-1])
@@ -138,38 +171,20 @@ def _sentence(details: ErrorDetails, location: Key, model: type[BaseModel] | Non
             return "is missing; this key is needed"
         case "value_error" | "assertion_error":
             return str(context.get("error", details["msg"]))
-        case "literal_error" | "enum":
-            expected = str(context["expected"])
-            names = [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
-            hint = did_you_mean(str(details["input"]), names)
-            return f"{written} is not known; {expected} would be right{hint}"
         case "union_tag_invalid":
             expected = str(context["expected_tags"])
-            names = [name.strip(" '") for name in expected.split(",")]
-            hint = did_you_mean(context["tag"], names)
-            return f"{context['tag']!r} is not known; {expected} would be right{hint}"
+            hint = _choice_meant(context["tag"], expected)
+            return f"kind = {context['tag']!r}: must be one of {expected}{hint}"
         case "union_tag_not_found":
             return "has no kind; say which with 'kind:'"
-        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-            bound = f"{_BOUNDS[details['type']]} {next(iter(context.values()))}"
-            return f"{written} is out of range; {bound} is right"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return f"{written} is not a whole number; write one, as in 8"
-        case "float_type" | "float_parsing":
-            return f"{written} is not a number; write one, as in 0.9"
-        case "finite_number":
-            return f"{written} is not a finite number"
-        case "bool_type" | "bool_parsing":
-            return f"{written} is neither true nor false"
-        case "string_type":
-            return f"{written} is not text"
-        case "dict_type" | "model_type" | "model_attributes_type" | "mapping_type":
-            return f"{written} is not a mapping; write keys and values below it"
-        case "list_type" | "tuple_type":
-            return f"{written} is not a list; write one, as in [1, 2]"
-        case "string_pattern_mismatch":
-            return f"{written} is not a name that can be used here; it must match {context['pattern']}"
-    return f"{written}: {details['msg'][:1].lower()}{details['msg'][1:]}"
+    return f"{_shown(details['input'])}: {details['msg'][:1].lower()}{details['msg'][1:]}"
+
+
+def _choice_meant(written: Any, expected: str) -> str:
+    """The nearest of the choices that pydantic lists as `'a', 'b' or 'c'`."""
+    return did_you_mean(
+        str(written), [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
+    )
 
 
 def _shown(written: Any) -> str:

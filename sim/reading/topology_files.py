@@ -169,7 +169,7 @@ class _Reading:
                 systems[name] = self.library.system(block)
             except InputError as error:
                 self.problems += [
-                    problem if problem.line else self.document.problem(("systems", name), problem.what)
+                    problem if problem.line else self.document.problem(("systems", name), problem.statement)
                     for problem in error.problems
                 ]
         return systems

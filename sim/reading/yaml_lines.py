@@ -87,9 +87,7 @@ def _text_of(path: Path) -> str:
         if path.is_dir():
             raise InputError(Problem("is a directory; a YAML file is needed", name))
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(
-                Problem(f"has {path.stat().st_size} bytes; {MAX_BYTES} are the most that is read", name)
-            )
+            raise InputError(Problem(f"has {path.stat().st_size} bytes; at most {MAX_BYTES} are read", name))
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(Problem("there is no such file", name)) from error

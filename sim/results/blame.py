@@ -20,7 +20,7 @@ CAUSES: tuple[str, ...] = (
     "memory",  # HBM-bound kernel time
     "kernel_latency",  # launch floors of kernels
     "collective_latency",  # start-up and hops of collectives
-    "collective_bytes",  # bytes of collectives over links that nobody else uses
+    "collective_bytes",  # bytes of collectives over links that carry nothing else
     "host",  # the engine's processor time that the GPUs wait for, and the API server
     "sharing",  # what transfers lost to other traffic on their links
     "pipeline",  # waiting for a pipeline stage, and sending between stages
@@ -31,11 +31,6 @@ CAUSES: tuple[str, ...] = (
     "hand_over",  # KV cache on its way to another replica or tier
 )
 """Column order of `Result.blame`."""
-
-STEP_CAUSES = 6
-"""How many causes a step has of its own: sim.cost.batch.Causes, whose first becomes prefill or decode
-compute.
-"""
 
 
 class BlameRecords(Table):

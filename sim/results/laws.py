@@ -106,7 +106,7 @@ def saturated(records: Records) -> bool | None:
     square root.
 
     None where there is no verdict (see `backlog_growth_per_s`). Closed loops are never saturated in this
-    sense: who waits for an answer sends no more.
+    sense: a client that waits for an answer sends no more.
     """
     fitted = _growth(records)
     if fitted is None:

@@ -163,7 +163,7 @@ class _Rows:
             dropped = mser5((self.finished_s - self.arrival_s)[whole])
             return int(whole[dropped]) if dropped else 0
         if not 0 <= rule < 1:
-            raise ValueError(f"warmup {rule} is not a fraction from 0 to below 1, as in 0.1, nor 'mser5'")
+            raise ValueError(f"warmup = {rule}: must be a share from 0 to below 1, as in 0.1, or 'mser5'")
         return int(rule * n)
 
     def _latencies(self) -> dict[str, Floats]:

@@ -28,7 +28,7 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
     import polars
 
     if not every_s > 0:
-        raise ValueError(f"every_s {every_s} is not above zero")
+        raise ValueError(f"every_s = {every_s}: must be more than 0")
     ours = np.ones(len(records.requests), dtype=bool)
     steps = {name: records.steps[name] for name in records.steps.kinds}
     if replica is not None:

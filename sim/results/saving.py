@@ -27,7 +27,7 @@ def save_table(frame: polars.DataFrame, path: str | Path) -> Path:
             writer.writerow(frame.columns)
             writer.writerows(frame.iter_rows())
     else:
-        raise ValueError(f"{path.name} is neither .csv nor .parquet")
+        raise ValueError(f"{path.name}: must end in .csv or .parquet")
     return path
 
 

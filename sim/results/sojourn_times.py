@@ -18,9 +18,9 @@ class Requests(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-class Stays(NamedTuple):
-    """Moments of requests, NaN for what had not come when the run ended. Who left a queue without having
-    been admitted waits no more from then on, and `admitted_s` is that moment.
+class Sojourns(NamedTuple):
+    """Moments of requests, NaN for what had not come when the run ended. A request that left a queue without
+    having been admitted waits no more from then on, and `admitted_s` is that moment.
     """
 
     arrival_s: Floats
@@ -28,7 +28,7 @@ class Stays(NamedTuple):
     left_s: Floats
 
 
-def sojourns(requests: Requests) -> Stays:
+def sojourns(requests: Requests) -> Sojourns:
     """The sojourns of the requests that were let in, in the order of their rows."""
     let_in = np.asarray(requests["status"]) != "rejected"
     arrival_s, admitted_s, finished_s, aborted_s = (
@@ -36,7 +36,7 @@ def sojourns(requests: Requests) -> Stays:
         for name in ("arrival_s", "admitted_s", "finished_s", "aborted_s")
     )
     admitted_s = np.where(np.isnan(admitted_s), aborted_s, admitted_s)
-    return Stays(arrival_s, admitted_s, np.fmin(finished_s, aborted_s))
+    return Sojourns(arrival_s, admitted_s, np.fmin(finished_s, aborted_s))
 
 
 def phases(request: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:

@@ -18,9 +18,10 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
+from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
-from sim.runtime.engine.engine_core import EngineCore, Rule
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.engine_core import EngineCore, EngineSettings, Rule
+from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
 from sim.runtime.engine.step_records import StepRecorder
@@ -80,7 +81,6 @@ def replicas_of(deployment: Deployment, world: World) -> tuple[list[Replica], di
 def _replica(plan: ReplicaPlan, world: World) -> Replica:
     pool, engine, network = plan.pool, plan.pool.engine, world.network
     costs = _costs(plan, world)
-    attribution = Ledger() if len(costs) == 1 else None
 
     def stage_send(stage: int, n_tokens: int) -> Demand:
         source, target = plan.shards[stage], plan.shards[stage + 1]
@@ -90,27 +90,18 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
         world.env,
         world.fabric,
         [Stage(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
-        _queues(plan, world, costs, attribution),
+        _queues(plan, world, costs),
         stage_send,
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
-        engine=engine,
-        rule=scheduling_rule(engine),
-        ledger=attribution,
-        role=pool.role,
-        first_token_from_prefill=world.scenario.hand_over.first_token == "prefill",
-        seed=world.seed,
+        EngineSettings(
+            engine=engine,
+            rule=scheduling_rule(engine),
+            role=pool.role,
+            first_token_from_prefill=world.scenario.hand_over.first_token == "prefill",
+            seed=world.seed,
+        ),
     )
-    replica = Replica(
-        core,
-        index=plan.index,
-        model=pool.model.name,
-        max_model_len=plan.limits.max_model_len,
-        gpus=plan.gpus,
-        layers=pool.model.layers,
-        kv_bytes_per_token=pool.model.kv_bytes_per_token(pool.precision.kv_cache),
-        shards=list(plan.shards),
-        hops=plan.hops,
-    )
+    replica = Replica(core, plan)
     attach(replica)
     return replica
 
@@ -124,10 +115,9 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
     return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
 
 
-def _queues(
-    plan: ReplicaPlan, world: World, costs: list[StepCost], ledger: Ledger | None
-) -> list[RequestQueue]:
+def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[RequestQueue]:
     """A queue with its KV blocks for each data-parallel rank."""
+    ledger = StepLedger() if len(costs) == 1 else None
     pool, engine, limits = plan.pool, plan.pool.engine, plan.limits
     queue_of: Callable[..., RequestQueue] = RequestQueue
     if engine.kv_tiers is not None:
@@ -135,26 +125,25 @@ def _queues(
             plan, costs, world.network, world.fabric, shared=world.tiers, reload=world.scenario.kv_reload
         )
     no_evict = engine.capacity_scheduler_policy == "guaranteed_no_evict"
-    return [
-        queue_of(
-            world.env,
-            BlockPool(
-                limits.kv_blocks,
-                engine.block_size,
-                enable_prefix_caching=engine.enable_prefix_caching,
-                watermark=engine.watermark,
-            ),
-            token_budget=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            by_priority=engine.scheduling_policy == "priority",
-            ledger=ledger,
-            reserve_full_prompt=engine.scheduler_reserve_full_isl,
-            async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
-            draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
-            guaranteed_no_evict=no_evict and pool.role != "prefill",
+    bounds = QueueLimits(
+        token_budget=limits.max_num_batched_tokens,
+        max_num_seqs=limits.max_num_seqs,
+        by_priority=engine.scheduling_policy == "priority",
+        draft_tokens=engine.speculation.num_speculative_tokens if engine.speculation else 0,
+        reserve_full_prompt=engine.scheduler_reserve_full_isl,
+        guaranteed_no_evict=no_evict and pool.role != "prefill",
+        async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
+    )
+
+    def block_pool() -> BlockPool:
+        return BlockPool(
+            limits.kv_blocks,
+            engine.block_size,
+            enable_prefix_caching=engine.enable_prefix_caching,
+            watermark=engine.watermark,
         )
-        for _ in range(engine.data_parallel_size)
-    ]
+
+    return [queue_of(world.env, block_pool(), bounds, ledger) for _ in range(engine.data_parallel_size)]
 
 
 def kv_transfers_of(

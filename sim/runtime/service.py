@@ -18,13 +18,13 @@ from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.dispatcher import Dispatcher, Routed, Routing
+from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.kv.transfer import KvTransfers
 from sim.workload.generator import RequestGenerator
 from sim.workload.request import Request
-
-ROUTING, HOST = CAUSES.index("routing"), CAUSES.index("host")
 
 
 class Service:
@@ -65,8 +65,7 @@ class Service:
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         for replica in replicas:
-            replica.loop.on_finished = self._finished
-            replica.loop.on_aborted = self._aborted
+            replica.listen(EngineListener(finished=self._finished, aborted=self._aborted))
 
     # ---- arrivals
 
@@ -104,12 +103,12 @@ class Service:
         if sequence is None:
             sequence = self._sequences[request.request_id] = replica.submit(request)
             sequence.routed_s = routed_s
-            sequence.blame[ROUTING] = routed_s - request.arrival_s
-            sequence.blame[HOST] = self.env.now - routed_s
+            sequence.blame[REQUEST_ROUTING] = routed_s - request.arrival_s
+            sequence.blame[REQUEST_HOST] = self.env.now - routed_s
         else:
             self._resubmitted.discard(request.request_id)
-            sequence.wait(ROUTING, routed_s)
-            sequence.wait(HOST, self.env.now)
+            sequence.wait(REQUEST_ROUTING, routed_s)
+            sequence.wait(REQUEST_HOST, self.env.now)
             replica.take_up(sequence)
 
     def _dispatch_again(self, request: Request) -> None:
@@ -192,11 +191,11 @@ class Service:
         if sequence is None:
             self._add(request, request.output_tokens, "aborted", aborted_s=self.env.now)
             blame = [0.0] * len(CAUSES)
-            blame[ROUTING] = self.env.now - request.arrival_s
+            blame[REQUEST_ROUTING] = self.env.now - request.arrival_s
             self.blame.add(request.request_id, blame)
             self._depart(request)
         elif request.request_id in self._resubmitted:
-            sequence.wait(ROUTING, self.env.now)
+            sequence.wait(REQUEST_ROUTING, self.env.now)
             self._aborted(sequence)
         elif self.kv_transfers is not None and self.kv_transfers.abort(sequence):
             self._aborted(sequence)
@@ -252,7 +251,7 @@ class Service:
         sequence = self._sequences.get(request.request_id)
         if sequence is not None:
             self._follow_up_cancelled(request)
-            sequence.wait(ROUTING, self.env.now)
+            sequence.wait(REQUEST_ROUTING, self.env.now)
             self._aborted(sequence)
             return
         self._add(request, request.output_tokens, "rejected", routed_s=self.env.now)

@@ -56,14 +56,14 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
 
 
 def _set_in_pools(data: dict[str, Any], path: str, value: Any) -> None:
-    """Pass a change of what pools inherit on to those that have the scenario's value; somebody must."""
+    """Pass a change of what pools inherit on to those that have the scenario's value; at least one must."""
     pools: dict[str, Any] = data["pools"]
     key = path.partition(".")[0]
     if key not in ("engine", "precision", "model", "replicas"):
         return
     heirs = [] if key == "replicas" else [p for p in pools.values() if _at(p, path) == _at(data, path)]
     if not heirs:
-        own = f"every pool has {key} of its own; set pools.{next(iter(pools))}.{path}"
+        own = f"every pool has its own {key}; set pools.{next(iter(pools))}.{path}"
         raise InputError(Problem(own, key=path))
     for pool in heirs:
         _set(pool, path, value)
@@ -102,7 +102,9 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
 
 def _element(elements: list[Any] | tuple[Any, ...], step: str, path: str) -> Any:
     if not step.isdigit() or int(step) >= len(elements):
-        raise InputError(Problem(f"there is no element {step!r} among {len(elements)}", key=path))
+        raise InputError(
+            Problem(f"there is no element {step!r}; there are {len(elements)}, from 0", key=path)
+        )
     if isinstance(elements, tuple):
         raise InputError(Problem("elements of a list cannot be set one by one; set the list", key=path))
     return elements[int(step)]
@@ -111,7 +113,7 @@ def _element(elements: list[Any] | tuple[Any, ...], step: str, path: str) -> Any
 def _why_not_below(block: Any, above: list[str]) -> str:
     # A rule of a script went in as it is: it has no keys that a path could name.
     if isinstance(block, BaseModel):
-        return "cannot be changed from here"
+        return "cannot be changed by a path: it is an object of a script"
     return f"there is nothing below {'.'.join(above)}"
 
 
@@ -129,7 +131,7 @@ def _changed(old: Any, value: Any, path: str) -> Any:
         except ValueError:
             return value
         if isinstance(old, bool) or not isinstance(old, int | float):
-            raise InputError(Problem(f"{value!r} multiplies a number, and this is {old!r}", key=path))
+            raise InputError(Problem(f"{value!r} multiplies a number, and the value is {old!r}", key=path))
         product = old * factor
         return round(product) if isinstance(old, int) and product == round(product) else product
     return value

@@ -69,7 +69,7 @@ def _loaded(
         return load(name, near=near)
     except InputError as error:
         problems += [
-            problem if problem.line is not None else document.problem(key, problem.what)
+            problem if problem.line is not None else document.problem(key, problem.statement)
             for problem in error.problems
         ]
         return None

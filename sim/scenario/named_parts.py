@@ -24,7 +24,7 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
     data = dict(written)
     nodes = data.pop("nodes", None)
     if nodes is not None and (type(nodes) is not int or not 1 <= nodes <= MAX_NODES):
-        what = f"{nodes!r} is not a number of servers; a whole number from 1 to {MAX_NODES} is"
+        what = f"must be a whole number of servers, from 1 to {MAX_NODES}, not {nodes!r}"
         raise LocatedError([(("nodes",), what)])
     if data.get("topology") is not None:
         data["topology"] = _topology(data["topology"], nodes, near)
@@ -65,7 +65,7 @@ def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, 
         except InputError as error:
             if any(problem.line for problem in error.problems):
                 raise
-            problems += [(("topology", "systems", name), problem.what) for problem in error.problems]
+            problems += [(("topology", "systems", name), problem.statement) for problem in error.problems]
     if problems:
         raise LocatedError(problems)
     return systems

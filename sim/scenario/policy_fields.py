@@ -31,18 +31,18 @@ def _chosen(kinds: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any
         if not isinstance(written, Mapping):
             if callable(written):
                 return written
-            raise ValueError(f"{written!r} is no {what}; write its name, as in {next(iter(kinds))}")
+            raise ValueError(f"{written!r}: must be the name of a {what}, as in {next(iter(kinds))}")
         knobs = {str(name): value for name, value in written.items() if name != "kind"}
         kind = str(written.get("kind"))
         if kind not in kinds:
-            raise ValueError(f"{kind!r} is no {what}; {', '.join(kinds)} are{did_you_mean(kind, kinds)}")
+            raise ValueError(f"kind = {kind!r}: must be one of {', '.join(kinds)}{did_you_mean(kind, kinds)}")
         rule = kinds[kind]
         known = [one.name for one in dataclasses.fields(rule)]  # type: ignore[arg-type]
         for name in knobs:
             if name not in known:
                 takes = ", ".join(known) or "no knobs"
                 raise ValueError(
-                    f"{name!r} is no knob of {kind}; it takes {takes}{did_you_mean(name, known)}"
+                    f"{name!r} is not a knob of {kind}; known are {takes}{did_you_mean(name, known)}"
                 )
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(rule)  # type: ignore[arg-type]  # a dataclass, by the registries
@@ -80,7 +80,7 @@ def _kernel_model(written: Any) -> Any:
     is_table = isinstance(written, Mapping) and written.get("kind") == "measured"
     if is_table and set(written) == {"kind", "path"} and isinstance(written["path"], str | Path):
         return MeasuredKernels(read_measurements(written["path"]), source=str(written["path"]))
-    raise ValueError(f"{written!r} prices no kernels; formula does, or {{kind: measured, path: table.csv}}")
+    raise ValueError(f"{written!r}: must be formula, or {{kind: measured, path: table.csv}}")
 
 
 def _kernel_model_written(model: Any) -> Any:

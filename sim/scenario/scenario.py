@@ -51,9 +51,7 @@ def _share_or_rule(written: Any) -> float | str:
         share = 1.0
     if share >= 1.0:
         hint = did_you_mean(written, ["mser5"]) if isinstance(written, str) else ""
-        raise ValueError(
-            f"{written!r} is no warm-up; a share from 0 to below 1 is, as in 0.1, or 'mser5'{hint}"
-        )
+        raise ValueError(f"{written!r}: must be a share from 0 to below 1, as in 0.1, or 'mser5'{hint}")
     return share
 
 
@@ -153,8 +151,8 @@ class Scenario(BaseModel):
         named = {pool.engine.inter_node for pool in self.all_pools.values()} - {None}
         if len(named) > 1:
             raise InfeasibleError(
-                f"engines name different transports between nodes ({', '.join(sorted(map(str, named)))})",
-                "one run has one; name the same in every pool",
+                f"inter_node differs between pools ({', '.join(sorted(map(str, named)))})",
+                "one run has one transport between nodes; name the same in every pool",
             )
         return self.topology.with_inter_node(named.pop() or "") if named else self.topology
 

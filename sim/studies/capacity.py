@@ -73,8 +73,8 @@ def capacity(
 
     Args:
         scenario: its arrivals need a `rate_per_s`; the search starts there.
-        slo: the most that a metric of `Result.summary()` may be, such as `{"p99_ttft_ms": 500}`. All
-            requests must also finish.
+        slo: the largest value that a metric of `Result.summary()` may have, such as
+            `{"p99_ttft_ms": 500}`. All requests must also finish.
         seeds: the metrics are means over them.
         tolerance: relative width of the last interval.
         executor: where the runs of several seeds go; in this process if None.
@@ -85,10 +85,15 @@ def capacity(
     rate = getattr(arrivals, "rate_per_s", None)
     if rate is None:
         raise InputError(
-            f"arrivals of kind {arrivals.kind} have no rate to search over; poisson, constant and gamma have"
+            f"workload.arrivals.kind = {arrivals.kind!r}: must have a rate to search over, as poisson, "
+            "constant and gamma have"
         )
-    if not slo or not 0.0 < tolerance < 1.0:
-        raise InputError("an objective and a tolerance between 0 and 1 are needed, such as p99_ttft_ms=500")
+    if not slo:
+        raise InputError("slo is empty: name an objective, as in p99_ttft_ms=500")
+    if not 0.0 < tolerance < 1.0:
+        raise InputError(f"tolerance = {tolerance:g}: must be between 0 and 1, as in 0.02")
+    # Double or halve from the given rate until one rate holds and one does not, then bisect in the logarithm:
+    # the tolerance is relative.
     search = _Search(scenario, dict(slo), list(seeds), executor)
     lowest, highest = float(rate), float(rate)
     if search.holds(rate):
@@ -136,7 +141,9 @@ class _Search:
         known = rows[0].summary
         for name in self.slo:
             if name not in known:
-                raise InputError(f"{name} is no metric{did_you_mean(name, known)}; p99_ttft_ms is one")
+                raise InputError(
+                    f"there is no metric {name!r}{did_you_mean(name, known)}; p99_ttft_ms is one"
+                )
         metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
         broken = [name for name, limit in self.slo.items() if not meets(metrics, {name: limit})]
         if any(row.summary["unfinished"] for row in rows):
@@ -148,19 +155,20 @@ class _Search:
         """What broke at the lowest rate that does not hold, and which cause had grown most."""
         failing = min((trial for trial in self.trials if not trial.holds), key=lambda one: one.rate_per_s)
         worst = max(failing.broken, key=lambda name: failing.metrics.get(name, 0.0) / self.slo.get(name, 1.0))
-        said = f"{worst} at {failing.rate_per_s:.4g} requests/s"
+        reason = f"{worst} at {failing.rate_per_s:.4g} requests/s"
         if worst in self.slo:
-            value, most_allowed = failing.metrics[worst], self.slo[worst]
-            said = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, above {most_allowed:g}"
+            value, largest = failing.metrics[worst], self.slo[worst]
+            reason = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, above {largest:g}"
         lightest = min(self.trials, key=lambda one: one.rate_per_s)
         grown = {cause: failing.causes[cause] - lightest.causes[cause] for cause in failing.causes}
+        # With a single rate there is nothing to have grown from: its largest cause stands in.
         if lightest is failing or not grown:
-            lightest_said = max(failing.causes, key=lambda cause: failing.causes[cause], default="")
-            return f"{said}; most of a request's time is {lightest_said}" if lightest_said else said
-        most = max(grown, key=lambda cause: grown[cause])
+            main = max(failing.causes, key=lambda cause: failing.causes[cause], default="")
+            return f"{reason}; most of a request's time is {main}" if main else reason
+        main = max(grown, key=lambda cause: grown[cause])
         return (
-            f"{said}; since {lightest.rate_per_s:.4g} requests/s, {most} has grown most, by "
-            f"{grown[most]:.3g} s a request"
+            f"{reason}; since {lightest.rate_per_s:.4g} requests/s, {main} has grown most, by "
+            f"{grown[main]:.3g} s a request"
         )
 
 

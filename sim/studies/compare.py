@@ -87,9 +87,9 @@ def compare(
     """
     seeds = list(seeds)
     if len(scenarios) < 2:
-        raise InputError("one scenario has nothing to be compared with; give two or more")
+        raise InputError(f"scenarios = {len(scenarios)}: must be at least 2 to compare")
     if len(seeds) < 2:
-        raise InputError("one seed gives a difference but no interval; give two or more, ten are usual")
+        raise InputError(f"seeds = {len(seeds)}: must be at least 2 for an interval; 10 are usual")
     names = tuple(scenarios)
     points = [Point(number, (), seed) for number in range(len(names)) for seed in seeds]
     rows = run_points(list(scenarios.values()), points, executor, progress)

@@ -1,8 +1,8 @@
 """Many runs on many processes: every run comes back as a row, whatever happens to it.
 
 A point is a scenario, changes to it and a seed. A point that cannot be is a row with the reason; so is one
-whose code fails. A worker process that dies takes nobody else's row with it: points that were under way are
-run again, each in a process of its own, so that only the one that kills its process is left without numbers.
+whose code fails. A worker process that dies costs no other row: points that were under way run again, each in
+a process of its own, so that only the point that kills its process is left without numbers.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _run_on_processes(
     pickled: list[bytes], points: list[Point], rows: dict[int, Row], shown: _Progress
 ) -> None:
     workers = max(1, min(os.cpu_count() or 1, len(points)))
-    suspects: dict[int, str] = {}
+    suspects: dict[int, str] = {}  # under way when a worker died: any of them may have killed it
     while left := [number for number in range(len(points)) if number not in rows and number not in suspects]:
         with ProcessPoolExecutor(workers) as pool:
             suspects |= _run_on(pool, pickled, points, left, rows, shown)
@@ -145,16 +145,17 @@ def _run_on(
     rows: dict[int, Row],
     shown: _Progress,
 ) -> dict[int, str]:
-    """Run points on an executor; those that it lost, with the reason. A broken pool is given no more."""
+    """Run points on an executor; those that it lost, with the reason. A broken pool gets no more points."""
     todo = iter(numbers)
     running: dict[Future[Row], int] = {}
     lost: dict[int, str] = {}
-    most = WAITING_PER_WORKER * (getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
+    max_running = WAITING_PER_WORKER * (getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
     broken = False
+    # The attribute counts local processes; a cluster's executor has none, or one that says too little.
     if not isinstance(executor, ProcessPoolExecutor):
-        most = max(most, AHEAD_ON_A_CLUSTER)
+        max_running = max(max_running, AHEAD_ON_A_CLUSTER)
     while True:
-        while not broken and len(running) < most and (number := next(todo, None)) is not None:
+        while not broken and len(running) < max_running and (number := next(todo, None)) is not None:
             point = points[number]
             try:
                 running[executor.submit(run_point, pickled[point.scenario], point, sim.__version__)] = number
@@ -162,6 +163,7 @@ def _run_on(
                 lost[number] = _reason(error)
                 broken = True
         if not running:
+            # What a process pool has not begun goes to the next pool; a cluster has no next one.
             if broken and not isinstance(executor, ProcessPoolExecutor):
                 lost.update(dict.fromkeys(todo, "the executor broke"))
             return lost
@@ -179,7 +181,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, BrokenProcessPool):
         return "its worker process died (out of memory, or killed)"
     if isinstance(error, CancelledError):
-        return "the executor gave it up (was it closed, or its scheduler lost?)"
+        return "the executor cancelled it (was it closed, or its scheduler lost?)"
     if isinstance(error, ModuleNotFoundError):
         return f"a worker has no module {error.name}; install fabricsim on every machine"
     return f"{type(error).__name__}: {error}"

@@ -72,9 +72,9 @@ def sweep(
     seeds = list(seeds)
     for path, values in grid.items():
         if not values:
-            raise InputError(f"{path} has no values to try; give one or more")
+            raise InputError(f"{path}: has no values; give one or more")
     if not seeds:
-        raise InputError("a sweep needs a seed; range(5) gives five")
+        raise InputError("seeds is empty: give one or more, as in range(5)")
     points = [
         Point(0, tuple(zip(grid, values, strict=True)), seed)
         for values in product(*grid.values())

@@ -24,7 +24,7 @@ def save_chart(chart: AnyChart, path: Path) -> Path:
     """Write a chart as .svg, .png or .html, by its suffix. InputError for any other, or no such folder."""
     check_suffix(path)
     if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is no folder; make it, or name another file")
+        raise InputError(f"there is no folder {path.parent}; make it, or name another file")
     if path.suffix == ".html":
         path.write_text(page(title=path.stem, charts=[("", chart)]), encoding="utf-8")
     else:
@@ -41,7 +41,7 @@ def save_chart(chart: AnyChart, path: Path) -> Path:
 def check_suffix(path: Path) -> None:
     """InputError where no picture can be written under that name."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: pictures end in {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: must end in {', '.join(SUFFIXES)}")
 
 
 def rows(values: Sequence[Mapping[str, Any]]) -> Any:

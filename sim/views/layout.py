@@ -190,11 +190,11 @@ def _models(graph: Graph[str], gpus: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(str(graph.nodes[gpu].get("model", "gpu")) for gpu in gpus))
 
 
-def _kept(places: Sequence[str], most: int) -> tuple[list[str], list[str]]:
+def _kept(places: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
     """All of them, or the first and the last few."""
-    if len(places) <= most:
+    if len(places) <= limit:
         return list(places), []
-    return list(places[: most // 2]), list(places[-most // 4 :])
+    return list(places[: limit // 2]), list(places[-limit // 4 :])
 
 
 def _above(graph: Graph[str], place: str, columns: dict[str, float]) -> float | None:

@@ -110,8 +110,8 @@ def _request(request: dict[str, Any]) -> Iterator[Event]:
     common: Event = {"cat": "request", "id": request["request_id"], "pid": REQUESTS_PROCESS, "tid": 0}
     whole: Event = {**common, "name": f"request {request['request_id']}"}
     arguments = ("prompt_tokens", "output_tokens", "cached_tokens", "preemptions", "replica", "status")
-    said = {name: request[name] for name in arguments}
-    yield {**whole, "ph": "b", "ts": request["arrival_s"] * 1e6, "args": said}
+    shown = {name: request[name] for name in arguments}
+    yield {**whole, "ph": "b", "ts": request["arrival_s"] * 1e6, "args": shown}
     for phase, begin_s, end_s in phases(request):
         yield {**common, "name": phase, "ph": "b", "ts": begin_s * 1e6}
         yield {**common, "name": phase, "ph": "e", "ts": end_s * 1e6}

@@ -120,7 +120,7 @@ class OpenGenerator(RequestGenerator):
             times_s = block[: self.max_requests - made]
             times_s = times_s[: int(np.searchsorted(times_s, self.until_s))]
             # Whole blocks are drawn even where few are used: the first requests of a run must not depend on
-            # how many follow.
+            # how many follow, in whatever way a distribution fills a vector.
             classes = self.sampler.draw_classes(BLOCK)
             prompts, outputs = self.sampler.draw_lengths(classes)
             n = len(times_s)

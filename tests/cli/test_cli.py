@@ -24,8 +24,8 @@ def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
 
     def run(*words: str) -> Said:
         status = status_of([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     return run
 
@@ -54,9 +54,9 @@ def test_help_is_there_for_every_command(sim: Sim, words: list[str]) -> None:
     (["topology", "check", "nd-h100"], "nd-h100-v5"),
     (["collective", "all_reduce", "--topology", "nd-h100-v55"], "nd-h100-v5"),
     (["collective", "all_reduce", "--topology", "nd-h100-v5", "-b", "8Q"], "64K"),
-    (["collective", "all_reduce", "--topology", "nd-h100-v5", "-b", "1M", "-e", "8"], "smaller"),
-    (["collective", "all_reduce", "--topology", "nd-h100-v5", "-f", "1"], "above 1"),
-    (["collective", "all_reduce", "--topology", "nd-h100-v5", "--ranks", "9"], "8 GPUs"),
+    (["collective", "all_reduce", "--topology", "nd-h100-v5", "-b", "1M", "-e", "8"], "-e = 8: must be"),
+    (["collective", "all_reduce", "--topology", "nd-h100-v5", "-f", "1"], "-f = 1: must be more than 1"),
+    (["collective", "all_reduce", "--topology", "nd-h100-v5", "--ranks", "9"], "must be from 1 to 8"),
     (["collective", "allreduce", "--topology", "nd-h100-v5"], "all_reduce"),
     (["kernel", "h100-sxm", "gem"], "gemm"),
     (["kernel", "h100-sxm", "gemm", "--m", "8"], "needs n, k"),
@@ -155,7 +155,7 @@ def test_a_broken_pipe_and_an_interrupt_are_quiet() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_is_said_in_a_sentence() -> None:
+def test_a_full_disk_is_reported_in_a_sentence() -> None:
     command = f"{sys.executable} -m sim list links > /dev/full"
     found = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert found.returncode == 2

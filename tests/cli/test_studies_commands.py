@@ -23,8 +23,8 @@ workload: {arrivals: {kind: poisson, rate_per_s: 4}, prompt_tokens: 50, output_t
 def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
     def run(*words: object) -> tuple[int, str, str]:
         status = status_of([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     return run
 

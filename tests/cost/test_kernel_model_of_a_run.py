@@ -69,5 +69,5 @@ def test_a_measured_table_is_read_beside_the_scenario_and_used_where_it_reaches(
 
 
 def test_what_prices_no_kernels_is_refused() -> None:
-    with pytest.raises(InputError, match="prices no kernels"):
+    with pytest.raises(InputError, match="must be formula, or"):
         with_changes(scenario("formula"), {"kernels": "guess"})

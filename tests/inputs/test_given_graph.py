@@ -74,11 +74,11 @@ def test_an_undirected_graph_is_refused() -> None:
         ("a", {"kind": "tpu"}, "node 'a': kind 'tpu' is unknown"),
         ("a", {"model": None}, "node 'a': a gpu needs a model"),
         ("a", {"latency_s": "1 us"}, "node 'a': latency_s '1 us' is not a finite number"),
-        ("a", {"latency_s": -1.0}, "node 'a': latency_s -1.0 makes no sense; zero or more is right"),
+        ("a", {"latency_s": -1.0}, "node 'a': latency_s = -1.0: must be at least 0"),
         (
             "middle",
             {"bytes_per_s": 0.0},
-            "node 'middle': bytes_per_s 0.0 makes no sense; above zero is right",
+            "node 'middle': bytes_per_s = 0.0: must be above 0",
         ),
         ("middle", {"node": "first"}, "node 'middle': node 'first' is not a whole number"),
         ("middle", {"kind": "nic", "transport": "pigeon"}, "node 'middle': transport 'pigeon' is unknown"),
@@ -98,7 +98,7 @@ def test_a_node_that_is_not_right_is_named(place: str, attributes: dict[str, Any
             {"bytes_per_s": "50 GB/s"},
             "bytes_per_s '50 GB/s' is not a finite number; give it in the base unit",
         ),
-        ({"bytes_per_s": -5.0}, "above zero is right"),
+        ({"bytes_per_s": -5.0}, "must be above 0"),
         ({"latency_s": float("inf")}, "latency_s inf is not a finite number"),
     ],
 )

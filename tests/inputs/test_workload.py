@@ -70,7 +70,7 @@ def test_units_are_read_in_rates_and_times():
         ({"prompt_tokens": "many"}, "not a length"),
         ({"prompt_tokens": True}, "not a length"),
         ({"prompt_tokens": None, "classes": {}}, "prompt_tokens is missing"),
-        ({"prompt_tokens": {"kind": "uniform", "low": 9, "high": 3}}, "low 9 is above high 3"),
+        ({"prompt_tokens": {"kind": "uniform", "low": 9, "high": 3}}, "low = 9: must be at most high = 3"),
         ({"prompt_tokens": {"kind": "empirical", "values": []}}, "at least 1"),
         (
             {"prompt_tokens": {"kind": "empirical", "values": [1, 2], "weights": [1]}},
@@ -104,15 +104,15 @@ def test_lengths_may_come_from_the_classes_alone_but_from_all_of_them():
     assert "classes b" in refusal(prompt_tokens=None, classes={"a": {"prompt_tokens": 3}, "b": {}})
 
 
-def test_the_longest_text_is_known_only_where_the_law_has_an_end():
+def test_the_longest_text_is_known_only_where_the_distribution_has_an_end():
     assert workload(prompt_tokens={"kind": "uniform", "low": 1, "high": 9}).longest_tokens == 521
     assert workload(prompt_tokens={"kind": "lognormal", "mean": 9, "cv": 1}).longest_tokens is None
     assert workload(prefix={"tokens": 100}).longest_tokens == 669
 
 
-def test_the_schema_tells_editors_that_a_length_is_a_number_or_a_law():
+def test_the_schema_tells_editors_that_a_length_is_a_number_or_a_distribution():
     schema = Workload.model_json_schema()
     branches = schema["properties"]["prompt_tokens"]["anyOf"]
     assert {"type": "integer"} in branches
-    laws = next(branch for branch in branches if "discriminator" in branch)
-    assert "lognormal" in laws["discriminator"]["mapping"]
+    distributions = next(branch for branch in branches if "discriminator" in branch)
+    assert "lognormal" in distributions["discriminator"]["mapping"]

@@ -128,19 +128,19 @@ class Watched:
         cache, size = queue.block_pool, queue.block_pool.block_size
         cache.check()
         granted = dict(grants)
-        named: dict[int, int] = {}
-        nameless = 0
+        hashed: dict[int, int] = {}
+        unhashed = 0
         for one in queue.running:
             ends = (0, *one.hash_ends)
             spans = [(ends[i + 1] - ends[i]) // size for i in range(one.held)]
-            named.update(zip(one.names, spans, strict=False))
-            nameless += one.unhashed_blocks
+            hashed.update(zip(one.block_hashes, spans, strict=False))
+            unhashed += one.unhashed_blocks
             has = one.unhashed_blocks + sum(spans)
             assert has * size >= one.computed + granted.get(one, 0), "computed without a block for it"
         if not isinstance(queue, TieredQueue):  # whose copies under way hold blocks too
-            leaving = cache.used - nameless - sum(named.values())
+            leaving = cache.used - unhashed - sum(hashed.values())
             assert leaving >= 0, "one block is held twice"
-            assert leaving == 0 or queue.async_scheduling, "blocks were lost"
+            assert leaving == 0 or queue.limits.async_scheduling, "blocks were lost"
 
     def _order(self, queue: RequestQueue, waiting: list[Sequence], admitted: list[Sequence]) -> None:
         if isinstance(queue, TieredQueue):  # whoever's KV has come goes first
@@ -254,13 +254,14 @@ def _spends_too_much(patch: pytest.MonkeyPatch) -> None:
     build_queue = RequestQueue.__init__
 
     def richer(queue: RequestQueue, *args: Any, **how: Any) -> None:
-        build_queue(queue, *args, **{**how, "token_budget": 2 * how["token_budget"]})
+        build_queue(queue, *args, **how)
+        queue.token_budget *= 2
 
     patch.setattr(RequestQueue, "__init__", richer)
 
 
 def _has_a_seat_too_many(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RequestQueue, "max_num_seqs", property(lambda queue: queue.seats + 1))
+    patch.setattr(RequestQueue, "max_running", property(lambda queue: queue.limits.max_num_seqs + 1))
 
 
 def _loses_blocks(patch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sim.results.blame import CAUSES
 from sim.results.laws import little, violations
 from sim.runtime.engine import engine_core as engine_loop
 from sim.runtime.engine import queue as engine_queue
+from sim.runtime.engine.attribution import REQUEST_PREEMPTED
 from sim.runtime.engine.flight import Part
 from sim.runtime.engine.speculation import Speculator
 from sim.scenario import Scenario, with_changes
@@ -85,7 +86,7 @@ def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitte
         part, batch = make(queue, grants, answers)
         if data["engine"]["scheduler"] == "vllm":
             assert sum(tokens for _, tokens in grants) <= queue.token_budget
-        assert len(grants) <= queue.max_num_seqs
+        assert len(grants) <= queue.max_running
         batches.append(batch)
         return part, batch
 
@@ -220,7 +221,7 @@ def test_a_lost_second_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     wait = engine_queue.Sequence.wait
 
     def forgetful(self: engine_queue.Sequence, cause: int, until_s: float) -> None:
-        if cause == engine_queue.PREEMPTED:
+        if cause == REQUEST_PREEMPTED:
             self.charged_s = until_s
         else:
             wait(self, cause, until_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from sim.runtime.engine.block_pool import BlockPool
-from sim.runtime.engine.queue import RequestQueue
+from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
@@ -30,12 +30,14 @@ class OneEngine(RequestQueue):
         super().__init__(
             SimpleNamespace(now=0.0),
             cache,
-            token_budget=budget,
-            max_num_seqs=seqs,
-            by_priority=by_priority,
+            QueueLimits(
+                token_budget=budget,
+                max_num_seqs=seqs,
+                by_priority=by_priority,
+                reserve_full_prompt=reserve_full_prompt,
+                guaranteed_no_evict=guaranteed_no_evict,
+            ),
             ledger=None,
-            reserve_full_prompt=reserve_full_prompt,
-            guaranteed_no_evict=guaranteed_no_evict,
         )
         self.finished = []
 

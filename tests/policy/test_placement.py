@@ -42,7 +42,7 @@ def test_too_few_gpus_are_refused_with_the_replicas_that_fit(rule: Packed | Stri
         (((0, 1, 2), (3,)), "lists"),
         (((0, 8), (1, 2)), "rank 8"),
         (((0, "node9.gpu0"), (1, 2)), "'node9.gpu0'"),
-        (((0, 1), (1, 2)), "more than one rank"),
+        (((0, 1), (1, 2)), "more than once"),
     ],
 )
 def test_an_explicit_placement_that_cannot_be_is_refused(

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from tests.policy.one_engine import OneEngine
+from tests.policy.rule_alone import Desk, Task, named
 
 VLLM = ContinuousBatching()
 
@@ -35,7 +36,7 @@ def test_a_long_prompt_gets_no_more_than_the_threshold_in_a_step():
     assert engine.take(capped) == [(0, 10), (1, 1)]
 
 
-def test_no_more_sequences_run_than_there_are_seats():
+def test_no_more_sequences_run_than_max_num_seqs():
     engine = OneEngine(seqs=2)
     for i in range(3):
         engine.add(i, 10, output=2)
@@ -70,7 +71,7 @@ def test_the_whole_text_must_fit_before_admission_and_not_only_its_first_chunk()
         assert engine.take(VLLM)[1:] == granted
 
 
-def test_nobody_is_admitted_who_might_not_fit_to_the_end_of_its_answer():
+def test_no_request_is_admitted_that_might_not_fit_to_the_end_of_its_answer():
     for guaranteed_no_evict, running in ((False, 2), (True, 1)):
         engine = OneEngine(blocks=10, guaranteed_no_evict=guaranteed_no_evict)
         engine.add(0, 16, output=16 * 5)  # six blocks at most, one now
@@ -83,7 +84,7 @@ def test_the_watermark_keeps_blocks_back_from_admission_but_not_from_running_seq
     engine = OneEngine(blocks=10, watermark=0.5)
     engine.add(0, 16 * 8, output=20)
     engine.add(1, 16)
-    assert engine.take(VLLM) == [(0, 128)]  # nobody runs yet: it may have all; then 2 blocks are left of 5
+    assert engine.take(VLLM) == [(0, 128)]  # none runs yet: it may have all; then 2 blocks are left of 5
     assert engine.take(VLLM) == [(0, 1)]
 
 
@@ -94,9 +95,7 @@ def test_when_blocks_run_out_the_last_to_run_goes_back_to_the_front_and_starts_a
     engine.add(2, 5)
     assert engine.take(VLLM) == [(0, 31), (1, 31)]
     assert engine.take(VLLM) == [(0, 1), (1, 1)]
-    assert engine.take(VLLM) == [
-        (0, 1)
-    ]  # the 33rd token needs a block; after a preemption nobody is admitted
+    assert engine.take(VLLM) == [(0, 1)]  # the 33rd token needs a block; after a preemption none is admitted
     assert last.preemptions == 1
     assert last.computed == 0
     assert [sequence.request.request_id for sequence in engine.waiting] == [1, 2]
@@ -127,6 +126,34 @@ def test_a_preempted_sequence_that_was_granted_tokens_in_this_step_gives_them_ba
     assert engine.preemptions > 0
 
 
+def test_what_a_victim_was_granted_goes_to_those_behind_and_none_of_them_is_passed_over() -> None:
+    low = Task("low", known_tokens=50, priority=9, held=10)
+    tasks = [low, Task("mid", priority=1), Task("hungry", pending_tokens=8), Task("tail")]
+    desk = Desk(tasks, free=2, token_budget=9)
+    # 9 tokens: one for low, one for mid, seven are left for hungry, for whose blocks low has to go.
+    grants = ContinuousBatching(by_priority=True)(desk)
+    assert named(grants) == [("mid", 1), ("hungry", 7), ("tail", 1)]
+    assert desk.waiting == [low]
+
+
+def test_a_sequence_that_preempts_all_others_in_vain_goes_itself_and_ends_the_turn() -> None:
+    desk = Desk([Task("a"), Task("b", pending_tokens=9, known_tokens=9), Task("c", held=3)], free=1)
+    assert named(ContinuousBatching()(desk)) == [("a", 1)]
+    assert [task.name for task in desk.waiting] == ["b", "c"]
+
+
+def test_none_is_admitted_in_a_step_that_had_to_preempt() -> None:
+    desk = Desk([Task("a"), Task("b", known_tokens=5, held=10)])
+    assert named(ContinuousBatching()(desk)) == [("a", 1)]
+    assert desk.free == 9
+    assert named(ContinuousBatching()(desk)) == [("a", 1), ("b", 5)]
+
+
+def test_drafts_take_their_part_of_the_budget() -> None:
+    desk = Desk([Task("a"), Task("b"), Task("c")], free=100, token_budget=5, draft_tokens=2)
+    assert named(ContinuousBatching()(desk)) == [("a", 1), ("b", 1)]
+
+
 def test_a_preempted_sequence_returns_to_its_place_by_priority() -> None:
     engine = OneEngine(blocks=4, by_priority=True)
     rule = ContinuousBatching(by_priority=True)
@@ -139,7 +166,7 @@ def test_a_preempted_sequence_returns_to_its_place_by_priority() -> None:
     assert [sequence.request.request_id for sequence in engine.waiting] == [2, 1]
 
 
-def test_who_may_not_be_seen_yet_holds_up_nobody_of_lower_priority() -> None:
+def test_a_request_that_may_not_be_seen_yet_holds_up_none_of_lower_priority() -> None:
     engine = OneEngine(by_priority=True)
     engine.add(0, 10, priority=0).eligible_step = 1
     engine.add(1, 10, priority=5)
@@ -184,7 +211,7 @@ def test_without_chunks_a_step_is_prompts_or_decodes():
     assert engine.take(PrefillFirst()) == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_a_static_batch_lets_nobody_in_until_its_last_sequence_is_done():
+def test_a_static_batch_admits_none_until_its_last_sequence_is_done():
     engine = OneEngine(seqs=2)
     engine.add(0, 10, output=2)
     engine.add(1, 10, output=4)

@@ -22,8 +22,8 @@ def test_rows_and_yaml_say_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.csv", "expert,tokens\n0,many\n", r"a.csv:2: .*'many' is not an expert and its count"),
-        ("a.csv", "expert,tokens\n0,-1\n", "not an expert and its count"),
+        ("a.csv", "expert,tokens\n0,many\n", r"a.csv:2: .*'many' must be an expert's number and its count"),
+        ("a.csv", "expert,tokens\n0,-1\n", "must be an expert's number and its count"),
         ("a.csv", "who,what\n", "needs the columns expert and tokens"),
         ("a.csv", "expert,tokens\n0,0\n", "no expert was ever chosen"),
         ("a.yaml", "count: [1]\n", "has no counts"),

@@ -72,29 +72,28 @@ def test_all_problems_of_a_file_come_at_once() -> None:
     )
     assert [line.partition(": ")[2] for line in found] == [
         "name: is missing; this key is needed",
-        "nodes: 'two' is not a whole number; write one, as in 8",
-        "on: 'maybe' is neither true nor false",
+        "nodes = 'two': must be a whole number, as in 8",
+        "on = 'maybe': must be true or false",
         (
             "links.a.bytes_per_s: '450 GB' is not a bandwidth: 'GB' is of another kind; "
             "write a bandwidth in bytes/s or with a unit, as in '450 GB/s'"
         ),
         "links.b.bytes_per_s: -1 is negative; a bandwidth is zero or more, as in '450 GB/s'",
-        "links.b.lanes: 65 is out of range; at most 64 is right",
-        "links.c: 7 is not a mapping; write keys and values below it",
-        "ports: 3 is not a list; write one, as in [1, 2]",
+        "links.b.lanes = 65: must be at most 64",
+        "links.c = 7: must be a mapping, with keys and values below it",
+        "ports = 3: must be a list, as in [1, 2]",
     ]
     assert [line.split(":")[1] for line in found] == list("11245567")
 
 
 def test_a_choice_that_is_not_one_is_answered_with_the_choices() -> None:
     assert problems("name: a\nlinks: {x: {bytes_per_s: 1 GB/s, kind: fiber}}\n") == [
-        (
-            "box.yaml:2: links.x.kind: 'fiber' is not known; "
-            "'copper' or 'fibre' would be right; did you mean 'fibre'?"
-        )
+        ("box.yaml:2: links.x.kind = 'fiber': must be 'copper' or 'fibre'; did you mean 'fibre'?")
     ]
     (found,) = problems("name: a\ntraffic: {kind: poison, rate: 3}\n")
-    assert "'poisson', 'closed_loop' would be right; did you mean 'poisson'?" in found
+    assert (
+        "traffic: kind = 'poison': must be one of 'poisson', 'closed_loop'; did you mean 'poisson'?" in found
+    )
     assert problems("name: a\ntraffic: {rate: 3}\n") == [
         "box.yaml:2: traffic: has no kind; say which with 'kind:'"
     ]

@@ -93,7 +93,7 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
         ".": "is a directory",
         "binary.yaml": "is a binary file",
         "latin.yaml": "is not UTF-8 text",
-        "huge.yaml": "4000000 are the most that is read",
+        "huge.yaml": "at most 4000000 are read",
     }
     (tmp_path / "binary.yaml").write_bytes(b"\x00\x01\x02")
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")

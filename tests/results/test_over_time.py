@@ -49,5 +49,5 @@ def test_batches_that_take_turns_in_a_pipeline_share_the_kv_cache():
 
 def test_an_empty_run_has_no_moments():
     assert over_time(Records()).height == 0
-    with pytest.raises(ValueError, match="above zero"):
+    with pytest.raises(ValueError, match="must be more than 0"):
         over_time(Records(), 0.0)

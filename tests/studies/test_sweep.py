@@ -202,7 +202,7 @@ def test_an_objective_that_every_rate_meets_has_no_limit() -> None:
 
 
 def test_a_closed_loop_has_no_rate_to_search_over() -> None:
-    with pytest.raises(InputError, match="closed_loop have no rate"):
+    with pytest.raises(InputError, match="'closed_loop': must have a rate"):
         sim.capacity(server(arrivals={"kind": "closed_loop", "users": 2}), {"p99_ttft_ms": 50.0})
 
 

@@ -65,7 +65,7 @@ def test_what_cannot_stand_beside_each_other_is_refused_where_it_is_written(tmp_
             "nd-h10-v5, nodes: 2",
             "pair.yaml:4: systems.quick: .*did you mean 'nd-h100-v5'",
         ),
-        "nodes: 2": ("nods: 2", "pair.yaml:4: systems.quick: nods is not known here"),
+        "nodes: 2": ("nods: 2", "pair.yaml:4: systems.quick: nods: not a known key"),
         "cheap: l40s-12": ("cheap: rtx-4090-x4", "systems.cheap: rtx-4090-x4 has no scale_out"),
         "systems:": ("nodes: 2\nsystems:", "nodes belong to each of the systems"),
     }

@@ -112,7 +112,7 @@ def collective(
     ranks = tuple(ranks)
     protocol = PROTOCOL_NAMES.get(protocol.lower(), protocol)
     if n_bytes < 0.0:
-        raise InfeasibleError(f"a collective of {n_bytes} bytes; zero or more are right")
+        raise InfeasibleError(f"n_bytes = {n_bytes:g}: must be at least 0")
     if len(ranks) == 1:
         return CollectiveTiming(op, n_bytes, 1, "none", "", library, Demand((), ()), 0.0, 0.0)
     key = (op, ranks, library, algorithm, protocol, launch, id(parameters) if parameters is not None else 0)
@@ -171,10 +171,13 @@ def _refuse_unknown(network: Network, wanted: _Wanted) -> None:
         ("launch", wanted.launch, LAUNCHES),
     ):
         if value not in known:
-            raise InfeasibleError(f"no {name} {value!r}; {', '.join(known)} are")
+            raise InfeasibleError(f"{name} = {value!r}: must be one of {', '.join(known)}")
     strangers = [rank for rank in wanted.ranks if rank not in network.gpu_index]
     if strangers:
-        raise InfeasibleError(f"{strangers[0]} is no GPU of {network.name or 'this topology'}")
+        raise InfeasibleError(
+            f"rank {strangers[0]!r}: no such GPU in {network.name or 'this topology'}",
+            f"its GPUs are {network.gpus[0]} to {network.gpus[-1]}",
+        )
 
 
 def _nccl_curves(network: Network, wanted: _Wanted, parameters: Parameters) -> tuple[Curve, ...]:
@@ -193,13 +196,13 @@ def _nccl_curves(network: Network, wanted: _Wanted, parameters: Parameters) -> t
         if not chosen:
             load_per_byte(network, op, algorithm, ranks)  # its own refusal says more, where it has one
             there = ", ".join(sorted({curve.algorithm for curve in curves}))
-            raise InfeasibleError(f"NCCL does not run {algorithm!r} for {op} on these ranks; it runs {there}")
+            raise InfeasibleError(f"algorithm = {algorithm!r}: for {op} on these ranks NCCL runs {there}")
     if wanted.protocol != "auto":
         chosen = [curve for curve in chosen if curve.protocol == wanted.protocol]
         if not chosen:
             there = ", ".join(sorted({curve.protocol for curve in curves}))
             raise InfeasibleError(
-                f"no protocol {wanted.protocol!r} for {algorithm} {op} on these ranks; there are {there}"
+                f"protocol = {wanted.protocol!r}: for {algorithm} {op} on these ranks there are {there}"
             )
     return tuple(chosen)
 
@@ -209,7 +212,8 @@ def _forced_kernel(network: Network, wanted: _Wanted, library: str, parameters: 
     engine = parameters.architecture(network, ranks[0]).engines.get(library)
     if engine is None or kernel not in engine.kernels or not engine_allreduce.usable(network, kernel, ranks):
         raise InfeasibleError(
-            f"{library} has no {kernel} all-reduce for these {len(ranks)} ranks; algorithm 'auto' works"
+            f"algorithm = {kernel!r}: {library} has no such all-reduce for these {len(ranks)} ranks",
+            "'auto' works",
         )
     return engine_allreduce.kernel_curve(network, kernel, ranks, engine, parameters)
 

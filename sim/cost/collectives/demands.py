@@ -68,12 +68,12 @@ def load_per_byte(network: Network, op: str, algorithm: str, ranks: tuple[str, .
     """
     loads = ALGORITHMS.get(op)
     if loads is None:
-        raise InfeasibleError(f"no collective {op!r}; there are {', '.join(OPS)}")
+        raise InfeasibleError(f"op = {op!r}: must be one of {', '.join(OPS)}")
     if algorithm not in loads:
-        raise InfeasibleError(f"no algorithm {algorithm!r} for {op}; there are {', '.join(loads)}")
+        raise InfeasibleError(f"algorithm = {algorithm!r}: for {op} there are {', '.join(loads)}")
     if len(set(ranks)) != len(ranks) or len(ranks) < 2:
         raise InfeasibleError(
-            f"{op} needs two or more different ranks; {len(ranks)} given, {len(set(ranks))} different"
+            f"{op} needs at least 2 ranks, all different; {len(set(ranks))} of the {len(ranks)} given are"
         )
     known = network.remembered.loads
     load = known.get((op, algorithm, ranks))

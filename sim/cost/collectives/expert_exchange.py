@@ -122,7 +122,7 @@ def chosen(
     named = [kernel for kernel in kernels() if kernel.library == library]
     if not named:
         known = ", ".join(sorted({kernel.library for kernel in kernels()}))
-        raise InfeasibleError(f"no exchange between experts is called {library!r}; {known} are")
+        raise InfeasibleError(f"library = {library!r}: must be one of {known}")
     fitting = [kernel for kernel in named if kernel.spans_domains != one_domain]
     if not fitting:
         raise InfeasibleError(

@@ -61,7 +61,9 @@ def send_graph(
     """
     writers = SEND_GRAPHS.get(op, {})
     if algorithm not in writers:
-        raise InfeasibleError(f"no rounds for {algorithm!r} {op}; there are {', '.join(writers) or 'none'}")
+        raise InfeasibleError(
+            f"algorithm = {algorithm!r}: send graphs of {op} are {', '.join(writers) or 'none'}"
+        )
     book = _Book(network)
     writers[algorithm](book, float(n_bytes), tuple(ranks), chunks)
     return tuple(book.sends)

@@ -106,7 +106,7 @@ def decode_curve(
     """
     _check(heads, kv_heads, head_dim)
     if batch < 1:
-        raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
+        raise InputError(f"batch = {batch}: must be at least 1")
     fitted = (gpu.kernels or UNMEASURED).attention_decode
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
     bandwidth = gpu.hbm_bytes_per_s * p.hbm_fraction
@@ -227,7 +227,7 @@ def mla_decode_curve(
     """`mla_decode` as a function of the cached tokens alone."""
     _check(heads, 1, mla.v_head_dim)
     if batch < 1:
-        raise InputError(f"batch = {batch} sequences do not decode; 1 or more do")
+        raise InputError(f"batch = {batch}: must be at least 1")
     fitted = (gpu.kernels or UNMEASURED).mla_decode
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
     per_token = mla.cached_values * number_format(kv_dtype).weight_bytes
@@ -286,17 +286,19 @@ def _pairs(chunks: Chunks, tile_tokens: float) -> tuple[int, int, int, float]:
     for n, past in chunks:
         if n < 1 or past < 0:
             raise InputError(
-                f"a chunk of {n} new and {past} cached tokens is none; 1 or more and 0 or more are"
+                f"chunk ({n}, {past}): its new tokens must be at least 1, its cached tokens at least 0"
             )
         new += n
         seen += past
         longest = max(longest, n + past)
         pairs += n * (past + 0.5 * (n + tile_tokens))
     if not new:
-        raise InputError("there is no chunk to attend; give (new tokens, cached tokens), as in [(512, 0)]")
+        raise InputError("chunks = []: must hold at least one (new tokens, cached tokens), as in [(512, 0)]")
     return new, seen, longest, pairs
 
 
 def _check(heads: int, kv_heads: int, head_dim: int) -> None:
     if heads < 1 or kv_heads < 1 or head_dim < 1:
-        raise InputError(f"heads = {heads}, kv_heads = {kv_heads}, head_dim = {head_dim}: each is 1 or more")
+        raise InputError(
+            f"heads = {heads}, kv_heads = {kv_heads}, head_dim = {head_dim}: each must be at least 1"
+        )

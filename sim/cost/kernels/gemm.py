@@ -48,7 +48,7 @@ def gemm(
     InputError: a size below one, a format that is unknown or that the GPU cannot compute in.
     """
     if m < 1 or n < 1 or k < 1:
-        raise InputError(f"m = {m}, n = {n}, k = {k}: every size of a gemm is 1 or more")
+        raise InputError(f"m = {m}, n = {n}, k = {k}: each must be at least 1")
     weight_bytes, activation_bytes, _ = number_format(dtype)
     p = _parameters(gpu, dtype)
     tiles = -(-m // TILE) * -(-n // TILE)

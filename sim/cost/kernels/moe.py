@@ -76,10 +76,14 @@ def moe(
     InputError: sizes below one, a split that leaves no expert or no width, a format that the GPU cannot
     compute in."""
     if min(tokens, hidden, inter, experts, topk, tp, ep) < 1:
-        raise InputError("every size of moe (tokens, hidden, inter, experts, topk, tp, ep) is 1 or more")
+        raise InputError(
+            f"tokens = {tokens}, hidden = {hidden}, inter = {inter}, experts = {experts}, topk = {topk}, "
+            f"tp = {tp}, ep = {ep}: each must be at least 1"
+        )
     if topk > experts or ep > experts or tp > inter:
         raise InputError(
-            f"topk = {topk} of {experts} experts on {ep} ranks, inter = {inter} over tp = {tp}: no such split"
+            f"topk = {topk}, ep = {ep}: each must be at most experts = {experts}; "
+            f"tp = {tp}: must be at most inter = {inter}"
         )
     if dtype == "fp4" and "fp4" not in gpu.flops and "nvfp4" not in gpu.flops:
         dtype = "w4a16"
@@ -110,7 +114,7 @@ def moe(
 def _routing(name: str) -> Routing:
     found = ROUTINGS.get(name)
     if found is None:
-        raise InputError(f"{name!r} is not a routing of tokens to experts; {', '.join(ROUTINGS)} are")
+        raise InputError(f"routing = {name!r}: must be one of {', '.join(ROUTINGS)}")
     return found
 
 

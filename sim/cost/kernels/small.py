@@ -15,7 +15,7 @@ def elementwise(gpu: Gpu, n_bytes: float) -> KernelTiming:
     fraction).
     """
     if n_bytes < 0:
-        raise InputError(f"{n_bytes} bytes cannot be moved; 0 or more can")
+        raise InputError(f"n_bytes = {n_bytes}: must be at least 0")
     p = (gpu.kernels or UNMEASURED).elementwise
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     return KernelTiming(p.floor_s + memory_s, p.floor_s, 0.0, memory_s)
@@ -24,7 +24,7 @@ def elementwise(gpu: Gpu, n_bytes: float) -> KernelTiming:
 def sampling(gpu: Gpu, sequences: int, vocab: int) -> KernelTiming:
     """Drawing the next token of `sequences` sequences from `vocab` logits each."""
     if sequences < 1 or vocab < 1:
-        raise InputError(f"sequences = {sequences}, vocab = {vocab}: both are 1 or more")
+        raise InputError(f"sequences = {sequences}, vocab = {vocab}: each must be at least 1")
     p = (gpu.kernels or UNMEASURED).sampling
     memory_s = sequences * vocab * SAMPLER_BYTES_PER_LOGIT / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     return KernelTiming(p.floor_s + memory_s, p.floor_s, 0.0, memory_s)

@@ -76,7 +76,7 @@ def number_format(dtype: str) -> NumberFormat:
     """The format of that name. InputError lists the names there are."""
     known = FORMATS.get(dtype)
     if known is None:
-        raise InputError(f"{dtype!r} is not a number format of a kernel; {', '.join(FORMATS)} are")
+        raise InputError(f"dtype = {dtype!r}: must be one of {', '.join(FORMATS)}")
     return known
 
 
@@ -87,4 +87,4 @@ def peak_flops(gpu: Gpu, dtype: str) -> float:
         if rate is not None:
             return rate
     able = [name for name, known in FORMATS.items() if any(name in gpu.flops for name in known.arithmetic)]
-    raise InputError(f"{gpu.name} has no {dtype} arithmetic; {', '.join(able)} can be used on it")
+    raise InputError(f"dtype = {dtype!r}: {gpu.name} has no such arithmetic; it has {', '.join(able)}")

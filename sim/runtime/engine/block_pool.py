@@ -1,4 +1,4 @@
-"""Paged KV blocks of one replica, with prefix caching by chained hashes and eviction of the least recently
+"""Paged KV blocks of one scheduler, with prefix caching by chained hashes and eviction of the least recently
 used.
 
 Follows vLLM V1's block pool: a block is free, held by one or more sequences, or free but still carrying a
@@ -16,7 +16,10 @@ from itertools import count
 
 
 class BlockPool:
-    """Block accounting. Sizes are blocks of `block_size` tokens; one hashed unit may span several blocks."""
+    """Block accounting. Sizes are blocks of `block_size` tokens; one hashed unit may span several blocks.
+
+    `watermark` is the share of all blocks that admissions leave free.
+    """
 
     def __init__(
         self, blocks: int, block_size: int, *, enable_prefix_caching: bool, watermark: float = 0.0
@@ -40,7 +43,7 @@ class BlockPool:
         return unit in self._unit_blocks
 
     def cached_units(self, hashes: tuple[int, ...], most: int) -> int:
-        """How many of the first `most` hashes are present, without a gap from the first."""
+        """How many of the first `most` hashes are present, up to the first that is not."""
         if not self.caches:
             return 0
         present = self._unit_blocks
@@ -52,11 +55,11 @@ class BlockPool:
         return n
 
     def evictable(self, hashes: tuple[int, ...]) -> int:
-        """Free blocks that taking up these present prefixes would remove from the free ones."""
+        """How many free blocks these present prefixes span: `touch` takes them out of the free queue."""
         return sum(self._unit_blocks[unit] for unit in hashes if not self._holders.get(unit))
 
     def touch(self, hashes: tuple[int, ...]) -> int:
-        """Take up present prefixes; returns the blocks they span."""
+        """Hold present prefixes, which keeps them from eviction; the blocks they span."""
         spanned = 0
         for unit in hashes:
             blocks = self._unit_blocks[unit]
@@ -69,7 +72,7 @@ class BlockPool:
         return spanned
 
     def cache(self, unit: int, blocks: int) -> bool:
-        """Name `blocks` blocks that the caller holds; False when another copy carries the name already."""
+        """Give a hash to `blocks` blocks that the caller holds; False when another copy has it already."""
         if unit in self._unit_blocks:
             return False
         self._unit_blocks[unit] = blocks
@@ -79,7 +82,7 @@ class BlockPool:
     # ---- blocks
 
     def allocate(self, blocks: int) -> None:
-        """Take nameless blocks from the head of the free queue; prefixes standing there are forgotten."""
+        """Take unhashed blocks from the head of the free queue; prefixes standing there are evicted."""
         assert blocks <= self.free_blocks, "callers check `free_blocks` first"
         self.free_blocks -= blocks
         queue = self._free_queue
@@ -91,18 +94,20 @@ class BlockPool:
                 if self.on_evicted is not None:
                     self.on_evicted(key, size)
             left = size - blocks
-            if left > 0:  # what is not needed stays at the head, nameless
+            if left > 0:  # the rest of a run, or of an evicted prefix, stays at the head without a hash
                 run = ("run", next(self._run))
                 queue[run] = left
                 queue.move_to_end(run, last=False)
             blocks -= size
 
-    def free(self, nameless: int, units: tuple[int, ...] = ()) -> None:
-        """Free a sequence's blocks: the nameless ones, then its named units from the last to the first."""
+    def free(self, unhashed: int, units: tuple[int, ...] = ()) -> None:
+        """Free a sequence's blocks: the unhashed ones, then its units from the last to the first, so that the
+        beginning of a prefix is evicted last.
+        """
         queue = self._free_queue
-        if nameless:
-            queue["run", next(self._run)] = nameless
-            self.free_blocks += nameless
+        if unhashed:
+            queue["run", next(self._run)] = unhashed
+            self.free_blocks += unhashed
         for unit in reversed(units):
             self._holders[unit] -= 1
             if not self._holders[unit]:
@@ -111,7 +116,7 @@ class BlockPool:
                 self.free_blocks += blocks
 
     def clear(self) -> None:
-        """All blocks are free and nothing is remembered, as when the engine has just started."""
+        """All blocks are free and no prefix is cached, as when the engine has just started."""
         self.free_blocks = self.blocks
         self._free_queue.clear()
         self._unit_blocks.clear()
@@ -121,7 +126,7 @@ class BlockPool:
 
     @property
     def free_before_evicting(self) -> int:
-        """Free blocks that can be taken before the first prefix is forgotten."""
+        """Free blocks that can be allocated before the first prefix is evicted."""
         blocks = 0
         for (kind, _), size in self._free_queue.items():
             if kind == "unit":
@@ -140,4 +145,4 @@ class BlockPool:
         for kind, key in self._free_queue:
             assert kind == "run" or not self._holders.get(key), "a free block has a holder"
         held = sum(size for unit, size in self._unit_blocks.items() if self._holders.get(unit))
-        assert held <= self.used, "named blocks exceed used blocks"
+        assert held <= self.used, "hashed blocks exceed used blocks"

@@ -1,10 +1,10 @@
 """Sequences that decode in lock-step, counted as one.
 
 While sequences decode, each gets a token with every step and nothing else of them changes. A cohort counts
-these steps once for all its members; a member keeps what it has more than that (`Sequence.own_computed` and
-so on), and has it all again when it leaves. How long their contexts are together, how many blocks the next
-steps take and who ends first is known without looking at anybody, so that a step costs what changes in the
-batch and not what is in it.
+these steps once for all its members; a member keeps the difference to its own counts (`Sequence.own_computed`
+and so on), and takes the sum when it leaves. The sum of the contexts, the blocks that the next steps need and
+the member that ends first are known without a look at the members, so that a step costs what changes in the
+batch instead of what is in it.
 
 Where it stops: one batch in flight at a time, one token a step and no drafts.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Cohort:
-    """Members stand in the order of `running`, whose first ones they are.
+    """Members are the first sequences of `running`, in its order.
 
-    Since it began to count, each member has `computed` and been given (`generated`) so many tokens, and holds
-    blocks for as many as are `covered`: more than are computed from the choice of a step to its beginning.
-    All got their last token at `last_token_s`.
+    Since the cohort began to count, each member has `computed` and been given (`generated`) so many tokens,
+    and holds blocks for as many as are `covered`: one more than are computed between the choice of a step and
+    its beginning. All got their last token at `last_token_s`.
     """
 
     __slots__ = (
@@ -48,16 +48,16 @@ class Cohort:
         self.computed = self.generated = self.covered = 0
         self.last_token_s = nan
         self.members: dict[int, tuple[Sequence, int]] = {}  # by request, each with the token it is granted
-        self._contexts = 0  # tokens that members have computed more than the cohort, in sum
-        self._phases: dict[int, int] = {}  # members by the same, modulo the size of a block
+        self._contexts = 0  # sum of the members' own_computed
+        self._phases: dict[int, int] = {}  # members by own_computed modulo block size
         self._ends: list[tuple[int, int, tuple[Sequence, int]]] = []  # (tokens at its end, place, grant)
         self._joined = 0
-        self._hash_at: float = inf  # tokens covered when the next named block is full, or sooner
+        self._hash_at: float = inf  # tokens covered when the next block with a hash is full, or sooner
 
-    # ---- who is in it
+    # ---- its members
 
     def may_join(self, sequence: Sequence, held_blocks: int) -> bool:
-        """True for who decodes, step by step with the members, and holds just the blocks that it needs."""
+        """True for a sequence that decodes in step with the members and holds just the blocks it needs."""
         return (
             sequence.own_generated > 0
             and not sequence.recomputing
@@ -66,7 +66,7 @@ class Cohort:
         )
 
     def join(self, sequence: Sequence) -> None:
-        """The next of `running`, of whom nothing is under way."""
+        """The next of `running`, with no step of it under way."""
         assert sequence.last_token_s is not None
         if not self.members:
             self.last_token_s = sequence.last_token_s
@@ -81,11 +81,11 @@ class Cohort:
         self._phases[phase] = self._phases.get(phase, 0) + 1
         self._joined += 1
         heappush(self._ends, (sequence.output_tokens - sequence.own_generated, self._joined, grant))
-        if sequence.held < len(sequence.names):
+        if sequence.held < len(sequence.block_hashes):
             self._hash_at = min(self._hash_at, _hash_at(sequence))
 
     def leave(self, sequence: Sequence) -> None:
-        """It goes on, or ends, by itself, with all that it has got in the cohort."""
+        """It goes on, or ends, outside, with all that it got in the cohort."""
         del self.members[sequence.request.request_id]
         self._contexts -= sequence.own_computed
         phase = sequence.own_computed % self.block_size
@@ -106,7 +106,7 @@ class Cohort:
         self._phases.clear()
         self._hash_at = inf
 
-    # ---- what a step of all takes and brings
+    # ---- what a step of all members needs and gives
 
     @property
     def grants(self) -> Grants[Sequence]:
@@ -114,41 +114,49 @@ class Cohort:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that all have computed."""
+        """Tokens that all members have computed."""
         return self._contexts + len(self.members) * self.computed
 
     @property
     def steps_left(self) -> int:
-        """Steps until the first of them has its last token."""
+        """Steps until the first member has its last token."""
+        # Members that have left stay in the heap until they come to its top; the grant object tells them
+        # from a later stay of the same request.
         while not self._is_member(self._ends[0][2]):
             heappop(self._ends)
         return self._ends[0][0] - self.generated
 
     def blocks_of(self, sequence: Sequence) -> int:
-        """Blocks that a member holds, but for what it had less or more than its tokens need."""
+        """Blocks that a member holds, less the constant kept in `own_unhashed_blocks`."""
         return -(-(sequence.own_computed + self.covered) // self.block_size)
 
     def blocks_for(self, steps: int) -> int:
-        """Blocks that so many tokens more of everybody take."""
+        """New blocks for so many more tokens of each member.
+
+        A member needs one whenever its context passes a multiple of the block size, so members with the same
+        context modulo the block size (their phase) need theirs with the same step.
+        """
         size, before = self.block_size, self.covered
         if steps == 1:
             return self._phases.get(-before % size, 0)
         after = before + steps
         return sum(
-            members * (-(-(phase + after) // size) + (-(phase + before) // size))
+            members * (-(-(phase + after) // size) - -(-(phase + before) // size))
             for phase, members in self._phases.items()
         )
 
     def hashes_a_block_within(self, steps: int) -> bool:
-        """False where so many tokens more fill no block that others could ask for."""
+        """False where so many more tokens fill no block that other sequences could ask for."""
         return self.covered + steps >= self._hash_at
 
     def blocks_hashed(self) -> None:
-        """Blocks have got their names: look for who fills the next one."""
+        """Full blocks have got their hashes: look for the member that fills the next one."""
         self._hash_at = min((_hash_at(sequence) for sequence, _ in self.members.values()), default=inf)
 
     def give(self, steps: int, now: float) -> list[Sequence]:
-        """The tokens of so many steps, the last of them `now`; who has its last token with it, in order."""
+        """Give the tokens of so many steps, the last of them `now`; the members that have their last token
+        with it, in the order in which they joined.
+        """
         self.generated += steps
         self.last_token_s = now
         ended = []
@@ -164,7 +172,7 @@ class Cohort:
 
 
 def _hash_at(sequence: Sequence) -> float:
-    """Tokens that its cohort has covered when a member fills the next block that has a name."""
-    if sequence.held == len(sequence.names):
+    """Tokens that its cohort has covered when a member fills the next block that has a hash."""
+    if sequence.held == len(sequence.block_hashes):
         return inf
     return sequence.hash_ends[sequence.held] - sequence.own_computed

@@ -1,18 +1,20 @@
-"""The loop of an engine: choose a batch, let its time pass, hand out the tokens.
+"""The loop of an engine: choose a batch, let its time pass, deliver the tokens.
 
-The loop keeps as many batches in flight as there are pipeline stages. While a batch of decodes cannot change
-(nobody finishes, no block runs out, nobody can be admitted) it is handed to the stage as many steps at once;
-an arrival ends that run with the step in progress, which is when an engine would have looked at its queue
-again.
+An engine keeps as many batches in flight as it has pipeline stages. Two folds save events, and neither moves
+an instant. With one batch in flight, a batch of decodes that is sure to be chosen again (`fold_horizon.py`)
+goes to the stage as many steps at once; an arrival ends that run of steps with the step in progress, which is
+when an engine would have looked at its queue again. With several in flight, batches that come round unchanged
+are one event (`pipeline_fold.py`), which has to be settled before anything reads or changes their sequences.
 
 With data-parallel attention an engine has several queues, each with its own KV cache and scheduler; all join
-every step, in lock-step, whether they have work or not.
+every step, in lock-step, with work or without.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -23,10 +25,11 @@ from sim.cost.collectives.demands import Demand
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.engine.flight import PIPELINE, SHARING, Flight, Part, begun
+from sim.runtime.engine.attribution import STEP_PIPELINE, STEP_SHARING
+from sim.runtime.engine.flight import Flight, Part, begun
 from sim.runtime.engine.fold_horizon import fold_horizon, pipeline_fold_horizon
-from sim.runtime.engine.pipeline_fold import PipelineFold, deliver_tokens
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.pipeline_fold import FoldedState, PipelineFold, deliver_tokens
+from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.engine.stage import Passed, Stage
@@ -36,12 +39,42 @@ from sim.runtime.fabric.transfer import Transfer
 
 Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
+SETTLE_FIRST = "sequences are behind while rounds are folded: call settle() first"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine works. `rule` chooses its batches; a `prefill` engine gives its sequences away after
+    their prompts, with their first token where `first_token_from_prefill`; `seed` decides which drafts are
+    accepted.
+    """
+
+    engine: Engine
+    rule: Rule
+    role: Role = "both"
+    first_token_from_prefill: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineListener:
+    """What an engine reports as it happens; a listener fills in what it wants to hear of.
+
+    `finished`: a sequence has its last token. `aborted`: it has left unfinished. `prefilled`: its prompt is
+    computed and the engine goes no further with it. `last_chunk`: a step has begun with the last chunk of its
+    prompt, and takes so many seconds with links to itself. `steps_passed`: all steps before this number have
+    ended.
+    """
+
+    finished: Callable[[Sequence], None] | None = None
+    aborted: Callable[[Sequence], None] | None = None
+    prefilled: Callable[[Sequence], None] | None = None
+    last_chunk: Callable[[Sequence, float], None] | None = None
+    steps_passed: Callable[[int], None] | None = None
 
 
 class EngineCore:
-    """Steps of an engine over its queues. `on_prefilled`, `on_finished` and `on_aborted` tell of the
-    sequences that leave it.
-    """
+    """Steps of an engine over its queues. Only `Replica` calls it, and settles folded rounds before."""
 
     def __init__(
         self,
@@ -51,70 +84,76 @@ class EngineCore:
         queues: list[RequestQueue],
         stage_send: Callable[[int, int], Demand],
         rows: StepRecorder,
-        *,
-        engine: Engine,
-        rule: Rule,
-        ledger: Ledger | None,
-        role: Role = "both",
-        first_token_from_prefill: bool = False,
-        seed: int = 0,
+        settings: EngineSettings,
     ) -> None:
-        """`stage_send` gives the transfer of so many tokens from a stage to the next; `seed` decides which
-        drafts are accepted.
-        """
+        """`stage_send` gives the transfer of so many tokens from a stage to the next."""
         self.env = env
         self.fabric = fabric
         self.stages = stages
         self.queues = queues
         self.stage_send = cache(stage_send)
         self.rows = rows
-        self.engine = engine
-        self.rule = rule
-        self.ledger = ledger
-        self.role = role
-        self.first_token_from_prefill = first_token_from_prefill
+        self.engine = settings.engine
+        self.rule = settings.rule
+        self.role = settings.role
+        self.first_token_from_prefill = settings.first_token_from_prefill
+        self.ledger = queues[0].ledger
         self.is_up = True
-        self.on_last_chunk: Callable[[Sequence, float], None] | None = None  # and the step's seconds
-        self.on_prefilled: Callable[[Sequence], None] = lambda sequence: None
-        self.on_finished: Callable[[Sequence], None] = lambda sequence: None
-        self.on_aborted: Callable[[Sequence], None] = lambda sequence: None
-        self.on_steps_passed: Callable[[int], None] | None = None  # all before this number have ended
 
-        self._flying: deque[Flight] = deque()
+        self._in_flight: deque[Flight] = deque()
         self._max_in_flight = len(stages)
-        self._speculator = Speculator(engine.speculation, seed)
-        self._steps_ahead = 1 if engine.schedules_async and len(stages) == 1 else 0
+        self._speculator = Speculator(self.engine.speculation, settings.seed)
+        # Chosen while the step before runs: a request that arrives meanwhile is seen one step later.
+        self._steps_ahead = 1 if self.engine.schedules_async and len(stages) == 1 else 0
         self._step = 0  # steps begun so far
         self._schedule_pending = False
-        self._rounds = PipelineFold(
-            env, fabric, stages, self.stage_send, rows, self.leave_rounds, self._rounds_disturbed
-        )
-        self._aborting: list[Sequence] = []  # to go when the step in progress ends
+        self._fold = PipelineFold(env, fabric, stages, self.stage_send, rows, self.settle, self._disturbed)
+        self._aborting: list[Sequence] = []  # leave when the step in progress ends
         self._ledger_s = 0.0  # up to when the ledger has all steps
+        self._on_finished: list[Callable[[Sequence], None]] = []
+        self._on_aborted: list[Callable[[Sequence], None]] = []
+        self._on_prefilled: list[Callable[[Sequence], None]] = []
+        self._on_last_chunk: list[Callable[[Sequence, float], None]] = []
+        self._on_steps_passed: list[Callable[[int], None]] = []
 
-    # ---- from outside
+    def listen(self, listener: EngineListener) -> None:
+        """Report to one more listener, after those that came before it."""
+        if listener.finished is not None:
+            self._on_finished.append(listener.finished)
+        if listener.aborted is not None:
+            self._on_aborted.append(listener.aborted)
+        if listener.prefilled is not None:
+            self._on_prefilled.append(listener.prefilled)
+        if listener.last_chunk is not None:
+            self._on_last_chunk.append(listener.last_chunk)
+        if listener.steps_passed is not None:
+            self._on_steps_passed.append(listener.steps_passed)
+
+    # ---- from outside, with folded rounds settled
 
     def enqueue(self, sequence: Sequence) -> None:
-        """Put a sequence behind those that wait in its queue."""
-        self.leave_rounds()
+        """Put a sequence behind those that wait in its queue, to be admitted from `eligible_step` on."""
+        assert not self._fold.folded, SETTLE_FIRST
         queue = sequence.queue
         sequence.eligible_step = 0
         next_step, ahead = self._step, 0
-        if self._flying:
-            over, done = self._folded_steps()
-            next_step += over
-            if over == done:  # else one ends at this very instant, and the engine looks at its queue now
+        if self._in_flight:
+            ended_before, ended_by_now = self._folded_steps()
+            next_step += ended_before
+            # If one ends at this very instant, the engine looks at its queue at this instant, after all
+            # arrivals, and the sequence is seen there.
+            if ended_before == ended_by_now:
                 ahead = self._steps_ahead
                 sequence.eligible_step = next_step + ahead
         patience = self.engine.batch_wait_timeout_iters
-        if patience and self._somebody_runs():  # prompts wait for each other: decodes pause less often
+        if patience and self._any_running():  # prompts wait for each other: decodes pause less often
             soonest = sequence.eligible_step or next_step
             last = queue.waiting[-1].eligible_step if queue.waiting else 0
             sequence.eligible_step = last if last > soonest else soonest + patience
         queue.enqueue(sequence)
         self.look_again(ahead)
 
-    def _somebody_runs(self) -> bool:
+    def _any_running(self) -> bool:
         return any(queue.running for queue in self.queues)
 
     def abort(self, sequence: Sequence) -> None:
@@ -123,45 +162,44 @@ class EngineCore:
         As vLLM does it (`EngineCore._process_input_queue`): between two steps, and with several batches in
         flight as soon as one of them ends.
         """
-        self.leave_rounds()
-        if sequence in sequence.queue.running and len(self._flying) == self._max_in_flight:
+        assert not self._fold.folded, SETTLE_FIRST
+        if sequence in sequence.queue.running and len(self._in_flight) == self._max_in_flight:
             self._aborting.append(sequence)
         else:
-            sequence.queue.leave(sequence)
-            self.on_aborted(sequence)
+            self._drop(sequence)
         self.look_again()
 
     def tokens_by_now(self, sequence: Sequence) -> int:
-        """What a sequence has generated, also within a run of steps."""
-        self.leave_rounds()
-        _, done = self._folded_steps()
-        if not done or sequence not in sequence.queue.running:
+        """Tokens that a sequence has generated, also within a run of folded steps."""
+        assert not self._fold.folded, SETTLE_FIRST
+        _, ended = self._folded_steps()
+        if not ended or sequence not in sequence.queue.running:
             return sequence.generated
-        return min(sequence.generated + self._speculator.gain(sequence, done), sequence.output_tokens)
+        return min(sequence.generated + self._speculator.gain(sequence, ended), sequence.output_tokens)
 
     def fail(self) -> None:
         """All work is lost at this instant; what was in it is charged up to now.
 
         Steps that ended before this instant have given their tokens; one that would end now has not.
         """
-        self.leave_rounds(ends_now=False)
-        self.is_up = False  # nothing is scheduled
+        assert not self._fold.folded, SETTLE_FIRST
+        self.is_up = False  # before the stages report what has ended: nothing is chosen any more
         self._aborting.clear()
         for stage in self.stages:
             stage.fail()
         if self.ledger is not None:
-            since_s = max(self._ledger_s, *(flight.start_s for flight in self._flying), 0.0)
+            since_s = max(self._ledger_s, *(flight.start_s for flight in self._in_flight), 0.0)
             for queue in self.queues:
                 for sequence in queue.running:
                     self.ledger.charge(sequence, since_s)
-        for flight in self._flying:
+        for flight in self._in_flight:
             if flight.sent is not None:
                 self.fabric.abort(flight.sent)
-        self._flying.clear()
+        self._in_flight.clear()
 
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
-        self.leave_rounds(ends_now=False)
+        assert not self._fold.folded, SETTLE_FIRST
         for stage in self.stages:
             stage.stop()
 
@@ -172,47 +210,53 @@ class EngineCore:
         return self.stages[0].steps_over(), self.stages[0].steps_done()
 
     def look_again(self, more: int = 0) -> None:
-        """What could not be before may be possible now: a run of steps ends with the one in progress, or
-        `more` steps later; an idle engine schedules.
+        """Something may be possible now that was not before: a run of folded steps ends with the one in
+        progress, or `more` steps later; an idle engine schedules.
         """
         if not self.cut(more):
             self.schedule_soon()
 
     def cut(self, more: int = 0) -> bool:
-        """End a run of steps so; False where none is under way."""
-        if not self._flying or self.ledger is None:
+        """End a run of folded steps with the one in progress, or `more` later; False where none is under
+        way.
+        """
+        if not self._in_flight or self.ledger is None:
             return False
         self.stages[0].cut(more)
         return True
 
     def catch_up(self) -> None:
-        """Take the blocks of folded steps that are over, as scheduling them one by one has done by now."""
-        if not self._flying or self.ledger is None:
+        """Allocate the blocks of folded steps that are over, as scheduling each of them would have by now."""
+        if not self._in_flight or self.ledger is None:
             return
-        flight, over = self._flying[0], self.stages[0].steps_over()
+        flight, over = self._in_flight[0], self.stages[0].steps_over()
         if over > flight.caught_up:
             self._grow(flight, over)
 
     @property
     def tokens_begun(self) -> int:
-        """Tokens of folded steps and rounds that have been begun by now, and are not in the books yet."""
-        return self._growth_in_run() + self._rounds.tokens_begun
+        """Tokens of folded steps and rounds that have begun by now and are not in the books yet. Exact
+        without settling, since a router asks at every request.
+        """
+        return self._tokens_begun_in_run() + self._fold.tokens_begun
 
-    def _growth_in_run(self) -> int:
-        over, done = self._folded_steps()
-        if not done:
+    def _tokens_begun_in_run(self) -> int:
+        ended_before, ended = self._folded_steps()
+        if not ended:
             return 0
-        flight = self._flying[0]
-        begun = int(done == over)  # the step after one that ends just now has not begun
+        flight = self._in_flight[0]
+        # The books have the step in progress when the run began. The step after one that ends just now has
+        # not begun: it is chosen after all arrivals of this instant.
+        in_progress = int(ended == ended_before)
         if not self._speculator.drafts:
-            return (done - flight.caught_up + begun - 1) * flight.batch.decodes
+            return (ended - flight.caught_up + in_progress - 1) * flight.batch.decodes
         booked = flight.caught_up
         return sum(
-            self._speculator.gain(sequence, done) - self._speculator.gain(sequence, booked) + begun - 1
+            self._speculator.gain(sequence, ended) - self._speculator.gain(sequence, booked) + in_progress - 1
             for sequence, _ in flight.grants
         )
 
-    # ---- the loop
+    # ---- the loop: choose
 
     def schedule_soon(self) -> None:
         """Look at the queues at this instant, after everything else that happens in it."""
@@ -227,32 +271,38 @@ class EngineCore:
             self._fold_rounds()
 
     def _fill_pipeline(self) -> None:
-        while self.is_up and len(self._flying) < self._max_in_flight:
+        """Choose batches until every stage has one, or nothing more can be granted."""
+        while self.is_up and len(self._in_flight) < self._max_in_flight:
             grants: list[Grants[Sequence]] = []
             for queue in self.queues:
                 queue.step = self._step
                 grants.append(self.rule(queue) if queue.running or queue.waiting else [])
-                queue.let_go()
+                queue.release_ended()
             if any(grants):
                 self._start(grants)
                 continue
+            # Nothing was granted, but the choice itself may have made room: a preemption, or places of
+            # sequences that have ended and were still taken while it was made. Then choose once more.
             roomier = [queue for queue in self.queues if queue.roomier_after_step == self._step]
-            for queue in roomier:  # nobody computes in this step, and who is looked at again may
+            for queue in roomier:
                 queue.roomier_after_step = -1
             if not roomier and not self._skips_to_eligible():
                 return
 
     def _skips_to_eligible(self) -> bool:
-        """An idle engine does not let a request wait for steps that nobody takes."""
+        """An idle engine takes no steps, so a request that waits for a later one may be admitted now."""
         heads = [queue.waiting[0].eligible_step for queue in self.queues if queue.waiting]
-        if self._flying or not heads or min(heads) <= self._step:
+        if self._in_flight or not heads or min(heads) <= self._step:
             return False
-        if self._somebody_runs():
+        if self._any_running():
             return False
         self._step = min(heads)
         return True
 
+    # ---- the loop: let time pass
+
     def _start(self, grants: list[Grants[Sequence]]) -> None:
+        """Begin a step with what each queue was granted, or a run of steps that are sure to be alike."""
         parts, batches = [], []
         for queue, granted in zip(self.queues, grants, strict=True):
             part, batch = begun(queue, granted, self._speculator)
@@ -263,17 +313,21 @@ class EngineCore:
         self._step += 1
         flight = Flight(parts, batch, self.env.now)
         flight.number = self.rows.number_of([] if batch.chunks else flight.request_ids)
-        self._flying.append(flight)
+        self._in_flight.append(flight)
         steps = 1
         if not batch.chunks and self.ledger is not None:
             steps = fold_horizon(flight, self.queues, self._speculator, self._step - 1)
         self._enter(0, flight, steps)
-        if self.on_last_chunk is not None:
-            flow_s = sum(stage.cost.step(batch)[0] for stage in self.stages)
-            for part in parts:
-                for (sequence, _), is_last in zip(part.grants, part.samples, strict=True):
-                    if is_last:
-                        self.on_last_chunk(sequence, flow_s)
+        if self._on_last_chunk:
+            self._report_last_chunks(flight)
+
+    def _report_last_chunks(self, flight: Flight) -> None:
+        flow_s = sum(stage.cost.step(flight.batch)[0] for stage in self.stages)
+        for part in flight.parts:
+            for (sequence, _), is_last in zip(part.grants, part.samples, strict=True):
+                if is_last:
+                    for report in self._on_last_chunk:
+                        report(sequence, flow_s)
 
     def _enter(self, stage: int, flight: Flight, steps: int) -> None:
         flight.stage, flight.since_s = stage, self.env.now
@@ -283,14 +337,15 @@ class EngineCore:
         return lambda passed: self._passed(stage, flight, passed)
 
     def _passed(self, stage: int, flight: Flight, passed: Passed) -> None:
+        """A stage has computed a batch: its tokens are delivered, or its activations sent on."""
         causes = flight.causes
         for cause, seconds in enumerate(passed.causes):
             causes[cause] += seconds
-        causes[SHARING] += passed.sharing_s
-        causes[PIPELINE] += passed.waited_s
+        causes[STEP_SHARING] += passed.sharing_s
+        causes[STEP_PIPELINE] += passed.waited_s
         if self.ledger is not None:
             self.rows.of_one_stage(flight, passed, gives_tokens=self.role != "prefill")
-            self._flying.popleft()
+            self._in_flight.popleft()
             self._ledger_s = passed.end_s
             self._deliver(flight, passed.steps, passed.end_s)
             self.schedule_soon()
@@ -299,9 +354,10 @@ class EngineCore:
         if stage + 1 < len(self.stages):
             self._send_on(stage, flight)
             return
+        # A later batch may have overtaken on a link; tokens are delivered in the order of the steps.
         flight.done = True
-        while self._flying and self._flying[0].done:
-            self._deliver(self._flying.popleft(), 1, self.env.now)
+        while self._in_flight and self._in_flight[0].done:
+            self._deliver(self._in_flight.popleft(), 1, self.env.now)
         self.schedule_soon()
 
     def _send_on(self, stage: int, flight: Flight, since_s: float | None = None) -> None:
@@ -311,18 +367,19 @@ class EngineCore:
 
         def received(transfer: Transfer) -> None:
             flight.sent = None
-            flight.causes[PIPELINE] += self.env.now - sent_s
+            flight.causes[STEP_PIPELINE] += self.env.now - sent_s
             self._enter(stage + 1, flight, 1)
 
         demand = self.stage_send(stage, flight.batch.tokens)
         flight.sent = self.fabric.start(demand, began_at=since_s, on_done=received)
 
-    # ---- handing out
+    # ---- the loop: deliver tokens
 
     def _deliver(self, flight: Flight, steps: int, now: float) -> None:
         """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
         more = steps - 1
         if self.ledger is not None:
+            # Before any sequence is charged: its share is what the ledger has gained since its last reading.
             self._step += more
             self.ledger.add(flight.causes)
         elif self.role != "prefill":
@@ -339,11 +396,11 @@ class EngineCore:
         self._finish(ended, now)
         if self._aborting:
             self._drop_aborted()
-        if self.on_steps_passed is not None:
-            self.on_steps_passed(self._step - len(self._flying))
+        for report in self._on_steps_passed:
+            report(self._step - len(self._in_flight))
 
     def _give(self, flight: Flight, part: Part, steps: int, now: float) -> Iterator[Sequence]:
-        """The tokens of those that go by themselves; who has got some."""
+        """Give the tokens of sequences outside the cohort; those that have got some."""
         for (sequence, tokens), samples in zip(part.grants, part.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
@@ -353,8 +410,10 @@ class EngineCore:
                 flight.charge(sequence, now)
             if not samples:
                 continue
+            # What a step is charged to changes with its first token, and with the end of a recomputation:
+            # charge what came before to what it was.
             if sequence.generated == 0 or sequence.recomputing:
-                sequence.queue.settle(sequence)
+                sequence.queue.charge_steps(sequence)
             sequence.recomputing = False
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
                 continue
@@ -362,7 +421,7 @@ class EngineCore:
             yield sequence
 
     def _grow(self, flight: Flight, steps: int) -> None:
-        """Take the blocks of folded steps up to the one that follows on `steps` of them."""
+        """Allocate the blocks of folded steps up to the one that follows on `steps` of them."""
         for part in flight.parts:
             if part.together:
                 part.queue.grow_together(steps - flight.caught_up)
@@ -373,81 +432,98 @@ class EngineCore:
                 part.queue.grow(sequence, more)
         flight.caught_up = steps
 
+    def _finish(self, sequences: Iterable[Sequence], now: float) -> None:
+        """They have their last token."""
+        for sequence in sequences:
+            sequence.queue.charge_steps(sequence)
+            sequence.finished_s = now
+            sequence.queue.finish(sequence)
+            for report in self._on_finished:
+                report(sequence)
+
     def _drop_aborted(self) -> None:
         dropped, self._aborting = self._aborting, []
         for sequence in dropped:
             if sequence.finished_s is None:  # else that step was its last
-                sequence.queue.leave(sequence)
-                self.on_aborted(sequence)
+                self._drop(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        sequence.queue.leave(sequence)
+        for report in self._on_aborted:
+            report(sequence)
 
     def _ends_here(self, sequence: Sequence, now: float) -> bool:
-        """A prompt is prefilled where others decode: True once it is somebody else's."""
+        """A prompt is prefilled whose tokens another engine decodes. True: this engine gives it no more."""
         if self.first_token_from_prefill and sequence.generated == 0:
             self._speculator.give(sequence, 1, now)
             if sequence.generated >= sequence.output_tokens:
                 sequence.finished_s = now
                 sequence.queue.finish(sequence)
-                self.on_finished(sequence)
+                for report in self._on_finished:
+                    report(sequence)
                 return True
-        sequence.queue.runs_no_more(sequence)
-        self.on_prefilled(sequence)
+        sequence.queue.stop_running(sequence)
+        for report in self._on_prefilled:
+            report(sequence)
         return True
 
-    # ---- of batches that pass several stages
+    # ---- batches that come round in a pipeline
 
     def _fold_rounds(self) -> None:
-        """Where all batches in flight are decodes that will come back as they are, let them go round."""
-        flights, queue = list(self._flying), self.queues[0]
-        if not flights or not self.stages[0].fold or self._rounds.folded or self._aborting:
+        """Fold the rounds of the batches in flight, where all are decodes that come back as they are."""
+        flights, queue = list(self._in_flight), self.queues[0]
+        if not flights or not self.stages[0].fold or self._fold.folded or self._aborting:
             return
         if len(self.queues) > 1 or self.role != "both" or self._speculator.drafts or self.engine.kv_tiers:
             return
-        if queue.waiting and len(queue.running) < queue.max_num_seqs:
-            return
-        if any(flight.batch.chunks for flight in flights) or not self._rounds.may_fold(flights):
+        if queue.waiting and len(queue.running) < queue.max_running:
+            return  # a waiting sequence may be admitted as soon as there are blocks
+        if any(flight.batch.chunks for flight in flights) or not self._fold.may_fold(flights):
             return
         shares = len(self.stages) if self.engine.pipeline_split == "even" else 1
         rounds = pipeline_fold_horizon(flights, queue, self._speculator, shares)
         if rounds and max(rounds) > 1:
-            self._rounds.fold(flights, rounds)
+            self._fold.fold(flights, rounds)
 
-    def _rounds_disturbed(self) -> None:
-        self.leave_rounds(schedules_now=True)
+    def _disturbed(self) -> None:
+        """Other traffic comes onto a link of the folded rounds."""
+        # It may come from an engine that has scheduled at this instant, so this one has scheduled too.
+        self.settle(schedules_now=True)
         for stage in self.stages:
             stage.disturbed(self.env.now)
 
-    def leave_rounds(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
-        """Hand out what the rounds have brought by now, and go on from here batch by batch."""
-        if not self._rounds.folded:
+    def settle(self, *, ends_now: bool = True, schedules_now: bool = False) -> None:
+        """Deliver what folded rounds have brought by now, and go on from here batch by batch. Nothing where
+        no rounds are folded.
+
+        `ends_now`: what ends at this very instant has ended; `schedules_now`: and what it leads to has been
+        chosen.
+        """
+        if not self._fold.folded:
             return
-        self._flying.clear()
-        for went in self._rounds.settle(ends_now=ends_now, schedules_now=schedules_now):
-            flight, stage = went.flight, went.stage
-            self._step += went.begun - 1
-            deliver_tokens(went, self.rows, self._speculator)
-            if stage < 0:
-                given = (sequence for sequence, _ in flight.grants)
+        self._in_flight.clear()
+        for state in self._fold.settle(ends_now=ends_now, schedules_now=schedules_now):
+            self._step += state.begun - 1
+            deliver_tokens(state, self.rows, self._speculator)
+            if state.stage >= 0:
+                self._go_on(state)
+            else:  # between two turns: only a batch that is not begun again can have sequences that end
+                given = (sequence for sequence, _ in state.flight.grants)
                 self._finish([one for one in given if one.generated >= one.output_tokens], self.env.now)
-                continue
-            self._flying.append(flight)
-            flight.batch, flight.causes = went.batch, went.causes
-            if went.sent_s is not None:
-                self._send_on(stage - 1, flight, went.sent_s)
-                continue
-            flight.stage, flight.since_s = stage, went.came_s
-            if went.begun_s is None:
-                self.stages[stage].wait(flight.batch, went.came_s, self._on_passed(stage, flight))
-            else:
-                self.stages[stage].resume(
-                    flight.batch, went.came_s, went.begun_s, self._on_passed(stage, flight)
-                )
         if ends_now and not schedules_now:
             self.schedule_soon()
 
-    def _finish(self, sequences: Iterable[Sequence], now: float) -> None:
-        """They have their last token."""
-        for sequence in sequences:
-            sequence.queue.settle(sequence)
-            sequence.finished_s = now
-            sequence.queue.finish(sequence)
-            self.on_finished(sequence)
+    def _go_on(self, state: FoldedState) -> None:
+        """Put a batch where it is by now: on its way to a stage, waiting there, or at work."""
+        flight, stage = state.flight, state.stage
+        self._in_flight.append(flight)
+        flight.batch, flight.causes = state.batch, state.causes
+        if state.sent_s is not None:
+            self._send_on(stage - 1, flight, state.sent_s)
+            return
+        flight.stage, flight.since_s = stage, state.came_s
+        on_passed = self._on_passed(stage, flight)
+        if state.begun_s is None:
+            self.stages[stage].wait(flight.batch, state.came_s, on_passed)
+        else:
+            self.stages[stage].resume(flight.batch, state.came_s, state.begun_s, on_passed)

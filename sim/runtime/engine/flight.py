@@ -1,4 +1,4 @@
-"""A batch on its way through the stages of an engine."""
+"""A batch on its way through the stages of an engine: the sequences in it, and where its seconds went."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from itertools import chain
 
 from sim.cost.batch import Batch
 from sim.policy.scheduling import Grants
-from sim.results.blame import STEP_CAUSES
+from sim.runtime.engine.attribution import STEP_PIPELINE, no_seconds
 from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
 
-SHARING, PIPELINE = STEP_CAUSES, STEP_CAUSES + 1
-
 
 @dataclass(slots=True)
 class Part:
-    """What one queue has in a step: a token for each of its cohort, where that goes along `together`, and
-    what those were granted who go by themselves. `samples` says whether a grant brings its sequence to its
-    last known token.
+    """What one queue has in a step: a token for each member of its cohort, where the step is `together` with
+    it, and the grants of other sequences. `samples` says of each grant whether it brings its sequence to its
+    last known token, so that the step gives it a new one.
     """
 
     queue: RequestQueue
@@ -31,16 +29,16 @@ class Part:
 
     @property
     def request_ids(self) -> Iterator[int]:
-        alone = (sequence.request.request_id for sequence, _ in self.grants)
-        return chain(self.queue.cohort.members, alone) if self.together else alone
+        apart = (sequence.request.request_id for sequence, _ in self.grants)
+        return chain(self.queue.cohort.members, apart) if self.together else apart
 
 
-def begun(queue: RequestQueue, granted: Grants[Sequence], answers: Speculator) -> tuple[Part, Batch]:
+def begun(queue: RequestQueue, granted: Grants[Sequence], speculator: Speculator) -> tuple[Part, Batch]:
     """A step of one queue and its work; from here on the granted tokens count as computed."""
     together = queue.begins_together(granted)
     decodes = len(queue.cohort.members) if together else 0
     kv_tokens = float(queue.cohort.kv_tokens) if together else 0.0
-    sampled, drafts = decodes, answers.drafts
+    sampled, drafts = decodes, speculator.drafts
     grants, samples = granted[decodes:], []
     chunks: list[tuple[int, int]] = []
     for sequence, tokens in grants:
@@ -54,28 +52,28 @@ def begun(queue: RequestQueue, granted: Grants[Sequence], answers: Speculator) -
             decodes += 1
             if not drafts:
                 kv_tokens += past + 1
-            else:  # the mean context, so that a run of steps grows evenly
-                generated = sequence.decode_steps * answers.tokens_per_step
+            else:  # the mean context, so that folded steps grow by the same number of tokens each
+                generated = sequence.decode_steps * speculator.tokens_per_step
                 kv_tokens += sequence.request.prompt_tokens + 1 + generated
         else:
             chunks.append((tokens, past))
     logits = sampled + decodes * drafts
-    batch = Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, answers.tokens_per_step)
+    batch = Batch(tuple(chunks), decodes, kv_tokens, logits, 1 + drafts, speculator.tokens_per_step)
     return Part(queue, together, grants, samples), batch
 
 
 @dataclass(slots=True)
 class Flight:
-    """`number` is that of the batch in the rows; `causes` are the seconds of this step so far. The batch came
-    to `stage` at `since_s`; `sent` are its activations on their way to the next. `caught_up` counts folded
-    steps whose blocks have been taken before the end of the run of steps.
+    """A batch in flight. `number` is its number in the rows; `causes` are the seconds of this step so far, by
+    `STEP_CAUSES`. The batch came to `stage` at `since_s`; `sent` are its activations on their way to the
+    next. `caught_up` counts folded steps whose blocks are allocated before the run of steps has ended.
     """
 
     parts: list[Part]
     batch: Batch
     start_s: float
     number: int = -1
-    causes: list[float] = field(default_factory=lambda: [0.0] * (STEP_CAUSES + 2))
+    causes: list[float] = field(default_factory=no_seconds)
     done: bool = False
     caught_up: int = 0
     stage: int = 0
@@ -84,7 +82,7 @@ class Flight:
 
     @property
     def grants(self) -> Grants[Sequence]:
-        """Of those that go by themselves."""
+        """Grants of sequences outside the cohorts."""
         parts = self.parts
         return parts[0].grants if len(parts) == 1 else [one for part in parts for one in part.grants]
 
@@ -93,18 +91,20 @@ class Flight:
         return list(chain.from_iterable(part.request_ids for part in self.parts))
 
     def charge(self, sequence: Sequence, now: float) -> None:
-        """Charge a sequence for this step, which several stages shared; where chunks of one prompt overlap,
-        each gets its share.
+        """Charge a sequence for this step on all stages.
+
+        Chunks of one prompt may be in flight together: each is charged for the part of its step that follows
+        on the step before. Seconds without a cause of their own are waits between stages.
         """
         lasted, since = now - self.start_s, now - sequence.charged_s
         share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
         causes = [share * seconds for seconds in self.causes]
-        causes[PIPELINE] += since - sum(causes)
+        causes[STEP_PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 
     def on_time_and_late(self) -> tuple[int, list[float]]:
-        """How many get a token from this step that had one when it began; and when those had their last one
-        who have missed steps since.
+        """How many sequences get a token from this step that got their last one as it began; and the last
+        token times of those that have missed steps since.
         """
         on_time, late = 0, []
         for part in self.parts:
@@ -124,7 +124,7 @@ class Flight:
         return on_time, late
 
     def last_tokens_s(self) -> list[float]:
-        """When those who get a token from this step had their last one."""
+        """The last token times of the sequences that get a token from this step."""
         return [
             sequence.last_token_s
             for part in self.parts

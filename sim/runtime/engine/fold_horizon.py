@@ -1,5 +1,8 @@
 """For how many steps, or rounds of a pipeline, a batch of decodes is sure to be chosen again if nothing
-arrives: while nobody ends, nobody can be admitted and no block runs out.
+arrives: until a sequence ends, one may be admitted, or blocks run out, whichever is first.
+
+The horizon may be too short, which costs an event, and never too long, which would change the result. It asks
+no scheduling rule: a rule must choose the same for the same engine.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from sim.runtime.engine.speculation import Speculator
 MAX_FOLDED_STEPS = 65536  # bounds the vectors of one run of steps; a longer run is cut in two
 
 
-def fold_horizon(flight: Flight, queues: Ordered[RequestQueue], answers: Speculator, step: int) -> int:
+def fold_horizon(flight: Flight, queues: Ordered[RequestQueue], speculator: Speculator, step: int) -> int:
     """Steps of a batch of decodes that is step number `step`, and the only one in flight."""
-    alone = [sequence for sequence, _ in flight.grants]
-    if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, alone)):
+    apart = [sequence for sequence, _ in flight.grants]
+    # A running sequence without a grant gets one as soon as there are blocks; one that resumes changes what
+    # its steps are charged to with its next token.
+    if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, apart)):
         return 1
     if any(queue.waiting and queue.roomier_after_step == step for queue in queues):
         return 1  # the next step may admit what this one did not look at, or had no room for
-    steps = min([MAX_FOLDED_STEPS, *map(answers.steps_left, alone)])
+    steps = min([MAX_FOLDED_STEPS, *map(speculator.steps_left, apart)])
     for part in flight.parts:
         if part.together:
             steps = min(steps, part.queue.cohort.steps_left)
@@ -31,50 +36,56 @@ def fold_horizon(flight: Flight, queues: Ordered[RequestQueue], answers: Specula
             steps = min(steps, max(1, seen_from - step))
     for part in flight.parts:
         if steps > 1:
-            steps = _steps_that_fit([part], answers, steps)
+            steps = _steps_that_fit([part], speculator, steps)
     return steps
 
 
 def pipeline_fold_horizon(
-    flights: Ordered[Flight], queue: RequestQueue, answers: Speculator, even_shares: int
+    flights: Ordered[Flight], queue: RequestQueue, speculator: Speculator, even_shares: int
 ) -> list[int]:
     """Rounds of each of a pipeline's batches of decodes; none where they may not come back as they are.
 
     `even_shares` is over how many batches the sequences are spread (1: over as few as can be).
     """
+    # A preempted sequence is dropped by the steps under way and waits; the batch would come back without it.
     sequences = [sequence for flight in flights for sequence, _ in flight.grants]
     if len(sequences) < len(queue.running) or any(one.dropped or _resumes(one) for one in sequences):
         return []
     share = -(-queue.requests // even_shares)
     if any(len(flight.grants) > share for flight in flights):
-        return []
+        return []  # the rule would split it when it comes back
     parts = [part for flight in flights for part in flight.parts]
-    most = _steps_that_fit(parts, answers, MAX_FOLDED_STEPS)
-    return [min(most, *(answers.steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights]
+    fits = _steps_that_fit(parts, speculator, MAX_FOLDED_STEPS)
+    return [
+        min(fits, *(speculator.steps_left(sequence) for sequence, _ in flight.grants)) for flight in flights
+    ]
 
 
 def _resumes(sequence: Sequence) -> bool:
-    """True for who gets its first token with this step, or its first since it was preempted."""
+    """True for a sequence that gets its first token with this step, or its first since a preemption."""
     return sequence.recomputing or not sequence.generated
 
 
-def _steps_that_fit(parts: list[Part], answers: Speculator, steps: int) -> int:
-    """As many of `steps` steps of these parts of one queue as its free blocks last for."""
+def _steps_that_fit(parts: list[Part], speculator: Speculator, steps: int) -> int:
+    """As many of `steps` steps of these parts of one queue as its free blocks last for; the first step has
+    its blocks already.
+    """
     queue, sequences = parts[0].queue, [sequence for part in parts for sequence, _ in part.grants]
     cohorts = [queue.cohort for part in parts if part.together]
     size, free = queue.block_pool.block_size, queue.free_to_grow
     many = sum(len(cohort.members) for cohort in cohorts) + len(sequences)
-    if many * -(-(steps - 1) * (1 + answers.drafts) // size) <= free:
+    if many * -(-(steps - 1) * (1 + speculator.drafts) // size) <= free:
         return steps  # even if all of them need their next blocks at the same time
 
     def blocks(more: int) -> int:
-        after = (sequence.computed + answers.gain(sequence, more) for sequence in sequences)
+        after = (sequence.computed + speculator.gain(sequence, more) for sequence in sequences)
         together = sum(cohort.blocks_for(more) for cohort in cohorts)
         return together + sum(-(-tokens // size) for tokens in after) - now
 
     now = sum(-(-sequence.computed // size) for sequence in sequences)
     if blocks(steps - 1) <= free:
         return steps
+    # `blocks` never falls with `more`: halve to the last number that fits.
     low, high = 1, steps
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,6 +1,8 @@
-"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its answers change.
+"""The sequences and KV blocks of one scheduler: what a scheduling rule may ask, and what its choices change.
 
-An engine has one of these; with data-parallel attention, one for each data-parallel rank.
+An engine has one of these; with data-parallel attention, one for each data-parallel rank. Sequences wait,
+run, may be preempted and wait again, and leave: finished, aborted, or lost with the engine. Admission follows
+vLLM V1's `Scheduler.schedule` and `KVCacheManager.allocate_slots`.
 """
 
 from __future__ import annotations
@@ -12,93 +14,65 @@ from itertools import islice
 from simpy import Environment
 
 from sim.policy.scheduling import Grants
-from sim.results.blame import CAUSES, STEP_CAUSES
+from sim.runtime.engine.attribution import REQUEST_PIPELINE, REQUEST_RECOMPUTE, StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
-PRIVATE = -(1 << 80)  # names from here down are of one sequence alone; shared prefixes have larger ones
-ADMISSION, PREEMPTED, PIPELINE_WAIT, RECOMPUTE = (
-    CAUSES.index(name) for name in ("admission", "preempted", "pipeline", "recompute")
-)
-
-
-class Ledger:
-    """Seconds by cause of all steps of an engine so far.
-
-    An engine with one batch in flight is at every moment in exactly one step, so the share of a sequence that
-    was in all of them is a difference of two readings, and charging costs nothing per step.
-    """
-
-    __slots__ = ("seconds",)
-
-    def __init__(self) -> None:
-        self.seconds = [0.0] * (STEP_CAUSES + 2)
-
-    def add(self, causes: list[float]) -> None:
-        for cause, seconds in enumerate(causes):
-            self.seconds[cause] += seconds
-
-    def read(self) -> tuple[float, ...]:
-        return tuple(self.seconds)
-
-    def charge(self, sequence: Sequence, now: float) -> None:
-        """Charge a sequence for all steps since its last reading."""
-        if sequence.mark is not None:
-            causes = [seconds - then for seconds, then in zip(self.seconds, sequence.mark, strict=True)]
-            sequence.charge(causes, now)
-            sequence.mark = tuple(self.seconds)
+PRIVATE = -(1 << 80)  # hashes from here down are of one sequence alone; those of shared prefixes are larger
 
 
 @dataclass(slots=True)
 class HeldBlocks:
-    """Blocks that belong to no sequence of the queue any more and are still held."""
+    """Blocks of a sequence that has left its queue, until `free` is called."""
 
     block_pool: BlockPool
-    nameless: int
-    names: tuple[int, ...]
+    unhashed: int
+    hashes: tuple[int, ...]
 
     def free(self) -> None:
-        self.block_pool.free(self.nameless, self.names)
+        self.block_pool.free(self.unhashed, self.hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What bounds the steps and the admissions of one scheduler.
+
+    `token_budget`: tokens of a step. `max_num_seqs`: sequences that run at a time. `by_priority`: waiting
+    ones stand in order of priority, then arrival. `draft_tokens` are computed with every decode.
+
+    `reserve_full_prompt`: no sequence is admitted before there is room for all of its known tokens, instead
+    of only for its first chunk (vLLM's `scheduler_reserve_full_isl`). `guaranteed_no_evict`: none before
+    there is room for all that it and the running ones may still generate (TensorRT-LLM's
+    GUARANTEED_NO_EVICT; a prefix that several share counts once for each of them). `async_scheduling`: a step
+    is chosen while the one before it runs, so that a sequence that ends with that one still has its place and
+    its blocks.
+    """
+
+    token_budget: int
+    max_num_seqs: int
+    by_priority: bool = False
+    draft_tokens: int = 0
+    reserve_full_prompt: bool = True
+    guaranteed_no_evict: bool = False
+    async_scheduling: bool = False
 
 
 class RequestQueue:
     """Waiting and running sequences over one KV cache. `step` counts the engine's steps begun so far."""
 
     def __init__(
-        self,
-        env: Environment,
-        block_pool: BlockPool,
-        *,
-        token_budget: int,
-        max_num_seqs: int,
-        by_priority: bool,
-        ledger: Ledger | None,
-        reserve_full_prompt: bool = True,
-        async_scheduling: bool = False,
-        draft_tokens: int = 0,
-        guaranteed_no_evict: bool = False,
+        self, env: Environment, block_pool: BlockPool, limits: QueueLimits, ledger: StepLedger | None
     ) -> None:
-        """`ledger` is None where several batches are in flight; sequences are then charged step by step.
-
-        `reserve_full_prompt`: nobody is admitted before there is room for all of its known tokens, and not
-        only for its first chunk (vLLM's `scheduler_reserve_full_isl`). `async_scheduling`: a step is chosen
-        while the one before it runs, so that who ends with that one still has its seat and its blocks.
-        `draft_tokens` are computed with every decode. `guaranteed_no_evict`: nobody is admitted before there
-        is room for all that it and those who run may still generate (TensorRT-LLM's GUARANTEED_NO_EVICT; a
-        prefix that several share counts once for each of them).
-        """
+        """`ledger` is None where several batches are in flight; sequences are then charged step by step."""
         self.env = env
         self.block_pool = block_pool
-        self.token_budget = token_budget
-        self.seats = max_num_seqs
-        self.draft_tokens = draft_tokens
-        self.by_priority = by_priority
+        self.limits = limits
+        self.token_budget = limits.token_budget
+        self.draft_tokens = limits.draft_tokens
+        self.by_priority = limits.by_priority
         self.ledger = ledger
-        self.reserve_full_prompt = reserve_full_prompt
-        self.async_scheduling = async_scheduling
-        self.guaranteed_no_evict = guaranteed_no_evict
         self.step = 0
         self.cohort = Cohort(block_pool.block_size)
         self.running: list[Sequence] = []
@@ -110,13 +84,15 @@ class RequestQueue:
     # ---- from outside
 
     @property
-    def max_num_seqs(self) -> int:
-        """Sequences that may run in the next step, those not counted that are over and still have a seat."""
-        return self.seats - len(self._leaving)
+    def max_running(self) -> int:
+        """Sequences that may run in the next step: `max_num_seqs`, less those that have ended and keep their
+        place until that step is chosen.
+        """
+        return self.limits.max_num_seqs - len(self._leaving)
 
     @property
     def free_to_grow(self) -> int:
-        """Blocks that a run of steps may take without anybody looking."""
+        """Blocks that a run of folded steps may take."""
         return self.block_pool.free_blocks
 
     @property
@@ -126,15 +102,15 @@ class RequestQueue:
     @property
     def tokens(self) -> int:
         """Tokens in KV blocks, and tokens still to be computed of prompts."""
-        alone = islice(self.running, len(self.cohort.members), None)
-        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in alone)
+        apart = islice(self.running, len(self.cohort.members), None)
+        held = sum(sequence.computed + max(0, sequence.pending_tokens - 1) for sequence in apart)
         return held + self.cohort.kv_tokens + sum(sequence.known_tokens for sequence in self.waiting)
 
     def enqueue(self, sequence: Sequence) -> None:
         """Behind all that wait, or by priority and then arrival.
 
-        Whose KV cache has come from elsewhere stands before those that hold none: vLLM skips over it while it
-        is on its way, and puts it back in front (`skipped_waiting_requests`).
+        A sequence whose KV cache has come from elsewhere stands before those that hold none: vLLM skips it
+        while the cache is on its way, and puts it back in front (`skipped_waiting_requests`).
         """
         if not self.by_priority:
             without = (i for i, other in enumerate(self.waiting) if not other.received)
@@ -147,35 +123,35 @@ class RequestQueue:
 
     def hash_blocks(self, sequence: Sequence, request: Request) -> None:
         """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
-        names, tokens_per_name = request.block_hashes, request.hash_block_tokens
-        if not self.block_pool.caches or not names or not tokens_per_name:
-            sequence.names = ()
+        hashes, tokens_per_hash = request.block_hashes, request.hash_block_tokens
+        if not self.block_pool.caches or not hashes or not tokens_per_hash:
+            sequence.block_hashes = ()
             return
         size = self.block_pool.block_size
         longest = min(request.prompt_tokens + sequence.output_tokens, request.hashed_tokens)
-        ends = [int(min((i + 1) * tokens_per_name, longest)) // size * size for i in range(len(names))]
+        ends = [int(min((i + 1) * tokens_per_hash, longest)) // size * size for i in range(len(hashes))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
-        sequence.names = tuple(names[i] for i in kept)
+        sequence.block_hashes = tuple(hashes[i] for i in kept)
         sequence.hash_ends = tuple(ends[i] for i in kept)
 
     def finish(self, sequence: Sequence) -> None:
-        """It has its last token: its blocks are free again, where steps are chosen ahead after the next
-        one was chosen.
+        """It has its last token: its blocks are free again; with async scheduling, only after the choice of
+        the next step, which did not know of the end yet.
         """
-        self.runs_no_more(sequence)
-        if self.async_scheduling:
+        self.stop_running(sequence)
+        if self.limits.async_scheduling:
             self._leaving.append(self.detach(sequence))
         else:
             self.release(sequence)
 
-    def runs_no_more(self, sequence: Sequence) -> None:
-        """It holds its blocks still, and no place among those that run."""
+    def stop_running(self, sequence: Sequence) -> None:
+        """It leaves the running sequences and still holds its blocks."""
         if sequence.cohort is not None:
             sequence.cohort.leave(sequence)
         self.running.remove(sequence)
 
-    def let_go(self) -> None:
-        """The step is chosen: seats and blocks of who ended before it are free for the next one."""
+    def release_ended(self) -> None:
+        """A step is chosen: places and blocks of sequences that ended before it are free for the next one."""
         if self._leaving:
             for held in self._leaving:
                 held.free()
@@ -185,24 +161,24 @@ class RequestQueue:
     def leave(self, sequence: Sequence) -> None:
         """It goes unfinished, wherever it stands: its time is charged up to now, its blocks are free."""
         if sequence in self.running:
-            self.settle(sequence)
+            self.charge_steps(sequence)
             if self.ledger is None:
-                sequence.wait(PIPELINE_WAIT, self.env.now)
+                sequence.wait(REQUEST_PIPELINE, self.env.now)
             sequence.dropped = sequence.in_flight
-            self.runs_no_more(sequence)
+            self.stop_running(sequence)
         else:
             self.waiting.remove(sequence)
-            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, self.env.now)
+            sequence.charge_queueing(self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:
-        """Everything is lost, as the engine is; the sequences that were here, charged up to now."""
+        """The engine is lost and everything here with it; the sequences that were here, charged up to now."""
         now = self.env.now
         self.cohort.dissolve()
         for sequence in self.running:
-            sequence.wait(RECOMPUTE, now)  # what its last step had cost until it was cut off
+            sequence.wait(REQUEST_RECOMPUTE, now)  # what its last step had cost until it was cut off
         for sequence in self.waiting:
-            sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
+            sequence.charge_queueing(now)
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
@@ -211,12 +187,12 @@ class RequestQueue:
         return lost
 
     def release(self, sequence: Sequence) -> None:
-        self.block_pool.free(sequence.unhashed_blocks, sequence.names[: sequence.held])
+        self.block_pool.free(sequence.unhashed_blocks, sequence.block_hashes[: sequence.held])
         sequence.unhashed_blocks = sequence.held = 0
 
     def reserve(self, tokens: int) -> int | None:
-        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when
-        somebody who was preempted stands before them.
+        """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when a
+        preempted sequence waits for blocks already.
         """
         if any(not one.received for one in self.waiting):
             return None
@@ -227,38 +203,38 @@ class RequestQueue:
         return blocks
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
-        """The blocks of a sequence that goes elsewhere, for whoever will free them."""
-        held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.names[: sequence.held])
+        """Part a sequence that goes elsewhere from its blocks."""
+        held = HeldBlocks(self.block_pool, sequence.unhashed_blocks, sequence.block_hashes[: sequence.held])
         sequence.unhashed_blocks = sequence.held = 0
         return held
 
     def grow_together(self, steps: int) -> None:
-        """As `grow`, of all in the cohort."""
+        """`grow` for all sequences in the cohort."""
         self.cohort.computed += steps
         self._cover(steps, self.cohort.blocks_for(steps))
 
     def _cover(self, steps: int, blocks: int) -> None:
-        """Blocks for so many tokens more of each in the cohort, so many in all."""
+        """Allocate the blocks for so many more tokens of each sequence in the cohort, `blocks` in all."""
         cohort = self.cohort
         if not cohort.hashes_a_block_within(steps):
             if blocks:
                 self.block_pool.allocate(blocks)
             cohort.covered += steps
             return
-        cohort.covered += steps  # the names depend on who takes and who names first
+        # Some block gets a hash. Which copy gets it depends on the order in which sequences fill blocks, so
+        # they are gone through one by one, as steps without a cohort do.
+        cohort.covered += steps
         for sequence, _ in cohort.grants:
             after = sequence.own_computed + cohort.covered
             blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
             if blocks:
                 self.block_pool.allocate(blocks)
-            if sequence.held < len(sequence.names):
-                self._publish(sequence, after)
+            if sequence.held < len(sequence.block_hashes):
+                self._cache_full_blocks(sequence, after)
         cohort.blocks_hashed()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
-        """Tokens and blocks of further steps that were folded, as scheduling them one by one would have
-        taken.
-        """
+        """Count the tokens and allocate the blocks of further folded steps, as scheduling each would have."""
         size = self.block_pool.block_size
         before = -(-sequence.own_computed // size)
         sequence.own_computed += tokens
@@ -266,11 +242,11 @@ class RequestQueue:
         if blocks:
             self.block_pool.allocate(blocks)
             sequence.own_unhashed_blocks += blocks
-        if sequence.names:
-            self._publish(sequence, sequence.own_computed)
+        if sequence.block_hashes:
+            self._cache_full_blocks(sequence, sequence.own_computed)
 
     def begins_together(self, granted: Grants[Sequence]) -> bool:
-        """True where a step begins with all of the cohort, who compute their tokens from here on."""
+        """True where a step begins with all of the cohort, whose tokens count as computed from here on."""
         cohort = self.cohort
         if not cohort.members:
             return False
@@ -278,7 +254,7 @@ class RequestQueue:
             cohort.computed += 1
             return True
         if any(sequence.cohort is not None for sequence, _ in granted):
-            cohort.dissolve()  # a rule of its own has chosen among them
+            cohort.dissolve()  # a rule from a script has chosen among its members
         return False
 
     # ---- what a scheduling rule may ask
@@ -292,7 +268,9 @@ class RequestQueue:
         return next((one for one in self.waiting if one.eligible_step <= self.step), None)
 
     def _bring_forward(self) -> None:
-        """Blocks of those whose KV cache has come must not keep out the one before them for ever."""
+        """Put a sequence that holds blocks in front of one that holds none. With nothing running, no blocks
+        become free, and the first one could wait for ever for those that are held behind it.
+        """
         if self.waiting and not self.waiting[0].received:
             holder = next((one for one in self.waiting if one.received), None)
             if holder is not None:
@@ -300,7 +278,7 @@ class RequestQueue:
                 self.waiting.appendleft(holder)
 
     def next_unseen_step(self, after: int) -> int | None:
-        """The first step later than `after` from which a waiting sequence may be seen that may not be yet."""
+        """The first step after `after` from which one more of the waiting sequences may be admitted."""
         seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
         return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
 
@@ -308,14 +286,14 @@ class RequestQueue:
         if sequence.received:
             return sequence.computed
         size = self.block_pool.block_size
-        units = self.block_pool.cached_units(sequence.names, len(sequence.names))
+        units = self.block_pool.cached_units(sequence.block_hashes, len(sequence.block_hashes))
         return min(sequence.hash_ends[units - 1], (sequence.known_tokens - 1) // size * size) if units else 0
 
     def allocate_together(self, most: int) -> Grants[Sequence]:
         cohort = self.cohort
         if self.ledger is None or self.draft_tokens or (len(self.running) < 2 and not cohort.members):
-            return []  # one alone is no cohort
-        if cohort.covered > cohort.computed:  # a rule has let go what it was granted here
+            return []  # a cohort of one saves nothing
+        if cohort.covered > cohort.computed:  # a rule dropped the grants that it got here for the last step
             cohort.dissolve()
         for sequence in islice(self.running, len(cohort.members), most):
             if not cohort.may_join(sequence, self._held_blocks(sequence)):
@@ -325,7 +303,7 @@ class RequestQueue:
             return []
         blocks = cohort.blocks_for(1)
         if len(cohort.members) > most or blocks > self.block_pool.free_blocks:
-            cohort.dissolve()
+            cohort.dissolve()  # the rule asks about each by itself, and preempts where blocks run out
             return []
         self._cover(1, blocks)
         return cohort.grants
@@ -333,60 +311,68 @@ class RequestQueue:
     def allocate(self, sequence: Sequence, tokens: int) -> bool:
         if sequence.cohort is not None:
             sequence.cohort.dissolve()
-        cache = self.block_pool
+        pool = self.block_pool
         held = sequence.own_unhashed_blocks
         if sequence.held:
             held += self._hashed_blocks(sequence)
-        needed = -(-(sequence.own_computed + tokens) // cache.block_size) - held
+        needed = -(-(sequence.own_computed + tokens) // pool.block_size) - held
         if needed > 0:
-            if needed > cache.free_blocks:
+            if needed > pool.free_blocks:
                 return False
-            cache.allocate(needed)
+            pool.allocate(needed)
             sequence.own_unhashed_blocks += needed
-        if sequence.names:
-            self._publish(sequence, sequence.own_computed + tokens)
+        if sequence.block_hashes:
+            self._cache_full_blocks(sequence, sequence.own_computed + tokens)
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
-        cache, now = self.block_pool, self.env.now
         units = 0
         if cached_tokens and not sequence.received:
-            units = cache.cached_units(sequence.names, len(sequence.names))
-        prefix = sequence.names[:units]
-        held = self._held_blocks(sequence)
-        if units:
-            held = sequence.hash_ends[units - 1] // cache.block_size
-        room = cache.free_blocks - (cache.reserve if self.running else 0) - cache.evictable(prefix)
-        needed = max(0, -(-(cached_tokens + tokens) // cache.block_size) - held)
-        whole = -(-sequence.known_tokens // cache.block_size) - held if self.reserve_full_prompt else 0
-        if max(needed, whole) > room:
+            hashes = sequence.block_hashes
+            units = self.block_pool.cached_units(hashes, len(hashes))
+        needed = self._blocks_to_admit(sequence, units, cached_tokens + tokens)
+        if needed is None:
             return False
-        if self.guaranteed_no_evict and self.running:
-            promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
-            if promised > cache.blocks - cache.reserve:
-                return False
-        cache.touch(prefix)
-        cache.allocate(needed)
+        # The prefix first: no holder keeps it yet, so the blocks allocated next could be its own.
+        self.block_pool.touch(sequence.block_hashes[:units])
+        self.block_pool.allocate(needed)
         if not sequence.received:
             sequence.held = units
             sequence.computed = cached_tokens
         sequence.unhashed_blocks += needed
-        sequence.wait(PREEMPTED if sequence.recomputing else ADMISSION, now)
-        if sequence.admitted_s is None:
-            sequence.admitted_s = now
-            sequence.cached_tokens = cached_tokens
-        sequence.mark = None if self.ledger is None else self.ledger.read()
+        sequence.admit(self.env.now, cached_tokens, None if self.ledger is None else self.ledger.read())
         self.waiting.remove(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
-        self._publish(sequence, cached_tokens + tokens)
+        self._cache_full_blocks(sequence, cached_tokens + tokens)
         return True
 
+    def _blocks_to_admit(self, sequence: Sequence, units: int, tokens: int) -> int | None:
+        """New blocks for the first `tokens` tokens of a waiting sequence that takes up its first `units`
+        cached prefixes; None where there is no room for it.
+        """
+        pool, limits = self.block_pool, self.limits
+        held = sequence.hash_ends[units - 1] // pool.block_size if units else self._held_blocks(sequence)
+        # Free blocks less the watermark, which running sequences grow into (an empty engine may use all, or
+        # a long prompt would wait for ever), less prefixes that count as free now and will be taken up.
+        room = pool.free_blocks - (pool.reserve if self.running else 0)
+        room -= pool.evictable(sequence.block_hashes[:units])
+        needed = max(0, -(-tokens // pool.block_size) - held)
+        # A prompt admitted with room for its first chunk alone could be preempted before its last one.
+        whole = -(-sequence.known_tokens // pool.block_size) - held if limits.reserve_full_prompt else 0
+        if max(needed, whole) > room:
+            return None
+        if limits.guaranteed_no_evict and self.running:
+            promised = sum(self._max_blocks(one) for one in (*self.running, sequence))
+            if promised > pool.blocks - pool.reserve:
+                return None
+        return needed
+
     def preempt(self, sequence: Sequence) -> None:
-        self.runs_no_more(sequence)
-        self.settle(sequence)
+        self.stop_running(sequence)
+        self.charge_steps(sequence)
         if self.ledger is None:
-            sequence.wait(PIPELINE_WAIT, self.env.now)
-        sequence.dropped = sequence.in_flight
+            sequence.wait(REQUEST_PIPELINE, self.env.now)
+        sequence.dropped = sequence.in_flight  # steps under way give it no tokens
         if self.block_pool.caches:
             self._hash_for_return(sequence)
         self.release(sequence)
@@ -395,7 +381,7 @@ class RequestQueue:
         sequence.preemptions += 1
         sequence.recomputing = True
         self.preemptions += 1
-        self.roomier_after_step = self.step  # nobody is admitted in a step that preempts
+        self.roomier_after_step = self.step  # no sequence is admitted in a step that preempts
         if self.by_priority:
             self.enqueue(sequence)
         else:
@@ -404,41 +390,41 @@ class RequestQueue:
     def _max_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)
 
-    def settle(self, sequence: Sequence) -> None:
-        """Charge a sequence for the steps it was in, where that is read from the ledger."""
+    def charge_steps(self, sequence: Sequence) -> None:
+        """Charge a sequence for the steps it was in since the last charge, where a ledger has them."""
         if self.ledger is not None:
             self.ledger.charge(sequence, self.env.now)
 
-    # ---- names of blocks
+    # ---- hashes of blocks
 
     def _hash_for_return(self, sequence: Sequence) -> None:
-        """A preempted sequence's full blocks can be found again until they are evicted: name those that have
-        no name.
+        """A preempted sequence's full blocks can be found again until they are evicted: those without a hash
+        get one of their own.
         """
         size = self.block_pool.block_size
-        full, named = sequence.computed // size, self._blocks_with_hashes(sequence)
+        full, hashed = sequence.computed // size, self._blocks_with_hashes(sequence)
         base = (sequence.request.request_id + 1) << 24
-        sequence.names += tuple(PRIVATE - base - i for i in range(named, full))
-        sequence.hash_ends += tuple((i + 1) * size for i in range(named, full))
-        self._publish(sequence, sequence.computed)
+        sequence.block_hashes += tuple(PRIVATE - base - i for i in range(hashed, full))
+        sequence.hash_ends += tuple((i + 1) * size for i in range(hashed, full))
+        self._cache_full_blocks(sequence, sequence.computed)
 
     def _blocks_with_hashes(self, sequence: Sequence) -> int:
-        return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.names else 0
+        return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.block_hashes else 0
 
     def _hashed_blocks(self, sequence: Sequence) -> int:
         return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
 
     def _held_blocks(self, sequence: Sequence) -> int:
-        """Of a sequence that goes by itself."""
+        """Blocks of a sequence outside the cohort."""
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
-    def _publish(self, sequence: Sequence, computed: int) -> None:
-        """Give names to the blocks that `computed` tokens fill, as far as nobody else has."""
-        names, ends, size = sequence.names, sequence.hash_ends, self.block_pool.block_size
-        while sequence.held < len(names) and ends[sequence.held] <= computed:
+    def _cache_full_blocks(self, sequence: Sequence, computed: int) -> None:
+        """Give hashes to the blocks that `computed` tokens fill, up to the first that another copy has."""
+        hashes, ends, size = sequence.block_hashes, sequence.hash_ends, self.block_pool.block_size
+        while sequence.held < len(hashes) and ends[sequence.held] <= computed:
             start = ends[sequence.held - 1] if sequence.held else 0
             blocks = (ends[sequence.held] - start) // size
-            if blocks > sequence.unhashed_blocks or not self.block_pool.cache(names[sequence.held], blocks):
-                return  # computed twice at the same time: this copy stays nameless
+            if blocks > sequence.unhashed_blocks or not self.block_pool.cache(hashes[sequence.held], blocks):
+                return  # computed twice at the same time: this copy stays unhashed
             sequence.unhashed_blocks -= blocks
             sequence.held += 1

@@ -1,47 +1,50 @@
-"""One engine as everybody else sees it: where requests go in, who is told when they leave, what a router may
-know. What happens inside is the engine's loop (`engine_loop.py`).
+"""One engine as the rest of a run sees it: where requests go in, where their ends are reported, what a router
+may know. What happens inside is `EngineCore` (`engine_core.py`), and nothing else reaches it.
 """
 
 from __future__ import annotations
 
-from sim.cost.shard import Shard
-from sim.runtime.engine.engine_core import EngineCore
+from sim.deployment import ReplicaPlan
+from sim.runtime.engine.engine_core import EngineCore, EngineListener
 from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
 
 class Replica:
-    """An engine and its sequences. `submit` puts a request in; the `loop` tells of its end."""
+    """An engine and its sequences. `submit` puts a request in; listeners get a report of its end."""
 
-    def __init__(
-        self,
-        loop: EngineCore,
-        *,
-        index: int,
-        model: str,
-        max_model_len: int,
-        gpus: tuple[str, ...],
-        layers: int = 1,
-        kv_bytes_per_token: float = 0.0,
-        shards: list[Shard] | None = None,
-        hops: int = 0,
-    ) -> None:
-        self.loop = loop
-        self.env = loop.env
-        self.stages = loop.stages
-        self.queues = loop.queues
-        self.engine = loop.engine
-        self.role = loop.role
-        self.index = index
-        self.model = model
-        self.max_model_len = max_model_len
-        self.gpus = gpus
-        self.layers = layers
-        self.kv_bytes_per_token = kv_bytes_per_token
-        self.shards = shards or []
-        self.hops = hops
+    def __init__(self, core: EngineCore, plan: ReplicaPlan) -> None:
+        self._core = core
+        self.env = core.env
+        self.stages = core.stages
+        self.queues = core.queues
+        self.engine = core.engine
+        self.role = core.role
+        model, precision = plan.pool.model, plan.pool.precision
+        self.index = plan.index
+        self.model = model.name
+        self.max_model_len = plan.limits.max_model_len
+        self.gpus = plan.gpus
+        self.layers = model.layers
+        self.kv_bytes_per_token = model.kv_bytes_per_token(precision.kv_cache)
+        self.shards = list(plan.shards)
+        self.hops = plan.hops
         self.routed = 0
+
+    def _settled(self, *, ends_now: bool = True) -> EngineCore:
+        """The engine, with the rounds that a pipeline has folded settled up to this instant.
+
+        The only way in for whatever reads or changes sequences, queues or blocks: while rounds are folded,
+        all of these are as they were when the first of them began. `ends_now` False: what would end at this
+        very instant does not.
+        """
+        self._core.settle(ends_now=ends_now)
+        return self._core
+
+    def listen(self, listener: EngineListener) -> None:
+        """Report to one more listener."""
+        self._core.listen(listener)
 
     # ---- requests
 
@@ -63,7 +66,7 @@ class Replica:
         """Put a sequence behind those that wait in one of this engine's queues."""
         sequence.queue = queue
         sequence.replica = self.index
-        self.loop.enqueue(sequence)
+        self._settled().enqueue(sequence)
 
     def _emptiest(self) -> RequestQueue:
         """The data-parallel rank with the fewest requests, waiting ones counting four times (vLLM's DP
@@ -74,12 +77,12 @@ class Replica:
         return min(self.queues, key=lambda queue: 4 * len(queue.waiting) + len(queue.running))
 
     def abort(self, sequence: Sequence) -> None:
-        """Its client has given up."""
-        self.loop.abort(sequence)
+        """Its client has cancelled it."""
+        self._settled().abort(sequence)
 
     def tokens_by_now(self, sequence: Sequence) -> int:
-        """What a sequence has generated, also within a run of steps."""
-        return self.loop.tokens_by_now(sequence)
+        """Tokens that a sequence has generated, also within a run of folded steps."""
+        return self._settled().tokens_by_now(sequence)
 
     def reserve(self, tokens: int) -> tuple[RequestQueue, int] | None:
         """Blocks for a KV cache that comes from elsewhere, in the queue with the most free; None if there
@@ -87,34 +90,44 @@ class Replica:
         """
         if not self.is_up:
             return None
-        self.loop.catch_up()
+        core = self._settled()
+        core.catch_up()  # folded steps that are over have taken their blocks
         queue = max(self.queues, key=lambda queue: queue.block_pool.free_blocks)
         blocks = queue.reserve(tokens)
         if blocks is None:
             return None
-        self.loop.cut()  # how many steps the blocks last for has to be worked out again
+        core.cut()  # how many steps the free blocks last for has to be worked out again
         return queue, blocks
 
     # ---- the engine itself
 
     @property
     def is_up(self) -> bool:
-        return self.loop.is_up
+        return self._core.is_up
 
     @is_up.setter
     def is_up(self, is_up: bool) -> None:
-        self.loop.is_up = is_up
+        self._core.is_up = is_up
+
+    def look_again(self) -> None:
+        """Blocks have been freed outside of a step: a sequence may be admitted that had no room."""
+        self._settled().look_again()
+
+    def schedule_soon(self) -> None:
+        """Blocks have been freed outside of a step: an engine that can begin a step looks at its queues."""
+        self._settled().schedule_soon()
 
     def fail(self) -> list[Sequence]:
         """The engine and all that it holds are lost at this instant; its sequences, charged up to now."""
-        self.loop.fail()
+        self._settled(ends_now=False).fail()
         return [sequence for queue in self.queues for sequence in queue.fail()]
 
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
-        self.loop.stop()
+        self._settled(ends_now=False).stop()
 
-    # ---- what a router sees
+    # ---- what a router sees. Requests neither come nor go while rounds are folded, and the core counts the
+    # tokens of folded steps and rounds: nothing of this has to settle, however often a router asks.
 
     @property
     def requests(self) -> int:
@@ -130,16 +143,15 @@ class Replica:
 
     @property
     def tokens(self) -> int:
-        return self.loop.tokens_begun + sum(queue.tokens for queue in self.queues)
+        return self._core.tokens_begun + sum(queue.tokens for queue in self.queues)
 
     @property
     def has_seat(self) -> bool:
-        return any(queue.requests < queue.seats for queue in self.queues)
+        return any(queue.requests < queue.limits.max_num_seqs for queue in self.queues)
 
     def cached_prompt_tokens(self, request: Request) -> int:
         """Prompt tokens of a request that this replica has in its KV cache."""
-        self.loop.catch_up()
-        self.loop.leave_rounds()
+        self._settled().catch_up()
         probe = Sequence(request, request.output_tokens, self.env.now, self.index)
         self.queues[0].hash_blocks(probe, request)
         return max(queue.cached_tokens(probe) for queue in self.queues)

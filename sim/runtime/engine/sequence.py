@@ -1,4 +1,9 @@
-"""A request inside an engine: what is computed of it, which KV blocks it holds, and where its time went."""
+"""A request inside an engine: what is computed of it, which KV blocks it holds, and where its time went.
+
+The state is public: the queue, the cohort, the speculator and the loop each write their own part of it in the
+inner loop of a run, where a method per field would cost more than it protects. What moves several fields
+together has a verb: `admit`, `start_over`, `end_within`, `charge`, `wait`.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.blame import CAUSES
+from sim.runtime.engine.attribution import (
+    DECODE_STEP,
+    PREFILL_STEP,
+    REQUEST_ADMISSION,
+    REQUEST_PREEMPTED,
+    REQUEST_RECOMPUTE,
+)
 from sim.workload.request import Request
 
 if TYPE_CHECKING:
     from sim.runtime.engine.cohort import Cohort
     from sim.runtime.engine.queue import RequestQueue
 
-_COMPUTE = (CAUSES.index("prefill_compute"), CAUSES.index("decode_compute"))
-_RECOMPUTE = CAUSES.index("recompute")
-
 
 class Sequence:
     """Mutable state of one request in one replica. Tokens are counts; times are simulated seconds.
 
-    What is `own` is all there is of it, or, in a cohort, what it has more than its cohort has counted.
-    `last_token_s` of those in a cohort is the cohort's.
+    `own_computed`, `own_generated` and `own_unhashed_blocks` are its counts, or, of a member of a cohort, the
+    differences to what the cohort has counted; `last_token_s` of a member is the cohort's. The first `held`
+    of its `block_hashes` are of blocks that it holds; `hash_ends` are the tokens that each covers up to.
     """
 
     __slots__ = (
         "admitted_s",
         "blame",
+        "block_hashes",
         "cached_tokens",
         "charged_s",
         "cohort",
@@ -43,7 +54,6 @@ class Sequence:
         "in_flight",
         "last_token_s",
         "mark",
-        "names",
         "output_tokens",
         "own_computed",
         "own_generated",
@@ -68,9 +78,9 @@ class Sequence:
         self.own_generated = 0
         self.own_computed = 0
         self.own_unhashed_blocks = 0
-        self.in_flight = 0
-        self.eligible_step = 0
-        self.names: tuple[int, ...] = request.block_hashes
+        self.in_flight = 0  # steps under way that it is in
+        self.eligible_step = 0  # the first step that may admit it
+        self.block_hashes: tuple[int, ...] = request.block_hashes
         self.hash_ends: tuple[int, ...] = ()
         self.held = 0
         self.cached_tokens = 0
@@ -82,18 +92,18 @@ class Sequence:
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self.finished_s: float | None = None
-        self.charged_s = queued_s
-        self.recomputing = False
+        self.charged_s = queued_s  # up to when its seconds have been charged to causes
+        self.recomputing = False  # since a preemption or failure, until its next token
         self.blame = [0.0] * len(CAUSES)
         self.replica = replica
-        self.mark: tuple[float, ...] | None = None
-        self.dropped = 0
+        self.mark: tuple[float, ...] | None = None  # the ledger at `charged_s`
+        self.dropped = 0  # steps under way that give it no tokens any more
         self.decode_steps = 0
         self.decoded: NDArray[np.int64] | None = None  # tokens after each decode step, with drafts
-        self.received = False  # KV cache of it came from another replica, or from a lower tier
+        self.received = False  # its KV cache came from another replica, or from a lower tier
 
     def start_over(self) -> None:
-        """Its replica has failed: what it has generated is known, and all of it has to be computed again."""
+        """Its replica has failed: its tokens are known, and their KV cache has to be computed again."""
         self.recomputing = self.recomputing or self.admitted_s is not None
         self.computed = self.in_flight = self.dropped = 0
         self.unhashed_blocks = self.held = 0
@@ -126,7 +136,7 @@ class Sequence:
 
     @property
     def unhashed_blocks(self) -> int:
-        """Blocks that it holds and nobody else can find."""
+        """Blocks that it holds and no other sequence can find."""
         cohort = self.cohort
         own = self.own_unhashed_blocks
         return own if cohort is None else own + cohort.blocks_of(self)
@@ -157,23 +167,35 @@ class Sequence:
         return self.request.arrival_s
 
     def end_within(self, max_model_len: int) -> None:
-        """Its answer ends where the text is as long as a replica can have it."""
+        """Its output ends where prompt and output are as long as a replica takes them."""
         longest = max_model_len - self.request.prompt_tokens
         self.output_tokens = max(1, self.generated, min(self.output_tokens, longest))
 
     # ---- where its time went
 
+    def admit(self, now: float, cached_tokens: int, mark: tuple[float, ...] | None) -> None:
+        """It runs from here on; `mark` is what the ledger reads at this instant."""
+        self.charge_queueing(now)
+        if self.admitted_s is None:
+            self.admitted_s = now
+            self.cached_tokens = cached_tokens
+        self.mark = mark
+
+    def charge_queueing(self, until_s: float) -> None:
+        """Charge the time since the last charge to standing in a queue."""
+        self.wait(REQUEST_PREEMPTED if self.recomputing else REQUEST_ADMISSION, until_s)
+
     def charge(self, causes: Ordered[float], until_s: float) -> None:
-        """Charge the time since the last charge to the causes of the steps it sat in."""
+        """Charge the time since the last charge to the causes of the steps it was in, `causes` by
+        `STEP_CAUSES`. Steps that recompute are one cause, whatever they spend their time on.
+        """
         blame = self.blame
         if self.recomputing:
-            blame[_RECOMPUTE] += until_s - self.charged_s
+            blame[REQUEST_RECOMPUTE] += until_s - self.charged_s
         else:
-            phase = _COMPUTE[self.generated > 0]
-            blame[phase] += causes[0]
-            for cause, seconds in enumerate(causes):
-                if cause:
-                    blame[cause + 1] += seconds
+            columns = DECODE_STEP if self.generated else PREFILL_STEP
+            for column, seconds in zip(columns, causes, strict=True):
+                blame[column] += seconds
         self.charged_s = until_s
 
     def wait(self, cause: int, until_s: float) -> None:

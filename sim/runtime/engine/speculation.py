@@ -1,4 +1,6 @@
-"""How far a sequence's answer comes with each step: one token, or those of its drafts that are accepted."""
+"""How many tokens each decode step gives a sequence: one, or one and its accepted drafts (vLLM's speculative
+decoding).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from sim.workload.random_streams import random_stream, tokens_by_step
 
 
 class Speculator:
-    """What decode steps bring, to sequences that go by themselves, under one engine's speculation, if it has
-    any. `seed` decides which drafts are accepted.
+    """Gives decode steps' tokens to sequences outside cohorts, under one engine's speculation, if it has any.
+    `seed` decides which drafts are accepted: drawn per request, so that batching does not change them.
     """
 
     def __init__(self, speculation: Speculation | None, seed: int) -> None:
@@ -22,12 +24,12 @@ class Speculator:
         self.tokens_per_step = speculation.tokens_per_step if speculation else 1.0
 
     def give(self, sequence: Sequence, steps: int, now: float, *, decoded: bool = True) -> None:
-        """The tokens of `steps` decode steps, or the one that a chunk ends with."""
+        """Give the tokens of `steps` decode steps, or the one that the last chunk of a prompt ends with."""
         if sequence.own_generated == 0:
             sequence.own_generated = 1
         elif self.speculation is None or not decoded:
             sequence.own_generated += steps
-        else:  # accepted drafts count as computed; their blocks are taken with those of the next step
+        else:  # accepted drafts count as computed; their blocks are allocated with the next step's
             gained = min(self.gain(sequence, steps), sequence.output_tokens - sequence.generated)
             before = self.gain(sequence, steps - 1)
             sequence.decode_steps += steps
@@ -38,9 +40,7 @@ class Speculator:
         sequence.last_token_s = now
 
     def gain(self, sequence: Sequence, steps: int) -> int:
-        """Tokens that a decoding sequence gets in its next `steps` steps; with drafts, those of them that
-        are accepted.
-        """
+        """Tokens that a decoding sequence gets in its next `steps` steps, accepted drafts included."""
         if self.speculation is None:
             return steps
         decoded, done = self._decoded(sequence), sequence.decode_steps

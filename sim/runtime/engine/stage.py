@@ -1,10 +1,10 @@
 """A pipeline stage at work: programs played op by op on the clock, or folded into one event while alone.
 
-Playing is the meaning; folding is the same thing sooner. A stage that alone uses its links need not visit
-every op: it waits for the end and stands ready, as a watcher of its links, to say at any instant which op it
-is in. When something else comes onto its links, it takes up playing at that instant, in the middle of the op,
-and folds again at the next op that begins while the links are quiet. Both ways compute every instant from the
-same expression (sim.cost.program), so a folded run has the records of a played one.
+Playing is the meaning of the model; folding gives the same result with fewer events. A stage with links to
+itself need not visit every op: it waits for the end and stands ready, as a watcher of its links, to say at
+any instant which op it is in. When other traffic comes onto its links, it goes on playing at that instant, in
+the middle of the op, and folds again at the next op that begins while the links are quiet. Both ways compute
+every instant from the same expression (sim.cost.program), so a folded run has the records of a played one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sim.runtime.fabric.fabric import Fabric, Transfer
 from sim.runtime.fabric.transfer import State
 
 LISTED_STEPS = 64
-"""The ends of so many steps are kept as a list, of more as an array: what is quicker to work out anew."""
+"""The ends of up to so many steps are kept as a list, of more as an array: whichever is built sooner."""
 
 
 @dataclass(slots=True)
@@ -56,8 +56,8 @@ class Passed:
 class Stage:
     """One program at a time, first come first served. `fold` False plays everything.
 
-    A stage watches the links of its programs, from one program to the next for as long as nobody else looks
-    for quiet there.
+    A stage watches the links of its programs, and goes on from one program to the next until another watcher
+    asks for quiet there (`Fabric.rest`).
     """
 
     def __init__(self, env: simpy.Environment, fabric: Fabric, cost: StepCost, *, fold: bool) -> None:
@@ -70,8 +70,8 @@ class Stage:
         self._run: _Run | None = None
 
     def start(self, batch: Batch, steps: int, on_passed: Callable[[Passed], None]) -> None:
-        """Compute `batch`, then as many as `steps - 1` further decode steps of the same batch; call
-        `on_passed` at the end.
+        """Compute `batch`, then up to `steps - 1` further decode steps of the same batch; call `on_passed` at
+        the end.
 
         Fewer steps pass when `cut` is called, or when a step meets other traffic to its very end.
         """
@@ -80,11 +80,11 @@ class Stage:
         else:
             self._queue.append((batch, steps, self.env.now, on_passed))
 
-    # ---- for whoever plans for all stages of a pipeline
+    # ---- for the fold of a whole pipeline
 
     @property
     def is_folded(self) -> bool:
-        """True where nothing is at work, or a step that nobody has disturbed."""
+        """True where nothing is at work, or a step that no other traffic has disturbed."""
         return self._run is None or (self._run.folded and self._run.playing < 0)
 
     @property
@@ -107,11 +107,11 @@ class Stage:
         self._run.fold()
 
     def wait(self, batch: Batch, since_s: float, on_passed: Callable[[Passed], None]) -> None:
-        """Let a batch wait that came at `since_s`."""
+        """Queue a batch that came at `since_s`."""
         self._queue.append((batch, 1, since_s, on_passed))
 
     def count(self, batch: Batch, steps: int, busy_s: float) -> None:
-        """Count steps that somebody else has folded."""
+        """Count steps that were folded with those of other stages."""
         self.busy_s += busy_s
         self.fabric.carried_steps(self.cost.traffic(batch), steps)
 
@@ -133,7 +133,7 @@ class Stage:
         return 0 if self._run is None else bisect_left(self._run.ends_s, self.env.now)
 
     def stop(self) -> None:
-        """The clock stops at this instant: hand in the steps that have ended before it, and count what the
+        """The clock stops at this instant: report the steps that have ended before it, and count what the
         step under way has put on its links.
         """
         if self._run is not None:
@@ -141,11 +141,11 @@ class Stage:
             self._run.stop()
 
     def fail(self) -> None:
-        """All work here is lost at this instant; steps that have ended before it are handed in."""
+        """All work here is lost at this instant; steps that have ended before it are reported."""
         self._queue.clear()
         if self._run is not None:
             self.stop()
-            self._run.give_up()
+            self._run.abort()
             self._run = None
 
     def disturbed(self, now: float) -> None:
@@ -176,8 +176,10 @@ class _Run:
     Steps are counted from 0; `ends_s` has the instants at which they end, as far as they are folded. One step
     may be played in part: number `playing`, whose `program` began at `anchor_s`, and whose op in progress is
     number `op` of repetition `repetition` of its block number `number`, `block`. While the rest of that step
-    is folded again, with the steps behind it, the op is where the folding began. Of the steps before, the
-    first `credited` have been counted in with what they put on the links.
+    is folded again, with the steps behind it, the op is where the folding began. What the first `credited`
+    steps have put on the links is counted.
+
+    Events cannot be unscheduled: one that finds another `version` than it was scheduled for is void.
     """
 
     __slots__ = (
@@ -243,13 +245,15 @@ class _Run:
         self._wait_for_end()
 
     def forget(self) -> None:
-        """Somebody else takes over: nothing of this has been counted, nothing will be."""
+        """The pipeline's fold takes over: nothing of this has been counted, nothing will be."""
         self.version += 1
         if self.traffic.links:
             self.stage.fabric.rest(self.traffic.links, self.stage)
 
     def cut(self, more: int) -> None:
-        """Keep the step in progress and `more` after it. A step that ends now is over already."""
+        """Keep the step in progress and `more` after it; a step that ends at this very instant is in progress
+        until its event has come.
+        """
         if self.folded:
             keep = bisect_left(self.ends_s, self.stage.env.now) + 1 + more
             if keep < len(self.ends_s):
@@ -270,7 +274,7 @@ class _Run:
         if self.folded or transfer is None or transfer.state is not State.WAITING:
             return
         if stage.fold and stage.fabric.is_quiet(self.traffic.links, stage):
-            stage.fabric.abort(transfer)
+            stage.fabric.abort(transfer)  # it has put nothing on its links yet
             self._fold_again()
 
     def stop(self) -> None:
@@ -284,7 +288,7 @@ class _Run:
             shared_s = self.shared_before_s
             self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), shared_s, self.waited_s))
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Nothing of the step that is played happens any more."""
         self.version += 1
         if self.transfer is not None:
@@ -306,14 +310,14 @@ class _Run:
         """Go on op by op in the step after `done` steps."""
         self.folded = False
         self.version += 1
-        if done == self.playing:
+        if done == self.playing:  # that step was played in part before it was folded again
             self._take_up(now)
         else:
             self._credit_steps(done)
             self._play(done, now)
 
     def _fold_again(self) -> None:
-        """Nobody else is about any more: the rest of the step that is played, and those behind it."""
+        """The links are quiet: fold the rest of the step that is played, and those behind it."""
         self.folded = True
         done, end_s = self.playing, self.anchor_s + self.program.total_s
         self.ends_s[done] = end_s
@@ -345,6 +349,7 @@ class _Run:
 
     def _take_up(self, now: float) -> None:
         """Go on playing in the middle of the op that began at or before `now`."""
+        # What was folded of this step has put its bytes on the links; the fabric counts only what is played.
         program = self.program
         self.ends_s = self.ends_s[: self.playing + 1]
         self.ends_s[self.playing] = inf
@@ -357,8 +362,8 @@ class _Run:
         self._begin_op()
 
     def _begin_op(self) -> None:
-        """Begin an op; a kernel together with those that follow, and with the transfer behind them: nobody
-        can come in between.
+        """Begin an op. While folding is allowed, kernels and the transfer behind them are one event: no other
+        traffic can meet a kernel.
         """
         block, i = self.block, self.op
         ops = block.ops
@@ -391,7 +396,8 @@ class _Run:
     def _transferred(self, transfer: Transfer) -> None:
         now = self.stage.env.now
         planned_s = self.anchor_s + self.after_s
-        if now != planned_s:  # it shared a link: everything after it moves
+        # Moving the anchor moves everything after the transfer, and keeps every later instant one sum.
+        if now != planned_s:  # it shared a link
             self.sharing_s += now - planned_s
             self.anchor_s = now - self.after_s
         self._next()
@@ -430,11 +436,11 @@ class _Run:
         )
         stage._ended(passed, self.on_passed)
 
-    # ---- what was folded, counted on the links; what is played the fabric counts itself
+    # ---- counted on the links: what was folded; the fabric counts what is played
 
     def _credit_steps(self, done: int) -> None:
-        """All that the first `done` steps have put on the links and that has not been counted yet."""
-        if done > self.playing >= self.credited:  # the rest of the one that was played in part
+        """Count what the first `done` steps have put on the links and has not been counted yet."""
+        if done > self.playing >= self.credited:  # the rest of the step that was played in part
             since = Position(self.number, self.repetition, self.op)
             self._credit(self.program.traffic(since))
         whole = done - max(self.credited, self.playing + 1)
@@ -443,7 +449,7 @@ class _Run:
         self.credited = done
 
     def _credit(self, traffic: Traffic) -> None:
-        """A part of a step."""
+        """Count a part of a step."""
         for demand, times, seconds in traffic.demands:
             self.stage.fabric.carried(demand, times, seconds)
 

@@ -1,4 +1,9 @@
-"""The rows that an engine's steps leave: spans of equal steps, and gaps between tokens that are no step."""
+"""The rows that an engine's steps leave: spans of steps, and gaps between tokens that are not one step long.
+
+A row of a step says how many gaps between tokens it stands for, so that inter-token latencies need no row per
+token. Gaps of another length than the step (after a missed step, or between the turns of a pipelined batch)
+have rows of their own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ class StepRecorder:
 
     def number_of(self, members: list[int]) -> int:
         """The number of a batch of decodes of these requests; of a new one where there are none."""
-        if not members:  # somebody's prompt is computed: the batches will be others
+        if not members:  # a step with prompt chunks, after which the batches are others
             self._numbers.clear()
             self._number += 1
             return self._number
@@ -46,8 +51,8 @@ class StepRecorder:
 
     def of_one_stage(self, flight: Flight, passed: Passed, *, gives_tokens: bool) -> None:
         """The steps of an engine with one stage. A sequence that missed a step has a longer gap than the
-        step, and one that gets its first token has none; where nobody decodes (`gives_tokens` False) there
-        are no gaps, also of those that came back from a decode replica that failed.
+        step, and one that gets its first token has none. A prefill engine (`gives_tokens` False) makes no
+        gaps, also not with sequences that come back from a decode replica that failed.
         """
         on_time, late = flight.on_time_and_late() if gives_tokens else (0, [])
         if late or on_time != flight.batch.decodes:

@@ -51,20 +51,20 @@ class CompiledDemands:
         """Compile without remembering. Raises ValueError for an impossible demand."""
         links, n_bytes = tuple(demand.links), tuple(demand.n_bytes)
         if len(links) != len(n_bytes):
-            raise ValueError(f"{len(links)} links but bytes for {len(n_bytes)}; each link needs one figure")
+            raise ValueError(
+                f"n_bytes has {len(n_bytes)} entries for {len(links)} links: must be one per link"
+            )
         if links and not (min(links) >= 0 and max(links) < len(self._names)):
-            wrong = [link for link in links if not 0 <= link < len(self._names)]
-            raise ValueError(f"no link number {wrong[0]}; the fabric has {len(self._names)}, counted from 0")
+            wrong = next(link for link in links if not 0 <= link < len(self._names))
+            raise ValueError(f"link = {wrong}: must be from 0 to {len(self._names) - 1}")
         if not (min(n_bytes, default=0.0) >= 0.0 and isfinite(sum(n_bytes))):
-            raise ValueError(
-                f"bytes {n_bytes} on {[self._names[link] for link in links]}; 0 or more are possible"
-            )
+            on = [self._names[link] for link in links]
+            raise ValueError(f"n_bytes = {n_bytes} on {on}: must be finite and at least 0")
         if len(set(links)) < len(links):
-            raise ValueError(f"a link is named twice in {links}; add its bytes up")
+            raise ValueError(f"links = {links}: each must appear once; add the bytes of a repeated one up")
         if not (0.0 <= demand.latency_s < inf and 0.0 <= demand.min_flow_s < inf):
-            raise ValueError(
-                f"latency {demand.latency_s} s and least time {demand.min_flow_s} s; 0 or more are possible"
-            )
+            seconds = f"latency_s = {demand.latency_s}, min_flow_s = {demand.min_flow_s}"
+            raise ValueError(f"{seconds}: must be finite and at least 0")
         links, n_bytes = _used(links, n_bytes)
         return CompiledDemand(demand, self._occupancy.link_set(links), n_bytes, self._built)
 

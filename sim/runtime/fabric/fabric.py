@@ -27,6 +27,7 @@ settle at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from heapq import heapify, heappop, heappush
 from math import inf, isfinite
 from typing import Protocol
@@ -252,7 +253,7 @@ class Fabric:
         owner: Watcher | None,
     ) -> Transfer:
         if not 0.0 < weight < inf:
-            raise ValueError(f"weight {weight}; a finite one above 0 is possible")
+            raise ValueError(f"weight = {weight}: must be finite and above 0")
         env = self.env
         flows_s = (env.now if began_at is None else began_at) + compiled.latency_s
         transfer = Transfer(env, compiled, weight, flows_s, planned_end, on_done, owner)
@@ -308,7 +309,8 @@ class Fabric:
         transfer.begin_flowing(self._flow_s_now(compiled), self._number)
         if transfer.end_s < now:
             raise ValueError(
-                f"a transfer whose bytes flow from {transfer.flows_s} s ended before now, {now} s"
+                f"a transfer that flows from {transfer.flows_s} s ends at {transfer.end_s} s: must not be "
+                f"before now, {now} s"
             )
         self._rates.recount(transfer.stream)
         self._counters.begin(link_set, transfer.flows_s, now)
@@ -488,13 +490,17 @@ class Fabric:
         if number is None:
             if isinstance(link, int) and 0 <= link < len(self.links):
                 return link
-            raise KeyError(f"no link {link!r}; the fabric has {len(self.links)}, such as {self.links[:3]}")
+            nearest = get_close_matches(str(link), map(str, self.links), n=1, cutoff=0.0)
+            raise KeyError(
+                f"no link {link!r}; the fabric has {len(self.links)}, numbered from 0; the nearest name is "
+                f"{', '.join(nearest)}"
+            )
         return number
 
 
 def _checked_capacity(link: Hashable, bytes_per_s: float) -> float:
     if not (bytes_per_s >= 0.0 and isfinite(bytes_per_s)):
         raise ValueError(
-            f"link {link!r} with {bytes_per_s} bytes/s; a finite figure is needed, 0 for a link that is down"
+            f"link {link!r}: bytes_per_s = {bytes_per_s}: must be finite and at least 0 (0: the link is down)"
         )
     return float(bytes_per_s)

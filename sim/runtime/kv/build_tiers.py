@@ -15,6 +15,7 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier
 from sim.policy.reloading import ReloadRule
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.offloading_queue import TieredQueue
@@ -45,12 +46,10 @@ def queue_maker(
         budget = _chunk(engine, plan.limits.max_num_batched_tokens, tokens)
         return prefill_seconds(costs, past, tokens, budget=budget, ranks=engine.data_parallel_size)
 
-    def make(*args: Any, **limits: Any) -> TieredQueue:
+    def make(*queue: Any) -> TieredQueue:
         levels = _levels(network, fabric, shards, next(groups), tiers)
         through = described.write == "through"
-        return TieredQueue(
-            *args, levels=levels, writes_through=through, reload=reload, prefill_s=prefill_s, **limits
-        )
+        return TieredQueue(*queue, levels=levels, writes_through=through, reload=reload, prefill_s=prefill_s)
 
     return make
 
@@ -62,13 +61,13 @@ def attach(replica: Replica) -> None:
         return
     for queue in queues:
         queue.on_loaded = replica.enqueue
-        queue.on_room = replica.loop.look_again
+        queue.on_room = replica.look_again
 
     def steps_passed(step: int) -> None:
         for queue in queues:
             queue.steps_passed(step)
 
-    replica.loop.on_steps_passed = steps_passed
+    replica.listen(EngineListener(steps_passed=steps_passed))
 
 
 def _tier(name: str, about: KvTier, shard: Shard, shared: SharedTiers) -> Tier:

@@ -19,15 +19,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+
+from simpy import Environment
 
 from sim.policy.reloading import Prefix, ReloadRule
-from sim.results.blame import CAUSES
-from sim.runtime.engine.queue import ADMISSION, PREEMPTED, PRIVATE, RequestQueue
+from sim.runtime.engine.attribution import REQUEST_HAND_OVER, StepLedger
+from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.queue import PRIVATE, QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.kv.tiers import Level
-
-HAND_OVER = CAUSES.index("hand_over")
 
 
 @dataclass(slots=True)
@@ -48,14 +48,17 @@ class TieredQueue(RequestQueue):
 
     def __init__(
         self,
-        *args: Any,
+        env: Environment,
+        block_pool: BlockPool,
+        limits: QueueLimits,
+        ledger: StepLedger | None,
+        *,
         levels: list[Level],
         writes_through: bool,
         reload: ReloadRule,
         prefill_s: Callable[[int, int], float],
-        **limits: Any,
     ) -> None:
-        super().__init__(*args, **limits)
+        super().__init__(env, block_pool, limits, ledger)
         self.levels = levels
         self.reload = reload
         self.prefill_s = prefill_s
@@ -99,9 +102,9 @@ class TieredQueue(RequestQueue):
         """
         return self.block_pool.free_blocks if self.writes_through else self.block_pool.free_before_evicting
 
-    def _publish(self, sequence: Sequence, computed: int) -> None:
+    def _cache_full_blocks(self, sequence: Sequence, computed: int) -> None:
         first = sequence.held
-        super()._publish(sequence, computed)
+        super()._cache_full_blocks(sequence, computed)
         if self.writes_through and not sequence.generated:
             # Scheduled now, computed when the step ends: a copy that started at once would read blocks that
             # are still empty.
@@ -111,10 +114,10 @@ class TieredQueue(RequestQueue):
     def _shareable(self, sequence: Sequence, first: int) -> Iterator[tuple[int, float]]:
         """Units that it holds and others could ask for, from its unit number `first` on, with their bytes."""
         for i in range(first, sequence.held):
-            if sequence.names[i] > PRIVATE:
+            if sequence.block_hashes[i] > PRIVATE:
                 start = sequence.hash_ends[i - 1] if i else 0
                 blocks = (sequence.hash_ends[i] - start) // self.block_pool.block_size
-                yield sequence.names[i], self._bytes_of(blocks)
+                yield sequence.block_hashes[i], self._bytes_of(blocks)
 
     def steps_passed(self, step: int) -> None:
         """All steps before this one have ended: what they computed of prompts can be copied."""
@@ -160,7 +163,7 @@ class TieredQueue(RequestQueue):
             head = super().next_waiting()
             if head is None or head.received:
                 return head
-            units = self.block_pool.cached_units(head.names, len(head.names))
+            units = self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
             parts = self._to_reload(head, units)
             # Without room to load its KV there is hardly any to compute it in: admission decides. A head that
             # starts to load leaves the line, and the next one is looked at.
@@ -192,7 +195,7 @@ class TieredQueue(RequestQueue):
 
     def _below(self, head: Sequence, units: int) -> list[_Part]:
         """What tiers have of a text beyond the `units` that HBM has, up to the first unit that none has."""
-        names, ends = head.names, head.hash_ends
+        names, ends = head.block_hashes, head.hash_ends
         limit = self._max_cached(head)
         parts: list[_Part] = []
         for i in range(units, len(names)):
@@ -217,7 +220,7 @@ class TieredQueue(RequestQueue):
     def _load(self, head: Sequence, units: int, parts: list[_Part]) -> bool:
         """Reserve blocks for a sequence and start its transfers; False when there are not enough."""
         cache, size = self.block_pool, self.block_pool.block_size
-        present = head.names[:units]
+        present = head.block_hashes[:units]
         past = self.cached_tokens(head)
         # As admission does: all known tokens, less the blocks that HBM shares with it. Those that are
         # evictable now count as free until they are touched, and must not be counted twice.
@@ -228,14 +231,14 @@ class TieredQueue(RequestQueue):
         self._count_lookup(head, past)
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
-        head.wait(PREEMPTED if head.recomputing else ADMISSION, self.env.now)
+        head.charge_queueing(self.env.now)
         self.waiting.remove(head)
         loads: dict[int, tuple[list[int], int]] = {}  # units and tokens, by level: one transfer each
         first = units
         for part in parts:
             which = self.levels.index(part.level)
             names, tokens = loads.get(which, ([], 0))
-            loads[which] = names + list(head.names[first : part.end]), tokens + part.tokens - past
+            loads[which] = names + list(head.block_hashes[first : part.end]), tokens + part.tokens - past
             first, past = part.end, part.tokens
         self.loading[head] = len(loads)
         self._cancels[head] = [
@@ -251,8 +254,8 @@ class TieredQueue(RequestQueue):
             return  # other tiers' transfers are under way
         del self.loading[sequence], self._cancels[sequence]
         sequence.received = True
-        sequence.wait(HAND_OVER, self.env.now)
-        self._publish(sequence, sequence.computed)
+        sequence.wait(REQUEST_HAND_OVER, self.env.now)
+        self._cache_full_blocks(sequence, sequence.computed)
         self.on_loaded(sequence, self)
 
     def leave(self, sequence: Sequence) -> None:
@@ -263,7 +266,7 @@ class TieredQueue(RequestQueue):
         del self.loading[sequence]
         for cancel in self._cancels.pop(sequence):
             cancel()
-        sequence.wait(HAND_OVER, self.env.now)
+        sequence.wait(REQUEST_HAND_OVER, self.env.now)
         self.release(sequence)
 
     def fail(self) -> list[Sequence]:

@@ -24,15 +24,14 @@ import numpy as np
 
 from sim.cost.collectives.demands import Demand
 from sim.policy.routing import RoutedRequest, Router
-from sim.results.blame import CAUSES
 from sim.results.records import HandOverRecords
+from sim.runtime.engine.attribution import REQUEST_HAND_OVER, REQUEST_SHARING
+from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.queue import HeldBlocks, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.transfer import Transfer
-
-HAND_OVER, SHARING = CAUSES.index("hand_over"), CAUSES.index("sharing")
 
 Demands = Callable[[Replica, Replica, tuple[int, int], float], Demand]
 """(sender, receiver, their data-parallel ranks, tokens; of a part of the layers a part) -> the transfer."""
@@ -111,9 +110,8 @@ class KvTransfers:
     def attach(self, senders: Sequence[Replica]) -> None:
         """Take over every prompt that one of these replicas has prefilled."""
         for sender in senders:
-            sender.loop.on_prefilled = partial(self._prefilled, sender)
-            if self.layerwise:
-                sender.loop.on_last_chunk = partial(self._last_chunk_begins, sender)
+            last_chunk = partial(self._last_chunk_begins, sender) if self.layerwise else None
+            sender.listen(EngineListener(prefilled=partial(self._prefilled, sender), last_chunk=last_chunk))
 
     def send_waiting(self, receiver: Replica) -> None:
         """Send what stands in a receiver's line, as far as its free blocks go."""
@@ -135,14 +133,14 @@ class KvTransfers:
             line.remove(pending)  # type: ignore[union-attr]
         if pending.target_queue is not None:
             pending.target_queue.block_pool.free(pending.blocks)
-            pending.receiver.loop.look_again()
+            pending.receiver.look_again()
         # Also without blocks to free: the one that leaves may have stood at the head, in the others' way.
         self.send_waiting(pending.receiver)
         if pending.held_blocks is None:
             return False  # its prefill goes on: the sender's engine still has it
         pending.held_blocks.free()
-        pending.sender.loop.look_again()
-        sequence.wait(HAND_OVER, self.fabric.env.now)
+        pending.sender.look_again()
+        sequence.wait(REQUEST_HAND_OVER, self.fabric.env.now)
         return True
 
     def fail(self, replica: Replica) -> list[InEngine]:
@@ -264,7 +262,7 @@ class KvTransfers:
             pending.tokens * pending.sender.kv_bytes_per_token,
         )
         pending.held_blocks.free()
-        pending.sender.loop.schedule_soon()
+        pending.sender.schedule_soon()
         sequence.end_within(receiver.max_model_len)
         sequence.unhashed_blocks = pending.blocks
         sequence.received = True
@@ -275,6 +273,6 @@ class KvTransfers:
         # Time before `charged_s` was the step's and is charged already: what the layers behind it lost to
         # sharing counts only as far as the sequence waited for it, so that causes add up to the latency.
         shared_s = min(pending.shared_s, now - sequence.charged_s)
-        sequence.wait(HAND_OVER, now - shared_s)
-        sequence.wait(SHARING, now)
+        sequence.wait(REQUEST_HAND_OVER, now - shared_s)
+        sequence.wait(REQUEST_SHARING, now)
         receiver.enqueue(sequence, pending.target_queue)

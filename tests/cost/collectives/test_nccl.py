@@ -109,7 +109,7 @@ def test_protocols_and_algorithms_follow_the_size() -> None:
 
 
 def test_ll128_does_not_cross_pcie() -> None:
-    with pytest.raises(InfeasibleError, match="no protocol 'LL128'"):
+    with pytest.raises(InfeasibleError, match="protocol = 'LL128'"):
         all_reduce("l40s-12", 2, MIB, protocol="LL128")
 
 

@@ -167,9 +167,9 @@ def test_keys_beyond_the_level_2_cache_are_read_by_every_query_head() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda g: kernels.attention_prefill(g, [], 8, 8, 128), "there is no chunk"),
-        (lambda g: kernels.attention_prefill(g, [(0, 5)], 8, 8, 128), "a chunk of 0 new"),
-        (lambda g: kernels.attention_decode(g, 0, 5, 8, 8, 128), "batch = 0 sequences"),
+        (lambda g: kernels.attention_prefill(g, [], 8, 8, 128), "must hold at least one"),
+        (lambda g: kernels.attention_prefill(g, [(0, 5)], 8, 8, 128), "its new tokens must be at least 1"),
+        (lambda g: kernels.attention_decode(g, 0, 5, 8, 8, 128), "batch = 0: must be at least 1"),
         (lambda g: kernels.attention_decode(g, 1, 5, 8, 0, 128), "kv_heads = 0"),
     ],
 )

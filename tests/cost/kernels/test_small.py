@@ -29,7 +29,7 @@ def test_logits_are_one_product() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda g: kernels.elementwise(g, -1), "-1 bytes cannot be moved"),
+        (lambda g: kernels.elementwise(g, -1), "n_bytes = -1: must be at least 0"),
         (lambda g: kernels.sampling(g, 0, 5), "sequences = 0"),
     ],
 )

@@ -10,7 +10,7 @@ def pool(blocks=10):
 
 
 def filled(kv, *units):
-    """Blocks of one sequence that name these units, one block each."""
+    """Blocks of one sequence with these hashes, one block each."""
     kv.allocate(len(units))
     for unit in units:
         assert kv.cache(unit, 1)
@@ -18,7 +18,7 @@ def filled(kv, *units):
     return units
 
 
-def test_freed_blocks_keep_their_names_until_they_are_taken():
+def test_freed_blocks_keep_their_hashes_until_they_are_taken():
     kv = pool(4)
     kv.free(0, filled(kv, 1, 2))
     assert kv.cached_units((1, 2, 3), 3) == 2
@@ -30,7 +30,7 @@ def test_freed_blocks_keep_their_names_until_they_are_taken():
 def test_the_end_of_a_text_is_forgotten_before_its_beginning():
     kv = pool(4)
     kv.free(0, filled(kv, 1, 2, 3))
-    kv.allocate(2)  # the nameless block, then the block freed first: the last of the text
+    kv.allocate(2)  # the unhashed block, then the block freed first: the last of the text
     assert kv.cached_units((1, 2, 3), 3) == 2
 
 
@@ -63,7 +63,7 @@ def test_a_prefix_that_two_hold_is_free_when_both_have_gone():
     kv.check()
 
 
-def test_the_second_copy_of_a_block_stays_nameless():
+def test_the_second_copy_of_a_block_stays_unhashed():
     kv = pool(4)
     filled(kv, 1)
     kv.allocate(1)
@@ -88,23 +88,23 @@ def test_the_check_finds_lost_blocks():
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), max_size=60))
 def test_blocks_are_conserved_whatever_comes_and_goes(acts):
     kv, holders = pool(12), []
-    for act, text, nameless in acts:
-        names = tuple(text * 100 + i for i in range(text + 1))
+    for act, text, unhashed in acts:
+        hashes = tuple(text * 100 + i for i in range(text + 1))
         if act < 3:
-            units = kv.cached_units(names, len(names))
-            held = names[:units]
-            needed = len(names) - units + nameless
+            units = kv.cached_units(hashes, len(hashes))
+            held = hashes[:units]
+            needed = len(hashes) - units + unhashed
             if needed + kv.evictable(held) > kv.free_blocks:
                 continue
             kv.touch(held)
             kv.allocate(needed)
-            named = []
-            for name in names[units:]:  # as a sequence does: up to the first that somebody else has
-                if not kv.cache(name, 1):
+            hashed = []
+            for unit in hashes[units:]:  # as a sequence does: up to the first that somebody else has
+                if not kv.cache(unit, 1):
                     break
-                named.append(name)
-            nameless += len(names) - units - len(named)
-            holders.append((nameless, (*held, *named)))
+                hashed.append(unit)
+            unhashed += len(hashes) - units - len(hashed)
+            holders.append((unhashed, (*held, *hashed)))
         elif holders:
             kv.free(*holders.pop(0))
         kv.check()

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, StaticBatching
+from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.flight import begun
-from sim.runtime.engine.queue import Ledger, RequestQueue
+from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.workload.request import Request
@@ -40,21 +41,23 @@ class Engine:
         self.queue = RequestQueue(
             self.env,
             self.cache,
-            token_budget=limits["budget"],
-            max_num_seqs=limits["seats"],
-            by_priority=limits["by_priority"],
-            ledger=Ledger(),
-            reserve_full_prompt=limits["reserve_full_prompt"],
-            async_scheduling=limits["async_scheduling"],
+            QueueLimits(
+                token_budget=limits["budget"],
+                max_num_seqs=limits["max_num_seqs"],
+                by_priority=limits["by_priority"],
+                reserve_full_prompt=limits["reserve_full_prompt"],
+                async_scheduling=limits["async_scheduling"],
+            ),
+            StepLedger(),
         )
         if not counts:
             self.queue.allocate_together = lambda most: []  # type: ignore[method-assign]
         self.sequences: list[Sequence] = []
         self.ended: list[tuple[float, int]] = []
 
-    def add(self, prompt: int, output: int, priority: int, names: tuple[int, ...]) -> None:
+    def add(self, prompt: int, output: int, priority: int, hashes: tuple[int, ...]) -> None:
         request = Request(
-            len(self.sequences), self.env.now, prompt, output, names, 16 if names else 0, priority=priority
+            len(self.sequences), self.env.now, prompt, output, hashes, 16 if hashes else 0, priority=priority
         )
         sequence = Sequence(request, output, self.env.now, 0)
         sequence.queue = self.queue
@@ -70,7 +73,7 @@ class Engine:
     def step(self, rule: Rule, most: int) -> list[tuple[int, int]]:
         """A step, or up to `most` alike where everybody decodes and there are blocks; what it granted."""
         granted = rule(self.queue)
-        self.queue.let_go()
+        self.queue.release_ended()
         shown = [(sequence.request.request_id, tokens) for sequence, tokens in granted]
         part, batch = begun(self.queue, granted, ANSWERS)
         together = self.queue.cohort if part.together else None
@@ -111,7 +114,7 @@ class Engine:
             [sequence.request.request_id for sequence in self.queue.running],
             [sequence.request.request_id for sequence in self.queue.waiting],
             [(kind, key if kind == "unit" else 0, n) for (kind, key), n in self.cache._free_queue.items()],
-            (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_num_seqs),
+            (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_running),
             self.evicted,
             self.ended,
         )
@@ -158,7 +161,7 @@ def limits(draw: st.DrawFn) -> dict[str, Any]:
         "blocks": draw(st.sampled_from([30, 45, 400])),
         "block_size": draw(st.sampled_from([4, 16])),
         "budget": draw(st.sampled_from([3, 40, 2048])),
-        "seats": draw(st.sampled_from([3, 6, 20])),
+        "max_num_seqs": draw(st.sampled_from([3, 6, 20])),
         "by_priority": draw(st.booleans()),
         "reserve_full_prompt": draw(st.booleans()),
         "async_scheduling": draw(st.booleans()),
@@ -175,11 +178,11 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
         while rng.random() < 0.4:
             prompt, output = rng.randint(1, min(60, whole // 2)), rng.randint(1, min(60, whole // 2))
             first = 1000 * rng.randrange(3) if rng.random() < 0.5 else 1000 * (10 + number)
-            named = rng.randrange(1 + (prompt + output) // 16) if rng.random() < 0.5 else 0
-            names = tuple(range(first, first + named))
+            hashed = rng.randrange(1 + (prompt + output) // 16) if rng.random() < 0.5 else 0
+            hashes = tuple(range(first, first + hashed))
             priority = rng.randrange(3)
             for engine in queues:
-                engine.add(prompt, output, priority, names)
+                engine.add(prompt, output, priority, hashes)
         if rng.random() < 0.1:
             which = rng.randrange(1000)
             for engine in queues:
@@ -197,7 +200,7 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
 def test_a_member_goes_for_somebody_more_urgent_in_the_middle_of_a_choice() -> None:
     """Two decode and have been granted their step when a prompt that is not whole yet finds no block."""
     limits = {
-        "blocks": 12, "block_size": 4, "budget": 20, "seats": 4, "by_priority": True,
+        "blocks": 12, "block_size": 4, "budget": 20, "max_num_seqs": 4, "by_priority": True,
         "reserve_full_prompt": False, "async_scheduling": False, "watermark": 0.0,
     }  # fmt: skip
     queues = Engine(limits), Engine(limits, counts=False)

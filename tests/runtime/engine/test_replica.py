@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sim
 from sim.inputs.errors import InfeasibleError
 from sim.results.laws import violations
+from sim.runtime.clock import ARRIVAL, FAILURE
+from sim.runtime.engine import replica as replica_module
+from sim.runtime.engine.replica import Replica
+from sim.runtime.engine.sequence import Sequence
 from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
+from sim.workload.request import Request
 from tests.laws.folding_scenarios import small
+from tests.runtime.engine.one_replica import OneReplica
 
 GIVEN = {"service_time": {"step_s": 1.0}, "max_num_seqs": 8, "async_scheduling": False}
 
@@ -234,3 +244,76 @@ def test_who_computes_again_gets_one_token_from_it_and_drafts_only_afterwards() 
     assert (result.requests["generated_tokens"] == 81).all()
     steps = result.steps
     assert (steps["steps"] * steps["decode_tokens"]).sum() == 2 * 20
+
+
+# ---- the one door
+
+
+def test_nothing_but_a_replica_reaches_its_engine() -> None:
+    """`core` is private to Replica: no other module of the simulator reads it."""
+    root = Path(sim.__file__).parent
+    readers = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "_core"
+    }
+    assert readers == {"runtime/engine/replica.py"}
+
+
+def test_a_replica_goes_through_the_settled_door_but_for_what_needs_no_settling() -> None:
+    tree = ast.parse(Path(replica_module.__file__).read_text())
+    (replica,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    past_the_door = {
+        method.name
+        for method in replica.body
+        if isinstance(method, ast.FunctionDef)
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute) and node.attr == "_core"
+    }
+    assert past_the_door == {"__init__", "_settled", "listen", "is_up", "tokens"}
+
+
+VERBS: dict[str, Callable[[Replica, Sequence], Any]] = {
+    "submit": lambda replica, sequence: replica.submit(Request(9, replica.env.now, 4, 3)),
+    "abort": lambda replica, sequence: replica.abort(sequence),
+    "tokens_by_now": lambda replica, sequence: replica.tokens_by_now(sequence),
+    "tokens": lambda replica, sequence: replica.tokens,
+    "reserve": lambda replica, sequence: replica.reserve(9) and None,
+    "look_again": lambda replica, sequence: replica.look_again(),
+    "schedule_soon": lambda replica, sequence: replica.schedule_soon(),
+    "cached_prompt_tokens": lambda replica, sequence: replica.cached_prompt_tokens(
+        Request(9, 0.0, 60, 3, tuple(range(15)), 4)
+    ),
+    "fail": lambda replica, sequence: len(replica.fail()),
+    "stop": lambda replica, sequence: replica.stop(),
+}
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("instant", [9.9, 11.0, 12.3])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_finds_and_leaves_a_folded_engine_as_a_played_one(
+    verb: str, instant: float, stages: int
+) -> None:
+    seen = []
+    for fold in (True, False):
+        one = OneReplica(stages=stages, fold=fold)
+        hashes = {"block_hashes": tuple(range(8)), "hash_block_tokens": 4}
+        sequences = [one.submit(number, 4, 30, **hashes) for number in (0, 1)]
+        lost = verb in ("fail", "stop")
+        act = partial(VERBS[verb], one.replica, sequences[0])
+        answer = one.at(instant, act, FAILURE if lost else ARRIVAL)
+        if not lost:
+            one.env.run()
+        pool = one.replica.queues[0].block_pool
+        pool.check()
+        found = {
+            "answer": None if verb == "submit" else answer,
+            "tokens": [sequence.generated for sequence in sequences],
+            "blame": [sequence.blame for sequence in sequences],
+            "reports": one.reports,
+            "free blocks": None if verb == "stop" else pool.free_blocks,
+        }
+        seen.append(found)
+    assert seen[0] == seen[1]

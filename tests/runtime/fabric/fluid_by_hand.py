@@ -1,4 +1,4 @@
-"""The fluid worked out the slow way: at every event, all rates anew, everybody's bytes stepped on."""
+"""The fluid computed the slow way: at every event all rates anew, and all bytes advanced."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from sim.runtime.clock import COMPLETION, at
 from sim.runtime.fabric.compiled_demands import REMEMBERED
 from sim.runtime.fabric.fabric import MANY_ENDS, Fabric, Transfer
 from sim.runtime.fabric.transfer import REMEMBERED_STREAMS, Bytes
-from sim.runtime.fabric.uncontended import UncontendedFabric
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def env() -> Environment:
 
 
 def settle(env: Environment, fabric: Fabric) -> None:
-    """Run to the end, with the books checked after every instant."""
+    """Run to the end, with the invariants checked after every instant."""
     while env.peek() < float("inf"):
         now = env.peek()
         while env.peek() == now:
@@ -28,7 +27,7 @@ def settle(env: Environment, fabric: Fabric) -> None:
         fabric.check()
 
 
-def test_alone_a_transfer_takes_latency_plus_bytes_over_the_tightest_link(env: Environment) -> None:
+def test_uncontended_a_transfer_takes_latency_plus_bytes_over_the_tightest_link(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 4.0})
     done = fabric.transfer({"a": 100.0, "b": 20.0}, latency_s=2.0)
     env.run(done)
@@ -55,7 +54,7 @@ def test_a_compiled_network_gives_its_links_and_capacities(env: Environment) -> 
     assert env.now == 5.0
 
 
-def test_two_that_share_take_twice_as_long_and_know_what_it_cost_them(env: Environment) -> None:
+def test_two_that_share_take_twice_as_long_and_report_the_excess(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0})
     first, second = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
     settle(env, fabric)
@@ -146,7 +145,7 @@ def test_never_disturbed_it_ends_at_the_planned_instant_to_the_last_bit(env: Env
     assert done.end_s == planned
 
 
-def test_a_neighbour_that_takes_nothing_from_it_leaves_the_planned_instant_alone(env: Environment) -> None:
+def test_a_neighbour_that_takes_nothing_from_it_does_not_move_its_planned_end(env: Environment) -> None:
     fabric = Fabric(env, {"a": 3.0, "wide": 100.0})
     planned = 1.0 / 3.0 + 2**-50
     done = fabric.start(Bytes((0, 1), (1.0, 1.0)), planned_end=planned)
@@ -156,7 +155,7 @@ def test_a_neighbour_that_takes_nothing_from_it_leaves_the_planned_instant_alone
     assert done.excess_flow_s == 0.0
 
 
-def test_once_slowed_down_the_plan_is_off(env: Environment) -> None:
+def test_once_slowed_down_it_ends_later_than_planned(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0})
     done = fabric.start(Bytes((0,), (100.0,)), planned_end=10.0)
     at(env, 4.0, lambda _: fabric.transfer({"a": 10.0}))
@@ -191,20 +190,22 @@ def test_a_link_that_is_down_keeps_its_transfers_until_it_is_up(env: Environment
     assert fabric.stalled() == []
 
 
-def test_what_is_given_up_frees_its_link_and_has_carried_its_part(env: Environment) -> None:
+def test_an_aborted_transfer_frees_its_link_and_has_carried_its_part(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0})
-    kept, given_up = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
+    kept, aborted = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
     parts: list[float] = []
-    at(env, 10.0, lambda _: parts.append(fabric.abort(given_up)))
+    at(env, 10.0, lambda _: parts.append(fabric.abort(aborted)))
     settle(env, fabric)
     assert parts == [0.5]
     assert kept.end_s == 15.0
-    assert not given_up.triggered
+    assert not aborted.triggered
     assert fabric.rows()[0].n_bytes == 150.0
 
 
 @pytest.mark.parametrize(("time", "part"), [(1.0, 0.0), (2.0, 0.0), (7.0, 0.5)])
-def test_giving_up_alone_in_its_latency_or_half_way(env: Environment, time: float, part: float) -> None:
+def test_aborting_an_uncontended_transfer_in_its_latency_or_half_way(
+    env: Environment, time: float, part: float
+) -> None:
     fabric = Fabric(env, {"a": 10.0})
     transfer = fabric.transfer({"a": 100.0}, latency_s=2.0)
     parts: list[float] = []
@@ -216,7 +217,7 @@ def test_giving_up_alone_in_its_latency_or_half_way(env: Environment, time: floa
     assert fabric.is_quiet((0,))
 
 
-def test_giving_up_while_it_waits_for_its_latency_beside_others(env: Environment) -> None:
+def test_aborting_one_that_waits_for_its_latency_beside_others(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0})
     other = fabric.transfer({"a": 100.0})
     waiting = fabric.transfer({"a": 100.0}, latency_s=2.0)
@@ -248,7 +249,7 @@ def test_what_is_on_its_way_is_counted_up_to_now(env: Environment) -> None:
     assert [row.n_bytes for row in fabric.rows()] == [100.0, 200.0]
 
 
-def test_equal_transfers_flow_as_one_stream_though_their_footprint_has_seen_many_others(
+def test_equal_transfers_flow_as_one_stream_though_their_link_set_has_seen_many_others(
     env: Environment,
 ) -> None:
     fabric = Fabric(env, {"a": 10.0})
@@ -305,27 +306,12 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
         assert fabric.rows()[0].shared_s == 0.0
 
 
-@pytest.mark.parametrize(
-    ("n_bytes", "message"),
-    [
-        (Bytes((0, 0), (1.0, 1.0)), "named twice"),
-        (Bytes((7,), (1.0,)), "no link number 7"),
-        (Bytes((0,), (-1.0,)), r"bytes \(-1.0,\) on \['a'\]"),
-        (Bytes((0,), (1.0, 2.0)), "1 links but bytes for 2"),
-        (Bytes((0,), (1.0,), -1.0), "latency -1.0 s"),
-    ],
-)
-def test_a_demand_that_cannot_be_is_refused(env: Environment, n_bytes: Bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Fabric(env, {"a": 1.0}).start(n_bytes)
-
-
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
-    with pytest.raises(KeyError, match="no link 'b'"):
+    with pytest.raises(KeyError, match=r"no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
-    with pytest.raises(ValueError, match="a finite figure is needed"):
+    with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": float("inf")})
-    with pytest.raises(ValueError, match="a finite figure is needed"):
+    with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": 1.0}).set_capacity("a", -1.0)
 
 
@@ -341,7 +327,7 @@ def test_more_kinds_of_demand_than_are_remembered_lose_no_bytes(
 
 
 @pytest.mark.parametrize("many", [40, 60])
-def test_who_begins_where_another_of_many_ends_gets_its_share_and_no_more(
+def test_one_that_begins_where_another_of_many_ends_gets_its_share_and_no_more(
     env: Environment, many: int
 ) -> None:
     """Equal shares of a link of 100 bytes/s, few enough to be solved one by one or a bulk."""
@@ -358,7 +344,7 @@ def test_who_begins_where_another_of_many_ends_gets_its_share_and_no_more(
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_weight_is_a_finite_number_above_zero(env: Environment, weight: float) -> None:
     fabric = Fabric(env, {"a": 10.0})
-    with pytest.raises(ValueError, match="above 0 is possible"):
+    with pytest.raises(ValueError, match="must be finite and above 0"):
         fabric.transfer({"a": 10.0}, weight=weight)
 
 
@@ -369,16 +355,3 @@ def test_a_long_transfer_beside_many_short_ones_leaves_nothing_behind_for_each(e
         env.run(fabric.transfer({"a": 10.0}))
     assert len(fabric._ends) <= MANY_ENDS + 1
     assert len(env._queue) <= 4
-
-
-def test_without_sharing_every_transfer_has_its_links_to_itself(env: Environment) -> None:
-    fabric = UncontendedFabric(env, {"a": 10.0})
-    one, other = fabric.transfer({"a": 100.0}), fabric.transfer({"a": 100.0})
-    given_up = fabric.start(Bytes((0,), (100.0,)))
-    env.run(5.0)
-    assert fabric.abort(given_up) == 0.5
-    assert fabric.rows()[0][2:] == (150.0, 15.0, 0.0)
-    env.run()
-    assert (one.end_s, other.end_s) == (10.0, 10.0)
-    assert fabric.rows()[0][2:] == (250.0, 25.0, 0.0)
-    fabric.check()

@@ -1,5 +1,5 @@
-"""Watchers: whoever folds its transfers away and puts one in when somebody comes gets the floats of having
-played.
+"""Watchers: a program that is folded away, and unfolded when other traffic comes, ends at the floats of one
+that is played.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ CAPACITY = {0: 3.0, 1: 2.5, 2: 7.0, 3: 1.0}
 
 
 class Saw:
-    """Transfers one after the other with pauses between them; folded, one event as long as nobody
-    disturbs.
-    """
+    """Transfers one after the other with pauses between them; folded, one event until it is disturbed."""
 
     def __init__(self, env: Environment, fabric: Fabric, teeth: int, fold: bool) -> None:
         self.env, self.fabric, self.fold = env, fabric, fold
@@ -183,7 +181,7 @@ def env() -> Environment:
     return Environment()
 
 
-def test_a_watcher_is_told_when_bytes_begin_to_flow_not_when_their_latency_begins(env: Environment) -> None:
+def test_a_watcher_is_called_when_bytes_begin_to_flow_not_when_their_latency_begins(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
     watcher = Counter(fabric)
     fabric.watch((0,), watcher)
@@ -193,7 +191,9 @@ def test_a_watcher_is_told_when_bytes_begin_to_flow_not_when_their_latency_begin
     assert watcher.calls == [3.0]
 
 
-def test_a_watcher_is_told_once_an_instant_and_no_more_when_it_has_stopped_watching(env: Environment) -> None:
+def test_a_watcher_is_called_once_an_instant_and_not_after_it_has_stopped(
+    env: Environment,
+) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
     watcher = Counter(fabric)
     fabric.watch((0, 1), watcher)
@@ -210,7 +210,7 @@ def test_a_watcher_is_told_once_an_instant_and_no_more_when_it_has_stopped_watch
     assert watcher.calls == [0.0, 1.0]
 
 
-def test_a_watcher_is_told_when_the_last_foreign_transfer_has_left_it_alone(env: Environment) -> None:
+def test_a_watcher_is_called_when_the_last_foreign_transfer_has_left_it_alone(env: Environment) -> None:
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
     watcher = Counter(fabric)
     fabric.watch((0,), watcher)

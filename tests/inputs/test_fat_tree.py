@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+
+from sim.inputs.errors import InfeasibleError
+from sim.inputs.fat_tree import join_servers
+from sim.inputs.hardware import LinkType
+from sim.inputs.parts import ScaleOut
+
+LINK = LinkType(name="ndr", bytes_per_s=50e9)
+
+
+def joined(servers: int, nics: int, ports: int, **more: int) -> nx.DiGraph[str]:
+    network = ScaleOut.model_validate(
+        {"of": "nic", "link": "ndr", "latency_s": 0, "switch_ports": ports} | more
+    )
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    join_servers(graph, [([f"n{s}.nic{i}" for i in range(nics)], LINK) for s in range(servers)], network)
+    return graph
+
+
+def switches(graph: nx.DiGraph[str], name: str) -> list[str]:
+    return [place for place in graph if place.startswith(name)]
+
+
+def test_what_fits_on_one_switch_is_joined_by_one() -> None:
+    graph = joined(2, 4, 8)
+    assert switches(graph, "leaf") == ["leaf0"]
+    assert switches(graph, "spine") == []
+
+
+def test_beyond_one_switch_a_leaf_serves_one_rail() -> None:
+    graph = joined(4, 4, 8)
+    assert len(switches(graph, "leaf")) == 4
+    for rail in range(4):
+        assert {nic[-1] for nic in graph.predecessors(f"leaf{rail}") if "nic" in nic} == {str(rail)}
+
+
+def test_every_leaf_has_equally_many_links_to_every_spine() -> None:
+    graph = joined(4, 4, 8)
+    spines = switches(graph, "spine")
+    for leaf in switches(graph, "leaf"):
+        assert sum(graph.edges[leaf, spine]["count"] for spine in spines) == 4
+        assert len({graph.edges[leaf, spine]["count"] for spine in spines}) == 1
+
+
+def test_two_tiers_end_where_the_spines_have_no_more_ports() -> None:
+    joined(8, 4, 8)
+    with pytest.raises(InfeasibleError, match="8 servers fit"):
+        joined(9, 4, 8)

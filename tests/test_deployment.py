@@ -1,0 +1,106 @@
+"""Where replicas stand and what fits there, without a clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.cost.network import Network
+from sim.deployment import Deployment, deployment_of, gateway_of, hops_between, usable_blocks
+from sim.inputs.errors import InfeasibleError
+from sim.scenario.scenario import Scenario
+
+WORKLOAD = {"arrivals": {"kind": "burst"}, "prompt_tokens": 8, "output_tokens": 2, "requests": 1}
+
+
+def scenario(**described: Any) -> Scenario:
+    return Scenario.model_validate(
+        {"topology": "a100-x4", "model": "llama-3-8b", "workload": WORKLOAD, **described}
+    )
+
+
+def deployed(**described: Any) -> Deployment:
+    one = scenario(**described)
+    return deployment_of(one, Network(one.wired.graph))
+
+
+def test_replicas_stand_side_by_side_in_the_order_of_their_pools() -> None:
+    plans = deployed(
+        pools={"a": {"engine": {"tensor_parallel_size": 2}}, "b": {"replicas": 2}},
+    ).replicas
+    assert [(plan.index, [gpu[-1] for gpu in plan.gpus]) for plan in plans] == [
+        (0, ["0", "1"]),
+        (1, ["2"]),
+        (2, ["3"]),
+    ]
+
+
+def test_a_pool_that_names_a_kind_of_gpu_chooses_before_one_that_takes_any() -> None:
+    both = {"systems": {"first": "l40s-12", "second": "nd-h100-v5"}}
+    pools = {"any": {"replicas": 1}, "named": {"gpu": "l40s", "replicas": 12}}
+    plans = deployed(topology=both, pools=pools).replicas
+    assert {plan.shards[0].gpu.name for plan in plans[1:]} == {"l40s"}
+    assert plans[0].shards[0].gpu.name == "h100-sxm"
+
+
+def test_stages_split_the_layers_evenly_and_the_first_ones_take_the_remainder() -> None:
+    (plan,) = deployed(engine={"pipeline_parallel_size": 3}).replicas
+    assert [(shard.first_layer, shard.layers) for shard in plan.shards] == [(0, 11), (11, 11), (22, 10)]
+    (plan,) = deployed(engine={"pipeline_parallel_size": 2, "tensor_parallel_size": 2}).replicas
+    assert [shard.groups for shard in plan.shards] == [(plan.gpus[:2],), (plan.gpus[2:],)]
+
+
+def test_an_engine_whose_service_time_is_given_needs_no_gpu_and_is_bound_by_nothing_that_is_not_written() -> (
+    None
+):
+    engine = {"service_time": {"step_s": 1.0}, "max_num_seqs": 3, "max_model_len": 100}
+    (plan,) = deployed(engine=engine).replicas
+    assert (plan.gpus, plan.shards, plan.memory, plan.hops) == ((), (), None, 0)
+    assert plan.limits.max_num_seqs == 3
+    assert plan.limits.kv_blocks == 3 * 7  # blocks of 16 tokens for three texts of 100
+    assert plan.limits.max_num_batched_tokens >= 1 << 30
+
+
+@pytest.mark.parametrize("given", [{}, {"service_time": {"step_s": 1.0}}])
+def test_one_at_a_time_is_one_sequence_whatever_is_written(given: dict[str, Any]) -> None:
+    (plan,) = deployed(engine={"scheduler": "one_at_a_time", "max_num_seqs": 8, **given}).replicas
+    assert plan.limits.max_num_seqs == 1
+
+
+def test_vllm_keeps_one_block_for_itself_and_the_longest_text_is_what_the_others_hold() -> None:
+    (plan,) = deployed(engine={"num_gpu_blocks_override": 101, "backend": "vllm"}).replicas
+    assert plan.memory is not None
+    assert (plan.memory.blocks, plan.limits.kv_blocks) == (101, 100)
+    assert plan.limits.max_model_len == 100 * 16
+    (other,) = deployed(engine={"num_gpu_blocks_override": 101, "backend": "trtllm"}).replicas
+    assert other.memory is not None
+    assert usable_blocks(other.memory, other.pool.engine) == other.limits.kv_blocks == 101
+
+
+def test_the_models_context_bounds_a_text_and_a_longer_limit_is_refused_with_it() -> None:
+    (plan,) = deployed().replicas
+    assert plan.limits.max_model_len == 8192
+    with pytest.raises(InfeasibleError, match=r"8193.*8192"):
+        deployed(engine={"max_model_len": 8193})
+    with pytest.raises(InfeasibleError, match=r"1601.*max_model_len 1600 fits"):
+        deployed(engine={"max_model_len": 1601, "num_gpu_blocks_override": 101})
+
+
+def test_where_prompts_are_not_cut_a_step_must_take_the_longest_text() -> None:
+    engine = {"enable_chunked_prefill": False, "max_model_len": 4096}
+    (plan,) = deployed(engine=engine).replicas
+    assert plan.limits.max_num_batched_tokens >= plan.limits.max_model_len == 4096
+    with pytest.raises(InfeasibleError, match=r"4096.*2048"):
+        deployed(engine={**engine, "max_num_batched_tokens": 2048})
+
+
+def test_hops_are_the_links_between_the_first_host_and_a_replicas_first_gpu() -> None:
+    one = scenario(replicas=4)
+    network = Network(one.wired.graph)
+    assert network.kind(gateway_of(network)) == "host"
+    plans = deployment_of(one, network).replicas
+    lengths = [len(network.path(gateway_of(network), plan.gpus[0]).links) for plan in plans]
+    assert [plan.hops for plan in plans] == lengths
+    assert lengths[0] < lengths[-1]  # the last GPU hangs on the other socket
+    assert hops_between(network, network.gpus[0], network.gpus[0]) == 0
