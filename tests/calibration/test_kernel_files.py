@@ -61,3 +61,20 @@ def test_every_shipped_gpu_has_parameters_with_an_origin() -> None:
         assert {"bf16"} <= kernels.gemm.keys()
         assert isinstance(kernels.attention_decode["bf16"], DecodeParameters)
         assert {"gemm.bf16", "attention_decode.bf16", "attention_prefill.bf16"} <= kernels.provenance.keys()
+
+
+def test_a_gpu_keeps_its_own_sets_and_borrows_by_kernel_before_it_borrows_all(tmp_path: Path) -> None:
+    """RTX 4090 takes products of H100 and the rest of L40S; L40S keeps its own products."""
+    none = ErrorSummary.of([])
+
+    def fit(op: str, gpu: str, floor_s: float) -> Fit:
+        kind = GemmParameters if op == "gemm" else MoeParameters
+        return Fit("vllm", op, gpu, "bf16", kind(floor_s=floor_s), none, None, None, none)
+
+    fits = [fit("gemm", "h100-sxm", 1e-6), fit("gemm", "l40s", 2e-6), fit("moe", "l40s", 3e-6)]
+    write(fits, tmp_path, "a command")
+    read = {gpu: kernels_of(read_yaml(tmp_path / f"{gpu}.yaml")) for gpu in ("rtx-4090", "l40s")}
+    assert read["l40s"].gemm["bf16"].floor_s == pytest.approx(2e-6)
+    assert read["rtx-4090"].gemm["bf16"].floor_s == pytest.approx(1e-6)
+    assert read["rtx-4090"].moe["bf16"].floor_s == pytest.approx(3e-6)
+    assert "those of h100-sxm" in read["rtx-4090"].provenance["gemm.bf16"].source
