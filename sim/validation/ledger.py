@@ -38,7 +38,7 @@ def experiment_rows() -> Iterator[Row]:
         described.loader.exec_module(module)
         for row in module.answer(True).rows:
             if row.published is not None:
-                yield replace(row, case=f"{path.stem}: {row.case}", estimate=None)
+                yield replace(row, case=f"{path.stem}: {row.case}")
 
 
 ALONE: dict[str, Callable[[], Iterable[Row]]] = {

@@ -9,10 +9,8 @@ import pytest
 
 from sim.inputs.errors import InputError
 from sim.simulate import simulate
-from sim.validation.ledger import grouped
 from sim.validation.services.closed_loop_rows import point_rows
 from sim.validation.services.closed_loops import (
-    FITTED_ON,
     ServingPoint,
     engine_of,
     precision_of,
@@ -81,16 +79,6 @@ def test_a_service_is_predicted_within_a_quarter() -> None:
     assert abs(simulated.throughput_error) < 0.15
     assert abs(simulated.ttft_error) < 0.25
     assert {row.kind for row in point_rows(simulated)} == {"predicted"}
-
-
-def test_groups_leave_out_what_a_host_was_fitted_on() -> None:
-    simulated = run(POINT)
-    model, system = FITTED_ON["vllm"]
-    fitted = replace(simulated, point=replace(POINT, model=model, system=system))
-    groups = grouped([*point_rows(simulated), *point_rows(fitted)])
-    assert {group.errors.count for group in groups} == {1}
-    assert {group.by for group in groups} == {"all", "model", "GPU", "format", "engine", "users", "TP"}
-    assert groups[0].by == "all"
 
 
 def test_a_server_of_tensorrt_llm_admits_only_who_is_sure_to_fit() -> None:

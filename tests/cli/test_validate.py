@@ -1,0 +1,51 @@
+"""`sim validate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import status_of
+from sim.cli.app import app
+from sim.validation.ledger import SECTIONS
+
+
+def test_the_command_prints_json_alone_on_standard_output() -> None:
+    done = CliRunner().invoke(app, ["validate", "formulas", "--format", "json"])
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert {one["section"] for one in found["rows"]} == {"formulas"}
+    assert found["errors"][0]["median"] < 1e-9
+
+
+def test_the_sections_are_the_ones_that_the_help_names() -> None:
+    words = CliRunner().invoke(app, ["validate", "--help"]).stdout
+    for name in SECTIONS:
+        assert name in words
+
+
+def test_rows_and_errors_of_json_have_the_columns_that_scripts_read() -> None:
+    found = json.loads(CliRunner().invoke(app, ["validate", "formulas", "--format", "json"]).stdout)
+    assert list(found) == ["rows", "errors", "groups", "left_out"]
+    common = ["case", "quantity", "unit", "published", "simulated", "kind", "source"]
+    assert list(found["rows"][0]) == [*common, "section", "size", "of", "error"]
+    assert list(found["errors"][0]) == ["section", "quantity", "kind", "rows", "median", "p90", "bias"]
+
+
+def test_a_folder_gets_the_ledger_as_json(tmp_path: Path) -> None:
+    assert status_of(["validate", "formulas", "--summary", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "ledger.json").read_text())
+    assert rows[0]["section"] == "formulas"
+    assert "estimate" not in rows[0]
+
+
+def test_an_unknown_section_and_a_folder_that_is_a_file_are_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(["validate", "kernel"]) == 2
+    assert "no section named 'kernel'" in capsys.readouterr().err
+    (tmp_path / "a").write_text("")
+    assert status_of(["validate", "formulas", "--out", str(tmp_path / "a")]) == 2
