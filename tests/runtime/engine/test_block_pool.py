@@ -99,7 +99,7 @@ def test_blocks_are_conserved_whatever_comes_and_goes(acts):
             kv.touch(held)
             kv.allocate(needed)
             hashed = []
-            for unit in hashes[units:]:  # as a sequence does: up to the first that somebody else has
+            for unit in hashes[units:]:  # as a sequence does: up to the first that another copy has
                 if not kv.cache(unit, 1):
                     break
                 hashed.append(unit)

@@ -1,5 +1,5 @@
-"""A cohort changes what a step costs, never what it does: a queue that counts those who decode as one is, at
-every step, the queue that goes from one to the next.
+"""A cohort changes what a step costs, never what it does: a queue that counts decoding sequences as one is,
+at every step, the queue that goes from one to the next.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Rule = Callable[[Any], Grants[Sequence]]
 
 
 class Engine:
-    """A queue and the steps that it takes, a second each, some of them several at once; `counts` False takes
-    everybody by himself.
+    """A queue and the steps that it takes, a second each, some of them several at once; `counts` False asks
+    about each sequence by itself.
     """
 
     def __init__(self, limits: dict[str, Any], *, counts: bool = True) -> None:
@@ -71,7 +71,7 @@ class Engine:
             self.queue.leave(sequence)
 
     def step(self, rule: Rule, most: int) -> list[tuple[int, int]]:
-        """A step, or up to `most` alike where everybody decodes and there are blocks; what it granted."""
+        """A step, or up to `most` alike where all decode and there are blocks; what it granted."""
         granted = rule(self.queue)
         self.queue.release_ended()
         shown = [(sequence.request.request_id, tokens) for sequence, tokens in granted]
@@ -107,7 +107,7 @@ class Engine:
         return sum(-(-(one.computed + steps) // size) - -(-one.computed // size) for one, _ in granted)
 
     def state(self) -> Any:
-        """All that anybody could see, and the order in which blocks will be taken."""
+        """All that can be seen from outside, and the order in which blocks will be taken."""
         self.cache.check()
         return (
             [self._figures(sequence) for sequence in self.sequences],
@@ -127,7 +127,7 @@ class Engine:
 
 
 def one_by_one(queue: Any) -> Grants[Sequence]:
-    """A rule from a script that knows nothing of cohorts: whoever decodes, the last first."""
+    """A rule from a script that knows nothing of cohorts: what decodes, the last first."""
     return [(one, 1) for one in reversed(queue.running) if one.pending_tokens == 1 and queue.allocate(one, 1)]
 
 
@@ -136,7 +136,7 @@ def every_other(queue: Any) -> Grants[Sequence]:
     return ContinuousBatching()(queue)[::2]
 
 
-def nobody(queue: Any) -> Grants[Sequence]:
+def none_of_them(queue: Any) -> Grants[Sequence]:
     ContinuousBatching()(queue)
     return []
 
@@ -150,7 +150,7 @@ RULES: dict[str, Rule] = {
     "static": StaticBatching(),
     "one by one": one_by_one,
     "every other": every_other,
-    "nobody": nobody,
+    "none of them": none_of_them,
 }
 USUAL = ("vllm", "priority", "threshold", "whole prompts", "continuous", "static")
 
@@ -197,7 +197,7 @@ def differs(limits: dict[str, Any], rule: str, seed: int, steps: int = 120) -> s
     return ""
 
 
-def test_a_member_goes_for_somebody_more_urgent_in_the_middle_of_a_choice() -> None:
+def test_a_member_is_preempted_for_a_more_urgent_prompt_in_the_middle_of_a_choice() -> None:
     """Two decode and have been granted their step when a prompt that is not whole yet finds no block."""
     limits = {
         "blocks": 12, "block_size": 4, "budget": 20, "max_num_seqs": 4, "by_priority": True,

@@ -62,7 +62,7 @@ def test_a_prefill_gives_the_first_token_and_every_step_after_it_one_more() -> N
     assert (row["first_token_s"], row["finished_s"]) == (1.0, 5.0)
 
 
-def test_who_comes_during_a_step_is_seen_when_it_ends() -> None:
+def test_a_request_that_comes_during_a_step_is_seen_when_it_ends() -> None:
     rows = run(GIVEN, requests=2, arrivals={"kind": "constant", "rate_per_s": 1 / 1.5}).requests
     assert rows["admitted_s"].to_list() == [0.0, 2.0]
 
@@ -185,8 +185,8 @@ def test_one_block_of_all_is_vllms_own() -> None:
 
 @pytest.mark.parametrize(("ahead", "admitted_s"), [(False, 3.0), (True, 4.0)])
 def test_a_seat_is_free_one_step_later_where_steps_are_chosen_ahead(ahead: bool, admitted_s: float) -> None:
-    """Two seats: who ends with the third step leaves its seat to the fourth, or, chosen before that was
-    known, to the fifth.
+    """Two places: a sequence that ends with the third step leaves its place to the fourth, or, chosen before
+    that was known, to the fifth.
     """
     engine = {**GIVEN, "max_num_seqs": 2, "async_scheduling": ahead}
     lengths = {"kind": "empirical", "values": [3]}
@@ -197,7 +197,7 @@ def test_a_seat_is_free_one_step_later_where_steps_are_chosen_ahead(ahead: bool,
     assert rows.row(2, named=True)["admitted_s"] == admitted_s
 
 
-def test_whose_last_seat_it_was_leaves_it_at_once_for_nobody_computes_meanwhile() -> None:
+def test_the_only_running_sequence_leaves_its_place_at_once_for_no_step_runs_meanwhile() -> None:
     engine = {**GIVEN, "max_num_seqs": 1, "async_scheduling": True}
     assert run(engine, output=3, requests=2).requests["admitted_s"].to_list() == [0.0, 3.0]
 
@@ -205,7 +205,7 @@ def test_whose_last_seat_it_was_leaves_it_at_once_for_nobody_computes_meanwhile(
 @pytest.mark.parametrize("ahead", [False, True])
 def test_an_engine_whose_only_choice_was_to_preempt_chooses_again(ahead: bool, tmp_path: Path) -> None:
     """Eight blocks for two prompts of four: when the first in order, and the least important, needs a fifth,
-    it gives up its own, and nobody behind it computes in that step.
+    it gives up its own, and no sequence behind it computes in that step.
     """
     trace = tmp_path / "two.csv"
     trace.write_text(
@@ -233,7 +233,7 @@ def test_an_engine_whose_only_choice_was_to_preempt_chooses_again(ahead: bool, t
     assert rows["finished_s"][1] < rows["finished_s"][0]
 
 
-def test_who_computes_again_gets_one_token_from_it_and_drafts_only_afterwards() -> None:
+def test_a_sequence_that_recomputes_gets_one_token_from_it_and_drafts_only_afterwards() -> None:
     """With all drafts accepted 80 tokens after the first take 20 decode steps. A chunk that computes again
     gives one token, and the three that are lacking then take as many steps as four.
     """

@@ -165,7 +165,7 @@ def test_two_stages_on_one_link_play_and_share_it() -> None:
     assert [passed[0].end_s for passed in seen] == [6.5, 6.5]  # each collective's second becomes two
 
 
-def test_a_stage_that_rests_is_in_nobodys_way() -> None:
+def test_a_stage_that_rests_is_in_no_others_way() -> None:
     env = Environment()
     fabric = Fabric(env, {"a": 10.0, "b": 10.0})
     one, two = (Stage(env, fabric, TwoLayers(), fold=True) for _ in range(2))
