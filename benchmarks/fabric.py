@@ -2,9 +2,9 @@
 
 Every figure is the median of the rounds, all of them run in turn; the ratio is taken within a round, so what
 else the machine is doing divides out. Two shapes of network: a crossbar (one link up, one down per GPU),
-where everybody is soon tied to everybody, and a three-tier fat tree of 1,024 hosts with random pairs on one
-path each. A small change is one inside a server of a two-tier fat tree of 128 servers with 1,024 GPUs, while
-transfers between random GPUs of other servers are on their way.
+whose transfers soon form one connected component, and a three-tier fat tree of 1,024 hosts with random pairs
+on one path each. A small change is one inside a server of a two-tier fat tree of 128 servers with 1,024 GPUs,
+while transfers between random GPUs of other servers are on their way.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
     model.check_tensor_parallel(ranks)
     if stages > model.layers:
         raise InfeasibleError(
-            f"pipeline_parallel_size {stages} is more than the {model.layers} layers of {model.name}",
-            f"{model.layers} is the most",
+            f"pipeline_parallel_size = {stages}: must be at most {model.layers}, the layers of {model.name}",
+            f"pipeline_parallel_size: {model.layers}",
         )
     shards, first = [], 0
     graph = scenario.wired.graph
@@ -159,34 +159,38 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
 
 
 def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPlan, int]:
-    """The memory plan of a replica on a machine of `gpus` GPUs, and the longest text it serves: the model's,
+    """The memory plan of a replica on a machine of `gpus` GPUs, and its max_model_len: the model's context,
     or what the KV blocks hold, or what one step computes where prompts are not cut into chunks.
     """
     engine, context = pool.engine, pool.model.max_context
     if context and engine.max_model_len is not None and engine.max_model_len > context:
         raise InfeasibleError(
-            f"max_model_len {engine.max_model_len} is more than {pool.model.name} was made for",
-            f"{context} is the most",
+            f"max_model_len = {engine.max_model_len}: must be at most {context}, the context of "
+            f"{pool.model.name}",
+            f"max_model_len: {context}",
         )
     memory = plan(shards, *default_limits(engine, shards[0].gpu), gpus)
     usable = usable_blocks(memory, engine)
     if usable < 1:
-        raise InfeasibleError("one KV block is none: vLLM keeps it for itself", "num_gpu_blocks_override: 2")
+        raise InfeasibleError(
+            f"KV blocks = {memory.blocks}: must be at least 2, since vLLM keeps one for itself",
+            "num_gpu_blocks_override: 2",
+        )
     holds = int(usable * (1.0 - engine.watermark)) * engine.block_size
     whole = engine.max_num_batched_tokens if _whole_prompts(engine) else None
     if engine.max_model_len is None:
         return memory, min(context or holds, holds, whole or holds)
     if whole is not None and engine.max_model_len > whole:
         raise InfeasibleError(
-            f"without chunked prefill a text of max_model_len {engine.max_model_len} must fit into one step "
-            f"of max_num_batched_tokens {whole}",
-            f"max_num_batched_tokens {engine.max_model_len}, or max_model_len {whole}",
+            f"max_model_len = {engine.max_model_len}: must be at most max_num_batched_tokens = {whole}, "
+            "since without chunked prefill one step computes a whole prompt",
+            f"max_num_batched_tokens: {engine.max_model_len}, or max_model_len: {whole}",
         )
     if engine.max_model_len > holds:
         raise InfeasibleError(
-            f"max_model_len {engine.max_model_len} needs more KV cache than the {memory.blocks} blocks of "
-            f"{engine.block_size} tokens that fit beside {pool.model.name}",
-            f"max_model_len {holds} fits, or a larger gpu_memory_utilization or tensor_parallel_size",
+            f"max_model_len = {engine.max_model_len}: must be at most {holds}, since {memory.blocks} blocks "
+            f"of {engine.block_size} tokens fit beside {pool.model.name}",
+            f"max_model_len: {holds}, or a larger gpu_memory_utilization or tensor_parallel_size",
         )
     return memory, engine.max_model_len
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.catalog import load_topology
-from sim.cost.collectives.expert_exchange import Phase, chosen, payload_s
+from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, chosen, payload_s
 from sim.cost.network import Network
 from sim.reading.published_names import SYSTEMS
 from sim.results.compared import ErrorSummary
@@ -94,7 +94,7 @@ def _point(
     network = exchange_network(system, ranks)
     gpus = network.gpus[:ranks]
     n_bytes = tokens * hidden * (width if phase == "dispatch" else COMBINED_BYTES)
-    inside_s, across_s = payload_s(network, phase, gpus, experts, topk, library=name)
+    inside_s, across_s = payload_s(network, phase, gpus, ExpertChoice(experts, topk), library=name)
     kernel = chosen(network, gpus, has_prefill=False, library=name)
     which = f"{name}, {'between' if kernel.spans_domains else 'inside'}, {kernel.nvlink_bytes_per_s:g}"
     return ExchangePoint(

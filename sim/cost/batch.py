@@ -50,10 +50,12 @@ class Batch(NamedTuple):
 
     @property
     def prefill_tokens(self) -> int:
+        """New tokens of prompts."""
         return sum(new for new, _ in self.chunks)
 
     @property
     def tokens(self) -> int:
+        """All tokens that the step computes, drafts included; of data-parallel ranks together."""
         return self.prefill_tokens + self.decodes * self.decode_tokens
 
 

@@ -44,6 +44,7 @@ class Way:
     min_flow_s_per_token: float = 0.0
 
     def demand(self, tokens: float) -> Demand:
+        """The transfer of so many tokens."""
         n_bytes = tuple(amount * tokens for amount in self.bytes_per_token)
         return Demand(self.links, n_bytes, self.latency_s, self.min_flow_s_per_token * tokens)
 

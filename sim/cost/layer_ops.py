@@ -13,8 +13,8 @@ from functools import partial
 
 from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
-from sim.cost.collectives.expert_exchange import Phase, exchange, gathers
-from sim.cost.expert_load import distinct_places, expert_load, limit_in_traffic
+from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, exchange, gathers
+from sim.cost.expert_load import expert_load, limit_in_traffic
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of, together
@@ -180,6 +180,12 @@ def _busiest(price: Pricer, tokens: int) -> float:
     return load.busiest(tokens * topk)
 
 
+def _expert_choice(shard: Shard) -> ExpertChoice:
+    """How the tokens of a model choose experts, as far as it shows in the traffic between ranks."""
+    limit = limit_in_traffic(shard.engine.expert_routing, shard.model.group_limit)
+    return ExpertChoice(shard.model.experts, shard.model.experts_per_token, limit)
+
+
 def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
     """The routed experts of the busiest rank, `tokens` of all ranks entering the layer."""
     shard = price.shard
@@ -188,8 +194,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
     load, present = _busiest(price, tokens), None
     if whole > 1 and len(shard.groups) > 1 and not _gathers(price):
         # dispatched: a rank has the tokens that chose its experts
-        limit = limit_in_traffic(shard.engine.expert_routing, model.group_limit)
-        reached = distinct_places(model.experts, model.experts_per_token, ranks, limit) / ranks
+        reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
     timing = kernels.moe(
         shard.gpu,
@@ -285,12 +290,10 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, has_prefill: bool) -
         shard.ranks,
         all_tokens / len(shard.ranks),
         shard.model.hidden * DTYPE_BYTES[dtype],
-        shard.model.experts,
-        shard.model.experts_per_token,
+        _expert_choice(shard),
         has_prefill=has_prefill,
         library=shard.engine.all2all_backend,
         load=_busiest(price, all_tokens),
-        limit=limit_in_traffic(shard.engine.expert_routing, shard.model.group_limit),
     )
     return price.transfer(phase, demand)
 

@@ -59,9 +59,11 @@ class LinkGraph:
         return str(self.places[place]["kind"])
 
     def of_kind(self, kind: str) -> list[str]:
+        """All places of a kind, in the graph's order."""
         return [place for place, attributes in self.places.items() if attributes.get("kind") == kind]
 
     def order(self, place: str) -> tuple[int, int, str]:
+        """Sorts places by server, then by number in the server, places of the network first."""
         attributes = self.places[place]
         return attributes.get("node", -1), attributes.get("index", 0), place
 
@@ -91,6 +93,8 @@ class LinkGraph:
             members = set(chips)
             reached = {chip: set(graph.successors(chip)) for chip in chips}
             gpus = sorted(set().union(*reached.values()), key=self.order)
+            # A crossbar says that any GPU reaches any other at its full rate. That holds where every two GPUs
+            # share a chip; chips wired to each other, or to anything but GPUs, stay what they are.
             if any(self.places[gpu]["kind"] != "gpu" for gpu in gpus) or not _share_chips(gpus, reached):
                 continue
             crossbar = f"nvlink{domain}"
@@ -106,7 +110,7 @@ class LinkGraph:
                 "latency_s": sum(self.places[chip].get("latency_s", 0.0) for chip in chips) / len(chips),
             }
             self.out[crossbar], self.into[crossbar] = [], []
-            if all(blocking):
+            if all(blocking):  # one chip without a limit of its own could carry everything
                 self.own_link[crossbar] = self._add_link(crossbar, sum(blocking))
             for gpu in gpus:
                 self._connect(gpu, crossbar, *up[gpu])
@@ -143,6 +147,9 @@ class LinkGraph:
         return hops
 
     def shortest(self, source: str, target: str, through: frozenset[str], server: int | None) -> Leg | None:
+        """The leg with the fewest hops through places of the given kinds, in one server if `server` is given;
+        of equals the one whose places come first in `order`.
+        """
         before: dict[str, str] = {}
         waiting = deque([source])
         seen = {source}
@@ -163,6 +170,7 @@ class LinkGraph:
         return None
 
     def leg(self, places: tuple[str, ...]) -> Leg:
+        """The leg over these places: latencies of its links, and of the places between its ends."""
         links: list[int] = []
         latency_s = 0.0
         for here, onward in pairwise(places):
@@ -173,6 +181,7 @@ class LinkGraph:
         return Leg(places, tuple(links), latency_s)
 
     def join(self, first: Leg, second: Leg) -> Leg:
+        """Two legs that meet in a place, whose latency comes on top; a GPU passes traffic on without any."""
         meeting_s = float(self.places[first.places[-1]].get("latency_s", 0.0))
         if self.kind(first.places[-1]) == "gpu":
             meeting_s = 0.0

@@ -45,6 +45,7 @@ class MemoryPlan:
 
     @property
     def kv_tokens(self) -> float:
+        """Tokens whose KV fits, before they are cut into blocks."""
         return self.kv_bytes / self.kv_bytes_per_token
 
 

@@ -25,6 +25,7 @@ class Priced:
 
 
 def seconds_of(ops: Sequence[Priced]) -> float:
+    """Seconds of ops one after the other, added in their order: the order is part of the last bit."""
     total = 0.0
     for one in ops:
         total += one.op.seconds
@@ -32,6 +33,7 @@ def seconds_of(ops: Sequence[Priced]) -> float:
 
 
 def causes_of(ops: Sequence[Priced]) -> Causes:
+    """The causes of ops one after the other, cause by cause."""
     return (
         Causes(*(sum(values) for values in zip(*(one.causes for one in ops), strict=True)))
         if ops
@@ -89,6 +91,7 @@ class Pricer:
         return self.kernel_model(self.shard.gpu, op, **sizes)
 
     def without_floor(self, timing: KernelTiming) -> KernelTiming:
+        """The timing as it is, or less its start where kernel latency is taken as nothing."""
         if "kernel_latency" not in self.without:
             return timing
         return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
@@ -117,15 +120,18 @@ class Pricer:
         return self.kernel(name, self.timing("gemm", **sizes))
 
     def elementwise(self, name: str, elements: float) -> Priced:
+        """A kernel that reads and writes `elements` activations in all."""
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
         return self.kernel(name, self.timing("elementwise", n_bytes=n_bytes))
 
     def host(self, name: str, seconds: float) -> tuple[Priced, ...]:
+        """Work of the processor for which the GPUs wait; none where it takes no time."""
         if not seconds or "host" in self.without:
             return ()
         return (Priced(Op(name, seconds), Causes(host=seconds)),)
 
     def transfer(self, name: str, demand: Demand) -> Priced:
+        """A demand as an op of the time that it takes alone."""
         demand = stripped(demand, self.without)
         bytes_s = demand.flow_s(self.network.capacity)
         causes = Causes(collective_latency=demand.latency_s, collective_bytes=bytes_s)

@@ -58,6 +58,7 @@ class Block(NamedTuple):
 
     @classmethod
     def of(cls, ops: tuple[Op, ...], repeat: int, period_s: float, start_s: float) -> Block:
+        """A block with the offsets and transfers of its ops."""
         transfers = [
             (i, op.demand, op.seconds - op.demand.latency_s)
             for i, op in enumerate(ops)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sim.cost.collectives.choice import Offer
     from sim.cost.collectives.demands import Load
-    from sim.cost.collectives.expert_exchange import Copies, Reach
-    from sim.inputs.model import GroupLimit
+    from sim.cost.collectives.expert_exchange import Copies, ExpertChoice, Reach
 
 Ranks = tuple[str, ...]
 OfferKey = tuple[str, Ranks, str, str, str, str, int]
-ReachKey = tuple["Copies", Ranks, int, int, "GroupLimit | None", bool]
+ReachKey = tuple["Copies", Ranks, "ExpertChoice", bool]
 
 
 @dataclass(slots=True)

@@ -45,6 +45,7 @@ class LayerKind:
     transfers: tuple[tuple[int, Demand, float], ...]
 
     def block(self, attention: Op, period_s: float, start_s: float) -> Block:
+        """These layers with their attention, from `start_s` on; one longer than its ops ends in a wait."""
         ops = (*self.before, attention, *self.after)
         seconds = attention.seconds, *[op.seconds for op in self.after]
         later = accumulate(seconds, initial=self.offsets_s[-1])
@@ -94,6 +95,7 @@ class Templates:
         self._ends: dict[int, _Ends] = {}  # by samples
 
     def of(self, batch: Batch) -> Template:
+        """The template of a batch's step, priced when it is first asked for."""
         if batch.chunks or batch.ranks:
             return self._by_key(self._key(batch))
         # Steps of decodes alone are nearly all steps: a look-up by what was asked, before any padding.

@@ -199,6 +199,7 @@ class Engine(BaseModel):
 
     @property
     def world_size(self) -> int:
+        """GPUs of one replica."""
         return self.data_parallel_size * self.tensor_parallel_size * self.pipeline_parallel_size
 
     @property

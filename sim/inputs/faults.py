@@ -39,6 +39,7 @@ class Fault(BaseModel):
 
     @property
     def stops_engines(self) -> bool:
+        """True for what stops engines, False for what takes capacity from links."""
         return not (self.link or self.place)
 
     @model_validator(mode="after")

@@ -139,7 +139,12 @@ def _bound(details: ErrorDetails) -> str:
             expected = str(context["expected"])
             return f"must be {expected}{_choice_meant(details['input'], expected)}"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-            return f"must be {_BOUNDS[details['type']]} {next(iter(context.values()))}"
+            kind, bound = str(details["type"]), next(iter(context.values()))
+            # Of whole numbers the bound itself is left out: more than 0 is at least 1.
+            if isinstance(bound, int) and kind in ("greater_than", "less_than"):
+                bound += 1 if kind == "greater_than" else -1
+                kind += "_equal"
+            return f"must be {_BOUNDS[kind]} {bound}"
         case "int_type" | "int_parsing" | "int_from_float":
             return "must be a whole number, as in 8"
         case "float_type" | "float_parsing":

@@ -178,8 +178,11 @@ def _senders_and_receivers(replicas: Sequence[Replica]) -> tuple[list[Replica], 
     for replica in senders:
         if replica.model not in receivers:
             raise InfeasibleError(
-                f"{replica.model} is prefilled and no pool decodes it", "add a pool with role: decode"
+                f"pools: {replica.model} has prefill replicas and none with role decode",
+                "add a pool with role: decode",
             )
     if receivers and not senders:
-        raise InfeasibleError("a pool decodes and none prefills", "add a pool with role: prefill")
+        raise InfeasibleError(
+            "pools: there are decode replicas and none with role prefill", "add a pool with role: prefill"
+        )
     return senders, receivers

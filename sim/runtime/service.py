@@ -321,7 +321,7 @@ def waiting_for(service: Service) -> Generator[str, None, None]:
             loading = replica.requests - replica.running - replica.waiting
             yield (
                 f"replica {replica.index}: {replica.running} running, {replica.waiting} waiting, "
-                + (f"{loading} whose KV cache is on its way, " if loading else "")
+                + (f"{loading} whose KV cache is being loaded, " if loading else "")
                 + f"{sum(queue.block_pool.free_blocks for queue in replica.queues)} of "
                 f"{sum(queue.block_pool.blocks for queue in replica.queues)} KV blocks free"
             )

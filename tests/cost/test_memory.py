@@ -90,4 +90,4 @@ def test_a_given_number_of_blocks_does_not_make_weights_fit():
 
 
 def test_a_context_beyond_the_models_own_is_refused():
-    assert "8192 is the most" in refused(max_model_len=50_000)
+    assert "max_model_len = 50000: must be at most 8192" in refused(max_model_len=50_000)

@@ -77,7 +77,7 @@ def test_requests_enter_where_prompts_are_computed_and_kv_goes_to_where_answers_
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("decode", "no pool decodes it"), ("prefill", "none prefills")]
+    ("missing", "message"), [("decode", "none with role decode"), ("prefill", "none with role prefill")]
 )
 def test_a_pool_without_its_counterpart_is_refused(missing: str, message: str) -> None:
     world, replicas, _ = built(pools=POOLS)

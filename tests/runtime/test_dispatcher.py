@@ -90,7 +90,9 @@ def test_a_stale_view_is_of_the_last_multiple_of_the_interval_but_for_what_the_r
     desk.send(request(2))
     desk.env.run(until=1.1)
     desk.send(request(3))
-    assert seen == [(0, 0), (0, 1), (0, 2), (3, 3)]
+    desk.env.run(until=2.05)
+    desk.send(request(4))
+    assert seen == [(0, 0), (0, 1), (0, 2), (3, 3), (4, 4)]
 
 
 def test_a_text_goes_to_replicas_that_take_it_and_back_where_none_does() -> None:

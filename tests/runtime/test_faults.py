@@ -66,6 +66,15 @@ def test_what_is_repaired_is_as_it_was_and_folding_does_not_show(until_s: float)
     assert lasted == pytest.approx(lasts, rel=1e-9)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_an_engine_stops_before_a_step_that_would_end_at_that_instant(fold: bool) -> None:
+    engine = {"service_time": {"step_s": 1.0}, "max_num_seqs": 1}
+    fault = {"at_s": 2.0, "replica": 0}
+    run = scenario(engine=engine, faults=[fault], on_failure="abort", time_limit_s=5.0)
+    stopped = simulate(run, fold=fold)
+    assert stopped.requests.row(0, named=True)["generated_tokens"] == 1
+
+
 def test_a_run_that_waits_for_a_dead_link_says_so() -> None:
     dead = scenario(faults=[{"at_s": 0.01, "link": "nvlink0->node0.gpu2"}])
     with pytest.raises(UnfinishedError, match=r"nvlink0->node0\.gpu2, which is down"):

@@ -53,14 +53,13 @@ def test_a_first_token_in_time_ends_the_patience_of_its_client_and_not_the_time_
 
 
 def test_what_follows_at_one_instant_follows_in_the_order_of_its_requests() -> None:
-    """Replica 1 computes request 0: in a run's order of ends it comes second."""
-
-    def other_way_round(request: Any, replicas: Any, random: Any) -> int:
-        return 1 - request.request_id % 2
-
-    loop = {"arrivals": {"kind": "closed_loop", "users": 2}, "output_tokens": 1}
-    result = run(4, loop, replicas=2, router=other_way_round)
-    assert rows(result, "request_id", "session", "replica") == [(0, 0, 1), (1, 1, 0), (2, 0, 1), (3, 1, 0)]
+    """Both end after two seconds, request 0 in two steps and request 1 in one, whose end is known earlier."""
+    two_steps = {"service_time": {"step_s": 1.0}, "max_num_batched_tokens": 1}
+    pools = {"a": {"engine": two_steps}, "b": {"engine": {"service_time": {"step_s": 2.0}}}}
+    loop = {"arrivals": {"kind": "closed_loop", "users": 2}, "prompt_tokens": 2, "output_tokens": 1}
+    result = run(4, loop, pools=pools, router="round_robin")
+    assert rows(result, "request_id", "session", "replica") == [(0, 0, 0), (1, 1, 1), (2, 0, 0), (3, 1, 1)]
+    assert result.requests["arrival_s"].to_list() == [0.0, 0.0, 2.0, 2.0]
 
 
 def test_a_failed_replica_gives_its_requests_back_in_order_of_arrival() -> None:

@@ -37,7 +37,7 @@ class Fails(Executor):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (CancelledError(), "the executor gave it up"),
+        (CancelledError(), "the executor cancelled it"),
         (ModuleNotFoundError("No module named 'sim'", name="sim"), "a worker has no module sim"),
         (OSError("the wire broke"), "OSError: the wire broke"),
     ],

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sim.views.answer import Answer, Row, number, tell
 from sim.views.cause_bars import Bar, cause_bars
-from sim.views.files import save_chart, specified
+from sim.views.files import save_chart
 
 CAUSES = {"memory": 6.4, "kernel_latency": 2.6, "host": 1e-5}
 
@@ -98,13 +98,6 @@ def test_a_folder_gets_a_picture_the_numbers_and_a_page_that_needs_nothing_else(
 
 def test_saving_again_writes_over_the_same_files(tmp_path: Path) -> None:
     assert an_answer().save(tmp_path) == an_answer().save(tmp_path)
-
-
-def test_bars_begin_at_zero_touch_and_leave_out_what_cannot_be_seen() -> None:
-    chart = specified(cause_bars([Bar("a", CAUSES, 9.5)], title="t", subtitle="s", axis="ms"))
-    pieces = chart["datasets"][chart["layer"][0]["data"]["name"]]
-    assert [(piece["begin"], piece["end"]) for piece in pieces] == [(0.0, 6.4), (6.4, 9.0)]
-    assert chart["layer"][0]["encoding"]["x"]["scale"]["domain"][0] == 0
 
 
 def test_numbers_have_four_digits_and_large_counts_all() -> None:

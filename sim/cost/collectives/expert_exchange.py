@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import log2
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
 from sim.cost.collectives.parameters import collectives_folder
@@ -48,6 +48,7 @@ class Pace:
     inter_domain: float
 
     def latency_s(self, ranks: int) -> float:
+        """Start-up of a phase over so many ranks."""
         return self.base_s + self.doubling_s * log2(max(ranks, 2))
 
 
@@ -67,6 +68,18 @@ class ExchangeKernel:
 
     def pace(self, phase: Phase) -> Pace:
         return self.dispatch if phase == "dispatch" else self.combine
+
+
+class ExpertChoice(NamedTuple):
+    """A token chooses `topk` of `experts` experts; with a `limit` out of some groups of them only."""
+
+    experts: int
+    topk: int
+    limit: GroupLimit | None = None
+
+    def distinct(self, places: float) -> float:
+        """In how many of so many places the experts of one token are expected to lie."""
+        return distinct_places(self.experts, self.topk, places, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +176,22 @@ def exchange(
     ranks: tuple[str, ...],
     tokens: float,
     token_bytes: float,
-    experts: int,
-    topk: int,
+    choice: ExpertChoice,
     *,
     has_prefill: bool = False,
     library: str = "auto",
     load: float = 1.0,
-    limit: GroupLimit | None = None,
 ) -> Demand:
     """One phase over `ranks`, each with `tokens` tokens of `token_bytes` bytes.
 
     `load`: what the busiest rank receives over an even share; its bytes bound the time from below, the bytes
-    on the links are those of all tokens. `limit`: between how many groups of experts a token chooses.
+    on the links are those of all tokens.
     """
     if len(ranks) < 2:
         return Demand((), ())
     kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     pace = kernel.pace(phase)
-    reach = _reach(network, kernel.copies, ranks, experts, topk, limit, phase == "combine")
+    reach = _reach(network, kernel.copies, ranks, choice, phase == "combine")
     # NVLink and NICs work at once, each at its share of its rate, so the slower one is the pace. The busiest
     # rank's load bounds the time from below only: the bytes on the links stay those of all tokens, for the
     # kernel waits for that rank while other traffic sees no more bytes.
@@ -198,15 +209,14 @@ def payload_s(
     network: Network,
     phase: Phase,
     ranks: tuple[str, ...],
-    experts: int,
-    topk: int,
+    choice: ExpertChoice,
     *,
     has_prefill: bool = False,
     library: str = "auto",
 ) -> tuple[float, float]:
     """Seconds for each byte of a rank's tokens on NVLink, and between domains, at the links' full rates."""
     kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
-    reach = _reach(network, kernel.copies, ranks, experts, topk, None, phase == "combine")
+    reach = _reach(network, kernel.copies, ranks, choice, phase == "combine")
     return reach.intra_domain_s, reach.inter_domain_s
 
 
@@ -214,13 +224,11 @@ def sends(
     network: Network,
     copies: Copies,
     ranks: Sequence[str],
-    experts: int,
-    topk: int,
-    limit: GroupLimit | None = None,
+    choice: ExpertChoice,
 ) -> dict[tuple[str, str], float]:
     """Expected copies of a token that go from each rank to each other one, when every rank has one token."""
     n = len(ranks)
-    per_rank = topk / n if copies == "expert" else distinct_places(experts, topk, n, limit) / n
+    per_rank = choice.topk / n if copies == "expert" else choice.distinct(n) / n
     if copies != "domain" or network.same_domain(ranks):
         return {(a, b): per_rank for a in ranks for b in ranks if a != b}
     # A token crosses to a domain once, however many experts it has there, and fans out over NVLink from the
@@ -237,7 +245,7 @@ def sends(
                     _count(sent, source, rank, per_rank)
                 continue
             domains = n / len(members)
-            hit = distinct_places(experts, topk, domains, limit) / domains
+            hit = choice.distinct(domains) / domains
             stop = relay_beside(network, source, members[0]) or members[0]
             _count(sent, source, stop, hit)
             for rank in members:
@@ -254,15 +262,13 @@ def _reach(
     network: Network,
     copies: Copies,
     ranks: tuple[str, ...],
-    experts: int,
-    topk: int,
-    limit: GroupLimit | None,
+    choice: ExpertChoice,
     back: bool,
 ) -> Reach:
-    key = (copies, ranks, experts, topk, limit, back)
+    key = (copies, ranks, choice, back)
     reach = network.remembered.exchanges.get(key)  # per byte, so that every number of tokens scales one entry
     if reach is None:
-        sent = sends(network, copies, ranks, experts, topk, limit)
+        sent = sends(network, copies, ranks, choice)
         if back:  # combine retraces dispatch: the same copies, added up on the way
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}

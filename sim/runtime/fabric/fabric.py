@@ -308,10 +308,8 @@ class Fabric:
             self._occupancy.register(link_set)
         transfer.begin_flowing(self._flow_s_now(compiled), self._number)
         if transfer.end_s < now:
-            raise ValueError(
-                f"a transfer that flows from {transfer.flows_s} s ends at {transfer.end_s} s: must not be "
-                f"before now, {now} s"
-            )
+            flows = f"a transfer that flows from {transfer.flows_s} s would end at {transfer.end_s} s"
+            raise ValueError(f"{flows}: must be {now} s, which is now, or later")
         self._rates.recount(transfer.stream)
         self._counters.begin(link_set, transfer.flows_s, now)
         if transfer.end_s < inf:

@@ -89,7 +89,7 @@ class LinkCounters:
     def carry(
         self, links: Iterable[int], n_bytes: Iterable[float], times: float = 1.0, busy_s: float = 0.0
     ) -> None:
-        """Add `times` the bytes, and `busy_s` seconds of unshared use on each of the links."""
+        """Add `times` the bytes, and `busy_s` seconds of uncontended use on each of the links."""
         carried, busy = self.n_bytes, self.busy_uncontended_s
         for link, amount in zip(links, n_bytes, strict=True):
             carried[link] += times * amount

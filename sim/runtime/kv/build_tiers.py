@@ -80,9 +80,9 @@ def _tier(name: str, about: KvTier, shard: Shard, shared: SharedTiers) -> Tier:
     tier = shared.setdefault(key, Tier(name, about.capacity_bytes))
     if tier.capacity_bytes != about.capacity_bytes:
         raise InfeasibleError(
-            f"kv_tiers.remote: pools of {shard.model.name} share one store and write two capacities "
-            f"({tier.capacity_bytes:g} and {about.capacity_bytes:g} bytes)",
-            "write the same in all of them",
+            f"kv_tiers.remote.capacity_bytes = {about.capacity_bytes:g}: must be {tier.capacity_bytes:g}, as "
+            f"in the other pools of {shard.model.name}, which share the store",
+            "write the same capacity in all of them",
         )
     return tier
 

@@ -11,7 +11,7 @@ from itertools import combinations
 import pytest
 
 from sim.catalog import load_topology
-from sim.cost.collectives.expert_exchange import Copies, chosen, exchange, kernels, sends
+from sim.cost.collectives.expert_exchange import Copies, ExpertChoice, chosen, exchange, kernels, sends
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
@@ -20,7 +20,8 @@ from sim.reading import data_files
 
 SAMPLE = data_files.measured() / "collectives" / "experts.csv"
 EXPERTS, TOPK, HIDDEN = 256, 8, 7168
-LIMIT = GroupLimit(8, 4)  # DeepSeek-V3: 4 of 8 groups
+FREE = ExpertChoice(EXPERTS, TOPK)
+LIMITED = ExpertChoice(EXPERTS, TOPK, GroupLimit(8, 4))  # DeepSeek-V3: 4 of 8 groups
 LIBRARIES = {
     "trtllm_NVLinkOneSided_nvfp4": ("one_sided", 0.5625),
     "deepep_low_latency": ("deepep_low_latency", 1.0),
@@ -58,9 +59,9 @@ def errors() -> dict[tuple[str, str, str, int, str], list[float]]:
             )
             demand = exchange(
                 there, phase, there.gpus[:ranks], float(row["tokens_per_rank"]),
-                HIDDEN * (width if phase == "dispatch" else 2.0), EXPERTS, TOPK, library=library,
+                HIDDEN * (width if phase == "dispatch" else 2.0),
                 # DeepEP's test of its normal kernels draws from 4 groups, one a server, where there are more
-                limit=LIMIT if library == "deepep_high_throughput" and ranks == 64 else None,
+                LIMITED if library == "deepep_high_throughput" and ranks == 64 else FREE, library=library,
             )  # fmt: skip
             error = 1e6 * demand.isolated_s(there.capacity) / float(row["latency_us"]) - 1.0
             found[row["system"], row["version"], library, ranks, phase].append(error)
@@ -92,14 +93,14 @@ def test_low_latency_between_servers_is_what_deepep_documents_for_128_tokens_on_
 ):
     there = network("nd-h100-v5", ranks // 8)
     for phase, n_bytes, measured in (("dispatch", HIDDEN, dispatch_us), ("combine", 2 * HIDDEN, combine_us)):
-        demand = exchange(there, phase, there.gpus, 128, n_bytes, EXPERTS, TOPK)
+        demand = exchange(there, phase, there.gpus, 128, n_bytes, FREE)
         assert 1e6 * demand.isolated_s(there.capacity) == pytest.approx(measured, rel=0.16)
 
 
 def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_link():
     there = network("gb200-nvl72")
     for ranks in (8, 32, 64):
-        demand = exchange(there, "dispatch", there.gpus[:ranks], 100, HIDDEN, EXPERTS, TOPK)
+        demand = exchange(there, "dispatch", there.gpus[:ranks], 100, HIDDEN, FREE)
         out = dict(zip(demand.links, demand.n_bytes, strict=True))[there.link_id["node0.gpu0->nvlink0"]]
         all_ranks = ranks * (1 - math.comb(EXPERTS - EXPERTS // ranks, TOPK) / math.comb(EXPERTS, TOPK))
         assert out == pytest.approx(100 * HIDDEN * all_ranks * (ranks - 1) / ranks, rel=1e-12)
@@ -108,21 +109,19 @@ def test_one_copy_per_rank_puts_tokens_times_distinct_remote_ranks_on_each_gpus_
 def test_held_to_four_of_eight_groups_a_token_crosses_to_fewer_servers_and_ranks():
     """Eight servers with a group each: every token goes to four of them, 3.5 of those remote on average."""
     there = network("nd-h100-v5", 8)
-    demand = exchange(
-        there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True, limit=LIMIT
-    )
+    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, LIMITED, has_prefill=True)
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     assert on["node0.nic0->leaf0"] == pytest.approx(1000 * HIDDEN * 4 * 7 / 8, rel=1e-12)
     # a chosen group's best expert is on one of its 8 ranks, four others are 4 of the 124 left
     ranks = 4 * 8 * (1 - 7 / 8 * math.comb(120, 4) / math.comb(124, 4))
     assert on["node0.gpu0->nvlink0"] == pytest.approx(1000 * HIDDEN * ranks * 7 / 8, rel=1e-12)
-    free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True)
+    free = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, FREE, has_prefill=True)
     assert demand.isolated_s(there.capacity) < 0.8 * free.isolated_s(there.capacity)
 
 
 def test_low_latency_kernels_put_one_copy_per_remote_expert_on_a_nic_and_nothing_inside_a_server():
     there = network("nd-h100-v5", 4)
-    demand = exchange(there, "dispatch", there.gpus, 128, HIDDEN, EXPERTS, TOPK)
+    demand = exchange(there, "dispatch", there.gpus, 128, HIDDEN, FREE)
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     assert on["node0.nic0->leaf0"] == pytest.approx(128 * HIDDEN * TOPK * 24 / 32, rel=1e-12)
     assert on["node0.gpu0->nvlink0"] == pytest.approx(128 * HIDDEN * TOPK * 7 / 32, rel=1e-12)
@@ -130,7 +129,7 @@ def test_low_latency_kernels_put_one_copy_per_remote_expert_on_a_nic_and_nothing
 
 def test_the_relay_sends_one_copy_per_remote_server_over_the_nic_and_the_rest_over_nvlink():
     there = network("nd-h100-v5", 4)
-    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, EXPERTS, TOPK, has_prefill=True)
+    demand = exchange(there, "dispatch", there.gpus, 1000, HIDDEN, FREE, has_prefill=True)
     on = {there.links[link]: amount for link, amount in zip(demand.links, demand.n_bytes, strict=True)}
     servers = 4 * (1 - math.comb(192, TOPK) / math.comb(256, TOPK))
     ranks = 32 * (1 - math.comb(248, TOPK) / math.comb(256, TOPK))
@@ -144,7 +143,7 @@ def test_combine_takes_the_links_the_other_way():
     for copies in ("rank", "expert", "domain"):
         out: dict[str, float] = defaultdict(float)
         back: dict[str, float] = defaultdict(float)
-        for (source, target), amount in sends(there, copies, there.gpus, EXPERTS, TOPK).items():
+        for (source, target), amount in sends(there, copies, there.gpus, FREE).items():
             out[source] += amount
             back[target] += amount
         assert sum(out.values()) == pytest.approx(sum(back.values()), rel=1e-12)
@@ -154,7 +153,7 @@ def test_combine_takes_the_links_the_other_way():
 @pytest.mark.parametrize("copies", ["rank", "expert"])
 def test_copies_sent_add_up_to_those_that_leave_a_rank(copies: Copies):
     there = network("hgx-h200")
-    sent = sends(there, copies, there.gpus, 16, 2)
+    sent = sends(there, copies, there.gpus, ExpertChoice(16, 2))
     whole = {"expert": 2.0, "rank": distinct_places(16, 2, 8)}[copies]
     assert sum(sent.values()) == pytest.approx(8 * whole * 7 / 8)
 
@@ -174,7 +173,7 @@ def test_auto_takes_one_sided_in_a_rack_low_latency_for_decode_and_relays_for_pr
     assert chosen(servers, servers.gpus, has_prefill=True).copies == "domain"
     with pytest.raises(InfeasibleError, match="one NVLink domain"):
         chosen(servers, servers.gpus, has_prefill=False, library="one_sided")
-    with pytest.raises(InfeasibleError, match="is called"):
+    with pytest.raises(InfeasibleError, match="library = 'pigeons': must be one of"):
         chosen(servers, servers.gpus, has_prefill=False, library="pigeons")
 
 
@@ -182,7 +181,7 @@ def test_the_busiest_rank_bounds_the_time_and_leaves_the_bytes():
     there = network("hgx-h200")
     for phase in ("dispatch", "combine"):
         even, uneven = (
-            exchange(there, phase, there.gpus, 256, HIDDEN, EXPERTS, TOPK, load=load) for load in (1.0, 1.5)
+            exchange(there, phase, there.gpus, 256, HIDDEN, FREE, load=load) for load in (1.0, 1.5)
         )
         assert even.n_bytes == uneven.n_bytes
         assert uneven.min_flow_s == pytest.approx(1.5 * even.min_flow_s)

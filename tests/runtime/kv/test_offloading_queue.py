@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,11 +63,17 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int, bool]]:
 def test_a_prompt_is_copied_when_the_step_that_computed_it_has_ended_and_an_answer_when_it_is_whole(
     puts: list[tuple[float, int, bool]],
 ) -> None:
-    result = run(workload={"requests": 1, "output_tokens": 40})
+    """Two chunks in a pipeline: when the first one ends, the second is under way, its blocks hashed."""
+    two_chunks = {"max_num_batched_tokens": 512, "pipeline_parallel_size": 2}
+    result = run(two_chunks, {"requests": 1, "output_tokens": 40})
     (row,) = result.requests.iter_rows(named=True)
     instants = [now for now, _, copied in puts if copied]
-    assert instants[0] >= result.steps["start_s"][0] + result.steps["first_step_s"][0]
-    assert instants[0] < row["finished_s"]
+    last_stage = result.steps.filter((result.steps["stage"] == 1) & (result.steps["prefill_tokens"] > 0))
+    assert last_stage["prefill_tokens"].to_list() == [512, 88]
+    ends = (last_stage["start_s"] + last_stage["first_step_s"]).to_list()
+    assert instants[:32] == pytest.approx([ends[0]] * 32)
+    assert instants[32:37] == pytest.approx([ends[1]] * 5)
+    assert ends[1] < row["finished_s"]
     assert instants[-1] == row["finished_s"]
     per_token = 2 * 4 * 8 * 128 * 2  # K and V, layers, heads, head size, bytes
     whole_blocks = (600 + 40 - 1) // BLOCK * BLOCK
@@ -119,39 +126,32 @@ def test_the_rule_is_asked_with_growing_prefixes_and_its_answer_is_what_is_loade
     assert of_host["hit_tokens"][0] > 0
 
 
-def test_the_last_known_token_is_computed_even_where_a_tier_has_all_of_a_prompt() -> None:
-    """The same prompt of whole blocks again, after others: all of it lies in host memory but one block."""
-    workload = {
-        "arrivals": {"kind": "constant", "rate_per_s": 1.0},
-        "prefix": {"tokens": 640, "groups": 1},
-        "prompt_tokens": 1,
-        "output_tokens": 2,
-    }
-    result = run({"num_gpu_blocks_override": 43}, {**workload, "requests": 4})
-    assert set(result.requests["status"]) == {"finished"}
-    prompts, cached = result.requests["prompt_tokens"], result.requests["cached_tokens"]
-    assert ((prompts - cached) >= 1).all()
-    assert cached.max() == 640
+def test_the_last_known_token_is_computed_even_where_a_tier_has_all_of_a_text() -> None:
+    queue = TieredQueue.__new__(TieredQueue)
+    queue.block_pool = SimpleNamespace(block_size=BLOCK)  # type: ignore[assignment]
+    limits = [queue._max_cached(SimpleNamespace(known_tokens=tokens)) for tokens in (640, 641, 16)]  # type: ignore[arg-type]
+    assert limits == [624, 640, 0]
 
 
 def test_a_sequence_whose_kv_has_arrived_returns_before_those_that_arrived_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     enqueue = TieredQueue.enqueue
-    returned = []
+    overtaken: list[int] = []
 
     def noted(queue: TieredQueue, sequence: Any) -> None:
         enqueue(queue, sequence)
         if sequence.received:
-            returned.append(sequence)
             arrivals = [one.arrival_s for one in queue.waiting]
+            overtaken.append(len(arrivals) - 1 - arrivals.index(sequence.arrival_s))
             assert arrivals == sorted(arrivals)
 
     monkeypatch.setattr(TieredQueue, "enqueue", noted)
-    slow = {"host": {"capacity_bytes": "100 GB", "read_bytes_per_s": "20 MB/s"}}
-    busy = {"requests": 24, "prompt_tokens": {"kind": "uniform", "low": 300, "high": 600}}
-    run({"kv_tiers": slow, "max_num_seqs": 1}, busy)
-    assert len(returned) > 4
+    slow = {"host": {"capacity_bytes": "100 GB", "read_bytes_per_s": "200 MB/s"}}
+    starts = {"kind": "constant", "rate_per_s": 20.0}
+    sessions = {"kind": "sessions", "starts": starts, "turns": 2, "tool_delay_s": 0.1}
+    run({"kv_tiers": slow, "max_num_seqs": 1}, {"arrivals": sessions, "requests": 60, "output_tokens": 100})
+    assert max(overtaken) > 0
 
 
 def test_a_timeout_while_kv_is_loading_stops_the_transfer_and_frees_the_blocks(

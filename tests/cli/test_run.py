@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sim.cli import status_of
-
-Sim = Callable[..., tuple[int, str, str]]
+from tests.cli.conftest import Sim
 
 GOOD = """
 topology: nd-h100-v5
@@ -20,19 +17,10 @@ engine: {tensor_parallel_size: 2}
 workload: {arrivals: {kind: closed_loop, users: 1}, prompt_tokens: 50, output_tokens: 5, requests: 2}
 """
 
+
 BOMB = "l0: &l0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"l{i + 1}: &l{i + 1} [{', '.join([f'*l{i}'] * 9)}]\n" for i in range(9)
 )
-
-
-@pytest.fixture
-def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
-    def run(*words: object) -> tuple[int, str, str]:
-        status = status_of([str(word) for word in words])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
@@ -63,32 +51,6 @@ def test_a_warm_up_is_left_out_by_the_rule_that_the_scenario_states(sim: Sim, sc
         assert err.count("\n") == 1
     assert err.endswith("or 'mser5'\n")
     assert "did you mean 'mser5'" in sim("run", scenario, "--set", "warmup=mser")[2]
-
-
-def test_what_cannot_be_has_the_file_and_the_line_of_the_first_key_that_it_names(
-    sim: Sim, tmp_path: Path
-) -> None:
-    path = tmp_path / "five.yaml"
-    path.write_text(
-        GOOD.replace("{tensor_parallel_size: 2}", "\n  max_num_seqs: 8\n  tensor_parallel_size: 5")
-    )
-    status, _, err = sim("run", path)
-    assert status == 3
-    assert err.startswith(
-        f"sim: {path}:6: engine.tensor_parallel_size: tensor_parallel_size 5 does not divide"
-    )
-    # what the command line changed stands in no line of the file
-    status, _, err = sim("run", path, "--set", "engine.tensor_parallel_size=3")
-    assert (status, err.partition(" does")[0]) == (
-        3,
-        "sim: engine.tensor_parallel_size: tensor_parallel_size 3",
-    )
-    # a reason that names no key is of the file as a whole
-    path.write_text(
-        GOOD.replace("llama-3-8b", "llama-3-70b").replace("engine: {tensor_parallel_size: 2}", "")
-    )
-    status, _, err = sim("run", path)
-    assert (status, err.startswith(f"sim: {path}: llama-3-70b in bf16 does not fit")) == (3, True)
 
 
 def test_a_fault_that_hits_nothing_is_noted_with_its_line_and_the_run_goes_on(
@@ -187,25 +149,6 @@ def test_bad_input_is_refused_with_the_place_and_what_would_be_right(
     assert "Traceback" not in err
     for hint in hints:
         assert hint in err, err
-
-
-@pytest.mark.parametrize(("change", "reached"), [
-    ("engine.tensor_parallel_size=4", (4, 1)),  # the decode pool wrote its own
-    ("pools.decode.engine.tensor_parallel_size=2", (2, 2)),
-    ("engine.max_num_seqs=7", (2, 1)),
-])  # fmt: skip
-def test_a_change_reaches_the_pools_that_inherit_what_it_changes(
-    tmp_path: Path, change: str, reached: tuple[int, int]
-) -> None:
-    import sim
-
-    path = tmp_path / "apart.yaml"
-    path.write_text(GOOD + "pools: {prefill: {}, decode: {engine: {tensor_parallel_size: 1}}}\n")
-    key, _, value = change.partition("=")
-    pools = sim.with_changes(sim.load_scenario(path), {key: int(value)}).pools
-    assert tuple(pools[name].engine.tensor_parallel_size for name in ("prefill", "decode")) == reached
-    if "max_num_seqs" in change:
-        assert {pool.engine.max_num_seqs for pool in pools.values()} == {7}
 
 
 def test_a_change_that_would_reach_no_pool_is_refused(sim: Sim, tmp_path: Path) -> None:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sim.cli import status_of
-
-Sim = Callable[..., tuple[int, str, str]]
+from tests.cli.conftest import Sim
 
 GOOD = """
 topology: a100-x4
 model: llama-3-8b
 workload: {arrivals: {kind: poisson, rate_per_s: 4}, prompt_tokens: 50, output_tokens: 5, requests: 10}
 """
-
-
-@pytest.fixture
-def sim(capsys: pytest.CaptureFixture[str]) -> Sim:
-    def run(*words: object) -> tuple[int, str, str]:
-        status = status_of([str(word) for word in words])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""`sim collective`: the columns of nccl-tests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Sim
+
+
+def test_collective_prints_the_columns_of_nccl_tests(sim: Sim) -> None:
+    words = "collective all_reduce --topology nd-h100-v5 --ranks 8 -b 8 -e 8G -f 2".split()
+    status, out, err = sim(*words)
+    assert (status, err) == (0, "")
+    assert "busbw (GB/s)" in out
+    assert len([line for line in out.splitlines() if line.strip()[:1].isdigit()]) == 31
+    status, out, _ = sim(*words, "--format", "json")
+    rows = json.loads(out)["rows"]
+    assert [rows[0]["n_bytes"], rows[-1]["n_bytes"]] == [8, 8 * 2**30]
+    for row in rows:
+        assert row["algbw_bytes_per_s"] == pytest.approx(row["n_bytes"] / row["total_s"])
+        assert row["busbw_bytes_per_s"] == pytest.approx(row["algbw_bytes_per_s"] * 2 * 7 / 8)

@@ -1,0 +1,56 @@
+"""A scenario's file: paths are relative to it, and all its problems come at once with their lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sim.inputs.errors import InputError
+from sim.scenario import load_scenario
+
+GOOD = """topology: nd-h100-v5
+model: llama-3-8b
+workload: {arrivals: {kind: closed_loop, users: 1}, prompt_tokens: 50, output_tokens: 5, requests: 2}
+"""
+
+
+def test_a_scenario_is_called_as_its_file_unless_it_says_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(GOOD)
+    assert load_scenario(path).name == "small"
+    path.write_text(GOOD + "name: tiny\n")
+    assert load_scenario(path).name == "tiny"
+
+
+def test_paths_are_relative_to_the_file_and_not_to_where_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "traffic.yaml").write_text(
+        "arrivals: {kind: closed_loop, users: 3}\nprompt_tokens: 50\noutput_tokens: 5\nrequests: 9\n"
+    )
+    (tmp_path / "inside" / "kernels.csv").write_text("gpu,kernel,latency_us,m\nh100-sxm,gemm,5,1\n")
+    path = tmp_path / "inside" / "x.yaml"
+    path.write_text(
+        "topology: nd-h100-v5\nmodel: llama-3-8b\nworkload: traffic.yaml\n"
+        "kernels: {kind: measured, path: kernels.csv}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load_scenario("inside/x.yaml")
+    assert found.workload.requests == 9
+    assert found.kernels.source == "inside/kernels.csv"
+
+
+def test_all_problems_come_at_once_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "topology: nd-h100-v55\nmodel: llama-3-8\nnodes: 0\nreplicas: 0\nengin: {}\n"
+        "pools:\n  one: {model: llama-3-b}\nworkload: single-user\n"
+    )
+    with pytest.raises(InputError) as refusal:
+        load_scenario(path)
+    found = [(problem.line, problem.key) for problem in refusal.value.problems]
+    assert found == sorted(found)
+    assert {(1, "topology"), (2, "model"), (7, "pools.one.model")} <= set(found)
+    assert all(problem.file == str(path) for problem in refusal.value.problems)

@@ -1,0 +1,45 @@
+"""Capacity: the highest rate at which all objectives hold, and what breaks above it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import sim
+from sim.inputs.errors import InputError
+from tests.studies.scenarios import server
+
+
+@pytest.mark.slow
+def test_the_capacity_of_one_server_is_where_its_formula_meets_the_objective() -> None:
+    """M/D/1: mean wait s * rho / (2 (1 - rho)); a mean time in system of 2 services is met at rho = 2/3."""
+    found = sim.capacity(server(), {"mean_e2el_ms": 200.0}, seeds=range(3))
+    assert found.rate_per_s == pytest.approx(6.667, rel=0.04)
+    assert "mean_e2el_ms" in found.limited_by
+    holding = [trial.rate_per_s for trial in found.trials if trial.holds]
+    failing = [trial.rate_per_s for trial in found.trials if not trial.holds]
+    assert max(holding) == found.rate_per_s
+    assert min(failing) / found.rate_per_s <= 1.02
+    assert found.table()["rate_per_s"].is_sorted()
+
+
+def test_an_objective_that_no_rate_meets_has_no_capacity() -> None:
+    found = sim.capacity(server(requests=20), {"p99_ttft_ms": 50.0})
+    assert found.rate_per_s == 0.0
+    assert "p99_ttft_ms" in found.limited_by
+
+
+def test_an_objective_that_every_rate_meets_has_no_limit() -> None:
+    found = sim.capacity(server(requests=20), {"p99_ttft_ms": 1e9})
+    assert math.isinf(found.rate_per_s)
+
+
+def test_a_closed_loop_has_no_rate_to_search_over() -> None:
+    with pytest.raises(InputError, match="'closed_loop': must have a rate"):
+        sim.capacity(server(arrivals={"kind": "closed_loop", "users": 2}), {"p99_ttft_ms": 50.0})
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="p99_ttft_ms"):
+        sim.capacity(server(requests=20), {"p99_tttf_ms": 50.0})

@@ -1,0 +1,32 @@
+"""The report: one page without a network, numbers that say something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sim.views.report import latency_rows, shown
+
+
+def test_the_report_needs_no_network(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    markup = re.sub(r"<script type=\"module\">.*</script>", "", page, flags=re.DOTALL)
+    assert re.findall(r"\b(?:src|href)\s*=|@import|url\(", markup) == []
+    assert page.count('class="chart"') == 5
+    assert page.count("</script>") == 1
+    assert page.count('vegaEmbed("#chart') == 5
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, ""), (True, "yes"), (12345, "12,345"), (0.123456, "0.1235"), (12345.6, "12,346"),
+    (float("inf"), "inf"),
+])  # fmt: skip
+def test_numbers_are_shown_with_four_digits_that_say_something(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_a_spread_of_rounding_is_shown_as_zero() -> None:
+    rows = latency_rows({"mean_ttft_ms": 10.0, "std_ttft_ms": 1e-12})
+    assert rows[0][1:] == ["10", "", "", "", "", "0"]
