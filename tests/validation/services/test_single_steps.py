@@ -7,8 +7,8 @@ from sim.validation.services.single_steps import running_and_context, stretches
 
 
 def test_decode_steps_are_read_off_quiet_seconds_and_met():
-    """By hand: 2 s without a prompt, 4 requests all the while, 80 tokens: 20 steps of 100 ms. One quiet second
-    alone is no stretch.
+    """By hand: 2 s without a prompt, 4 requests all the while, 80 tokens: 20 steps of 100 ms. One quiet
+    second alone is no stretch.
     """
     seconds = [
         {"t": t, "gen_throughput": tokens, "prompt_throughput": prompt}
