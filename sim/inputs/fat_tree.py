@@ -41,6 +41,7 @@ def join_servers(
             f"{ports // rails * down * rails * len(servers) // count} servers fit, or take switches with "
             "more ports",
         )
+    # The fewest that have the ports for all uplinks and divide a leaf's uplinks evenly.
     spines = next(n for n in range(1, up + 1) if up % n == 0 and n * ports >= leaves * up)
     for leaf in range(leaves):
         _add_switch(graph, f"{network.name}leaf{leaf}", leaf, network)

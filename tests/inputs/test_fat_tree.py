@@ -37,8 +37,10 @@ def test_beyond_one_switch_a_leaf_serves_one_rail() -> None:
         assert {nic[-1] for nic in graph.predecessors(f"leaf{rail}") if "nic" in nic} == {str(rail)}
 
 
-def test_every_leaf_has_equally_many_links_to_every_spine() -> None:
-    graph = joined(4, 4, 8)
+@pytest.mark.parametrize(("servers", "nics"), [(4, 4), (24, 1)])
+def test_every_leaf_has_equally_many_links_to_every_spine(servers: int, nics: int) -> None:
+    """Also with six leaves, which three spines of 8 ports could take, and four can take evenly."""
+    graph = joined(servers, nics, 8)
     spines = switches(graph, "spine")
     for leaf in switches(graph, "leaf"):
         assert sum(graph.edges[leaf, spine]["count"] for spine in spines) == 4

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from sim.cost.given import GivenCost
 from simpy import Environment
 from simpy.events import EventPriority
 
 from sim.cost.collectives.demands import Demand
+from sim.cost.step_cost import GivenCost
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import ContinuousBatching
 from sim.results.records import GapRecords, StepRecords
@@ -78,7 +78,7 @@ class OneReplica:
         model = SimpleNamespace(name="model", layers=2, kv_bytes_per_token=lambda kv_cache: 1.0)
         pool = SimpleNamespace(model=model, precision=SimpleNamespace(kv_cache="bf16"))
         plan: Any = SimpleNamespace(
-            index=0, pool=pool, limits=SimpleNamespace(max_model_len=1000), gpus=(), shards=()
+            hops=0, index=0, pool=pool, limits=SimpleNamespace(max_model_len=1000), gpus=(), shards=()
         )
         self.replica = Replica(self.core, plan)
         self.reports: list[tuple[float, str, int]] = []

@@ -10,7 +10,7 @@ import simpy
 from sim.runtime.engine.queue import HeldBlocks
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.transfer import KvTransfers
-from sim.scenario.scenario import Scenario, with_changes
+from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import small
 
