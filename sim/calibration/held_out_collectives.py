@@ -83,6 +83,8 @@ def _neutral(files: Raw, kind: str, library: str) -> Raw:
     start = deepcopy(files)
     blocks = start["inside"]["architectures"]
     for path, low, high in free_numbers(kind, library, start):
+        # The geometric median, since the numbers differ by factors; the middle of the bounds where no other
+        # kind has the number.
         values = []
         for other in blocks:
             found: Any = blocks[other]

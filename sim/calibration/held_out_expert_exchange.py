@@ -81,6 +81,7 @@ def points_of(rows: Iterable[Mapping[str, str]]) -> list[ExchangePoint]:
         )
         tokens = int(row["tokens_per_rank"])
         key = (row["library"], row["system"], int(row["ep"]), phase, hidden, topk, experts, tokens)
+        # Rows differ also by the number of SMs; a service would take the best.
         best[key] = min(best.get(key, float("inf")), 1e-6 * float(row["latency_us"]))
     return [_point(*key, seconds) for key, seconds in sorted(best.items())]
 
@@ -145,6 +146,7 @@ def held_out(points: Sequence[ExchangePoint]) -> list[CurveErrors]:
             for group in sorted({one.group for one in own}):
                 seen = [one for one in own if one.group != group]
                 unseen = [one for one in own if one.group == group]
+                # Four numbers are fitted; of a single point there is no 90th percentile.
                 if len(seen) < 4 or len(unseen) < 2:
                     continue
                 errors = (

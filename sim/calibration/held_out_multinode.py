@@ -36,6 +36,7 @@ def held_out_multinode(measured: Sequence[MultinodePoint], files: Raw) -> list[C
         for out in sorted({key(one) for one in measured}, key=str):
             seen = [one for one in measured if key(one) != out]
             unseen = [one for one in measured if key(one) == out and not gave_its_rate(one)]
+            # Fewer different points than free numbers would leave some of these at their start.
             if not unseen or len({(one.op, one.n_bytes) for one in seen}) < len(FREE):
                 continue
             found = ratios(unseen, parameters_of(fitted(neutral(files), seen)))

@@ -192,6 +192,7 @@ def worth_fitting(gpu: Gpu, measured: Measurement) -> bool:
             / sizes["ep"]
         )
         weights = 3 * hit * sizes["hidden"] * sizes["inter"] / sizes["tp"]
+        # Only balanced routing says how many experts are read; others would be a guess of a guess.
         if sizes["routing"] == "balanced":
             return bool(
                 weights * number_format(sizes["dtype"]).weight_bytes / measured.seconds < gpu.hbm_bytes_per_s

@@ -146,13 +146,12 @@ def calibrate(
     *,
     cross_validate: bool = True,
     folds: int = 5,
-    progress: bool = False,
 ) -> list[Fit]:
     """Fits every set of parameters that there are points for. InputError for unknown GPUs and files."""
     groups = grouped(measured)
-    gpus: dict[
-        tuple[str, str], Gpu
-    ] = {}  # engine, GPU -> with what was fitted so far, for blocks built of products
+    # By engine and GPU, with the sets fitted so far: products come first, and latent attention is a block
+    # of them.
+    gpus: dict[tuple[str, str], Gpu] = {}
     fits: list[Fit] = []
     sets: dict[Key, Parameters] = {}
     for key, points in groups.items():
@@ -161,8 +160,7 @@ def calibrate(
         parameters = fit(gpu, seen_of(points, folds))
         sets[key] = parameters
         gpus[engine, name] = with_parameters(gpu, op, variant, parameters)
-        if progress:
-            print(engine, op, name, variant, len(points), parameters, flush=True)
+    # Errors only now: a stand-in's sets must be there before another GPU borrows them.
     for key, points in groups.items():
         engine, op, name, variant = key
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
@@ -188,8 +186,6 @@ def calibrate(
                 bias_by_size(fitted if unseen is None else unseen),
             )
         )
-        if progress:
-            print(table(fits[-1:]).splitlines()[-1], flush=True)
     return fits
 
 

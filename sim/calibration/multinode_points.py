@@ -151,6 +151,7 @@ def _undercut(found: Sequence[MultinodePoint]) -> list[MultinodePoint]:
     kept: list[MultinodePoint] = []
     for curve in curves.values():
         fastest_s = float("inf")
+        # From the longest message down: a point that is slower than any longer one is out.
         for one in sorted(curve, key=lambda one: -one.n_bytes):
             if one.seconds <= fastest_s:
                 kept.append(one)

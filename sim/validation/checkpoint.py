@@ -95,6 +95,7 @@ def outcomes(
                 for future in as_completed(running):
                     ended(running[future], future.result())
             except (KeyboardInterrupt, BrokenProcessPool):
+                # What has ended is saved; to wait for running cases would take minutes.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [found[key] for key in keys]

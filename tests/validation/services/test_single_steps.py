@@ -7,10 +7,12 @@ from sim.validation.services.single_steps import running_and_context, stretches
 
 
 def test_decode_steps_are_read_off_quiet_seconds_and_met():
-    """By hand: 2 s without a prompt, 4 requests all the while, 80 tokens: 20 steps of 100 ms."""
+    """By hand: 2 s without a prompt, 4 requests all the while, 80 tokens: 20 steps of 100 ms. One quiet
+    second alone is no stretch.
+    """
     seconds = [
         {"t": t, "gen_throughput": tokens, "prompt_throughput": prompt}
-        for t, tokens, prompt in ((1, 9, 5), (2, 40, 0), (3, 40, 0), (4, 9, 7))
+        for t, tokens, prompt in ((1, 9, 5), (2, 40, 0), (3, 40, 0), (4, 9, 7), (5, 9, 0), (6, 9, 7))
     ]
     assert list(stretches(seconds)) == [(1.0, 3.0, 80.0)]
     rows = request_logs.log_steps("rtxpro6000_llama31_8b_tp1")
