@@ -43,3 +43,22 @@ def test_a_closed_loop_has_no_rate_to_search_over() -> None:
 def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="p99_ttft_ms"):
         sim.capacity(server(requests=20), {"p99_tttf_ms": 50.0})
+
+
+def test_the_search_ends_between_a_rate_that_holds_and_one_that_does_not() -> None:
+    found = sim.capacity(server(requests=20), {"mean_e2el_ms": 200.0}, tolerance=0.1)
+    holding = [trial.rate_per_s for trial in found.trials if trial.holds]
+    failing = [trial.rate_per_s for trial in found.trials if not trial.holds]
+    assert max(holding) == found.rate_per_s < min(failing) <= 1.1 * found.rate_per_s
+    assert len(found.trials) < 20
+
+
+@pytest.mark.parametrize(
+    ("slo", "tolerance", "message"),
+    [({}, 0.02, "slo is empty"), ({"p99_ttft_ms": 50.0}, 1.0, "tolerance = 1: must be between 0 and 1")],
+)
+def test_a_search_without_an_objective_or_an_end_is_refused(
+    slo: dict[str, float], tolerance: float, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        sim.capacity(server(requests=20), slo, tolerance=tolerance)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import sim
+from sim.inputs.errors import InputError
 from tests.studies.scenarios import scenario
 
 
@@ -41,3 +42,10 @@ def test_seeds_that_only_one_scenario_can_run_are_no_pairs() -> None:
         )
     assert not found.differences
     assert len(found.failed) == 2
+
+
+def test_one_scenario_or_one_seed_is_nothing_to_compare() -> None:
+    with pytest.raises(InputError, match="scenarios = 1: must be at least 2"):
+        sim.compare({"a": scenario()})
+    with pytest.raises(InputError, match="seeds = 1: must be at least 2"):
+        sim.compare({"a": scenario(), "b": scenario()}, seeds=[0])
