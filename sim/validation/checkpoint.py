@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
-from sim.reading.data_files import PACKAGE, data_folder
+from sim.reading.data_files import code_digest
 from sim.results.compared import Row
 
-READ = ("*.py", "*.csv", "*.yaml", "*.json")
 CUT_OFF = '{"digest": "'  # how a kept line begins
-SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on
 
 
 @dataclass(frozen=True)
@@ -99,22 +97,6 @@ def outcomes(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [found[key] for key in keys]
-
-
-def code_digest() -> str:
-    """Of everything that a simulated number may depend on: the package, and the files of systems and models
-    beside it.
-    """
-    digest = hashlib.sha256()
-    folders = [PACKAGE, *(data_folder() / name for name in ("topologies", "workloads"))]
-    found = {path for folder in folders for pattern in READ for path in folder.rglob(pattern)}
-    for path in sorted(found):
-        if path.parent.name in SHOWN_ONLY:
-            continue
-        base = PACKAGE if path.is_relative_to(PACKAGE) else data_folder()
-        digest.update(path.relative_to(base).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _key(case: Case) -> str:

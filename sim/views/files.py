@@ -69,8 +69,8 @@ def page(title: str, charts: Sequence[tuple[str, AnyChart]], before: str = "", a
     for number, (heading, chart) in enumerate(charts):
         head = f"<h2>{escape(heading)}</h2>\n" if heading else ""
         parts.append(f'{head}<div class="chart" id="chart{number}"></div>')
-        # "</" would end the script in the middle of a text
-        specification = json.dumps(specified(chart), separators=(",", ":")).replace("</", "<\\/")
+        # "</script" would end the script in the middle of a text, and "<!--<script" would never let it end.
+        specification = json.dumps(specified(chart), separators=(",", ":")).replace("<", "\\u003c")
         calls.append(f'vegaEmbed("#chart{number}", {specification}, {{actions: false, renderer: "svg"}});')
     return PAGE.format(
         title=escape(title),
@@ -88,7 +88,7 @@ def _vega() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # None is its default
-    return bundle.replace("</script", "<\\/script")
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 STYLE = """
