@@ -88,7 +88,7 @@ def _vega() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # None is its default
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return bundle.replace("</script", "<\\/script")
 
 
 STYLE = """
