@@ -237,7 +237,7 @@ def _waiting(service: Service, fabric: Fabric) -> tuple[str, ...]:
     return (*waiting_for(service), *map(_wait_for, down))
 
 
-def _wait_for(link: str) -> str:
+def _wait_for(link: object) -> str:
     return f"transfers wait for {link}, which is down"
 
 

@@ -99,8 +99,8 @@ def _bug(error: Exception) -> int:
     first_line = (str(error).splitlines() or [""])[0][:200]
     _say(
         f"this is a bug in fabricsim {__version__}, not in what you wrote: {type(error).__name__}"
-        f"{': ' if first_line else ''}{first_line}{where}. Please report it at {REPORT_AT}, with the command, "
-        "the files that it reads, and the traceback that it prints with SIM_DEBUG=1 before it."
+        f"{': ' if first_line else ''}{first_line}{where}. Please report it at {REPORT_AT}, with the "
+        "command, the files that it reads, and the traceback that it prints with SIM_DEBUG=1 before it."
     )
     return BUG
 

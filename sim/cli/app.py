@@ -19,7 +19,6 @@ from sim.cli.topology import topology
 from sim.cli.validate import validate
 
 
-
 class Ended(Exception):
     """A command was ended from outside; `__cause__` says how. Typer has statuses of its own for that, which
     are not those of `sim`, so that it must not see it.

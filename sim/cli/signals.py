@@ -38,7 +38,7 @@ class Signals:
         self._waits = False
 
     def listen(self) -> None:
-        """Handle Ctrl-C and SIGTERM from now on; one that the parent process ignores (nohup) stays ignored."""
+        """Handle Ctrl-C and SIGTERM from now on; one that is ignored already (nohup) stays so."""
         for number in MESSAGES:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._came)

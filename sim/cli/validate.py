@@ -63,6 +63,10 @@ def validate(
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
+    from sim.results.whole_files import check_writable
+
+    for folder in filter(None, (out, *(path.parent for path in (write, keep) if path is not None))):
+        check_writable(folder)
     rows: list[Row] = []
     nothing: list[Outcome] = []
     how = Services(whole, processes, keep)

@@ -118,7 +118,7 @@ def load_result(folder: str | Path) -> SavedResult:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder} has no {MANIFEST}: it was left by an older version, or its run was cut off; run it again"
+            f"{folder} has no {MANIFEST}: an older version left it, or its run was cut off; run it again"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / MANIFEST} cannot be read: {error}") from error

@@ -1,8 +1,8 @@
 """Tables and summaries to files, byte for byte the same for the same rows.
 
-A spreadsheet takes a cell that begins with =, +, -, @, a tab or a line end for a formula, and may fetch or run
-what it names. Texts come from scenarios and traces of anyone's, so in CSV such a text has a quote before it
-(OWASP, "CSV Injection"); `as_written` takes it off again. Numbers are no texts and stay as they are.
+A spreadsheet takes a cell that begins with =, +, -, @, a tab or a line end for a formula, and may fetch or
+run what it names. Texts come from scenarios and traces of anyone's, so in CSV such a text has a quote before
+it (OWASP, "CSV Injection"); `as_written` takes it off again. Numbers are no texts and stay as they are.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 _FORMULA = r"^'*[=+\-@\t\r\n]"  # a quote too, before what is quoted: so that it can be taken off again
 
 
-def save_table(frame: polars.DataFrame, path: str | Path) -> Path:
-    """A frame as CSV or Parquet, by the ending of `path`. Floats as Python's repr: they read back to the
-    last bit.
+def save_table(frame: polars.DataFrame, path: str | Path, *, kind: str = "") -> Path:
+    """A frame as CSV or Parquet, by the ending of `path` or by `kind`, which is such an ending.
 
+    Floats are written as Python's repr: they read back to the last bit.
     Null is an empty field. ValueError for another ending.
     """
     path = Path(path)
-    if path.suffix == ".parquet":
+    kind = kind or path.suffix
+    if kind == ".parquet":
         frame.write_parquet(path, compression="zstd")
-    elif path.suffix == ".csv":
+    elif kind == ".csv":
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(no_formula, frame.columns))

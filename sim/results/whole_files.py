@@ -139,7 +139,8 @@ def refuse_what_is_there(path: Path, *, force: bool, own: Collection[str] = ()) 
     foreign = [name for name in there if name not in own]
     if foreign:
         raise InputError(
-            f"{path} holds {foreign[0]!r}, which no run has left and --force would remove; name another folder"
+            f"{path} holds {foreign[0]!r}, "
+            "which no run has left; --force would remove it: name another folder"
         )
 
 

@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.data_files import code_digest
 from sim.results.compared import Row
+from sim.workers import worker_pool
 
 CUT_OFF = '{"digest": "'  # how a kept line begins
 
@@ -85,17 +85,12 @@ def outcomes(
             ended(key, outcome_of(simulate, case))
     else:
         fresh = get_context("spawn")  # a forked process would wait for ever for polars' threads
-        with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
+        with worker_pool(workers, fresh) as pool:
             running: dict[Future[Outcome], str] = {
                 pool.submit(outcome_of, simulate, case): key for key, case in left.items()
             }
-            try:
-                for future in as_completed(running):
-                    ended(running[future], future.result())
-            except (KeyboardInterrupt, BrokenProcessPool):
-                # What has ended is saved; to wait for running cases would take minutes.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for future in as_completed(running):  # an interruption ends the workers; what has ended is kept
+                ended(running[future], future.result())
     return [found[key] for key in keys]
 
 

@@ -33,7 +33,7 @@ def worker_pool(workers: int, context: BaseContext | None = None) -> Iterator[Pr
 
 
 def _end_now(pool: ProcessPoolExecutor) -> None:
-    # The pool has no public way to end its processes before Python 3.14; it forgets them when it is shut down.
+    # Before Python 3.14 a pool has no public way to end its processes, and forgets them at its shutdown.
     for process in list((getattr(pool, "_processes", None) or {}).values()):
         with suppress(ValueError, OSError):
             process.kill()
@@ -55,7 +55,8 @@ def _begin(parent: int) -> None:
 def _dies_with_parent() -> bool:
     import ctypes
 
-    return ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+    failed: int = ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return failed == 0
 
 
 def _watch(parent: int) -> None:
