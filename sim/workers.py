@@ -7,11 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LOOKS_PER_S = 2.0  # at the parent, where the system does not tell of its end: well within two seconds
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
@@ -30,6 +33,18 @@ def worker_pool(workers: int, context: BaseContext | None = None) -> Iterator[Pr
                 raise
     finally:
         _end_now(pool)
+
+
+def first_done(running: Collection[Future[T]]) -> set[Future[T]]:
+    """Wait until some of the futures are done; those.
+
+    The wait is cut into pieces: where a library has set a signal handler that restarts system calls (polars
+    does), Ctrl-C does not end a wait, and is seen after it.
+    """
+    done: set[Future[T]] = set()
+    while running and not done:
+        done = wait(running, timeout=1.0 / LOOKS_PER_S, return_when=FIRST_COMPLETED).done
+    return done
 
 
 def _end_now(pool: ProcessPoolExecutor) -> None:

@@ -86,8 +86,6 @@ def compare(
     format: OutputFormat = "table",
 ) -> None:
     """Compare scenarios with the first, seed by seed, with 95 % intervals of the differences."""
-    import polars
-
     import sim
 
     names = {_name(path, scenarios): _scenario(path, changes) for path in scenarios}
@@ -101,6 +99,8 @@ def compare(
                     note(f"{found.names[row.point.scenario]}, seed {row.point.seed}: {row.reason}")
             table = found.table()
             if table.height:
+                import polars
+
                 known = table["metric"].unique().to_list()
                 shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
                 _show(shown, shown.columns, format, table)

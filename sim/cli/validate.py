@@ -70,15 +70,22 @@ def validate(
     rows: list[Row] = []
     nothing: list[Outcome] = []
     how = Services(whole, processes, keep)
-    for name in chosen(sections or ()):
-        progress = _Progress(name)
-        own = points if name == LOOPS else None
-        for found in ledger([name], how, progress.show, own):
-            if isinstance(found, Row):
-                rows.append(found)
-            else:
-                nothing.append(found)
-        progress.end()
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for name in chosen(sections or ()):
+            progress = _Progress(name)
+            own = points if name == LOOPS else None
+            for found in ledger([name], how, progress.show, own):
+                if isinstance(found, Row):
+                    rows.append(found)
+                else:
+                    nothing.append(found)
+            progress.end()
+    except KeyboardInterrupt as error:
+        if not rows:
+            raise
+        note("incomplete: these are the rows that had ended; --out and --write are left as they were")
+        interrupt = error
     errors, groups = summarised(rows), grouped(rows)
     missing = left_out(nothing)
     if format == "json":
@@ -95,6 +102,8 @@ def validate(
             _print_rows(rows)
         print_table(ERRORS, ([*map(_cell, line.as_dict().values())] for line in errors))
         _print_groups(groups)
+    if interrupt is not None:
+        raise interrupt
     if out is not None:
         _leave(rows, out)
     if write is not None:

@@ -12,7 +12,7 @@ import pickle
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
-from sim.workers import worker_pool
+from sim.workers import first_done, worker_pool
 
 if TYPE_CHECKING:
     from sim.studies.kept import Kept
@@ -193,7 +193,7 @@ def _run_on(
             if broken and not isinstance(executor, ProcessPoolExecutor):
                 lost.update(dict.fromkeys(todo, "the executor broke"))
             return lost
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        for future in first_done(running):
             number = running.pop(future)
             try:
                 rows[number] = future.result()

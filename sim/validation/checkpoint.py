@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.data_files import code_digest
 from sim.results.compared import Row
-from sim.workers import worker_pool
+from sim.workers import first_done, worker_pool
 
 CUT_OFF = '{"digest": "'  # how a kept line begins
 
@@ -89,8 +89,9 @@ def outcomes(
             running: dict[Future[Outcome], str] = {
                 pool.submit(outcome_of, simulate, case): key for key, case in left.items()
             }
-            for future in as_completed(running):  # an interruption ends the workers; what has ended is kept
-                ended(running[future], future.result())
+            while running:  # an interruption ends the workers; what has ended is kept
+                for future in first_done(running):
+                    ended(running.pop(future), future.result())
     return [found[key] for key in keys]
 
 
