@@ -63,7 +63,7 @@ def validate(
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
-    from sim.results.whole_files import check_writable
+    from sim.results.whole_files import check_writable, whole_file
 
     for folder in filter(None, (out, *(path.parent for path in (write, keep) if path is not None))):
         check_writable(folder)
@@ -112,7 +112,8 @@ def validate(
 
         save_page_charts(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
+        with whole_file(write) as partial:
+            partial.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
         note(f"wrote {write}")
 
 
@@ -166,12 +167,13 @@ def _print_rows(rows: Sequence[Row]) -> None:
 def _leave(rows: Sequence[Row], folder: Path) -> None:
     import json
 
+    from sim.results.whole_files import whole_file
     from sim.validation.charts import save_charts
 
     folder.mkdir(parents=True, exist_ok=True)
     ledger = folder / "ledger.json"
-    ledger.write_text(
-        json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n", encoding="utf-8"
-    )
+    text = json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n"
+    with whole_file(ledger) as partial:
+        partial.write_text(text, encoding="utf-8")
     for path in (ledger, *save_charts(rows, folder)):
         note(f"wrote {path}")
