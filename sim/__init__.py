@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim.inputs.topology import Topology
     from sim.inputs.workload import Workload
     from sim.microbenchmark import collective, kernel
+    from sim.results.saved import SavedResult, load_result
     from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
@@ -49,6 +50,8 @@ _HOME = {
     "Topology": "sim.inputs.topology",
     "Workload": "sim.inputs.workload",
     "Scenario": "sim.scenario",
+    "SavedResult": "sim.results.saved",
+    "load_result": "sim.results.saved",
     "load_scenario": "sim.scenario",
     "with_changes": "sim.scenario",
     "Result": "sim.simulate",
@@ -68,6 +71,7 @@ __all__ = [
     "InputError",
     "Model",
     "Result",
+    "SavedResult",
     "Scenario",
     "Sweep",
     "Topology",
@@ -81,6 +85,7 @@ __all__ = [
     "list_topologies",
     "list_workloads",
     "load_model",
+    "load_result",
     "load_scenario",
     "load_topology",
     "load_workload",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,18 @@ import simpy
 from sim.cost.network import Network
 from sim.deployment import deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.reading.files_read import files_read
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
-from sim.results.records import Records
+from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.runtime.build import World, kv_transfers_of, replicas_of
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import faults_without_effect, schedule_faults
+from sim.runtime.interruption import Interruption
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
 from sim.scenario import Scenario, with_changes
@@ -33,12 +35,17 @@ if TYPE_CHECKING:
     import polars
 
 
+ALL_ENDED, TIME_LIMIT, INTERRUPTED = "all requests ended", "time limit", "interrupted"
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run leaves: tables with one row per thing, and the numbers computed from them.
 
     `requests` `steps` `links` `gpus` `blame` are polars DataFrames (times in simulated seconds, sizes in
-    bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
+    bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it. `ended` says how the run
+    came to its end (`all requests ended`, `time limit`, `interrupted`), `inputs` are the files that it was
+    read from.
     """
 
     scenario: Scenario
@@ -50,6 +57,8 @@ class Result:
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
+    ended: str = ALL_ENDED
+    inputs: frozenset[Path] = frozenset()
 
     @cached_property
     def requests(self) -> polars.DataFrame:
@@ -84,6 +93,11 @@ class Result:
         """Hits and bytes by replica and tier of KV cache; empty without `engine.kv_tiers`."""
         return self.kv_tier_rows.frame()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every request had come and left when the run ended."""
+        return self.ended == ALL_ENDED
+
     def summary(self, warmup: Warmup = None) -> dict[str, Any]:
         """Counts, throughputs and latencies under the names of vLLM's serving benchmark.
 
@@ -105,13 +119,21 @@ class Result:
             return []
         serving = set(self.gpus.filter(self.gpus["replica"] >= 0)["gpu"])
         bytes_by_link = dict(self.links.select("link", "n_bytes").iter_rows())
-        return list(
-            faults_without_effect(self.scenario.wired.graph, faults, serving, bytes_by_link, self.end_s)
+        aborted_s = self.requests["aborted_s"]
+        found = faults_without_effect(
+            self.scenario.wired.graph,
+            faults,
+            serving,
+            bytes_by_link,
+            self.end_s,
+            aborted_at_end=bool((aborted_s == self.end_s).any()),
+            down=[link for link in bytes_by_link if _wait_for(link) in self.unfinished],
         )
+        return list(found)
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write tables, summary, trace and report into `folder`; an existing one is refused unless
-        `force`.
+        """Write tables, summary, trace, report and manifest into `folder`, which is whole or absent; one that
+        holds files is refused unless `force`, and then nothing of them stays. `sim.load_result` reads it.
         """
         from sim.views.save import save
 
@@ -127,6 +149,7 @@ def simulate(
     fold: bool = True,
     without: Sequence[str] = (),
     beside: Sequence[Beside] = (),
+    interruption: Interruption | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
 
@@ -137,10 +160,15 @@ def simulate(
     (environment, fabric) that put their own transfers on the links or change capacities. The run lasts until
     they have ended too.
 
+    `interruption` ends the run between two events when it is asked for; the books are closed there, as at a
+    time limit.
+
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
     `time_limit_s` ends there, its open requests counted as unfinished.
     """
+    if interruption is None:
+        interruption = Interruption()
     if without:
         scenario = with_changes(scenario, {"without": tuple(without)})
     limit = scenario.time_limit_s
@@ -151,19 +179,24 @@ def simulate(
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
     world = World(scenario, env, network, fabric, Records(), fold, seed)
-    service = _service(world, blame)
+    with files_read() as traces:
+        service = _service(world, blame)
     schedule_faults(env, network, fabric, service, scenario.faults)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
-    env.run(until=limit)
-    waiting = _waiting(service, fabric)
+    interruption.run(env, limit)
+    waiting = _waiting(service, fabric) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
-    if service.open and limit is None:
+    if service.open and limit is None and not interruption.is_asked_for:
         raise UnfinishedError(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )
-    return _result(world, service, blame, waiting)
+    ended = ALL_ENDED
+    if service.open or service.awaits_more:
+        ended = INTERRUPTED if interruption.is_asked_for else TIME_LIMIT
+    inputs = scenario.files_read | traces
+    return replace(_result(world, service, blame, waiting), ended=ended, inputs=inputs)
 
 
 def _service(world: World, blame: BlameRecords) -> Service:
@@ -201,7 +234,11 @@ def _service(world: World, blame: BlameRecords) -> Service:
 def _waiting(service: Service, fabric: Fabric) -> tuple[str, ...]:
     """What waits for what when nothing happens any more."""
     down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
-    return (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
+    return (*waiting_for(service), *map(_wait_for, down))
+
+
+def _wait_for(link: object) -> str:
+    return f"transfers wait for {link}, which is down"
 
 
 def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[str, ...]) -> Result:
@@ -227,15 +264,7 @@ def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[
 
 def _link_rows(fabric: Fabric) -> Table:
     """One row per link: capacity, bytes, and seconds with at least one, and at least two, transfers."""
-    rows = Table(
-        {
-            "link": "text",
-            "bytes_per_s": "number",
-            "n_bytes": "number",
-            "busy_s": "number",
-            "shared_s": "number",
-        }
-    )
+    rows = Table(LINK_COLUMNS)
     for row in fabric.rows():
         rows.append(str(row.link), row.bytes_per_s, row.n_bytes, row.busy_s, row.shared_s)
     return rows
@@ -245,7 +274,7 @@ def _gpu_rows(network: Network, replicas: list[Replica]) -> Table:
     """One row per GPU: which replica and stage it serves (-1: none), and the seconds in which it had a
     step.
     """
-    rows = Table({"gpu": "text", "model": "text", "replica": "count", "stage": "count", "busy_s": "number"})
+    rows = Table(GPU_COLUMNS)
     serves = {}
     for replica in replicas:
         ranks = len(replica.gpus) // len(replica.stages)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "sim").rglob("*.py"))
 FOLDERS = sorted({path.parent for path in MODULES} - {ROOT / "sim"})
-LAYERS = """version inputs theory
+LAYERS = """version workers inputs theory
             reading results
             cost policy views
             catalog

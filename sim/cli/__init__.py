@@ -6,7 +6,6 @@ statuses. May import everything, and knows no numbers of its own: what it prints
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,46 +13,96 @@ from typing import NoReturn
 
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it; 143 is 128 + SIGTERM
+BUG = 70  # EX_SOFTWARE of sysexits.h: an internal software error
+REPORT_AT = "the project's issue tracker"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit: 0 done, 2 wrong input, 3 cannot be, 4 not finished, 130 interrupted.
+    """Run the command and exit: 0 done, 2 wrong input, 3 cannot be, 4 not finished, 70 a bug in the
+    simulator, 130 interrupted, 143 terminated.
 
-    What went wrong is said on standard error, without a traceback; a traceback means a bug in the simulator.
+    What went wrong is said on standard error, without a traceback; SIM_DEBUG=1 shows that of a bug.
     """
-    sys.exit(status_of(arguments))
+    from sim.cli.signals import signals
+
+    signals.listen()
+    status = status_of(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_output()
+    sys.exit(status)
 
 
 def status_of(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    from sim.cli.app import app
+    from sim.cli.app import Ended, app
 
     try:
-        status = app(args=arguments, prog_name="sim", standalone_mode=False)
-        sys.stdout.flush()
+        try:
+            status = app(args=arguments, prog_name="sim", standalone_mode=False)
+            sys.stdout.flush()
+        except Ended as ended:
+            raise ended.__cause__ or ended from None
     except (InputError, InfeasibleError, UnfinishedError) as refusal:
         _say(str(refusal))
         return refusal.exit_status
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "interrupted (Ctrl-C)")
+        number = getattr(interrupt, "number", 0)
+        return 128 + number if number else INTERRUPTED
     except BrokenPipeError:
-        # The pipe (`| head`) is closed at its other end. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _say(f"what the command prints cannot be written: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+        return _file_error(error)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # typer's errors, whichever of its versions is here
         if usage is None:
-            raise
+            return _bug(error)
         _say(str(usage()))
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _file_error(error: OSError) -> int:
+    # Of a file, its name is known; what has none is the output of the command.
+    if error.filename is not None:
+        _say(f"{error.filename} cannot be read or written: {error.strerror}")
+    else:
+        _say(f"what the command prints cannot be written: {error.strerror or error}")
+        _give_up_output()
+    return 2
+
+
+def _give_up_output() -> None:
+    """The pipe (`| head`) is closed at its other end, or its disk full: Python would complain again when it
+    flushes at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _bug(error: Exception) -> int:
+    """Say what went wrong, where, and how to report it."""
+    import traceback
+
+    from sim.version import __version__
+
+    if os.environ.get("SIM_DEBUG") == "1":
+        traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}sim{os.sep}" in frame.filename] or frames
+    where = ""
+    if own:
+        where = f" in {own[-1].name} ({'/'.join(own[-1].filename.split(os.sep)[-3:])}:{own[-1].lineno})"
+    first_line = (str(error).splitlines() or [""])[0][:200]
+    _say(
+        f"this is a bug in fabricsim {__version__}, not in what you wrote: {type(error).__name__}"
+        f"{': ' if first_line else ''}{first_line}{where}. Please report it at {REPORT_AT}, with the "
+        "command, the files that it reads, and the traceback that it prints with SIM_DEBUG=1 before it."
+    )
+    return BUG
 
 
 def _say(message: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import sim
 from sim.cli.calibrate import calibrate
@@ -17,7 +18,23 @@ from sim.cli.studies import capacity, compare, sweep
 from sim.cli.topology import topology
 from sim.cli.validate import validate
 
+
+class Ended(Exception):
+    """A command was ended from outside; `__cause__` says how. Typer has statuses of its own for that, which
+    are not those of `sim`, so that it must not see it.
+    """
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as end:
+            raise Ended from end
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="sim",
     help="A discrete-event simulator of distributed LLM inference: one graph, one clock, all traffic.",
     no_args_is_help=True,

@@ -93,11 +93,11 @@ def collectives(
         if path is not None and not measured:
             raise InputError(f"there is nothing to write to {path}; the files have no such collectives")
     if write is not None:
-        write.write_text(study.as_yaml(study.fitted(shipped, intra_node)), encoding="utf-8")
+        _write(write, study.as_yaml(study.fitted(shipped, intra_node)))
         note(f"written to {write}")
     if write_across is not None:
         text = multinode.inter_node_text(multinode.fitted(shipped, inter_node))
-        write_across.write_text(text, encoding="utf-8")
+        _write(write_across, text)
         note(f"written to {write_across}")
     if format == "json":
         print_json(rows)
@@ -261,6 +261,13 @@ def _row(one: CurveErrors, sizes: str) -> dict[str, Any]:
         "bias": one.errors.bias,
         "alpha_beta_error": one.alpha_beta.median if one.alpha_beta else None,
     }
+
+
+def _write(path: Path, text: str) -> None:
+    from sim.results.whole_files import whole_file
+
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _existing(paths: list[Path]) -> list[Path]:

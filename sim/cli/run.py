@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
+from sim.cli.signals import signals
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
 if TYPE_CHECKING:
+    from sim.cli.written import Written
     from sim.simulate import Result
 
 
@@ -26,17 +31,34 @@ def run(
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what --out already holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that --out already holds.")] = False,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
-    if out is not None:
-        # Before the run begins: an hour's run must not end at a folder that cannot be written.
-        from sim.views.save import claim
+    with ExitStack() as held:
+        place = None
+        if out is not None:
+            # Before the run begins: an hour's run must not end at a folder that cannot be written.
+            from sim.results.whole_files import check_writable, locked, refuse_what_is_there
+            from sim.views.save import FILES
 
-        claim(out, force=force)
+            place = held.enter_context(locked(out))
+            refuse_what_is_there(out, force=force, own=FILES)
+            check_writable(place.parent)
+        result, written = _simulated(scenario, changes or (), seed, fold=not no_fold)
+        with signals.waits():
+            _tell(result, written, format)
+            if place is not None:
+                from sim.views.save import save_into
 
+                save_into(result, place)
+                note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")
+        _end(result)
+
+
+def _simulated(scenario: str, changes: Sequence[str], seed: int, *, fold: bool) -> tuple[Result, Written]:
     import sim
     from sim.cli.written import Written
+    from sim.runtime.interruption import Interruption
     from sim.workload.request_sampler import describe_traces
 
     described = sim.load_scenario(scenario)
@@ -44,37 +66,64 @@ def run(
         described = sim.with_changes(described, dict(_change(text) for text in changes))
     for line in describe_traces(described.workload):
         note(line)
-    written = Written.read(scenario, changes or ())
+    written = Written.read(scenario, changes)
+    interruption = Interruption()
     try:
-        result = sim.simulate(described, seed=seed, fold=not no_fold)
+        with signals.ends(interruption):
+            result = sim.simulate(described, seed=seed, fold=fold, interruption=interruption)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
+    return result, written
+
+
+def _tell(result: Result, written: Written, format: Format) -> None:
+    """Notes on what a reader would miss in the numbers, and the numbers."""
     for key, what in result.faults_without_effect():
         note(f"note: {written.problem(key, what)}")
-    if out is not None:
-        result.save(out, force=True)  # claimed above
-        note(f"saved in {out}")
+    numbers = result.summary()
+    if "cut_answers" in numbers:
+        note(f"note: {_cut_answers(result)}")
     if format == "json":
-        print_json(result.summary())
+        print_json(numbers)
     else:
         print_summary(result)
-    rejected = result.summary()["rejected"]
-    if rejected:
+    # What is printed goes out before anything is saved: a full disk costs the folder, not the numbers.
+    sys.stdout.flush()
+    if numbers["rejected"]:
         longest = max(result.requests.filter(result.requests["status"] == "rejected")["prompt_tokens"])
         note(
-            f"{rejected} of {len(result.requests)} requests were rejected: prompts of up to {longest} tokens "
-            "are too long for the engine (max_model_len, or the KV blocks that are left)"
+            f"{numbers['rejected']} of {len(result.requests)} requests were rejected: prompts of up to "
+            f"{longest} tokens are too long for the engine (max_model_len, or the KV blocks that are left)"
         )
-    if rejected and rejected == len(result.requests):
+
+
+def _cut_answers(result: Result) -> str:
+    rows = result.requests
+    cut = rows.filter((rows["status"] == "finished") & (rows["generated_tokens"] < rows["output_tokens"]))
+    longest = max(cut["prompt_tokens"] + cut["generated_tokens"])
+    return (
+        f"{cut.height} of {rows.height} answers ended before the tokens that they asked for (up to "
+        f"{max(cut['output_tokens'])}), where prompt and answer had max_model_len, {longest} tokens"
+    )
+
+
+def _end(result: Result) -> None:
+    """Exit as the run did."""
+    statuses = result.requests["status"]
+    open_requests = int((statuses == "unfinished").sum())
+    if result.ended == "interrupted":
+        signals.end(f"the run stopped at {result.end_s:g} s, {open_requests} requests were not finished")
+    if len(statuses) and (statuses == "rejected").all():
         raise InfeasibleError(
             "every request was rejected, so there is nothing to report", "a larger max_model_len"
         )
-    if result.unfinished:
-        open_requests = result.summary()["unfinished"]
+    if open_requests:
         raise UnfinishedError(
             f"{open_requests} requests were not finished when the run stopped at {result.end_s:g} s",
             result.unfinished,
         )
+    if signals.number:
+        signals.end("the run had ended")
 
 
 def print_summary(result: Result) -> None:

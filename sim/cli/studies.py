@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli.output import Format, note, print_json, print_table
-from sim.inputs.errors import InputError
+from sim.cli.signals import signals
+from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import polars
 
     from sim.scenario import Scenario
+    from sim.studies.kept import Kept
+    from sim.studies.points import Row
 
 SECONDS_TO_CONNECT = 10
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
@@ -32,7 +36,11 @@ Changes = Annotated[
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", help="Metrics to print, instead of the usual.")
 ]
-Csv = Annotated[Path | None, typer.Option("--out", help="A CSV file for the whole table.")]
+Table = Annotated[
+    Path | None,
+    typer.Option("--out", help="A .csv or .parquet file for the whole table; an interrupted one goes on."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what --out already holds.")]
 OutputFormat = Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")]
 
 
@@ -48,17 +56,23 @@ def sweep(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 for every combination.")] = 1,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
-    out: Csv = None,
+    out: Table = None,
+    force: Force = False,
     format: OutputFormat = "table",
 ) -> None:
     """Run every combination of some values; what cannot be is a line with its reason."""
     import sim
 
     grid = dict(_values(text) for text in over)
-    with _executor(scheduler) as executor:
-        found = sim.sweep(_scenario(scenario, changes), grid, range(seeds), executor)
-    table = found.table()
-    _show(table, [*grid, "seed", "status", *_metrics(metrics, table), "reason"], out, format)
+    described = _scenario(scenario, changes)
+    with _kept(out, force) as keep:
+        with _executor(scheduler) as executor:
+            found = sim.sweep(described, grid, range(seeds), executor, keep=keep)
+        with signals.waits():
+            table = found.table()
+            _show(table, [*grid, "seed", "status", *_metrics(metrics, table), "reason"], format)
+            _save(table, keep, out, found.rows)
+    _end(found.rows)
 
 
 def compare(
@@ -67,25 +81,33 @@ def compare(
     seeds: Annotated[int, typer.Option(min=2, help="Seeds 0 to N-1 for every scenario.")] = 10,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
-    out: Csv = None,
+    out: Table = None,
+    force: Force = False,
     format: OutputFormat = "table",
 ) -> None:
     """Compare scenarios with the first, seed by seed, with 95 % intervals of the differences."""
-    import polars
-
     import sim
 
     names = {_name(path, scenarios): _scenario(path, changes) for path in scenarios}
-    with _executor(scheduler) as executor:
-        found = sim.compare(names, range(seeds), executor)
-    for row in found.failed:
-        note(f"{found.names[row.point.scenario]}, seed {row.point.seed}: {row.reason}")
-    table = found.table()
+    with _kept(out, force) as keep:
+        with _executor(scheduler) as executor:
+            found = sim.compare(names, range(seeds), executor, keep=keep)
+        with signals.waits():
+            rows = [row for name in found.names for row in found.rows[name]]
+            for row in found.failed:
+                if row.status != "not run":
+                    note(f"{found.names[row.point.scenario]}, seed {row.point.seed}: {row.reason}")
+            table = found.table()
+            if table.height:
+                import polars
+
+                known = table["metric"].unique().to_list()
+                shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
+                _show(shown, shown.columns, format, table)
+                _save(table, keep, out, rows)
+    _end(rows)
     if not table.height:
         raise InputError("no seed has numbers in two scenarios; there is nothing to compare")
-    known = table["metric"].unique().to_list()
-    shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
-    _show(shown, shown.columns, out, format, table)
 
 
 def capacity(
@@ -97,25 +119,77 @@ def capacity(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last interval.")] = 0.02,
     scheduler: Scheduler = None,
-    out: Csv = None,
+    out: Table = None,
+    force: Force = False,
     format: OutputFormat = "table",
 ) -> None:
     """Find the highest request rate at which all objectives hold, and what breaks above it."""
     import sim
 
     objectives = dict(_objective(text) for text in slo)
-    with _executor(scheduler) as executor:
-        found = sim.capacity(_scenario(scenario, changes), objectives, range(seeds), tolerance, executor)
-    if format == "json":
-        trials = found.table().to_dicts()
-        print_json({"rate_per_s": found.rate_per_s, "limited_by": found.limited_by, "trials": trials})
-    else:
-        print(f"{found.rate_per_s:.4g} requests/s")
-        print(f"limited by: {found.limited_by}")
-    _save(found.table(), out)
-    if format != "json":
-        table = found.table()
-        print_table(table.columns, [[_cell(value) for value in row] for row in table.rows()])
+    described = _scenario(scenario, changes)
+    with _kept(out, force) as keep:
+        with _executor(scheduler) as executor:
+            found = sim.capacity(described, objectives, range(seeds), tolerance, executor, keep)
+        with signals.waits():
+            table = found.table()
+            if format == "json":
+                result = {"rate_per_s": found.rate_per_s, "limited_by": found.limited_by}
+                print_json({**result, "trials": table.to_dicts()})
+            else:
+                print(f"{found.rate_per_s:.4g} requests/s")
+                print(f"limited by: {found.limited_by}")
+                print_table(table.columns, [[_cell(value) for value in row] for row in table.rows()])
+            sys.stdout.flush()
+            if keep is not None and found.trials:
+                keep.save(table, is_complete=found.is_complete)
+                note(f"saved in {out}" if found.is_complete else f"saved in {out}, incomplete")
+    if not found.is_complete or signals.number:
+        signals.end(f"{len(found.trials)} rates have been tried")
+
+
+@contextmanager
+def _kept(out: Path | None, force: bool) -> Iterator[Kept | None]:
+    """Where the rows of a study are kept as they come; None without a table."""
+    if out is None:
+        yield None
+        return
+    from sim.studies.kept import kept
+
+    with kept(out, force=force) as keep:
+        yield keep
+        if keep.failure:
+            note(f"runs were not kept as they ended: {keep.failure}")
+
+
+def _save(table: polars.DataFrame, keep: Kept | None, out: Path | None, rows: Sequence[Row]) -> None:
+    sys.stdout.flush()  # a full disk costs the file, not the numbers
+    if keep is not None:
+        is_complete = all(row.status != "not run" for row in rows)
+        keep.save(table, is_complete=is_complete)
+        note(f"saved in {out}" if is_complete else f"saved in {out}, incomplete: the same command goes on")
+
+
+def _end(rows: Sequence[Row]) -> None:
+    """Exit as the runs did: a study in which something ran is a success, one that was cut short is none."""
+    ran = sum(row.status != "not run" for row in rows)
+    if ran < len(rows) or signals.number:
+        signals.end(f"{ran} of {len(rows)} points have run")
+    if any(row.status == "done" for row in rows):
+        return
+    from sim.studies.points import DIED
+
+    by_status = {row.status: row.reason for row in reversed(rows)}
+    what = f"none of {len(rows)} points has numbers"
+    if by_status.get("failed") == DIED:
+        raise UnfinishedError(f"{what}: {DIED}")
+    if "failed" in by_status:
+        raise RuntimeError(f"{what}: {by_status['failed']}")
+    if "wrong input" in by_status:
+        raise InputError(f"{what}: {by_status['wrong input']}")
+    if "infeasible" in by_status:
+        raise InfeasibleError(f"{what}: {by_status['infeasible']}")
+    raise UnfinishedError(f"{what}: {by_status['unfinished']}")
 
 
 @contextmanager
@@ -189,25 +263,13 @@ def _metrics(wanted: list[str] | None, known: Any) -> list[str]:
 
 
 def _show(
-    shown: polars.DataFrame,
-    columns: list[str],
-    out: Path | None,
-    format: Format,
-    whole: polars.DataFrame | None = None,
+    shown: polars.DataFrame, columns: list[str], format: Format, whole: polars.DataFrame | None = None
 ) -> None:
-    whole = shown if whole is None else whole
-    _save(whole, out)
     if format == "json":
-        print_json(whole.to_dicts())
+        print_json((shown if whole is None else whole).to_dicts())
         return
     rows = shown.select([name for name in dict.fromkeys(columns) if name in shown.columns])
     print_table(rows.columns, [[_cell(value) for value in row] for row in rows.rows()])
-
-
-def _save(table: polars.DataFrame, out: Path | None) -> None:
-    if out is not None:
-        table.write_csv(out)
-        note(f"saved in {out}")
 
 
 def _cell(value: Any) -> str:

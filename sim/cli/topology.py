@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -66,7 +67,8 @@ def draw(
     import sim
 
     described = sim.load_topology(name, nodes=nodes)
-    path = out or Path(f"{described.name}.svg")
+    # A name may hold anything; a file named after it stays in this folder.
+    path = out or Path(re.sub(r"[^\w.-]+", "_", described.name).lstrip(".") + ".svg")
     if path.exists() and not force:
         raise InputError(f"{path} exists; name another file with --out, or add --force")
     from sim.views.machine import draw_topology

@@ -63,18 +63,29 @@ def validate(
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
+    from sim.results.whole_files import check_writable, whole_file
+
+    for folder in filter(None, (out, *(path.parent for path in (write, keep) if path is not None))):
+        check_writable(folder)
     rows: list[Row] = []
     nothing: list[Outcome] = []
     how = Services(whole, processes, keep)
-    for name in chosen(sections or ()):
-        progress = _Progress(name)
-        own = points if name == LOOPS else None
-        for found in ledger([name], how, progress.show, own):
-            if isinstance(found, Row):
-                rows.append(found)
-            else:
-                nothing.append(found)
-        progress.end()
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for name in chosen(sections or ()):
+            progress = _Progress(name)
+            own = points if name == LOOPS else None
+            for found in ledger([name], how, progress.show, own):
+                if isinstance(found, Row):
+                    rows.append(found)
+                else:
+                    nothing.append(found)
+            progress.end()
+    except KeyboardInterrupt as error:
+        if not rows:
+            raise
+        note("incomplete: these are the rows that had ended; --out and --write are left as they were")
+        interrupt = error
     errors, groups = summarised(rows), grouped(rows)
     missing = left_out(nothing)
     if format == "json":
@@ -91,6 +102,8 @@ def validate(
             _print_rows(rows)
         print_table(ERRORS, ([*map(_cell, line.as_dict().values())] for line in errors))
         _print_groups(groups)
+    if interrupt is not None:
+        raise interrupt
     if out is not None:
         _leave(rows, out)
     if write is not None:
@@ -99,7 +112,8 @@ def validate(
 
         save_page_charts(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
+        with whole_file(write) as partial:
+            partial.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
         note(f"wrote {write}")
 
 
@@ -153,12 +167,13 @@ def _print_rows(rows: Sequence[Row]) -> None:
 def _leave(rows: Sequence[Row], folder: Path) -> None:
     import json
 
+    from sim.results.whole_files import whole_file
     from sim.validation.charts import save_charts
 
     folder.mkdir(parents=True, exist_ok=True)
     ledger = folder / "ledger.json"
-    ledger.write_text(
-        json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n", encoding="utf-8"
-    )
+    text = json.dumps([row.as_dict(*LEDGER_FIELDS) for row in rows], indent=1) + "\n"
+    with whole_file(ledger) as partial:
+        partial.write_text(text, encoding="utf-8")
     for path in (ledger, *save_charts(rows, folder)):
         note(f"wrote {path}")

@@ -6,10 +6,13 @@ it, in `sim/data`. Measured tables are in `sim/data/measured` either way.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+READ = ("*.py", "*.csv", "*.yaml", "*.json")
+SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on
 
 
 @cache
@@ -37,3 +40,19 @@ def experiments() -> Path:
 def measured() -> Path:
     """Measured tables of kernels; of collectives and services in folders below."""
     return PACKAGE / "data" / "measured"
+
+
+def code_digest() -> str:
+    """Of everything that a simulated number may depend on: the package, and the files of systems and models
+    beside it.
+    """
+    digest = hashlib.sha256()
+    folders = [PACKAGE, *(data_folder() / name for name in ("topologies", "workloads"))]
+    found = {path for folder in folders for pattern in READ for path in folder.rglob(pattern)}
+    for path in sorted(found):
+        if path.parent.name in SHOWN_ONLY:
+            continue
+        base = PACKAGE if path.is_relative_to(PACKAGE) else data_folder()
+        digest.update(path.relative_to(base).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

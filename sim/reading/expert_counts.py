@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.files_read import file_read
 from sim.reading.yaml_lines import read_yaml
 
 
@@ -38,6 +39,7 @@ def read_expert_counts(path: Path) -> tuple[float, ...]:
 def _of_csv(path: Path) -> list[tuple[int, object, object]]:
     try:
         text = path.read_text(encoding="utf-8")
+        file_read(path)
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror}", file=str(path))) from error
     rows = csv.DictReader(text.splitlines())

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.model import LatentAttention, Model
+from sim.reading.files_read import file_read
 
 MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
@@ -233,6 +234,7 @@ def read_model(path: str | Path, name: str | None = None) -> Model:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(Problem(f"is larger than {MAX_BYTES / 1e6:g} MB; a config.json is not", file))
         text = path.read_text(encoding="utf-8")
+        file_read(path)
         keys = json.loads(text)
     except OSError as error:
         raise InputError(

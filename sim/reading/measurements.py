@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.files_read import file_read
 from sim.reading.published_names import GPUS
 
 FORMATS = {
@@ -57,6 +58,7 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
+            file_read(path)
             rows = csv.DictReader(file)
             layout = _layout(path, rows.fieldnames or ())
             return list(_measurements(path, rows, layout))

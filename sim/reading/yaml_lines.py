@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.files_read import file_read
 
 MAX_BYTES = 4_000_000
 MAX_VALUES = 200_000
@@ -89,6 +90,7 @@ def _text_of(path: Path) -> str:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(Problem(f"has {path.stat().st_size} bytes; at most {MAX_BYTES} are read", name))
         content = path.read_bytes()
+        file_read(path)
     except FileNotFoundError as error:
         raise InputError(Problem("there is no such file", name)) from error
     except OSError as error:

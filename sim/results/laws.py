@@ -51,10 +51,13 @@ def little(records: Records) -> Little | None:
     return Little(area / (end_s - begin_s), len(arrival_s) / (end_s - begin_s), sojourn_s)
 
 
-def violations(records: Records, *, one_token_a_step: bool = True) -> list[str]:
+def violations(
+    records: Records, *, one_token_a_step: bool = True, longest_text: int | None = None
+) -> list[str]:
     """What no run may do, each in a sentence; empty if all is well.
 
-    A finished request has all the tokens it asked for, and its times are in order. Every token but the first
+    A finished request has all the tokens it asked for, or its text is `longest_text` (the engine's
+    max_model_len) tokens long, and its times are in order. Every token but the first
     of each request ends one gap, so that gaps and tokens agree to the last one; with drafts, of which a step
     may accept several, there are at most as many gaps.
     """
@@ -63,6 +66,8 @@ def violations(records: Records, *, one_token_a_step: bool = True) -> list[str]:
     ids, status = rows["request_id"], rows["status"]
     finished = status == "finished"
     short = finished & (rows["generated_tokens"] != rows["output_tokens"])
+    if longest_text is not None:
+        short &= rows["prompt_tokens"] + rows["generated_tokens"] < longest_text
     if short.any():
         found.append(f"{int(short.sum())} finished without all their tokens, request {ids[short][0]} for one")
     if len(np.unique(ids)) != len(ids):

@@ -6,7 +6,8 @@ had not come by the end of the run; so do **aborted** ones, if it had not come w
 their replica failed. So a percentile that falls among them is infinite, and never better than it would have
 been had the run or the client gone on; `censored_*` says how many there are. Means and standard deviations
 are of the known values alone and therefore too low when `censored_*` is not zero. Rejected requests have no
-latencies. All three are counted, and count against every objective.
+latencies. All three are counted, and count against every objective. An answer that ended at the engine's
+`max_model_len` is finished; where there are such, `cut_answers` counts them.
 
 **Warm-up** is cut only if asked for: all requests that arrive before the cut are left out, as are steps that
 begin before it. **Throughput** is of the kept requests over the time from the first arrival among them to
@@ -98,6 +99,9 @@ def summary(
     numbers["mean_concurrency"] = law.concurrency if law else None
     numbers["backlog_growth_per_s"] = backlog_growth_per_s(records)
     numbers["saturated"] = saturated(records)
+    cut = int((rows.finished & (rows.generated_tokens < rows.output_tokens)).sum())
+    if cut:
+        numbers["cut_answers"] = cut
     numbers["classes"] = rows.by_class(met, promised, span_s)
     return numbers
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.results.columns import Table
+from sim.results.columns import Kind, Table
 
 Status = Literal["finished", "unfinished", "rejected", "aborted"]
 
@@ -29,6 +29,21 @@ CLOCK_ULPS = 8
 """Units in the last place of the clock's reading by which a duration taken from it may be off."""
 OPEN_ROWS = 64
 """Rows of one stage that are open at a time: more than a pipeline has batches in flight."""
+
+LINK_COLUMNS: dict[str, Kind] = {
+    "link": "text",
+    "bytes_per_s": "number",
+    "n_bytes": "number",
+    "busy_s": "number",
+    "shared_s": "number",
+}
+GPU_COLUMNS: dict[str, Kind] = {
+    "gpu": "text",
+    "model": "text",
+    "replica": "count",
+    "stage": "count",
+    "busy_s": "number",
+}
 
 Floats = NDArray[np.float64]
 

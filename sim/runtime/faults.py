@@ -90,9 +90,14 @@ def faults_without_effect(
     serving: Collection[str],
     bytes_by_link: Mapping[str, float],
     end_s: float,
+    *,
+    aborted_at_end: bool = False,
+    down: Collection[str] = (),
 ) -> Iterator[Found]:
     """Every fault that no request can have felt: it began when all was over, or no engine ran on what
-    stopped, or no byte crossed what was lost. `serving` are the GPUs that engines ran on.
+    stopped, or no byte crossed what was lost. `serving` are the GPUs that engines ran on. `aborted_at_end`:
+    requests ended without their answer at `end_s`, as those of an engine that failed then do. `down` are the
+    links that transfers waited for to the end.
     """
     network = Network(graph)
     for number, fault in enumerate(faults):
@@ -101,14 +106,18 @@ def faults_without_effect(
             kind for kind in ("replica", *faultable_places(network)) if getattr(fault, kind) not in ("", None)
         )
         name = getattr(fault, kind)
-        if fault.at_s >= end_s:
-            yield (*key, "at_s"), f"nothing fails: the run ended at {end_s:g} s, before {fault.at_s:g} s"
+        ended_it = fault.stops_engines and fault.at_s == end_s and aborted_at_end
+        if fault.at_s >= end_s and not ended_it:
+            when = f"before {fault.at_s:g} s" if fault.at_s > end_s else "at the instant of the fault"
+            yield (*key, "at_s"), f"nothing fails: the run ended at {end_s:g} s, {when}"
         elif kind in ("gpu", "node"):
             fail = {gpu for gpu in network.gpus if name in (gpu, f"node{network.node_of[gpu]}")}
             if not fail.intersection(serving):
                 yield (*key, kind), f"nothing fails: no engine runs on {name}"
-        elif kind in ("link", "place") and not sum(bytes_by_link[link] for link in _links(network, name)):
-            yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
+        elif kind in ("link", "place"):
+            links = _links(network, name)
+            if not sum(bytes_by_link[link] for link in links) and not set(links).intersection(down):
+                yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
 
 
 def _links(network: Network, name: str) -> list[str]:

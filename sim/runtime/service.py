@@ -16,7 +16,7 @@ import simpy
 
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
-from sim.runtime.clock import ARRIVAL, at
+from sim.runtime.clock import ARRIVAL, FLUSH, at
 from sim.runtime.dispatcher import Dispatcher, Routed, Routing
 from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
 from sim.runtime.engine.engine_core import EngineListener
@@ -63,6 +63,7 @@ class Service:
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
         self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
+        self._to_come = 0  # requests whose arrival is on the clock
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         for replica in replicas:
             replica.listen(EngineListener(finished=self._finished, aborted=self._aborted))
@@ -73,9 +74,15 @@ class Service:
         """Wait for the first arrival; every arrival waits for the next."""
         self._await_next()
 
+    @property
+    def awaits_more(self) -> bool:
+        """Whether a request is still to arrive."""
+        return self._to_come > 0
+
     def _await_next(self) -> None:
         request = next(self._arrivals, None)
         if request is not None:
+            self._to_come += 1
             at(self.env, request.arrival_s, self._arrived, ARRIVAL, request)
 
     def _arrived(self, request: Request) -> None:
@@ -83,6 +90,7 @@ class Service:
         self._enter(request)
 
     def _enter(self, request: Request) -> None:
+        self._to_come -= 1
         self.open[request.request_id] = request
         self._dispatcher.add(request, request.prompt_tokens)
         self._dispatcher.route()
@@ -126,12 +134,23 @@ class Service:
             self.kv_transfers.abort(sequence)
         self._record(sequence, "finished")
         self._depart(sequence.request, sequence.replica)
-        self._follow_up(sequence.request)
+        # Of an answer cut at max_model_len, the client has what came.
+        self._follow_up(sequence.request, sequence.request.output_tokens - sequence.generated)
 
     def _aborted(self, sequence: InEngine) -> None:
         """A sequence has left its engine, or its KV transfer, unfinished."""
         self._record(sequence, "aborted")
         self._depart(sequence.request, sequence.replica)
+        if not self.open and not self._to_come:
+            at(self.env, self.env.now, self._leave_off_if_all_left, FLUSH)
+
+    def _leave_off_if_all_left(self, _: None) -> None:
+        """A step goes on for requests that a client has cancelled; not when no request is left or to come:
+        the run is over, and nothing is busy after its end.
+        """
+        if not self.open and not self._to_come:
+            for replica in self.replicas:
+                replica.fail()
 
     def _depart(self, request: Request, replica: int = -1) -> None:
         """Forget a request; others may take its place."""
@@ -161,6 +180,7 @@ class Service:
             request, missing_tokens = ended[number]
             following = self.generator.next_request(request.session, now, missing_tokens)
             if following is not None:
+                self._to_come += 1
                 at(self.env, max(now, following.arrival_s), self._enter, ARRIVAL, following)
 
     # ---- timeouts
@@ -277,7 +297,7 @@ class Service:
             finished_s, aborted_s = None, self.env.now
         self._add(
             request,
-            sequence.output_tokens,
+            request.output_tokens,
             status,
             generated_tokens=sequence.generated,
             routed_s=sequence.routed_s,

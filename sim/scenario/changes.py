@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.files_read import files_read
 from sim.reading.problems import did_you_mean, problems_of
 from sim.scenario.scenario import Scenario
 
@@ -50,7 +51,10 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
             _set_in_pools(data, path, value)
         _set(data, path, value)
     try:
-        return Scenario.model_validate(data)
+        with files_read() as found:
+            changed = Scenario.model_validate(data)
+        changed.__dict__["files_read"] = scenario.files_read | found
+        return changed
     except ValidationError as error:
         raise InputError(problems_of(error, None, (), Scenario)) from error
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sim.catalog import load_model, load_topology, load_workload
 from sim.inputs.errors import InputError, Problem
+from sim.reading.files_read import files_read
 from sim.reading.problems import problems_of
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.scenario.scenario import Scenario
@@ -21,7 +22,14 @@ def load_scenario(path: str | Path) -> Scenario:
     """Read a scenario from a YAML file. Paths in it are relative to the file. InputError names every problem
     at once.
     """
-    document = read_yaml(Path(path))
+    with files_read() as found:
+        scenario = _read(Path(path))
+    scenario.__dict__["files_read"] = frozenset(found)  # the model is frozen, and this is no field of it
+    return scenario
+
+
+def _read(path: Path) -> Scenario:
+    document = read_yaml(path)
     data = dict(document.data)
     near = document.path.parent
     problems: list[Problem] = []

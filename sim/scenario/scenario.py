@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -140,6 +141,11 @@ class Scenario(BaseModel):
         if found:
             raise LocatedError(found)
         return self
+
+    @cached_property
+    def files_read(self) -> frozenset[Path]:
+        """The files that this was read from; whatever loads a scenario puts them here."""
+        return frozenset()
 
     @property
     def nodes(self) -> int:

@@ -17,6 +17,7 @@ from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
 from sim.results.metrics import meets
 from sim.scenario import Scenario
+from sim.studies.kept import Kept
 from sim.studies.points import Point, Row, row_of, run_points
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 RATE = "workload.arrivals.rate_per_s"
 FURTHEST = 2.0**20  # times the written rate, up and down
+INTERRUPTED = "interrupted: not known yet; a higher rate may hold"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Capacity:
     limited_by: str
     trials: tuple[Trial, ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the search came to its end."""
+        return self.limited_by != INTERRUPTED
+
     def table(self) -> polars.DataFrame:
         """One line a trial, by rate."""
         import polars
@@ -68,6 +75,7 @@ def capacity(
     seeds: Iterable[int] = (0,),
     tolerance: float = 0.02,
     executor: Executor | None = None,
+    keep: Kept | None = None,
 ) -> Capacity:
     """Find the highest request rate that holds.
 
@@ -78,8 +86,10 @@ def capacity(
         seeds: the metrics are means over them.
         tolerance: relative width of the last interval.
         executor: where the runs of several seeds go; in this process if None.
+        keep: has rows of an earlier search, and gets every row that ends, as in `sweep`.
 
-    Raises InputError for arrivals without a rate or an unknown metric, and whatever a run raises.
+    An interrupt ends the search with the trials that there are. Raises InputError for arrivals without a rate
+    or an unknown metric, and whatever a run raises.
     """
     arrivals = scenario.workload.arrivals
     rate = getattr(arrivals, "rate_per_s", None)
@@ -94,8 +104,16 @@ def capacity(
         raise InputError(f"tolerance = {tolerance:g}: must be between 0 and 1, as in 0.02")
     # Double or halve from the given rate until one rate holds and one does not, then bisect in the logarithm:
     # the tolerance is relative.
-    search = _Search(scenario, dict(slo), list(seeds), executor)
-    lowest, highest = float(rate), float(rate)
+    search = _Search(scenario, dict(slo), list(seeds), executor, keep)
+    try:
+        return _searched(search, float(rate), tolerance)
+    except KeyboardInterrupt:
+        holding = max((trial.rate_per_s for trial in search.trials if trial.holds), default=0.0)
+        return Capacity(holding, INTERRUPTED, tuple(search.trials))
+
+
+def _searched(search: _Search, rate: float, tolerance: float) -> Capacity:
+    lowest, highest = rate, rate
     if search.holds(rate):
         while search.holds(highest := 2.0 * highest):
             lowest = highest
@@ -116,26 +134,46 @@ class _Search:
     """Trials so far."""
 
     def __init__(
-        self, scenario: Scenario, slo: dict[str, float], seeds: list[int], executor: Executor | None
+        self,
+        scenario: Scenario,
+        slo: dict[str, float],
+        seeds: list[int],
+        executor: Executor | None,
+        keep: Kept | None = None,
     ) -> None:
         self.scenario = scenario
         self.slo = slo
         self.seeds = seeds
         self.executor = executor
+        self.keep = keep
+        if keep is not None:
+            keep.begin([scenario])
         self.trials: list[Trial] = []
 
     def holds(self, rate_per_s: float) -> bool:
         points = [Point(0, ((RATE, rate_per_s),), seed) for seed in self.seeds]
-        if self.executor is None:
-            rows = [row_of(self.scenario, point) for point in points]
-        else:
-            rows = run_points([self.scenario], points, self.executor, progress=False)
+        rows = self._rows(points)
+        if any(row.status == "not run" for row in rows):
+            raise KeyboardInterrupt
         for row in rows:
             if row.status != "done":
                 raise InputError(f"at {rate_per_s:g} requests/s, seed {row.point.seed}: {row.reason}")
         trial = self._trial(rate_per_s, rows)
         self.trials.append(trial)
         return trial.holds
+
+    def _rows(self, points: list[Point]) -> list[Row]:
+        if self.executor is not None:
+            return run_points([self.scenario], points, self.executor, progress=False, keep=self.keep)
+        rows = []
+        for point in points:
+            row = None if self.keep is None else self.keep.row(point)
+            if row is None:
+                row = row_of(self.scenario, point)
+                if self.keep is not None:
+                    self.keep.add(row)
+            rows.append(row)
+        return rows
 
     def _trial(self, rate_per_s: float, rows: list[Row]) -> Trial:
         known = rows[0].summary

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
+from sim.studies.kept import Kept
 from sim.studies.points import Point, Row, run_points
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def compare(
     executor: Executor | None = None,
     confidence: float = 0.95,
     progress: bool | None = None,
+    keep: Kept | None = None,
 ) -> Comparison:
     """Run every scenario with every seed and compare each with the first, seed by seed.
 
-    Seeds for which either run has no numbers are left out of a pair and stay in `rows`. Raises InputError
+    Seeds for which either run has no numbers are left out of a pair and stay in `rows`. `keep` is as in
+    `sweep`. Raises InputError
     for fewer than two scenarios or seeds: one pair has no interval.
     """
     seeds = list(seeds)
@@ -92,7 +95,7 @@ def compare(
         raise InputError(f"seeds = {len(seeds)}: must be at least 2 for an interval; 10 are usual")
     names = tuple(scenarios)
     points = [Point(number, (), seed) for number in range(len(names)) for seed in seeds]
-    rows = run_points(list(scenarios.values()), points, executor, progress)
+    rows = run_points(list(scenarios.values()), points, executor, progress, keep)
     by_name = {
         name: tuple(row for row in rows if row.point.scenario == number) for number, name in enumerate(names)
     }

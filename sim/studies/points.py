@@ -12,18 +12,23 @@ import pickle
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
+from sim.workers import first_done, worker_pool
+
+if TYPE_CHECKING:
+    from sim.studies.kept import Kept
 
 Status = Literal["done", "infeasible", "wrong input", "unfinished", "failed", "not run"]
 
+DIED = "its worker process died (out of memory, or killed)"
 WAITING_PER_WORKER = 3  # points handed to the executor ahead of time, so that no worker waits for the next
 AHEAD_ON_A_CLUSTER = 64  # at least, where an executor does not say how many workers it has
 
@@ -100,18 +105,26 @@ def run_points(
     points: Iterable[Point],
     executor: Executor | None = None,
     progress: bool | None = None,
+    keep: Kept | None = None,
 ) -> list[Row]:
     """Rows of all points, in their order. Without an executor on a process for each processor; `progress` on
     standard error, by default where that is a terminal. An interrupt ends it with the rows that are there.
+    What `keep` has of them is not run again, and it gets every row that ends.
     """
     points = list(points)
     pickled = [_pickled(scenario) for scenario in scenarios]
     show = sys.stderr.isatty() if progress is None else progress
-    rows: dict[int, Row] = {}
+    rows: dict[int, Row] = _Rows(keep)
     shown = _Progress(len(points), show)
+    if keep is not None:
+        keep.begin(scenarios)
+        found = {number: keep.row(point) for number, point in enumerate(points)}
+        dict.update(rows, {number: row for number, row in found.items() if row is not None})
+        shown.done = len(rows)
     try:
         if executor is not None:
-            lost = _run_on(executor, pickled, points, range(len(points)), rows, shown)
+            left = [number for number in range(len(points)) if number not in rows]
+            lost = _run_on(executor, pickled, points, left, rows, shown)
             for number, reason in lost.items():
                 rows[number] = Row(points[number], "failed", reason)
         else:
@@ -122,16 +135,29 @@ def run_points(
     return [rows.get(number) or Row(point, "not run", "interrupted") for number, point in enumerate(points)]
 
 
+class _Rows(dict[int, Row]):
+    """Rows by the number of their point; each is kept as it comes."""
+
+    def __init__(self, keep: Kept | None) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def __setitem__(self, number: int, row: Row) -> None:
+        super().__setitem__(number, row)
+        if self.keep is not None:
+            self.keep.add(row)
+
+
 def _run_on_processes(
     pickled: list[bytes], points: list[Point], rows: dict[int, Row], shown: _Progress
 ) -> None:
     workers = max(1, min(os.cpu_count() or 1, len(points)))
     suspects: dict[int, str] = {}  # under way when a worker died: any of them may have killed it
     while left := [number for number in range(len(points)) if number not in rows and number not in suspects]:
-        with ProcessPoolExecutor(workers) as pool:
+        with worker_pool(workers) as pool:
             suspects |= _run_on(pool, pickled, points, left, rows, shown)
     for number in suspects:
-        with ProcessPoolExecutor(1) as pool:
+        with worker_pool(1) as pool:
             for reason in _run_on(pool, pickled, points, [number], rows, shown).values():
                 rows[number] = Row(points[number], "failed", reason)
                 shown.one_more()
@@ -167,7 +193,7 @@ def _run_on(
             if broken and not isinstance(executor, ProcessPoolExecutor):
                 lost.update(dict.fromkeys(todo, "the executor broke"))
             return lost
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        for future in first_done(running):
             number = running.pop(future)
             try:
                 rows[number] = future.result()
@@ -179,7 +205,7 @@ def _run_on(
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, BrokenProcessPool):
-        return "its worker process died (out of memory, or killed)"
+        return DIED
     if isinstance(error, CancelledError):
         return "the executor cancelled it (was it closed, or its scheduler lost?)"
     if isinstance(error, ModuleNotFoundError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
+from sim.studies.kept import Kept
 from sim.studies.points import Point, Row, run_points
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ def sweep(
     seeds: Iterable[int] = (0,),
     executor: Executor | None = None,
     progress: bool | None = None,
+    keep: Kept | None = None,
 ) -> Sweep:
     """Run a scenario with every combination of changes and every seed.
 
     `changes` maps dotted paths, as in `with_changes`, to the values to try. `executor` is any
     `concurrent.futures.Executor`: by default processes of this machine; `distributed.Client(address).
     get_executor(pure=False, retries=2)` is a dask cluster. A combination that cannot be is a row with its
-    reason. Raises InputError only where the sweep itself makes no sense.
+    reason. `keep` (`sim.studies.kept.kept(path)`) has rows of an earlier run of the same sweep, and gets
+    every row that ends. Raises InputError only where the sweep itself makes no sense.
 
     Example:
         >>> import sim
@@ -80,7 +83,7 @@ def sweep(
         for values in product(*grid.values())
         for seed in seeds
     ]
-    return Sweep(tuple(run_points([scenario], points, executor, progress)))
+    return Sweep(tuple(run_points([scenario], points, executor, progress, keep)))
 
 
 def _numbers(row: Row) -> dict[str, float | int | bool]:

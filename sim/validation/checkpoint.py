@@ -10,20 +10,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
-from sim.reading.data_files import PACKAGE, data_folder
+from sim.reading.data_files import code_digest
 from sim.results.compared import Row
+from sim.workers import first_done, worker_pool
 
-READ = ("*.py", "*.csv", "*.yaml", "*.json")
 CUT_OFF = '{"digest": "'  # how a kept line begins
-SHOWN_ONLY = ("cli", "views")  # folders that no simulated number depends on
 
 
 @dataclass(frozen=True)
@@ -87,34 +85,14 @@ def outcomes(
             ended(key, outcome_of(simulate, case))
     else:
         fresh = get_context("spawn")  # a forked process would wait for ever for polars' threads
-        with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
+        with worker_pool(workers, fresh) as pool:
             running: dict[Future[Outcome], str] = {
                 pool.submit(outcome_of, simulate, case): key for key, case in left.items()
             }
-            try:
-                for future in as_completed(running):
-                    ended(running[future], future.result())
-            except (KeyboardInterrupt, BrokenProcessPool):
-                # What has ended is saved; to wait for running cases would take minutes.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            while running:  # an interruption ends the workers; what has ended is kept
+                for future in first_done(running):
+                    ended(running.pop(future), future.result())
     return [found[key] for key in keys]
-
-
-def code_digest() -> str:
-    """Of everything that a simulated number may depend on: the package, and the files of systems and models
-    beside it.
-    """
-    digest = hashlib.sha256()
-    folders = [PACKAGE, *(data_folder() / name for name in ("topologies", "workloads"))]
-    found = {path for folder in folders for pattern in READ for path in folder.rglob(pattern)}
-    for path in sorted(found):
-        if path.parent.name in SHOWN_ONLY:
-            continue
-        base = PACKAGE if path.is_relative_to(PACKAGE) else data_folder()
-        digest.update(path.relative_to(base).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _key(case: Case) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.inputs.errors import InputError
+from sim.results.whole_files import whole_file
 
 if TYPE_CHECKING:
     import altair
@@ -25,16 +26,17 @@ def save_chart(chart: AnyChart, path: Path) -> Path:
     check_suffix(path)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}; make it, or name another file")
-    if path.suffix == ".html":
-        path.write_text(page(title=path.stem, charts=[("", chart)]), encoding="utf-8")
-    else:
-        import vl_convert
-
-        specification = json.dumps(specified(chart))
-        if path.suffix == ".png":
-            path.write_bytes(vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_UNIT))
+    with whole_file(path) as partial:
+        if path.suffix == ".html":
+            partial.write_text(page(title=path.stem, charts=[("", chart)]), encoding="utf-8")
         else:
-            path.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+            import vl_convert
+
+            specification = json.dumps(specified(chart))
+            if path.suffix == ".png":
+                partial.write_bytes(vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_UNIT))
+            else:
+                partial.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
     return path
 
 
@@ -69,8 +71,8 @@ def page(title: str, charts: Sequence[tuple[str, AnyChart]], before: str = "", a
     for number, (heading, chart) in enumerate(charts):
         head = f"<h2>{escape(heading)}</h2>\n" if heading else ""
         parts.append(f'{head}<div class="chart" id="chart{number}"></div>')
-        # "</" would end the script in the middle of a text
-        specification = json.dumps(specified(chart), separators=(",", ":")).replace("</", "<\\/")
+        # "</script" would end the script in the middle of a text, and "<!--<script" would never let it end.
+        specification = json.dumps(specified(chart), separators=(",", ":")).replace("<", "\\u003c")
         calls.append(f'vegaEmbed("#chart{number}", {specification}, {{actions: false, renderer: "svg"}});')
     return PAGE.format(
         title=escape(title),

@@ -28,6 +28,7 @@ COUNTS = {
     "unfinished": "requests unfinished",
     "aborted": "requests aborted",
     "rejected": "requests rejected",
+    "cut_answers": "answers cut at max_model_len",
     "warmup_requests": "requests left out as warm-up",
     "duration": "duration (s)",
     "request_throughput": "requests/s",

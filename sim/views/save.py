@@ -1,13 +1,23 @@
-"""A result as a folder: tables, summary, timeline, report, and the scenario as it was run."""
+"""A result as a folder: tables, summary, timeline, report, the scenario as it was run, and a manifest.
+
+The folder is whole or absent. The manifest is written last and says what the run was (seed, version, digests
+of the scenario and of every file that it was read from), how it ended, and what every file of the folder
+hashes to. It has no times of day and no paths, so that the same run leaves the same bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.inputs.errors import InputError
+from sim.reading.data_files import code_digest, data_folder
+from sim.results.saved import FORMAT, MANIFEST, TABLES
 from sim.results.saving import save_summary, save_table
+from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
+from sim.version import __version__
 from sim.views.report import Run, write_report
 from sim.views.timeline import write_trace
 
@@ -15,7 +25,11 @@ if TYPE_CHECKING:
     import polars
 
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
-TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame")
+SCENARIO = "scenario.resolved.yaml"
+FILES = (
+    *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
+    *(MANIFEST, SCENARIO, "summary.json", "trace.json", "report.html"),
+)
 
 
 class Saveable(Run, Protocol):
@@ -27,36 +41,62 @@ class Saveable(Run, Protocol):
     def gpus(self) -> polars.DataFrame: ...
     @property
     def scenario(self) -> Any: ...
+    @property
+    def ended(self) -> str: ...
+    @property
+    def is_complete(self) -> bool: ...
+    @property
+    def inputs(self) -> Iterable[Path]: ...
 
 
 def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
-    """Write a run into `folder`. InputError if it holds files already, unless `force`."""
-    claim(folder, force=force)
-    for name in TABLES:
-        frame: polars.DataFrame = getattr(run, name)
-        suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
-        save_table(frame, folder / f"{name}.{suffix}")
-    save_summary(run.summary(), folder / "summary.json")
-    scenario = scenario_text(run.scenario)
-    (folder / "scenario.resolved.yaml").write_text(scenario, encoding="utf-8")
-    write_trace(run.requests, run.steps, folder / "trace.json")
-    write_report(run, title_of(run.scenario), scenario, folder / "report.html")
+    """Write a run into `folder`. InputError if it holds files already, unless `force`, and if it cannot be
+    written or is being written by another run.
+    """
+    with locked(folder) as place:
+        refuse_what_is_there(folder, force=force, own=FILES)
+        save_into(run, place)
     return folder
 
 
-def claim(folder: Path, *, force: bool = False) -> None:
-    """Make a folder for a result. InputError if it is a file, holds files already, or cannot be made."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} already holds files; name another folder, or add --force (force=True)")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Tried and taken back: what a run that fails leaves behind must not refuse the next one.
-        with NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+def save_into(run: Saveable, folder: Path) -> None:
+    """Write a run into a folder that is locked, in place of what it holds."""
+    with whole_folder(folder) as partial:
+        for name in TABLES:
+            frame: polars.DataFrame = getattr(run, name)
+            suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
+            save_table(frame, partial / f"{name}.{suffix}")
+        save_summary(run.summary(), partial / "summary.json")
+        scenario = scenario_text(run.scenario)
+        (partial / SCENARIO).write_text(scenario, encoding="utf-8")
+        write_trace(run.requests, run.steps, partial / "trace.json")
+        write_report(run, title_of(run.scenario), scenario, partial / "report.html")
+        manifest = {
+            "format": FORMAT,
+            "version": __version__,
+            "code": code_digest(),
+            "seed": run.seed,
+            "ended": run.ended,
+            "complete": run.is_complete,
+            "end_s": run.end_s,
+            "scenario": hashlib.sha256(scenario.encode()).hexdigest(),
+            "inputs": _inputs(run.inputs),
+            "files": {path.name: _sha256(path) for path in sorted(partial.iterdir())},
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _inputs(paths: Iterable[Path]) -> list[dict[str, str]]:
+    """Name and digest of every file of one's own; what is shipped is in the digest of the code."""
+    shipped = [data_folder() / name for name in ("topologies", "workloads")]
+    own = [path for path in paths if not any(path.is_relative_to(folder) for folder in shipped)]
+    found = {(path.name, _sha256(path) if path.is_file() else "") for path in own}
+    return [{"name": name, "sha256": digest} for name, digest in sorted(found)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scenario_text(scenario: Any) -> str:

@@ -13,6 +13,7 @@ from sim.catalog import find_trace
 from sim.inputs.arrivals import Trace
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
+from sim.reading.files_read import file_read
 from sim.reading.traces import RecordedTrace, read_trace, selected
 from sim.workload.random_streams import (
     DrawFloats,
@@ -187,6 +188,7 @@ def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
         changed = path.stat().st_mtime_ns
     except OSError:
         changed = 0  # read_trace raises the error
+    file_read(path)
     return _read_once(path, changed)
 
 

@@ -72,12 +72,44 @@ def test_a_full_disk_is_reported_in_a_sentence() -> None:
     assert found.stderr == "sim: what the command prints cannot be written: No space left on device\n"
 
 
-def test_an_interrupt_has_status_130(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_has_status_130_and_says_so(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sim.catalog.names_of", interrupted)
-    assert sim("list") == (130, "", "")
+    assert sim("list") == (130, "", "sim: interrupted (Ctrl-C)\n")
+
+
+def test_a_bug_is_said_in_a_paragraph_with_a_status_of_its_own(
+    sim: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a link")
+
+    monkeypatch.setattr("sim.catalog.names_of", broken)
+    status, out, err = sim("list")
+    assert (status, out) == (70, "")
+    assert err.startswith("sim: this is a bug in fabricsim ")
+    for part in ("KeyError: 'a link' in ", ".py:", "report it", "SIM_DEBUG=1"):
+        assert part in err
+    assert err.count("\n") == 1
+    monkeypatch.setenv("SIM_DEBUG", "1")
+    status, _, err = sim("list")
+    assert (status, err.startswith("Traceback")) == (70, True)
+
+
+@pytest.mark.parametrize("words", [
+    ["topology", "draw", "a100-x4", "--out", "{}/none/x.svg"],
+    ["topology", "draw", "a100-x4", "--out", "{}/f/x.svg"], ["collective", "all_reduce", "--topology", "{}"],
+    ["validate", "laws", "--out", "{}/f/x"], ["validate", "laws", "--write", "{}/f/x.md"], ["validate", "services", "--keep", "{}/f/x.jsonl"],
+])  # fmt: skip
+def test_a_file_that_cannot_be_read_or_written_is_a_sentence(
+    sim: Sim, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "f").touch()
+    status, out, err = sim(*(word.format(tmp_path) for word in words))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("sim: ")
 
 
 @pytest.mark.parametrize("code", ["import sim", "import sim; sim.InputError", "from sim.cli.app import app"])

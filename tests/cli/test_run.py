@@ -113,7 +113,7 @@ def test_a_run_that_fails_does_not_claim_its_folder_for_good(
 ) -> None:
     out = tmp_path / "out"
     assert sim("run", scenario, "--set", "engine.tensor_parallel_size=3", "--out", out)[0] == 3
-    assert list(out.iterdir()) == []
+    assert not out.exists()
     assert sim("run", scenario, "--out", out)[0] == 0
 
 
@@ -204,3 +204,74 @@ def test_a_rule_is_changed_by_its_kind_and_its_knobs(sim, scenario):
     status, _, err = sim("run", scenario, "--set", "router.kind=sideways")
     assert status == 2
     assert "router: kind = 'sideways': must be one of " in err
+
+
+DOWN = "faults: [{at_s: 0.1, replica: 1}]\nreplicas: 2\n"
+
+
+def test_a_replica_that_stays_down_is_no_unfinished_run_where_every_request_has_ended(
+    sim: Sim, tmp_path: Path
+) -> None:
+    path = tmp_path / "down.yaml"
+    path.write_text(
+        GOOD.replace("{kind: closed_loop, users: 1}", "{kind: constant, rate_per_s: 20}").replace(
+            "requests: 2}", "requests: 8}"
+        )
+        + DOWN
+    )
+    status, out, err = sim("run", path, "--format", "json")
+    assert (status, err, json.loads(out)["completed"]) == (0, "", 8)
+
+
+def test_a_fault_that_ends_the_run_is_not_said_to_have_come_after_it(sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "fails.yaml"
+    fails = GOOD + "on_failure: abort\nfaults: [{at_s: 0.002, replica: 0, until_s: 1}]\n"
+    path.write_text(fails.replace("requests: 2}", "requests: 1}"))
+    status, out, err = sim("run", path, "--format", "json")
+    assert (status, err, json.loads(out)["aborted"]) == (0, "", 1)
+
+
+def test_a_link_that_requests_wait_for_is_not_said_to_be_unused(sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "cut.yaml"
+    cut = "node0.gpu0->nvlink0"
+    path.write_text(GOOD + f"faults: [{{at_s: 0, link: {cut}, capacity: 0}}]\ntime_limit_s: 1\n")
+    status, _, err = sim("run", path)
+    assert status == 4
+    assert "nothing is slower" not in err
+    assert f"transfers wait for {cut}, which is down" in err
+
+
+def test_answers_that_end_at_max_model_len_are_counted_and_noted(sim: Sim, scenario: Path) -> None:
+    words = ("--set", "engine.max_model_len=64", "--set", "workload.output_tokens=1000")
+    status, out, err = sim("run", scenario, *words, "--format", "json")
+    assert (status, json.loads(out)["cut_answers"]) == (0, 2)
+    assert json.loads(out)["total_generated_tokens"] == 2 * (64 - 50)
+    assert err == (
+        "note: 2 of 2 answers ended before the tokens that they asked for (up to 1000), where prompt and "
+        "answer had max_model_len, 64 tokens\n"
+    )
+    assert "cut_answers" not in json.loads(sim("run", scenario, "--format", "json")[1])
+
+
+def test_numbers_are_printed_though_the_folder_cannot_be_written(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sim.views.save.write_trace", full)
+    status, out, err = sim("run", scenario, "--out", tmp_path / "out", "--format", "json")
+    assert (status, json.loads(out)["completed"]) == (2, 2)
+    assert err == f"sim: {tmp_path / 'out'} cannot be written: No space left on device\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_another_run_writes_is_refused_before_the_run(
+    sim: Sim, scenario: Path, tmp_path: Path
+) -> None:
+    from sim.results.whole_files import locked
+
+    with locked(tmp_path / "out"):
+        status, out, err = sim("run", scenario, "--out", tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert "is being written by another run" in err

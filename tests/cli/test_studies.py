@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,97 @@ def test_wrong_words_end_with_status_2_and_a_sentence(
     status, out, err = sim(words[0], scenario, *words[1:])
     assert (status, out) == (2, "")
     assert err.startswith("sim: ")
+
+
+def test_a_table_is_refused_before_the_runs_where_it_exists_or_cannot_be_made(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sim as package
+
+    monkeypatch.setattr(package, "sweep", lambda *_: pytest.fail("runs began"))
+    (tmp_path / "table.csv").write_text("of a night")
+    for out, hint in (
+        ("table.csv", "exists"),
+        ("good.yaml/x.csv", "cannot be written"),
+        ("x.txt", ".parquet"),
+    ):
+        words = ("sweep", scenario, "--over", "engine.max_num_seqs=1", "--out", tmp_path / out)
+        status, printed, err = sim(*words)
+        assert (status, printed, err.count("\n")) == (2, "", 1)
+        assert hint in err
+    assert (tmp_path / "table.csv").read_text() == "of a night"
+
+
+def test_an_interrupted_table_goes_on_to_the_same_bytes(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.studies import points
+
+    def sweep(out: Path, *more: object) -> tuple[int, str, str]:
+        return sim("sweep", scenario, "--over", "engine.max_num_seqs=1,4", "--seeds", 2, "--out", out, *more)
+
+    whole, part = tmp_path / "whole.csv", tmp_path / "new" / "part.csv"
+    assert sweep(whole)[0] == 0
+    first_done = points.first_done
+
+    def interrupted(running: dict[Any, Any]) -> Any:
+        if part.with_name("part.csv.rows").read_text().count("\n") > 2:
+            raise KeyboardInterrupt
+        return first_done(running)
+
+    monkeypatch.setattr(points, "first_done", interrupted)
+    status, out, err = sweep(part)
+    assert status == 130
+    assert out.count("not run") >= 1
+    assert "the same command goes on" in err
+    assert "not run" in part.read_text()
+    monkeypatch.setattr(points, "first_done", first_done)
+    status, _, err = sim("sweep", scenario, "--over", "replicas=1", "--set", "replicas=2", "--out", part)
+    assert (status, "rows of another study" in err) == (2, True)
+    status, _, err = sweep(part)
+    assert (status, "going on with" in err) == (0, True)
+    assert part.read_bytes() == whole.read_bytes()
+    assert [path.name for path in part.parent.iterdir()] == ["part.csv"]
+    assert sweep(part)[0] == 2
+    assert sweep(part, "--force")[0] == 0
+
+
+def test_a_line_that_a_kill_has_cut_off_is_dropped(scenario: Path, tmp_path: Path) -> None:
+    import sim as package
+    from sim.studies.kept import kept
+
+    described, out = package.load_scenario(scenario), tmp_path / "table.csv"
+    with kept(out) as keep:
+        package.sweep(described, {"replicas": [1, 2]}, progress=False, keep=keep)
+    rows = tmp_path / "table.csv.rows"
+    rows.write_text(rows.read_text()[:-30])
+    with kept(out) as keep:
+        found = package.sweep(described, {"replicas": [1, 2]}, progress=False, keep=keep)
+        assert [row.status for row in found.rows] == ["done", "done"]
+    assert [line[-1] for line in rows.read_text().splitlines()] == ["}"] * 3
+
+
+def test_a_search_goes_on_with_the_rates_that_were_tried(sim: Sim, scenario: Path, tmp_path: Path) -> None:
+    from sim.studies.kept import Kept
+
+    words = ("capacity", scenario, "--slo", "p99_ttft_ms=60", "--tolerance", 0.3, "--out", tmp_path / "c.csv")
+    rows = tmp_path / "c.csv.rows"
+    unlinked: list[str] = []
+
+    def keeps(self: Kept, *_: object, **__: object) -> None:
+        unlinked.append(rows.read_text())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kept, "save", keeps)
+        first = sim(*words)[1]
+        patch.setattr("sim.studies.capacity.row_of", lambda *_: pytest.fail("ran again"))
+        assert sim(*words)[1] == first
+    assert unlinked[0] == unlinked[1]
+
+
+def test_a_study_in_which_nothing_ran_ends_with_the_status_of_its_reason(sim: Sim, scenario: Path) -> None:
+    for over, status in (("engine.tensor_parallel_size=3,5", 3), ("workload.arrivals.rate_per_s=-1,-2", 2)):
+        found, out, err = sim("sweep", scenario, "--over", over)
+        assert found == status
+        assert out.count("\n") > 2
+        assert err.startswith("sim: none of 2 points has numbers: ")

@@ -9,7 +9,7 @@ import polars
 import pytest
 
 from sim.results.metrics import summary
-from sim.results.saving import save_summary, save_table
+from sim.results.saving import as_written, save_summary, save_table
 from tests.results.small_runs import ONE, queue_of_one, run
 
 
@@ -42,3 +42,16 @@ def test_a_saved_summary_is_json_without_infinities(tmp_path):
     assert read["p99_ttft_ms"] is None
     assert read["censored_ttft"] == 1
     assert read["mean_ttft_ms"] == 1000.0
+
+
+def test_no_cell_of_a_saved_table_is_a_formula_and_all_read_back_as_they_were(tmp_path):
+    texts = ["=1+1", "@SUM(A1)", "+1", "-1", "\t=1", "'=1", "plain", "a=1", ""]
+    frame = polars.DataFrame({"=key": texts, "number": [-1.0] * len(texts), "is_clear": [True] * len(texts)})
+    saved = save_table(frame, tmp_path / "table.csv")
+    lines = saved.read_text().splitlines()
+    assert lines[0] == "'=key,number,is_clear"
+    assert [line for line in lines if line[0] in "=+-@\t"] == []
+    assert lines[1] == "'=1+1,-1.0,true"
+    read = as_written(polars.read_csv(saved).with_columns(polars.col(polars.String).fill_null("")))
+    assert read[read.columns[0]].to_list() == texts
+    assert read["is_clear"].to_list() == [True] * len(texts)

@@ -1,0 +1,40 @@
+"""The end of a run from outside the clock: between two events, so that the books can be closed."""
+
+from __future__ import annotations
+
+import simpy
+from simpy.core import StopSimulation
+from simpy.events import URGENT, Event
+
+
+class Interruption:
+    """Ends the run that is under way when it is asked to, as by a signal handler in the run's own thread."""
+
+    def __init__(self) -> None:
+        self.is_asked_for = False
+        self._env: simpy.Environment | None = None
+
+    def run(self, env: simpy.Environment, limit: float | None) -> None:
+        """Let time pass to its end, to `limit`, or to an interruption."""
+        self._env = env
+        try:
+            env.run(until=limit)
+        finally:
+            self._env = None
+
+    def ask(self) -> bool:
+        """End the run before anything else happens on its clock; False where none is under way."""
+        env = self._env
+        if env is None:
+            return False
+        self.is_asked_for = True
+        # No work for the events of a run: the stop is one more event, the first of this instant.
+        stop = Event(env)
+        stop._ok, stop._value = True, None
+        stop.callbacks = [_stop]
+        env.schedule(stop, URGENT)
+        return True
+
+
+def _stop(event: Event) -> None:
+    raise StopSimulation(None)

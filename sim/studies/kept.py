@@ -1,0 +1,148 @@
+"""Rows of a study, kept as they come: each is a line of JSON beside the table that the study will leave.
+
+A study that is interrupted or killed goes on with what is left, when it is run again into the same table. A
+line is taken up by the same code for the same scenarios only: the file says of which it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.inputs.errors import InputError
+from sim.reading.data_files import code_digest
+from sim.reading.files_read import files_read
+from sim.results.saving import save_table
+from sim.results.whole_files import check_writable, locked, refuse_existing_file, unwritable, whole_file
+from sim.scenario import Scenario
+from sim.workload.request_sampler import describe_traces
+
+if TYPE_CHECKING:
+    import polars
+
+    from sim.studies.points import Point, Row
+
+REAL_TIME = ("wall_s",)  # columns that differ between two runs of the same study: in no file
+
+
+class Kept:
+    """The rows of one study that are on disk. `table` is the file that the study will leave."""
+
+    def __init__(self, table: Path, *, force: bool = False) -> None:
+        self.table = table
+        self.rows_file = table.with_name(f"{table.name}.rows")
+        self.failure = ""  # why rows are no longer kept, as on a full disk
+        self._force = force
+        self._study = ""
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def begin(self, scenarios: Sequence[Scenario]) -> None:
+        """Take up what is there of a study of these scenarios. InputError for rows of another study."""
+        if self._study:
+            return
+        self._study = _digest(scenarios)
+        if self._force:
+            self.rows_file.unlink(missing_ok=True)
+        if self.rows_file.is_file():
+            self._take_up(self.rows_file.read_bytes())
+            if self._rows:
+                print(f"going on with {len(self._rows)} runs of {self.rows_file.name}", file=sys.stderr)
+        else:
+            self._add({"study": self._study})
+
+    def _take_up(self, content: bytes) -> None:
+        """A line that a kill has cut off is dropped, also from the file."""
+        lines = content.split(b"\n")
+        whole, rest = lines[:-1], lines[-1]
+        try:
+            read = [json.loads(line) for line in whole]
+        except ValueError:
+            read = [{}]
+        if read and read[0].get("study") != self._study:
+            raise InputError(
+                f"{self.rows_file} holds rows of another study, or of another version of fabricsim; name "
+                "another table, or add --force"
+            )
+        if not read:
+            self.rows_file.unlink()
+            self._add({"study": self._study})
+        elif rest:
+            with self.rows_file.open("r+b") as file:
+                file.truncate(len(content) - len(rest))
+        self._rows = {line["key"]: line for line in read[1:]}
+
+    def row(self, point: Point) -> Row | None:
+        """The row of a point, if it has run before."""
+        from sim.studies.points import Row
+
+        line = self._rows.get(_key(point))
+        if line is None:
+            return None
+        return Row(point, line["status"], line["reason"], line["summary"], line["causes"], line["wall_s"])
+
+    def add(self, row: Row) -> None:
+        """Keep a row that has come to its end. What is infeasible or wrong is found again at once, and what
+        has failed may do better next time: only numbers are kept.
+        """
+        if row.status == "done":
+            numbers = {"summary": row.summary, "causes": row.causes, "wall_s": row.wall_s}
+            self._add({"key": _key(row.point), "status": row.status, "reason": row.reason, **numbers})
+
+    def _add(self, line: dict[str, Any]) -> None:
+        if self.failure:
+            return
+        try:
+            with self.rows_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, default=_plain) + "\n")
+        except OSError as error:  # a study does not end for want of disk: its table is still printed
+            self.failure = str(unwritable(self.rows_file, error))
+
+    def save(self, table: polars.DataFrame, *, is_complete: bool) -> None:
+        """Write the table. The rows stay beside a table that is not complete, for a run that goes on."""
+        with whole_file(self.table) as partial:
+            save_table(table.drop(REAL_TIME, strict=False), partial, kind=self.table.suffix)
+        if is_complete:
+            with suppress(OSError):
+                self.rows_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept(table: Path, *, force: bool = False) -> Iterator[Kept]:
+    """Hold a table for one study. InputError, before any run, where it exists already (an incomplete one,
+    with its rows beside it, is gone on with), cannot be written, or another study is writing it.
+    """
+    if table.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{table}: must end in .csv or .parquet")
+    with locked(table) as place:
+        rows = Kept(place, force=force)
+        refuse_existing_file(table, force=force or rows.rows_file.is_file())
+        check_writable(place.parent)
+        yield rows
+
+
+def _digest(scenarios: Sequence[Scenario]) -> str:
+    digest = hashlib.sha256(code_digest().encode())
+    for scenario in scenarios:
+        digest.update(scenario.model_dump_json(by_alias=True).encode())
+        with (
+            files_read() as traces,
+            suppress(InputError),
+        ):  # a trace that cannot be read is for the runs to say
+            describe_traces(scenario.workload)
+        for path in sorted(scenario.files_read | traces):
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _key(point: Point) -> str:
+    return json.dumps([point.scenario, [*map(list, point.changes)], point.seed], default=repr)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's scalars."""
+    return value.item() if hasattr(value, "item") else str(value)
