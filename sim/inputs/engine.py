@@ -66,11 +66,12 @@ class HostTime(BaseModel):
         0.0,
         json_schema_extra={"tag": "assumed", "source": "vLLM schedules step k+1 while step k runs"},
     )
-    launch_s: Seconds = Field(
-        7e-6,
+    launch_s: Seconds | None = Field(
+        None,
         json_schema_extra={
-            "tag": "assumed",
-            "source": "one kernel without a CUDA graph: middle of the usual 5 to 10 us",
+            "tag": "fitted",
+            "source": "one launch without a CUDA graph; unset, as the engine and its host launch: "
+            "cost/launches.py",
         },
     )
     sequence_s: Seconds = Field(
@@ -135,6 +136,10 @@ class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
 
+    `data_parallel_lock_step`: the data-parallel ranks go through every step together, as they must where they
+    share experts; unset, where the model has any. Else each rank is a replica of its own, behind the router
+    of all.
+
     `backend`: the engine whose kernels and all-reduces run, where they were measured.
     `batch_wait_timeout_iters`: so many steps new prompts wait for more of them while others decode
     (TensorRT-LLM). A request spends `frontend_s`, and `frontend_token_s` for each prompt token, before the
@@ -152,6 +157,7 @@ class Engine(BaseModel):
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
     data_parallel_size: PositiveInt = 1
+    data_parallel_lock_step: bool | None = None
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
     dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
@@ -224,6 +230,15 @@ class Engine(BaseModel):
             raise ValueError("kv_tiers keep prefixes; they need enable_prefix_caching: true")
         if self.kv_tiers is not None and self.service_time is not None:
             raise ValueError("kv_tiers move KV to and from GPUs; an engine with a service_time has none")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_experts_are_in_step(self) -> Engine:
+        if self.data_parallel_lock_step is False and self.enable_expert_parallel:
+            raise ValueError(
+                "data_parallel_lock_step = false: must be true beside enable_expert_parallel: true, "
+                "since ranks that share experts exchange tokens at every step"
+            )
         return self
 
     @model_validator(mode="after")
