@@ -4,14 +4,49 @@ names.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveInt,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.quantities import Fraction, Seconds
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
+
+
+SCHEDULERS = ("vllm", "continuous", "static", "one_at_a_time")
+
+
+def _rule_or_word(written: Any) -> Any:
+    """One of `SCHEDULERS`, or a script's callable as it is."""
+    if callable(written) or written in SCHEDULERS:
+        return written
+    words = [repr(word) for word in SCHEDULERS]
+    raise PydanticKnownError("literal_error", {"expected": f"{', '.join(words[:-1])} or {words[-1]}"})
+
+
+def _rule_as_word(rule: Any) -> str:
+    if isinstance(rule, str):
+        return rule
+    return f"a script's {getattr(rule, '__qualname__', type(rule).__qualname__)}"
+
+
+Scheduler = Annotated[
+    Any,
+    BeforeValidator(_rule_or_word),
+    PlainSerializer(_rule_as_word),
+    WithJsonSchema({"enum": list(SCHEDULERS), "type": "string"}),
+]
 
 
 class Precision(BaseModel):
@@ -140,6 +175,9 @@ class Engine(BaseModel):
     share experts; unset, where the model has any. Else each rank is a replica of its own, behind the router
     of all.
 
+    `scheduler` is a word, or from a script any callable that takes an `EngineView` and returns grants
+    (`sim.policy.scheduling`; `sim.testing.check_scheduler` tries one).
+
     `backend`: the engine whose kernels and all-reduces run, where they were measured.
     `batch_wait_timeout_iters`: so many steps new prompts wait for more of them while others decode
     (TensorRT-LLM). A request spends `frontend_s`, and `frontend_token_s` for each prompt token, before the
@@ -167,7 +205,7 @@ class Engine(BaseModel):
     enable_dbo: bool = False
 
     backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
-    scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
+    scheduler: Scheduler = "vllm"
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_seqs: PositiveInt | None = None
     max_num_batched_tokens: PositiveInt | None = None

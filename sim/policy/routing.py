@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Annotated, Protocol
 
 import numpy as np
 from annotated_types import Ge
+
+from sim.inputs.errors import InputError, Problem
 
 
 class RoutedRequest(Protocol):
@@ -62,6 +65,26 @@ class ReplicaView(Protocol):
 
 
 Router = Callable[[RoutedRequest, Sequence[ReplicaView], np.random.Generator], int | None]
+
+
+def place_chosen(router: Router, request: RoutedRequest, chosen: object, replicas: int) -> int:
+    """What a router has answered, as a place among so many replicas. InputError where it is none."""
+    if chosen.__class__ is not int:  # numpy's integers count from 0 too
+        try:
+            chosen = -1 if isinstance(chosen, bool) else index(chosen)  # type: ignore[call-overload]
+        except TypeError:
+            pass
+    if chosen.__class__ is int and 0 <= chosen < replicas:  # type: ignore[operator]
+        return chosen  # type: ignore[return-value]
+    name = getattr(router, "__qualname__", type(router).__qualname__)
+    raise InputError(
+        Problem(
+            f"chose {chosen!r} for request {request.request_id}: must be a place from 0 to {replicas - 1} "
+            "among the replicas that it was shown, or None to let the request wait",
+            key="router",
+            value=name,
+        )
+    )
 
 
 def _argmin(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:

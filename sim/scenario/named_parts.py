@@ -95,7 +95,9 @@ def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | N
     for block in ("engine", "precision"):
         above, own = scenario.get(block), pool.get(block, {})
         if isinstance(above, BaseModel):
-            above = above.model_dump(exclude_unset=True)
+            # A dump writes a script's scheduler as text, which could not be read back.
+            rule = {"scheduler": above.scheduler} if "scheduler" in above.model_fields_set else {}  # type: ignore[attr-defined]
+            above = {**above.model_dump(exclude_unset=True), **rule}
         if isinstance(above, Mapping) and isinstance(own, Mapping):
             pool[block] = {**above, **own}
     if isinstance(pool.get("engine"), Mapping):
