@@ -56,9 +56,7 @@ def deployment_of(scenario: Scenario, network: Network) -> Deployment:
     """
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
     placed = placed_gpus(scenario, network, pools)
-    engines = [
-        engine for pool, gpus in zip(pools, placed, strict=True) for engine in _engines_of(pool, gpus)
-    ]
+    engines = [engine for pool, gpus in zip(pools, placed, strict=True) for engine in _engines_of(pool, gpus)]
     return Deployment(
         tuple(
             _replica_plan(index, pool, gpus, scenario, network) for index, (pool, gpus) in enumerate(engines)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     import polars
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run leaves: tables with one row per thing, and the numbers computed from them.
 
-    `requests` `steps` `links` `gpus` `blame` are polars DataFrames (times in simulated seconds, sizes in
+    `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in simulated seconds, sizes in
     bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
     """
 
@@ -50,6 +50,14 @@ class Result:
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
+
+    def __repr__(self) -> str:
+        models = ", ".join(dict.fromkeys(pool.model.name for pool in self.scenario.all_pools.values()))
+        status = self.records.requests["status"]
+        return (
+            f"<Result of {models} on {self.scenario.topology.name}, seed {self.seed}: "
+            f"{int((status == 'finished').sum())} of {len(status)} requests finished, {self.end_s:.6g} s>"
+        )
 
     @cached_property
     def requests(self) -> polars.DataFrame:
@@ -92,7 +100,7 @@ class Result:
         """
         numbers = summary(
             self.records,
-            gpus=len(self.gpu_rows),
+            gpus=int((self.gpu_rows["replica"] >= 0).sum()),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
         )

@@ -22,6 +22,7 @@ from sim.inputs.engine import Engine
 
 _Key = tuple[int, int, int, bool]
 
+
 @dataclass(frozen=True, slots=True)
 class LayerKind:
     """`repeat` equal layers: ops before and after attention, with their sums.

@@ -4,6 +4,8 @@ names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +16,7 @@ from pydantic import (
     PlainSerializer,
     PositiveInt,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
@@ -153,6 +156,39 @@ class ExpertRouting(BaseModel):
     weights: tuple[float, ...] = ()
     redundant_experts: int = Field(default=0, ge=0, le=4096)
     placement: Literal["linear", "balanced"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_are_given(cls, written: Any) -> Any:
+        if isinstance(written, Mapping) and written.get("weights") and "popularity" not in written:
+            return {**written, "popularity": "given"}
+        return written
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_counts(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if weights:
+            refuse_no_counts(weights)
+        return weights
+
+    @model_validator(mode="after")
+    def _weights_and_popularity_agree(self) -> ExpertRouting:
+        if self.weights and self.popularity != "given":
+            raise ValueError(f"popularity = {self.popularity}: must be given beside weights")
+        if self.popularity == "given" and not self.weights:
+            raise ValueError("popularity = given: needs weights, a number for each expert or a file of them")
+        return self
+
+
+def refuse_no_counts(weights: Sequence[float]) -> None:
+    """ValueError for counts or shares by expert that cannot be: negative or infinite ones, or none at all."""
+    for expert, weight in enumerate(weights):
+        if not 0.0 <= weight < inf:
+            raise ValueError(f"{weight!r} of expert {expert}: must be a finite number, at least 0")
+    if not any(weights):
+        raise ValueError("no expert was ever chosen; one count above zero is needed")
+    if sum(weights) == inf:
+        raise ValueError("the sum is infinite; write smaller numbers, as in shares of 1")
 
 
 class GivenServiceTime(BaseModel):

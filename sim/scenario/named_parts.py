@@ -15,6 +15,7 @@ from sim.catalog import load_model, load_topology, load_workload, system_of
 from sim.inputs.errors import InputError, LocatedError
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.expert_counts import read_expert_counts
+from sim.reading.workload_files import with_paths_from
 
 
 def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
         data["model"] = load_model(data["model"], near=near)
     if isinstance(data.get("workload"), str | Path):
         data["workload"] = load_workload(data["workload"], near=near)
+    elif near is not None:
+        data["workload"] = with_paths_from(near, data.get("workload"))
     if isinstance(data.get("engine"), Mapping):
         data["engine"] = _with_expert_counts(data["engine"], near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.

@@ -142,6 +142,12 @@ class Scenario(BaseModel):
         kinds = {name: pool.gpu for name, pool in self.pools.items() if pool.gpu is not None}
         if kinds:
             found += gpus_of_nothing(self.topology.graph, kinds)
+        for name, pool in self.all_pools.items():
+            weights, experts = pool.engine.expert_routing.weights, pool.model.experts
+            if pool.model.is_moe and len(weights) > experts:
+                where = (*(("pools", name) if name else ()), "engine", "expert_routing", "weights")
+                what = f"{len(weights)} numbers: must be at most {experts}, the experts of {pool.model.name}"
+                found.append((where, what))
         if self.faults:
             replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)

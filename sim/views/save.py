@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars
 
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
-TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame")
+TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame", "kv_tiers", "hand_overs")
 
 
 class Saveable(Run, Protocol):
@@ -25,6 +25,10 @@ class Saveable(Run, Protocol):
     def gaps(self) -> polars.DataFrame: ...
     @property
     def gpus(self) -> polars.DataFrame: ...
+    @property
+    def kv_tiers(self) -> polars.DataFrame: ...
+    @property
+    def hand_overs(self) -> polars.DataFrame: ...
     @property
     def scenario(self) -> Any: ...
 

@@ -78,3 +78,10 @@ def test_wrong_words_end_with_status_2_and_a_sentence(
     status, out, err = sim(words[0], scenario, *words[1:])
     assert (status, out) == (2, "")
     assert err.startswith("sim: ")
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lists_as_one(sim: Sim, scenario: Path) -> None:
+    over = ("--over", "engine.max_num_seqs=1,2", "--over", "engine.max_num_seqs=2,4")
+    status, out, err = sim("sweep", scenario, *over)
+    assert (status, out) == (2, "")
+    assert "--over engine.max_num_seqs is given twice; write --over engine.max_num_seqs=1,2,4" in err

@@ -168,9 +168,7 @@ class KvTransfers:
         chosen = self.router(sequence.request, views, self.random)
         # No central queue here: a router that answers None gets the first replica, in whose line the
         # transfer then waits.
-        place = (
-            0 if chosen is None else place_chosen(self.router, sequence.request, chosen, len(candidates))
-        )
+        place = 0 if chosen is None else place_chosen(self.router, sequence.request, chosen, len(candidates))
         receiver = candidates[place]
         receiver.routed += 1
         pending = self._pending[sequence.request.request_id] = _PendingTransfer(sequence, sender, receiver)
