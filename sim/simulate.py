@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Result:
     """What a run leaves: tables with one row per thing, and the numbers computed from them.
 
-    `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in simulated seconds, sizes in
-    bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
+    `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
+    simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
     """
 
     scenario: Scenario

@@ -114,7 +114,7 @@ def test_a_rule_that_counts_its_calls_is_found() -> None:
     def moody(engine: Any) -> Any:
         return (PrefillFirst() if next(calls) % 3 else StaticBatching())(engine)
 
-    with pytest.raises(InputError, match="moody: .*(differently|differ)"):
+    with pytest.raises(InputError, match=r"moody: .*(differently|differ)"):
         check_scheduler(moody)
 
 

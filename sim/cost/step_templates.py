@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
+from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
-from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of
 from sim.cost.program import Block, Op, Program, Traffic
 from sim.inputs.engine import Engine

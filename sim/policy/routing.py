@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, SupportsIndex
 
 import numpy as np
 from annotated_types import Ge
@@ -69,13 +69,12 @@ Router = Callable[[RoutedRequest, Sequence[ReplicaView], np.random.Generator], i
 
 def place_chosen(router: Router, request: RoutedRequest, chosen: object, replicas: int) -> int:
     """What a router has answered, as a place among so many replicas. InputError where it is none."""
-    if chosen.__class__ is not int:  # numpy's integers count from 0 too
-        try:
-            chosen = -1 if isinstance(chosen, bool) else index(chosen)  # type: ignore[call-overload]
-        except TypeError:
-            pass
-    if chosen.__class__ is int and 0 <= chosen < replicas:  # type: ignore[operator]
-        return chosen  # type: ignore[return-value]
+    if type(chosen) is int and 0 <= chosen < replicas:  # nearly always
+        return chosen
+    if isinstance(chosen, SupportsIndex) and not isinstance(chosen, bool):  # numpy's integers count too
+        place = index(chosen)
+        if 0 <= place < replicas:
+            return place
     name = getattr(router, "__qualname__", type(router).__qualname__)
     raise InputError(
         Problem(

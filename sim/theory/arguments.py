@@ -36,10 +36,11 @@ class Bound(NamedTuple):
     def holds(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
             return False
-        if self.is_whole and value != int(value):
+        number = float(value)
+        if self.is_whole and not number.is_integer():
             return False
-        low = value > self.least if self.open_below else value >= self.least
-        return bool(low and (value < self.most if self.open_above else value <= self.most))
+        low = number > self.least if self.open_below else number >= self.least
+        return low and (number < self.most if self.open_above else number <= self.most)
 
 
 ANY, POSITIVE = Bound(), Bound(open_below=True)

@@ -13,7 +13,6 @@ from math import exp, inf, log, nan, sqrt
 
 from sim.theory.arguments import MOST_COUNTED, bounded
 
-
 EULER_GAMMA = 0.5772156649015329
 
 

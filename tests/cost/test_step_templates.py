@@ -6,10 +6,10 @@ import pytest
 
 from sim.cost.batch import Batch
 from sim.cost.kernels.kernels import formula
+from sim.cost.launches import PIECEWISE_LAUNCH_S
 from sim.cost.network import Network
 from sim.cost.pricing import Pricer
 from sim.cost.program import Op
-from sim.cost.launches import PIECEWISE_LAUNCH_S
 from sim.cost.step_templates import Templates
 from sim.deployment import shards_of
 from sim.scenario.scenario import Scenario

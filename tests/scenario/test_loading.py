@@ -76,5 +76,5 @@ def test_more_weights_than_experts_are_refused() -> None:
         "workload": "single-user",
         "engine": {"expert_routing": {"weights": [1.0] * 9}},
     }
-    with pytest.raises(ValidationError, match="engine.expert_routing.weights: 9 numbers: must be at most 8"):
+    with pytest.raises(ValidationError, match=r"engine.expert_routing.weights: 9 numbers: must be at most 8"):
         Scenario.model_validate(described)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ordered
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from sim.inputs.errors import InputError, Problem
-from sim.policy.scheduling import Grants
+from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 
@@ -26,8 +26,8 @@ class CheckedRule:
     def name(self) -> str:
         return str(getattr(self.rule, "__qualname__", type(self.rule).__qualname__))
 
-    def __call__(self, queue: RequestQueue) -> Grants[Sequence]:
-        view = CheckedView(queue, self.name)
+    def __call__(self, queue: EngineView[Sequence]) -> Grants[Sequence]:
+        view = CheckedView(cast(RequestQueue, queue), self.name)
         return view.checked(self.rule(view))
 
 
@@ -108,7 +108,7 @@ class CheckedView:
     def checked(self, grants: object) -> Grants[Sequence]:
         """The grants of the rule, every one with blocks, and none twice."""
         if not isinstance(grants, Iterable) or isinstance(grants, str):
-            self._refuse(f"returned {grants!r}", "must be a list of (sequence, tokens)")
+            raise self._wrong(f"returned {grants!r}", "must be a list of (sequence, tokens)")
         checked: Grants[Sequence] = []
         seen: set[int] = set()
         for grant in grants:
@@ -139,8 +139,11 @@ class CheckedView:
             whole = f"must be 1 to {pending}, its pending tokens" if pending else "must wait for its step"
             self._refuse(f"{does} {tokens!r} tokens of {_named(sequence)}", whole)
 
-    def _refuse(self, what: str, right: str) -> Any:
-        raise InputError(Problem(f"{what}: {right}", key="engine.scheduler", value=self._name))
+    def _refuse(self, what: str, right: str) -> NoReturn:
+        raise self._wrong(what, right)
+
+    def _wrong(self, what: str, right: str) -> InputError:
+        return InputError(Problem(f"{what}: {right}", key="engine.scheduler", value=self._name))
 
 
 class _Live(Ordered[Sequence]):
