@@ -52,16 +52,37 @@ class Deployment:
 
 def deployment_of(scenario: Scenario, network: Network) -> Deployment:
     """Place the replicas of a scenario on a network. InfeasibleError where they do not fit, with the nearest
-    that does.
+    that does. Data-parallel ranks that are not in lock-step are replicas of their own.
     """
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
     placed = placed_gpus(scenario, network, pools)
+    engines = [engine for pool, gpus in zip(pools, placed, strict=True) for engine in _engines_of(pool, gpus)]
     return Deployment(
         tuple(
-            _replica_plan(index, pool, gpus, scenario, network)
-            for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True))
+            _replica_plan(index, pool, gpus, scenario, network) for index, (pool, gpus) in enumerate(engines)
         )
     )
+
+
+def _engines_of(pool: Pool, gpus: tuple[str, ...]) -> list[tuple[Pool, tuple[str, ...]]]:
+    """A replica as engines that step each by itself: all of it, or each data-parallel rank with its GPUs."""
+    apart = pool.ranks_apart
+    if apart == 1:
+        return [(pool, gpus)]
+    ranks = pool.engine.tensor_parallel_size
+    alone = pool.model_copy(update={"engine": pool.engine.model_copy(update={"data_parallel_size": 1})})
+    together = ranks * apart  # rank order: stages outermost, then data, then tensor ranks
+    return [
+        (
+            alone,
+            tuple(
+                gpu
+                for first in range(rank * ranks, len(gpus), together)
+                for gpu in gpus[first : first + ranks]
+            ),
+        )
+        for rank in range(apart)
+    ]
 
 
 def _replica_plan(

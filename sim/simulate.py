@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 ALL_ENDED, TIME_LIMIT, INTERRUPTED = "all requests ended", "time limit", "interrupted"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run leaves: tables with one row per thing, and the numbers computed from them.
 
-    `requests` `steps` `links` `gpus` `blame` are polars DataFrames (times in simulated seconds, sizes in
-    bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it. `ended` says how the run
-    came to its end (`all requests ended`, `time limit`, `interrupted`), `inputs` are the files that it was
-    read from.
+    `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
+    simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
+    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`), `inputs` are
+    the files that it was read from.
     """
 
     scenario: Scenario
@@ -59,6 +59,14 @@ class Result:
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
     ended: str = ALL_ENDED
     inputs: frozenset[Path] = frozenset()
+
+    def __repr__(self) -> str:
+        models = ", ".join(dict.fromkeys(pool.model.name for pool in self.scenario.all_pools.values()))
+        status = self.records.requests["status"]
+        return (
+            f"<Result of {models} on {self.scenario.topology.name}, seed {self.seed}: "
+            f"{int((status == 'finished').sum())} of {len(status)} requests finished, {self.end_s:.6g} s>"
+        )
 
     @cached_property
     def requests(self) -> polars.DataFrame:
@@ -106,7 +114,7 @@ class Result:
         """
         numbers = summary(
             self.records,
-            gpus=len(self.gpu_rows),
+            gpus=int((self.gpu_rows["replica"] >= 0).sum()),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
         )

@@ -104,3 +104,35 @@ def test_hops_are_the_links_between_the_first_host_and_a_replicas_first_gpu() ->
     assert [plan.hops for plan in plans] == lengths
     assert lengths[0] < lengths[-1]  # the last GPU hangs on the other socket
     assert hops_between(network, network.gpus[0], network.gpus[0]) == 0
+
+
+def test_data_parallel_ranks_of_a_dense_model_are_replicas_of_their_own() -> None:
+    """Rank order: stages outermost, then data, then tensor ranks."""
+    engine = {"data_parallel_size": 2, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    plans = deployed(topology="nd-h100-v5", engine=engine).replicas
+    assert [[gpu[-1] for gpu in plan.gpus] for plan in plans] == [list("0145"), list("2367")]
+    assert [plan.pool.engine.data_parallel_size for plan in plans] == [1, 1]
+    alone = deployed(topology="nd-h100-v5", engine={**engine, "data_parallel_size": 1}).replicas[0]
+    assert plans[0].limits == alone.limits
+
+
+def test_data_parallel_ranks_stay_one_engine_with_experts_or_where_asked() -> None:
+    two = {"data_parallel_size": 2}
+    assert len(deployed(engine={**two, "data_parallel_lock_step": True}).replicas) == 1
+    assert (
+        len(
+            deployed(
+                topology="hgx-h200", model="mixtral-8x7b", engine={**two, "tensor_parallel_size": 2}
+            ).replicas
+        )
+        == 1
+    )
+    apart = {**two, "tensor_parallel_size": 2, "data_parallel_lock_step": False}
+    assert len(deployed(topology="hgx-h200", model="mixtral-8x7b", engine=apart).replicas) == 2
+
+
+def test_a_fault_may_name_each_rank_that_steps_alone() -> None:
+    fault = {"faults": [{"at_s": 1.0, "replica": 1}]}
+    assert scenario(engine={"data_parallel_size": 2}, **fault).faults[0].replica == 1
+    with pytest.raises(ValueError, match="no replica 1"):
+        scenario(engine={"data_parallel_size": 2, "data_parallel_lock_step": True}, **fault)

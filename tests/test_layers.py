@@ -24,7 +24,7 @@ LAYERS = """version workers inputs theory
             deployment
             runtime
             simulate
-            studies validation
+            studies validation testing
             cli __init__
             __main__"""
 RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}

@@ -77,3 +77,11 @@ def test_without_a_cause_the_run_is_as_if_it_cost_nothing() -> None:
     free = sim.simulate(scenario(), without=["kernel_latency"])
     assert free.blame["kernel_latency"].sum() == 0.0
     assert free.end_s < sim.simulate(scenario()).end_s
+
+
+def test_rates_per_gpu_are_over_the_gpus_that_serve() -> None:
+    """A replica on one of eight GPUs; with two data-parallel ranks on two."""
+    for ranks in (1, 2):
+        eight = scenario(topology="nd-h100-v5", engine={"data_parallel_size": ranks})
+        numbers = sim.simulate(eight).summary()
+        assert numbers["output_throughput"] / numbers["output_throughput_per_gpu"] == pytest.approx(ranks)

@@ -145,7 +145,10 @@ def _causes(result: Result) -> list[tuple[str, str, str]]:
         return []
     means = {cause: float(result.blame[cause].to_numpy().mean()) for cause in result.blame.columns[1:]}
     total = sum(means.values())
-    return [(cause, f"{mean:.4g}", f"{mean / total:.1%}") for cause, mean in means.items() if mean > 0.0]
+    # Causes are sums of differences: what is below a billionth of the whole is what rounding left.
+    return [
+        (cause, f"{mean:.4g}", f"{mean / total:.1%}") for cause, mean in means.items() if mean > 1e-9 * total
+    ]
 
 
 def _change(text: str) -> tuple[str, object]:

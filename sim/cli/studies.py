@@ -63,7 +63,7 @@ def sweep(
     """Run every combination of some values; what cannot be is a line with its reason."""
     import sim
 
-    grid = dict(_values(text) for text in over)
+    grid = _grid(over)
     described = _scenario(scenario, changes)
     with _kept(out, force) as keep:
         with _executor(scheduler) as executor:
@@ -219,6 +219,18 @@ def _scenario(path: str, changes: list[str] | None) -> Scenario:
 
     described = sim.load_scenario(path)
     return sim.with_changes(described, dict(_change(text) for text in changes)) if changes else described
+
+
+def _grid(over: list[str]) -> dict[str, list[Any]]:
+    """The values to try, by key. InputError for a key that is given twice: one list would be lost."""
+    grid: dict[str, list[Any]] = {}
+    for text in over:
+        key, values = _values(text)
+        if key in grid:
+            both = ",".join(map(str, [*grid[key], *(value for value in values if value not in grid[key])]))
+            raise InputError(f"--over {key} is given twice; write --over {key}={both}")
+        grid[key] = values
+    return grid
 
 
 def _values(text: str) -> tuple[str, list[Any]]:

@@ -17,7 +17,8 @@ from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, exchange, 
 from sim.cost.expert_load import expert_load, limit_in_traffic
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
-from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of, together
+from sim.cost.launches import expert_launches
+from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
 from sim.inputs.quantities import DTYPE_BYTES
@@ -196,6 +197,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         # dispatched: a rank has the tokens that chose its experts
         reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
+    dtype = shard.precision.experts or shard.precision.weights
     timing = kernels.moe(
         shard.gpu,
         tokens=tokens,
@@ -205,12 +207,12 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         topk=model.experts_per_token,
         tp=ranks // whole,
         ep=whole,
-        dtype=shard.precision.experts or shard.precision.weights,
+        dtype=dtype,
         load=load,
         present=present,
         sustained=has_prefill,
     )
-    return price.kernel("experts", timing)
+    return price.kernel("experts", timing, expert_launches(dtype))
 
 
 def _shared_experts(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
@@ -245,7 +247,7 @@ def _beside_each_other(routed: Priced, shared: Ops, apart: bool) -> Ops:
     seconds = max(routed.op.seconds, shared_s, busy_s)
     share = (seconds - routed.op.seconds) / shared_s
     causes = Causes(*(one + share * other for one, other in zip(routed.causes, extra, strict=True)))
-    return (Priced(Op(routed.op.name, seconds), causes),)
+    return (Priced(Op(routed.op.name, seconds), causes, launches_of((routed, *shared))),)
 
 
 def _between_groups(price: Pricer, op: str, all_tokens: int) -> Priced:
@@ -352,4 +354,4 @@ def _behind(price: Pricer, transfer: Priced, work: Ops) -> Priced:
         collective_latency=causes.collective_latency + latency_s,
         collective_bytes=causes.collective_bytes + exposed_s - latency_s,
     )
-    return Priced(Op(transfer.op.name, seconds, covered), causes)
+    return Priced(Op(transfer.op.name, seconds, covered), causes, launches_of((transfer, *work)))

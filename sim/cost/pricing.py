@@ -10,6 +10,7 @@ from sim.cost.batch import Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import Demand
 from sim.cost.kernels.kernels import KernelModel, KernelTiming
+from sim.cost.launches import gemm_launches
 from sim.cost.network import Network
 from sim.cost.program import Op
 from sim.cost.shard import Shard
@@ -18,10 +19,11 @@ from sim.inputs.quantities import DTYPE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """An op and the causes of its seconds."""
+    """An op, the causes of its seconds, and how often an engine without CUDA graphs launches for it."""
 
     op: Op
     causes: Causes
+    launches: int = 1
 
 
 def seconds_of(ops: Sequence[Priced]) -> float:
@@ -39,6 +41,11 @@ def causes_of(ops: Sequence[Priced]) -> Causes:
         if ops
         else Causes()
     )
+
+
+def launches_of(ops: Sequence[Priced]) -> int:
+    """How often an engine without CUDA graphs launches for these ops."""
+    return sum(one.launches for one in ops)
 
 
 def kernel_causes(timing: KernelTiming) -> Causes:
@@ -96,9 +103,9 @@ class Pricer:
             return timing
         return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
 
-    def kernel(self, name: str, timing: KernelTiming) -> Priced:
+    def kernel(self, name: str, timing: KernelTiming, launches: int = 1) -> Priced:
         timing = self.without_floor(timing)
-        return Priced(Op(name, float(timing.total_s)), kernel_causes(timing))
+        return Priced(Op(name, float(timing.total_s)), kernel_causes(timing), launches)
 
     def gemm(
         self,
@@ -117,7 +124,7 @@ class Pricer:
         quantised = quantised or self.shard.precision.activation_scales == "static"
         if quantised and DTYPE_BYTES[weights] < 2:
             sizes["quantised"] = True
-        return self.kernel(name, self.timing("gemm", **sizes))
+        return self.kernel(name, self.timing("gemm", **sizes), gemm_launches(weights, quantised))
 
     def elementwise(self, name: str, elements: float) -> Priced:
         """A kernel that reads and writes `elements` activations in all."""
@@ -128,7 +135,7 @@ class Pricer:
         """Work of the processor for which the GPUs wait; none where it takes no time."""
         if not seconds or "host" in self.without:
             return ()
-        return (Priced(Op(name, seconds), Causes(host=seconds)),)
+        return (Priced(Op(name, seconds), Causes(host=seconds), launches=0),)
 
     def transfer(self, name: str, demand: Demand) -> Priced:
         """A demand as an op of the time that it takes alone."""

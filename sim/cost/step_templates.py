@@ -13,18 +13,14 @@ from typing import NamedTuple
 
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
+from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
-from sim.cost.pricing import Priced, Pricer, causes_of, seconds_of
+from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of
 from sim.cost.program import Block, Op, Program, Traffic
 from sim.inputs.engine import Engine
 
 _Key = tuple[int, int, int, bool]
-
-# Launch cost on the host per layer (PHYSICS of CUDA graphs: one replay launches a whole decode step; a mixed
-# batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
-# time).
-PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,7 @@ class Templates:
         self._shard = shard
         self._price = price
         self._dense_layers = shard.dense_layers
+        self._one_launch_s = launch_s(shard.engine, shard.gpu)
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._of: dict[_Key, Template] = {}
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
@@ -191,8 +188,8 @@ class Templates:
 
     def _layer(self, repeat: int, step: StepTokens, is_moe: bool) -> LayerKind:
         before, after = layer_around(self._price, step, is_moe)
-        kernel_count = sum(one.op.demand is None for one in (*before, *after)) + 1  # and attention
-        launch_s = self._launch_s(step, kernel_count)
+        launches = launches_of((*before, *after)) + attention_launches(step.has_prefill)
+        launch_s = self._launch_s(step, launches)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
         return LayerKind(
@@ -207,14 +204,14 @@ class Templates:
             block.transfers,
         )
 
-    def _launch_s(self, step: StepTokens, kernel_count: int) -> float:
+    def _launch_s(self, step: StepTokens, launches: int) -> float:
         """The least that a layer takes because the host launches it: nothing where one replay launches all
-        layers, a piece of a graph in a captured step with prefill, else every kernel by itself.
+        layers, a piece of a graph in a captured step with prefill, else every launch by itself.
         """
         if "host" in self._price.without:
             return 0.0
         if not self._captured(step.of_rank):
-            return kernel_count * self._shard.engine.host.launch_s
+            return launches * self._one_launch_s
         return PIECEWISE_LAUNCH_S if step.has_prefill else 0.0
 
 

@@ -4,14 +4,52 @@ names.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.quantities import Fraction, Seconds
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
+
+
+SCHEDULERS = ("vllm", "continuous", "static", "one_at_a_time")
+
+
+def _rule_or_word(written: Any) -> Any:
+    """One of `SCHEDULERS`, or a script's callable as it is."""
+    if callable(written) or written in SCHEDULERS:
+        return written
+    words = [repr(word) for word in SCHEDULERS]
+    raise PydanticKnownError("literal_error", {"expected": f"{', '.join(words[:-1])} or {words[-1]}"})
+
+
+def _rule_as_word(rule: Any) -> str:
+    if isinstance(rule, str):
+        return rule
+    return f"a script's {getattr(rule, '__qualname__', type(rule).__qualname__)}"
+
+
+Scheduler = Annotated[
+    Any,
+    BeforeValidator(_rule_or_word),
+    PlainSerializer(_rule_as_word),
+    WithJsonSchema({"enum": list(SCHEDULERS), "type": "string"}),
+]
 
 
 class Precision(BaseModel):
@@ -66,11 +104,12 @@ class HostTime(BaseModel):
         0.0,
         json_schema_extra={"tag": "assumed", "source": "vLLM schedules step k+1 while step k runs"},
     )
-    launch_s: Seconds = Field(
-        7e-6,
+    launch_s: Seconds | None = Field(
+        None,
         json_schema_extra={
-            "tag": "assumed",
-            "source": "one kernel without a CUDA graph: middle of the usual 5 to 10 us",
+            "tag": "fitted",
+            "source": "one launch without a CUDA graph; unset, as the engine and its host launch: "
+            "cost/launches.py",
         },
     )
     sequence_s: Seconds = Field(
@@ -118,6 +157,39 @@ class ExpertRouting(BaseModel):
     redundant_experts: int = Field(default=0, ge=0, le=4096)
     placement: Literal["linear", "balanced"] = "linear"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_are_given(cls, written: Any) -> Any:
+        if isinstance(written, Mapping) and written.get("weights") and "popularity" not in written:
+            return {**written, "popularity": "given"}
+        return written
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_counts(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if weights:
+            refuse_no_counts(weights)
+        return weights
+
+    @model_validator(mode="after")
+    def _weights_and_popularity_agree(self) -> ExpertRouting:
+        if self.weights and self.popularity != "given":
+            raise ValueError(f"popularity = {self.popularity}: must be given beside weights")
+        if self.popularity == "given" and not self.weights:
+            raise ValueError("popularity = given: needs weights, a number for each expert or a file of them")
+        return self
+
+
+def refuse_no_counts(weights: Sequence[float]) -> None:
+    """ValueError for counts or shares by expert that cannot be: negative or infinite ones, or none at all."""
+    for expert, weight in enumerate(weights):
+        if not 0.0 <= weight < inf:
+            raise ValueError(f"{weight!r} of expert {expert}: must be a finite number, at least 0")
+    if not any(weights):
+        raise ValueError("no expert was ever chosen; one count above zero is needed")
+    if sum(weights) == inf:
+        raise ValueError("the sum is infinite; write smaller numbers, as in shares of 1")
+
 
 class GivenServiceTime(BaseModel):
     """A step takes `step_s`, plus `sequence_s` for each sequence and `token_s` for each token in it, on no
@@ -134,6 +206,13 @@ class GivenServiceTime(BaseModel):
 class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
+
+    `data_parallel_lock_step`: the data-parallel ranks go through every step together, as they must where they
+    share experts; unset, where the model has any. Else each rank is a replica of its own, behind the router
+    of all.
+
+    `scheduler` is a word, or from a script any callable that takes an `EngineView` and returns grants
+    (`sim.policy.scheduling`; `sim.testing.check_scheduler` tries one).
 
     `backend`: the engine whose kernels and all-reduces run, where they were measured.
     `batch_wait_timeout_iters`: so many steps new prompts wait for more of them while others decode
@@ -152,6 +231,7 @@ class Engine(BaseModel):
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
     data_parallel_size: PositiveInt = 1
+    data_parallel_lock_step: bool | None = None
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
     dispatch_dtype: Literal["fp8", "bf16", "nvfp4"] = "fp8"
@@ -161,7 +241,7 @@ class Engine(BaseModel):
     enable_dbo: bool = False
 
     backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
-    scheduler: Literal["vllm", "continuous", "static", "one_at_a_time"] = "vllm"
+    scheduler: Scheduler = "vllm"
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_seqs: PositiveInt | None = None
     max_num_batched_tokens: PositiveInt | None = None
@@ -224,6 +304,15 @@ class Engine(BaseModel):
             raise ValueError("kv_tiers keep prefixes; they need enable_prefix_caching: true")
         if self.kv_tiers is not None and self.service_time is not None:
             raise ValueError("kv_tiers move KV to and from GPUs; an engine with a service_time has none")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_experts_are_in_step(self) -> Engine:
+        if self.data_parallel_lock_step is False and self.enable_expert_parallel:
+            raise ValueError(
+                "data_parallel_lock_step = false: must be true beside enable_expert_parallel: true, "
+                "since ranks that share experts exchange tokens at every step"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from operator import index
+from typing import Annotated, Protocol, SupportsIndex
 
 import numpy as np
 from annotated_types import Ge
+
+from sim.inputs.errors import InputError, Problem
 
 
 class RoutedRequest(Protocol):
@@ -62,6 +65,25 @@ class ReplicaView(Protocol):
 
 
 Router = Callable[[RoutedRequest, Sequence[ReplicaView], np.random.Generator], int | None]
+
+
+def place_chosen(router: Router, request: RoutedRequest, chosen: object, replicas: int) -> int:
+    """What a router has answered, as a place among so many replicas. InputError where it is none."""
+    if type(chosen) is int and 0 <= chosen < replicas:  # nearly always
+        return chosen
+    if isinstance(chosen, SupportsIndex) and not isinstance(chosen, bool):  # numpy's integers count too
+        place = index(chosen)
+        if 0 <= place < replicas:
+            return place
+    name = getattr(router, "__qualname__", type(router).__qualname__)
+    raise InputError(
+        Problem(
+            f"chose {chosen!r} for request {request.request_id}: must be a place from 0 to {replicas - 1} "
+            "among the replicas that it was shown, or None to let the request wait",
+            key="router",
+            value=name,
+        )
+    )
 
 
 def _argmin(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:

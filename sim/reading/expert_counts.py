@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from sim.inputs.engine import refuse_no_counts
 from sim.inputs.errors import InputError, Problem
 from sim.reading.files_read import file_read
 from sim.reading.yaml_lines import read_yaml
@@ -31,9 +32,12 @@ def read_expert_counts(path: Path) -> tuple[float, ...]:
                 )
             )
         counts[number] = counts.get(number, 0.0) + count
-    if not sum(counts.values()):
-        raise InputError(Problem("no expert was ever chosen; one count above zero is needed", file=str(path)))
-    return tuple(counts.get(expert, 0.0) for expert in range(max(counts) + 1))
+    weights = tuple(counts.get(expert, 0.0) for expert in range(max(counts, default=-1) + 1))
+    try:
+        refuse_no_counts(weights)
+    except ValueError as error:
+        raise InputError(Problem(str(error), file=str(path))) from error
+    return weights
 
 
 def _of_csv(path: Path) -> list[tuple[int, object, object]]:

@@ -37,6 +37,21 @@ LINK_COLUMNS: dict[str, Kind] = {
     "busy_s": "number",
     "shared_s": "number",
 }
+KV_TIER_COLUMNS: dict[str, Kind] = {
+    "replica": "count",
+    "model": "text",
+    "tier": "text",
+    "capacity_bytes": "number",
+    "held_bytes": "number",
+    "peak_bytes": "number",
+    "asked_tokens": "count",
+    "hit_tokens": "count",
+    "hit_rate": "number",
+    "reloaded_bytes": "number",
+    "stored_bytes": "number",
+    "evicted_bytes": "number",
+    "lost_bytes": "number",
+}
 GPU_COLUMNS: dict[str, Kind] = {
     "gpu": "text",
     "model": "text",

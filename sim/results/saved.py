@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from sim.inputs.errors import InputError
 from sim.results.blame import BlameRecords
 from sim.results.columns import Kind
-from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, GapRecords, RequestRecords, StepRecords
+from sim.results.records import (
+    GPU_COLUMNS,
+    KV_TIER_COLUMNS,
+    LINK_COLUMNS,
+    GapRecords,
+    HandOverRecords,
+    RequestRecords,
+    StepRecords,
+)
 from sim.results.saving import as_written
 
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ KINDS: dict[str, Mapping[str, Kind]] = {
     "links": LINK_COLUMNS,
     "gpus": GPU_COLUMNS,
     "blame": BlameRecords().kinds,
+    "kv_tiers": KV_TIER_COLUMNS,
+    "hand_overs": HandOverRecords().kinds,
 }
 TABLES = tuple(KINDS)
 
@@ -88,6 +98,14 @@ class SavedResult:
     @cached_property
     def blame(self) -> polars.DataFrame:
         return self._table("blame")
+
+    @cached_property
+    def kv_tiers(self) -> polars.DataFrame:
+        return self._table("kv_tiers")
+
+    @cached_property
+    def hand_overs(self) -> polars.DataFrame:
+        return self._table("hand_overs")
 
     def summary(self) -> dict[str, Any]:
         numbers: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))

@@ -20,6 +20,7 @@ from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatchi
 from sim.results.records import Records
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.checked_rule import CheckedRule
 from sim.runtime.engine.engine_core import EngineCore, EngineSettings, Rule
 from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
@@ -45,6 +46,8 @@ def scheduling_rule(engine: Engine) -> Rule:
         "static": StaticBatching,
         "one_at_a_time": PrefillFirst,
     }
+    if callable(engine.scheduler):
+        return CheckedRule(engine.scheduler)
     return rules[engine.scheduler]()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.policy.routing import ReplicaView, Router
+from sim.policy.routing import ReplicaView, Router, place_chosen
 from sim.runtime.clock import ARRIVAL, at
 from sim.runtime.engine.replica import Replica
 from sim.workload.request import Request
@@ -112,7 +112,7 @@ class Dispatcher:
         chosen = routing.router(request, [self._view(replica) for replica in candidates], routing.random)
         if chosen is None:
             return False
-        replica = candidates[chosen]
+        replica = candidates[place_chosen(routing.router, request, chosen, len(candidates))]
         view = self._views.get(replica.index)
         if view is not None:
             view.routed += 1

@@ -34,9 +34,11 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     data = scenario.model_dump()
     # A dump writes a script's callable as text, which could not be read back. The rule itself goes in, unless
     # a change reaches one of its knobs.
-    for key in ("router", "placement", "kernels", "hand_over.router"):
+    for key in ("router", "placement", "kernels", "kv_reload", "hand_over.router", "engine.scheduler"):
         if not any(path.startswith(f"{key}.") for path in changes):
             _set(data, key, reduce(getattr, key.split("."), scenario))
+    for name, pool in scenario.pools.items():
+        data["pools"][name]["engine"]["scheduler"] = pool.engine.scheduler
     if not scenario.pools:
         data.pop("pools")
     for path, value in changes.items():

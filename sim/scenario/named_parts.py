@@ -15,6 +15,7 @@ from sim.catalog import load_model, load_topology, load_workload, system_of
 from sim.inputs.errors import InputError, LocatedError
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.expert_counts import read_expert_counts
+from sim.reading.workload_files import with_paths_from
 
 
 def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
         data["model"] = load_model(data["model"], near=near)
     if isinstance(data.get("workload"), str | Path):
         data["workload"] = load_workload(data["workload"], near=near)
+    elif near is not None:
+        data["workload"] = with_paths_from(near, data.get("workload"))
     if isinstance(data.get("engine"), Mapping):
         data["engine"] = _with_expert_counts(data["engine"], near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.
@@ -95,7 +98,9 @@ def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | N
     for block in ("engine", "precision"):
         above, own = scenario.get(block), pool.get(block, {})
         if isinstance(above, BaseModel):
-            above = above.model_dump(exclude_unset=True)
+            # A dump writes a script's scheduler as text, which could not be read back.
+            rule = {"scheduler": above.scheduler} if "scheduler" in above.model_fields_set else {}  # type: ignore[attr-defined]
+            above = {**above.model_dump(exclude_unset=True), **rule}
         if isinstance(above, Mapping) and isinstance(own, Mapping):
             pool[block] = {**above, **own}
     if isinstance(pool.get("engine"), Mapping):

@@ -85,6 +85,14 @@ class Pool(BaseModel):
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
 
+    @property
+    def ranks_apart(self) -> int:
+        """Engines that one replica is made of: its data-parallel ranks, where these are not in lock-step."""
+        in_step = self.engine.data_parallel_lock_step
+        if in_step is None:
+            in_step = self.model.is_moe
+        return 1 if in_step else self.engine.data_parallel_size
+
 
 class Scenario(BaseModel):
     """What is simulated. Frozen: `with_changes` makes another one.
@@ -135,8 +143,14 @@ class Scenario(BaseModel):
         kinds = {name: pool.gpu for name, pool in self.pools.items() if pool.gpu is not None}
         if kinds:
             found += gpus_of_nothing(self.topology.graph, kinds)
+        for name, pool in self.all_pools.items():
+            weights, experts = pool.engine.expert_routing.weights, pool.model.experts
+            if pool.model.is_moe and len(weights) > experts:
+                where = (*(("pools", name) if name else ()), "engine", "expert_routing", "weights")
+                what = f"{len(weights)} numbers: must be at most {experts}, the experts of {pool.model.name}"
+                found.append((where, what))
         if self.faults:
-            replicas = sum(pool.replicas for pool in self.all_pools.values())
+            replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
         if found:
             raise LocatedError(found)

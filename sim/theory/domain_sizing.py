@@ -11,9 +11,11 @@ intermediate size, B batch, bytes in bytes, rates per second per GPU and directi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import comb, expm1, log1p
 from typing import Literal
+
+from sim.theory.arguments import bounded, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Gpu:
     hbm_bytes_per_s: float
     hbm_bytes: float
     link_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        check("Gpu", {field.name: getattr(self, field.name) for field in fields(self)})
 
     @property
     def flop_per_hbm_byte(self) -> float:
@@ -49,6 +54,9 @@ class Dense:
     kv_heads: int
     head_dim: int
     vocabulary: int
+
+    def __post_init__(self) -> None:
+        check("Dense", {field.name: getattr(self, field.name) for field in fields(self)})
 
     @property
     def attention_parameters(self) -> int:
@@ -81,6 +89,7 @@ LLAMA_3_70B = Dense(80, 8192, 28672, 64, 8, 128, 128256)
 # ---- the talk: one two-matrix MLP layer, FP8 weights
 
 
+@bounded
 def mlp_compute_s(batch: int, hidden: int, intermediate: int, gpu: Gpu, domain: int = 1) -> float:
     """Two matrix products of batch x D x F, 2 flop each: 4BDF/(Y flops).
 
@@ -93,6 +102,7 @@ def mlp_compute_s(batch: int, hidden: int, intermediate: int, gpu: Gpu, domain: 
     return 4 * batch * hidden * intermediate / (gpu.flop_per_s * domain)
 
 
+@bounded
 def mlp_memory_s(hidden: int, intermediate: int, gpu: Gpu, domain: int = 1, bytes_each: float = 1.0) -> float:
     """Both matrices read once: 2DF/(Y Mem). Llama's MLP has three (`Dense.mlp_parameters`), half as much
     again.
@@ -104,6 +114,7 @@ def mlp_memory_s(hidden: int, intermediate: int, gpu: Gpu, domain: int = 1, byte
     return 2 * hidden * intermediate * bytes_each / (gpu.hbm_bytes_per_s * domain)
 
 
+@bounded
 def mlp_network_s(batch: int, hidden: int, gpu: Gpu, bytes_each: float = 1.0) -> float:
     """The all-reduce of the result by a ring over many GPUs: 2BD/Net, whatever their number.
 
@@ -116,6 +127,7 @@ def mlp_network_s(batch: int, hidden: int, gpu: Gpu, bytes_each: float = 1.0) ->
     return 2 * batch * hidden * bytes_each / gpu.link_bytes_per_s
 
 
+@bounded
 def largest_domain(
     batch: int, hidden: int, intermediate: int, gpu: Gpu, latency_s: float = 0.0, bytes_each: float = 1.0
 ) -> float:
@@ -133,6 +145,7 @@ def largest_domain(
     return memory_s / (latency_s + mlp_network_s(batch, hidden, gpu, bytes_each))
 
 
+@bounded
 def square_product_intensity(n: float, bytes_each: float = 0.5) -> float:
     """Flop per byte of an n x n by n x n product, each matrix moved once: 2n/(3 bytes). FP4: 4n/3.
 
@@ -143,6 +156,7 @@ def square_product_intensity(n: float, bytes_each: float = 0.5) -> float:
     return 2.0 * n / (3.0 * bytes_each)
 
 
+@bounded
 def matrix_vector_intensity(n: float, bytes_each: float = 0.5) -> float:
     """Flop per byte of an n x n matrix by a vector: towards 2/bytes for any large n. FP4: 4.
 
@@ -153,6 +167,7 @@ def matrix_vector_intensity(n: float, bytes_each: float = 0.5) -> float:
     return 2.0 * n * n / (bytes_each * (n * n + 2.0 * n))
 
 
+@bounded
 def tokens_that_fit(hbm_bytes: float, weight_bytes: float, kv_bytes_per_token: float) -> float:
     """KV tokens in what the weights leave; nothing for activations.
 
@@ -160,6 +175,10 @@ def tokens_that_fit(hbm_bytes: float, weight_bytes: float, kv_bytes_per_token: f
         >>> round(tokens_that_fit(192e9, 70e9, LLAMA_3_70B.kv_bytes_per_token(1)))
         744629
     """
+    if weight_bytes > hbm_bytes:
+        raise ValueError(
+            f"tokens_that_fit: weight_bytes = {weight_bytes}: must be at most hbm_bytes = {hbm_bytes}"
+        )
     return (hbm_bytes - weight_bytes) / kv_bytes_per_token
 
 
@@ -186,7 +205,11 @@ class Assumptions:
     all_reduces: int = 2
     algorithm: Literal["ring", "in-switch", "one-shot"] = "in-switch"
 
+    def __post_init__(self) -> None:
+        check("Assumptions", {field.name: getattr(self, field.name) for field in fields(self)})
 
+
+@bounded
 def all_reduce_bytes(
     n_bytes: float, domain: int, algorithm: Literal["ring", "in-switch", "one-shot"]
 ) -> float:
@@ -200,9 +223,12 @@ def all_reduce_bytes(
     if domain == 1:
         return 0.0
     factor = {"ring": 2.0 * (domain - 1) / domain, "in-switch": 1.0 + 1.0 / domain, "one-shot": domain - 1.0}
+    if algorithm not in factor:
+        raise ValueError(f"all_reduce_bytes: algorithm = {algorithm!r}: must be one of {', '.join(factor)}")
     return n_bytes * factor[algorithm]
 
 
+@bounded
 def layer_seconds(
     model: Dense, gpu: Gpu, batch: int, context: int, domain: int, assume: Assumptions | None = None
 ) -> Mapping[str, float]:
@@ -228,6 +254,7 @@ def layer_seconds(
     }
 
 
+@bounded
 def tokens_per_s(
     model: Dense,
     gpu: Gpu,
@@ -251,6 +278,7 @@ def tokens_per_s(
 # ---- mixtures of experts over Y ranks
 
 
+@bounded
 def distinct_experts(experts: int, chosen: int, tokens: int) -> float:
     """How many of E experts at least one of T tokens chooses, each k at random: E(1 - (1 - k/E)^T).
 
@@ -258,11 +286,13 @@ def distinct_experts(experts: int, chosen: int, tokens: int) -> float:
         >>> [round(distinct_experts(256, 8, tokens), 1) for tokens in (1, 4, 16, 64, 128)]
         [8.0, 30.5, 102.0, 222.4, 251.6]
     """
+    _chosen_are_there(chosen, experts)
     if chosen == experts:
         return float(experts)
     return -experts * expm1(tokens * log1p(-chosen / experts))
 
 
+@bounded
 def distinct_ranks(experts: int, chosen: int, ranks: int) -> float:
     """Over how many of Y ranks the k experts of one token lie: Y(1 - C(E - E/Y, k)/C(E, k)), E/Y experts to a
     rank.
@@ -273,11 +303,18 @@ def distinct_ranks(experts: int, chosen: int, ranks: int) -> float:
         >>> [round(distinct_ranks(256, 8, ranks), 2) for ranks in (8, 16, 32, 64)]
         [5.29, 6.52, 7.27, 7.68]
     """
+    _chosen_are_there(chosen, experts)
     if experts % ranks:
         raise ValueError(f"{experts} experts do not divide over {ranks} ranks")
     return ranks * (1.0 - comb(experts - experts // ranks, chosen) / comb(experts, chosen))
 
 
+def _chosen_are_there(chosen: int, experts: int) -> None:
+    if chosen > experts:
+        raise ValueError(f"chosen = {chosen}: must be at most experts = {experts}")
+
+
+@bounded
 def expert_bytes_per_gpu(parameters: float, ranks: int, bytes_each: float) -> float:
     """Routed weights that each of `ranks` GPUs holds."""
     return parameters * bytes_each / ranks
@@ -286,6 +323,7 @@ def expert_bytes_per_gpu(parameters: float, ranks: int, bytes_each: float) -> fl
 # ---- spare GPUs
 
 
+@bounded
 def at_least_up(needed: int, units: int, unavailability: float) -> float:
     """The probability that at least `needed` of `units` are up, each down with probability q on its own
     (binomial).
@@ -296,6 +334,8 @@ def at_least_up(needed: int, units: int, unavailability: float) -> float:
         >>> [round(at_least_up(64, 72, q), 6) for q in (0.02, 0.05)], round(at_least_up(16, 18, 0.02), 4)
         ([0.999986, 0.990384], 0.9948)
     """
+    if needed > units:
+        return 0.0
     q = unavailability
     return sum(
         comb(units, down) * q**down * (1.0 - q) ** (units - down) for down in range(units - needed + 1)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
+from sim.theory.arguments import bounded
 
+
+@bounded
 def makespan_s(stage_s: Sequence[float], micro_batches: int) -> float:
     """Time from the first micro-batch in to the last one out: sum(t_i) + (m - 1) max(t_i).
 
@@ -18,6 +21,7 @@ def makespan_s(stage_s: Sequence[float], micro_batches: int) -> float:
     return sum(stage_s) + (micro_batches - 1) * max(stage_s)
 
 
+@bounded
 def bubble(stages: int, micro_batches: int) -> float:
     """The idle fraction of equal stages while filling and draining: (p - 1)/(m + p - 1). (Huang et al.,
     GPipe, 2019.)
@@ -32,6 +36,7 @@ def bubble(stages: int, micro_batches: int) -> float:
     return (stages - 1) / (micro_batches + stages - 1)
 
 
+@bounded
 def throughput_per_s(stage_s: Sequence[float], in_flight: int) -> float:
     """Micro-batches per second when `in_flight` of them circulate: min(m/sum(t_i), 1/max(t_i)).
 
@@ -41,9 +46,12 @@ def throughput_per_s(stage_s: Sequence[float], in_flight: int) -> float:
         >>> throughput_per_s([1.0] * 4, 1), throughput_per_s([1.0] * 4, 4)
         (0.25, 1.0)
     """
+    if not sum(stage_s):
+        raise ValueError("throughput_per_s: stage_s are all 0: one must be above 0")
     return min(in_flight / sum(stage_s), 1.0 / max(stage_s))
 
 
+@bounded
 def best_micro_batches(stages: int, work_s: float, overhead_s: float) -> float:
     """How many pieces make (m + p - 1)(work/m + overhead) least: sqrt((p - 1) work/overhead).
 

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log, nan, sqrt
 
+from sim.theory.arguments import MOST_COUNTED, bounded
+
+EULER_GAMMA = 0.5772156649015329
+
 
 @dataclass(frozen=True, slots=True)
 class Steady:
@@ -58,6 +62,7 @@ class Steady:
         return high
 
 
+@bounded
 def little(arrival_rate: float, W: float) -> float:
     """Little's law: L = arrival_rate * W, for any stable system, any order, any law. (Little 1961.)
 
@@ -68,6 +73,7 @@ def little(arrival_rate: float, W: float) -> float:
     return arrival_rate * W
 
 
+@bounded
 def mm1(arrival_rate: float, service_rate: float) -> Steady:
     """Poisson arrivals, exponential service, one server: W = 1/(mu - lambda). (Kleinrock, Queueing Systems I,
     3.2.)
@@ -82,6 +88,7 @@ def mm1(arrival_rate: float, service_rate: float) -> Steady:
     return mmc(arrival_rate, service_rate, 1)
 
 
+@bounded
 def md1(arrival_rate: float, service_rate: float) -> Steady:
     """Poisson arrivals, constant service, one server: Wq = rho/(2(1 - rho)) services. `mg1` with cv2 = 0.
 
@@ -92,6 +99,7 @@ def md1(arrival_rate: float, service_rate: float) -> Steady:
     return mg1(arrival_rate, service_rate, 0.0)
 
 
+@bounded
 def mg1(arrival_rate: float, service_rate: float, cv2: float) -> Steady:
     """Poisson arrivals, any service law with squared coefficient of variation `cv2`, one server, first come
     first served.
@@ -109,6 +117,7 @@ def mg1(arrival_rate: float, service_rate: float, cv2: float) -> Steady:
     )
 
 
+@bounded
 def mg1_ps(arrival_rate: float, service_rate: float) -> Steady:
     """One server shared equally by all customers present: a link under max-min, a GPU under time slicing.
 
@@ -123,6 +132,7 @@ def mg1_ps(arrival_rate: float, service_rate: float) -> Steady:
     return _from_wait(arrival_rate, service_rate, rho / (1.0 - rho) / service_rate)
 
 
+@bounded
 def erlang_b(load: float, servers: int) -> float:
     """The fraction lost by `servers` with no waiting room, offered `load` = lambda/mu: B_k = load B/(k + load
     B).
@@ -139,6 +149,7 @@ def erlang_b(load: float, servers: int) -> float:
     return lost
 
 
+@bounded
 def erlang_c(load: float, servers: int) -> float:
     """The fraction that has to wait in M/M/c, offered `load` = lambda/mu: B/(1 - rho(1 - B)). (Erlang 1917.)
 
@@ -146,10 +157,13 @@ def erlang_c(load: float, servers: int) -> float:
         >>> [round(erlang_c(servers * rho, servers), 4) for servers, rho in ((4, 0.8), (8, 0.9), (12, 0.9))]
         [0.5964, 0.7015, 0.64]
     """
+    if load >= servers:
+        raise ValueError(f"erlang_c: load = {load}: must be below servers = {servers}, or the queue grows")
     lost = erlang_b(load, servers)
     return lost / (1.0 - load / servers * (1.0 - lost))
 
 
+@bounded
 def mmc(arrival_rate: float, service_rate: float, servers: int) -> Steady:
     """Poisson arrivals, exponential service, `servers` behind one queue: Wq = C/(c mu - lambda), C by
     `erlang_c`.
@@ -173,6 +187,7 @@ def mmc(arrival_rate: float, service_rate: float, servers: int) -> Steady:
     return _from_wait(arrival_rate, service_rate, wait, servers=servers, delayed=delayed, tail=tail)
 
 
+@bounded
 def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s: float) -> Steady:
     """M/M/c+M: as `mmc`, but waiting customers give up after an exponential time of mean `patience_s` (Palm
     1946).
@@ -185,14 +200,24 @@ def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s:
         >>> [round(value, 4) for value in (queue.lost, queue.rho, queue.Lq, queue.delayed)]
         [0.3679, 0.6321, 0.3679, 0.6321]
     """
+    _some_arrive(arrival_rate)
+    # Beyond the servers the chain climbs until as many give up as come, and a little further.
+    longest = servers + max(0.0, arrival_rate - servers * service_rate) * patience_s
+    if longest > MOST_COUNTED:
+        raise ValueError(
+            f"patience_s = {patience_s}: some {longest:.3g} customers would wait; "
+            f"{MOST_COUNTED:.0e} at most are counted"
+        )
     weights = [1.0]
-    n = 0
-    while n <= servers or weights[-1] > 1e-18 * max(weights):
+    n, highest = 0, 1.0
+    while n <= servers or weights[-1] > 1e-18 * highest:
         n += 1
         deaths = min(n, servers) * service_rate + max(n - servers, 0) / patience_s
         weights.append(weights[-1] * arrival_rate / deaths)
         if weights[-1] > 1e200:
             weights = [weight * 1e-200 for weight in weights]
+            highest *= 1e-200
+        highest = max(highest, weights[-1])
     total = sum(weights)
     there = sum(n * weight for n, weight in enumerate(weights)) / total
     waiting = sum((n - servers) * weight for n, weight in enumerate(weights) if n > servers) / total
@@ -202,6 +227,7 @@ def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s:
     return Steady(rho, there / arrival_rate, waiting / arrival_rate, there, waiting, lost, delayed)
 
 
+@bounded
 def mm1k(arrival_rate: float, service_rate: float, places: int) -> Steady:
     """M/M/1 with room for `places` in all, the one in service included; an arrival at a full one is lost.
 
@@ -212,8 +238,10 @@ def mm1k(arrival_rate: float, service_rate: float, places: int) -> Steady:
         >>> round(mm1k(0.9, 1.0, 5).lost, 4)
         0.126
     """
+    _some_arrive(arrival_rate)
     r = arrival_rate / service_rate
-    weights = [r**n for n in range(places + 1)]
+    # From the likelier end, whose weight is 1: the others only get smaller.
+    weights = [r ** (n - places if r > 1.0 else n) for n in range(places + 1)]
     total = sum(weights)
     lost = weights[-1] / total
     there = sum(n * weight for n, weight in enumerate(weights)) / total
@@ -223,6 +251,7 @@ def mm1k(arrival_rate: float, service_rate: float, places: int) -> Steady:
     return Steady(busy, wait + 1.0 / service_rate, wait, there, there - busy, lost, delayed=nan)
 
 
+@bounded
 def gg1(arrival_rate: float, service_rate: float, ca2: float, cs2: float) -> Steady:
     """Any renewal arrivals and services: Wq = rho/(1 - rho) * (ca2 + cs2)/2 services, the VUT approximation.
 
@@ -238,14 +267,17 @@ def gg1(arrival_rate: float, service_rate: float, ca2: float, cs2: float) -> Ste
     return _from_wait(arrival_rate, service_rate, rho / (1.0 - rho) * (ca2 + cs2) / 2.0 / service_rate)
 
 
+@bounded
 def kingman_bound(arrival_rate: float, service_rate: float, ca2: float, cs2: float) -> float:
     """The mean wait in G/G/1 that is never exceeded: (ca2/rho + rho cs2)/(2(1 - rho)) services. (Kingman
     1962.)
     """
+    _some_arrive(arrival_rate)
     rho = _load(arrival_rate, service_rate)
     return (ca2 / rho + rho * cs2) / (2.0 * (1.0 - rho)) / service_rate
 
 
+@bounded
 def tandem(arrival_rate: float, service_rates: Sequence[float]) -> Steady:
     """Stations one after the other, Poisson arrivals, exponential service at each: sum of 1/(mu_i - lambda).
 
@@ -266,6 +298,7 @@ def tandem(arrival_rate: float, service_rates: Sequence[float]) -> Steady:
     )
 
 
+@bounded
 def feedback_rate(arrival_rate: float, again: float) -> float:
     """The rate that a station sees when each one served comes back with probability `again`: lambda/(1 - p).
 
@@ -275,11 +308,10 @@ def feedback_rate(arrival_rate: float, again: float) -> float:
         >>> feedback_rate(2.0, 0.5)
         4.0
     """
-    if not 0.0 <= again < 1.0:
-        raise ValueError(f"coming back with probability {again}; 0 to below 1 are possible")
     return arrival_rate / (1.0 - again)
 
 
+@bounded
 def closed_loop_rate(users: int, response_s: float, think_s: float = 0.0) -> float:
     """Requests per second of `users` that each send, wait `response_s` for the answer and think: N/(Z + R).
     Exact.
@@ -291,6 +323,8 @@ def closed_loop_rate(users: int, response_s: float, think_s: float = 0.0) -> flo
         >>> closed_loop_rate(16, 0.02)
         800.0
     """
+    if not think_s + response_s:
+        raise ValueError("closed_loop_rate: response_s = 0: must be above 0 where think_s is 0")
     return users / (think_s + response_s)
 
 
@@ -307,6 +341,7 @@ class Batching:
     batch: float
 
 
+@bounded
 def dynamic_batching(arrival_rate: float, each_s: float, fixed_s: float) -> Batching:
     """Poisson arrivals, batch of b takes `each_s * b + fixed_s`, no cap on b: W is at most the smaller of two
     bounds.
@@ -320,13 +355,14 @@ def dynamic_batching(arrival_rate: float, each_s: float, fixed_s: float) -> Batc
         >>> [round(dynamic_batching(rate, 0.05, 0.5).W_at_most, 3) for rate in (2, 5, 10, 15)]
         [0.886, 1.06, 1.583, 3.157]
     """
-    load = _load(arrival_rate, 1.0 / each_s)
+    load = _load(arrival_rate, 1.0 / each_s if each_s else inf)
     light = (each_s + fixed_s) / (2.0 * (1.0 - load))
     light *= 1.0 + 2.0 * arrival_rate * fixed_s + (1.0 - arrival_rate * fixed_s) / (1.0 + load)
     heavy = 1.5 * fixed_s / (1.0 - load) + each_s / 2.0 * (load + 2.0) / (1.0 - load**2)
     return Batching(load, min(light, heavy), light, heavy, arrival_rate * fixed_s / (1.0 - load))
 
 
+@bounded
 def capped_batch_rate(batch: int, each_s: float, fixed_s: float) -> float:
     """The highest rate of a server whose batches hold at most `batch`: b/(a b + t0).
 
@@ -334,9 +370,12 @@ def capped_batch_rate(batch: int, each_s: float, fixed_s: float) -> float:
         >>> round(capped_batch_rate(16, 0.05, 0.5), 1)
         12.3
     """
+    if not each_s + fixed_s:
+        raise ValueError("capped_batch_rate: fixed_s = 0: must be above 0 where each_s is 0")
     return batch / (each_s * batch + fixed_s)
 
 
+@bounded
 def power_of_choices(rho: float, choices: int) -> float:
     """Mean time, in services, where each arrival joins the shortest of `choices` random queues out of very
     many.
@@ -348,17 +387,17 @@ def power_of_choices(rho: float, choices: int) -> float:
         >>> [round(power_of_choices(0.9, choices), 3) for choices in (1, 2, 3)]
         [10.0, 2.614, 2.028]
     """
-    _load(rho, 1.0)
     if choices == 1:
         return 1.0 / (1.0 - rho)
-    total, term, i = 0.0, inf, 1
+    total, term, exponent = 0.0, inf, 0.0
     while term > 1e-17:
-        term = rho ** ((choices**i - choices) / (choices - 1))
+        term = rho**exponent
         total += term
-        i += 1
+        exponent = choices * exponent + choices  # (d^i - d)/(d - 1) for i = 1, 2, ...
     return total
 
 
+@bounded
 def barrier(ranks: int, rate: float = 1.0) -> float:
     """Mean time until the last of `ranks` independent exponential times of this rate is over: H_n/mu.
 
@@ -366,9 +405,12 @@ def barrier(ranks: int, rate: float = 1.0) -> float:
         >>> [round(barrier(ranks), 3) for ranks in (4, 8, 16)]
         [2.083, 2.718, 3.381]
     """
+    if ranks > MOST_COUNTED:  # Euler's expansion, there to the last bit
+        return (log(ranks) + EULER_GAMMA + 0.5 / ranks) / rate
     return sum(1.0 / k for k in range(1, ranks + 1)) / rate
 
 
+@bounded
 def usl(n: float, contention: float, coherence: float) -> float:
     """Speed-up of `n` workers by the Universal Scalability Law: n/(1 + s(n-1) + k n(n-1)). (Gunther 1993.)
 
@@ -377,6 +419,7 @@ def usl(n: float, contention: float, coherence: float) -> float:
     return n / (1.0 + contention * (n - 1.0) + coherence * n * (n - 1.0))
 
 
+@bounded
 def usl_peak(contention: float, coherence: float) -> float:
     """The number of workers beyond which more of them are slower: sqrt((1 - s)/k).
 
@@ -384,17 +427,23 @@ def usl_peak(contention: float, coherence: float) -> float:
         >>> round(usl_peak(0.05, 0.001), 1)
         30.8
     """
+    if not coherence:
+        raise ValueError("usl_peak: coherence = 0: must be above 0; without it more workers are never slower")
     return sqrt((1.0 - contention) / coherence)
 
 
+@bounded
 def exponential_percentile(mean: float, percent: float) -> float:
     """The value that `percent` of an exponential law with this mean stay below."""
     return -mean * log(1.0 - percent / 100.0)
 
 
+def _some_arrive(arrival_rate: float) -> None:
+    if not arrival_rate:
+        raise ValueError("arrival_rate = 0: must be above 0; means are over arrivals")
+
+
 def _load(arrival_rate: float, capacity: float) -> float:
-    if not (arrival_rate >= 0.0 and capacity > 0.0):
-        raise ValueError(f"arrival rate {arrival_rate} and service rate {capacity}; both must be positive")
     rho = arrival_rate / capacity
     if rho >= 1.0:
         raise ValueError(

@@ -173,3 +173,10 @@ def test_a_study_in_which_nothing_ran_ends_with_the_status_of_its_reason(sim: Si
         assert found == status
         assert out.count("\n") > 2
         assert err.startswith("sim: none of 2 points has numbers: ")
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lists_as_one(sim: Sim, scenario: Path) -> None:
+    over = ("--over", "engine.max_num_seqs=1,2", "--over", "engine.max_num_seqs=2,4")
+    status, out, err = sim("sweep", scenario, *over)
+    assert (status, out) == (2, "")
+    assert "--over engine.max_num_seqs is given twice; write --over engine.max_num_seqs=1,2,4" in err

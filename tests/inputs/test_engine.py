@@ -48,3 +48,28 @@ def test_two_drafts_bring_a_geometric_number_of_tokens(rate: float, expected: fl
 def test_settings_that_contradict_each_other_are_refused(written: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Engine.model_validate(written)
+
+
+@pytest.mark.parametrize(
+    ("routing", "why"),
+    [
+        ({"weights": [float("nan")]}, "nan of expert 0: must be a finite number, at least 0"),
+        ({"weights": [1.0, -1.0]}, "-1.0 of expert 1"),
+        ({"weights": [0, 0, 0]}, "no expert was ever chosen"),
+        ({"weights": [1e308, 1e308]}, "the sum is infinite"),
+        ({"weights": [1.0], "popularity": "zipf"}, "popularity = zipf: must be given beside weights"),
+        ({"popularity": "given"}, "popularity = given: needs weights"),
+    ],
+)
+def test_weights_of_experts_are_counts(routing: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Engine.model_validate({"expert_routing": routing})
+
+
+def test_weights_alone_are_the_given_popularity() -> None:
+    assert Engine.model_validate({"expert_routing": {"weights": [1, 3]}}).expert_routing.popularity == "given"
+
+
+def test_ranks_that_share_experts_are_in_step() -> None:
+    with pytest.raises(ValidationError, match="data_parallel_lock_step = false: must be true beside"):
+        Engine.model_validate({"enable_expert_parallel": True, "data_parallel_lock_step": False})

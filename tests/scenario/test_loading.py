@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from sim.inputs.errors import InputError
-from sim.scenario import load_scenario
+from sim.scenario import Scenario, load_scenario
 
 GOOD = """topology: nd-h100-v5
 model: llama-3-8b
@@ -54,3 +55,26 @@ def test_all_problems_come_at_once_in_the_order_of_their_lines(tmp_path: Path) -
     assert found == sorted(found)
     assert {(1, "topology"), (2, "model"), (7, "pools.one.model")} <= set(found)
     assert all(problem.file == str(path) for problem in refusal.value.problems)
+
+
+def test_a_trace_inside_a_scenario_lies_beside_the_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,10,2\n")
+    written = "topology: a100-x4\nmodel: llama-3-8b\nworkload: {arrivals: {kind: trace, path: t.csv}}\n"
+    (tmp_path / "s.yaml").write_text(written)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    scenario = load_scenario(tmp_path / "s.yaml")
+    assert scenario.workload.traces[0].path == str(tmp_path / "t.csv")
+
+
+def test_more_weights_than_experts_are_refused() -> None:
+    described = {
+        "topology": "hgx-h200",
+        "model": "mixtral-8x7b",
+        "workload": "single-user",
+        "engine": {"expert_routing": {"weights": [1.0] * 9}},
+    }
+    with pytest.raises(ValidationError, match=r"engine.expert_routing.weights: 9 numbers: must be at most 8"):
+        Scenario.model_validate(described)

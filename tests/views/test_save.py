@@ -12,6 +12,7 @@ import pytest
 import sim
 from sim.inputs.errors import InputError
 from sim.simulate import Result
+from sim.views import save
 
 
 def test_a_saved_run_has_all_its_files_and_its_scenario_runs_again_to_the_same_rows(
@@ -21,6 +22,9 @@ def test_a_saved_run_has_all_its_files_and_its_scenario_runs_again_to_the_same_r
     tables = {f"{name}.csv" for name in ("requests", "steps", "gaps", "links", "gpus", "blame")}
     others = {"summary.json", "trace.json", "report.html", "scenario.resolved.yaml", "manifest.json"}
     assert names == tables | others
+
+    tables = {f"{name}.csv" for name in save.TABLES}
+    assert names == tables | {"summary.json", "trace.json", "report.html", "scenario.resolved.yaml"}
     again = sim.simulate(sim.load_scenario(folder / "scenario.resolved.yaml"))
     assert again.requests.equals(result.requests)
     read = polars.read_csv(folder / "requests.csv")
@@ -115,3 +119,26 @@ def test_a_full_disk_leaves_the_old_run_or_nothing(
         result.save(tmp_path / "new")
     assert sim.load_result(old).is_complete
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_kv_transfers_and_tiers_are_saved(tmp_path: Path) -> None:
+    described = {
+        "topology": "a100-x4",
+        "model": "llama-3-8b",
+        "pools": {"prefill": {"engine": {"kv_tiers": {"host": {"capacity_bytes": "1 GB"}}}}, "decode": {}},
+        "workload": {
+            "arrivals": {"kind": "burst"}, "prompt_tokens": 64, "output_tokens": 3, "requests": 2,
+        },
+    }  # fmt: skip
+    result = sim.simulate(sim.Scenario.model_validate(described))
+    result.save(tmp_path / "run")
+    for name in ("kv_tiers", "hand_overs"):
+        read = polars.read_csv(tmp_path / "run" / f"{name}.csv")
+        assert read.height == getattr(result, name).height > 0
+
+
+def test_a_result_is_a_line_at_the_prompt(result: Result) -> None:
+    assert repr(result).startswith("<Result of ")
+    assert "seed 0" in repr(result)
+    assert len(repr(result).splitlines()) == 1
+    assert len(repr(result)) < 200

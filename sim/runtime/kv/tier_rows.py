@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import nan
 
 from sim.results.columns import Table
+from sim.results.records import KV_TIER_COLUMNS
 from sim.runtime.engine.replica import Replica
 from sim.runtime.kv.offloading_queue import TieredQueue
 
@@ -17,23 +18,7 @@ def kv_tier_rows(replicas: Sequence[Replica]) -> Table:
     and used; bytes count each KV head once. Capacity and held bytes of a remote tier are those of all
     replicas together.
     """
-    rows = Table(
-        {
-            "replica": "count",
-            "model": "text",
-            "tier": "text",
-            "capacity_bytes": "number",
-            "held_bytes": "number",
-            "peak_bytes": "number",
-            "asked_tokens": "count",
-            "hit_tokens": "count",
-            "hit_rate": "number",
-            "reloaded_bytes": "number",
-            "stored_bytes": "number",
-            "evicted_bytes": "number",
-            "lost_bytes": "number",
-        }
-    )
+    rows = Table(KV_TIER_COLUMNS)
     for replica in replicas:
         queues = [queue for queue in replica.queues if isinstance(queue, TieredQueue)]
         if queues:

@@ -23,7 +23,7 @@ from math import nan
 import numpy as np
 
 from sim.cost.collectives.demands import Demand
-from sim.policy.routing import RoutedRequest, Router
+from sim.policy.routing import RoutedRequest, Router, place_chosen
 from sim.results.records import HandOverRecords
 from sim.runtime.engine.attribution import REQUEST_HAND_OVER, REQUEST_SHARING
 from sim.runtime.engine.engine_core import EngineListener
@@ -168,7 +168,8 @@ class KvTransfers:
         chosen = self.router(sequence.request, views, self.random)
         # No central queue here: a router that answers None gets the first replica, in whose line the
         # transfer then waits.
-        receiver = candidates[0 if chosen is None else chosen]
+        place = 0 if chosen is None else place_chosen(self.router, sequence.request, chosen, len(candidates))
+        receiver = candidates[place]
         receiver.routed += 1
         pending = self._pending[sequence.request.request_id] = _PendingTransfer(sequence, sender, receiver)
         return pending

@@ -11,10 +11,10 @@ from sim.simulate import simulate
 from sim.validation.services.published_rows import PRECISIONS, Cells, burst, scenario_of
 
 SPLITWISE_SOURCE = "Mutinifni/splitwise-sim 8f99e7d (MIT), fp16, software of 2023"
-# Every kernel is launched from Python and the GPUs wait for it: seconds per kernel, as many kernels as an
+# Every kernel is launched from Python and the GPUs wait for it: seconds per launch, as many launches as an
 # engine of today has. Fitted on the token time of llama2-70b at TP 8, batch 1: once for each host, whose
 # processors differ (`serving_fits`).
-SPLITWISE_LAUNCH_S = {"a100-80gb": 63e-6, "h100-80gb": 42e-6}
+SPLITWISE_LAUNCH_S = {"a100-80gb": 43e-6, "h100-80gb": 29e-6}
 # The published prompt times of batch 64 are an eighth of those of batch 32: not those of the batch.
 LARGEST_BATCH_WITH_PROMPT_TIME = 32
 SPLITWISE_FITTED = ("8", "1")  # tensor_parallel, batch_size

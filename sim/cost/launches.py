@@ -1,0 +1,66 @@
+"""What it costs an engine to launch kernels: how many launches a layer has, and the processor's time for one.
+
+The processor runs ahead of the GPU: while one kernel computes, the next ones are launched. So a layer takes
+the longer of its kernels' sum and its launches' sum, and as all layers of a kind are equal, so does a step.
+One replay of a CUDA graph launches a whole decode step; a mixed batch replays a piece a layer; without graphs
+every launch is paid for. Where it stops: preparing the inputs and drawing the tokens come on top of the
+launches on the same thread, and are in `engine.host`; ranks launch beside each other and cost no more than
+one; a busy or slow processor takes longer than this says (the points below differ by a factor of 1.4 where
+GPU and engine are the same).
+"""
+
+from __future__ import annotations
+
+from sim.cost.kernels.timing import FORMATS
+from sim.inputs.engine import Engine
+from sim.inputs.hardware import Gpu
+
+PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
+
+# Seconds of one launch from a Python module: its call, the dispatcher of PyTorch, the launch itself.
+# fitted: GPT-2 on an H200 without graphs takes 4.81 ms a token under vLLM and 4.87 under SGLang, with them
+# 1.31 and 1.04 (deepspeedai/DeepSpeed#8352): 29 and 32 us for each of the 120 launches of its 12 layers;
+# llama2-70b at TP8 on an H100 with software of 2023 (splitwise-sim): 29 us.
+# assumed: TensorRT-LLM launches from C++: the middle of the usual 5 to 10 us.
+MODULE_LAUNCH_S = {"vllm": 32e-6, "sglang": 32e-6, "trtllm": 7e-6}
+# fitted: hosts of A100 take 1.5 times those of H100 for the same launches (splitwise-sim: 44 and 29 us). The
+# generation of PCIe stands for that of the processor.
+OLDER_HOST, OLDER_HOST_PCIE = 1.5, 4
+# assumed: code that torch.compile made launches without modules, the middle of the usual 5 to 10 us.
+COMPILED_LAUNCH_S = 7e-6
+
+
+def launch_s(engine: Engine, gpu: Gpu) -> float:
+    """Seconds of one launch in a step that replays no graph.
+
+    vLLM compiles its model unless `enforce_eager` says otherwise, and steps beyond the largest captured graph
+    run the compiled code. `engine.host.launch_s` overrides it.
+    """
+    if engine.host.launch_s is not None:
+        return engine.host.launch_s
+    if engine.backend == "vllm" and not engine.enforce_eager:
+        return COMPILED_LAUNCH_S
+    older = OLDER_HOST if gpu.pcie_generation <= OLDER_HOST_PCIE else 1.0
+    return MODULE_LAUNCH_S[engine.backend] * older
+
+
+def attention_launches(has_prefill: bool) -> int:
+    """Writing the cache and attention; decodes have their context split, and the parts put together."""
+    return 2 if has_prefill else 3
+
+
+def gemm_launches(dtype: str, quantised: bool) -> int:
+    """A product; and a kernel that puts its input in 8 or 4 bits, unless the kernel before has done so."""
+    return 1 if quantised or not _activations_in_few_bits(dtype) else 2
+
+
+def expert_launches(dtype: str) -> int:
+    """Routed experts as vLLM's and SGLang's `fused_moe` launch them: the best experts of each token, two to
+    sort tokens by expert, two grouped products with an activation between them, the sum over experts; and the
+    inputs of the two products in fewer bits.
+    """
+    return 9 if _activations_in_few_bits(dtype) else 7
+
+
+def _activations_in_few_bits(dtype: str) -> bool:
+    return FORMATS[dtype].activation_bytes < 2

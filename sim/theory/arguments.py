@@ -1,0 +1,116 @@
+"""What the closed forms can be asked: the bounds of every argument, by its name.
+
+A formula beyond its bounds gives a number all the same: 1.6 of all customers wait, a mean is negative, a loop
+never ends. `bounded` refuses such a question with the argument, its value and its bound.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from math import inf, isfinite
+from numbers import Real
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Bound(NamedTuple):
+    """From `least` to `most`; above `least`, or below `most`, where that end is open."""
+
+    least: float = 0.0
+    most: float = inf
+    is_whole: bool = False
+    open_below: bool = False
+    open_above: bool = False
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.is_whole else "a number"
+        low = f"above {self.least:g}" if self.open_below else f"at least {self.least:g}"
+        if self.most == inf:
+            return f"{kind}, {low}"
+        return f"{kind}, {low} and {'below' if self.open_above else 'at most'} {self.most:.10g}"
+
+    def holds(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+            return False
+        number = float(value)
+        if self.is_whole and not number.is_integer():
+            return False
+        low = number > self.least if self.open_below else number >= self.least
+        return low and (number < self.most if self.open_above else number <= self.most)
+
+
+ANY, POSITIVE = Bound(), Bound(open_below=True)
+EFFICIENCY = Bound(most=1.0, open_below=True)
+SHARE, BELOW_ONE = Bound(most=1.0), Bound(most=1.0, open_above=True)
+MOST_COUNTED = 1e7  # states or servers that a sum goes through one by one
+
+
+def _counted(least: float, most: float = MOST_COUNTED) -> Bound:
+    return Bound(least, most, is_whole=True)
+
+
+BOUNDS: Mapping[str, Bound] = {
+    # queues
+    "arrival_rate": ANY, "service_rate": POSITIVE, "service_rates": POSITIVE, "rate": POSITIVE,
+    "W": ANY, "cv2": ANY, "ca2": ANY, "cs2": ANY, "load": ANY, "patience_s": POSITIVE,
+    "servers": _counted(1), "places": _counted(1), "again": BELOW_ONE, "rho": BELOW_ONE,
+    "choices": _counted(1, 1e9), "users": ANY, "response_s": ANY, "think_s": ANY,
+    "each_s": ANY, "fixed_s": ANY, "batch": POSITIVE, "ranks": _counted(1, 1e15),
+    "n": POSITIVE, "contention": SHARE, "coherence": ANY,
+    "mean": ANY, "percent": Bound(most=100.0, open_above=True),
+    # pipelines
+    "stage_s": ANY, "stages": _counted(1, 1e15), "micro_batches": _counted(1, 1e15),
+    "in_flight": Bound(1.0), "work_s": ANY, "overhead_s": POSITIVE,
+    # NVLink domains
+    "flop_per_s": POSITIVE, "hbm_bytes_per_s": POSITIVE, "hbm_bytes": POSITIVE,
+    "link_bytes_per_s": POSITIVE, "hidden": POSITIVE, "intermediate": POSITIVE, "layers": _counted(1),
+    "heads": _counted(1), "kv_heads": _counted(1), "head_dim": _counted(1), "vocabulary": _counted(1),
+    "domain": Bound(1.0), "bytes_each": POSITIVE, "latency_s": ANY, "weight_bytes": ANY,
+    "kv_bytes_per_token": POSITIVE, "n_bytes": ANY, "context": ANY, "head_s": ANY,
+    "experts": _counted(1), "chosen": _counted(1), "tokens": ANY, "parameters": ANY,
+    "weight_bytes_each": POSITIVE, "kv_bytes_each": POSITIVE, "activation_bytes_each": POSITIVE,
+    "hbm_efficiency": EFFICIENCY, "flop_efficiency": EFFICIENCY, "link_efficiency": EFFICIENCY,
+    "all_reduces": ANY,
+    "needed": _counted(0, 1e5), "units": _counted(0, 1e5), "unavailability": SHARE,
+}  # fmt: skip
+
+
+def bounded(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, refusing arguments beyond their bounds with a ValueError.
+
+    >>> @bounded
+    ... def doubled(cv2):
+    ...     return 2.0 * cv2
+    >>> doubled(-1.0)
+    Traceback (most recent call last):
+    ValueError: doubled: cv2 = -1.0: must be a number, at least 0
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> R:
+        check(function.__name__, signature.bind(*args, **kwargs).arguments)
+        return function(*args, **kwargs)
+
+    return asked
+
+
+def check(what: str, values: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first of these values that lies beyond the bound of its name."""
+    for name, value in values.items():
+        bound = BOUNDS.get(name)
+        if bound is None:
+            continue
+        if name in ("service_rates", "stage_s"):
+            each: Sequence[Any] = value
+            if not len(each):
+                raise ValueError(f"{what}: {name} is empty: must have one value or more")
+        else:
+            each = (value,)
+        for one in each:
+            if not bound.holds(one):
+                raise ValueError(f"{what}: {name} = {one!r}: must be {bound}")

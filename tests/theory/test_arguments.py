@@ -1,0 +1,104 @@
+"""No closed form answers what it cannot: every argument of every public function has a bound."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from sim.theory import domain_sizing, pipeline, queueing
+from sim.theory.arguments import BOUNDS, bounded
+
+MODULES = (queueing, pipeline, domain_sizing)
+FUNCTIONS = [
+    function
+    for module in MODULES
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and not name.startswith("_")
+]
+NO_NUMBERS = {"gpu", "model", "assume", "algorithm"}
+INSIDE: dict[str, Any] = {
+    "gpu": domain_sizing.BLACKWELL,
+    "model": domain_sizing.LLAMA_3_70B,
+    "algorithm": "ring",
+    "service_rates": [2.0],
+    "stage_s": [1.0],
+    "arrival_rate": 0.5,
+    "rho": 0.5,
+    "load": 0.5,
+    "again": 0.5,
+    "percent": 50.0,
+    "unavailability": 0.5,
+    "contention": 0.5,
+    "hbm_bytes": 10.0,
+}
+
+
+def asked(function: Callable[..., Any], **changed: Any) -> Any:
+    """The function at a point inside its bounds, but for `changed`."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    return function(**{**{name: INSIDE.get(name, 1) for name in needed}, **changed})
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_a_value_beyond_its_bound_is_refused_by_name(function: Callable[..., Any]) -> None:
+    asked(function)
+    for name in inspect.signature(function).parameters:
+        if name in NO_NUMBERS:
+            continue
+        bound = BOUNDS[name]
+        several = name in ("service_rates", "stage_s")
+        for wrong in (nan, inf, -inf, -1.0, True, bound.most * 1.01, *([0.5] if bound.is_whole else [])):
+            value: Any = [wrong] if several else wrong
+            with pytest.raises(ValueError, match=f"{name} = .*: must be"):
+                asked(function, **{name: value})
+        if several:
+            with pytest.raises(ValueError, match=f"{name} is empty"):
+                asked(function, **{name: []})
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        (lambda: queueing.power_of_choices(0.9, 0), "choices = 0"),
+        (lambda: queueing.erlang_c(5.0, 4), "load = 5.0: must be below servers = 4"),
+        (lambda: queueing.mg1(0.5, 1.0, -1.0), "cv2 = -1.0"),
+        (lambda: queueing.mm1k(0.0, 1.0, 3), "arrival_rate = 0: must be above 0"),
+        (lambda: queueing.kingman_bound(0.0, 1.0, 1.0, 1.0), "arrival_rate = 0"),
+        (lambda: queueing.erlang_a(2.0, 1.0, 1, 1e12), "patience_s"),
+        (lambda: queueing.usl_peak(0.1, 0.0), "coherence = 0"),
+        (lambda: queueing.closed_loop_rate(3, 0.0), "response_s = 0"),
+        (lambda: queueing.capped_batch_rate(3, 0.0, 0.0), "fixed_s = 0"),
+        (lambda: pipeline.throughput_per_s([0.0], 1), "stage_s are all 0"),
+        (lambda: domain_sizing.tokens_that_fit(1.0, 2.0, 1.0), "weight_bytes = 2.0"),
+        (lambda: domain_sizing.distinct_experts(4, 8, 1), "chosen = 8"),
+        (lambda: domain_sizing.Assumptions(hbm_efficiency=0.0), "hbm_efficiency = 0.0"),
+        (lambda: domain_sizing.all_reduce_bytes(1.0, 2, "tree"), "must be one of ring, in-switch"),  # type: ignore[arg-type]
+        (lambda: domain_sizing.Gpu(0.0, 1.0, 1.0, 1.0), "Gpu: flop_per_s = 0.0"),
+    ],
+)
+def test_a_question_without_an_answer_is_refused(question: Callable[[], Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        question()
+
+
+def test_far_ends_are_answered() -> None:
+    """Where the plain formula overflows: a full M/M/1/K loses all that is more than it serves."""
+    assert queueing.mm1k(2.0, 1.0, 2000).lost == pytest.approx(0.5)
+    assert pytest.approx(2.0) == queueing.mm1k(0.5, 1.0, 5000).W
+    assert queueing.power_of_choices(0.9, 10**9) == pytest.approx(1.0)
+    assert queueing.barrier(10**9) == pytest.approx(21.300481502)
+    assert queueing.dynamic_batching(1.0, 0.0, 0.5).rho == 0.0
+    assert queueing.erlang_a(3000.0, 1.0, 10, 10.0).lost == pytest.approx(1.0 - 10.0 / 3000.0)
+    assert domain_sizing.at_least_up(3, 2, 0.1) == 0.0
+
+
+def test_an_argument_without_a_bound_passes() -> None:
+    assert bounded(lambda colour: colour)("red") == "red"
