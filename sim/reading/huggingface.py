@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.model import LatentAttention, Model
+from sim.reading.quantisation import checkpoint_of
 
 MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
@@ -262,13 +263,15 @@ def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "")
     mla = shapes.pop("mla", None)
     try:
         latent = LatentAttention(**mla) if mla else None
-        return Model(
+        model = Model(
             name=name, architecture=family, mla=latent, native_weights=_native_weights(keys), **shapes
         )
     except ValidationError as error:
         raise InputError(
             [_problem(file, found["loc"], found["msg"], found["input"]) for found in error.errors()]
         ) from None
+    checkpoint = checkpoint_of(keys, model)
+    return model if checkpoint is None else model.model_copy(update={"checkpoint": checkpoint})
 
 
 def _problem(file: str, where: tuple[int | str, ...], what: str, given: object) -> Problem:

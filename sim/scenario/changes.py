@@ -38,6 +38,9 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
             _set(data, key, reduce(getattr, key.split("."), scenario))
     if not scenario.pools:
         data.pop("pools")
+    blocks = [(data["precision"], scenario.precision)]
+    blocks += [(data["pools"][name]["precision"], pool.precision) for name, pool in scenario.pools.items()]
+    before = [dict(block) for block, _ in blocks]
     for path, value in changes.items():
         # `nodes` is applied at validation, after a change of `topology` wherever it stands among the changes.
         if path == "nodes":
@@ -49,6 +52,12 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         if scenario.pools:
             _set_in_pools(data, path, value)
         _set(data, path, value)
+    # What a checkpoint decided is decided anew, by the model that is served after the changes.
+    reached = {path.rpartition(".")[2] for path in changes if "precision." in path}
+    for (block, precision), old in zip(blocks, before, strict=True):
+        for key in [key for key in block if key not in precision.model_fields_set | reached]:
+            if block[key] == old[key]:
+                del block[key]
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
