@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.cost.memory import MemoryPlan, default_limits, plan
+from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
@@ -189,7 +189,9 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
     if engine.max_model_len > holds:
         raise InfeasibleError(
             f"max_model_len = {engine.max_model_len}: must be at most {holds}, since {memory.blocks} blocks "
-            f"of {engine.block_size} tokens fit beside {pool.model.name}",
+            f"of {engine.block_size} tokens fit beside {pool.model.name}: one such request needs "
+            f"{engine.max_model_len * memory.kv_bytes_per_token / GIB:.2f} GiB of KV cache a GPU, and "
+            f"{memory.kv_bytes / GIB:.2f} GiB are left",
             f"max_model_len: {holds}, or a larger gpu_memory_utilization or tensor_parallel_size",
         )
     return memory, engine.max_model_len

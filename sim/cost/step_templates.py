@@ -25,6 +25,7 @@ _Key = tuple[int, int, int, bool]
 # batch replays one piece a layer, 25-40 us each; without graphs every kernel costs 5-10 us of processor
 # time).
 PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
+LARGEST_GRAPH = 1 << 20  # tokens: more than any step has, and sizes up to it are few enough to list
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,5 +233,6 @@ def _capture_sizes(engine: Engine, max_num_seqs: int, max_num_batched_tokens: in
     if largest is None:
         drafts = engine.speculation.num_speculative_tokens if engine.speculation else 0
         largest = min(512, 2 * max_num_seqs * (1 + drafts), max_num_batched_tokens)
+    largest = min(largest, LARGEST_GRAPH)
     sizes = [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
     return tuple(size for size in sizes if size <= largest)
