@@ -10,6 +10,8 @@ from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.placement import Explicit
+from sim.results.kv_capacity import KvCapacity
+from sim.scenario.precision import told
 from sim.scenario.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
@@ -45,9 +47,10 @@ class ReplicaPlan:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """All replicas in the order of their pools."""
+    """All replicas in the order of their pools, and what the engines of each pool can hold."""
 
     replicas: tuple[ReplicaPlan, ...]
+    kv_capacities: tuple[KvCapacity, ...] = ()
 
 
 def deployment_of(scenario: Scenario, network: Network) -> Deployment:
@@ -56,12 +59,34 @@ def deployment_of(scenario: Scenario, network: Network) -> Deployment:
     """
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
     placed = placed_gpus(scenario, network, pools)
-    return Deployment(
-        tuple(
-            _replica_plan(index, pool, gpus, scenario, network)
-            for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True))
-        )
+    replicas = tuple(
+        _replica_plan(index, pool, gpus, scenario, network)
+        for index, (pool, gpus) in enumerate(zip(pools, placed, strict=True))
     )
+    return Deployment(replicas, _kv_capacities(scenario, replicas))
+
+
+def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tuple[KvCapacity, ...]:
+    """Of each pool with GPUs, that of the replica with the fewest blocks."""
+    found, first = [], 0
+    for name, pool in scenario.all_pools.items():
+        plans = replicas[first : first + pool.replicas]
+        first += pool.replicas
+        least = min(
+            (plan for plan in plans if plan.memory), key=lambda plan: plan.limits.kv_blocks, default=None
+        )
+        if least is None or least.memory is None:
+            continue
+        model, longest = pool.model, least.limits.max_model_len
+        formats = pool.precision.model_dump(exclude={"activation_scales"}, exclude_none=True)
+        windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
+        found.append(
+            KvCapacity(
+                name, model.name, formats, told(model, pool.precision), least.memory.blocks,
+                pool.engine.block_size, longest, windowed,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _replica_plan(

@@ -49,6 +49,9 @@ def run(
         result = sim.simulate(described, seed=seed, fold=not no_fold)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
+    for capacity in result.kv_capacities:
+        for what in capacity.notes():
+            note(f"note: {what}")
     for key, what in result.faults_without_effect():
         note(f"note: {written.problem(key, what)}")
     if out is not None:
@@ -89,6 +92,8 @@ def print_summary(result: Result) -> None:
     causes = _causes(result)
     if causes:
         print_table(["where the time went", "s per request", "share"], causes)
+    for capacity in result.kv_capacities:
+        print("\n".join(capacity.lines()))
 
 
 def _causes(result: Result) -> list[tuple[str, str, str]]:

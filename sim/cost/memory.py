@@ -2,10 +2,10 @@
 
 Follows vLLM's start-up: usable memory x gpu_memory_utilization, less the weights, less the peak of a
 profiling run (activations of `max_num_batched_tokens` tokens and the logits of `max_num_seqs` sequences),
-less what NCCL keeps. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share of what all of them
-leave of the whole memory. Where it stops: fragmentation, LoRA, encoders, CUDA graphs (vLLM captures them after
-it has sized its cache, in the memory that gpu_memory_utilization leaves free; only from 0.21 on does it count
-them); the profile's peak is a formula with fitted constants.
+less what NCCL keeps. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share of what all of
+them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders, CUDA graphs (vLLM captures them
+after it has sized its cache, in the memory that gpu_memory_utilization leaves free; only from 0.21 on does it
+count them); the profile's peak is a formula with fitted constants.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
 SORT_BYTES = 24  # fitted on vllm#21348
 # vLLM's VLLM_FUSED_MOE_CHUNK_SIZE: tokens that the buffers of the expert kernels hold at once
 EXPERT_CHUNK_TOKENS = 32_768
-# Multiples to which vLLM pads (hidden, intermediate of a rank) of experts in 4 bits for its kernels: Triton on
-# Hopper, FlashInfer on Blackwell, Marlin elsewhere (`mxfp4.py`). They tell the sizes that it logs: gpt-oss-120b
-# 64.38 GiB on H100 (vllm#33155), 65.97 with Marlin (vllm#23278), gpt-oss-20b 13.72 on A100.
+# Multiples to which vLLM pads (hidden, intermediate of a rank) of experts in 4 bits for its kernels: Triton
+# on Hopper, FlashInfer on Blackwell, Marlin elsewhere (`mxfp4.py`). They tell the sizes that it logs:
+# gpt-oss-120b 64.38 GiB on H100 (vllm#33155), 65.97 with Marlin (vllm#23278), gpt-oss-20b 13.72 on A100.
 PADDED_TO = {"h": (1, 256), "gh": (1, 256), "b": (256, 256), "gb": (256, 256)}
 PADDED_BY_MARLIN = (256, 128)
 
@@ -157,7 +157,7 @@ def _mlp_values(shard: Shard, tokens: int) -> float:
     rows = min(tokens * len(shard.groups), EXPERT_CHUNK_TOKENS) * model.experts_per_token
     whole = shard.engine.enable_expert_parallel
     width = model.moe_intermediate / (1 if whole else len(shard.ranks))
-    return max(dense, rows * (max(2 * width, model.hidden) + width))
+    return max(dense if model.dense_layers else 0.0, rows * (max(2 * width, model.hidden) + width))
 
 
 def _padding(shard: Shard) -> float:

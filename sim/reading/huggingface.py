@@ -214,7 +214,8 @@ def _sliding(config: Config, every_layer: bool = False) -> dict[str, Any]:
 
 def _native_weights(keys: Mapping[str, Any]) -> str:
     """The number format in which the checkpoint is published (of its experts, where they have their own)."""
-    quantisation = keys.get("quantization_config") or {}
+    written = keys.get("quantization_config")
+    quantisation = written if isinstance(written, Mapping) else {"quant_method": written or ""}
     method = str(quantisation.get("quant_method", "") or quantisation.get("quant_algo", "")).lower()
     if method in ("fp8", "mxfp4", "nvfp4"):
         return {"fp8": "fp8", "mxfp4": "fp4", "nvfp4": "nvfp4"}[method]
@@ -247,7 +248,21 @@ def read_model(path: str | Path, name: str | None = None) -> Model:
         raise InputError(
             Problem("is not a JSON object; a config.json is one, with keys such as hidden_size", file)
         )
-    return model_of(keys, name or (path.parent.name if path.name == "config.json" else path.stem), file, text)
+    name = name or (path.parent.name if path.name == "config.json" else path.stem)
+    return model_of({**_quantisation_beside(path), **keys}, name, file, text)
+
+
+def _quantisation_beside(path: Path) -> dict[str, Any]:
+    """The number formats that ModelOpt writes into a file of their own, where there is one."""
+    beside = path.with_name("hf_quant_config.json")
+    if path.name != "config.json" or not beside.is_file() or beside.stat().st_size > MAX_BYTES:
+        return {}
+    try:
+        written = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise InputError(Problem("is not JSON text; quantization_config is", str(beside))) from None
+    found = written.get("quantization") if isinstance(written, dict) else None
+    return {"quantization": found} if isinstance(found, dict) else {}
 
 
 def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "") -> Model:

@@ -1,8 +1,8 @@
 """The `quantization_config` of a `config.json` -> the number formats that the checkpoint is served in.
 
-Every producer spells it in its own way (Hugging Face fp8, AWQ, GPTQ, compressed-tensors, ModelOpt, MXFP4), and
-most leave modules out: attention, shared experts, the first layers. So the modules of every layer are looked
-up by name, and each of the parts that a `Precision` knows gets the format that most of its layers have.
+Every producer spells it in its own way (Hugging Face fp8, AWQ, GPTQ, compressed-tensors, ModelOpt, MXFP4),
+and most leave modules out: attention, shared experts, the first layers. So the modules of every layer are
+looked up by name, and each part that a `Precision` knows gets the format that most of its layers have.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
-from functools import cache
+from contextlib import suppress
+from fnmatch import translate
+from itertools import accumulate
 from typing import Any
 
 from sim.inputs.model import Checkpoint, Model
@@ -25,8 +26,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "output": tuple(f"{block}.o_proj" for block in _ATTENTION),
     "dense": ("mlp.down_proj", "feed_forward.down_proj"),
     "shared": tuple(f"mlp.{name}.down_proj" for name in ("shared_experts", "shared_expert")),
-    "experts": ("mlp.experts.0.down_proj", "mlp.experts.down_proj", "mlp.experts", "block_sparse_moe.experts.0.w2",
-                "feed_forward.experts.down_proj", "ffn.experts.0.w2", "ffn.experts"),
+    "experts": tuple(f"{block}.{name}" for block in ("mlp", "block_sparse_moe", "feed_forward", "ffn")
+                     for name in ("experts.0.down_proj", "experts.0.w2", "experts.down_proj", "experts")),
 }  # fmt: skip
 _WORDS = {
     "qkv": "queries, keys, values",
@@ -65,42 +66,68 @@ def _quantisation(keys: Mapping[str, Any]) -> Mapping[str, Any]:
             written = block.get(name)
             if isinstance(written, Mapping) and written:
                 return written
+            if isinstance(written, str) and written:
+                return {"quant_method": written}
     return {}
+
+
+class _Modules:
+    """A list of modules as producers write it: names, blocks that hold them, single words of a name,
+    wildcards, and `re:` before a regular expression.
+    """
+
+    def __init__(self, entries: Iterable[object]) -> None:
+        written = [str(entry) for entry in entries]
+        self._patterns = [
+            re.compile(translate(f"{entry}{end}")) for entry in written if "*" in entry for end in ("", ".*")
+            if not entry.startswith("re:")
+        ]  # fmt: skip
+        for entry in written:
+            if entry.startswith("re:"):
+                with suppress(re.error):
+                    self._patterns.append(re.compile(entry[3:]))
+        self._names = frozenset(written)
+
+    def __contains__(self, name: str) -> bool:
+        words = name.split(".")
+        blocks = accumulate(words, "{}.{}".format)
+        if not self._names.isdisjoint((*blocks, *words)):
+            return True
+        return any(pattern.match(name) for pattern in self._patterns)
 
 
 class _Formats:
     """The format of a module by its name: that of the group that targets it, unless it is left out."""
 
     def __init__(self, written: Mapping[str, Any]) -> None:
-        ignored = [
-            written.get(key)
-            for key in ("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules")
-        ]
-        self._ignored = tuple(str(entry) for entries in ignored for entry in _listed(entries))
-        self._by_module = {
-            str(name): _of_algorithm(str(found.get("quant_algo")))
-            for name, found in _mapping(written.get("quantized_layers")).items()
-            if isinstance(found, Mapping)
-        }
-        groups = [group for group in _mapping(written.get("config_groups")).values() if isinstance(group, Mapping)]
+        keys = ("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules")
+        self._ignored = _Modules(entry for key in keys for entry in _listed(written.get(key)))
+        self._by_algorithm: dict[str, list[str]] = {}
+        for name, found in _mapping(written.get("quantized_layers")).items():
+            self._by_algorithm.setdefault(str(_mapping(found).get("quant_algo")), []).append(str(name))
+        found = _mapping(written.get("config_groups")).values()
+        groups = [group for group in found if isinstance(group, Mapping)]
         self.static = _is_static(written, groups)
-        self._groups = [(_targets(group), _of_group(group, written)) for group in groups]
-        algorithm = written.get("quant_algo")
-        if algorithm and str(algorithm).upper() != "MIXED_PRECISION":
-            self._groups = [((), _of_algorithm(str(algorithm)))]
-        elif not groups and not algorithm:
-            self._groups = [((), _of_method(written))]
+        algorithm = str(written.get("quant_algo") or "").upper()
+        self._groups: list[tuple[_Modules | None, str | None]]
+        if algorithm and algorithm != "MIXED_PRECISION":
+            self._groups = [(None, _of_algorithm(algorithm))]
+        elif self._by_algorithm:
+            self._groups = [
+                (_Modules(names), _of_algorithm(key)) for key, names in self._by_algorithm.items()
+            ]
+        elif groups:
+            self._groups = [(_targets(group), _of_group(group, written)) for group in groups]
+        else:
+            self._groups = [(None, _of_method(written))]
 
     def __getitem__(self, names: Iterable[str]) -> str | None:
         """The format of a module that has one of these names; None where it is written but not known."""
         names = tuple(names)
-        if any(_matches(entry, name) for entry in self._ignored for name in names):
+        if any(name in self._ignored for name in names):
             return PLAIN
-        for entry, found in self._by_module.items():
-            if any(_matches(entry, name) or name.startswith(f"{entry}.") for name in names):
-                return found
         for targets, found in self._groups:
-            if not targets or any(_matches(target, name) for target in targets for name in names):
+            if targets is None or any(name in targets for name in names):
                 return found
         return PLAIN
 
@@ -179,10 +206,23 @@ def _of_method(written: Mapping[str, Any]) -> str | None:
 
 def _of_algorithm(algorithm: str) -> str | None:
     """ModelOpt's names."""
-    return {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_PB_WO": "fp8_block", "FP8_PB_REAL": "fp8_block",
-            "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4", "W4A16_NVFP4": "w4a16", "W4A16_MXFP4": "w4a16", "W4A16_AWQ": "w4a16",
-            "W4A8_AWQ": "w4a8", "W4A8_MXFP4_FP8": "w4a8", "MXFP4": "w4a16", "INT8_SQ": "int8", "W8A8_SQ_PER_CHANNEL": "int8",
-            "FP8_BLOCK": "fp8_block", "MXFP8": "fp8"}.get(algorithm.upper())  # fmt: skip
+    name = algorithm.upper()
+    if name in ("FP8_PB_WO", "FP8_PB_REAL", "FP8_BLOCK"):
+        return "fp8_block"
+    if name in ("INT8_SQ", "W8A8_SQ_PER_CHANNEL"):
+        return "int8"
+    if name in ("W4A8_AWQ", "W4A8_MXFP4_FP8"):
+        return "w4a8"
+    for start, found in (
+        ("FP8", "fp8"),
+        ("MXFP8", "fp8"),
+        ("NVFP4", "nvfp4"),
+        ("W4A16", "w4a16"),
+        ("MXFP4", "w4a16"),
+    ):
+        if name.startswith(start):
+            return found
+    return None
 
 
 def _of_group(group: Mapping[str, Any], written: Mapping[str, Any]) -> str | None:
@@ -210,7 +250,9 @@ def _is_static(written: Mapping[str, Any], groups: list[Mapping[str, Any]]) -> b
     if written.get("activation_scheme") == "static":
         return True
     inputs = [_mapping(group.get("input_activations")) for group in groups]
-    return bool(inputs) and all(found.get("dynamic") is False and found.get("num_bits") == 8 for found in inputs)
+    return bool(inputs) and all(
+        found.get("dynamic") is False and found.get("num_bits") == 8 for found in inputs
+    )
 
 
 def _is_fp8_cache(written: Mapping[str, Any]) -> bool:
@@ -220,27 +262,10 @@ def _is_fp8_cache(written: Mapping[str, Any]) -> bool:
     return algorithm.upper() == "FP8" or _mapping(scheme).get("num_bits") == 8
 
 
-def _targets(group: Mapping[str, Any]) -> tuple[str, ...]:
-    targets = tuple(str(target) for target in _listed(group.get("targets")))
-    return () if "Linear" in targets else targets
-
-
-def _matches(entry: str, name: str) -> bool:
-    """Whether an entry names a module, a block it lies in, or one of the words of its name."""
-    if entry.startswith("re:"):
-        pattern = _pattern(entry[3:])
-        return pattern is not None and pattern.match(name) is not None
-    if "*" in entry or "?" in entry:
-        return fnmatchcase(name, entry) or fnmatchcase(name, f"{entry}.*")
-    return name == entry or name.startswith(f"{entry}.") or ("." not in entry and entry in name.split("."))
-
-
-@cache
-def _pattern(text: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text)
-    except re.error:
-        return None
+def _targets(group: Mapping[str, Any]) -> _Modules | None:
+    """Where a group's format lies; None: in all linear layers."""
+    targets = _listed(group.get("targets"))
+    return None if not targets or "Linear" in targets else _Modules(targets)
 
 
 def _listed(value: object) -> list[object]:
