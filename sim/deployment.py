@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.cost.memory import MemoryPlan, default_limits, plan
+from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.policy.placement import Explicit
+from sim.results.kv_capacity import KvCapacity
+from sim.scenario.precision import told
 from sim.scenario.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
@@ -45,9 +47,10 @@ class ReplicaPlan:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """All replicas in the order of their pools."""
+    """All replicas in the order of their pools, and what the engines of each pool can hold."""
 
     replicas: tuple[ReplicaPlan, ...]
+    kv_capacities: tuple[KvCapacity, ...] = ()
 
 
 def deployment_of(scenario: Scenario, network: Network) -> Deployment:
@@ -57,11 +60,34 @@ def deployment_of(scenario: Scenario, network: Network) -> Deployment:
     pools = [pool for pool in scenario.all_pools.values() for _ in range(pool.replicas)]
     placed = placed_gpus(scenario, network, pools)
     engines = [engine for pool, gpus in zip(pools, placed, strict=True) for engine in _engines_of(pool, gpus)]
-    return Deployment(
-        tuple(
-            _replica_plan(index, pool, gpus, scenario, network) for index, (pool, gpus) in enumerate(engines)
-        )
+    replicas = tuple(
+        _replica_plan(index, pool, gpus, scenario, network) for index, (pool, gpus) in enumerate(engines)
     )
+    return Deployment(replicas, _kv_capacities(scenario, replicas))
+
+
+def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tuple[KvCapacity, ...]:
+    """Of each pool with GPUs, that of the replica with the fewest blocks."""
+    found, first = [], 0
+    for name, pool in scenario.all_pools.items():
+        engines = pool.replicas * pool.ranks_apart
+        plans = replicas[first : first + engines]
+        first += engines
+        least = min(
+            (plan for plan in plans if plan.memory), key=lambda plan: plan.limits.kv_blocks, default=None
+        )
+        if least is None or least.memory is None:
+            continue
+        model, longest = pool.model, least.limits.max_model_len
+        formats = pool.precision.model_dump(exclude={"activation_scales"}, exclude_none=True)
+        windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
+        found.append(
+            KvCapacity(
+                name, model.name, formats, told(model, pool.precision), least.memory.blocks,
+                pool.engine.block_size, longest, windowed,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _engines_of(pool: Pool, gpus: tuple[str, ...]) -> list[tuple[Pool, tuple[str, ...]]]:
@@ -210,7 +236,9 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
     if engine.max_model_len > holds:
         raise InfeasibleError(
             f"max_model_len = {engine.max_model_len}: must be at most {holds}, since {memory.blocks} blocks "
-            f"of {engine.block_size} tokens fit beside {pool.model.name}",
+            f"of {engine.block_size} tokens fit beside {pool.model.name}: one such request needs "
+            f"{engine.max_model_len * memory.kv_bytes_per_token / GIB:.2f} GiB of KV cache a GPU, and "
+            f"{memory.kv_bytes / GIB:.2f} GiB are left",
             f"max_model_len: {holds}, or a larger gpu_memory_utilization or tensor_parallel_size",
         )
     return memory, engine.max_model_len

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.cost.network import Network
-from sim.deployment import deployment_of
+from sim.deployment import Deployment, deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.files_read import files_read
 from sim.results.blame import BlameRecords
 from sim.results.columns import Table
+from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, summary
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.runtime.build import World, kv_transfers_of, replicas_of
@@ -57,6 +58,7 @@ class Result:
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
+    kv_capacities: tuple[KvCapacity, ...] = ()
     ended: str = ALL_ENDED
     inputs: frozenset[Path] = frozenset()
 
@@ -118,7 +120,7 @@ class Result:
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
         )
-        return {**numbers, **kv_tier_summary(self.kv_tier_rows)}
+        return {**numbers, **capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
@@ -187,8 +189,9 @@ def simulate(
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
     world = World(scenario, env, network, fabric, Records(), fold, seed)
+    deployment = deployment_of(scenario, network)
     with files_read() as traces:
-        service = _service(world, blame)
+        service = _service(world, deployment, blame)
     schedule_faults(env, network, fabric, service, scenario.faults)
     service.begin()
     for process in beside:
@@ -204,13 +207,13 @@ def simulate(
     if service.open or service.awaits_more:
         ended = INTERRUPTED if interruption.is_asked_for else TIME_LIMIT
     inputs = scenario.files_read | traces
-    return replace(_result(world, service, blame, waiting), ended=ended, inputs=inputs)
+    return replace(_result(world, deployment, service, blame, waiting), ended=ended, inputs=inputs)
 
 
-def _service(world: World, blame: BlameRecords) -> Service:
+def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Service:
     """The replicas of a scenario behind their router, and the requests that will come."""
-    scenario, network = world.scenario, world.network
-    replicas, by_model = replicas_of(deployment_of(scenario, network), world)
+    scenario = world.scenario
+    replicas, by_model = replicas_of(deployment, world)
     default = scenario.default_model or replicas[0].model
     if default not in by_model:
         raise InfeasibleError(
@@ -249,7 +252,9 @@ def _wait_for(link: object) -> str:
     return f"transfers wait for {link}, which is down"
 
 
-def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[str, ...]) -> Result:
+def _result(
+    world: World, deployment: Deployment, service: Service, blame: BlameRecords, waiting: tuple[str, ...]
+) -> Result:
     """The books of a run that has ended, closed."""
     replicas, records = list(service.replicas), world.records
     for replica in replicas:
@@ -267,6 +272,7 @@ def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[
         records.end_s,
         waiting,
         kv_tier_rows(replicas),
+        deployment.kv_capacities,
     )
 
 

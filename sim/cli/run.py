@@ -78,6 +78,9 @@ def _simulated(scenario: str, changes: Sequence[str], seed: int, *, fold: bool) 
 
 def _tell(result: Result, written: Written, format: Format) -> None:
     """Notes on what a reader would miss in the numbers, and the numbers."""
+    for capacity in result.kv_capacities:
+        for what in capacity.notes():
+            note(f"note: {what}")
     for key, what in result.faults_without_effect():
         note(f"note: {written.problem(key, what)}")
     numbers = result.summary()
@@ -138,6 +141,8 @@ def print_summary(result: Result) -> None:
     causes = _causes(result)
     if causes:
         print_table(["where the time went", "s per request", "share"], causes)
+    for capacity in result.kv_capacities:
+        print("\n".join(capacity.lines()))
 
 
 def _causes(result: Result) -> list[tuple[str, str, str]]:

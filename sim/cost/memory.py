@@ -2,9 +2,10 @@
 
 Follows vLLM's start-up: usable memory x gpu_memory_utilization, less the weights, less the peak of a
 profiling run (activations of `max_num_batched_tokens` tokens and the logits of `max_num_seqs` sequences),
-less what NCCL and the CUDA graphs keep. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share
-of what all of them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders; the profile's
-peak is a formula with fitted constants.
+less what NCCL keeps. With `free_gpu_memory_fraction` it follows TensorRT-LLM's: that share of what all of
+them leave of the whole memory. Where it stops: fragmentation, LoRA, encoders, CUDA graphs (vLLM captures them
+after it has sized its cache, in the memory that gpu_memory_utilization leaves free; only from 0.21 on does it
+count them); the profile's peak is a formula with fitted constants.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measu
 # assumed: fp32 logits, their softmax and a sorted copy live at once in the dummy run of the sampler by which
 # vLLM sizes its cache; TensorRT-LLM keeps the one buffer of its engine
 LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
+# Bytes a logit that a sampler which sorts keeps beside these: values and 64-bit indices in order (12), their
+# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Four services of
+# vLLM 0.9 to 0.11, all of experts, show 24, 20, 19 and 32 (vllm#21348, vllm#23278, vllm-project/recipes#12,
+# vllm#27508); services of 0.17 and later, whose kernels do not sort, show none.
+SORT_BYTES = 24  # fitted on vllm#21348
+# vLLM's VLLM_FUSED_MOE_CHUNK_SIZE: tokens that the buffers of the expert kernels hold at once
+EXPERT_CHUNK_TOKENS = 32_768
+# Multiples to which vLLM pads (hidden, intermediate of a rank) of experts in 4 bits for its kernels: Triton
+# on Hopper, FlashInfer on Blackwell, Marlin elsewhere (`mxfp4.py`). They tell the sizes that it logs:
+# gpt-oss-120b 64.38 GiB on H100 (vllm#33155), 65.97 with Marlin (vllm#23278), gpt-oss-20b 13.72 on A100.
+PADDED_TO = {"h": (1, 256), "gh": (1, 256), "b": (256, 256), "gb": (256, 256)}
+PADDED_BY_MARLIN = (256, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,7 @@ def shard_weight_bytes(shard: Shard) -> float:
             routed += (
                 shard.engine.expert_routing.redundant_experts / len(shard.ranks) * model.expert_parameters
             )
+            routed *= _padding(shard)
             shared = model.shared_expert_parameters_per_layer / ranks
             total += routed * expert_width + shared * width + model.router_parameters_per_layer * plain
         else:
@@ -105,17 +119,56 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
     """Memory of the engine beside weights and KV cache on one GPU."""
     model, ranks = shard.model, shard.tensor_parallel_size
     width = DTYPE_BYTES[shard.precision.activations]
-    inner = max(model.intermediate, model.experts_per_token * model.moe_intermediate if model.is_moe else 0)
-    activations = max_num_batched_tokens * (4 * model.hidden + 3 * inner / ranks) * width
+    mlp = _mlp_values(shard, max_num_batched_tokens)
+    activations = (max_num_batched_tokens * 4 * model.hidden + mlp) * width
     logits = 0
     if shard.is_last:
-        copies = LOGITS_COPIES[shard.engine.backend]
-        logits = copies * 4 * min(max_num_seqs, max_num_batched_tokens) * model.vocab
+        per_logit = 4 * LOGITS_COPIES[shard.engine.backend] + (SORT_BYTES if sorts_logits(shard) else 0)
+        logits = per_logit * min(max_num_seqs, max_num_batched_tokens) * model.vocab
     collectives = 0.0
     if ranks > 1:
         buffers = min(ranks, RANKS_WITH_BUFFERS)
         collectives = RESERVED_COLLECTIVE_BYTES + RESERVED_PER_RANK_BYTES * buffers
     return RESERVED_BYTES + collectives + activations + logits
+
+
+def sorts_logits(shard: Shard) -> bool:
+    """Whether the sampler's dummy run sorts all logits. Left open, vLLM with experts is taken to, as all
+    measured services of that kind do, and a dense model not.
+    """
+    if shard.engine.backend != "vllm":
+        return False
+    return shard.model.is_moe if shard.engine.sampler == "auto" else shard.engine.sampler == "sort"
+
+
+def _mlp_values(shard: Shard, tokens: int) -> float:
+    """Values that the widest MLP keeps at once for `tokens` tokens.
+
+    vLLM's expert kernels have a row for each of a token's experts: what gate and up give and what down gives
+    share one buffer, the input of down has another; the tokens of all data-parallel ranks are gathered, and
+    computed in chunks (`fused_moe.py`).
+    """
+    model, ranks = shard.model, shard.tensor_parallel_size
+    dense = 3 * model.intermediate / ranks * tokens
+    if not model.is_moe:
+        return dense
+    if shard.engine.backend != "vllm":
+        return max(dense, 3 * model.experts_per_token * model.moe_intermediate / ranks * tokens)
+    rows = min(tokens * len(shard.groups), EXPERT_CHUNK_TOKENS) * model.experts_per_token
+    whole = shard.engine.enable_expert_parallel
+    width = model.moe_intermediate / (1 if whole else len(shard.ranks))
+    return max(dense if model.dense_layers else 0.0, rows * (max(2 * width, model.hidden) + width))
+
+
+def _padding(shard: Shard) -> float:
+    """How many times larger experts in 4 bits are as vLLM's kernels want them."""
+    model = shard.model
+    if (shard.precision.experts or shard.precision.weights) != "w4a16" or shard.engine.backend != "vllm":
+        return 1.0
+    family = shard.gpu.name.partition("-")[0].rstrip("0123456789")
+    hidden, inner = PADDED_TO.get(family, PADDED_BY_MARLIN)
+    width = model.moe_intermediate / (1 if shard.engine.enable_expert_parallel else len(shard.ranks))
+    return -(-model.hidden // hidden) * hidden / model.hidden * (-(-width // inner) * inner / width)
 
 
 def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gpus: int = 64) -> MemoryPlan:

@@ -22,6 +22,8 @@ from sim.inputs.engine import Engine
 
 _Key = tuple[int, int, int, bool]
 
+LARGEST_GRAPH = 1 << 20  # tokens: more than any step has, and sizes up to it are few enough to list
+
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
@@ -229,5 +231,6 @@ def _capture_sizes(engine: Engine, max_num_seqs: int, max_num_batched_tokens: in
     if largest is None:
         drafts = engine.speculation.num_speculative_tokens if engine.speculation else 0
         largest = min(512, 2 * max_num_seqs * (1 + drafts), max_num_batched_tokens)
+    largest = min(largest, LARGEST_GRAPH)
     sizes = [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
     return tuple(size for size in sizes if size <= largest)

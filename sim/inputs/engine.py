@@ -219,6 +219,9 @@ class Engine(BaseModel):
     (TensorRT-LLM). A request spends `frontend_s`, and `frontend_token_s` for each prompt token, before the
     engine has it; `step_gap_s` lies between two steps.
 
+    `sampler`: whether sampling sorts all logits (vLLM before 0.17) or a kernel picks among them, which needs
+    less memory beside the KV cache; `auto`: a mixture of experts sorts, as the measured ones do.
+
     `capacity_scheduler_policy`, in TensorRT-LLM's words, admits where blocks are few: `max_utilization` every
     request that fits now, of which some are preempted later (vLLM); `guaranteed_no_evict` those that are sure
     to fit to the end of their longest answer (TensorRT-LLM's default). `free_gpu_memory_fraction`,
@@ -264,6 +267,7 @@ class Engine(BaseModel):
 
     enforce_eager: bool = False
     max_cudagraph_capture_size: int | None = Field(None, ge=0)
+    sampler: Literal["auto", "sort", "kernel"] = "auto"
     disable_custom_all_reduce: bool = False
     collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
 

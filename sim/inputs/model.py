@@ -59,6 +59,18 @@ class GroupLimit(NamedTuple):
     chosen: int
 
 
+class Checkpoint(BaseModel):
+    """What a published checkpoint says of its number formats: in words, and as keys of `Precision`.
+
+    No keys where its format is not known here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantisation: str
+    precision: dict[str, str] = {}
+
+
 class Model(BaseModel):
     """The shapes of one decoder-only transformer, dense or with experts.
 
@@ -66,7 +78,8 @@ class Model(BaseModel):
     (gate, up, down). `shared_intermediate` is the summed width of the shared experts.
     `dense_layer_indices` are the layers of a mixture-of-experts model that have a plain MLP.
     With `expert_groups` a token's experts are of `groups_per_token` of as many groups (DeepSeek-V3: 4 of 8).
-    `sliding_layers` layers attend to the last `sliding_window` tokens only."""
+    `sliding_layers` layers attend to the last `sliding_window` tokens only.
+    `checkpoint` is there where the published weights are quantised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,6 +113,7 @@ class Model(BaseModel):
     sliding_window: int | None = Field(default=None, gt=0)
     sliding_layers: int = Field(default=0, ge=0)
     native_weights: str = "bf16"
+    checkpoint: Checkpoint | None = None
 
     @model_validator(mode="after")
     def _groups_have_the_experts(self) -> Model:

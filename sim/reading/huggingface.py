@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.model import LatentAttention, Model
 from sim.reading.files_read import file_read
+from sim.reading.quantisation import checkpoint_of
 
 MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
@@ -214,7 +215,8 @@ def _sliding(config: Config, every_layer: bool = False) -> dict[str, Any]:
 
 def _native_weights(keys: Mapping[str, Any]) -> str:
     """The number format in which the checkpoint is published (of its experts, where they have their own)."""
-    quantisation = keys.get("quantization_config") or {}
+    written = keys.get("quantization_config")
+    quantisation = written if isinstance(written, Mapping) else {"quant_method": written or ""}
     method = str(quantisation.get("quant_method", "") or quantisation.get("quant_algo", "")).lower()
     if method in ("fp8", "mxfp4", "nvfp4"):
         return {"fp8": "fp8", "mxfp4": "fp4", "nvfp4": "nvfp4"}[method]
@@ -248,7 +250,21 @@ def read_model(path: str | Path, name: str | None = None) -> Model:
         raise InputError(
             Problem("is not a JSON object; a config.json is one, with keys such as hidden_size", file)
         )
-    return model_of(keys, name or (path.parent.name if path.name == "config.json" else path.stem), file, text)
+    name = name or (path.parent.name if path.name == "config.json" else path.stem)
+    return model_of({**_quantisation_beside(path), **keys}, name, file, text)
+
+
+def _quantisation_beside(path: Path) -> dict[str, Any]:
+    """The number formats that ModelOpt writes into a file of their own, where there is one."""
+    beside = path.with_name("hf_quant_config.json")
+    if path.name != "config.json" or not beside.is_file() or beside.stat().st_size > MAX_BYTES:
+        return {}
+    try:
+        written = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise InputError(Problem("is not JSON text; quantization_config is", str(beside))) from None
+    found = written.get("quantization") if isinstance(written, dict) else None
+    return {"quantization": found} if isinstance(found, dict) else {}
 
 
 def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "") -> Model:
@@ -264,13 +280,15 @@ def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "")
     mla = shapes.pop("mla", None)
     try:
         latent = LatentAttention(**mla) if mla else None
-        return Model(
+        model = Model(
             name=name, architecture=family, mla=latent, native_weights=_native_weights(keys), **shapes
         )
     except ValidationError as error:
         raise InputError(
             [_problem(file, found["loc"], found["msg"], found["input"]) for found in error.errors()]
         ) from None
+    checkpoint = checkpoint_of(keys, model)
+    return model if checkpoint is None else model.model_copy(update={"checkpoint": checkpoint})
 
 
 def _problem(file: str, where: tuple[int | str, ...], what: str, given: object) -> Problem:

@@ -41,6 +41,9 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         data["pools"][name]["engine"]["scheduler"] = pool.engine.scheduler
     if not scenario.pools:
         data.pop("pools")
+    blocks = [(data["precision"], scenario.precision)]
+    blocks += [(data["pools"][name]["precision"], pool.precision) for name, pool in scenario.pools.items()]
+    before = [dict(block) for block, _ in blocks]
     for path, value in changes.items():
         # `nodes` is applied at validation, after a change of `topology` wherever it stands among the changes.
         if path == "nodes":
@@ -52,6 +55,12 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         if scenario.pools:
             _set_in_pools(data, path, value)
         _set(data, path, value)
+    # What a checkpoint decided is decided anew, by the model that is served after the changes.
+    reached = {path.rpartition(".")[2] for path in changes if "precision." in path}
+    for (block, precision), old in zip(blocks, before, strict=True):
+        for key in [key for key in block if key not in precision.model_fields_set | reached]:
+            if block[key] == old[key]:
+                del block[key]
     try:
         with files_read() as found:
             changed = Scenario.model_validate(data)

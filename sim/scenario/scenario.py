@@ -34,6 +34,7 @@ from sim.policy.routing import LeastConnections
 from sim.reading.problems import did_you_mean
 from sim.scenario.named_parts import named_parts_loaded
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
+from sim.scenario.precision import precision_of
 from sim.scenario.references import faults_of_nothing, gpus_of_nothing
 
 MAX_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
@@ -56,6 +57,14 @@ def _share_or_rule(written: Any) -> float | str:
     return share
 
 
+def _with_precision(data: Any) -> Any:
+    """A scenario or pool as written, with what its model's checkpoint says of the precision."""
+    if not isinstance(data, Mapping):
+        return data
+    precision = precision_of(data.get("precision"), data.get("model"))
+    return data if precision is None else {**data, "precision": precision}
+
+
 class HandOverRule(BaseModel):
     """How KV caches get from `prefill` pools to `decode` pools.
 
@@ -73,7 +82,8 @@ class HandOverRule(BaseModel):
 
 class Pool(BaseModel):
     """Replicas of one kind: a model, an engine, how many of them. What a pool leaves out is the
-    scenario's. `gpu`: the kind of GPU that it is placed on, where the topology has several.
+    scenario's. `gpu`: the kind of GPU that it is placed on, where the topology has several. What nothing
+    says of the precision, the quantisation of the model's checkpoint does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +94,11 @@ class Pool(BaseModel):
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checkpoint_gives_the_precision(cls, data: Any) -> Any:
+        return _with_precision(data)
 
     @property
     def ranks_apart(self) -> int:
@@ -135,7 +150,7 @@ class Scenario(BaseModel):
     def _named_things_are_loaded(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, Mapping):
             return data
-        return named_parts_loaded(data, (info.context or {}).get("near"))
+        return _with_precision(named_parts_loaded(data, (info.context or {}).get("near")))
 
     @model_validator(mode="after")
     def _what_it_names_is_there(self) -> Self:

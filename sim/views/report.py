@@ -66,7 +66,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
     """Write the page. `scenario` is the text of the resolved scenario, shown at the end."""
     numbers = run.summary()
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
-    before += counts_html(numbers) + latencies_html(numbers)
+    before += counts_html(numbers) + latencies_html(numbers) + engines_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
     )
@@ -129,6 +129,22 @@ def counts_html(numbers: Mapping[str, Any]) -> str:
         for words, value in counts_rows(numbers)
     ]
     return "<table>\n" + "\n".join(lines) + "\n</table>\n"
+
+
+def engines_html(numbers: Mapping[str, Any]) -> str:
+    """Number formats and KV cache of the engines of each pool, and what decided the formats."""
+    rows = []
+    for pool, engine in (numbers.get("engines") or {}).items():
+        formats = ", ".join(f"{key} {value}" for key, value in engine["precision"].items())
+        cells = [pool, engine["model"], formats, engine["checkpoint"]]
+        cells += [shown(engine[key]) for key in ("kv_cache_tokens", "kv_cache_blocks")]
+        cells.append(f"{engine['max_concurrency']:.2f}x for {engine['max_model_len']:,} tokens")
+        rows.append("<tr>" + "".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells) + "</tr>\n")
+    if not rows:
+        return ""
+    names = ("pool", "model", "precision", "checkpoint", "KV tokens", "KV blocks", "maximum concurrency")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f"<h2>Engines</h2>\n<table>\n<tr>{head}</tr>\n{''.join(rows)}</table>\n"
 
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:

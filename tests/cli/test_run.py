@@ -38,6 +38,49 @@ def test_a_run_prints_a_summary_and_json_stands_alone(sim: Sim, scenario: Path) 
     assert json.loads(out)["completed"] == 2
 
 
+def test_a_run_says_what_its_kv_cache_holds_as_vllm_does(sim: Sim, scenario: Path) -> None:
+    limits = ("--set", "engine.num_gpu_blocks_override=1000", "--set", "engine.max_model_len=2000")
+    _, out, _ = sim("run", scenario, *limits)
+    assert "GPU KV cache size: 16,000 tokens (1,000 blocks)" in out
+    assert "Maximum concurrency for 2,000 tokens per request: 8.00x" in out
+    _, out, _ = sim("run", scenario, *limits, "--format", "json")
+    numbers = json.loads(out)
+    assert (numbers["kv_cache_tokens"], numbers["kv_cache_blocks"], numbers["max_concurrency"]) == (
+        16_000,
+        1000,
+        8,
+    )
+    assert numbers["engines"][""]["precision"]["weights"] == "bf16"
+
+
+def test_a_run_says_which_precision_it_took_from_a_checkpoint(
+    sim: Sim, scenario: Path, tmp_path: Path
+) -> None:
+    from sim.reading.data_files import workloads
+
+    keys = json.loads((workloads() / "models" / "llama-3-8b.json").read_text())
+    keys["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (tmp_path / "mine.json").write_text(json.dumps(keys))
+    model = ("--set", f"model={tmp_path / 'mine.json'}")
+    told = "precision.weights = fp8_block, as quantization_config of mine says (fp8: fp8_block)"
+    _, out, err = sim("run", scenario, *model, "--format", "json", "--out", tmp_path / "saved")
+    assert f"note: {told}\n" in err
+    assert json.loads(out)["engines"][""]["checkpoint"] == told
+    assert told in (tmp_path / "saved" / "report.html").read_text()
+    written = ("--set", "precision.weights=fp8_block")
+    _, same, err = sim("run", scenario, *model, *written, "--format", "json")
+    assert (err, json.loads(same)["mean_tpot_ms"]) == ("", json.loads(out)["mean_tpot_ms"])
+    _, _, err = sim("run", scenario, *model, "--set", "precision.weights=bf16")
+    assert "note: precision.weights = bf16, as the scenario says" in err
+
+
+def test_a_run_says_that_windowed_layers_keep_whole_texts(sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "windowed.yaml"
+    path.write_text(GOOD.replace("llama-3-8b", "gpt-oss-120b"))
+    _, _, err = sim("run", path)
+    assert "note: the 18 sliding-window layers of gpt-oss-120b keep the KV of whole texts here" in err
+
+
 def test_a_warm_up_is_left_out_by_the_rule_that_the_scenario_states(sim: Sim, scenario: Path) -> None:
     ten = ("--set", "workload.requests=10")
     for rule, left_out in (("0.2", 2), ("20 %", 2), ("mser5", 0), ("null", 0)):

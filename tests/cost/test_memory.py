@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 import sim
-from sim.cost.memory import GIB, MemoryPlan
+from sim.catalog import load_gpu
+from sim.cost.memory import GIB, MemoryPlan, default_limits, reserved_bytes, shard_weight_bytes
+from sim.cost.shard import Shard
 from sim.deployment import memory_of, shards_of
+from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import Model
 
 TRAFFIC = {
     "arrivals": {"kind": "closed_loop", "users": 1},
@@ -17,13 +24,18 @@ TRAFFIC = {
 }
 
 
-def planned(topology: str, model: str, nodes: int = 1, **engine: object) -> MemoryPlan:
+FP16 = {"weights": "fp16", "kv_cache": "fp16", "activations": "fp16"}
+
+
+def planned(
+    topology: str, model: str, nodes: int = 1, precision: dict[str, str] = FP16, **engine: object
+) -> MemoryPlan:
     scenario = sim.Scenario.model_validate(
         {
             "topology": topology,
             "nodes": nodes,
             "model": model,
-            "precision": {"weights": "fp16", "kv_cache": "fp16", "activations": "fp16"},
+            "precision": precision,
             "engine": engine,
             "workload": TRAFFIC,
         }
@@ -91,3 +103,122 @@ def test_a_given_number_of_blocks_does_not_make_weights_fit():
 
 def test_a_context_beyond_the_models_own_is_refused():
     assert "max_model_len = 50000: must be at most 8192" in refused(max_model_len=50_000)
+
+
+# Published start-up logs of vLLM: GiB left for the KV cache of a GPU.
+# (model, checkpoint's formats, GPU, engine, share of the memory, GiB)
+QWEN3_235B = ("qwen3-235b-a22b", {"weights": "fp8_block"}, "h100-sxm", {"tensor_parallel_size": 4}, 0.9, 8.11)
+REPORTED = {
+    "vllm#21348, Qwen3-235B-A22B-FP8 on 4 H100, vLLM 0.9": QWEN3_235B,
+    "vllm-project/recipes#12, Qwen3-Coder-480B-A35B-FP8, DP8 with EP, vLLM 0.10.1, H20 of 141 GB": (
+        "qwen3-coder-480b", {"weights": "fp8_block"}, "h200-sxm",
+        {"data_parallel_size": 8, "enable_expert_parallel": True}, 0.9, 48.66,
+    ),
+    "the same at gpu_memory_utilization 0.95": (
+        "qwen3-coder-480b", {"weights": "fp8_block"}, "h200-sxm",
+        {"data_parallel_size": 8, "enable_expert_parallel": True}, 0.95, 55.65,
+    ),
+    "vllm#23278, gpt-oss-120b on H100, vLLM 0.10.1": (
+        "gpt-oss-120b", {"experts": "w4a16"}, "h100-sxm", {}, 0.9, -2.14,
+    ),
+    "myoceane.fr/index.php/ai-vllm-a100-gemma-4, gpt-oss-20b on A100, vLLM 0.19": (
+        "gpt-oss-20b", {"experts": "w4a16"}, "a100-80gb-sxm", {"sampler": "kernel"}, 0.65, 36.56,
+    ),
+}  # fmt: skip
+
+
+def model_named(name: str) -> Model:
+    """A shipped model, or one of the shapes of its own config.json."""
+    if name == "gpt-oss-20b":
+        shapes = {"layers": 24, "experts": 32, "sliding_layers": 12}
+        return sim.load_model("gpt-oss-120b").model_copy(update={"name": name, **shapes})
+    if name == "qwen3-coder-480b":
+        shapes = {
+            "layers": 62,
+            "hidden": 6144,
+            "heads": 96,
+            "kv_heads": 8,
+            "experts": 160,
+            "moe_intermediate": 2560,
+        }
+        return sim.load_model("qwen3-235b-a22b").model_copy(update={"name": name, **shapes})
+    return sim.load_model(name)
+
+
+def shard_of(name: str, formats: dict[str, str], gpu: str, **engine: Any) -> Shard:
+    settings = Engine.model_validate(engine)
+    ranks = tuple(map(str, range(settings.tensor_parallel_size)))
+    model = model_named(name)
+    precision = Precision.model_validate(formats)
+    return Shard(
+        model, settings, precision, load_gpu(gpu), (ranks,) * settings.data_parallel_size, 0, model.layers
+    )
+
+
+@pytest.mark.parametrize("case", REPORTED)
+def test_what_is_left_for_kv_is_what_vllm_logs_within_5_percent_or_1_percent_of_the_memory(case: str) -> None:
+    name, formats, gpu, engine, share, reported = REPORTED[case]
+    shard = shard_of(name, formats, gpu, **engine)
+    memory = shard.gpu.usable_hbm_bytes
+    beside = shard_weight_bytes(shard) + reserved_bytes(shard, *default_limits(shard.engine, shard.gpu))
+    left = (memory * share - beside) / GIB
+    assert left == pytest.approx(reported, abs=max(0.05 * reported, 0.01 * memory / GIB))
+
+
+def test_qwen3_235b_has_the_tokens_that_vllm_logs() -> None:
+    name, formats, *_ = QWEN3_235B
+    assert planned("nd-h100-v5", name, precision=formats, tensor_parallel_size=4).blocks == pytest.approx(
+        11_180, rel=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "logged_gib"),
+    [
+        ("gpt-oss-120b", "h100-sxm", 64.38),  # vllm#33155
+        ("gpt-oss-120b", "a100-80gb-sxm", 65.97),  # vllm#23278, whose log names the Marlin kernels
+        ("gpt-oss-20b", "a100-80gb-sxm", 13.72),  # myoceane.fr, vLLM 0.19
+    ],
+)
+def test_experts_in_4_bits_are_padded_for_their_kernels(name: str, gpu: str, logged_gib: float) -> None:
+    shard = shard_of(name, {"experts": "w4a16"}, gpu)
+    assert shard_weight_bytes(shard) / GIB == pytest.approx(logged_gib, rel=0.005)
+    unpadded = replace(shard, engine=Engine(backend="sglang"))
+    assert shard_weight_bytes(unpadded) < 0.96 * shard_weight_bytes(shard)
+
+
+def test_gpt_oss_120b_is_refused_at_its_full_context_on_one_h100_and_says_by_how_much() -> None:
+    limits = {"gpu_memory_utilization": 0.95, "max_num_batched_tokens": 1024, "max_num_seqs": 256}
+    with pytest.raises(InfeasibleError, match=r"needs 9.00 GiB of KV cache a GPU, and 8.\d\d GiB are left"):
+        planned("nd-h100-v5", "gpt-oss-120b", precision={"experts": "w4a16"}, max_model_len=131_072, **limits)
+    with pytest.raises(InfeasibleError, match="does not fit h100-sxm"):
+        planned("nd-h100-v5", "gpt-oss-120b", precision={"experts": "w4a16"})
+
+
+def reserve(name: str = "qwen3-30b-a3b", tokens: int = 8192, **engine: Any) -> float:
+    return reserved_bytes(shard_of(name, {}, "h100-sxm", **engine), 1024, tokens)
+
+
+def test_a_sampler_that_sorts_keeps_24_bytes_a_logit_more() -> None:
+    more = 24 * 1024 * sim.load_model("qwen3-30b-a3b").vocab
+    assert reserve(sampler="sort") - reserve(sampler="kernel") == pytest.approx(more)
+    assert reserve() == reserve(sampler="sort")
+    assert reserve("llama-3-8b") == reserve("llama-3-8b", sampler="kernel")
+    assert reserve(backend="sglang") == reserve(backend="sglang", sampler="sort")
+
+
+def test_expert_buffers_have_a_row_for_each_expert_of_a_token_up_to_a_chunk() -> None:
+    model = sim.load_model("qwen3-30b-a3b")
+    row = max(2 * model.moe_intermediate, model.hidden) + model.moe_intermediate
+    for tokens, more in ((8192, 1), (16_384, 1), (32_768, 0)):  # the last step is beyond a chunk of 32,768
+        rows = more * tokens * model.experts_per_token
+        gained = reserve(tokens=2 * tokens) - reserve(tokens=tokens)
+        assert gained == pytest.approx(2 * (4 * tokens * model.hidden + rows * row))
+
+
+def test_data_parallel_ranks_gather_their_tokens_for_the_experts() -> None:
+    alone = reserve(tokens=2048, enable_expert_parallel=True)
+    together = reserve(tokens=2048, enable_expert_parallel=True, data_parallel_size=4)
+    model = sim.load_model("qwen3-30b-a3b")
+    row = max(2 * model.moe_intermediate, model.hidden) + model.moe_intermediate
+    assert together - alone == pytest.approx(2 * 3 * 2048 * model.experts_per_token * row)

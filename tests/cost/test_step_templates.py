@@ -68,6 +68,12 @@ def test_graphs_are_captured_for_twice_what_may_run() -> None:
     assert few.of(mixed).layers[0].launch_s > many.of(mixed).layers[0].launch_s == PIECEWISE_LAUNCH_S
 
 
+def test_a_huge_capture_size_costs_no_memory_and_captures_every_step() -> None:
+    found = templates(max_cudagraph_capture_size=10**9)
+    assert len(found._capture) < 100_000
+    assert found.of(decodes(1000)).layers is found.of(decodes(1008)).layers
+
+
 def test_a_block_puts_attention_between_the_two_parts_of_its_layer() -> None:
     (kind,) = templates().of(decodes(8)).layers
     attention = Op("attention", 5e-6)

@@ -54,6 +54,7 @@ FITTED_ON = {
     "sglang": ("Qwen/Qwen3-32B", "h100_sxm"),
 }
 ASYNC_FROM = (0, 14)  # vLLM schedules ahead by default from this release on
+KERNEL_SAMPLER_FROM = (0, 17)  # vLLM samples without sorting all logits from this release on
 SPREAD = 0.1  # assumed: answers of NVIDIA's runs, after a look at their times to first token
 ROUNDS = 4  # times the concurrency, simulated; weighed as if they were `PROMPTS`
 
@@ -242,6 +243,8 @@ def engine_of(point: ServingPoint) -> dict[str, Any]:
         "max_cudagraph_capture_size": 2048,
         "async_scheduling": point.is_inferencex or point.backend != "vllm" or _release(point) >= ASYNC_FROM,
     }
+    if point.backend == "vllm" and _release(point) >= KERNEL_SAMPLER_FROM:
+        engine["sampler"] = "kernel"
     if trtllm:  # prompts are computed whole, so the longest text must fit
         engine["enable_chunked_prefill"] = False
         engine["max_num_batched_tokens"] = max(8192, point.isl + 2 * point.osl)

@@ -102,3 +102,9 @@ def test_a_table_that_is_not_there_or_has_no_rows_is_refused(tmp_path: Path) -> 
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="has no rows"):
         read_points(tmp_path / "empty.csv")
+
+
+def test_the_sampler_of_a_vllm_release_sorts_or_does_not() -> None:
+    assert "sampler" not in engine_of(replace(POINT, version="0.16.0"))
+    assert engine_of(replace(POINT, version="0.17.0"))["sampler"] == "kernel"
+    assert "sampler" not in engine_of(replace(POINT, version="0.19.0", backend="sglang"))
