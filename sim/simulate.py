@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import simpy
+from simpy.core import StopSimulation
 
 from sim.cost.network import Network
 from sim.deployment import deployment_of
@@ -24,7 +25,8 @@ from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import faults_without_effect, schedule_faults
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
-from sim.runtime.service import Service, waiting_for
+from sim.runtime.service import Service
+from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
 from sim.workload.generator import request_generator
 from sim.workload.random_streams import random_stream
@@ -156,8 +158,9 @@ def simulate(
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
+    service.on_over = partial(_over, service, stops=not beside)
     env.run(until=limit)
-    waiting = _waiting(service, fabric)
+    waiting = tuple(waits(service, fabric)) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
     if service.open and limit is None:
         raise UnfinishedError(
@@ -198,10 +201,15 @@ def _service(world: World, blame: BlameRecords) -> Service:
     )
 
 
-def _waiting(service: Service, fabric: Fabric) -> tuple[str, ...]:
-    """What waits for what when nothing happens any more."""
-    down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
-    return (*waiting_for(service), *(f"transfers wait for {link}, which is down" for link in down))
+def _over(service: Service, *, stops: bool) -> None:
+    """The last request has left. What is still under way (a step whose requests were all aborted, a copy to a
+    lower tier) counts up to this instant, as in a run that its limit cuts. Where a script's processes go on,
+    the engines have stopped.
+    """
+    if stops:
+        raise StopSimulation(None)
+    for replica in service.replicas:
+        replica.halt()
 
 
 def _result(world: World, service: Service, blame: BlameRecords, waiting: tuple[str, ...]) -> Result:

@@ -115,6 +115,7 @@ class EngineCore:
         self._on_prefilled: list[Callable[[Sequence], None]] = []
         self._on_last_chunk: list[Callable[[Sequence, float], None]] = []
         self._on_steps_passed: list[Callable[[int], None]] = []
+        self.on_room: Callable[[], None] = lambda: None  # KV caches that were turned away may come now
 
     def listen(self, listener: EngineListener) -> None:
         """Report to one more listener, after those that came before it."""
@@ -197,6 +198,16 @@ class EngineCore:
                 self.fabric.abort(flight.sent)
         self._in_flight.clear()
 
+    def halt(self) -> None:
+        """Every sequence has left: what is under way computes for none, and goes no further."""
+        assert not self._fold.folded, SETTLE_FIRST
+        for stage in self.stages:
+            stage.fail()
+        for flight in self._in_flight:
+            if flight.sent is not None:
+                self.fabric.abort(flight.sent)
+        self._in_flight.clear()
+
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
         assert not self._fold.folded, SETTLE_FIRST
@@ -269,6 +280,15 @@ class EngineCore:
         self._fill_pipeline()
         if self.ledger is None:
             self._fold_rounds()
+        if self.role == "decode":
+            self._take_back_in()
+
+    def _take_back_in(self) -> None:
+        """The preempted sequences that were in the way of KV caches from elsewhere run again."""
+        for queue in self.queues:
+            if queue.turned_away and not queue.is_owed_blocks:
+                queue.turned_away = False
+                self.on_room()
 
     def _fill_pipeline(self) -> None:
         """Choose batches until every stage has one, or nothing more can be granted."""

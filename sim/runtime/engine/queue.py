@@ -79,6 +79,7 @@ class RequestQueue:
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
         self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
+        self.turned_away = False  # a KV cache from elsewhere got no blocks, since a preempted sequence waits
         self._leaving: list[HeldBlocks] = []
 
     # ---- from outside
@@ -194,13 +195,21 @@ class RequestQueue:
         """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when a
         preempted sequence waits for blocks already.
         """
-        if any(not one.received for one in self.waiting):
+        if self.is_owed_blocks:
+            self.turned_away = True
             return None
-        blocks = -(-tokens // self.block_pool.block_size)
-        if blocks > self.block_pool.free_blocks - self.block_pool.reserve:
+        pool = self.block_pool
+        blocks = -(-tokens // pool.block_size)
+        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
+        if blocks > pool.free_blocks - (pool.reserve if pool.used else 0):
             return None
-        self.block_pool.allocate(blocks)
+        pool.allocate(blocks)
         return blocks
+
+    @property
+    def is_owed_blocks(self) -> bool:
+        """True where a sequence waits that holds none: it comes before those that come from elsewhere."""
+        return any(not one.received for one in self.waiting)
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
         """Part a sequence that goes elsewhere from its blocks."""
@@ -296,7 +305,7 @@ class RequestQueue:
         if cohort.covered > cohort.computed:  # a rule dropped the grants that it got here for the last step
             cohort.dissolve()
         for sequence in islice(self.running, len(cohort.members), most):
-            if not cohort.may_join(sequence, self._held_blocks(sequence)):
+            if not cohort.may_join(sequence, self.held_blocks(sequence)):
                 break
             cohort.join(sequence)
         if not cohort.members:
@@ -351,7 +360,7 @@ class RequestQueue:
         cached prefixes; None where there is no room for it.
         """
         pool, limits = self.block_pool, self.limits
-        held = sequence.hash_ends[units - 1] // pool.block_size if units else self._held_blocks(sequence)
+        held = sequence.hash_ends[units - 1] // pool.block_size if units else self.held_blocks(sequence)
         # Free blocks less the watermark, which running sequences grow into (an empty engine may use all, or
         # a long prompt would wait for ever), less prefixes that count as free now and will be taken up.
         room = pool.free_blocks - (pool.reserve if self.running else 0)
@@ -414,7 +423,7 @@ class RequestQueue:
     def _hashed_blocks(self, sequence: Sequence) -> int:
         return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
 
-    def _held_blocks(self, sequence: Sequence) -> int:
+    def held_blocks(self, sequence: Sequence) -> int:
         """Blocks of a sequence outside the cohort."""
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 
