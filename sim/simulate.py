@@ -25,6 +25,7 @@ from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import faults_without_effect, schedule_faults
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
+from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
@@ -129,6 +130,7 @@ def simulate(
     fold: bool = True,
     without: Sequence[str] = (),
     beside: Sequence[Beside] = (),
+    check: bool = False,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
 
@@ -139,6 +141,10 @@ def simulate(
     (environment, fabric) that put their own transfers on the links or change capacities. The run lasts until
     they have ended too.
 
+    `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
+    `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
+    multiple of its time.
+
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
     `time_limit_s` ends there, its open requests counted as unfinished.
@@ -148,13 +154,16 @@ def simulate(
     limit = scenario.time_limit_s
     if limit == 0.0:
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
-    env = simpy.Environment()
+    env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
     world = World(scenario, env, network, fabric, Records(), fold, seed)
     service = _service(world, blame)
     schedule_faults(env, network, fabric, service, scenario.faults)
+    checks = None
+    if isinstance(env, WatchedClock):
+        checks = SelfChecks(env, network, fabric, service, world.records, blame)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
@@ -166,7 +175,11 @@ def simulate(
         raise UnfinishedError(
             f"{len(service.open)} requests are open at {env.now:g} s and nothing can happen", waiting
         )
-    return _result(world, service, blame, waiting)
+    result = _result(world, service, blame, waiting)
+    if checks is not None:
+        shares = "sharing" not in scenario.without
+        checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
+    return result
 
 
 def _service(world: World, blame: BlameRecords) -> Service:

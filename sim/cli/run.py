@@ -27,6 +27,9 @@ def run(
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what --out already holds.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at every invariant after every instant; same numbers, slower.")
+    ] = False,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
     if out is not None:
@@ -46,7 +49,7 @@ def run(
         note(line)
     written = Written.read(scenario, changes or ())
     try:
-        result = sim.simulate(described, seed=seed, fold=not no_fold)
+        result = sim.simulate(described, seed=seed, fold=not no_fold, check=check)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     for key, what in result.faults_without_effect():

@@ -57,6 +57,7 @@ class Service:
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
         self._arrivals: Iterator[Request] = iter(generator)
+        self.routing = routing
         self._dispatcher = Dispatcher(
             env, routing, self.open, on_routed=self._submit, on_too_long=self._reject
         )

@@ -245,6 +245,11 @@ class EngineCore:
             self._grow(flight, over)
 
     @property
+    def is_idle(self) -> bool:
+        """True where no batch is in flight, folded or not."""
+        return not self._in_flight and not self._fold.folded
+
+    @property
     def tokens_begun(self) -> int:
         """Tokens of folded steps and rounds that have begun by now and are not in the books yet. Exact
         without settling, since a router asks at every request.

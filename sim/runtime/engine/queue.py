@@ -8,6 +8,7 @@ vLLM V1's `Scheduler.schedule` and `KVCacheManager.allocate_slots`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -198,13 +199,18 @@ class RequestQueue:
         if self.is_owed_blocks:
             self.turned_away = True
             return None
-        pool = self.block_pool
-        blocks = -(-tokens // pool.block_size)
-        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
-        if blocks > pool.free_blocks - (pool.reserve if pool.used else 0):
+        if not self.could_reserve(tokens):
             return None
-        pool.allocate(blocks)
+        blocks = -(-tokens // self.block_pool.block_size)
+        self.block_pool.allocate(blocks)
         return blocks
+
+    def could_reserve(self, tokens: int) -> bool:
+        """Whether `reserve` finds blocks."""
+        pool = self.block_pool
+        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
+        room = pool.free_blocks - (pool.reserve if pool.used else 0)
+        return -(-tokens // pool.block_size) <= room and not self.is_owed_blocks
 
     @property
     def is_owed_blocks(self) -> bool:
@@ -265,6 +271,30 @@ class RequestQueue:
         if any(sequence.cohort is not None for sequence, _ in granted):
             cohort.dissolve()  # a rule from a script has chosen among its members
         return False
+
+    # ---- for the self-checks
+
+    def holders(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The unhashed blocks and the hashes that each sequence of this queue holds."""
+        for sequence in (*self.running, *self.waiting):
+            yield sequence.unhashed_blocks, sequence.block_hashes[: sequence.held]
+        for held in self._leaving:
+            yield held.unhashed, held.hashes
+
+    def could_admit(self) -> Sequence | None:
+        """The waiting sequence that an engine at rest would admit whole, if there is room for one."""
+        if not self.waiting or len(self.running) >= self.max_running:
+            return None
+        holds = (one for one in self.waiting if one.received)
+        head = self.waiting[0] if self.running else next(holds, self.waiting[0])
+        cached = self.cached_tokens(head)
+        units = 0 if head.received else self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
+        fits = self._blocks_to_admit(head, units if cached else 0, head.known_tokens) is not None
+        return head if fits else None
+
+    def check(self) -> None:
+        """The books of the KV blocks are in order."""
+        self.block_pool.check()
 
     # ---- what a scheduling rule may ask
 

@@ -103,6 +103,15 @@ class Replica:
                 return queue, blocks
         return None
 
+    def could_reserve(self, tokens: int) -> bool:
+        """True where `reserve` would find blocks. While rounds are folded, as of when they began."""
+        return self.is_up and any(queue.could_reserve(tokens) for queue in self.queues)
+
+    @property
+    def is_idle(self) -> bool:
+        """True where no step is under way."""
+        return self._core.is_idle
+
     # ---- the engine itself
 
     @property

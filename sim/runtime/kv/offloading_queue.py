@@ -303,6 +303,13 @@ class TieredQueue(RequestQueue):
         self.asked_tokens += sequence.known_tokens
         self.hbm_hit_tokens += held_tokens
 
+    def holders(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Also sequences whose KV is being loaded, and copies, which keep what they read."""
+        yield from super().holders()
+        for sequence in self.loading:
+            yield sequence.unhashed_blocks, sequence.block_hashes[: sequence.held]
+        yield 0, tuple(self._copying)
+
     def check(self) -> None:
         """The books of HBM and of every tier are in order, and HBM still has what is being copied."""
         self.block_pool.check()

@@ -192,6 +192,34 @@ class KvTransfers:
             if under_way:
                 yield f"KV transfers to replica {replica.index}: {under_way} are under way"
 
+    # ---- for the self-checks
+
+    @property
+    def prefilled(self) -> int:
+        """Sequences whose prefill has ended and whose KV cache has not arrived."""
+        return sum(one.held_blocks is not None for one in self._pending.values())
+
+    def holders(self, queue: RequestQueue) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The blocks of a queue that transfers hold: at the sender what is sent, at the receiver the room."""
+        for one in self._pending.values():
+            held = one.held_blocks
+            if held is not None and held.block_pool is queue.block_pool:
+                yield held.unhashed, held.hashes
+            if one.target_queue is queue:
+                yield one.blocks, ()
+
+    def could_send(self) -> Iterator[str]:
+        """Transfers that wait for blocks although there are enough."""
+        for line in self._lines.values():
+            if line:
+                first = line[0]
+                number, where = first.sequence.request.request_id, first.receiver.index
+                up = [one for one in self.receivers[first.sender.model] if one.is_up]
+                if first.receiver.could_reserve(first.tokens + 1):
+                    yield f"the KV cache of request {number} waits, and replica {where} has room for it"
+                elif up and not first.receiver.is_up:
+                    yield f"the KV cache of request {number} waits for replica {where}, which is down"
+
     # ---- one transfer
 
     def _open(self, sequence: InEngine, sender: Replica) -> _PendingTransfer:
