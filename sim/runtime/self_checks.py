@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sim.results.blame import BlameRecords
     from sim.results.columns import Table
     from sim.results.records import Records
+    from sim.runtime.engine.queue import RequestQueue
     from sim.runtime.fabric.fabric import Fabric
     from sim.runtime.service import Service
 
@@ -86,6 +87,7 @@ class SelfChecks:
         self._bytes = _Bytes(network, fabric)
         self._stations = _Stations(service)
         self._rows = self._blamed = 0
+        self._seen: dict[RequestQueue, tuple[int, ...]] = {}
         env.after_instant = self.after_instant
 
     def after_instant(self) -> None:
@@ -160,12 +162,17 @@ class SelfChecks:
         self._rows = len(self.records.requests)
 
     def _capacity(self) -> None:
-        self.fabric.check()
+        if self._bytes.any_flows:  # what is alone on its links has the rate of its slowest one
+            self.fabric.check()
 
     def _kv_blocks(self) -> Iterator[str]:
         transfers = self.service.kv_transfers
         for replica in self.service.replicas:
             for number, queue in enumerate(replica.queues):
+                state = (queue.block_pool.free_blocks, queue.step, len(queue.running), len(queue.waiting))
+                if self._seen.get(queue) == state:
+                    continue  # the instant was another's
+                self._seen[queue] = state
                 queue.check()
                 holders = [*queue.holders(), *(transfers.holders(queue) if transfers is not None else ())]
                 for what in queue.block_pool.differences(holders):
@@ -235,6 +242,11 @@ class _Bytes:
             ("_start", starting), ("abort", aborting), ("carried", carrying), ("carried_steps", carrying_steps)
         ):  # fmt: skip
             setattr(fabric, name, observed)
+
+    @property
+    def any_flows(self) -> bool:
+        """True where a transfer shares its links, or has."""
+        return any(transfer.state is State.FLOWING for transfer in self._under_way)
 
     def _count(self, demand: DemandLike, times: float) -> None:
         known = self._times.get(id(demand))
@@ -308,15 +320,11 @@ class _Stations:
         service = self.service
         in_line = sum(len(numbers) for _, numbers in service.in_line())
         waiting = sum(replica.waiting for replica in service.replicas)
-        inside = sum(replica.requests for replica in service.replicas) - waiting
-        on_the_way = len(service.in_frontend())
-        if service.kv_transfers is not None:
-            on_the_way += service.kv_transfers.prefilled
         self._here = {
             "system": len(service.open),
             "router": in_line,
             "queues": waiting,
-            "engines and transfers": inside + on_the_way,
+            "engines and transfers": len(service.open) - in_line - waiting,
         }
 
     def check(self, records: Records, blame: BlameRecords, end_s: float) -> Iterator[str]:

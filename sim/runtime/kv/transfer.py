@@ -194,11 +194,6 @@ class KvTransfers:
 
     # ---- for the self-checks
 
-    @property
-    def prefilled(self) -> int:
-        """Sequences whose prefill has ended and whose KV cache has not arrived."""
-        return sum(one.held_blocks is not None for one in self._pending.values())
-
     def holders(self, queue: RequestQueue) -> Iterator[tuple[int, tuple[int, ...]]]:
         """The blocks of a queue that transfers hold: at the sender what is sent, at the receiver the room."""
         for one in self._pending.values():
