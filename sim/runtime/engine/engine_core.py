@@ -316,12 +316,13 @@ class EngineCore:
 
     def _skips_to_eligible(self) -> bool:
         """An idle engine takes no steps, so a request that waits for a later one may be admitted now."""
-        heads = [queue.waiting[0].eligible_step for queue in self.queues if queue.waiting]
-        if self._in_flight or not heads or min(heads) <= self._step:
+        if self._in_flight or self._any_running():
             return False
-        if self._any_running():
+        # Those that may be admitted already have found no room: it may be held by one that comes later.
+        later = [step for queue in self.queues if (step := queue.next_unseen_step(self._step)) is not None]
+        if not later:
             return False
-        self._step = min(heads)
+        self._step = min(later)
         return True
 
     # ---- the loop: let time pass

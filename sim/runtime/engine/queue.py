@@ -421,6 +421,7 @@ class RequestQueue:
         sequence.recomputing = True
         self.preemptions += 1
         self.roomier_after_step = self.step  # no sequence is admitted in a step that preempts
+        self.turned_away = True  # what comes from elsewhere has to wait until this one runs again
         if self.by_priority:
             self.enqueue(sequence)
         else:
