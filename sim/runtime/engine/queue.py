@@ -7,9 +7,11 @@ vLLM V1's `Scheduler.schedule` and `KVCacheManager.allocate_slots`.
 
 from __future__ import annotations
 
+from bisect import insort_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import islice
 
 from simpy import Environment
@@ -22,6 +24,11 @@ from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
 PRIVATE = -(1 << 80)  # hashes from here down are of one sequence alone; those of shared prefixes are larger
+
+
+def _rank(sequence: Sequence) -> tuple[int, float]:
+    """The order by priority: the lowest number first, then the first to arrive."""
+    return sequence.priority, sequence.arrival_s
 
 
 @dataclass(slots=True)
@@ -77,7 +84,12 @@ class RequestQueue:
         self.step = 0
         self.cohort = Cohort(block_pool.block_size)
         self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+        # By priority a list, kept sorted: a binary search finds a place in it, and moving what is behind is
+        # one copy of memory. Where `_out_of_order`, its first one was brought forward.
+        self.waiting: deque[Sequence] | list[Sequence] = [] if self.by_priority else deque()
+        self._out_of_order: Sequence | None = None
+        self._unseen: list[tuple[int, int, Sequence]] = []  # by priority, a heap: (eligible_step, number, it)
+        self._enqueued = 0
         self.preemptions = 0
         self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
         self.turned_away = False  # a KV cache from elsewhere got no blocks, since a preempted sequence waits
@@ -119,9 +131,15 @@ class RequestQueue:
             place = next(without, None) if sequence.received else None
             self.waiting.insert(len(self.waiting) if place is None else place, sequence)
             return
-        key = (sequence.priority, sequence.arrival_s)
-        places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
-        self.waiting.insert(next(places, len(self.waiting)), sequence)
+        if self._out_of_order is not None:  # for a moment: it is the next to be admitted
+            key = _rank(sequence)
+            places = (i for i, other in enumerate(self.waiting) if _rank(other) > key)
+            self.waiting.insert(next(places, len(self.waiting)), sequence)
+        else:
+            insort_right(self.waiting, sequence, key=_rank)
+        if sequence.eligible_step > self.step:
+            self._enqueued += 1
+            heappush(self._unseen, (sequence.eligible_step, self._enqueued, sequence))
 
     def hash_blocks(self, sequence: Sequence, request: Request) -> None:
         """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
@@ -169,9 +187,15 @@ class RequestQueue:
             sequence.dropped = sequence.in_flight
             self.stop_running(sequence)
         else:
-            self.waiting.remove(sequence)
+            self._leave_line(sequence)
+            sequence.eligible_step = 0
             sequence.charge_queueing(self.env.now)
         self.release(sequence)
+
+    def _leave_line(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        if sequence is self._out_of_order:
+            self._out_of_order = None
 
     def fail(self) -> list[Sequence]:
         """The engine is lost and everything here with it; the sequences that were here, charged up to now."""
@@ -184,6 +208,8 @@ class RequestQueue:
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
+        self._unseen.clear()
+        self._out_of_order = None
         self._leaving.clear()
         self.block_pool.clear()
         return lost
@@ -314,12 +340,19 @@ class RequestQueue:
             holder = next((one for one in self.waiting if one.received), None)
             if holder is not None:
                 self.waiting.remove(holder)
-                self.waiting.appendleft(holder)
+                self.waiting.insert(0, holder)
+                if self.by_priority:
+                    self._out_of_order = holder
 
     def next_unseen_step(self, after: int) -> int | None:
         """The first step after `after` from which one more of the waiting sequences may be admitted."""
-        seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
-        return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
+        if not self.by_priority:
+            first = self.waiting[0].eligible_step if self.waiting else 0
+            return first if first > after else None
+        unseen = self._unseen
+        while unseen and (unseen[0][0] <= after or unseen[0][2].eligible_step != unseen[0][0]):
+            heappop(unseen)  # the steps asked about only grow; one that left before its step has another
+        return unseen[0][0] if unseen else None
 
     def cached_tokens(self, sequence: Sequence) -> int:
         if sequence.received:
@@ -380,7 +413,7 @@ class RequestQueue:
             sequence.computed = cached_tokens
         sequence.unhashed_blocks += needed
         sequence.admit(self.env.now, cached_tokens, None if self.ledger is None else self.ledger.read())
-        self.waiting.remove(sequence)  # the first, or the first that may be seen already
+        self._leave_line(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
         self._cache_full_blocks(sequence, cached_tokens + tokens)
         return True
@@ -425,7 +458,7 @@ class RequestQueue:
         if self.by_priority:
             self.enqueue(sequence)
         else:
-            self.waiting.appendleft(sequence)
+            self.waiting.insert(0, sequence)
 
     def _max_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)

@@ -239,7 +239,7 @@ class TieredQueue(RequestQueue):
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
         head.charge_queueing(self.env.now)
-        self.waiting.remove(head)
+        self._leave_line(head)
         loads: dict[int, tuple[list[int], int]] = {}  # units and tokens, by level: one transfer each
         first = units
         for part in parts:
