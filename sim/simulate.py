@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import simpy
+from simpy.core import StopSimulation
 
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
@@ -27,7 +28,9 @@ from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import faults_without_effect, schedule_faults
 from sim.runtime.interruption import Interruption
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
-from sim.runtime.service import Service, waiting_for
+from sim.runtime.self_checks import SelfChecks, WatchedClock
+from sim.runtime.service import Service
+from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
 from sim.workload.generator import request_generator
 from sim.workload.random_streams import random_stream
@@ -159,6 +162,7 @@ def simulate(
     fold: bool = True,
     without: Sequence[str] = (),
     beside: Sequence[Beside] = (),
+    check: bool = False,
     interruption: Interruption | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
@@ -173,6 +177,10 @@ def simulate(
     `interruption` ends the run between two events when it is asked for; the books are closed there, as at a
     time limit.
 
+    `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
+    `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
+    multiple of its time.
+
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
     `time_limit_s` ends there, its open requests counted as unfinished.
@@ -184,7 +192,7 @@ def simulate(
     limit = scenario.time_limit_s
     if limit == 0.0:
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
-    env = simpy.Environment()
+    env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
@@ -193,11 +201,15 @@ def simulate(
     with files_read() as traces:
         service = _service(world, deployment, blame)
     schedule_faults(env, network, fabric, service, scenario.faults)
+    checks = None
+    if isinstance(env, WatchedClock):
+        checks = SelfChecks(env, network, fabric, service, world.records, blame)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
+    service.on_over = partial(_over, service, stops=not beside)
     interruption.run(env, limit)
-    waiting = _waiting(service, fabric) if service.open else ()
+    waiting = tuple(waits(service, fabric)) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
     if service.open and limit is None and not interruption.is_asked_for:
         raise UnfinishedError(
@@ -206,8 +218,11 @@ def simulate(
     ended = ALL_ENDED
     if service.open or service.awaits_more:
         ended = INTERRUPTED if interruption.is_asked_for else TIME_LIMIT
-    inputs = scenario.files_read | traces
-    return replace(_result(world, deployment, service, blame, waiting), ended=ended, inputs=inputs)
+    result = _result(world, deployment, service, blame, waiting)
+    if checks is not None:
+        shares = "sharing" not in scenario.without
+        checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
+    return replace(result, ended=ended, inputs=scenario.files_read | traces)
 
 
 def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Service:
@@ -242,10 +257,15 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
     )
 
 
-def _waiting(service: Service, fabric: Fabric) -> tuple[str, ...]:
-    """What waits for what when nothing happens any more."""
-    down = dict.fromkeys(link for _, links in fabric.stalled() for link in links)
-    return (*waiting_for(service), *map(_wait_for, down))
+def _over(service: Service, *, stops: bool) -> None:
+    """The last request has left. What is still under way (a step whose requests were all aborted, a copy to a
+    lower tier) counts up to this instant, as in a run that its limit cuts. Where a script's processes go on,
+    the engines have stopped.
+    """
+    if stops:
+        raise StopSimulation(None)
+    for replica in service.replicas:
+        replica.halt()
 
 
 def _wait_for(link: object) -> str:

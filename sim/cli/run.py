@@ -32,6 +32,10 @@ def run(
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that --out already holds.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check every invariant after every instant: same numbers, slower."),
+    ] = False,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
     with ExitStack() as held:
@@ -44,7 +48,7 @@ def run(
             place = held.enter_context(locked(out))
             refuse_what_is_there(out, force=force, own=FILES)
             check_writable(place.parent)
-        result, written = _simulated(scenario, changes or (), seed, fold=not no_fold)
+        result, written = _simulated(scenario, changes or (), seed, fold=not no_fold, check=check)
         with signals.waits():
             _tell(result, written, format)
             if place is not None:
@@ -55,7 +59,9 @@ def run(
         _end(result)
 
 
-def _simulated(scenario: str, changes: Sequence[str], seed: int, *, fold: bool) -> tuple[Result, Written]:
+def _simulated(
+    scenario: str, changes: Sequence[str], seed: int, *, fold: bool, check: bool
+) -> tuple[Result, Written]:
     import sim
     from sim.cli.written import Written
     from sim.runtime.interruption import Interruption
@@ -70,7 +76,7 @@ def _simulated(scenario: str, changes: Sequence[str], seed: int, *, fold: bool) 
     interruption = Interruption()
     try:
         with signals.ends(interruption):
-            result = sim.simulate(described, seed=seed, fold=fold, interruption=interruption)
+            result = sim.simulate(described, seed=seed, fold=fold, check=check, interruption=interruption)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     return result, written

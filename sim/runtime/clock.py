@@ -4,7 +4,7 @@ SimPy schedules by delay, and `now + (time - now)` is not always `time` in float
 by op and the same program folded into one event have to end at the same float, so `at` picks the delay that
 lands on it.
 
-Within one instant, events happen in the order of five priorities, whatever the order in which they were
+Within one instant, events happen in the order of six priorities, whatever the order in which they were
 scheduled:
 
 0. `FAILURE`: engines stop, and steps that would have ended at this instant do not;
@@ -12,7 +12,8 @@ scheduled:
    here);
 2. `ARRIVAL`: requests arrive and are routed, after everything that ends now;
 3. `SCHEDULE`: engines choose batches, after everything that arrives now;
-4. `FLUSH`: the fabric settles its rates once, after every transfer that begins or ends now.
+4. `FLUSH`: the fabric settles its rates once, after every transfer that begins or ends now;
+5. `OVER`: the run ends, where the last request has left and none will come.
 
 Within one priority, the first scheduled is the first called. An event scheduled without delay still takes its
 place by priority: it happens at the same instant, before every waiting event of a later priority.
@@ -32,6 +33,7 @@ COMPLETION = NORMAL
 ARRIVAL = EventPriority(2)
 SCHEDULE = EventPriority(3)
 FLUSH = EventPriority(4)
+OVER = EventPriority(5)
 
 
 class Alarm(Event):

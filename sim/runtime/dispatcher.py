@@ -12,8 +12,9 @@ not by a report that the replica sends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, nextafter
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class Dispatcher:
         self._views: dict[int, _StaleView] = {}
         self._any_takes: dict[str, int] = {}  # tokens below which every replica takes a text, by model
         self._down = 0
+        self._asks_again = False  # when the next report comes
 
     def add(self, request: Request, tokens: int) -> None:
         """Put a request at the end of its model's line; `tokens` are known of its text: the prompt, and what
@@ -75,6 +77,13 @@ class Dispatcher:
         model = request.model if request.model in routing.models else routing.default_model
         self._lines.setdefault(model, deque()).append((request, tokens))
 
+    def in_line(self) -> Iterator[tuple[str, list[int]]]:
+        """The open requests in each model's line."""
+        for model, line in self._lines.items():
+            numbers = [one.request_id for one, _ in line if one.request_id in self.open_requests]
+            if numbers:
+                yield model, numbers
+
     def route(self, _: None = None) -> None:
         """Send what the router sends, for each model in order of arrival."""
         for model, line in self._lines.items():
@@ -82,8 +91,28 @@ class Dispatcher:
                 request, tokens = line[0]
                 is_open = request.request_id in self.open_requests
                 if is_open and not self._send(request, tokens, self.routing.models[model]):
+                    if self.routing.staleness_s and self._views:
+                        self._ask_again()
                     break
                 line.popleft()
+
+    def _ask_again(self) -> None:
+        """The router has refused by reports that may be out of date: ask it once more by the next ones. What
+        changes after those, a departure or a recovery, has it asked by itself.
+        """
+        if self._asks_again:
+            return
+        self._asks_again = True
+        staleness_s = self.routing.staleness_s
+        last_s = max(view.reported_s for view in self._views.values())
+        next_s = last_s + staleness_s
+        while next_s < self.env.now or next_s - last_s < staleness_s:
+            next_s = nextafter(max(next_s, self.env.now), inf)
+        at(self.env, next_s, self._report, ARRIVAL)
+
+    def _report(self, _: None) -> None:
+        self.route()
+        self._asks_again = False
 
     def route_soon(self) -> None:
         """Route after everything that ends at this instant has ended."""

@@ -8,7 +8,7 @@ computed again elsewhere, or are aborted.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, nan
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import simpy
 
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
-from sim.runtime.clock import ARRIVAL, FLUSH, at
+from sim.runtime.clock import ARRIVAL, OVER, at
 from sim.runtime.dispatcher import Dispatcher, Routed, Routing
 from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
 from sim.runtime.engine.engine_core import EngineListener
@@ -57,16 +57,21 @@ class Service:
         self.ended_s = 0.0
         self._sequences: dict[int, InEngine] = {}
         self._arrivals: Iterator[Request] = iter(generator)
+        self.routing = routing
         self._dispatcher = Dispatcher(
             env, routing, self.open, on_routed=self._submit, on_too_long=self._reject
         )
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
         self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
-        self._to_come = 0  # requests whose arrival is on the clock
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
+        self._more_arrive = True
+        self._expected = 0  # requests that clients will send at a time that is known
+        self.on_over: Callable[[], None] = lambda: None  # the last request has left, and none will come
         for replica in replicas:
-            replica.listen(EngineListener(finished=self._finished, aborted=self._aborted))
+            replica.listen(
+                EngineListener(finished=self._finished, aborted=self._aborted, prefilled=self._prefilled)
+            )
 
     # ---- arrivals
 
@@ -77,12 +82,13 @@ class Service:
     @property
     def awaits_more(self) -> bool:
         """Whether a request is still to arrive."""
-        return self._to_come > 0
+        return self._more_arrive or self._expected > 0
 
     def _await_next(self) -> None:
         request = next(self._arrivals, None)
-        if request is not None:
-            self._to_come += 1
+        if request is None:
+            self._more_arrive = False
+        else:
             at(self.env, request.arrival_s, self._arrived, ARRIVAL, request)
 
     def _arrived(self, request: Request) -> None:
@@ -90,7 +96,6 @@ class Service:
         self._enter(request)
 
     def _enter(self, request: Request) -> None:
-        self._to_come -= 1
         self.open[request.request_id] = request
         self._dispatcher.add(request, request.prompt_tokens)
         self._dispatcher.route()
@@ -124,6 +129,10 @@ class Service:
         sequence = self._sequences.get(request.request_id)
         self._dispatcher.add(request, request.prompt_tokens if sequence is None else sequence.known_tokens)
 
+    def _prefilled(self, sequence: InEngine) -> None:
+        """It has left its seat at the prefill replica, which another may take."""
+        self._dispatcher.route_soon()
+
     # ---- ends
 
     def _finished(self, sequence: InEngine) -> None:
@@ -141,16 +150,6 @@ class Service:
         """A sequence has left its engine, or its KV transfer, unfinished."""
         self._record(sequence, "aborted")
         self._depart(sequence.request, sequence.replica)
-        if not self.open and not self._to_come:
-            at(self.env, self.env.now, self._leave_off_if_all_left, FLUSH)
-
-    def _leave_off_if_all_left(self, _: None) -> None:
-        """A step goes on for requests that a client has cancelled; not when no request is left or to come:
-        the run is over, and nothing is busy after its end.
-        """
-        if not self.open and not self._to_come:
-            for replica in self.replicas:
-                replica.fail()
 
     def _depart(self, request: Request, replica: int = -1) -> None:
         """Forget a request; others may take its place."""
@@ -162,6 +161,12 @@ class Service:
         if self.kv_transfers is not None and replica >= 0:
             self.kv_transfers.send_waiting(self.replicas[replica])
         self._dispatcher.route_soon()
+        if not (self.open or self._more_arrive):
+            at(self.env, self.env.now, self._empty, OVER)
+
+    def _empty(self, _: None) -> None:
+        if not (self.open or self._expected):
+            self.on_over()
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
         """The client sends its next request. Of several that end at one instant, `_send_next` takes the
@@ -180,8 +185,31 @@ class Service:
             request, missing_tokens = ended[number]
             following = self.generator.next_request(request.session, now, missing_tokens)
             if following is not None:
-                self._to_come += 1
-                at(self.env, max(now, following.arrival_s), self._enter, ARRIVAL, following)
+                self._expected += 1
+                at(self.env, max(now, following.arrival_s), self._follows, ARRIVAL, following)
+
+    def _follows(self, request: Request) -> None:
+        self._expected -= 1
+        self._enter(request)
+
+    # ---- readings
+
+    def in_line(self) -> list[tuple[str, list[int]]]:
+        """The open requests that wait at the router, by model."""
+        return list(self._dispatcher.in_line())
+
+    def takers(self, model: str) -> list[Replica]:
+        """The replicas among which the router chooses for a model."""
+        return self._dispatcher.routing.models[model]
+
+    def in_frontend(self) -> list[int]:
+        """The open requests that are routed and have not reached their replica."""
+        in_line = {number for _, numbers in self.in_line() for number in numbers}
+        return [
+            number
+            for number in self.open
+            if number not in in_line and (number in self._resubmitted or number not in self._sequences)
+        ]
 
     # ---- timeouts
 
@@ -259,7 +287,7 @@ class Service:
         self._dispatcher.replica_recovered(replica)
         replica.is_up = True
         if self.kv_transfers is not None:
-            self.kv_transfers.send_waiting(replica)
+            self.kv_transfers.recovered(replica)
         self._dispatcher.route_soon()
 
     # ---- rows
@@ -330,18 +358,3 @@ class Service:
 
 def _or_nan(time_s: float | None) -> float:
     return nan if time_s is None else time_s
-
-
-def waiting_for(service: Service) -> Generator[str, None, None]:
-    """What is unfinished and what it waits for, for the message of a run that stopped early."""
-    for replica in service.replicas:
-        if not replica.is_up:
-            yield f"replica {replica.index} has failed"
-        if replica.requests:
-            loading = replica.requests - replica.running - replica.waiting
-            yield (
-                f"replica {replica.index}: {replica.running} running, {replica.waiting} waiting, "
-                + (f"{loading} whose KV cache is being loaded, " if loading else "")
-                + f"{sum(queue.block_pool.free_blocks for queue in replica.queues)} of "
-                f"{sum(queue.block_pool.blocks for queue in replica.queues)} KV blocks free"
-            )

@@ -11,7 +11,7 @@ not per block.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 
@@ -137,6 +137,20 @@ class BlockPool:
     @property
     def used(self) -> int:
         return self.blocks - self.free_blocks
+
+    def differences(self, holders: Iterable[tuple[int, tuple[int, ...]]]) -> Iterator[str]:
+        """Where the books differ from what all holders together hold, each its unhashed blocks and hashes."""
+        unhashed = 0
+        held: dict[int, int] = {}
+        for blocks, units in holders:
+            unhashed += blocks
+            for unit in units:
+                held[unit] = held.get(unit, 0) + 1
+        hashed = sum(self._unit_blocks.get(unit, 0) for unit in held)
+        if unhashed + hashed != self.used:
+            yield f"{self.used} KV blocks are in use, and their holders have {unhashed + hashed}"
+        elif held != {unit: holders for unit, holders in self._holders.items() if holders}:
+            yield "the holders of cached prefixes are not those in the books"
 
     def check(self) -> None:
         """Blocks are conserved, and every free unit has no holder."""

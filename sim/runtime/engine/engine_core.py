@@ -115,6 +115,7 @@ class EngineCore:
         self._on_prefilled: list[Callable[[Sequence], None]] = []
         self._on_last_chunk: list[Callable[[Sequence, float], None]] = []
         self._on_steps_passed: list[Callable[[int], None]] = []
+        self.on_room: Callable[[], None] = lambda: None  # KV caches that were turned away may come now
 
     def listen(self, listener: EngineListener) -> None:
         """Report to one more listener, after those that came before it."""
@@ -197,6 +198,16 @@ class EngineCore:
                 self.fabric.abort(flight.sent)
         self._in_flight.clear()
 
+    def halt(self) -> None:
+        """Every sequence has left: what is under way computes for none, and goes no further."""
+        assert not self._fold.folded, SETTLE_FIRST
+        for stage in self.stages:
+            stage.fail()
+        for flight in self._in_flight:
+            if flight.sent is not None:
+                self.fabric.abort(flight.sent)
+        self._in_flight.clear()
+
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
         assert not self._fold.folded, SETTLE_FIRST
@@ -234,6 +245,11 @@ class EngineCore:
             self._grow(flight, over)
 
     @property
+    def is_idle(self) -> bool:
+        """True where no batch is in flight, folded or not."""
+        return not self._in_flight and not self._fold.folded
+
+    @property
     def tokens_begun(self) -> int:
         """Tokens of folded steps and rounds that have begun by now and are not in the books yet. Exact
         without settling, since a router asks at every request.
@@ -269,6 +285,15 @@ class EngineCore:
         self._fill_pipeline()
         if self.ledger is None:
             self._fold_rounds()
+        if self.role == "decode":
+            self._take_back_in()
+
+    def _take_back_in(self) -> None:
+        """The preempted sequences that were in the way of KV caches from elsewhere run again."""
+        for queue in self.queues:
+            if queue.turned_away and not queue.is_owed_blocks:
+                queue.turned_away = False
+                self.on_room()
 
     def _fill_pipeline(self) -> None:
         """Choose batches until every stage has one, or nothing more can be granted."""
@@ -291,12 +316,13 @@ class EngineCore:
 
     def _skips_to_eligible(self) -> bool:
         """An idle engine takes no steps, so a request that waits for a later one may be admitted now."""
-        heads = [queue.waiting[0].eligible_step for queue in self.queues if queue.waiting]
-        if self._in_flight or not heads or min(heads) <= self._step:
+        if self._in_flight or self._any_running():
             return False
-        if self._any_running():
+        # Those that may be admitted already have found no room: it may be held by one that comes later.
+        later = [step for queue in self.queues if (step := queue.next_unseen_step(self._step)) is not None]
+        if not later:
             return False
-        self._step = min(heads)
+        self._step = min(later)
         return True
 
     # ---- the loop: let time pass

@@ -7,8 +7,11 @@ vLLM V1's `Scheduler.schedule` and `KVCacheManager.allocate_slots`.
 
 from __future__ import annotations
 
+from bisect import insort_right
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import islice
 
 from simpy import Environment
@@ -21,6 +24,11 @@ from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
 PRIVATE = -(1 << 80)  # hashes from here down are of one sequence alone; those of shared prefixes are larger
+
+
+def _rank(sequence: Sequence) -> tuple[int, float]:
+    """The order by priority: the lowest number first, then the first to arrive."""
+    return sequence.priority, sequence.arrival_s
 
 
 @dataclass(slots=True)
@@ -76,9 +84,15 @@ class RequestQueue:
         self.step = 0
         self.cohort = Cohort(block_pool.block_size)
         self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+        # By priority a list, kept sorted: a binary search finds a place in it, and moving what is behind is
+        # one copy of memory. Where `_out_of_order`, its first one was brought forward.
+        self.waiting: deque[Sequence] | list[Sequence] = [] if self.by_priority else deque()
+        self._out_of_order: Sequence | None = None
+        self._unseen: list[tuple[int, int, Sequence]] = []  # by priority, a heap: (eligible_step, number, it)
+        self._enqueued = 0
         self.preemptions = 0
         self.roomier_after_step = -1  # the last step that was chosen with less room than the next one has
+        self.turned_away = False  # a KV cache from elsewhere got no blocks, since a preempted sequence waits
         self._leaving: list[HeldBlocks] = []
 
     # ---- from outside
@@ -117,9 +131,15 @@ class RequestQueue:
             place = next(without, None) if sequence.received else None
             self.waiting.insert(len(self.waiting) if place is None else place, sequence)
             return
-        key = (sequence.priority, sequence.arrival_s)
-        places = (i for i, other in enumerate(self.waiting) if (other.priority, other.arrival_s) > key)
-        self.waiting.insert(next(places, len(self.waiting)), sequence)
+        if self._out_of_order is not None:  # for a moment: it is the next to be admitted
+            key = _rank(sequence)
+            places = (i for i, other in enumerate(self.waiting) if _rank(other) > key)
+            self.waiting.insert(next(places, len(self.waiting)), sequence)
+        else:
+            insort_right(self.waiting, sequence, key=_rank)
+        if sequence.eligible_step > self.step:
+            self._enqueued += 1
+            heappush(self._unseen, (sequence.eligible_step, self._enqueued, sequence))
 
     def hash_blocks(self, sequence: Sequence, request: Request) -> None:
         """The prefixes a sequence could share, and how many of its tokens each covers (whole blocks only)."""
@@ -167,9 +187,15 @@ class RequestQueue:
             sequence.dropped = sequence.in_flight
             self.stop_running(sequence)
         else:
-            self.waiting.remove(sequence)
+            self._leave_line(sequence)
+            sequence.eligible_step = 0
             sequence.charge_queueing(self.env.now)
         self.release(sequence)
+
+    def _leave_line(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        if sequence is self._out_of_order:
+            self._out_of_order = None
 
     def fail(self) -> list[Sequence]:
         """The engine is lost and everything here with it; the sequences that were here, charged up to now."""
@@ -182,6 +208,8 @@ class RequestQueue:
         lost = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
+        self._unseen.clear()
+        self._out_of_order = None
         self._leaving.clear()
         self.block_pool.clear()
         return lost
@@ -194,13 +222,26 @@ class RequestQueue:
         """Blocks for `tokens` tokens that will come from elsewhere; None when there are not enough, or when a
         preempted sequence waits for blocks already.
         """
-        if any(not one.received for one in self.waiting):
+        if self.is_owed_blocks:
+            self.turned_away = True
+            return None
+        if not self.could_reserve(tokens):
             return None
         blocks = -(-tokens // self.block_pool.block_size)
-        if blocks > self.block_pool.free_blocks - self.block_pool.reserve:
-            return None
         self.block_pool.allocate(blocks)
         return blocks
+
+    def could_reserve(self, tokens: int) -> bool:
+        """Whether `reserve` finds blocks."""
+        pool = self.block_pool
+        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
+        room = pool.free_blocks - (pool.reserve if pool.used else 0)
+        return -(-tokens // pool.block_size) <= room and not self.is_owed_blocks
+
+    @property
+    def is_owed_blocks(self) -> bool:
+        """True where a sequence waits that holds none: it comes before those that come from elsewhere."""
+        return any(not one.received for one in self.waiting)
 
     def detach(self, sequence: Sequence) -> HeldBlocks:
         """Part a sequence that goes elsewhere from its blocks."""
@@ -257,6 +298,32 @@ class RequestQueue:
             cohort.dissolve()  # a rule from a script has chosen among its members
         return False
 
+    # ---- for the self-checks
+
+    def holders(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The unhashed blocks and the hashes that each sequence of this queue holds."""
+        for sequence in (*self.running, *self.waiting):
+            yield sequence.unhashed_blocks, sequence.block_hashes[: sequence.held]
+        for held in self._leaving:
+            yield held.unhashed, held.hashes
+
+    def could_admit(self) -> Sequence | None:
+        """The waiting sequence that an engine at rest would admit whole, if there is room for one."""
+        if not self.waiting or len(self.running) >= self.max_running:
+            return None
+        holds = (one for one in self.waiting if one.received)
+        head = self.waiting[0] if self.running else next(holds, self.waiting[0])
+        cached = self.cached_tokens(head)
+        units = (
+            0 if head.received else self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
+        )
+        fits = self._blocks_to_admit(head, units if cached else 0, head.known_tokens) is not None
+        return head if fits else None
+
+    def check(self) -> None:
+        """The books of the KV blocks are in order."""
+        self.block_pool.check()
+
     # ---- what a scheduling rule may ask
 
     def next_waiting(self) -> Sequence | None:
@@ -275,12 +342,19 @@ class RequestQueue:
             holder = next((one for one in self.waiting if one.received), None)
             if holder is not None:
                 self.waiting.remove(holder)
-                self.waiting.appendleft(holder)
+                self.waiting.insert(0, holder)
+                if self.by_priority:
+                    self._out_of_order = holder
 
     def next_unseen_step(self, after: int) -> int | None:
         """The first step after `after` from which one more of the waiting sequences may be admitted."""
-        seen_by = self.waiting if self.by_priority else islice(self.waiting, 1)
-        return min((one.eligible_step for one in seen_by if one.eligible_step > after), default=None)
+        if not self.by_priority:
+            first = self.waiting[0].eligible_step if self.waiting else 0
+            return first if first > after else None
+        unseen = self._unseen
+        while unseen and (unseen[0][0] <= after or unseen[0][2].eligible_step != unseen[0][0]):
+            heappop(unseen)  # the steps asked about only grow; one that left before its step has another
+        return unseen[0][0] if unseen else None
 
     def cached_tokens(self, sequence: Sequence) -> int:
         if sequence.received:
@@ -296,7 +370,7 @@ class RequestQueue:
         if cohort.covered > cohort.computed:  # a rule dropped the grants that it got here for the last step
             cohort.dissolve()
         for sequence in islice(self.running, len(cohort.members), most):
-            if not cohort.may_join(sequence, self._held_blocks(sequence)):
+            if not cohort.may_join(sequence, self.held_blocks(sequence)):
                 break
             cohort.join(sequence)
         if not cohort.members:
@@ -341,7 +415,7 @@ class RequestQueue:
             sequence.computed = cached_tokens
         sequence.unhashed_blocks += needed
         sequence.admit(self.env.now, cached_tokens, None if self.ledger is None else self.ledger.read())
-        self.waiting.remove(sequence)  # the first, or the first that may be seen already
+        self._leave_line(sequence)  # the first, or the first that may be seen already
         self.running.append(sequence)
         self._cache_full_blocks(sequence, cached_tokens + tokens)
         return True
@@ -351,7 +425,7 @@ class RequestQueue:
         cached prefixes; None where there is no room for it.
         """
         pool, limits = self.block_pool, self.limits
-        held = sequence.hash_ends[units - 1] // pool.block_size if units else self._held_blocks(sequence)
+        held = sequence.hash_ends[units - 1] // pool.block_size if units else self.held_blocks(sequence)
         # Free blocks less the watermark, which running sequences grow into (an empty engine may use all, or
         # a long prompt would wait for ever), less prefixes that count as free now and will be taken up.
         room = pool.free_blocks - (pool.reserve if self.running else 0)
@@ -382,10 +456,11 @@ class RequestQueue:
         sequence.recomputing = True
         self.preemptions += 1
         self.roomier_after_step = self.step  # no sequence is admitted in a step that preempts
+        self.turned_away = True  # what comes from elsewhere has to wait until this one runs again
         if self.by_priority:
             self.enqueue(sequence)
         else:
-            self.waiting.appendleft(sequence)
+            self.waiting.insert(0, sequence)
 
     def _max_blocks(self, sequence: Sequence) -> int:
         return -(-(sequence.request.prompt_tokens + sequence.output_tokens) // self.block_pool.block_size)
@@ -414,7 +489,7 @@ class RequestQueue:
     def _hashed_blocks(self, sequence: Sequence) -> int:
         return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
 
-    def _held_blocks(self, sequence: Sequence) -> int:
+    def held_blocks(self, sequence: Sequence) -> int:
         """Blocks of a sequence outside the cohort."""
         return sequence.own_unhashed_blocks + self._hashed_blocks(sequence)
 

@@ -4,6 +4,8 @@ may know. What happens inside is `EngineCore` (`engine_core.py`), and nothing el
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sim.deployment import ReplicaPlan
 from sim.runtime.engine.engine_core import EngineCore, EngineListener
 from sim.runtime.engine.queue import RequestQueue
@@ -31,6 +33,8 @@ class Replica:
         self.shards = list(plan.shards)
         self.hops = plan.hops
         self.routed = 0
+        self.on_room: Callable[[], None] | None = None  # blocks may be had that come from elsewhere wait for
+        core.on_room = self._has_room
 
     def _settled(self, *, ends_now: bool = True) -> EngineCore:
         """The engine, with the rounds that a pipeline has folded settled up to this instant.
@@ -92,12 +96,21 @@ class Replica:
             return None
         core = self._settled()
         core.catch_up()  # folded steps that are over have taken their blocks
-        queue = max(self.queues, key=lambda queue: queue.block_pool.free_blocks)
-        blocks = queue.reserve(tokens)
-        if blocks is None:
-            return None
-        core.cut()  # how many steps the free blocks last for has to be worked out again
-        return queue, blocks
+        for queue in sorted(self.queues, key=lambda queue: -queue.block_pool.free_blocks):
+            blocks = queue.reserve(tokens)
+            if blocks is not None:
+                core.cut()  # how many steps the free blocks last for has to be worked out again
+                return queue, blocks
+        return None
+
+    def could_reserve(self, tokens: int) -> bool:
+        """True where `reserve` would find blocks. While rounds are folded, as of when they began."""
+        return self.is_up and any(queue.could_reserve(tokens) for queue in self.queues)
+
+    @property
+    def is_idle(self) -> bool:
+        """True where no step is under way."""
+        return self._core.is_idle
 
     # ---- the engine itself
 
@@ -113,6 +126,16 @@ class Replica:
         """Blocks have been freed outside of a step: a sequence may be admitted that had no room."""
         self._settled().look_again()
 
+    def copies_freed_blocks(self) -> None:
+        """A copy to a lower tier has ended, and HBM may evict what it read."""
+        if self.waiting:
+            self.look_again()
+        self._has_room()
+
+    def _has_room(self) -> None:
+        if self.on_room is not None:
+            self.on_room()
+
     def schedule_soon(self) -> None:
         """Blocks have been freed outside of a step: an engine that can begin a step looks at its queues."""
         self._settled().schedule_soon()
@@ -121,6 +144,10 @@ class Replica:
         """The engine and all that it holds are lost at this instant; its sequences, charged up to now."""
         self._settled(ends_now=False).fail()
         return [sequence for queue in self.queues for sequence in queue.fail()]
+
+    def halt(self) -> None:
+        """The last request has left: no step goes on."""
+        self._settled(ends_now=False).halt()
 
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""

@@ -62,6 +62,7 @@ def attach(replica: Replica) -> None:
     for queue in queues:
         queue.on_loaded = replica.enqueue
         queue.on_room = replica.look_again
+        queue.on_copied = replica.copies_freed_blocks
 
     def steps_passed(step: int) -> None:
         for queue in queues:

@@ -43,7 +43,8 @@ class TieredQueue(RequestQueue):
     """An engine's queue over HBM and the `levels` below it, nearest first.
 
     `prefill_s(past, tokens)` is the time to compute from `past` to `tokens` tokens alone. `on_loaded` gets
-    every sequence whose KV has arrived; `on_room` is called when blocks have become free outside of a step.
+    every sequence whose KV has arrived; `on_room` is called when blocks have become free outside of a step,
+    `on_copied` when the copies of a transfer have ended and their blocks may be free.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class TieredQueue(RequestQueue):
         self.prefill_s = prefill_s
         self.on_loaded: Callable[[Sequence, RequestQueue], None] = lambda sequence, queue: None
         self.on_room: Callable[[], None] = lambda: None
+        self.on_copied: Callable[[], None] = lambda: None
         self.asked_tokens = self.hbm_hit_tokens = 0
         self.loading: dict[Sequence, int] = {}  # with the transfers that each waits for
         self._cancels: dict[Sequence, list[Callable[[], None]]] = {}  # what cancels those transfers
@@ -82,6 +84,11 @@ class TieredQueue(RequestQueue):
     @property
     def tokens(self) -> int:
         return super().tokens + sum(sequence.known_tokens for sequence in self.loading)
+
+    @property
+    def copying(self) -> int:
+        """Prefixes whose blocks stay until their copy has ended."""
+        return len(self._copying)
 
     # ---- copies down
 
@@ -141,8 +148,8 @@ class TieredQueue(RequestQueue):
         mine = tuple(unit for unit in units if unit in self._copying)
         self._copying.difference_update(mine)
         self.block_pool.free(0, mine)
-        if self.waiting:
-            self.on_room()
+        # Also where nothing waits here: a KV cache may wait elsewhere for blocks that come free now.
+        self.on_copied()
 
     def _evicted(self, unit: int, blocks: int) -> None:
         if unit > PRIVATE and not self._known_below(unit):
@@ -232,7 +239,7 @@ class TieredQueue(RequestQueue):
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
         head.charge_queueing(self.env.now)
-        self.waiting.remove(head)
+        self._leave_line(head)
         loads: dict[int, tuple[list[int], int]] = {}  # units and tokens, by level: one transfer each
         first = units
         for part in parts:
@@ -295,6 +302,13 @@ class TieredQueue(RequestQueue):
     def _count_lookup(self, sequence: Sequence, held_tokens: int) -> None:
         self.asked_tokens += sequence.known_tokens
         self.hbm_hit_tokens += held_tokens
+
+    def holders(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Also sequences whose KV is being loaded, and copies, which keep what they read."""
+        yield from super().holders()
+        for sequence in self.loading:
+            yield sequence.unhashed_blocks, sequence.block_hashes[: sequence.held]
+        yield 0, tuple(self._copying)
 
     def check(self) -> None:
         """The books of HBM and of every tier are in order, and HBM still has what is being copied."""

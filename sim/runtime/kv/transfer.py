@@ -15,7 +15,7 @@ The bytes share links with the collectives of both replicas. A sequence's time o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -112,6 +112,9 @@ class KvTransfers:
         for sender in senders:
             last_chunk = partial(self._last_chunk_begins, sender) if self.layerwise else None
             sender.listen(EngineListener(prefilled=partial(self._prefilled, sender), last_chunk=last_chunk))
+        for receivers in self.receivers.values():
+            for receiver in receivers:
+                receiver.on_room = partial(self.send_waiting, receiver)
 
     def send_waiting(self, receiver: Replica) -> None:
         """Send what stands in a receiver's line, as far as its free blocks go."""
@@ -150,10 +153,79 @@ class KvTransfers:
         broken = [one for one in self._pending.values() if replica in (one.sender, one.receiver)]
         return [one.sequence for one in broken if self.abort(one.sequence)]
 
+    def recovered(self, receiver: Replica) -> None:
+        """A receiver is up again. What was to go to one that is still down, since all were down when it
+        chose, chooses among those that are up.
+        """
+        for pending in list(self._pending.values()):
+            was = pending.receiver
+            if was.model == receiver.model and not was.is_up:
+                was.routed -= 1
+                pending.receiver = self._choose(pending.sequence, pending.sender)
+                if pending in self._lines.get(was.index, ()):
+                    self._lines[was.index].remove(pending)
+                    self._lines.setdefault(pending.receiver.index, deque()).append(pending)
+        for other in self.receivers.get(receiver.model, ()):
+            self.send_waiting(other)
+
+    def waits(self) -> Iterator[str]:
+        """What stands in line for blocks of a receiver, and what is on the fabric, a line of text for each
+        receiver.
+        """
+        for replica in {one.receiver.index: one.receiver for one in self._pending.values()}.values():
+            here = [one for one in self._pending.values() if one.receiver is replica]
+            in_line = [one for one in here if one in self._lines.get(replica.index, ())]
+            if in_line:
+                first = in_line[0]
+                free = max(queue.block_pool.free_blocks for queue in replica.queues)
+                owed = any(queue.is_owed_blocks for queue in replica.queues)
+                why = (
+                    "which has failed"
+                    if not replica.is_up
+                    else f"{free} are free" + (", and a preempted request comes first" if owed else "")
+                )
+                size = replica.queues[0].block_pool.block_size
+                yield (
+                    f"KV transfers to replica {replica.index}: {len(in_line)} wait for blocks there; request "
+                    f"{first.sequence.request.request_id} from replica {first.sender.index} is the first and "
+                    f"needs {-(-(first.tokens + 1) // size)}, {why}"
+                )
+            under_way = sum(one.target_queue is not None for one in here)
+            if under_way:
+                yield f"KV transfers to replica {replica.index}: {under_way} are under way"
+
+    # ---- for the self-checks
+
+    def holders(self, queue: RequestQueue) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The blocks of a queue that transfers hold: at the sender what is sent, at the receiver the room."""
+        for one in self._pending.values():
+            held = one.held_blocks
+            if held is not None and held.block_pool is queue.block_pool:
+                yield held.unhashed, held.hashes
+            if one.target_queue is queue:
+                yield one.blocks, ()
+
+    def could_send(self) -> Iterator[str]:
+        """Transfers that wait for blocks although there are enough."""
+        for line in self._lines.values():
+            if line:
+                first = line[0]
+                number, where = first.sequence.request.request_id, first.receiver.index
+                up = [one for one in self.receivers[first.sender.model] if one.is_up]
+                if first.receiver.could_reserve(first.tokens + 1):
+                    yield f"the KV cache of request {number} waits, and replica {where} has room for it"
+                elif up and not first.receiver.is_up:
+                    yield f"the KV cache of request {number} waits for replica {where}, which is down"
+
     # ---- one transfer
 
     def _open(self, sequence: InEngine, sender: Replica) -> _PendingTransfer:
         """Choose the receiver of a sequence's KV cache."""
+        receiver = self._choose(sequence, sender)
+        pending = self._pending[sequence.request.request_id] = _PendingTransfer(sequence, sender, receiver)
+        return pending
+
+    def _choose(self, sequence: InEngine, sender: Replica) -> Replica:
         all_receivers = self.receivers[sender.model]
         # With all of them down, the transfer waits in line at one of them: `reserve` refuses until it is up.
         candidates = [replica for replica in all_receivers if replica.is_up] or all_receivers
@@ -171,13 +243,13 @@ class KvTransfers:
         place = 0 if chosen is None else place_chosen(self.router, sequence.request, chosen, len(candidates))
         receiver = candidates[place]
         receiver.routed += 1
-        pending = self._pending[sequence.request.request_id] = _PendingTransfer(sequence, sender, receiver)
-        return pending
+        return receiver
 
     def _last_chunk_begins(self, sender: Replica, sequence: InEngine, step_s: float) -> None:
         """Layerwise: send all layers but the last while the step of `step_s` runs, if the receiver has room
         at its beginning; otherwise the cache goes in one piece after the step.
         """
+        self.abort(sequence)  # streamed before, and preempted since: it is computed, and sent, once more
         pending = self._open(sequence, sender)
         if not self._lines.get(pending.receiver.index) and self._reserve(pending):
             pending.is_streaming = True

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import simpy
 
 from sim.policy.reloading import Prefix
+from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.offloading_queue import TieredQueue
 from sim.runtime.kv.tiers import Level
 from sim.scenario.scenario import Scenario
-from sim.simulate import Result, simulate
+from sim.simulate import Beside, Result, simulate
 from tests.laws.folding_scenarios import small
 
 MODEL = small("llama-3-8b")
 BLOCK, BLOCKS = 16, 100
 
 
-def run(engine: dict[str, Any] | None = None, workload: dict[str, Any] | None = None, **more: Any) -> Result:
+def until_all_is_copied(env: simpy.Environment, _: Fabric) -> Generator[simpy.Event, object, object]:
+    """The run lasts until this has ended, also when the last request has left."""
+    yield env.timeout(60.0)
+
+
+def run(
+    engine: dict[str, Any] | None = None,
+    workload: dict[str, Any] | None = None,
+    beside: Sequence[Beside] = (),
+    **more: Any,
+) -> Result:
     """Conversations of two turns of 600 tokens: what comes between them takes their blocks."""
     described = {
         "topology": "nd-h100-v5",
@@ -42,7 +55,7 @@ def run(engine: dict[str, Any] | None = None, workload: dict[str, Any] | None = 
             **(workload or {}),
         },
     }
-    return simulate(Scenario.model_validate({**described, **more}))
+    return simulate(Scenario.model_validate({**described, **more}), beside=beside)
 
 
 @pytest.fixture
@@ -65,7 +78,7 @@ def test_a_prompt_is_copied_when_the_step_that_computed_it_has_ended_and_an_answ
 ) -> None:
     """Two chunks in a pipeline: when the first one ends, the second is under way, its blocks hashed."""
     two_chunks = {"max_num_batched_tokens": 512, "pipeline_parallel_size": 2}
-    result = run(two_chunks, {"requests": 1, "output_tokens": 40})
+    result = run(two_chunks, {"requests": 1, "output_tokens": 40}, [until_all_is_copied])
     (row,) = result.requests.iter_rows(named=True)
     instants = [now for now, _, copied in puts if copied]
     last_stage = result.steps.filter((result.steps["stage"] == 1) & (result.steps["prefill_tokens"] > 0))
@@ -93,8 +106,15 @@ def test_hbm_keeps_what_is_being_copied(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(TieredQueue, "_copied", noted)
     slow = {"host": {"capacity_bytes": "100 GB", "write_bytes_per_s": "20 MB/s"}}
-    run({"kv_tiers": slow}, {"requests": 1})
+    run({"kv_tiers": slow}, {"requests": 1}, [until_all_is_copied])
     assert used[-2] > used[-1] == 0
+
+
+def test_a_copy_under_way_when_the_last_request_leaves_counts_up_to_then() -> None:
+    slow = {"host": {"capacity_bytes": "100 GB", "write_bytes_per_s": "20 MB/s"}}
+    result = run({"kv_tiers": slow}, {"requests": 1})
+    assert 0.0 < result.links["busy_s"].max() <= result.end_s
+    assert result.kv_tiers["stored_bytes"].sum() == 0.0
 
 
 def test_on_eviction_nothing_is_copied_before_hbm_is_full(puts: list[tuple[float, int, bool]]) -> None:
