@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+import sim
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of, gateway_of, hops_between, usable_blocks
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import Checkpoint
 from sim.scenario.scenario import Scenario
 
 WORKLOAD = {"arrivals": {"kind": "burst"}, "prompt_tokens": 8, "output_tokens": 2, "requests": 1}
@@ -104,3 +106,15 @@ def test_hops_are_the_links_between_the_first_host_and_a_replicas_first_gpu() ->
     assert [plan.hops for plan in plans] == lengths
     assert lengths[0] < lengths[-1]  # the last GPU hangs on the other socket
     assert hops_between(network, network.gpus[0], network.gpus[0]) == 0
+
+
+def test_a_checkpoint_in_a_format_that_the_gpu_does_not_compute_in_is_refused_by_name() -> None:
+    checkpoint = Checkpoint(quantisation="fp8: tried", precision={"weights": "fp8_block"})
+    model = sim.load_model("llama-3-8b").model_copy(update={"checkpoint": checkpoint})
+    described = {"topology": "dgx-a100", "model": model, "workload": "single-user"}
+    with pytest.raises(
+        InfeasibleError, match=r"says \(fp8: tried\); a100-80gb-sxm has no arithmetic in fp8_block"
+    ):
+        sim.simulate(sim.Scenario.model_validate(described))
+    written = sim.Scenario.model_validate({**described, "precision": {"weights": "bf16"}})
+    assert sim.simulate(written).kv_capacities[0].precision["weights"] == "bf16"
