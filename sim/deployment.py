@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim.cost.kernels.kernels import formula
+from sim.cost.kernels.timing import peak_flops
 from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
-from sim.inputs.errors import InfeasibleError
+from sim.inputs.errors import InfeasibleError, InputError
+from sim.inputs.quantities import DTYPE_BYTES
 from sim.policy.placement import Explicit
 from sim.results.kv_capacity import KvCapacity
 from sim.scenario.precision import told
@@ -118,6 +121,8 @@ def _replica_plan(
     if engine.service_time is not None:
         return ReplicaPlan(index, pool, gpus, (), None, _limits_of_given_times(engine), 0)
     shards = shards_of(pool, scenario, gpus)
+    if scenario.kernels is formula:
+        _refuse_checkpoint_beyond(pool, shards)
     memory, longest = memory_of(pool, shards, len(network.gpus))
     seqs, tokens = default_limits(engine, shards[0].gpu)
     if _whole_prompts(engine):
@@ -127,6 +132,26 @@ def _replica_plan(
     limits = Limits(seqs, tokens, usable_blocks(memory, engine), longest)
     hops = hops_between(network, gateway_of(network), gpus[0])
     return ReplicaPlan(index, pool, gpus, tuple(shards), memory, limits, hops)
+
+
+def _refuse_checkpoint_beyond(pool: Pool, shards: list[Shard]) -> None:
+    """Refuse number formats that a checkpoint decided and a GPU does not compute in: what the scenario writes
+    itself is refused by its own name, where a kernel is priced.
+    """
+    for key in ("weights", "experts", "qkv_weights"):
+        dtype = getattr(pool.precision, key)
+        if dtype is None or key in pool.precision.model_fields_set:
+            continue
+        for gpu in {shard.gpu.name: shard.gpu for shard in shards}.values():
+            try:
+                peak_flops(gpu, dtype)
+            except InputError:
+                nearest = "w4a16" if DTYPE_BYTES[dtype] < 1 else "bf16"
+                raise InfeasibleError(
+                    f"{told(pool.model, pool.precision)}; {gpu.name} has no arithmetic in {dtype}, and "
+                    "weights that a kernel expands from it are not simulated",
+                    f"precision.{key}: {nearest} is the nearest that it has",
+                ) from None
 
 
 def _limits_of_given_times(engine: Engine) -> Limits:

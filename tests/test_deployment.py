@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+import sim
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of, gateway_of, hops_between, usable_blocks
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.model import Checkpoint
 from sim.scenario.scenario import Scenario
 
 WORKLOAD = {"arrivals": {"kind": "burst"}, "prompt_tokens": 8, "output_tokens": 2, "requests": 1}
@@ -136,3 +138,15 @@ def test_a_fault_may_name_each_rank_that_steps_alone() -> None:
     assert scenario(engine={"data_parallel_size": 2}, **fault).faults[0].replica == 1
     with pytest.raises(ValueError, match="no replica 1"):
         scenario(engine={"data_parallel_size": 2, "data_parallel_lock_step": True}, **fault)
+
+
+def test_a_checkpoint_in_a_format_that_the_gpu_does_not_compute_in_is_refused_by_name() -> None:
+    checkpoint = Checkpoint(quantisation="fp8: tried", precision={"weights": "fp8_block"})
+    model = sim.load_model("llama-3-8b").model_copy(update={"checkpoint": checkpoint})
+    described = {"topology": "dgx-a100", "model": model, "workload": "single-user"}
+    with pytest.raises(
+        InfeasibleError, match=r"says \(fp8: tried\); a100-80gb-sxm has no arithmetic in fp8_block"
+    ):
+        sim.simulate(sim.Scenario.model_validate(described))
+    written = sim.Scenario.model_validate({**described, "precision": {"weights": "bf16"}})
+    assert sim.simulate(written).kv_capacities[0].precision["weights"] == "bf16"
