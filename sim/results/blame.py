@@ -1,7 +1,8 @@
 """Where a request's time went: the names of the causes, and what stands in which column.
 
 Every second between a request's arrival and its last token is charged to exactly one cause, along the
-request's own path: while it waits, to what it waits for; while a step computes it, to the parts of that step.
+request's own path: while it waits, to what it waits for; while a step computes it, to the parts of that step,
+as far as it would have had them without the prompts of others, and to `interference` for the rest.
 A request's causes add up to its latency, those of an aborted one to the time until it left.
 """
 
@@ -24,6 +25,7 @@ CAUSES: tuple[str, ...] = (
     "host",  # the engine's processor time that the GPUs wait for, and the API server
     "sharing",  # what transfers lost to other traffic on their links
     "pipeline",  # waiting for a pipeline stage, and sending between stages
+    "interference",  # what prompt chunks of other requests added to its steps
     "routing",  # from arrival to the replica's queue
     "admission",  # in the queue before the first step
     "preempted",  # in the queue after a preemption

@@ -45,6 +45,7 @@ CAUSE_COLOURS = {  # greens compute, blues memory and latency of kernels, reds t
     "collective_bytes": "#b2182b",
     "sharing": "#e7298a",
     "hand_over": "#f4a582",
+    "interference": "#762a83",
     "host": "#b8860b",
     "pipeline": "#fdb863",
     "routing": "#e0e0e0",
