@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import simpy
 from sim.cost.network import Network
 from sim.deployment import deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
-from sim.results.blame import BlameRecords
+from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
 from sim.results.metrics import Warmup, summary
 from sim.results.records import Records
@@ -77,24 +77,51 @@ class Result:
 
     @cached_property
     def blame(self) -> polars.DataFrame:
+        """Seconds by cause from arrival to the last token."""
         return self.blame_records.frame()
+
+    @cached_property
+    def blame_ttft(self) -> polars.DataFrame:
+        """Seconds by cause from arrival to the first token."""
+        return self.blame_of("ttft")
+
+    @cached_property
+    def blame_itl(self) -> polars.DataFrame:
+        """Seconds by cause from the first token to the last, all gaps between tokens together."""
+        return self.blame_of("itl")
+
+    def blame_of(self, metric: str) -> polars.DataFrame:
+        """One row per request that has the latency `metric`: "ttft", "itl" or "e2el"; seconds by cause.
+
+        ValueError for other metrics.
+        """
+        import polars
+
+        rows = self.records.requests
+        names = "request_id", "first_token_s", "generated_tokens"
+        ids, seconds = self.blame_records.of(metric, {name: rows[name] for name in names})
+        return polars.DataFrame({"request_id": ids, **dict(zip(CAUSES, seconds.T, strict=True))})
 
     @cached_property
     def kv_tiers(self) -> polars.DataFrame:
         """Hits and bytes by replica and tier of KV cache; empty without `engine.kv_tiers`."""
         return self.kv_tier_rows.frame()
 
-    def summary(self, warmup: Warmup = None) -> dict[str, Any]:
+    def summary(self, warmup: Warmup = None, percentiles: Iterable[float] = ()) -> dict[str, Any]:
         """Counts, throughputs and latencies under the names of vLLM's serving benchmark.
 
         `warmup` leaves out the requests that came first, by another rule than the scenario's: a share of
-        them, or "mser5".
+        them, or "mser5". `percentiles` come beside the usual ones: 99.99 as `p99.99_ttft_ms` and so on.
+        `blame` has the mean ms by cause of TTFT, ITL and end to end, of all requests and of the slowest
+        tenth by each.
         """
         numbers = summary(
             self.records,
             gpus=len(self.gpu_rows),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
+            percentiles=percentiles,
+            blame=self.blame_records,
         )
         return {**numbers, **kv_tier_summary(self.kv_tier_rows)}
 

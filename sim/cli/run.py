@@ -26,6 +26,9 @@ def run(
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
+    percentiles: Annotated[
+        str | None, typer.Option(metavar="P,P,...", help="Percentiles of the latencies: 50,90,99.9.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what --out already holds.")] = False,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
@@ -35,6 +38,7 @@ def run(
 
         claim(out, force=force)
 
+    wanted = _percentiles(percentiles)
     import sim
     from sim.cli.written import Written
     from sim.workload.request_sampler import describe_traces
@@ -55,9 +59,9 @@ def run(
         result.save(out, force=True)  # claimed above
         note(f"saved in {out}")
     if format == "json":
-        print_json(result.summary())
+        print_json(result.summary(percentiles=wanted))
     else:
-        print_summary(result)
+        print_summary(result, wanted)
     rejected = result.summary()["rejected"]
     if rejected:
         longest = max(result.requests.filter(result.requests["status"] == "rejected")["prompt_tokens"])
@@ -77,26 +81,36 @@ def run(
         )
 
 
-def print_summary(result: Result) -> None:
+def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
-    from sim.views.report import STATISTICS, counts_rows, latency_rows
+    from sim.results.metrics import percent_name
+    from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
     from sim.views.save import title_of
 
-    numbers = result.summary()
+    numbers = result.summary(percentiles=percentiles)
+    statistics: tuple[str, ...] = STATISTICS
+    if percentiles:
+        statistics = ("mean", *map(percent_name, percentiles), "max", "std")
     print(f"# {title_of(result.scenario)}, seed {result.seed}")
     print_table(["", ""], counts_rows(numbers))
-    print_table(["latency (ms)", *STATISTICS], latency_rows(numbers))
-    causes = _causes(result)
+    print_table(["latency (ms)", *statistics], latency_rows(numbers, statistics))
+    causes = blame_rows(numbers)
     if causes:
-        print_table(["where the time went", "s per request", "share"], causes)
+        print_table(BLAME_COLUMNS, causes)
 
 
-def _causes(result: Result) -> list[tuple[str, str, str]]:
-    if not result.blame.height:
-        return []
-    means = {cause: float(result.blame[cause].to_numpy().mean()) for cause in result.blame.columns[1:]}
-    total = sum(means.values())
-    return [(cause, f"{mean:.4g}", f"{mean / total:.1%}") for cause, mean in means.items() if mean > 0.0]
+def _percentiles(text: str | None) -> tuple[float, ...]:
+    """`50,90,99.9` as numbers."""
+    found = []
+    for word in text.split(",") if text is not None else ():
+        try:
+            percent = float(word)
+        except ValueError:
+            percent = -1.0
+        if not 0.0 <= percent <= 100.0:
+            raise InputError(f"--percentiles {text!r}: {word!r} must be from 0 to 100, as in 50,90,99.9")
+        found.append(percent)
+    return tuple(dict.fromkeys(found))
 
 
 def _change(text: str) -> tuple[str, object]:
