@@ -68,6 +68,11 @@ class Result:
         return self.records.hand_overs.frame()
 
     @cached_property
+    def kv_blocks(self) -> polars.DataFrame:
+        """KV blocks in use at every instant at which sequences came, went or computed a part of a prompt."""
+        return self.records.kv_blocks.frame()
+
+    @cached_property
     def links(self) -> polars.DataFrame:
         return self.link_rows.frame()
 

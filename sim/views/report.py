@@ -62,6 +62,8 @@ class Run(Protocol):
     @property
     def steps(self) -> polars.DataFrame: ...
     @property
+    def kv_blocks(self) -> polars.DataFrame: ...
+    @property
     def links(self) -> polars.DataFrame: ...
     @property
     def blame(self) -> polars.DataFrame: ...
@@ -90,7 +92,7 @@ def run_charts(run: Run) -> list[tuple[str, altair.TopLevelMixin]]:
         found.append(("Causes", charts.blame_bars(run.blame, requests)))
     found += [
         ("Latency", charts.latency_cdf(requests)),
-        ("Load", charts.load_over_time(requests, run.steps, run.end_s)),
+        ("Load", charts.load_over_time(requests, run.kv_blocks, run.end_s)),
         ("Timeline", charts.request_timeline(requests)),
     ]
     if (run.links["n_bytes"] > 0).any():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars
 
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
-TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame")
+TABLES = ("requests", "steps", "gaps", "links", "gpus", "blame", "blame_ttft", "blame_itl", "kv_blocks")
 
 
 class Saveable(Run, Protocol):
@@ -23,6 +23,10 @@ class Saveable(Run, Protocol):
 
     @property
     def gaps(self) -> polars.DataFrame: ...
+    @property
+    def blame_ttft(self) -> polars.DataFrame: ...
+    @property
+    def blame_itl(self) -> polars.DataFrame: ...
     @property
     def gpus(self) -> polars.DataFrame: ...
     @property
@@ -39,7 +43,7 @@ def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
     save_summary(run.summary(), folder / "summary.json")
     scenario = scenario_text(run.scenario)
     (folder / "scenario.resolved.yaml").write_text(scenario, encoding="utf-8")
-    write_trace(run.requests, run.steps, folder / "trace.json")
+    write_trace(run.requests, run.steps, run.kv_blocks, folder / "trace.json")
     write_report(run, title_of(run.scenario), scenario, folder / "report.html")
     return folder
 

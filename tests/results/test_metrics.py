@@ -57,7 +57,7 @@ def test_percentiles_of_finished_requests_are_numpys(values):
 
 def test_percentiles_that_are_asked_for_come_beside_the_usual_ones():
     records = run(*({"first_token_s": float(k), "finished_s": float(k)} for k in range(1, 12)))
-    add_straight(records.steps, 0, 0.0, 15.0, 1000, 1, 0, 1, 0.01, 0.02)
+    add_straight(records.steps, 0, 0.0, 15.0, 1000, 1, 0, 1, 0.01, 0.02, batch_id=0)
     numbers = summary(records, percentiles=(25, 99.99))
     assert (numbers["p25_ttft_ms"], numbers["p99_ttft_ms"]) == (3500.0, pytest.approx(10_900.0))
     assert numbers["p99.99_itl_ms"] < numbers["max_itl_ms"] == pytest.approx(20.0)

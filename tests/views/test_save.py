@@ -16,7 +16,8 @@ def test_a_saved_run_has_all_its_files_and_its_scenario_runs_again_to_the_same_r
     folder: Path, result: Result
 ) -> None:
     names = {path.name for path in folder.iterdir()}
-    tables = {f"{name}.csv" for name in ("requests", "steps", "gaps", "links", "gpus", "blame")}
+    tables = {f"{name}.csv" for name in ("requests", "steps", "gaps", "links", "gpus")}
+    tables |= {f"{name}.csv" for name in ("blame", "blame_ttft", "blame_itl", "kv_blocks")}
     assert names == tables | {"summary.json", "trace.json", "report.html", "scenario.resolved.yaml"}
     again = sim.simulate(sim.load_scenario(folder / "scenario.resolved.yaml"))
     assert again.requests.equals(result.requests)

@@ -169,6 +169,7 @@ class EngineCore:
         if sequence in sequence.queue.running and len(self._in_flight) == self._max_in_flight:
             self._aborting.append(sequence)
         else:
+            self.catch_up()
             self._drop(sequence)
         self.look_again()
 
@@ -186,6 +187,7 @@ class EngineCore:
         Steps that ended before this instant have given their tokens; one that would end now has not.
         """
         assert not self._fold.folded, SETTLE_FIRST
+        self.catch_up()
         self.is_up = False  # before the stages report what has ended: nothing is chosen any more
         self._aborting.clear()
         for stage in self.stages:
@@ -203,6 +205,9 @@ class EngineCore:
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
         assert not self._fold.folded, SETTLE_FIRST
+        self.catch_up()
+        for queue in self.queues:
+            queue.block_pool.changed(queue.block_pool.used)  # how far they have grown
         for stage in self.stages:
             stage.stop()
 

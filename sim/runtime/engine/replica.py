@@ -99,6 +99,13 @@ class Replica:
         core.cut()  # how many steps the free blocks last for has to be worked out again
         return queue, blocks
 
+    def give_back(self, queue: RequestQueue, blocks: int) -> None:
+        """Blocks that were reserved are not needed: a sequence may be admitted that had no room."""
+        core = self._settled()
+        core.catch_up()  # what is in use at this instant is written down
+        queue.block_pool.free(blocks)
+        core.look_again()
+
     # ---- the engine itself
 
     @property
