@@ -528,9 +528,11 @@ class EngineCore:
         if not self._fold.folded:
             return
         self._in_flight.clear()
-        for state in self._fold.settle(ends_now=ends_now, schedules_now=schedules_now):
+        states = self._fold.settle(ends_now=ends_now, schedules_now=schedules_now)
+        for state in states:  # all blocks are in use before the first are free
             self._step += state.begun - 1
             deliver_tokens(state, self.rows, self._speculator)
+        for state in states:
             if state.stage >= 0:
                 self._go_on(state)
             else:  # between two turns: only a batch that is not begun again can have sequences that end
