@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.files_read import files_read
-from sim.results.blame import BlameRecords
+from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, summary
@@ -90,6 +90,11 @@ class Result:
         return self.records.hand_overs.frame()
 
     @cached_property
+    def kv_blocks(self) -> polars.DataFrame:
+        """KV blocks in use at every instant at which sequences came, went or computed a part of a prompt."""
+        return self.records.kv_blocks.frame()
+
+    @cached_property
     def links(self) -> polars.DataFrame:
         return self.link_rows.frame()
 
@@ -99,7 +104,30 @@ class Result:
 
     @cached_property
     def blame(self) -> polars.DataFrame:
+        """Seconds by cause from arrival to the last token."""
         return self.blame_records.frame()
+
+    @cached_property
+    def blame_ttft(self) -> polars.DataFrame:
+        """Seconds by cause from arrival to the first token."""
+        return self.blame_of("ttft")
+
+    @cached_property
+    def blame_itl(self) -> polars.DataFrame:
+        """Seconds by cause from the first token to the last, all gaps between tokens together."""
+        return self.blame_of("itl")
+
+    def blame_of(self, metric: str) -> polars.DataFrame:
+        """One row per request that has the latency `metric`: "ttft", "itl" or "e2el"; seconds by cause.
+
+        ValueError for other metrics.
+        """
+        import polars
+
+        rows = self.records.requests
+        names = "request_id", "first_token_s", "generated_tokens"
+        ids, seconds = self.blame_records.of(metric, {name: rows[name] for name in names})
+        return polars.DataFrame({"request_id": ids, **dict(zip(CAUSES, seconds.T, strict=True))})
 
     @cached_property
     def kv_tiers(self) -> polars.DataFrame:
@@ -111,17 +139,21 @@ class Result:
         """Whether every request had come and left when the run ended."""
         return self.ended == ALL_ENDED
 
-    def summary(self, warmup: Warmup = None) -> dict[str, Any]:
+    def summary(self, warmup: Warmup = None, percentiles: Iterable[float] = ()) -> dict[str, Any]:
         """Counts, throughputs and latencies under the names of vLLM's serving benchmark.
 
         `warmup` leaves out the requests that came first, by another rule than the scenario's: a share of
-        them, or "mser5".
+        them, or "mser5". `percentiles` come beside the usual ones: 99.99 as `p99.99_ttft_ms` and so on.
+        `blame` has the mean ms by cause of TTFT, ITL and end to end, of all requests and of the slowest
+        tenth by each.
         """
         numbers = summary(
             self.records,
             gpus=int((self.gpu_rows["replica"] >= 0).sum()),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
+            percentiles=percentiles,
+            blame=self.blame_records,
         )
         return {**numbers, **capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
 

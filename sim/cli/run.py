@@ -36,8 +36,12 @@ def run(
         bool,
         typer.Option("--check", help="Check every invariant after every instant: same numbers, slower."),
     ] = False,
+    percentiles: Annotated[
+        str | None, typer.Option(metavar="P,P,...", help="Percentiles of the latencies: 50,90,99.9.")
+    ] = None,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
+    wanted = _percentiles(percentiles)
     with ExitStack() as held:
         place = None
         if out is not None:
@@ -50,7 +54,7 @@ def run(
             check_writable(place.parent)
         result, written = _simulated(scenario, changes or (), seed, fold=not no_fold, check=check)
         with signals.waits():
-            _tell(result, written, format)
+            _tell(result, written, format, wanted)
             if place is not None:
                 from sim.views.save import save_into
 
@@ -82,7 +86,7 @@ def _simulated(
     return result, written
 
 
-def _tell(result: Result, written: Written, format: Format) -> None:
+def _tell(result: Result, written: Written, format: Format, percentiles: tuple[float, ...]) -> None:
     """Notes on what a reader would miss in the numbers, and the numbers."""
     for capacity in result.kv_capacities:
         for what in capacity.notes():
@@ -93,9 +97,9 @@ def _tell(result: Result, written: Written, format: Format) -> None:
     if "cut_answers" in numbers:
         note(f"note: {_cut_answers(result)}")
     if format == "json":
-        print_json(numbers)
+        print_json(result.summary(percentiles=percentiles))
     else:
-        print_summary(result)
+        print_summary(result, percentiles)
     # What is printed goes out before anything is saved: a full disk costs the folder, not the numbers.
     sys.stdout.flush()
     if numbers["rejected"]:
@@ -135,31 +139,38 @@ def _end(result: Result) -> None:
         signals.end("the run had ended")
 
 
-def print_summary(result: Result) -> None:
+def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
-    from sim.views.report import STATISTICS, counts_rows, latency_rows
+    from sim.results.metrics import percent_name
+    from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
     from sim.views.save import title_of
 
-    numbers = result.summary()
+    numbers = result.summary(percentiles=percentiles)
+    statistics: tuple[str, ...] = STATISTICS
+    if percentiles:
+        statistics = ("mean", *map(percent_name, percentiles), "max", "std")
     print(f"# {title_of(result.scenario)}, seed {result.seed}")
     print_table(["", ""], counts_rows(numbers))
-    print_table(["latency (ms)", *STATISTICS], latency_rows(numbers))
-    causes = _causes(result)
+    print_table(["latency (ms)", *statistics], latency_rows(numbers, statistics))
+    causes = blame_rows(numbers)
     if causes:
-        print_table(["where the time went", "s per request", "share"], causes)
+        print_table(BLAME_COLUMNS, causes)
     for capacity in result.kv_capacities:
         print("\n".join(capacity.lines()))
 
 
-def _causes(result: Result) -> list[tuple[str, str, str]]:
-    if not result.blame.height:
-        return []
-    means = {cause: float(result.blame[cause].to_numpy().mean()) for cause in result.blame.columns[1:]}
-    total = sum(means.values())
-    # Causes are sums of differences: what is below a billionth of the whole is what rounding left.
-    return [
-        (cause, f"{mean:.4g}", f"{mean / total:.1%}") for cause, mean in means.items() if mean > 1e-9 * total
-    ]
+def _percentiles(text: str | None) -> tuple[float, ...]:
+    """`50,90,99.9` as numbers."""
+    found = []
+    for word in text.split(",") if text is not None else ():
+        try:
+            percent = float(word)
+        except ValueError:
+            percent = -1.0
+        if not 0.0 <= percent <= 100.0:
+            raise InputError(f"--percentiles {text!r}: {word!r} must be from 0 to 100, as in 50,90,99.9")
+        found.append(percent)
+    return tuple(dict.fromkeys(found))
 
 
 def _change(text: str) -> tuple[str, object]:

@@ -49,6 +49,24 @@ class Batch(NamedTuple):
         )
 
     @property
+    def without_chunks(self) -> Batch:
+        """The same step with its decodes alone."""
+        sampled = self.decodes * self.decode_tokens
+        ranks = tuple([rank.without_chunks for rank in self.ranks])
+        return self._replace(chunks=(), sampled=sampled, ranks=ranks)
+
+    @property
+    def with_least_chunk(self) -> Batch:
+        """The same step with one chunk of one token, of a prompt of its own, instead of its chunks."""
+        alone = self.without_chunks
+        with_it = alone._replace(chunks=((1, 0),), sampled=alone.sampled + 1)
+        if not self.ranks:
+            return with_it
+        first = next(i for i, rank in enumerate(self.ranks) if rank.chunks)
+        ranks = tuple([one.with_least_chunk if i == first else one for i, one in enumerate(alone.ranks)])
+        return with_it._replace(ranks=ranks)
+
+    @property
     def prefill_tokens(self) -> int:
         """New tokens of prompts."""
         return sum(new for new, _ in self.chunks)

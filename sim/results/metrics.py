@@ -19,12 +19,13 @@ out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.results.blame import BlameRecords, mean_causes
 from sim.results.laws import backlog_growth_per_s, little, mser5, saturated
 from sim.results.records import Records
 from sim.results.spans import Durations
@@ -32,7 +33,8 @@ from sim.results.spans import Durations
 Floats = NDArray[np.float64]
 Warmup = float | Literal["mser5"] | None
 
-PERCENTILES = (50, 90, 95, 99)
+PERCENTILES = (50, 90, 95, 99, 99.9)
+MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed")
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
@@ -53,14 +55,19 @@ def summary(
     gpus: int | None = None,
     slos: Mapping[str, Objectives] | None = None,
     warmup: Warmup = None,
+    percentiles: Iterable[float] = (),
+    blame: BlameRecords | None = None,
 ) -> dict[str, Any]:
-    """All numbers of a run as one flat dictionary, `classes` excepted, which has one for each class.
+    """All numbers of a run as one flat dictionary, `classes` excepted, which has one for each class, and
+    `blame`, which has the mean ms by cause of each latency that has causes.
 
     `slos` are the objectives by class, under the empty name those of all classes that have none of their
     own. `warmup` leaves out that fraction of the requests, in order of arrival, or as many as MSER-5 finds
-    in their latencies. What cannot be measured (no requests, no second token, no objectives) is None, never
-    NaN.
+    in their latencies. `percentiles` come beside the usual ones, under names such as `p99.9_ttft_ms`.
+    ValueError for one outside 0 to 100. What cannot be measured (no requests, no second token, no
+    objectives) is None, never NaN.
     """
+    wanted = _percentiles(percentiles)
     rows = _Rows(records, warmup)
     span_s = rows.end_s - rows.begin_s
     numbers: dict[str, Any] = {
@@ -86,8 +93,8 @@ def summary(
     numbers["slo_attainment"] = float(met.sum() / promised.sum()) if promised.any() else None
 
     for name, values in rows.latencies.items():
-        numbers |= _distribution(name, values)
-    numbers |= _gaps(records, rows.begin_s if rows.cut else -math.inf)
+        numbers |= _distribution(name, values, wanted)
+    numbers |= _gaps(records, rows.begin_s if rows.cut else -math.inf, wanted)
     mean_tpot_ms = numbers["mean_tpot_ms"]
     numbers["output_throughput_per_user"] = 1e3 / mean_tpot_ms if mean_tpot_ms else None
 
@@ -102,7 +109,9 @@ def summary(
     cut = int((rows.finished & (rows.generated_tokens < rows.output_tokens)).sum())
     if cut:
         numbers["cut_answers"] = cut
-    numbers["classes"] = rows.by_class(met, promised, span_s)
+    numbers["classes"] = rows.by_class(met, promised, span_s, wanted)
+    if blame is not None:
+        numbers["blame"] = mean_causes(blame, rows.columns)
     return numbers
 
 
@@ -121,12 +130,30 @@ def meets(numbers: Mapping[str, Any], slo: Mapping[str, float]) -> bool:
             return False
         if value is None:
             continue
-        more_is_better = any(
-            word in name for word in ("throughput", "goodput", "attainment", "hit_rate", "completed")
-        )
-        if (value < limit) if more_is_better else (value > limit):
+        if (value < limit) if more_is_better(name) else (value > limit):
             return False
     return True
+
+
+def more_is_better(name: str) -> bool:
+    """Whether an objective for this metric is a least value and not a largest one."""
+    return any(word in name for word in MORE_IS_BETTER)
+
+
+def percent_name(percent: float) -> str:
+    """As vLLM's benchmark names a percentile.
+
+    >>> percent_name(99.0), percent_name(99.9)
+    ('p99', 'p99.9')
+    """
+    return f"p{int(percent) if percent == int(percent) else percent}"
+
+
+def _percentiles(wanted: Iterable[float]) -> tuple[float, ...]:
+    for percent in wanted:
+        if not 0 <= percent <= 100:
+            raise ValueError(f"percentiles: {percent:g} must be from 0 to 100, as in 99.9")
+    return tuple(dict.fromkeys((*PERCENTILES, *wanted)))
 
 
 class _Rows:
@@ -151,6 +178,11 @@ class _Rows:
             return self.__dict__["_columns"][name]  # type: ignore[no-any-return]
         except KeyError:
             raise AttributeError(name) from None
+
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """Columns of the requests that are kept."""
+        return self._columns
 
     @property
     def finished(self) -> NDArray[np.bool_]:
@@ -213,7 +245,11 @@ class _Rows:
         return met, promised
 
     def by_class(
-        self, met: NDArray[np.bool_], promised: NDArray[np.bool_], span_s: float
+        self,
+        met: NDArray[np.bool_],
+        promised: NDArray[np.bool_],
+        span_s: float,
+        percentiles: tuple[float, ...],
     ) -> dict[str, dict[str, Any]]:
         """Counts, attainment and the main latencies of each class, if there is more than the nameless one."""
         names = sorted(set(self.request_class.tolist()))
@@ -236,11 +272,11 @@ class _Rows:
             part = object.__new__(_Rows)
             part.__dict__["_columns"] = {column: values[mine] for column, values in self._columns.items()}
             for latency, values in part._latencies().items():
-                numbers[name] |= _distribution(latency, values)
+                numbers[name] |= _distribution(latency, values, percentiles)
         return numbers
 
 
-def _distribution(name: str, values_s: Floats) -> dict[str, Any]:
+def _distribution(name: str, values_s: Floats, percentiles: tuple[float, ...]) -> dict[str, Any]:
     known_s = values_s[np.isfinite(values_s)]
     ascending_ms = np.sort(values_s) * 1e3
     numbers: dict[str, Any] = {
@@ -248,7 +284,10 @@ def _distribution(name: str, values_s: Floats) -> dict[str, Any]:
         f"median_{name}_ms": percentile(ascending_ms, 50),
         f"std_{name}_ms": float(known_s.std()) * 1e3 if len(known_s) else None,
     }
-    numbers |= {f"p{percent}_{name}_ms": percentile(ascending_ms, percent) for percent in PERCENTILES}
+    numbers |= {
+        f"{percent_name(percent)}_{name}_ms": percentile(ascending_ms, percent) for percent in percentiles
+    }
+    numbers[f"max_{name}_ms"] = percentile(ascending_ms, 100)
     numbers[f"censored_{name}"] = len(values_s) - len(known_s)
     return numbers
 
@@ -271,7 +310,7 @@ def percentile(ascending: Floats, percent: float) -> float | None:
     return low + share * (high - low) if math.isfinite(high) else math.inf
 
 
-def _gaps(records: Records, from_s: float) -> dict[str, Any]:
+def _gaps(records: Records, from_s: float, percentiles: tuple[float, ...]) -> dict[str, Any]:
     steps, gaps = records.steps, records.gaps
     in_time, gaps_in_time = steps["start_s"] >= from_s, gaps["at_s"] >= from_s
     durations = Durations.of(
@@ -281,10 +320,10 @@ def _gaps(records: Records, from_s: float) -> dict[str, Any]:
         np.concatenate((steps["gaps"][in_time], gaps["sequences"][gaps_in_time])),
     )
     mean_s, std_s = durations.mean, durations.std
-    percentiles_s = durations.percentiles((50, *PERCENTILES))
+    percentiles_s = durations.percentiles((50, *percentiles, 100))
     in_ms = [None if value_s is None else value_s * 1e3 for value_s in (mean_s, std_s, *percentiles_s)]
-    names = ["mean_itl_ms", "std_itl_ms", "median_itl_ms", *(f"p{percent}_itl_ms" for percent in PERCENTILES)]
-    return dict(zip(names, in_ms, strict=True))
+    statistics = ["mean", "std", "median", *map(percent_name, percentiles), "max"]
+    return {f"{statistic}_itl_ms": value for statistic, value in zip(statistics, in_ms, strict=True)}
 
 
 def _censored(values_s: Floats) -> Floats:

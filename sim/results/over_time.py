@@ -22,8 +22,10 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
 
     `t` is the end of the interval; `running` and `waiting` are the requests that were admitted and not, at
     `t` (a preempted request counts as running); `prompt_throughput` and `gen_throughput` are tokens per
-    second of steps over the interval; `kv_tokens` is the KV cache in use at `t` by the batches of the steps
-    then under way. Names are those of vLLM's log. ValueError unless `every_s` is above zero.
+    second of steps over the interval. `kv_blocks` are the KV blocks that sequences hold at `t`, from their
+    admission to their end (or the end of their KV transfer), of `kv_blocks_total`; `kv_tokens` is what these
+    blocks have room for, and `kv_cache_usage` the share in use. Names are those of vLLM's log. ValueError
+    unless `every_s` is above zero.
     """
     import polars
 
@@ -31,10 +33,15 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
         raise ValueError(f"every_s = {every_s}: must be more than 0")
     ours = np.ones(len(records.requests), dtype=bool)
     steps = {name: records.steps[name] for name in records.steps.kinds}
+    kv_rows = {name: records.kv_blocks[name] for name in records.kv_blocks.kinds}
+    pools = records.kv_blocks.pools
     if replica is not None:
         ours = records.requests["replica"] == replica
         mine = steps["replica"] == replica
         steps = {name: column[mine] for name, column in steps.items()}
+        mine = kv_rows["replica"] == replica
+        kv_rows = {name: column[mine] for name, column in kv_rows.items()}
+        pools = {pool: size for pool, size in pools.items() if pool[0] == replica}
     first_stage = steps["stage"] == 0
     steps = {name: column[first_stage] for name, column in steps.items()}
     names = ("arrival_s", "admitted_s", "finished_s", "aborted_s", "status")
@@ -44,6 +51,12 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
     edges: Floats = np.arange(0, int(np.ceil(last_s / every_s)) + 1, dtype=np.float64) * every_s
     at_s = edges[1:]
     so_far = [np.searchsorted(column, at_s, side="right") for column in (arrived, admitted, gone)]
+    in_use = blocks_in_use(at_s, kv_rows)
+    blocks, tokens = np.zeros((2, len(at_s)))
+    for pool, (_, block_size) in pools.items():
+        blocks += in_use[pool]
+        tokens += in_use[pool] * block_size
+    of_blocks = sum(of_blocks for of_blocks, _ in pools.values())
     return polars.DataFrame(
         {
             "t": at_s,
@@ -51,7 +64,10 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
             "waiting": so_far[0] - so_far[1],
             "prompt_throughput": np.diff(_tokens_until(edges, steps, "prefill_tokens")) / every_s,
             "gen_throughput": np.diff(_tokens_until(edges, steps, "decode_tokens")) / every_s,
-            "kv_tokens": kv_tokens(at_s, steps),
+            "kv_tokens": np.rint(tokens).astype(np.int64),
+            "kv_blocks": np.rint(blocks).astype(np.int64),
+            "kv_blocks_total": np.full(len(at_s), of_blocks),
+            "kv_cache_usage": blocks / of_blocks if of_blocks else blocks,
         }
     )
 
@@ -77,18 +93,17 @@ def _tokens_until(edges: Floats, steps: dict[str, NDArray[Any]], kind: str) -> F
     return total
 
 
-def kv_tokens(at_s: Floats, steps: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """KV tokens of the rows that are under way at each time, as grown by the steps that are over.
-
-    `at_s` in order; `steps` are columns of rows of one stage. Of a pipeline several rows are under way at a
-    time, one for each batch in flight.
-    """
-    tokens = np.zeros(len(at_s), dtype=np.int64)
-    first = np.searchsorted(at_s, steps["start_s"], side="left")
-    past = np.searchsorted(at_s, steps["end_s"], side="left")
-    for row in np.flatnonzero(past > first):
-        inside = slice(int(first[row]), int(past[row]))
-        length_s = steps["end_s"][row] - steps["start_s"][row]
-        done = (at_s[inside] - steps["start_s"][row]) / length_s * steps["steps"][row]
-        tokens[inside] += steps["kv_tokens"][row] + (done.astype(np.int64) * steps["decode_tokens"][row])
-    return tokens
+def blocks_in_use(at_s: Floats, rows: Mapping[str, NDArray[Any]]) -> dict[tuple[int, int], Floats]:
+    """KV blocks in use at each time, by (replica, rank); `rows` are columns of `KvBlockRecords`."""
+    found: dict[tuple[int, int], Floats] = {}
+    for replica, rank in sorted(set(zip(rows["replica"].tolist(), rows["rank"].tolist(), strict=True))):
+        own = np.flatnonzero((rows["replica"] == replica) & (rows["rank"] == rank))
+        own = own[np.argsort(rows["at_s"][own], kind="stable")]
+        changes_s, before, after = (rows[name][own] for name in ("at_s", "before", "blocks"))
+        last = np.maximum(np.searchsorted(changes_s, at_s, side="right") - 1, 0)
+        following = np.minimum(last + 1, len(own) - 1)
+        between = following > last
+        length_s = np.where(between, changes_s[following] - changes_s[last], 1.0)
+        grown = np.where(between, before[following] - after[last], 0)
+        found[replica, rank] = after[last] + (at_s - changes_s[last]) / length_s * grown
+    return found

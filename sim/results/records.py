@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.columns import Kind, Table
+
+if TYPE_CHECKING:
+    import polars
 
 Status = Literal["finished", "unfinished", "rejected", "aborted"]
 
@@ -430,6 +433,56 @@ class GapRecords(Table):
         return np.lexsort((self["at_s"], self["replica"]))
 
 
+class KvBlockRecords(Table):
+    """KV blocks of each scheduler (`rank` of a replica with data-parallel attention) that sequences hold.
+
+    A row is an instant at which sequences came, went or computed a part of a prompt: `before` and `blocks`
+    are the blocks in use just before and after. From the `blocks` of one row to `before` of the next the
+    decodes grow, a token a step each, so that a straight line is right to within a block per sequence. A
+    prefix that only the cache keeps is not in use. Shown by replica, rank and time, with the blocks that
+    there are (`of_blocks`) and their size in tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {"replica": "count", "rank": "count", "at_s": "number", "before": "count", "blocks": "count"}
+        )
+        self.pools: dict[tuple[int, int], tuple[int, int]] = {}  # (replica, rank) -> blocks, tokens of each
+        self._last: dict[tuple[int, int], int] = {}  # its last row
+        self._at_s, self._blocks = self.columns["at_s"], self.columns["blocks"]
+
+    def open(self, replica: int, rank: int, of_blocks: int, block_size: int) -> None:
+        """A scheduler with all of its blocks free."""
+        self.pools[replica, rank] = of_blocks, block_size
+        self._last[replica, rank] = len(self)
+        self.append(replica, rank, 0.0, 0, 0)
+
+    def add(self, replica: int, rank: int, at_s: float, before: int, blocks: int) -> None:
+        """A change; several of one instant are one."""
+        pool = replica, rank
+        last = self._last[pool]
+        if self._at_s[last] == at_s:
+            self._blocks[last] = blocks
+        elif before != blocks or before != self._blocks[last]:
+            self._last[pool] = len(self)
+            self.append(replica, rank, at_s, before, blocks)
+
+    def order(self) -> NDArray[np.int64]:
+        """By replica, rank and time."""
+        return np.lexsort((self["at_s"], self["rank"], self["replica"]))
+
+    def frame(self) -> polars.DataFrame:
+        import polars
+
+        frame = super().frame()
+        sizes = [self.pools[pool] for pool in frame.select("replica", "rank").iter_rows()]
+        columns = {
+            name: polars.Series([size[i] for size in sizes], dtype=polars.Int64)
+            for i, name in enumerate(("of_blocks", "block_size"))
+        }
+        return frame.with_columns(**columns)
+
+
 class HandOverRecords(Table):
     """One row per KV transfer from a prefill to a decode replica: when the prefill ended, when blocks were
     reserved for it, when all of it had arrived, and the KV bytes of the prompt.
@@ -462,6 +515,7 @@ class Records:
     steps: StepRecords = field(default_factory=StepRecords)
     gaps: GapRecords = field(default_factory=GapRecords)
     hand_overs: HandOverRecords = field(default_factory=HandOverRecords)
+    kv_blocks: KvBlockRecords = field(default_factory=KvBlockRecords)
     end_s: float = 0.0
 
 

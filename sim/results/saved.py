@@ -19,6 +19,7 @@ from sim.results.records import (
     LINK_COLUMNS,
     GapRecords,
     HandOverRecords,
+    KvBlockRecords,
     RequestRecords,
     StepRecords,
 )
@@ -35,7 +36,8 @@ KINDS: dict[str, Mapping[str, Kind]] = {
     "gaps": GapRecords().kinds,
     "links": LINK_COLUMNS,
     "gpus": GPU_COLUMNS,
-    "blame": BlameRecords().kinds,
+    **dict.fromkeys(("blame", "blame_ttft", "blame_itl"), BlameRecords().kinds),
+    "kv_blocks": {**KvBlockRecords().kinds, "of_blocks": "count", "block_size": "count"},
     "kv_tiers": KV_TIER_COLUMNS,
     "hand_overs": HandOverRecords().kinds,
 }
@@ -98,6 +100,18 @@ class SavedResult:
     @cached_property
     def blame(self) -> polars.DataFrame:
         return self._table("blame")
+
+    @cached_property
+    def blame_ttft(self) -> polars.DataFrame:
+        return self._table("blame_ttft")
+
+    @cached_property
+    def blame_itl(self) -> polars.DataFrame:
+        return self._table("blame_itl")
+
+    @cached_property
+    def kv_blocks(self) -> polars.DataFrame:
+        return self._table("kv_blocks")
 
     @cached_property
     def kv_tiers(self) -> polars.DataFrame:

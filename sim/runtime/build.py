@@ -138,15 +138,20 @@ def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[Requ
         async_scheduling=engine.schedules_async and engine.scheduler == "vllm" and pool.role == "both",
     )
 
-    def block_pool() -> BlockPool:
-        return BlockPool(
+    def block_pool(rank: int) -> BlockPool:
+        pool = BlockPool(
             limits.kv_blocks,
             engine.block_size,
             enable_prefix_caching=engine.enable_prefix_caching,
             watermark=engine.watermark,
         )
+        rows = world.records.kv_blocks
+        rows.open(plan.index, rank, limits.kv_blocks, engine.block_size)
+        pool.on_changed = lambda before, now: rows.add(plan.index, rank, world.env.now, before, now)
+        return pool
 
-    return [queue_of(world.env, block_pool(), bounds, ledger) for _ in range(engine.data_parallel_size)]
+    ranks = range(engine.data_parallel_size)
+    return [queue_of(world.env, block_pool(rank), bounds, ledger) for rank in ranks]
 
 
 def kv_transfers_of(

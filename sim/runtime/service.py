@@ -241,6 +241,7 @@ class Service:
             blame = [0.0] * len(CAUSES)
             blame[REQUEST_ROUTING] = self.env.now - request.arrival_s
             self.blame.add(request.request_id, blame)
+            self.blame.ttft.add(request.request_id, blame)
             self._depart(request)
         elif request.request_id in self._resubmitted:
             sequence.wait(REQUEST_ROUTING, self.env.now)
@@ -340,6 +341,10 @@ class Service:
         )
         if status != "unfinished":
             self.blame.add(request.request_id, sequence.blame)
+        if first_s is not None:
+            self.blame.ttft.add(request.request_id, sequence.blame_at_first)
+        elif status == "aborted":
+            self.blame.ttft.add(request.request_id, sequence.blame)
 
     def _add(self, request: Request, output_tokens: int, status: Status, **times: Any) -> None:
         self.records.requests.add(

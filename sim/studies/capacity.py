@@ -8,6 +8,7 @@ for this many requests: a service that falls behind slowly looks able until the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
-from sim.results.metrics import meets
+from sim.results.metrics import SLO_FIELDS, meets, more_is_better
 from sim.scenario import Scenario
 from sim.studies.kept import Kept
 from sim.studies.points import Point, Row, row_of, run_points
@@ -26,16 +27,30 @@ if TYPE_CHECKING:
 RATE = "workload.arrivals.rate_per_s"
 FURTHEST = 2.0**20  # times the written rate, up and down
 INTERRUPTED = "interrupted: not known yet; a higher rate may hold"
+TAIL = 90.0  # percentiles from here up are explained by the slowest tenth
+LATENCIES = {  # what a metric of this name is blamed on, in words; others on the whole way of a request
+    "ttft": ("ttft", "the time to the first token"),
+    "queue": ("ttft", "the time to the first token"),
+    "tpot": ("itl", "the time between tokens"),
+    "itl": ("itl", "the time between tokens"),
+}
+UNFINISHED = "unfinished requests"
+WHOLE = "e2el", "the time end to end"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate: the objectives' metrics in the mean over seeds, and which of them are not held."""
+    """One rate: the objectives' metrics in the mean over seeds, and which of them are not held.
+
+    `blame` has for each of them the mean ms by cause of the latency that it is about: of the slowest tenth
+    where the metric is a high percentile or the longest, else of all requests.
+    """
 
     rate_per_s: float
     metrics: Mapping[str, float]
     broken: tuple[str, ...]
     causes: Mapping[str, float]
+    blame: Mapping[str, Mapping[str, float]]
 
     @property
     def holds(self) -> bool:
@@ -82,7 +97,8 @@ def capacity(
     Args:
         scenario: its arrivals need a `rate_per_s`; the search starts there.
         slo: the largest value that a metric of `Result.summary()` may have, such as
-            `{"p99_ttft_ms": 500}`. All requests must also finish.
+            `{"p99_ttft_ms": 500}`, or the least of one of which more is better (throughputs, goodput,
+            attainment). All requests must also finish.
         seeds: the metrics are means over them.
         tolerance: relative width of the last interval.
         executor: where the runs of several seeds go; in this process if None.
@@ -185,29 +201,74 @@ class _Search:
         metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
         broken = [name for name, limit in self.slo.items() if not meets(metrics, {name: limit})]
         if any(row.summary["unfinished"] for row in rows):
-            broken.append("unfinished requests")
+            broken.append(UNFINISHED)
         causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
-        return Trial(rate_per_s, metrics, tuple(broken), causes)
+        blame = {name: _blame(self._blamed_on(name), rows) for name in (*self.slo, UNFINISHED)}
+        return Trial(rate_per_s, metrics, tuple(broken), causes, blame)
 
     def limit(self, holding_rate: float | None) -> str:
-        """What broke at the lowest rate that does not hold, and which cause had grown most."""
+        """What broke at the lowest rate that does not hold, and which cause of it had grown most."""
         failing = min((trial for trial in self.trials if not trial.holds), key=lambda one: one.rate_per_s)
-        worst = max(failing.broken, key=lambda name: failing.metrics.get(name, 0.0) / self.slo.get(name, 1.0))
+        worst = max(failing.broken, key=lambda name: self._excess(failing, name))
         reason = f"{worst} at {failing.rate_per_s:.4g} requests/s"
         if worst in self.slo:
-            value, largest = failing.metrics[worst], self.slo[worst]
-            reason = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, above {largest:g}"
+            value, limit = failing.metrics[worst], self.slo[worst]
+            beyond = "below" if more_is_better(worst) else "above"
+            reason = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, {beyond} {limit:g}"
+        (metric, group), blamed = self._blamed_on(worst), failing.blame[worst]
+        where = dict((*LATENCIES.values(), WHOLE))[metric]
+        where += " of the slowest tenth" if group == "slowest_tenth" else ""
+        of_each = "a token" if metric == "itl" else "a request"
         lightest = min(self.trials, key=lambda one: one.rate_per_s)
-        grown = {cause: failing.causes[cause] - lightest.causes[cause] for cause in failing.causes}
+        before = lightest.blame.get(worst, {})
         # With a single rate there is nothing to have grown from: its largest cause stands in.
-        if lightest is failing or not grown:
-            main = max(failing.causes, key=lambda cause: failing.causes[cause], default="")
-            return f"{reason}; most of a request's time is {main}" if main else reason
-        main = max(grown, key=lambda cause: grown[cause])
+        if lightest is failing or not before:
+            main = max(blamed, key=lambda cause: blamed[cause], default="")
+            return f"{reason}; most of {where} is {main}" if main else reason
+        grown = {cause: blamed[cause] - before[cause] for cause in blamed}
+        main = max(grown, key=lambda cause: grown[cause], default="")
+        if not main:
+            return reason
         return (
-            f"{reason}; since {lightest.rate_per_s:.4g} requests/s, {main} has grown most, by "
-            f"{grown[main]:.3g} s a request"
+            f"{reason}; since {lightest.rate_per_s:.4g} requests/s, {main} has grown most in {where}, by "
+            f"{grown[main]:.3g} ms {of_each}"
         )
+
+    def _blamed_on(self, name: str) -> tuple[str, str]:
+        """The latency whose causes explain a metric, and of which requests.
+
+        Requests that miss their objectives are blamed on the one latency that is promised, or, where several
+        are, on the whole way.
+        """
+        found = re.fullmatch(r"(p[0-9.]+|max|mean|median|std)_(\w+?)_ms", name)
+        if found is None:
+            if not ("attainment" in name or "goodput" in name):
+                return WHOLE[0], "mean"
+            slos = self.scenario.workload.slos.values()
+            promised = {field for slo in slos for field in SLO_FIELDS if getattr(slo, field) is not None}
+            latency = promised.pop().removesuffix("_ms") if len(promised) == 1 else ""
+            return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth"
+        statistic, latency = found.groups()
+        is_tail = statistic == "max" or (statistic[0] == "p" and float(statistic[1:]) >= TAIL)
+        latency = latency.removesuffix("_from_admission")
+        return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth" if is_tail else "mean"
+
+    def _excess(self, trial: Trial, name: str) -> float:
+        """How many times worse than its limit; what has no limit is named only where nothing else broke."""
+        if name not in self.slo:
+            return 0.0
+        value, limit = trial.metrics[name], self.slo[name]
+        parts = (limit, value) if more_is_better(name) else (value, limit)
+        return parts[0] / parts[1] if parts[1] > 0.0 else math.inf
+
+
+def _blame(blamed_on: tuple[str, str], rows: list[Row]) -> dict[str, float]:
+    """Mean ms by cause of a latency of some requests, over seeds; empty where no request has it."""
+    metric, group = blamed_on
+    found = [row.summary["blame"][metric][group] for row in rows]
+    if not all(found):
+        return {}
+    return {cause: _mean([one[cause] for one in found]) for cause in found[0]}
 
 
 def _mean(values: list[float | None]) -> float:

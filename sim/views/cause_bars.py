@@ -23,6 +23,7 @@ LABELS = {
     "collective_latency": "collectives: latency",
     "sharing": "links shared with others",
     "pipeline": "between pipeline stages",
+    "interference": "prompts of others in its steps",
     "host": "engine on the host",
 }
 LABELS |= {cause: cause.replace("_", " ") for cause in CAUSES if cause not in LABELS}

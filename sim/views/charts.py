@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.results.blame import CAUSES
-from sim.results.over_time import kv_tokens
+from sim.results.over_time import blocks_in_use
 from sim.results.sojourn_times import phases, sojourns
 from sim.views.comparison import published_and_simulated
 from sim.views.files import rows
@@ -34,6 +34,7 @@ WIDTH = 760
 MAX_REQUESTS = 100  # bars of a Gantt chart that a page can show
 MAX_LINKS = 16
 POINTS = 400  # of a line
+LITTLE_USED = 0.05  # of the KV blocks: beside their number, the line of their use would lie on the axis
 
 PHASE_COLOURS = {"queue": "#bdbdbd", "prefill": "#f28e2b", "decode": "#4e79a7"}
 CAUSE_COLOURS = {  # greens compute, blues memory and latency of kernels, reds the network, greys waiting
@@ -45,6 +46,7 @@ CAUSE_COLOURS = {  # greens compute, blues memory and latency of kernels, reds t
     "collective_bytes": "#b2182b",
     "sharing": "#e7298a",
     "hand_over": "#f4a582",
+    "interference": "#762a83",
     "host": "#b8860b",
     "pipeline": "#fdb863",
     "routing": "#e0e0e0",
@@ -84,10 +86,13 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
     return chart
 
 
-def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: float) -> altair.VConcatChart:
-    """Requests that wait and that run, and tokens in the KV cache, over time."""
+def load_over_time(
+    requests: polars.DataFrame, kv_blocks: polars.DataFrame, end_s: float
+) -> altair.VConcatChart:
+    """Requests that wait and that run, and KV blocks in use, over time; with a dashed line at how many there
+    are, where the use comes near it.
+    """
     import altair as alt
-    import polars
 
     at_s = np.linspace(0.0, end_s, POINTS)
     arrived, admitted, left = (
@@ -110,23 +115,32 @@ def load_over_time(requests: polars.DataFrame, steps: polars.DataFrame, end_s: f
         )
         .properties(width=WIDTH, height=160)
     )
-    tokens = []
-    for (replica,), own in (
-        steps.filter(polars.col("stage") == 0).sort("replica").group_by("replica", maintain_order=True)
-    ):
-        in_cache = kv_tokens(at_s, {name: own[name].to_numpy() for name in own.columns})
-        for at, count in zip(at_s.tolist(), in_cache.tolist(), strict=True):
-            tokens.append({"at": at, "tokens": count, "replica": f"replica {replica}"})
-    cache = (
-        alt.Chart(rows(tokens), title="Tokens in the KV cache of running requests")
+    in_use = blocks_in_use(at_s, {name: kv_blocks[name].to_numpy() for name in kv_blocks.columns})
+    blocks, capacities = [], []
+    for (replica,), own in kv_blocks.group_by("replica", maintain_order=True):
+        held = np.sum([counts for (of_replica, _), counts in in_use.items() if of_replica == replica], axis=0)
+        of_blocks = int(own.group_by("rank").first()["of_blocks"].sum())
+        name = f"replica {replica}, of {of_blocks:,}"
+        if held.max() > LITTLE_USED * of_blocks:
+            capacities.append({"of_blocks": of_blocks, "replica": name})
+        for at, count in zip(at_s.tolist(), np.rint(held).tolist(), strict=True):
+            blocks.append({"at": at, "blocks": count, "replica": name})
+    lines_of_use = (
+        alt.Chart(rows(blocks), title="KV blocks in use (dashed: how many there are)")
         .mark_line(strokeWidth=1.5)
         .encode(
             x=alt.X("at:Q", title="simulated time (s)"),
-            y=alt.Y("tokens:Q", title="tokens", scale=alt.Scale(zero=True), axis=alt.Axis(format="~s")),
+            y=alt.Y("blocks:Q", title="blocks", scale=alt.Scale(zero=True), axis=alt.Axis(format="~s")),
             color=alt.Color("replica:N", title=None),
         )
-        .properties(width=WIDTH, height=160)
     )
+    limits = (
+        alt.Chart(rows(capacities))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(y="of_blocks:Q", color=alt.Color("replica:N", title=None))
+    )
+    layers = (lines_of_use, limits) if capacities else (lines_of_use,)
+    cache = alt.layer(*layers).properties(width=WIDTH, height=160)
     chart: alt.VConcatChart = alt.vconcat(queue, cache).resolve_scale(color="independent")
     return chart
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
 from sim.views import charts
 from sim.views.files import page
 
@@ -21,7 +22,13 @@ LATENCIES = {
     "e2el": "end to end",
     "queue": "in the queue",
 }
-STATISTICS = ("mean", "median", "p90", "p95", "p99", "std")
+STATISTICS = ("mean", "median", "p90", "p95", "p99", "p99.9", "max", "std")
+GROUPS = ("mean", "slowest_tenth")  # of `numbers["blame"]`
+BLAME_COLUMNS = (
+    "where the time went (ms)",
+    *(f"{metric}{of}" for metric in METRICS for of in ("", ", slowest tenth")),
+    "share of e2el",
+)
 ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
 COUNTS = {
     "completed": "requests finished",
@@ -56,6 +63,8 @@ class Run(Protocol):
     @property
     def steps(self) -> polars.DataFrame: ...
     @property
+    def kv_blocks(self) -> polars.DataFrame: ...
+    @property
     def links(self) -> polars.DataFrame: ...
     @property
     def blame(self) -> polars.DataFrame: ...
@@ -66,7 +75,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
     """Write the page. `scenario` is the text of the resolved scenario, shown at the end."""
     numbers = run.summary()
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
-    before += counts_html(numbers) + latencies_html(numbers) + engines_html(numbers)
+    before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
     )
@@ -84,7 +93,7 @@ def run_charts(run: Run) -> list[tuple[str, altair.TopLevelMixin]]:
         found.append(("Causes", charts.blame_bars(run.blame, requests)))
     found += [
         ("Latency", charts.latency_cdf(requests)),
-        ("Load", charts.load_over_time(requests, run.steps, run.end_s)),
+        ("Load", charts.load_over_time(requests, run.kv_blocks, run.end_s)),
         ("Timeline", charts.request_timeline(requests)),
     ]
     if (run.links["n_bytes"] > 0).any():
@@ -97,15 +106,33 @@ def counts_rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(words, shown(numbers[name])) for name, words in COUNTS.items() if numbers.get(name) is not None]
 
 
-def latency_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
+def latency_rows(numbers: Mapping[str, Any], statistics: Sequence[str] = STATISTICS) -> list[list[str]]:
     """One row per kind of latency, its statistics in ms; those that were not measured are left out."""
     found = []
     for name, words in LATENCIES.items():
-        values = [numbers.get(f"{statistic}_{name}_ms") for statistic in STATISTICS]
+        values = [numbers.get(f"{statistic}_{name}_ms") for statistic in statistics]
         if values[-1] is not None and values[0] and values[-1] < ROUNDING * values[0]:
             values[-1] = 0.0
         if any(value is not None for value in values):
             found.append([words, *(shown(value) for value in values)])
+    return found
+
+
+def blame_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
+    """One row per cause that counts in any of the latencies: ms of the mean request and of the slowest tenth
+    by that latency; of the time between tokens, per token.
+    """
+    blame = numbers.get("blame") or {}
+    groups = [blame.get(metric, {}).get(group) or {} for metric in METRICS for group in GROUPS]
+    totals = [sum(group.values()) for group in groups]
+    found = []
+    for cause in CAUSES:
+        values = [group.get(cause, 0.0) for group in groups]
+        counts = [value > NEGLIGIBLE * total for value, total in zip(values, totals, strict=True)]
+        if any(counts):
+            cells = [shown(value if there else 0.0) for value, there in zip(values, counts, strict=True)]
+            whole = totals[-2]
+            found.append([cause, *cells, f"{values[-2] / whole:.1%}" if whole else ""])
     return found
 
 
@@ -149,11 +176,21 @@ def engines_html(numbers: Mapping[str, Any]) -> str:
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:
     """Latencies as an HTML table, kinds by statistics."""
-    head = "".join(f"<th>{name}</th>" for name in ("ms", *STATISTICS))
+    return "<h2>Latency in numbers</h2>\n" + _table(("ms", *STATISTICS), latency_rows(numbers))
+
+
+def blame_html(numbers: Mapping[str, Any]) -> str:
+    """Where the time went, as an HTML table: causes by latencies."""
+    rows = blame_rows(numbers)
+    return "<h2>Causes in numbers</h2>\n" + _table(BLAME_COLUMNS, rows) if rows else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     lines = [
         f"<tr><td>{escape(row[0])}</td>"
         + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[1:])
         + "</tr>"
-        for row in latency_rows(numbers)
+        for row in rows
     ]
-    return f"<h2>Latency in numbers</h2>\n<table>\n<tr>{head}</tr>\n" + "\n".join(lines) + "\n</table>\n"
+    return f"<table>\n<tr>{head}</tr>\n" + "\n".join(lines) + "\n</table>\n"

@@ -38,6 +38,10 @@ class Saveable(Run, Protocol):
     @property
     def gaps(self) -> polars.DataFrame: ...
     @property
+    def blame_ttft(self) -> polars.DataFrame: ...
+    @property
+    def blame_itl(self) -> polars.DataFrame: ...
+    @property
     def gpus(self) -> polars.DataFrame: ...
     @property
     def kv_tiers(self) -> polars.DataFrame: ...
@@ -73,7 +77,7 @@ def save_into(run: Saveable, folder: Path) -> None:
         save_summary(run.summary(), partial / "summary.json")
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
-        write_trace(run.requests, run.steps, partial / "trace.json")
+        write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
         write_report(run, title_of(run.scenario), scenario, partial / "report.html")
         manifest = {
             "format": FORMAT,

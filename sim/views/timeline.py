@@ -3,7 +3,7 @@
 The format is the Trace Event Format: a JSON object with `traceEvents`, times in microseconds. A replica is a
 process, a pipeline stage a thread in it, or several where batches take turns in it; a span of equal steps is
 one slice. A request is an asynchronous track with its queue, prefill and decode; waiting, running and KV
-tokens are counters.
+blocks in use are counters.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ FIRST_REPLICA_PROCESS = 1
 THREADS_APART = 1000  # between the threads of one stage: more than a pipeline has stages
 
 
-def write_trace(requests: polars.DataFrame, steps: polars.DataFrame, path: Path) -> Path:
+def write_trace(
+    requests: polars.DataFrame, steps: polars.DataFrame, kv_blocks: polars.DataFrame, path: Path
+) -> Path:
     """Write the trace of a run. One event a line, so that files can be compared."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         separator = ""
-        for event in events(requests, steps):
+        for event in events(requests, steps, kv_blocks):
             file.write(separator + json.dumps(event, separators=(",", ":")))
             separator = ",\n"
         file.write("\n]}\n")
     return path
 
 
-def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Event]:
+def events(
+    requests: polars.DataFrame, steps: polars.DataFrame, kv_blocks: polars.DataFrame
+) -> Iterator[Event]:
     """The events of a trace, in no order of time (viewers sort)."""
     yield _named("process_name", REQUESTS_PROCESS, 0, "requests")
     threads: dict[int, dict[int, list[float]]] = {}  # by replica and stage: when each of its threads is free
@@ -56,8 +60,10 @@ def events(requests: polars.DataFrame, steps: polars.DataFrame) -> Iterator[Even
         free_s[turn] = span["end_s"]
         yield _step(span, thread)
         if span["stage"] == 0:
-            yield _counter("KV tokens", process, span["start_s"], span["kv_tokens"])
             yield _counter("sequences", process, span["start_s"], span["sequences"])
+    for row in kv_blocks.iter_rows(named=True):
+        name = f"KV blocks of rank {row['rank']}" if row["rank"] else "KV blocks"
+        yield _counter(name, FIRST_REPLICA_PROCESS + row["replica"], row["at_s"], row["blocks"])
     for request in requests.iter_rows(named=True):
         yield from _request(request)
     changes = [

@@ -81,6 +81,35 @@ def test_a_run_says_that_windowed_layers_keep_whole_texts(sim: Sim, tmp_path: Pa
     assert "note: the 18 sliding-window layers of gpt-oss-120b keep the KV of whole texts here" in err
 
 
+def test_percentiles_are_those_that_are_asked_for(sim: Sim, scenario: Path) -> None:
+    _, out, _ = sim("run", scenario)
+    assert out.split("latency (ms)")[1].split()[:8] == [
+        "mean", "median", "p90", "p95", "p99", "p99.9", "max", "std",
+    ]  # fmt: skip
+    _, out, _ = sim("run", scenario, "--percentiles", "50,99.99")
+    assert out.split("latency (ms)")[1].split()[:5] == ["mean", "p50", "p99.99", "max", "std"]
+    _, out, _ = sim("run", scenario, "--percentiles", "99.99", "--format", "json")
+    assert json.loads(out)["p99.99_itl_ms"] <= json.loads(out)["max_itl_ms"]
+    for wrong in ("50,101", "-1", "p99", ""):
+        status, _, err = sim("run", scenario, f"--percentiles={wrong}")
+        assert status == 2
+        assert "must be from 0 to 100, as in 50,90,99.9" in err
+
+
+def test_the_causes_of_each_latency_are_printed_and_none_of_them_is_rounding(
+    sim: Sim, scenario: Path
+) -> None:
+    _, out, _ = sim("run", scenario, "--set", "workload.arrivals={kind: burst}")
+    causes = out.split("where the time went (ms)")[1]
+    head, rows = causes.splitlines()[0], causes.splitlines()[2:]
+    assert [column.strip() for column in head.split("  ") if column.strip()] == [
+        "ttft", "ttft, slowest tenth", "itl", "itl, slowest tenth", "e2el", "e2el, slowest tenth",
+        "share of e2el",
+    ]  # fmt: skip
+    assert "interference" in causes
+    assert not any("e-" in row for row in rows)
+
+
 def test_a_warm_up_is_left_out_by_the_rule_that_the_scenario_states(sim: Sim, scenario: Path) -> None:
     ten = ("--set", "workload.requests=10")
     for rule, left_out in (("0.2", 2), ("20 %", 2), ("mser5", 0), ("null", 0)):

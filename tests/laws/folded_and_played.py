@@ -17,7 +17,7 @@ import polars
 from sim.scenario.scenario import Scenario
 from sim.simulate import Beside, Result, simulate
 
-TABLES = ("requests", "steps", "gaps", "blame", "links", "gpus", "hand_overs", "kv_tiers")
+TABLES = ("requests", "steps", "gaps", "blame", "links", "gpus", "hand_overs", "kv_tiers", "kv_blocks")
 RELATIVE = 1e-9
 CLOCK_ULPS = 64
 

@@ -22,6 +22,7 @@ from sim.theory import queueing
 from tests.laws.folded_and_played import differences
 from tests.laws.folding_scenarios import small
 from tests.laws.instants import attack, attacked
+from tests.laws.test_serving import assert_causes_of_parts_add_up
 
 TOKEN_S = 1e-3
 
@@ -54,6 +55,7 @@ def assert_causes_add_up(result: Result) -> None:
     causes = result.blame.select(CAUSES).to_numpy()
     assert result.blame["request_id"].to_list() == rows["request_id"].to_list()
     off = np.abs(causes.sum(axis=1) - (gone_s - rows["arrival_s"]).to_numpy())
+    assert_causes_of_parts_add_up(result)
     assert off.max(initial=0.0) <= 1e-9 * max(1.0, result.end_s)
 
 

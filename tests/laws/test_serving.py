@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,10 +35,33 @@ def blame_and_latency(result: Result) -> tuple[np.ndarray, np.ndarray]:
     return causes, (rows["finished_s"] - rows["arrival_s"]).to_numpy()
 
 
+def assert_causes_of_parts_add_up(result: Result) -> None:
+    """To the first token, and from there to the last; an aborted request has waited until it left."""
+    slack_s = 1e-9 * max(1.0, result.end_s)
+    rows = result.requests.with_columns(
+        left_s=polars.coalesce("first_token_s", "aborted_s"),
+        end_s=polars.coalesce("finished_s", "aborted_s"),
+    )
+    rows = rows.with_columns(
+        ttft=rows["left_s"] - rows["arrival_s"], itl=rows["end_s"] - rows["first_token_s"]
+    )
+    lasted = {
+        "ttft": rows.filter(rows["ttft"].is_not_null()),
+        "itl": rows.filter(rows["itl"].is_not_null() & (rows["generated_tokens"] > 1)),
+    }
+    for metric, known in lasted.items():
+        causes = result.blame_of(metric)
+        assert causes["request_id"].to_list() == known["request_id"].to_list()
+        seconds = causes.select(CAUSES).to_numpy()
+        assert np.abs(seconds.sum(axis=1) - known[metric].to_numpy()).max(initial=0.0) <= slack_s
+        assert seconds.min(initial=0.0) >= -slack_s
+
+
 def assert_causes_add_up(result: Result) -> None:
     causes, latency_s = blame_and_latency(result)
     assert np.abs(causes.sum(axis=1) - latency_s).max(initial=0.0) <= 1e-9 * max(1.0, result.end_s)
     assert causes.min(initial=0.0) >= -1e-9 * max(1.0, result.end_s)
+    assert_causes_of_parts_add_up(result)
 
 
 @some

@@ -38,7 +38,8 @@ def test_the_names_are_those_of_vllm():
     expected |= {"total_token_throughput", "request_goodput"}
     for metric in ("ttft", "tpot", "itl", "e2el"):
         expected |= {
-            f"{statistic}_{metric}_ms" for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")
+            f"{statistic}_{metric}_ms"
+            for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99", "p99.9", "max")
         }
     assert expected <= names
 
@@ -47,10 +48,26 @@ def test_the_names_are_those_of_vllm():
 def test_percentiles_of_finished_requests_are_numpys(values):
     records = run(*({"first_token_s": value, "finished_s": value} for value in values))
     numbers = summary(records)
-    for percent in (50, 90, 95, 99):
+    for percent in (50, 90, 95, 99, 99.9):
         assert numbers[f"p{percent}_ttft_ms"] == pytest.approx(np.percentile(values, percent) * 1e3)
+    assert numbers["max_ttft_ms"] == max(values) * 1e3
     assert numbers["mean_e2el_ms"] == pytest.approx(np.mean(values) * 1e3)
     assert numbers["std_e2el_ms"] == pytest.approx(np.std(values) * 1e3, abs=1e-9)
+
+
+def test_percentiles_that_are_asked_for_come_beside_the_usual_ones():
+    records = run(*({"first_token_s": float(k), "finished_s": float(k)} for k in range(1, 12)))
+    add_straight(records.steps, 0, 0.0, 15.0, 1000, 1, 0, 1, 0.01, 0.02, batch_id=0)
+    numbers = summary(records, percentiles=(25, 99.99))
+    assert (numbers["p25_ttft_ms"], numbers["p99_ttft_ms"]) == (3500.0, pytest.approx(10_900.0))
+    assert numbers["p99.99_itl_ms"] < numbers["max_itl_ms"] == pytest.approx(20.0)
+    assert "p25_ttft_ms" not in summary(records)
+    with pytest.raises(ValueError, match="percentiles: 101 must be from 0 to 100"):
+        summary(records, percentiles=(101,))
+
+
+def test_the_longest_time_of_an_unfinished_request_is_not_known():
+    assert summary(run(ONE, {"status": "unfinished"}, end_s=9.0))["max_ttft_ms"] == math.inf
 
 
 def test_an_unfinished_request_counts_as_longer_than_any_other():

@@ -62,3 +62,36 @@ def test_a_search_without_an_objective_or_an_end_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         sim.capacity(server(requests=20), slo, tolerance=tolerance)
+
+
+LOADED = {"scheduler": "vllm", "service_time": {"step_s": 0.1, "token_s": 1e-3}, "max_num_seqs": 4}
+
+
+@pytest.mark.parametrize(
+    ("slo", "promised", "said"),
+    [
+        (
+            {"p99_ttft_ms": 900.0},
+            {},
+            ["above 900", "admission has grown most in the time to the first token of the slowest tenth"],
+        ),
+        (
+            {"mean_tpot_ms": 110.0},
+            {},
+            ["above 110", "interference has grown most in the time between tokens, by", "ms a token"],
+        ),
+        ({"slo_attainment": 0.99}, {"ttft_ms": 900.0}, ["below 0.99", "time to the first token of the slow"]),
+        ({"slo_attainment": 0.99}, {"ttft_ms": 900.0, "tpot_ms": 300.0}, ["below 0.99", "time end to end"]),
+    ],
+)
+def test_a_limit_is_explained_by_the_causes_of_the_latency_that_broke(
+    slo: dict[str, float], promised: dict[str, float], said: list[str]
+) -> None:
+    """Steps of 100 ms and 1 ms a prompt token: outputs are long, so most of a request comes after its first
+    token, and a prompt of 200 in a step triples the time of every decode in it.
+    """
+    objectives = {"slo": promised} if promised else {}
+    service = server(requests=60, prompt_tokens=200, output_tokens=20, **objectives)
+    found = sim.capacity(sim.with_changes(service, {"engine": LOADED}), slo, tolerance=0.5)
+    for words in said:
+        assert words in found.limited_by

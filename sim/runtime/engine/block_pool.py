@@ -35,6 +35,7 @@ class BlockPool:
             self._free_queue["run", next(self._run)] = blocks
         self._unit_blocks: dict[int, int] = {}  # hash -> blocks it spans, while its KV is present
         self._holders: dict[int, int] = {}  # hash -> sequences that hold it
+        self.on_changed: Callable[[int, int], None] | None = None  # (blocks in use before, and now)
         self.on_evicted: Callable[[int, int], None] | None = None  # (hash, blocks)
 
     # ---- prefixes
@@ -104,7 +105,7 @@ class BlockPool:
         """Free a sequence's blocks: the unhashed ones, then its units from the last to the first, so that the
         beginning of a prefix is evicted last.
         """
-        queue = self._free_queue
+        queue, before = self._free_queue, self.used
         if unhashed:
             queue["run", next(self._run)] = unhashed
             self.free_blocks += unhashed
@@ -114,15 +115,26 @@ class BlockPool:
                 blocks = self._unit_blocks[unit]
                 queue["unit", unit] = blocks
                 self.free_blocks += blocks
+        if self.used != before:
+            self.changed(before)
 
     def clear(self) -> None:
         """All blocks are free and no prefix is cached, as when the engine has just started."""
+        before = self.used
         self.free_blocks = self.blocks
         self._free_queue.clear()
         self._unit_blocks.clear()
         self._holders.clear()
         if self.blocks:
             self._free_queue["run", next(self._run)] = self.blocks
+        self.changed(before)
+
+    def changed(self, before: int) -> None:
+        """Report a change that is not the even growth of sequences that decode: that goes from one such
+        change to the next, and costs nothing per step.
+        """
+        if self.on_changed is not None:
+            self.on_changed(before, self.used)
 
     @property
     def free_before_evicting(self) -> int:

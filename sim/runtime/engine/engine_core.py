@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import simpy
 
-from sim.cost.batch import Batch
+from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.demands import Demand
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
@@ -39,6 +39,8 @@ from sim.runtime.fabric.transfer import Transfer
 
 Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
+REMEMBERED = 4096
+"""Steps without the chunks of some prompts, whose prices are kept at a time."""
 SETTLE_FIRST = "sequences are behind while rounds are folded: call settle() first"
 
 
@@ -109,6 +111,7 @@ class EngineCore:
         self._schedule_pending = False
         self._fold = PipelineFold(env, fabric, stages, self.stage_send, rows, self.settle, self._disturbed)
         self._aborting: list[Sequence] = []  # leave when the step in progress ends
+        self._causes_of = lru_cache(REMEMBERED)(self._priced)
         self._ledger_s = 0.0  # up to when the ledger has all steps
         self._on_finished: list[Callable[[Sequence], None]] = []
         self._on_aborted: list[Callable[[Sequence], None]] = []
@@ -167,6 +170,7 @@ class EngineCore:
         if sequence in sequence.queue.running and len(self._in_flight) == self._max_in_flight:
             self._aborting.append(sequence)
         else:
+            self.catch_up()
             self._drop(sequence)
         self.look_again()
 
@@ -184,6 +188,7 @@ class EngineCore:
         Steps that ended before this instant have given their tokens; one that would end now has not.
         """
         assert not self._fold.folded, SETTLE_FIRST
+        self.catch_up()
         self.is_up = False  # before the stages report what has ended: nothing is chosen any more
         self._aborting.clear()
         for stage in self.stages:
@@ -211,6 +216,9 @@ class EngineCore:
     def stop(self) -> None:
         """The clock stops at this instant: what ends now does not end any more."""
         assert not self._fold.folded, SETTLE_FIRST
+        self.catch_up()
+        for queue in self.queues:
+            queue.block_pool.changed(queue.block_pool.used)  # how far they have grown
         for stage in self.stages:
             stage.stop()
 
@@ -401,13 +409,27 @@ class EngineCore:
 
     # ---- the loop: deliver tokens
 
+    def _price_without_chunks(self, flight: Flight) -> None:
+        """What a step with chunks of prompts would have cost the sequences in it without those of others."""
+        batch = flight.batch
+        flight.without_chunks = self._causes_of(batch.without_chunks) if batch.decodes else Causes()
+        if len(batch.chunks) > 1:
+            flight.chunk_tokens = batch.prefill_tokens
+            flight.with_least_chunk = self._causes_of(batch.with_least_chunk)
+
+    def _priced(self, batch: Batch) -> Causes:
+        """Seconds of a step on all stages."""
+        return Causes(*map(sum, zip(*(stage.cost.step(batch)[1] for stage in self.stages), strict=True)))
+
     def _deliver(self, flight: Flight, steps: int, now: float) -> None:
         """Give every sequence the tokens of the steps that have passed, the last of them `now`."""
         more = steps - 1
+        if flight.batch.chunks:
+            self._price_without_chunks(flight)
         if self.ledger is not None:
             # Before any sequence is charged: its share is what the ledger has gained since its last reading.
             self._step += more
-            self.ledger.add(flight.causes)
+            self.ledger.add(flight.seen_by(0))
         elif self.role != "prefill":
             self.rows.gaps_of(flight.number, flight.last_tokens_s(), now)
         if more > flight.caught_up:
@@ -432,8 +454,12 @@ class EngineCore:
             if sequence.dropped:  # preempted while this step was under way
                 sequence.dropped -= 1
                 continue
+            chunk_tokens = 0 if tokens == 1 and samples else tokens  # as `begun` tells chunks from decodes
             if self.ledger is None:
-                flight.charge(sequence, now)
+                flight.charge(sequence, now, chunk_tokens)
+            elif chunk_tokens:
+                flight.charge_chunk(sequence, chunk_tokens, now)
+                sequence.mark = self.ledger.read()
             if not samples:
                 continue
             # What a step is charged to changes with its first token, and with the end of a recomputation:
@@ -528,9 +554,11 @@ class EngineCore:
         if not self._fold.folded:
             return
         self._in_flight.clear()
-        for state in self._fold.settle(ends_now=ends_now, schedules_now=schedules_now):
+        states = self._fold.settle(ends_now=ends_now, schedules_now=schedules_now)
+        for state in states:  # all blocks are in use before the first are free
             self._step += state.begun - 1
             deliver_tokens(state, self.rows, self._speculator)
+        for state in states:
             if state.stage >= 0:
                 self._go_on(state)
             else:  # between two turns: only a batch that is not begun again can have sequences that end

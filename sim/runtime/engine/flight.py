@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from sim.cost.batch import Batch
+from sim.cost.batch import Batch, Causes
 from sim.policy.scheduling import Grants
-from sim.runtime.engine.attribution import STEP_PIPELINE, no_seconds
+from sim.runtime.engine.attribution import REQUEST_INTERFERENCE, STEP_PIPELINE, as_seen, no_seconds
 from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
@@ -67,6 +67,10 @@ class Flight:
     """A batch in flight. `number` is its number in the rows; `causes` are the seconds of this step so far, by
     `STEP_CAUSES`. The batch came to `stage` at `since_s`; `sent` are its activations on their way to the
     next. `caught_up` counts folded steps whose blocks are allocated before the run of steps has ended.
+
+    A step with chunks of prompts is priced again when it has ended, for what the sequences in it did to each
+    other: `without_chunks`, and, where it has several, of `chunk_tokens` together, with one chunk of one
+    token instead of them.
     """
 
     parts: list[Part]
@@ -79,6 +83,9 @@ class Flight:
     stage: int = 0
     since_s: float = 0.0
     sent: Transfer | None = None
+    without_chunks: Causes | None = None
+    with_least_chunk: Causes | None = None
+    chunk_tokens: int = 0
 
     @property
     def grants(self) -> Grants[Sequence]:
@@ -90,15 +97,40 @@ class Flight:
     def request_ids(self) -> list[int]:
         return list(chain.from_iterable(part.request_ids for part in self.parts))
 
-    def charge(self, sequence: Sequence, now: float) -> None:
-        """Charge a sequence for this step on all stages.
+    def seen_by(self, chunk_tokens: int) -> list[float]:
+        """The seconds of this step as a sequence sees them that computes so many tokens of a prompt in it (0:
+        it decodes).
+
+        A decode sees the step without chunks, and interference. A prompt sees the step with its own chunk and
+        the decodes: between one token and all tokens of the chunks, that is taken as linear in tokens, so
+        that a step with any number of prompts is priced once more and not once for each of them.
+        """
+        if self.without_chunks is None:
+            return self.causes
+        if not chunk_tokens:
+            return as_seen(self.causes, self.without_chunks, 0.0)
+        if self.with_least_chunk is None:  # the only chunk
+            return self.causes
+        share = (chunk_tokens - 1) / max(1, self.chunk_tokens - 1)
+        return as_seen(self.causes, self.with_least_chunk, share)
+
+    def charge_chunk(self, sequence: Sequence, tokens: int, now: float) -> None:
+        """Charge a sequence for a step that computed so many tokens of its prompt, where one batch is in
+        flight. Steps before it in which it ran and computed nothing were those of others.
+        """
+        if sequence.charged_s < self.start_s and not sequence.recomputing:
+            sequence.wait(REQUEST_INTERFERENCE, self.start_s)
+        sequence.charge(self.seen_by(tokens), now)
+
+    def charge(self, sequence: Sequence, now: float, chunk_tokens: int = 0) -> None:
+        """Charge a sequence for this step on all stages, where several batches are in flight.
 
         Chunks of one prompt may be in flight together: each is charged for the part of its step that follows
         on the step before. Seconds without a cause of their own are waits between stages.
         """
         lasted, since = now - self.start_s, now - sequence.charged_s
         share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
-        causes = [share * seconds for seconds in self.causes]
+        causes = [share * seconds for seconds in self.seen_by(chunk_tokens)]
         causes[STEP_PIPELINE] += since - sum(causes)
         sequence.charge(causes, now)
 

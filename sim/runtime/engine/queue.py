@@ -228,7 +228,9 @@ class RequestQueue:
         if not self.could_reserve(tokens):
             return None
         blocks = -(-tokens // self.block_pool.block_size)
+        before = self.block_pool.used
         self.block_pool.allocate(blocks)
+        self.block_pool.changed(before)
         return blocks
 
     def could_reserve(self, tokens: int) -> bool:
@@ -393,7 +395,10 @@ class RequestQueue:
         if needed > 0:
             if needed > pool.free_blocks:
                 return False
+            before = pool.used
             pool.allocate(needed)
+            if tokens > 1:
+                pool.changed(before)
             sequence.own_unhashed_blocks += needed
         if sequence.block_hashes:
             self._cache_full_blocks(sequence, sequence.own_computed + tokens)
@@ -408,8 +413,10 @@ class RequestQueue:
         if needed is None:
             return False
         # The prefix first: no holder keeps it yet, so the blocks allocated next could be its own.
+        before = self.block_pool.used
         self.block_pool.touch(sequence.block_hashes[:units])
         self.block_pool.allocate(needed)
+        self.block_pool.changed(before)
         if not sequence.received:
             sequence.held = units
             sequence.computed = cached_tokens

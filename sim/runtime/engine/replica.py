@@ -112,6 +112,13 @@ class Replica:
         """True where no step is under way."""
         return self._core.is_idle
 
+    def give_back(self, queue: RequestQueue, blocks: int) -> None:
+        """Blocks that were reserved are not needed: a sequence may be admitted that had no room."""
+        core = self._settled()
+        core.catch_up()  # what is in use at this instant is written down
+        queue.block_pool.free(blocks)
+        core.look_again()
+
     # ---- the engine itself
 
     @property

@@ -39,6 +39,7 @@ class Sequence:
     __slots__ = (
         "admitted_s",
         "blame",
+        "blame_at_first",
         "block_hashes",
         "cached_tokens",
         "charged_s",
@@ -95,6 +96,7 @@ class Sequence:
         self.charged_s = queued_s  # up to when its seconds have been charged to causes
         self.recomputing = False  # since a preemption or failure, until its next token
         self.blame = [0.0] * len(CAUSES)
+        self.blame_at_first: tuple[float, ...] = ()  # what of it came before the first token
         self.replica = replica
         self.mark: tuple[float, ...] | None = None  # the ledger at `charged_s`
         self.dropped = 0  # steps under way that give it no tokens any more

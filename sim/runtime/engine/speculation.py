@@ -37,6 +37,7 @@ class Speculator:
             sequence.generated += gained
         if sequence.first_token_s is None:
             sequence.first_token_s = now
+            sequence.blame_at_first = tuple(sequence.blame)  # its steps are charged before their token
         sequence.last_token_s = now
 
     def gain(self, sequence: Sequence, steps: int) -> int:

@@ -236,6 +236,7 @@ class TieredQueue(RequestQueue):
         if needed > room:
             return False
         self._count_lookup(head, past)
+        before = cache.used
         cache.touch(present)
         head.held, head.unhashed_blocks, head.computed = units, needed, parts[-1].tokens
         head.charge_queueing(self.env.now)
@@ -253,6 +254,7 @@ class TieredQueue(RequestQueue):
             for which, (names, tokens) in loads.items()
         ]
         cache.allocate(needed)  # last: what this pushes out of HBM must not push out what is to be read
+        cache.changed(before)
         return True
 
     def _landed(self, sequence: Sequence) -> None:

@@ -135,8 +135,7 @@ class KvTransfers:
         if pending in line:
             line.remove(pending)  # type: ignore[union-attr]
         if pending.target_queue is not None:
-            pending.target_queue.block_pool.free(pending.blocks)
-            pending.receiver.look_again()
+            pending.receiver.give_back(pending.target_queue, pending.blocks)
         # Also without blocks to free: the one that leaves may have stood at the head, in the others' way.
         self.send_waiting(pending.receiver)
         if pending.held_blocks is None:

@@ -29,16 +29,16 @@ def test_the_index_spaces_differ_and_each_constant_belongs_to_its_own() -> None:
 def test_a_sequence_is_charged_for_the_steps_between_two_readings_and_no_others() -> None:
     ledger = StepLedger()
     before, during = [Causes(*(scale * n for n in range(1, 7))) for scale in (100.0, 1.0)]
-    ledger.add((*before, 100.0, 100.0))
+    ledger.add((*before, 100.0, 100.0, 100.0))
     sequence = Sequence(Request(0, 0.0, 10, 5), 5, 0.0, 0)
     sequence.admit(0.0, 0, ledger.read())
-    ledger.add((*during, 7.0, 8.0))
-    ledger.charge(sequence, now=sum(range(1, 9)))
-    ledger.charge(sequence, now=sum(range(1, 9)))
+    ledger.add((*during, 7.0, 8.0, 9.0))
+    ledger.charge(sequence, now=sum(range(1, 10)))
+    ledger.charge(sequence, now=sum(range(1, 10)))
     charged = dict(zip(CAUSES, sequence.blame, strict=True))
     assert charged["prefill_compute"] == 1.0
-    assert [charged[cause] for cause in STEP_CAUSES[1:]] == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
-    assert sum(sequence.blame) == pytest.approx(36.0)
+    assert [charged[cause] for cause in STEP_CAUSES[1:]] == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    assert sum(sequence.blame) == pytest.approx(45.0)
 
 
 def test_a_sequence_that_waits_has_no_share_in_the_steps_of_others() -> None:

@@ -10,7 +10,7 @@ from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.sequence import Sequence
 from sim.workload.request import Request
 
-STEP = (1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5)  # compute, memory, ..., pipeline
+STEP = (1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0)  # compute, memory, ..., pipeline, interference
 
 
 def sequence(prompt: int = 10, output: int = 5) -> Sequence:
