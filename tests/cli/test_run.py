@@ -346,15 +346,3 @@ def test_a_folder_that_another_run_writes_is_refused_before_the_run(
         status, out, err = sim("run", scenario, "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert "is being written by another run" in err
-
-
-def test_no_cause_is_shown_that_only_rounding_left() -> None:
-    """Causes are sums of differences; half of 1e-18 s a request is no cause."""
-    import polars
-
-    from sim.cli.run import _causes
-
-    class Run:
-        blame = polars.DataFrame({"request_id": [0, 1], "decode_memory": [0.5, 0.7], "stall": [1e-18, 0.0]})
-
-    assert [cause for cause, _, _ in _causes(Run())] == ["decode_memory"]  # type: ignore[arg-type]
