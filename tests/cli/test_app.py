@@ -100,8 +100,10 @@ def test_a_bug_is_said_in_a_paragraph_with_a_status_of_its_own(
 
 @pytest.mark.parametrize("words", [
     ["topology", "draw", "a100-x4", "--out", "{}/none/x.svg"],
-    ["topology", "draw", "a100-x4", "--out", "{}/f/x.svg"], ["collective", "all_reduce", "--topology", "{}"],
-    ["validate", "laws", "--out", "{}/f/x"], ["validate", "laws", "--write", "{}/f/x.md"],
+    ["topology", "draw", "a100-x4", "--out", "{}/f/x.svg"],
+    ["collective", "all_reduce", "--topology", "{}"],
+    ["validate", "laws", "--out", "{}/f/x"],
+    ["validate", "laws", "--write", "{}/f/x.md"],
     ["validate", "services", "--keep", "{}/f/x.jsonl"],
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_or_written_is_a_sentence(
