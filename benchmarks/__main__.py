@@ -26,7 +26,7 @@ PAGE = """# Performance
 What a run costs, measured by `make bench`, which writes this page. {machine}
 
 A step of an engine is a program of kernels and collectives. It can be *played*, one event an op, or *folded*
-into one event while nobody else is on its links; consecutive decode steps of a batch that cannot change fold
+into one event while its links carry nothing else; consecutive decode steps of a batch that cannot change fold
 together. Both leave the same records (`tests/laws/test_folding.py` holds them against each other on random
 scenarios), so `--no-fold` is a check and not a mode. What makes a run slow, in this order:
 

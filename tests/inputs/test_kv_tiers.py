@@ -84,7 +84,7 @@ def test_pools_that_share_a_store_agree_on_its_size() -> None:
             },
         }
     )
-    with pytest.raises(InfeasibleError, match="two capacities"):
+    with pytest.raises(InfeasibleError, match="as in the other pools"):
         simulate(scenario)
 
 

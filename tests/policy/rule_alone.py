@@ -26,7 +26,7 @@ class Desk:
     waiting: list[Task] = field(default_factory=list)
     token_budget: int = 100
     draft_tokens: int = 0
-    max_num_seqs: int = 100
+    max_running: int = 100
 
     @property
     def requests(self) -> int:
