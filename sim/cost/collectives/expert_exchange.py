@@ -26,7 +26,8 @@ from math import log2
 from typing import Literal, NamedTuple
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
-from sim.cost.collectives.parameters import collectives_folder
+from sim.cost.collectives.parameters import collectives_folder, default_parameters
+from sim.cost.collectives.path_latency import Crossing, at_once, crossing, longest_of
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
@@ -85,12 +86,13 @@ class ExpertChoice(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Where an exchange of one byte for every token of every rank goes: bytes on each link, and the seconds
-    that the busiest NVLink and the busiest other link need.
+    that the busiest NVLink and the busiest other link need. `longest` is its longest way.
     """
 
     demand: Demand
     intra_domain_s: float
     inter_domain_s: float
+    longest: Crossing
 
 
 @cache
@@ -202,7 +204,8 @@ def exchange(
         * max(reach.intra_domain_s / pace.intra_domain, reach.inter_domain_s / pace.inter_domain)
     )
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
-    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), min_flow_s)
+    latency_s = at_once(pace.latency_s(len(ranks)), (reach.longest,))
+    return Demand(reach.demand.links, amounts, latency_s, min_flow_s)
 
 
 def payload_s(
@@ -277,5 +280,6 @@ def _reach(
             pairs_demand(network, sent),
             pairs_demand(network, intra_domain).flow_s(network.capacity),
             pairs_demand(network, inter_domain).flow_s(network.capacity),
+            longest_of(crossing(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
         )
     return reach

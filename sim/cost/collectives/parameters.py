@@ -137,13 +137,17 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All kinds of GPU, and what is between islands and over other media."""
+    """All kinds of GPU, and what is between islands and over other media.
+
+    `latencies`: the least and the most that each kind of link and place takes on the machines of the fits.
+    """
 
     architectures: Mapping[str, Architecture]
     gpus: Mapping[str, str]
     nvlink_stand_ins: tuple[tuple[float, str], ...]
     media: Mapping[str, Mapping[str, Any]]
     inter_node: Mapping[str, Any]
+    latencies: Mapping[str, tuple[float, float]]
     provenance: Mapping[str, Mapping[str, str]]
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
@@ -185,7 +189,12 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
     provenance = {name: block["provenance"] for name, block in blocks.items()}
     provenance |= {name: block["provenance"] for name, block in inter_node.items()}
     media = {name: block for name, block in inter_node["media"].items() if name != "provenance"}
-    return Parameters(architectures, ordered, stand_ins, media, inter_node, provenance)
+    latencies = {
+        kind: (float(least), float(most))
+        for kind, (least, most) in inter_node["latencies"].items()
+        if kind != "provenance"
+    }
+    return Parameters(architectures, ordered, stand_ins, media, inter_node, latencies, provenance)
 
 
 def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:
