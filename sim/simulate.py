@@ -22,7 +22,7 @@ from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
-from sim.runtime.faults import faults_without_effect, schedule_faults
+from sim.runtime.faults import Losses, faults_without_effect, schedule_faults
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.service import Service, waiting_for
 from sim.scenario import Scenario, with_changes
@@ -148,11 +148,12 @@ def simulate(
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
     env = simpy.Environment()
     network = Network(scenario.wired.graph)
+    losses = Losses(network, scenario.faults)
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
     world = World(scenario, env, network, fabric, Records(), fold, seed)
     service = _service(world, blame)
-    schedule_faults(env, network, fabric, service, scenario.faults)
+    schedule_faults(env, network, fabric, service, scenario.faults, losses)
     service.begin()
     for process in beside:
         env.process(process(env, fabric))

@@ -35,6 +35,7 @@ def kernel_curve(
     load = load_per_byte(network, "all_reduce", DEMAND_OF[kernel], ranks)
     busiest_s = wire_s(network, load)
     own_share = 1.0 if kernel == "one_shot" else 1.0 / len(ranks)
+    rated_s, aside_s = busiest_s / values.efficiency, own_share / values.local_bytes_per_s
     crossings = [crossing(network.path(ranks[0], other), parameters) for other in ranks[1:]]
     start_s = values.base_s + values.rank_s * len(ranks)
     return Curve(
@@ -44,9 +45,11 @@ def kernel_curve(
         tuple(load.values()),
         busiest_s,
         at_once(start_s, crossings, CROSSINGS[kernel]),
-        busiest_s / values.efficiency + own_share / values.local_bytes_per_s,
+        rated_s + aside_s,
         fill_s=values.fill_s,
         fill_bytes=values.fill_bytes,
+        rated_s=rated_s,
+        aside_s=aside_s,
     )
 
 

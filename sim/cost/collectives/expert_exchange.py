@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import log2
+from math import inf, log2
 from typing import Literal, NamedTuple
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
@@ -86,12 +86,14 @@ class ExpertChoice(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Where an exchange of one byte for every token of every rank goes: bytes on each link, and the seconds
-    that the busiest NVLink and the busiest other link need. `longest` is its longest way.
+    that the busiest NVLink, the busiest other link, and the busiest with all traffic need. `longest` is its
+    longest way.
     """
 
     demand: Demand
     intra_domain_s: float
     inter_domain_s: float
+    busiest_s: float
     longest: Crossing
 
 
@@ -205,7 +207,9 @@ def exchange(
     )
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
     latency_s = at_once(pace.latency_s(len(ranks)), (reach.longest,))
-    return Demand(reach.demand.links, amounts, latency_s, min_flow_s)
+    busiest_s = n_bytes * reach.busiest_s
+    efficiency = busiest_s / min_flow_s if min_flow_s else inf
+    return Demand(reach.demand.links, amounts, latency_s, min_flow_s, efficiency)
 
 
 def payload_s(
@@ -276,10 +280,12 @@ def _reach(
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
         inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
+        whole = pairs_demand(network, sent)
         reach = network.remembered.exchanges[key] = Reach(
-            pairs_demand(network, sent),
+            whole,
             pairs_demand(network, intra_domain).flow_s(network.capacity),
             pairs_demand(network, inter_domain).flow_s(network.capacity),
+            whole.flow_s(network.capacity),
             longest_of(crossing(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
         )
     return reach

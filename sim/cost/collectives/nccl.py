@@ -110,6 +110,7 @@ def _intra_node_rings(
         efficiency = protocol.efficiency * (architecture.nccl.through_host_efficiency if turns else 1.0)
         # The slower of links and kernel; a rank's copy of its own n-th comes on top, as it passes no link.
         pace_s = max(busiest_s / efficiency, sent / protocol.bytes_per_s)
+        aside_s = 1.0 / n / architecture.nccl.local_bytes_per_s
         yield Curve(
             "ring",
             name,
@@ -117,11 +118,13 @@ def _intra_node_rings(
             tuple(share * protocol.wire for share in load.values()),
             busiest_s * protocol.wire,
             protocol.base_s + steps * hop_s,
-            pace_s + 1.0 / n / architecture.nccl.local_bytes_per_s,
+            pace_s + aside_s,
             steps * protocol.slice_s,
             n * protocol.slice_bytes,
             protocol.fill_s,
             protocol.fill_bytes,
+            rated_s=busiest_s / efficiency,
+            aside_s=aside_s,
         )
 
 
@@ -145,6 +148,7 @@ def _switch(
         return
     load = load_per_byte(network, op, "nvls", ranks)
     start_s = switch.base_s + switch.rank_s * len(ranks)
+    pace_s = 1.0 / (switch.efficiency * network.nvlink_bytes_per_s(ranks[0]))
     yield Curve(
         "nvls",
         "Simple",
@@ -152,9 +156,10 @@ def _switch(
         tuple(load.values()),
         wire_s(network, load),
         at_once(start_s, [_across_switch(network, ranks, parameters)], SWITCH_CROSSINGS),
-        1.0 / (switch.efficiency * network.nvlink_bytes_per_s(ranks[0])),
+        pace_s,
         fill_s=switch.fill_s + switch.fill_rank_s * len(ranks),
         fill_bytes=switch.fill_bytes * len(ranks),
+        rated_s=pace_s,
     )
 
 
@@ -241,6 +246,7 @@ def _trees(
             fill_s=0.0 if tcp or name == "LL" else max(levels - 1, 0) * constants["level_fill_s"],
             fill_bytes=constants["level_fill_bytes"],
             plateau_bytes=float("inf") if len(found) > 1 else 0.0,
+            rated_s=0.0 if tcp else busiest_s / tree["efficiency"],
         )
 
 
@@ -280,7 +286,8 @@ def _inter_node_rings(
         alpha_s = ring["base_s"] + (steps - crossings) * max(hop_s, ring["post_s"])
         alpha_s += crossings * net_hop(ring["net_hop_s"])
         wire = 1.0 if tcp else constants["wire"][name]
-        pace_s = max(nvlink_s / ring["efficiency"], rest_s / ring["net_efficiency"])
+        pace_s = rated_s = max(nvlink_s / ring["efficiency"], rest_s / ring["net_efficiency"])
+        aside_s = 1.0 / n / architecture.nccl.local_bytes_per_s
         if name == "LL" and not tcp:
             pace_s = max(pace_s, sent / _low_latency_rate(constants, len(found)))
         yield Curve(
@@ -290,9 +297,11 @@ def _inter_node_rings(
             tuple(share * wire for share in load.values()),
             max(nvlink_s, rest_s) * wire,
             alpha_s,
-            pace_s + 1.0 / n / architecture.nccl.local_bytes_per_s,
+            pace_s + aside_s,
             fill_s=0.0 if tcp else steps * ring["step_fill_s"],
             fill_bytes=n * ring["step_fill_bytes"],
+            rated_s=rated_s,
+            aside_s=aside_s,
         )
 
 
@@ -330,6 +339,7 @@ def _switch_trees(
         + switch.fill_rank_s * len(found[0])
         + max(levels - 1, 0) * constants["level_fill_s"],
         fill_bytes=constants["level_fill_bytes"],
+        rated_s=1.0 / rate,
     )
 
 
@@ -370,4 +380,6 @@ def _direct(
         max(busiest_s / efficiency, channel_s) + local_s,
         fill_s=direct.fill_s,
         fill_bytes=direct.fill_bytes,
+        rated_s=busiest_s / efficiency,
+        aside_s=local_s,
     )
