@@ -20,14 +20,14 @@ random, within the groups that a token is limited to; the bytes of scaling facto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import inf, log2
 from typing import Literal, NamedTuple
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
 from sim.cost.collectives.parameters import collectives_folder, default_parameters
-from sim.cost.collectives.path_latency import Crossing, at_once, crossing, longest_of
+from sim.cost.collectives.path_latency import Crossing, at_once, by_parts, longest_of
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
@@ -148,7 +148,7 @@ def chosen(
         )
     # Nearest by NVLink rate, which tells GPU generations apart; among equals by the number of domains, as a
     # ratio: from 2 to 4 domains is as far as from 4 to 8.
-    rate = network.nvlink_bytes_per_s(ranks[0])
+    rate = default_parameters().nvlink_bytes_per_s(network, ranks[0])
     domains = len({network.crossbar(rank) or rank for rank in ranks})
     return min(
         fitting,
@@ -193,13 +193,40 @@ def exchange(
     """
     if len(ranks) < 2:
         return Demand((), ())
+    demand = _exchange(network, phase, ranks, tokens * token_bytes, choice, has_prefill, library, load)
+    if network.peer_to_peer:
+        return demand
+    # Staged in host memory, an exchange is never quicker than with copies from GPU to GPU.
+    peers = _exchange(
+        network.with_peers(), phase, ranks, tokens * token_bytes, choice, has_prefill, library, load
+    )
+    flow_s, least_s = demand.flow_s(network.capacity), peers.flow_s(network.capacity)
+    if demand.latency_s + flow_s >= peers.latency_s + least_s:
+        return demand
+    return replace(
+        demand,
+        latency_s=max(demand.latency_s, peers.latency_s),
+        min_flow_s=max(demand.min_flow_s, peers.min_flow_s, least_s),
+    )
+
+
+def _exchange(
+    network: Network,
+    phase: Phase,
+    ranks: tuple[str, ...],
+    n_bytes: float,
+    choice: ExpertChoice,
+    has_prefill: bool,
+    library: str,
+    load: float,
+) -> Demand:
+    """One phase of `n_bytes` from each rank."""
     kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     pace = kernel.pace(phase)
     reach = _reach(network, kernel.copies, ranks, choice, phase == "combine")
     # NVLink and NICs work at once, each at its share of its rate, so the slower one is the pace. The busiest
     # rank's load bounds the time from below only: the bytes on the links stay those of all tokens, for the
     # kernel waits for that rank while other traffic sees no more bytes.
-    n_bytes = tokens * token_bytes
     min_flow_s = (
         load
         * n_bytes
@@ -286,6 +313,6 @@ def _reach(
             pairs_demand(network, intra_domain).flow_s(network.capacity),
             pairs_demand(network, inter_domain).flow_s(network.capacity),
             whole.flow_s(network.capacity),
-            longest_of(crossing(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
+            longest_of(by_parts(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
         )
     return reach

@@ -159,6 +159,16 @@ class Parameters:
         rate = network.nvlink_bytes_per_s(gpu)
         return self.architectures[min(self.nvlink_stand_ins, key=lambda stand_in: abs(stand_in[0] - rate))[1]]
 
+    def nvlink_bytes_per_s(self, network: Network, gpu: str) -> float:
+        """The NVLink rate by which generations of GPUs are told apart: that of its kind, however many links
+        this machine has; of a GPU that no file names the machine's own.
+        """
+        own = network.nvlink_bytes_per_s(gpu)
+        if not own or not str(network.places[gpu].get("model", "")).lower().startswith(tuple(self.gpus)):
+            return own
+        kind = self.architecture(network, gpu).name
+        return next(rate for rate, name in self.nvlink_stand_ins if name == kind) or own
+
 
 def collectives_folder() -> Path:
     """Where the YAML files with the shipped parameters are."""

@@ -27,7 +27,9 @@ SAME_S = 1e-12
 
 
 class Crossing(NamedTuple):
-    """One path: its latency, and how much of it a fitted start-up contains."""
+    """One path: its latency, and how much of it a fitted start-up contains. Of a latency within the range
+    that was measured both count the least.
+    """
 
     latency_s: float
     contained_s: float
@@ -40,16 +42,24 @@ class Crossing(NamedTuple):
 
 
 def crossing(path: Path, parameters: Parameters) -> Crossing:
-    """A path against the machines of the fits."""
+    """A path against the machines of the fits, which had no longer ones than `covered_s` of its medium."""
+    one = by_parts(path, parameters)
+    return Crossing(one.latency_s, min(one.contained_s, parameters.media[path.medium]["covered_s"]))
+
+
+def by_parts(path: Path, parameters: Parameters) -> Crossing:
+    """A path against one of the same parts as the machines of the fits have them."""
     latency_s = contained_s = 0.0
     for kind, stated_s in path.crossed:
         if kind == "switch" and path.medium == "tcp":
             kind = "ethernet_switch"
         least_s, most_s = parameters.latencies.get(kind, (0.0, 0.0))
         seconds = least_s if stated_s is None else stated_s
-        latency_s += seconds
-        contained_s += min(max(seconds, least_s), most_s)
-    return Crossing(latency_s, min(contained_s, parameters.media[path.medium]["covered_s"]))
+        # Within the range the start-up contains it, whatever it is; so what is contained is one number, and
+        # the difference goes up and down with the latency alone.
+        latency_s += seconds - min(max(seconds - least_s, 0.0), most_s - least_s)
+        contained_s += least_s
+    return Crossing(latency_s, contained_s)
 
 
 def ring_crossings(network: Network, order: Sequence[str], parameters: Parameters) -> list[Crossing]:

@@ -74,9 +74,9 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `cap` is on the links as they are, `built_cap` on the links as built.
-    `row` is its row in the bulk solver, -1 outside; `order` does not depend on which transfer came first;
-    `kept` is False once its link set has dropped it.
+    Reads as a `sim.cost.fairshare.Flow`. `cap` is on the links as they are, `built_cap` on the links as
+    built. `row` is its row in the bulk solver, -1 outside; `order` does not depend on which transfer came
+    first; `kept` is False once its link set has dropped it.
     """
 
     __slots__ = ("built_cap", "cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
@@ -163,8 +163,8 @@ class CompiledDemand:
     """
 
     __slots__ = (
-        "_stream", "aside_s", "busiest", "cap", "efficiency", "flow_s", "kept", "latency_s", "link_set", "links",
-        "min_flow_s", "n_bytes", "source", "uncounted", "uncounted_busy_s",
+        "_stream", "aside_s", "busiest", "cap", "efficiency", "flow_s", "kept", "latency_s", "link_set",
+        "links", "min_flow_s", "n_bytes", "source", "uncounted", "uncounted_busy_s",
     )  # fmt: skip
 
     def __init__(
