@@ -25,7 +25,7 @@ from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
-from sim.runtime.faults import faults_without_effect, schedule_faults
+from sim.runtime.faults import Losses, faults_without_effect, schedule_faults
 from sim.runtime.interruption import Interruption
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.self_checks import SelfChecks, WatchedClock
@@ -226,13 +226,14 @@ def simulate(
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
+    losses = Losses(network, scenario.faults)
     fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
     blame = BlameRecords()
     world = World(scenario, env, network, fabric, Records(), fold, seed)
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
-    schedule_faults(env, network, fabric, service, scenario.faults)
+    schedule_faults(env, network, fabric, service, scenario.faults, losses)
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame)

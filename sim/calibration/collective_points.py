@@ -73,12 +73,15 @@ def island_network(system: str, gpus: int) -> Network:
         index=0,
         domain=0,
         reduces=island.reduces,
+        latency_s=0.12e-6 if nvlink else 0.13e-6,
     )
     for rank in range(gpus):
         name = f"node0.gpu{rank}"
         graph.add_node(name, kind="gpu", node=0, index=rank, domain=0, model=island.model)
         for edge in ((name, middle), (middle, name)):
-            graph.add_edge(*edge, bytes_per_s=island.link_bytes_per_s, latency_s=0.35e-6)
+            graph.add_edge(
+                *edge, bytes_per_s=island.link_bytes_per_s, latency_s=0.415e-6 if nvlink else 0.35e-6
+            )
     return Network(graph)
 
 

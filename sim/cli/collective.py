@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.output import Format, print_json, print_table, size_bytes
 from sim.inputs.errors import InputError
 
+if TYPE_CHECKING:
+    from sim.cost.collectives.choice import CollectiveTiming
+
 MAX_ROWS = 10_000
+SWITCH_POINTS = {"vllm": "vLLM's own table of sizes, all_reduce_utils.py"}
+"""Where an engine's sizes for its kernels are from; of the others, `choice` in topologies/collectives."""
 
 
 def collective(
@@ -56,6 +64,9 @@ def collective(
         )
         for n_bytes in sizes
     ]
+    notes = [note for one, other in pairwise(timings) for note in _switch_point(one, other)]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if format == "json":
         rows = [
             {
@@ -70,7 +81,8 @@ def collective(
             }
             for timing in timings
         ]
-        print_json({"topology": described.name, "op": op, "ranks": timings[0].ranks, "rows": rows})
+        written = {"topology": described.name, "op": op, "ranks": timings[0].ranks, "rows": rows}
+        print_json({**written, "notes": notes} if notes else written)
         return
     print(f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.servers} server(s), alone")
     print_table(
@@ -88,6 +100,17 @@ def collective(
             for timing in timings
         ],
     )
+
+
+def _switch_point(one: CollectiveTiming, other: CollectiveTiming) -> Iterator[str]:
+    """Why a larger message takes less time, where an engine changes its kernel between the two sizes."""
+    if other.total_s < one.total_s and (one.algorithm, one.library) != (other.algorithm, other.library):
+        engine = one.library if one.library != "nccl" else other.library
+        source = SWITCH_POINTS.get(engine, "its timings, where their slope changes")
+        yield (
+            f"{int(other.n_bytes)} B take less than {int(one.n_bytes)} B: between them {engine} goes over "
+            f"from {one.algorithm} ({one.library}) to {other.algorithm} ({other.library}); source: {source}"
+        )
 
 
 def _sizes(smallest: int, largest: int, factor: float) -> list[int]:

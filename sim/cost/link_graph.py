@@ -11,7 +11,7 @@ A place that can block by itself (`bytes_per_s` on a node) becomes a link of its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,11 @@ from typing import Any
 import networkx as nx
 
 from sim.inputs.errors import InfeasibleError
+
+Crossed = tuple[tuple[str, float | None], ...]
+"""What a way goes through: the kind of each link (`nvlink`, `pcie`, `cpu`, `cable`) and of each place between
+its ends, with the latency; None where the topology states none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Leg:
     places: tuple[str, ...]
     links: tuple[int, ...]
     latency_s: float
+    crossed: Crossed = ()
 
 
 class LinkGraph:
@@ -44,6 +50,9 @@ class LinkGraph:
         self.crossbars: dict[str, str] = {}
         self.reduces: dict[str, bool] = {}
         self.stripes: dict[str, dict[str, float]] = {}
+        self._unknown: set[str] = {  # links and places whose latency is not stated
+            place for place, attributes in self.places.items() if _is_unknown(attributes)
+        }
         chips = self._add_crossbars(graph)
         for place, attributes in self.places.items():
             if attributes.get("bytes_per_s") is not None and place not in chips:
@@ -51,6 +60,8 @@ class LinkGraph:
         for source, target, edge in graph.edges(data=True):
             if source not in chips and target not in chips:
                 self._connect(source, target, edge["bytes_per_s"], edge.get("latency_s", 0.0))
+                if _is_unknown(edge):
+                    self._unknown.add(self.links[-1])
         for neighbours in self.out.values():
             neighbours.sort(key=lambda hop: self.order(hop[0]))
 
@@ -112,9 +123,13 @@ class LinkGraph:
             self.out[crossbar], self.into[crossbar] = [], []
             if all(blocking):  # one chip without a limit of its own could carry everything
                 self.own_link[crossbar] = self._add_link(crossbar, sum(blocking))
+            if not members.isdisjoint(self._unknown):
+                self._unknown.add(crossbar)
             for gpu in gpus:
                 self._connect(gpu, crossbar, *up[gpu])
                 self._connect(crossbar, gpu, *down[gpu])
+                if any(_is_unknown(edge) for _, _, edge in graph.in_edges(gpu, data=True)):
+                    self._unknown.update((f"{gpu}->{crossbar}", f"{crossbar}->{gpu}"))
                 self.crossbars[gpu] = crossbar
             total = sum(bytes_per_s for bytes_per_s, _ in up.values())
             self.stripes[crossbar] = {
@@ -172,23 +187,46 @@ class LinkGraph:
     def leg(self, places: tuple[str, ...]) -> Leg:
         """The leg over these places: latencies of its links, and of the places between its ends."""
         links: list[int] = []
+        crossed: list[tuple[str, float | None]] = []
         latency_s = 0.0
         for here, onward in pairwise(places):
             link, hop_s = next((link, hop_s) for place, link, hop_s in self.out[here] if place == onward)
             links.append(link)
             latency_s += hop_s
+            crossed.append(self.crossed_link(link, hop_s))
         latency_s += sum(self.places[place].get("latency_s", 0.0) for place in places[1:-1])
-        return Leg(places, tuple(links), latency_s)
+        crossed += [self._crossed_place(place) for place in places[1:-1]]
+        return Leg(places, tuple(links), latency_s, tuple(crossed))
+
+    def crossed_link(self, link: int, latency_s: float) -> tuple[str, float | None]:
+        """The kind of a link and its latency, None where that is not stated."""
+        name = self.links[link]
+        kinds = {self.kind(end) for end in name.split("->")}
+        kind = "pcie"
+        if kinds <= {"gpu", "nvswitch", "crossbar"}:
+            kind = "nvlink"
+        elif kinds == {"host"}:
+            kind = "cpu"
+        elif kinds <= {"nic", "switch"}:
+            kind = "cable"
+        return kind, None if name in self._unknown else latency_s
+
+    def _crossed_place(self, place: str) -> tuple[str, float | None]:
+        kind = self.kind(place)
+        latency_s = None if place in self._unknown else float(self.places[place].get("latency_s", 0.0))
+        return "nvswitch" if kind == "crossbar" else kind, latency_s
 
     def join(self, first: Leg, second: Leg) -> Leg:
         """Two legs that meet in a place, whose latency comes on top; a GPU passes traffic on without any."""
         meeting_s = float(self.places[first.places[-1]].get("latency_s", 0.0))
+        crossed: Crossed = (self._crossed_place(first.places[-1]),)
         if self.kind(first.places[-1]) == "gpu":
-            meeting_s = 0.0
+            meeting_s, crossed = 0.0, ()
         return Leg(
             first.places + second.places[1:],
             first.links + second.links,
             first.latency_s + meeting_s + second.latency_s,
+            first.crossed + crossed + second.crossed,
         )
 
     def charged(self, leg: Leg, staged: set[str]) -> tuple[int, ...]:
@@ -202,6 +240,12 @@ class LinkGraph:
             and (place in staged or self.kind(place) not in ("host", "store", "gpu"))
         ]
         return leg.links + tuple(own)
+
+
+def _is_unknown(attributes: Mapping[str, Any]) -> bool:
+    """True where a latency is not stated; one that a script has put into a filled graph is."""
+    stated = attributes.get("latency_s")
+    return stated is None or (stated == 0.0 and bool(attributes.get("latency_unknown")))
 
 
 def _sum_edges(graph: nx.DiGraph[str], edges: Sequence[tuple[str, str]]) -> tuple[float, float]:

@@ -51,6 +51,8 @@ class Network:
         self.node_of: dict[str, int] = {gpu: self.places[gpu].get("node", 0) for gpu in self.gpus}
 
         self.remembered = Remembered()
+        self._described = graph
+        self._with_peers: Network | None = None
         self._paths: dict[tuple[str, str], Path] = {}
         self._finder = Paths(graph, compiled, self.gpus)
 
@@ -71,6 +73,17 @@ class Network:
         """True where the switches that join all these GPUs add numbers on the way (NVLink SHARP)."""
         gpus = tuple(gpus)
         return self.same_domain(gpus) and self._graph.reduces[self._graph.crossbars[gpus[0]]]
+
+    def with_peers(self) -> Network:
+        """These links, with copies from GPU to GPU allowed; itself where they are."""
+        if self.peer_to_peer:
+            return self
+        if self._with_peers is None:
+            self._with_peers = Network(self._described)
+            self._with_peers.peer_to_peer = self._with_peers._finder.peer_to_peer = True
+            self._with_peers.capacity = self.capacity
+            self._with_peers.transport_hop_s = self.transport_hop_s
+        return self._with_peers
 
     def nvlink_bytes_per_s(self, gpu: str) -> float:
         """Payload bytes/s that a GPU can send over NVLink, to all peers together; 0 without NVLink."""

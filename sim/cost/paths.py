@@ -23,7 +23,7 @@ from typing import Literal
 
 import networkx as nx
 
-from sim.cost.link_graph import Leg, LinkGraph
+from sim.cost.link_graph import Crossed, Leg, LinkGraph
 from sim.inputs.errors import InfeasibleError
 
 Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
@@ -37,12 +37,14 @@ class Path:
     """The links from one place to another, in order, with the latency of one traversal.
 
     `medium` is what the traffic is to software: `nvlink`, `pcie` (peer to peer), `host` (staged in host
-    memory), `infiniband`, `tcp`, or `local` where both ends are the same place.
+    memory), `infiniband`, `tcp`, or `local` where both ends are the same place. `crossed` is what adds up
+    to the latency.
     """
 
     links: tuple[int, ...]
     latency_s: float
     medium: Medium
+    crossed: Crossed = ()
 
 
 class Paths:
@@ -132,35 +134,35 @@ class Paths:
     def _nvlink_path(self, source: str, target: str) -> Path | None:
         direct = [(link, latency_s) for place, link, latency_s in self._graph.out[source] if place == target]
         if direct:
-            return Path((direct[0][0],), direct[0][1], "nvlink")
+            crossed = (self._graph.crossed_link(*direct[0]),)
+            return Path((direct[0][0],), direct[0][1], "nvlink", crossed)
         crossbar = self._graph.crossbars.get(source)
         if crossbar is not None and crossbar == self._graph.crossbars.get(target):
             leg = self._graph.leg((source, crossbar, target))
-            return Path(self._graph.charged(leg, {crossbar}), leg.latency_s, "nvlink")
-        leg_or_none = self._graph.shortest(source, target, frozenset({"nvswitch"}), None)
-        if leg_or_none is None:
+            return Path(self._graph.charged(leg, {crossbar}), leg.latency_s, "nvlink", leg.crossed)
+        chained = self._graph.shortest(source, target, frozenset({"nvswitch"}), None)
+        if chained is None:
             return None
-        return Path(
-            self._graph.charged(leg_or_none, set(leg_or_none.places)), leg_or_none.latency_s, "nvlink"
-        )
+        links = self._graph.charged(chained, set(chained.places))
+        return Path(links, chained.latency_s, "nvlink", chained.crossed)
 
     def _path_in_server(self, source: str, target: str, server: int, both_gpus: bool) -> Path:
         graph = self._graph
         if not both_gpus:
             leg = self._required(source, target, _INTRA_NODE | {"store"}, server)
             staged = {place for place in (source, target) if self.kind(place) in ("host", "store")}
-            return Path(graph.charged(leg, staged), leg.latency_s, "pcie")
+            return Path(graph.charged(leg, staged), leg.latency_s, "pcie", leg.crossed)
         if self.peer_to_peer:
             leg = self._required(source, target, _INTRA_NODE, server)
             hosts = [place for place in leg.places if self.kind(place) == "host"]
             if self.acs and not hosts:  # a switch below the root complex may not turn peers round itself
                 leg = self._by_way_of(self.host_of(source), source, target, server)
             if all(self._graph.places[host].get("forwards_peers", True) for host in hosts):
-                return Path(graph.charged(leg, set()), leg.latency_s, "pcie")
+                return Path(graph.charged(leg, set()), leg.latency_s, "pcie", leg.crossed)
         # A copy through host memory; the buffer is on the receiver's socket.
         staging = self.host_of(target)
         leg = self._by_way_of(staging, source, target, server)
-        return Path(graph.charged(leg, {staging}), leg.latency_s, "host")
+        return Path(graph.charged(leg, {staging}), leg.latency_s, "host", leg.crossed)
 
     def _by_way_of(self, host: str, source: str, target: str, server: int) -> Leg:
         """Up to a host and down from it again."""
@@ -192,9 +194,9 @@ class Paths:
         legs: list[Leg] = []
         start = source
         if relay is not None:
-            crossbar_path = self._nvlink_path(source, relay)
-            assert crossbar_path is not None
-            legs.append(Leg((source, relay), crossbar_path.links, crossbar_path.latency_s))
+            relayed = self._nvlink_path(source, relay)
+            assert relayed is not None
+            legs.append(Leg((source, relay), relayed.links, relayed.latency_s, relayed.crossed))
             start = relay
         if start != out_nic:  # a NIC can be an end itself
             legs.extend(self._to_nic(start, out_nic, server, staged, tcp))
@@ -204,7 +206,8 @@ class Paths:
         leg = legs[0]
         for following in legs[1:]:
             leg = self._graph.join(leg, following)
-        return Path(self._graph.charged(leg, staged), leg.latency_s, "tcp" if tcp else "infiniband")
+        medium: Medium = "tcp" if tcp else "infiniband"
+        return Path(self._graph.charged(leg, staged), leg.latency_s, medium, leg.crossed)
 
     def _nics_to_other_servers(self, place: str, server: int) -> tuple[str, ...]:
         """The NICs through which a place of a server reaches other servers; empty for a place outside all

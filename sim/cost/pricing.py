@@ -72,9 +72,13 @@ def together(demands: Sequence[Demand]) -> Demand:
     for demand in demands:
         for link, amount in zip(demand.links, demand.n_bytes, strict=True):
             amounts[link] = amounts.get(link, 0.0) + amount
-    latency_s = max(demand.latency_s for demand in demands)
     return Demand(
-        tuple(amounts), tuple(amounts.values()), latency_s, max(demand.min_flow_s for demand in demands)
+        tuple(amounts),
+        tuple(amounts.values()),
+        max(demand.latency_s for demand in demands),
+        max(demand.min_flow_s for demand in demands),
+        min(demand.efficiency for demand in demands),
+        max(demand.aside_s for demand in demands),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
@@ -34,5 +36,4 @@ def activations(
     ]
     gathered = together(gathers)
     both = together([sent, gathered])
-    latency_s = sent.latency_s + gathered.latency_s
-    return stripped(Demand(both.links, both.n_bytes, latency_s, both.min_flow_s), without)
+    return stripped(replace(both, latency_s=sent.latency_s + gathered.latency_s), without)

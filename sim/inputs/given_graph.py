@@ -120,6 +120,14 @@ def _gpu_order_problems(graph: nx.DiGraph[str]) -> list[Problem]:
     return []
 
 
+def _fill_latency(attributes: dict[str, Any]) -> None:
+    """A latency that is not given is 0 on paths, and to collectives that of the machines of the fits."""
+    if "latency_s" not in attributes:
+        attributes["latency_s"] = 0.0
+        if attributes.get("kind") not in ("gpu", "store"):  # which end ways
+            attributes["latency_unknown"] = True
+
+
 def _filled(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
     filled: nx.DiGraph[str] = graph.copy()
     seen: dict[tuple[str, int], int] = {}
@@ -129,13 +137,13 @@ def _filled(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
         index = seen.get((kind, node), 0)
         seen[kind, node] = index + 1
         attributes.setdefault("index", index)
-        attributes.setdefault("latency_s", 0.0)
+        _fill_latency(attributes)
         if kind in ("nvswitch", "switch"):
             attributes.setdefault("reduces", False)
         if kind == "nic":
             attributes.setdefault("transport", "infiniband")
     for _, _, attributes in filled.edges(data=True):
-        attributes.setdefault("latency_s", 0.0)
+        _fill_latency(attributes)
         attributes.setdefault("link", "")
         attributes.setdefault("count", 1)
     gpus = places_of_kind(filled, "gpu")

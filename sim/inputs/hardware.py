@@ -71,7 +71,7 @@ class LinkType(BaseModel):
     name: str
     bytes_per_s: BytesPerSecond
     efficiency: Fraction = 1.0
-    latency_s: LatencySeconds = 0.0
+    latency_s: LatencySeconds | None = None
     provenance: dict[str, Provenance] = {}
 
     @property

@@ -36,7 +36,8 @@ class Part(_Described):
     """`count` equal things in one server. A capacity of its own only where the thing itself can block.
 
     `forwards_peers: false` is a host whose root complex passes no PCIe traffic from one GPU to another, so
-    that copies between GPUs on different switches are staged in its memory.
+    that copies between GPUs on different switches are staged in its memory. A `latency_s` that is left out
+    is, to collectives, that of the machines on which they were measured.
     """
 
     kind: PartKind
@@ -44,7 +45,7 @@ class Part(_Described):
     model: str | None = None
     reduces: bool = False
     forwards_peers: bool = True
-    latency_s: LatencySeconds = 0.0
+    latency_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
     transport: Literal["infiniband", "ethernet"] | None = None
 

@@ -69,7 +69,9 @@ def server_places(parts: Mapping[str, Part]) -> list[tuple[str, Attributes]]:
 
 
 def _attributes(part: Part, index: int) -> Attributes:
-    attributes: Attributes = {"kind": part.kind, "index": index, "latency_s": part.latency_s}
+    attributes: Attributes = {"kind": part.kind, "index": index, "latency_s": part.latency_s or 0.0}
+    if part.latency_s is None and part.kind not in ("gpu", "store"):  # which end ways
+        attributes["latency_unknown"] = True
     if part.model is not None:
         attributes["model"] = part.model
     if part.kind in ("nvswitch", "switch"):
@@ -105,12 +107,15 @@ def server_edges(
 
 def edge_attributes(link: LinkType, count: int) -> Attributes:
     """Attributes of an edge of `count` parallel links: payload bytes/s of all together, latency of one."""
-    return {
+    attributes: Attributes = {
         "bytes_per_s": link.payload_bytes_per_s * count,
-        "latency_s": link.latency_s,
+        "latency_s": link.latency_s or 0.0,
         "link": link.name,
         "count": count,
     }
+    if link.latency_s is None:
+        attributes["latency_unknown"] = True
+    return attributes
 
 
 def places_of_kind(graph: nx.DiGraph[str], *kinds: str) -> list[str]:

@@ -4,6 +4,9 @@ From the instant of a fault on, transfers share what is left of a link, and a fo
 is played. Algorithms do not change: a ring goes on through the slow link, as a communicator does that was set
 up before the fault. Transfers on a link that is down wait until it is repaired.
 
+A loss that is there from the start and never ends is how the machine is: the network has the smaller capacity
+from then on, for the prices of steps and for folding.
+
 An engine stops before anything else of its instant (`FAILURE`): a step or a transfer that would end at that
 instant does not.
 """
@@ -24,12 +27,60 @@ from sim.runtime.service import Service
 from sim.scenario.references import Found, faultable_places
 
 
+class Losses:
+    """The shares of its capacity that each link of a network has lost, now and for good.
+
+    Making it takes from the network what is lost for good: from the start and without an end. A link that is
+    down for good has its capacity to prices, for an algorithm that goes through it was chosen before; its
+    transfers wait.
+    """
+
+    def __init__(self, network: Network, faults: Sequence[Fault]) -> None:
+        self.built = tuple(network.capacity)
+        self.for_good = [0.0] * len(network.links)
+        for fault in faults:
+            if is_for_good(fault):
+                for link, share in _shares(network, fault).items():
+                    self.for_good[link] += share
+        self.now = list(self.for_good)
+        self.down = [link for link, share in enumerate(self.for_good) if share >= 1.0]
+        for link, share in enumerate(self.for_good):
+            if 0.0 < share < 1.0:
+                network.capacity[link] = self.capacity(link)
+
+    def lose(self, link: int, share: float) -> None:
+        """Lose a share of a link, or get one back where it is below 0."""
+        # The sum is kept unbounded, so that a repair gives back what its own fault took and no more.
+        self.now[link] += share
+        if abs(self.now[link] - self.for_good[link]) < 1e-12:  # repaired: as at the start, to the last bit
+            self.now[link] = self.for_good[link]
+
+    def capacity(self, link: int) -> float:
+        """What is left of a link, in bytes/s."""
+        return self.built[link] * max(0.0, 1.0 - self.now[link])
+
+
+def is_for_good(fault: Fault) -> bool:
+    """True for a loss of capacity that is there from the start and never ends."""
+    return not fault.stops_engines and fault.at_s == 0.0 and fault.until_s is None
+
+
 def schedule_faults(
-    env: simpy.Environment, network: Network, fabric: Fabric, service: Service, faults: Sequence[Fault]
+    env: simpy.Environment,
+    network: Network,
+    fabric: Fabric,
+    service: Service,
+    faults: Sequence[Fault],
+    losses: Losses,
 ) -> None:
-    """Put all faults on the clock. What they name exists (`sim.scenario.references` has checked it)."""
-    lost = [0.0] * len(network.links)
+    """Put all faults on the clock, but for those that `losses` has taken from the network. What they name
+    exists (`sim.scenario.references` has checked it).
+    """
+    if losses.down:
+        at(env, 0.0, _Change(network, fabric, losses, dict.fromkeys(losses.down, 0.0), 1.0), COMPLETION)
     for fault in faults:
+        if is_for_good(fault):
+            continue
         if fault.stops_engines:
             for replica in _stopped(network, service.replicas, fault):
                 at(env, fault.at_s, service.fail, FAILURE, replica)
@@ -37,9 +88,9 @@ def schedule_faults(
                     at(env, fault.until_s, service.recover, COMPLETION, replica)
             continue
         shares = _shares(network, fault)
-        at(env, fault.at_s, _Change(network, fabric, lost, shares, 1.0), COMPLETION)
+        at(env, fault.at_s, _Change(network, fabric, losses, shares, 1.0), COMPLETION)
         if fault.until_s is not None:
-            at(env, fault.until_s, _Change(network, fabric, lost, shares, -1.0), COMPLETION)
+            at(env, fault.until_s, _Change(network, fabric, losses, shares, -1.0), COMPLETION)
 
 
 class _Change:
@@ -48,18 +99,14 @@ class _Change:
     """
 
     def __init__(
-        self, network: Network, fabric: Fabric, lost: list[float], shares: dict[int, float], sign: float
+        self, network: Network, fabric: Fabric, losses: Losses, shares: dict[int, float], sign: float
     ) -> None:
-        self.network, self.fabric, self.lost, self.shares, self.sign = network, fabric, lost, shares, sign
+        self.network, self.fabric, self.losses, self.shares, self.sign = network, fabric, losses, shares, sign
 
     def __call__(self, _: None) -> None:
         for link, share in self.shares.items():
-            # The sum is kept unbounded, so that a repair gives back what its own fault took and no more.
-            self.lost[link] += self.sign * share
-            left = max(0.0, 1.0 - self.lost[link])
-            if abs(self.lost[link]) < 1e-12:  # repaired: as it was built, to the last bit
-                self.lost[link], left = 0.0, 1.0
-            self.fabric.set_capacity(self.network.links[link], self.network.capacity[link] * left)
+            self.losses.lose(link, self.sign * share)
+            self.fabric.set_capacity(self.network.links[link], self.losses.capacity(link))
 
 
 def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault) -> list[Replica]:

@@ -21,3 +21,15 @@ def test_collective_prints_the_columns_of_nccl_tests(sim: Sim) -> None:
     for row in rows:
         assert row["algbw_bytes_per_s"] == pytest.approx(row["n_bytes"] / row["total_s"])
         assert row["busbw_bytes_per_s"] == pytest.approx(row["algbw_bytes_per_s"] * 2 * 7 / 8)
+
+
+def test_a_time_that_falls_where_an_engine_changes_its_kernel_is_explained_with_its_source(sim: Sim) -> None:
+    words = "collective all_reduce -t hgx-b200 -b 256K -e 1M".split()
+    status, _, err = sim(*words)
+    assert status == 0
+    assert err.startswith(
+        "note: 1048576 B take less than 524288 B: between them vllm goes over from two_shot"
+    )
+    assert "all_reduce_utils.py" in err
+    _, out, _ = sim(*words, "--format", "json")
+    assert json.loads(out)["notes"] == [err.removeprefix("note: ").strip()]

@@ -12,10 +12,16 @@ MEMORY = 30e9
 
 
 def wire(
-    graph: nx.DiGraph, here: str, there: str, bytes_per_s: float, latency_s: float = 0.0, link: str = "wire"
+    graph: nx.DiGraph,
+    here: str,
+    there: str,
+    bytes_per_s: float,
+    latency_s: float | None = None,
+    link: str = "wire",
 ) -> None:
+    stated = {} if latency_s is None else {"latency_s": latency_s}
     for edge in ((here, there), (there, here)):
-        graph.add_edge(*edge, bytes_per_s=bytes_per_s, latency_s=latency_s, link=link, count=1)
+        graph.add_edge(*edge, bytes_per_s=bytes_per_s, link=link, count=1, **stated)
 
 
 def servers(
@@ -33,7 +39,7 @@ def servers(
     inter_node: str = "infiniband",
     pcie: float = PCIE,
     gpus_per_switch: int = 1,
-    latency_s: float = 0.0,
+    latency_s: float | None = None,
 ) -> nx.DiGraph:
     """Servers of GPUs on NVSwitch chips and PCIe switches, two sockets each, rails to one leaf per NIC,
     then spines.

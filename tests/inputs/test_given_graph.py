@@ -29,7 +29,9 @@ def test_what_a_script_leaves_out_is_filled_in() -> None:
     assert graph.nodes["b"] == {
         "kind": "gpu", "model": "h100-sxm", "node": 0, "index": 1, "latency_s": 0.0, "domain": 1,
     }  # fmt: skip
-    assert graph.edges["a", "middle"] == {"bytes_per_s": 50e9, "latency_s": 0.0, "link": "", "count": 1}
+    assert graph.edges["a", "middle"] == {
+        "bytes_per_s": 50e9, "latency_s": 0.0, "latency_unknown": True, "link": "", "count": 1,
+    }  # fmt: skip
     assert graph.graph["peer_to_peer"] is True
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sim.inputs.errors import InfeasibleError, InputError
 from sim.inputs.hardware import LinkType
 from sim.inputs.parts import Part, ScaleOut, Transport, Wire
+from sim.inputs.server_graph import edge_attributes
 from sim.inputs.topology import Topology
 
 LINKS = {
@@ -50,6 +51,15 @@ def test_an_edge_has_the_payload_of_its_parallel_links_in_both_directions() -> N
     expected = {"bytes_per_s": 2 * 100e9 * 0.8, "latency_s": 1e-6, "link": "fast", "count": 2}
     assert graph.edges["node0.gpu1", "node0.nvswitch0"] == expected
     assert graph.edges["node0.nvswitch0", "node0.gpu1"] == expected
+
+
+def test_a_latency_that_is_left_out_is_marked_and_0_is_a_latency() -> None:
+    graph = cluster().graph
+    assert graph.nodes["node0.pcie0"]["latency_unknown"]
+    assert "latency_unknown" not in graph.nodes["node0.nvswitch0"]
+    silent = LinkType(name="wire", bytes_per_s=1e9)
+    assert edge_attributes(silent, 1)["latency_unknown"]
+    assert "latency_unknown" not in edge_attributes(silent.model_copy(update={"latency_s": 0.0}), 1)
 
 
 def test_nodes_say_what_they_are() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import simpy
 
-from sim.catalog import list_workloads
+from sim.catalog import list_workloads, load_topology
+from sim.cost.collectives.choice import collective
+from sim.cost.collectives.expert_exchange import ExpertChoice, exchange
+from sim.cost.network import Network
 from sim.inputs.errors import InputError, UnfinishedError
+from sim.runtime.fabric.fabric import Fabric
 from sim.scenario import Scenario, load_scenario, with_changes
 from sim.simulate import simulate
 
@@ -156,3 +163,124 @@ def test_a_fault_that_nothing_can_have_felt_is_told_apart_from_one_that_was() ->
     assert told["faults", 6, "gpu"] == "nothing fails: no engine runs on node0.gpu2"
     without = simulate(scenario(engine={"tensor_parallel_size": 2}, faults=felt))
     assert run.requests.equals(without.requests)
+
+
+CHIP = {"at_s": 0.0, "place": "node0.nvswitch1", "capacity": 0}
+SLOWER_BY = 18 / 14
+"""The chip has 4 of the 18 links of every GPU."""
+
+
+@pytest.mark.parametrize(
+    ("op", "library", "algorithm"),
+    [
+        ("all_reduce", "nccl", "ring"),
+        ("all_reduce", "nccl", "nvls"),
+        ("all_reduce", "nccl", "tree"),
+        ("all_reduce", "vllm", "one_shot"),
+        ("all_reduce", "vllm", "two_shot"),
+        ("all_reduce", "vllm", "multimem"),
+        ("all_to_all", "nccl", "direct"),
+        ("send_recv", "nccl", "direct"),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_dead_nvswitch_chip_slows_every_kernel_by_its_share_of_the_links(
+    op: str, library: str, algorithm: str, beside: bool
+) -> None:
+    """As a machine does that was built without it; also while another transfer shares the links."""
+    n_bytes = 2.0**28
+    graph = load_topology("nd-h100-v5").graph
+
+    def seconds(nvlink: float, dead: bool) -> float:
+        changed = graph.copy()
+        for _, _, edge in changed.edges(data=True):
+            if edge["link"] == "nvlink4":
+                edge["bytes_per_s"] *= nvlink
+        network = Network(changed)
+        demand = collective(
+            network, op, n_bytes, network.gpus, library=library, algorithm=algorithm, protocol="auto"
+        ).demand
+        env = simpy.Environment()
+        fabric = Fabric(env, network)
+        done = fabric.start(demand)
+        if beside:
+            fabric.start(replace(demand, n_bytes=tuple(0.5 * n for n in demand.n_bytes), min_flow_s=0.0))
+        if dead:
+            for link in demand.links:
+                fabric.set_capacity(link, network.capacity[link] * 14 / 18)
+        env.run()
+        return done.end_s - demand.latency_s
+
+    assert seconds(1.0, True) == pytest.approx(seconds(14 / 18, False), rel=1e-3)
+    assert seconds(1.0, True) == pytest.approx(SLOWER_BY * seconds(1.0, False), rel=0.05)
+
+
+@pytest.mark.parametrize("phase", ["dispatch", "combine"])
+@pytest.mark.parametrize("has_prefill", [False, True])
+def test_expert_exchanges_feel_a_dead_chip(phase: Any, has_prefill: bool) -> None:
+    network = Network(load_topology("nd-h100-v5").graph)
+    demand = exchange(
+        network, phase, network.gpus, 4096, 7168.0, ExpertChoice(256, 8), has_prefill=has_prefill
+    )
+    env = simpy.Environment()
+    fabric = Fabric(env, network)
+    done = fabric.start(demand)
+    for link in demand.links:
+        fabric.set_capacity(link, network.capacity[link] * 14 / 18)
+    env.run()
+    assert done.end_s - demand.latency_s == pytest.approx(SLOWER_BY * demand.flow_s(network.capacity))
+
+
+def test_a_repaired_link_gives_back_the_whole_rate() -> None:
+    """Half of the bytes at 14/18 of the rate, half at the whole."""
+    network = Network(load_topology("nd-h100-v5").graph)
+    demand = collective(network, "all_reduce", 2.0**28, network.gpus, library="nccl", algorithm="nvls").demand
+    flow_s = demand.flow_s(network.capacity)
+    env = simpy.Environment()
+    fabric = Fabric(env, network)
+    done = fabric.start(demand)
+
+    def repair() -> Generator[simpy.Event, object, object]:
+        for link in demand.links:
+            fabric.set_capacity(link, network.capacity[link] * 14 / 18)
+        yield env.timeout(demand.latency_s + SLOWER_BY * flow_s / 2)
+        for link in demand.links:
+            fabric.set_capacity(link, network.capacity[link])
+
+    env.process(repair())
+    env.run()
+    assert done.end_s == pytest.approx(demand.latency_s + (SLOWER_BY + 1.0) * flow_s / 2)
+
+
+def test_a_chip_that_is_dead_from_the_start_is_a_machine_built_without_it() -> None:
+    """Folded as any other machine, with the records of the played run."""
+    dead = scenario(faults=[CHIP])
+    folded, played = simulate(dead), simulate(dead, fold=False)
+    assert folded.requests.equals(played.requests)
+    assert folded.steps.equals(played.steps)
+    built = with_changes(scenario(), {"topology.links.nvlink4.bytes_per_s": 25e9 * 14 / 18})
+    ends = zip(folded.requests["finished_s"], simulate(built).requests["finished_s"], strict=True)
+    for one, other in ends:
+        assert one == pytest.approx(other, rel=1e-9)
+    healthy = simulate(scenario()).requests
+    ttft = (folded.requests["first_token_s"] - folded.requests["arrival_s"]).mean()
+    assert ttft > 1.05 * (healthy["first_token_s"] - healthy["arrival_s"]).mean()
+
+
+def test_a_loss_for_good_folds_and_a_later_fault_beside_it_adds_up() -> None:
+    later = {"at_s": 0.05, "until_s": 0.08, "place": "node0.nvswitch0", "capacity": 0}
+    run = scenario(faults=[CHIP, later])
+    quiet: list[bool] = []
+
+    def look(env: simpy.Environment, fabric: Fabric) -> Generator[simpy.Event, object, object]:
+        quiet.extend(fabric.is_quiet((link,)) for link in range(len(fabric.links)))
+        yield env.timeout(0.0)
+
+    simulate(run, beside=[look])
+    assert quiet
+    assert all(quiet)
+    folded, played = simulate(run), simulate(run, fold=False)
+    assert folded.requests.equals(played.requests)
+    capacity = folded.links.filter(folded.links["link"] == "node0.gpu0->nvlink0")["bytes_per_s"][0]
+    assert capacity == pytest.approx(369e9 * 14 / 18)
+    assert folded.end_s > simulate(scenario(faults=[CHIP])).end_s

@@ -69,8 +69,10 @@ class Offer:
     """All ways to do one op on given ranks: the engine's kernels by size, then the curves that the rule
     chooses from.
 
-    `priced` has the sizes that were asked for. `parameters` are those that the offer was made from: held
-    here because offers are remembered by their identity, which another object may take once they are gone.
+    `with_peers` is the offer on the same machine with copies from GPU to GPU, which staged ones never beat;
+    None where they are allowed. `priced` has the sizes that were asked for. `parameters` are those that the
+    offer was made from: held here because offers are remembered by their identity, which another object may
+    take once they are gone.
     """
 
     engine: list[tuple[float, Curve]]
@@ -78,6 +80,7 @@ class Offer:
     eager_s: float
     curves: tuple[Curve, ...]
     parameters: Parameters
+    with_peers: Offer | None = None
     priced: dict[float, CollectiveTiming] = field(default_factory=dict)
 
 
@@ -141,6 +144,14 @@ def _priced(offer: Offer, op: str, n_bytes: float, n: int) -> CollectiveTiming:
     bytes_s = max(n_bytes * curve.wire_s, curve.min_flow_s(n_bytes))
     latency_s = max(latency_s, offer.eager_s - bytes_s)  # launched from Python, no call is shorter than that
     demand = replace(curve.demand(n_bytes), latency_s=latency_s)
+    if offer.with_peers is not None:
+        # A copy through host memory takes what a peer's copy takes and the turn in memory: where the
+        # constants of staging, which were fitted on other machines, say less, the peers' price is the least.
+        least = _priced(offer.with_peers, op, n_bytes, n)
+        if latency_s + bytes_s < least.total_s:
+            bytes_s = min(max(bytes_s, least.bytes_s), least.total_s - latency_s)
+            latency_s = max(latency_s, least.total_s - bytes_s)
+            demand = replace(demand, latency_s=latency_s, min_flow_s=max(demand.min_flow_s, bytes_s))
     return CollectiveTiming(
         op, n_bytes, n, curve.algorithm, curve.protocol, library, demand, latency_s, bytes_s
     )
@@ -151,6 +162,13 @@ def _offer(network: Network, wanted: _Wanted, parameters: Parameters) -> Offer:
     _refuse_unknown(network, wanted)
     if wanted.library == "none":
         return _bare(network, wanted, parameters)
+    offer = _library_offer(network, wanted, parameters)
+    if not network.peer_to_peer:
+        offer.with_peers = _library_offer(network.with_peers(), wanted, parameters)
+    return offer
+
+
+def _library_offer(network: Network, wanted: _Wanted, parameters: Parameters) -> Offer:
     engine = "vllm" if wanted.library == "auto" else wanted.library
     engines = parameters.architecture(network, wanted.ranks[0]).engines
     eager_s = engines[engine].eager_launch_s if wanted.launch == "eager" and engine in engines else 0.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log2
+from math import inf, log2
 
 from sim.cost.collectives.demands import Demand
 
@@ -25,7 +25,8 @@ class Curve:
 
     `pace_s` is seconds per byte of message that the kernel needs by itself, `wire_s` what the busiest link
     needs. `corrections` divides the pace by powers of two of the size from 64 bytes on (NCCL's tree
-    corrections); `plateau` multiplies `alpha_s` past `plateau_bytes`.
+    corrections); `plateau` multiplies `alpha_s` past `plateau_bytes`. `rated_s` is the part of the pace that
+    is a share of the links' rates, and goes up where they lose capacity; `aside_s` the part without links.
     """
 
     algorithm: str
@@ -42,6 +43,8 @@ class Curve:
     corrections: tuple[float, ...] = ()
     plateau: float = 1.0
     plateau_bytes: float = float("inf")
+    rated_s: float = 0.0
+    aside_s: float = 0.0
 
     def latency_s(self, n_bytes: float) -> float:
         """Seconds before bytes flow at the full rate."""
@@ -55,10 +58,16 @@ class Curve:
     def min_flow_s(self, n_bytes: float) -> float:
         """The shortest that the flow can take, whatever the links allow."""
         if self.corrections:
-            place = int(log2(max(n_bytes, 64.0) / 64.0))
-            if place < len(self.corrections):
-                return n_bytes * self.pace_s / self.corrections[place]
+            return n_bytes * self.pace_s / self._correction(n_bytes)
         return n_bytes * self.pace_s
+
+    def _correction(self, n_bytes: float) -> float:
+        place = int(log2(max(n_bytes, 64.0) / 64.0))
+        return self.corrections[place] if place < len(self.corrections) else 1.0
+
+    def efficiency(self, n_bytes: float) -> float:
+        """The share of the links' rates that the flow reaches, where it is bound by one."""
+        return self.wire_s / self.rated_s * self._correction(n_bytes) if self.rated_s else inf
 
     def total_s(self, n_bytes: float) -> float:
         """The `isolated_s` of its demand, without making one."""
@@ -67,7 +76,14 @@ class Curve:
     def demand(self, n_bytes: float) -> Demand:
         """The transfer that this collective is for the fabric."""
         amounts = tuple([share * n_bytes for share in self.bytes_per_byte])
-        return Demand(self.links, amounts, self.latency_s(n_bytes), self.min_flow_s(n_bytes))
+        return Demand(
+            self.links,
+            amounts,
+            self.latency_s(n_bytes),
+            self.min_flow_s(n_bytes),
+            self.efficiency(n_bytes),
+            n_bytes * self.aside_s,
+        )
 
 
 def quickest(curves: Sequence[Curve], n_bytes: float) -> Curve:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 from sim.cost.collectives import groups
 from sim.cost.network import Network
@@ -25,8 +26,10 @@ OPS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", 
 class Demand:
     """One transfer: the bytes it puts on each link over its life, protocol overhead included.
 
-    `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be, whatever
-    the links allow (a kernel's own copy rate, one channel of a protocol).
+    `latency_s` passes before its bytes flow; `min_flow_s` is the shortest that the flowing can be on the
+    links as built (a kernel's own copy rate, one channel of a protocol, a kernel's share of the links' rate).
+    Where that share counts it is `efficiency`, and `aside_s` what the kernel does beside it without links:
+    links that lose capacity then slow the kernel by as much.
 
     Two durations of an uncontended transfer have these names everywhere:
 
@@ -39,9 +42,13 @@ class Demand:
     n_bytes: tuple[float, ...]
     latency_s: float = 0.0
     min_flow_s: float = 0.0
+    efficiency: float = inf
+    aside_s: float = 0.0
 
     def flow_s(self, capacity: Sequence[float]) -> float:
-        """Seconds of its bytes on links of `capacity` bytes/s with nothing else on them, latency left out."""
+        """Seconds of its bytes on links of `capacity` bytes/s, those that it was made for, with nothing else
+        on them; latency left out.
+        """
         busiest_s = max(
             (n / capacity[link] for link, n in zip(self.links, self.n_bytes, strict=True)), default=0.0
         )

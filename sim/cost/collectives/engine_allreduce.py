@@ -14,10 +14,17 @@ from sim.cost.collectives.curves import Curve
 from sim.cost.collectives.demands import load_per_byte
 from sim.cost.collectives.nccl import wire_s
 from sim.cost.collectives.parameters import EngineAllReduce, Parameters
+from sim.cost.collectives.path_latency import at_once, crossing
 from sim.cost.network import Network
 
 DEMAND_OF = {"one_shot": "one_shot", "two_shot": "two_shot", "multimem": "nvls"}
 """Kernel -> the algorithm whose bytes it moves."""
+
+CROSSINGS = {"one_shot": 3, "two_shot": 4, "multimem": 3}
+"""How often one after the other a kernel waits for its peers: the flags at its start, a read (two for
+two-shot: parts, then sums), the flags before its end (vLLM `csrc/custom_all_reduce.cuh`: a pair of barriers
+around the reads). Assumed alike for the other engines' kernels.
+"""
 
 
 def kernel_curve(
@@ -28,18 +35,21 @@ def kernel_curve(
     load = load_per_byte(network, "all_reduce", DEMAND_OF[kernel], ranks)
     busiest_s = wire_s(network, load)
     own_share = 1.0 if kernel == "one_shot" else 1.0 / len(ranks)
-    paths = [network.path(ranks[0], other) for other in ranks[1:]]
-    beyond_s = max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
+    rated_s, aside_s = busiest_s / values.efficiency, own_share / values.local_bytes_per_s
+    crossings = [crossing(network.path(ranks[0], other), parameters) for other in ranks[1:]]
+    start_s = values.base_s + values.rank_s * len(ranks)
     return Curve(
         kernel,
         "",
         tuple(load),
         tuple(load.values()),
         busiest_s,
-        values.base_s + values.rank_s * len(ranks) + beyond_s,
-        busiest_s / values.efficiency + own_share / values.local_bytes_per_s,
+        at_once(start_s, crossings, CROSSINGS[kernel]),
+        rated_s + aside_s,
         fill_s=values.fill_s,
         fill_bytes=values.fill_bytes,
+        rated_s=rated_s,
+        aside_s=aside_s,
     )
 
 

@@ -20,13 +20,14 @@ random, within the groups that a token is limited to; the bytes of scaling facto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from math import log2
+from math import inf, log2
 from typing import Literal, NamedTuple
 
 from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
-from sim.cost.collectives.parameters import collectives_folder
+from sim.cost.collectives.parameters import collectives_folder, default_parameters
+from sim.cost.collectives.path_latency import Crossing, at_once, by_parts, longest_of
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
@@ -85,12 +86,15 @@ class ExpertChoice(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Where an exchange of one byte for every token of every rank goes: bytes on each link, and the seconds
-    that the busiest NVLink and the busiest other link need.
+    that the busiest NVLink, the busiest other link, and the busiest with all traffic need. `longest` is its
+    longest way.
     """
 
     demand: Demand
     intra_domain_s: float
     inter_domain_s: float
+    busiest_s: float
+    longest: Crossing
 
 
 @cache
@@ -144,7 +148,7 @@ def chosen(
         )
     # Nearest by NVLink rate, which tells GPU generations apart; among equals by the number of domains, as a
     # ratio: from 2 to 4 domains is as far as from 4 to 8.
-    rate = network.nvlink_bytes_per_s(ranks[0])
+    rate = default_parameters().nvlink_bytes_per_s(network, ranks[0])
     domains = len({network.crossbar(rank) or rank for rank in ranks})
     return min(
         fitting,
@@ -189,20 +193,50 @@ def exchange(
     """
     if len(ranks) < 2:
         return Demand((), ())
+    demand = _exchange(network, phase, ranks, tokens * token_bytes, choice, has_prefill, library, load)
+    if network.peer_to_peer:
+        return demand
+    # Staged in host memory, an exchange is never quicker than with copies from GPU to GPU.
+    peers = _exchange(
+        network.with_peers(), phase, ranks, tokens * token_bytes, choice, has_prefill, library, load
+    )
+    flow_s, least_s = demand.flow_s(network.capacity), peers.flow_s(network.capacity)
+    if demand.latency_s + flow_s >= peers.latency_s + least_s:
+        return demand
+    return replace(
+        demand,
+        latency_s=max(demand.latency_s, peers.latency_s),
+        min_flow_s=max(demand.min_flow_s, peers.min_flow_s, least_s),
+    )
+
+
+def _exchange(
+    network: Network,
+    phase: Phase,
+    ranks: tuple[str, ...],
+    n_bytes: float,
+    choice: ExpertChoice,
+    has_prefill: bool,
+    library: str,
+    load: float,
+) -> Demand:
+    """One phase of `n_bytes` from each rank."""
     kernel = chosen(network, ranks, has_prefill=has_prefill, library=library)
     pace = kernel.pace(phase)
     reach = _reach(network, kernel.copies, ranks, choice, phase == "combine")
     # NVLink and NICs work at once, each at its share of its rate, so the slower one is the pace. The busiest
     # rank's load bounds the time from below only: the bytes on the links stay those of all tokens, for the
     # kernel waits for that rank while other traffic sees no more bytes.
-    n_bytes = tokens * token_bytes
     min_flow_s = (
         load
         * n_bytes
         * max(reach.intra_domain_s / pace.intra_domain, reach.inter_domain_s / pace.inter_domain)
     )
     amounts = tuple(n_bytes * amount for amount in reach.demand.n_bytes)
-    return Demand(reach.demand.links, amounts, pace.latency_s(len(ranks)), min_flow_s)
+    latency_s = at_once(pace.latency_s(len(ranks)), (reach.longest,))
+    busiest_s = n_bytes * reach.busiest_s
+    efficiency = busiest_s / min_flow_s if min_flow_s else inf
+    return Demand(reach.demand.links, amounts, latency_s, min_flow_s, efficiency)
 
 
 def payload_s(
@@ -273,9 +307,12 @@ def _reach(
             sent = {(target, source): amount for (source, target), amount in sent.items()}
         intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
         inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
+        whole = pairs_demand(network, sent)
         reach = network.remembered.exchanges[key] = Reach(
-            pairs_demand(network, sent),
+            whole,
             pairs_demand(network, intra_domain).flow_s(network.capacity),
             pairs_demand(network, inter_domain).flow_s(network.capacity),
+            whole.flow_s(network.capacity),
+            longest_of(by_parts(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
         )
     return reach

@@ -15,14 +15,18 @@ are up to 2x off there; between islands they are NCCL's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sim.cost.collectives import groups
 from sim.cost.collectives.curves import Curve
 from sim.cost.collectives.demands import Load, load_per_byte
 from sim.cost.collectives.parameters import PROTOCOLS, Architecture, Nccl, Parameters, Protocol
+from sim.cost.collectives.path_latency import Crossing, at_once, crossing, ring_crossings, with_path
 from sim.cost.network import Network
+
+SWITCH_CROSSINGS = 2
+"""Times that data crosses the switch one after the other: read and added there, then sent to all."""
 
 RING_STEPS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast": 1}
 """Times round the ring, less one step each."""
@@ -41,11 +45,11 @@ def _candidates(network: Network, op: str, ranks: tuple[str, ...], parameters: P
     architecture = parameters.architecture(network, ranks[0])
     found = groups.islands(network, ranks)
     if op in ("all_to_all", "send_recv"):
-        yield _direct(network, op, ranks, architecture.nccl, parameters, len(found))
+        yield _direct(network, op, ranks, found, architecture.nccl, parameters)
         return
     if len(found) == 1:
         yield from _intra_node_rings(network, op, ranks, architecture, parameters)
-        yield from _switch(network, op, ranks, architecture)
+        yield from _switch(network, op, ranks, architecture, parameters)
         if op == "all_reduce":
             yield from _trees(network, ranks, found, architecture, parameters)
         return
@@ -70,11 +74,11 @@ def _nvlink_and_rest(network: Network, load: Load) -> tuple[float, float]:
     return (wire_s(network, nvlink) if nvlink else 0.0), (wire_s(network, rest) if rest else 0.0)
 
 
-def _slowest_medium(network: Network, order: tuple[str, ...]) -> tuple[str, float]:
-    """The medium of a ring's slowest kind of hop, and the longest latency of a hop."""
+def _slowest_medium(network: Network, order: tuple[str, ...]) -> str:
+    """The medium of a ring's slowest kind of hop."""
     rank = {"local": -1, "nvlink": 0, "pcie": 1, "host": 2, "infiniband": 3, "tcp": 4}
     paths = [network.path(here, there) for here, there in zip(order, (*order[1:], order[0]), strict=True)]
-    return max((path.medium for path in paths), key=rank.__getitem__), max(path.latency_s for path in paths)
+    return max((path.medium for path in paths), key=rank.__getitem__)
 
 
 def _allowed(protocol: str, medium: str) -> bool:
@@ -86,7 +90,9 @@ def _intra_node_rings(
 ) -> Iterator[Curve]:
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
-    medium, path_s = _slowest_medium(network, groups.rings(network, ranks)[0])
+    order = groups.rings(network, ranks)[0]
+    medium = _slowest_medium(network, order)
+    crossings = ring_crossings(network, order, parameters)
     turns = medium == "pcie" and any(
         network.kind(end) == "host" for link in load for end in network.links[link].split("->")
     )
@@ -100,11 +106,11 @@ def _intra_node_rings(
         # A fit holds for the medium on which it was measured; another medium lends its hop and its rates.
         if protocol is None or medium not in ("nvlink", "pcie") or _foreign(architecture, medium):
             protocol = _borrowed(parameters.media[medium][name], protocol)
-        # The fitted hop covers a path as long as that of the measured machine: only what is longer is added.
-        hop_s = protocol.hop_s + max(0.0, path_s - parameters.media[medium]["covered_s"])
+        hop_s = with_path(protocol.hop_s, crossings)
         efficiency = protocol.efficiency * (architecture.nccl.through_host_efficiency if turns else 1.0)
         # The slower of links and kernel; a rank's copy of its own n-th comes on top, as it passes no link.
         pace_s = max(busiest_s / efficiency, sent / protocol.bytes_per_s)
+        aside_s = 1.0 / n / architecture.nccl.local_bytes_per_s
         yield Curve(
             "ring",
             name,
@@ -112,11 +118,13 @@ def _intra_node_rings(
             tuple(share * protocol.wire for share in load.values()),
             busiest_s * protocol.wire,
             protocol.base_s + steps * hop_s,
-            pace_s + 1.0 / n / architecture.nccl.local_bytes_per_s,
+            pace_s + aside_s,
             steps * protocol.slice_s,
             n * protocol.slice_bytes,
             protocol.fill_s,
             protocol.fill_bytes,
+            rated_s=busiest_s / efficiency,
+            aside_s=aside_s,
         )
 
 
@@ -132,22 +140,32 @@ def _borrowed(values: Mapping[str, Any], own: Protocol | None) -> Protocol:
     return Protocol(base_s=base_s, **rest)
 
 
-def _switch(network: Network, op: str, ranks: tuple[str, ...], architecture: Architecture) -> Iterator[Curve]:
+def _switch(
+    network: Network, op: str, ranks: tuple[str, ...], architecture: Architecture, parameters: Parameters
+) -> Iterator[Curve]:
     switch = architecture.nccl.switch
     if op == "broadcast" or switch is None or len(ranks) < 3 or not network.reduces(ranks):
         return
     load = load_per_byte(network, op, "nvls", ranks)
+    start_s = switch.base_s + switch.rank_s * len(ranks)
+    pace_s = 1.0 / (switch.efficiency * network.nvlink_bytes_per_s(ranks[0]))
     yield Curve(
         "nvls",
         "Simple",
         tuple(load),
         tuple(load.values()),
         wire_s(network, load),
-        switch.base_s + switch.rank_s * len(ranks),
-        1.0 / (switch.efficiency * network.nvlink_bytes_per_s(ranks[0])),
+        at_once(start_s, [_across_switch(network, ranks, parameters)], SWITCH_CROSSINGS),
+        pace_s,
         fill_s=switch.fill_s + switch.fill_rank_s * len(ranks),
         fill_bytes=switch.fill_bytes * len(ranks),
+        rated_s=pace_s,
     )
+
+
+def _across_switch(network: Network, ranks: tuple[str, ...], parameters: Parameters) -> Crossing:
+    """The way from one GPU to another over their NVLink switch."""
+    return crossing(network.path(ranks[0], ranks[1]), parameters)
 
 
 def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture) -> bool:
@@ -164,11 +182,29 @@ def chosen_by_rule(curve: Curve, op: str, ranks: int, architecture: Architecture
     return not (curve.algorithm == "tree" and curve.plateau_bytes == 0.0)
 
 
-def _inter_node_constants(parameters: Parameters, network: Network) -> tuple[Mapping[str, Any], float]:
-    """NCCL's constants between islands, and what the transport adds to each crossing."""
-    constants = parameters.inter_node["nccl"]
-    own_hop_s = constants["tree"]["LL"]["net_hop_s"]
-    return constants, max(0.0, (network.transport_hop_s or own_hop_s) - own_hop_s)
+def _over_network(
+    found: tuple[tuple[str, ...], ...], network: Network, parameters: Parameters
+) -> Callable[[float], float]:
+    """What a crossing between islands takes here, of NCCL's constant for it.
+
+    A transport's `hop_s` stands in place of the constant of a tree's LL: what it has more is added to every
+    constant; what it has less takes each down in proportion, and not below the latency of the path that it
+    contains.
+    """
+    own_s = float(parameters.inter_node["nccl"]["tree"]["LL"]["net_hop_s"])
+    given_s = network.transport_hop_s or own_s
+    heads = groups.rails(network, found)[0] if len(found) > 1 else ()
+    crossings = ring_crossings(network, heads, parameters) if heads else []
+    contained_s = max((one.contained_s for one in crossings), default=0.0)
+
+    def hop_s(constant_s: float) -> float:
+        if given_s >= own_s:
+            taken_s = constant_s + (given_s - own_s)
+        else:
+            taken_s = max(constant_s * given_s / own_s, min(constant_s, contained_s))
+        return with_path(taken_s, crossings)
+
+    return hop_s
 
 
 def _trees(
@@ -178,20 +214,22 @@ def _trees(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _inter_node_constants(parameters, network)
+    constants = parameters.inter_node["nccl"]
+    net_hop = _over_network(found, network, parameters)
     load = load_per_byte(network, "all_reduce", "tree", ranks)
     busiest_s = wire_s(network, load)
     longest = max(len(group) for group in found)
     levels = (len(found) - 1).bit_length() if len(found) > 1 else 0
-    medium, _ = _slowest_medium(network, found[0]) if longest > 1 else ("nvlink", 0.0)
+    medium = _slowest_medium(network, found[0]) if longest > 1 else "nvlink"
+    inside = ring_crossings(network, found[0], parameters) if longest > 1 else []
     tcp = network.inter_node == "tcp" and len(found) > 1
     for name in PROTOCOLS if not tcp else ("LL",):
         if not _allowed(name, medium):
             continue
         tree = constants["tree"][name]
-        hop_s = tree["hop_s"] if medium == "nvlink" else tree["pcie_hop_s"]
+        hop_s = with_path(tree["hop_s"] if medium == "nvlink" else tree["pcie_hop_s"], inside)
         # Up and down again: along the chain of the longest island, and the tree's levels between islands.
-        alpha_s = tree["base_s"] + 2.0 * ((longest - 1) * hop_s + levels * (tree["net_hop_s"] + added_s))
+        alpha_s = tree["base_s"] + 2.0 * ((longest - 1) * hop_s + levels * net_hop(tree["net_hop_s"]))
         rate = min(1.0 / busiest_s * 2.0 * tree["efficiency"], constants["tree_bytes_per_s"])
         if name == "LL":
             rate = min(rate, _low_latency_rate(constants, len(found)))
@@ -208,6 +246,7 @@ def _trees(
             fill_s=0.0 if tcp or name == "LL" else max(levels - 1, 0) * constants["level_fill_s"],
             fill_bytes=constants["level_fill_bytes"],
             plateau_bytes=float("inf") if len(found) > 1 else 0.0,
+            rated_s=0.0 if tcp else busiest_s / tree["efficiency"],
         )
 
 
@@ -225,7 +264,8 @@ def _inter_node_rings(
     architecture: Architecture,
     parameters: Parameters,
 ) -> Iterator[Curve]:
-    constants, added_s = _inter_node_constants(parameters, network)
+    constants = parameters.inter_node["nccl"]
+    net_hop = _over_network(found, network, parameters)
     n = len(ranks)
     load = load_per_byte(network, op, "ring", ranks)
     nvlink_s, rest_s = _nvlink_and_rest(network, load)
@@ -233,19 +273,21 @@ def _inter_node_rings(
     crossings = 2 * len(found) if op == "all_reduce" else len(found) - 1
     sent = steps / n if op != "broadcast" else 1.0
     longest = max(len(group) for group in found)
-    medium, _ = _slowest_medium(network, found[0]) if longest > 1 else ("nvlink", 0.0)
+    medium = _slowest_medium(network, found[0]) if longest > 1 else "nvlink"
+    inside = ring_crossings(network, found[0], parameters) if longest > 1 else []
     tcp = network.inter_node == "tcp"
     for name in PROTOCOLS if not tcp else ("LL",):
         if not _allowed(name, medium):
             continue
         ring = constants["ring"][name]
-        hop_s = ring["hop_s"] if medium == "nvlink" else ring["pcie_hop_s"]
+        hop_s = with_path(ring["hop_s"] if medium == "nvlink" else ring["pcie_hop_s"], inside)
         # A chunk's way round the ring: so many of its steps cross to another island, the others are hops
         # within one, and none takes less than posting it.
         alpha_s = ring["base_s"] + (steps - crossings) * max(hop_s, ring["post_s"])
-        alpha_s += crossings * (ring["net_hop_s"] + added_s)
+        alpha_s += crossings * net_hop(ring["net_hop_s"])
         wire = 1.0 if tcp else constants["wire"][name]
-        pace_s = max(nvlink_s / ring["efficiency"], rest_s / ring["net_efficiency"])
+        pace_s = rated_s = max(nvlink_s / ring["efficiency"], rest_s / ring["net_efficiency"])
+        aside_s = 1.0 / n / architecture.nccl.local_bytes_per_s
         if name == "LL" and not tcp:
             pace_s = max(pace_s, sent / _low_latency_rate(constants, len(found)))
         yield Curve(
@@ -255,9 +297,11 @@ def _inter_node_rings(
             tuple(share * wire for share in load.values()),
             max(nvlink_s, rest_s) * wire,
             alpha_s,
-            pace_s + 1.0 / n / architecture.nccl.local_bytes_per_s,
+            pace_s + aside_s,
             fill_s=0.0 if tcp else steps * ring["step_fill_s"],
             fill_bytes=n * ring["step_fill_bytes"],
+            rated_s=rated_s,
+            aside_s=aside_s,
         )
 
 
@@ -271,7 +315,8 @@ def _switch_trees(
     switch = architecture.nccl.switch
     if switch is None or network.inter_node == "tcp" or len({len(group) for group in found}) > 1:
         return
-    constants, added_s = _inter_node_constants(parameters, network)
+    constants = parameters.inter_node["nccl"]
+    net_hop = _over_network(found, network, parameters)
     if any(not 2 <= len(group) <= constants["nvls_tree"]["most_ranks"] for group in found):
         return
     if not all(network.reduces(group) for group in found):
@@ -287,17 +332,24 @@ def _switch_trees(
         tuple(load),
         tuple(load.values()),
         busiest_s,
-        own["base_s"] + 2.0 * levels * (own["net_hop_s"] + added_s),
+        at_once(own["base_s"], [_across_switch(network, found[0], parameters)], SWITCH_CROSSINGS)
+        + 2.0 * levels * net_hop(own["net_hop_s"]),
         1.0 / rate,
         fill_s=switch.fill_s
         + switch.fill_rank_s * len(found[0])
         + max(levels - 1, 0) * constants["level_fill_s"],
         fill_bytes=constants["level_fill_bytes"],
+        rated_s=1.0 / rate,
     )
 
 
 def _direct(
-    network: Network, op: str, ranks: tuple[str, ...], nccl: Nccl, parameters: Parameters, islands: int
+    network: Network,
+    op: str,
+    ranks: tuple[str, ...],
+    found: tuple[tuple[str, ...], ...],
+    nccl: Nccl,
+    parameters: Parameters,
 ) -> Curve:
     direct = nccl.direct
     n = len(ranks)
@@ -307,14 +359,16 @@ def _direct(
     alpha_s = direct.base_s + (0.0 if pair else direct.rank_s * n)
     efficiency = nccl.ring["Simple"].efficiency if pair else direct.efficiency
     channel_s = 0.0
-    if islands > 1:
-        constants, added_s = _inter_node_constants(parameters, network)
-        alpha_s += constants["direct"]["net_hop_s"] + added_s
+    if len(found) > 1:
+        constants = parameters.inter_node["nccl"]
+        alpha_s += _over_network(found, network, parameters)(constants["direct"]["net_hop_s"])
         efficiency = constants["direct"]["efficiency"]
-        if pair and islands > 2:
+        if pair and len(found) > 2:
             channel_s = 1.0 / constants["direct"]["channel_bytes_per_s"]
-    paths = [network.path(ranks[0], other) for other in ranks[1:]]
-    alpha_s += max(max(0.0, path.latency_s - parameters.media[path.medium]["covered_s"]) for path in paths)
+    else:
+        alpha_s = at_once(
+            alpha_s, [crossing(network.path(ranks[0], other), parameters) for other in ranks[1:]]
+        )
     local_s = 0.0 if pair else 1.0 / n / direct.local_bytes_per_s
     return Curve(
         "direct",
@@ -326,4 +380,6 @@ def _direct(
         max(busiest_s / efficiency, channel_s) + local_s,
         fill_s=direct.fill_s,
         fill_bytes=direct.fill_bytes,
+        rated_s=busiest_s / efficiency,
+        aside_s=local_s,
     )

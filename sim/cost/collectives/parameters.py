@@ -137,13 +137,17 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All kinds of GPU, and what is between islands and over other media."""
+    """All kinds of GPU, and what is between islands and over other media.
+
+    `latencies`: the least and the most that each kind of link and place takes on the machines of the fits.
+    """
 
     architectures: Mapping[str, Architecture]
     gpus: Mapping[str, str]
     nvlink_stand_ins: tuple[tuple[float, str], ...]
     media: Mapping[str, Mapping[str, Any]]
     inter_node: Mapping[str, Any]
+    latencies: Mapping[str, tuple[float, float]]
     provenance: Mapping[str, Mapping[str, str]]
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
@@ -154,6 +158,16 @@ class Parameters:
                 return self.architectures[name]
         rate = network.nvlink_bytes_per_s(gpu)
         return self.architectures[min(self.nvlink_stand_ins, key=lambda stand_in: abs(stand_in[0] - rate))[1]]
+
+    def nvlink_bytes_per_s(self, network: Network, gpu: str) -> float:
+        """The NVLink rate by which generations of GPUs are told apart: that of its kind, however many links
+        this machine has; of a GPU that no file names the machine's own.
+        """
+        own = network.nvlink_bytes_per_s(gpu)
+        if not own or not str(network.places[gpu].get("model", "")).lower().startswith(tuple(self.gpus)):
+            return own
+        kind = self.architecture(network, gpu).name
+        return next(rate for rate, name in self.nvlink_stand_ins if name == kind) or own
 
 
 def collectives_folder() -> Path:
@@ -185,7 +199,12 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
     provenance = {name: block["provenance"] for name, block in blocks.items()}
     provenance |= {name: block["provenance"] for name, block in inter_node.items()}
     media = {name: block for name, block in inter_node["media"].items() if name != "provenance"}
-    return Parameters(architectures, ordered, stand_ins, media, inter_node, provenance)
+    latencies = {
+        kind: (float(least), float(most))
+        for kind, (least, most) in inter_node["latencies"].items()
+        if kind != "provenance"
+    }
+    return Parameters(architectures, ordered, stand_ins, media, inter_node, latencies, provenance)
 
 
 def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:

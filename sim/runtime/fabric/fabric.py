@@ -307,6 +307,9 @@ class Fabric:
         if not link_set.registered:
             self._occupancy.register(link_set)
         transfer.begin_flowing(self._flow_s_now(compiled), self._number)
+        stream = transfer.stream
+        if self._occupancy.changed or stream.cap != stream.built_cap:
+            self._recap(transfer)
         if transfer.end_s < now:
             flows = f"a transfer that flows from {transfer.flows_s} s would end at {transfer.end_s} s"
             raise ValueError(f"{flows}: must be {now} s, which is now, or later")
@@ -450,6 +453,17 @@ class Fabric:
             for link, value in changes.items():
                 self.capacity[link] = value
                 self._occupancy.change(link, as_built=value == self._built[link])
+            transfers = [transfer for link_set in there for transfer in link_set.transfers()]
+            for transfer in transfers:
+                self._recap(transfer)
+            if any(transfer.stream.row >= 0 for transfer in transfers):
+                self._rates.dissolve()
+
+    def _recap(self, transfer: Transfer) -> None:
+        """Give the stream of a transfer the cap that it has on the links as they are now."""
+        compiled, stream = transfer.demand, transfer.stream
+        built = self._occupancy.as_built(compiled.links)
+        stream.cap = stream.built_cap if built else compiled.cap_at(self.capacity) / transfer.weight
 
     def _set_level(self, transfer: Transfer, level: float, now: float) -> None:
         # A level that differs by rounding only is the old one: its end stays the same float, and a transfer

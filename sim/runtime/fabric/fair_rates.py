@@ -45,6 +45,10 @@ class FairRates:
         """Drop what is remembered: capacities have changed."""
         self._levels.clear()
 
+    def dissolve(self) -> None:
+        """Take all streams out of the bulk solver, which holds the caps that they entered with."""
+        self._bulk.dissolve()
+
     def recount(self, stream: Stream) -> None:
         """Take over the number of transfers of a stream, which has just changed."""
         if stream.row >= 0:

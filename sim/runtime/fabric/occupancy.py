@@ -148,7 +148,7 @@ class LinkOccupancy:
                 assert link_set.users == flowing + (link_set.uncontended is not None)
             assert link_set.registered or not link_set.users
             for stream in link_set.flowing:
-                assert link_set.streams[stream.loads, stream.cap] is stream
+                assert link_set.streams[stream.loads, stream.built_cap] is stream
             there = {other for link in link_set.links for other in self.on[link]} - {link_set}
             assert set(link_set.neighbours) == (there if link_set.registered else set())
             for link in link_set.links:

@@ -18,7 +18,7 @@ REMEMBERED_STREAMS = 64
 
 class DemandLike(Protocol):
     """Bytes on each link over a transfer's life, the latency before they flow, the least time that flowing
-    takes.
+    takes, and what of it goes by the links' rates (`sim.cost.collectives.demands.Demand`).
     """
 
     @property
@@ -29,6 +29,10 @@ class DemandLike(Protocol):
     def latency_s(self) -> float: ...
     @property
     def min_flow_s(self) -> float: ...
+    @property
+    def efficiency(self) -> float: ...
+    @property
+    def aside_s(self) -> float: ...
 
 
 class Bytes(NamedTuple):
@@ -38,6 +42,8 @@ class Bytes(NamedTuple):
     n_bytes: tuple[float, ...]
     latency_s: float = 0.0
     min_flow_s: float = 0.0
+    efficiency: float = inf
+    aside_s: float = 0.0
 
 
 class Watcher(Protocol):
@@ -68,16 +74,17 @@ class Stream:
     """Transfers that flow over the same links in the same proportions: the fair share gives all of them one
     level.
 
-    Reads as a `sim.cost.fairshare.Flow`. `row` is its row in the bulk solver, -1 outside; `order` does not
-    depend on which transfer came first; `kept` is False once its link set has dropped it.
+    Reads as a `sim.cost.fairshare.Flow`. `cap` is on the links as they are, `built_cap` on the links as
+    built. `row` is its row in the bulk solver, -1 outside; `order` does not depend on which transfer came
+    first; `kept` is False once its link set has dropped it.
     """
 
-    __slots__ = ("cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
+    __slots__ = ("built_cap", "cap", "kept", "links", "loads", "order", "recurs", "row", "transfers")
 
     def __init__(self, links: tuple[int, ...], loads: tuple[float, ...], cap: float) -> None:
         self.links = links
         self.loads = loads
-        self.cap = cap
+        self.cap = self.built_cap = cap
         self.order = links, loads, cap
         self.kept = True
         self.recurs = False  # a second transfer of the same demand has flowed in it
@@ -139,7 +146,7 @@ class LinkSet:
             if len(self.streams) > REMEMBERED_STREAMS:
                 for idle in [known for known in self.streams.values() if not known.transfers]:
                     idle.kept = False
-                    del self.streams[idle.loads, idle.cap]
+                    del self.streams[idle.loads, idle.built_cap]
             stream = self.streams[loads, cap] = Stream(self.links, loads, cap)
         return stream
 
@@ -156,8 +163,8 @@ class CompiledDemand:
     """
 
     __slots__ = (
-        "_stream", "busiest", "cap", "flow_s", "kept", "latency_s", "link_set", "links", "min_flow_s",
-        "n_bytes", "source", "uncounted", "uncounted_busy_s",
+        "_stream", "aside_s", "busiest", "cap", "efficiency", "flow_s", "kept", "latency_s", "link_set",
+        "links", "min_flow_s", "n_bytes", "source", "uncounted", "uncounted_busy_s",
     )  # fmt: skip
 
     def __init__(
@@ -169,9 +176,11 @@ class CompiledDemand:
         self.n_bytes = n_bytes
         self.latency_s = demand.latency_s
         self.min_flow_s = demand.min_flow_s
+        self.efficiency = demand.efficiency
+        self.aside_s = demand.aside_s
         self.busiest = max(n_bytes, default=0.0)
         self.cap = self.busiest / self.min_flow_s if self.min_flow_s > 0.0 else inf
-        self.flow_s = self.flow_s_at(built)
+        self.flow_s = max(self.min_flow_s, self._busiest_s(built))
         self.kept = False
         self.uncounted = 0  # transfers that are not in the link counters yet
         self.uncounted_busy_s = 0.0  # flow seconds of the uncontended ones among them
@@ -188,9 +197,23 @@ class CompiledDemand:
             self._stream = stream
         return stream
 
+    def min_flow_s_at(self, capacity: Sequence[float]) -> float:
+        """`min_flow_s` where links have other capacities than as built: what goes by their rates takes
+        longer.
+        """
+        return max(self.min_flow_s, self._busiest_s(capacity) / self.efficiency + self.aside_s)
+
+    def cap_at(self, capacity: Sequence[float]) -> float:
+        """`cap` where links have other capacities than as built. A link that is down caps by itself."""
+        seconds = self.min_flow_s_at(capacity)
+        return self.cap if seconds == self.min_flow_s or seconds == inf else self.busiest / seconds
+
     def flow_s_at(self, capacity: Sequence[float]) -> float:
-        """`flow_s` on links of these capacities."""
-        longest = self.min_flow_s
+        """`flow_s` on links of these capacities, not all of them as built."""
+        return max(self.min_flow_s_at(capacity), self._busiest_s(capacity))
+
+    def _busiest_s(self, capacity: Sequence[float]) -> float:
+        longest = 0.0
         for link, n_bytes in zip(self.links, self.n_bytes, strict=True):
             bytes_per_s = capacity[link]
             seconds = n_bytes / bytes_per_s if bytes_per_s else inf

@@ -8,6 +8,8 @@ transfer pays the start-up latency once.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.cost import kv_transfer
 from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
@@ -30,11 +32,16 @@ class TransferDemands:
         if one is None:
             one = self._per_token[key] = self._one_token(sender, receiver, groups)
         n_bytes = tuple(amount * tokens for amount in one.n_bytes)
-        return Demand(one.links, n_bytes, one.latency_s, one.min_flow_s * tokens)
+        return replace(one, n_bytes=n_bytes, min_flow_s=one.min_flow_s * tokens, aside_s=one.aside_s * tokens)
 
     def _one_token(self, sender: Replica, receiver: Replica, groups: tuple[int, int]) -> Demand:
         priced = kv_transfer.kv_cache(
             self.network, sender.shards, receiver.shards, TOKENS_PRICED, groups, without=self.without
         )
         n_bytes = tuple(amount / TOKENS_PRICED for amount in priced.n_bytes)
-        return Demand(priced.links, n_bytes, priced.latency_s, priced.min_flow_s / TOKENS_PRICED)
+        return replace(
+            priced,
+            n_bytes=n_bytes,
+            min_flow_s=priced.min_flow_s / TOKENS_PRICED,
+            aside_s=priced.aside_s / TOKENS_PRICED,
+        )

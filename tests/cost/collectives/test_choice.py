@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.catalog import load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import ALGORITHMS
 from sim.cost.network import Network
@@ -83,3 +85,20 @@ def test_a_gpu_twice_or_from_elsewhere_is_refused() -> None:
         collective(network, "all_reduce", S, (network.gpus[0], network.gpus[0]))
     with pytest.raises(InfeasibleError, match="no such GPU"):
         collective(network, "all_reduce", S, (network.gpus[0], "node9.gpu9"))
+
+
+@pytest.mark.parametrize("op", ["all_reduce", "all_gather", "broadcast", "all_to_all", "send_recv"])
+@pytest.mark.parametrize("name", ["l40s-12", "rtx-pro-6000-x8", "nd-h100-v5", "gb200-nvl72"])
+@pytest.mark.parametrize("ranks", [2, 4, 12])
+def test_staged_copies_are_never_quicker_than_peer_to_peer(op: str, name: str, ranks: int) -> None:
+    graph = load_topology(name).graph
+    staged = Network(nx.DiGraph(graph, peer_to_peer=False))
+    peers = Network(graph)
+    gpus = peers.gpus[:ranks]
+    if len(gpus) < ranks or (name == "gb200-nvl72" and ranks > 2):
+        pytest.skip("so many are not in one server")
+    for library in ("nccl", "vllm"):
+        for power in range(10, 30, 2):
+            on, off = (collective(there, op, 2.0**power, gpus, library=library) for there in (peers, staged))
+            assert off.total_s >= on.total_s * (1 - 1e-12)
+            assert off.demand.isolated_s(staged.capacity) == pytest.approx(off.total_s)

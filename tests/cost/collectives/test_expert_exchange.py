@@ -8,6 +8,7 @@ from collections import defaultdict
 from functools import cache
 from itertools import combinations
 
+import networkx as nx
 import pytest
 
 from sim.catalog import load_topology
@@ -195,3 +196,25 @@ def test_every_kernel_reaches_no_more_than_its_links_carry_and_says_where_it_is_
             assert 0.0 < pace.intra_domain <= 1.0
             assert 0.0 < pace.inter_domain <= 1.0
             assert pace.latency_s(2) > 0.0
+
+
+def test_more_nvlink_is_no_other_generation_of_gpu():
+    graph = load_topology("nd-h100-v5").graph.copy()
+    before = chosen(Network(graph), Network(graph).gpus, has_prefill=False)
+    for _, _, edge in graph.edges(data=True):
+        if edge["link"] == "nvlink4":
+            edge["bytes_per_s"] *= 2
+    assert chosen(Network(graph), Network(graph).gpus, has_prefill=False) == before
+
+
+def test_staged_exchanges_are_never_quicker_than_peer_to_peer():
+    graph = load_topology("nd-h100-v5").graph
+    peers, staged = Network(graph), Network(nx.DiGraph(graph, peer_to_peer=False))
+    for ranks in (2, 4, 8):
+        for tokens in (1, 64, 4096):
+            for phase in ("dispatch", "combine"):
+                on, off = (
+                    exchange(there, phase, there.gpus[:ranks], tokens, 7168.0, ExpertChoice(256, 8))
+                    for there in (peers, staged)
+                )
+                assert off.isolated_s(staged.capacity) >= on.isolated_s(peers.capacity)

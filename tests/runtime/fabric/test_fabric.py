@@ -355,3 +355,27 @@ def test_a_long_transfer_beside_many_short_ones_leaves_nothing_behind_for_each(e
         env.run(fabric.transfer({"a": 10.0}))
     assert len(fabric._ends) <= MANY_ENDS + 1
     assert len(env._queue) <= 4
+
+
+@pytest.mark.parametrize("flows", [3, 80])
+def test_what_goes_by_a_link_s_rate_goes_slower_where_the_link_does(flows: int) -> None:
+    """At 0.8 of the rate; few transfers and many, which another solver takes."""
+    env = Environment()
+    fabric = Fabric(env, dict.fromkeys(range(flows + 1), 10.0))
+    # Each has a link of its own on which it is bound by its rate, and all meet on a wide one.
+    fabric.set_capacity(flows, 1e3 * flows)
+    sent = [
+        fabric.start(Bytes((link, flows), (100.0 + link, 1.0), 0.0, (100.0 + link) / 8.0, 0.8))
+        for link in range(flows)
+    ]
+    env.run(until=5.0)
+    fabric.check()
+    fabric.set_capacity(0, 5.0)
+    fabric.set_capacity(1, 0.0)
+    env.run(until=6.0)
+    fabric.check()
+    fabric.set_capacity(1, 10.0)
+    env.run()
+    assert sent[0].end_s == pytest.approx(5.0 + 60.0 / 4.0)
+    assert sent[1].end_s == pytest.approx(1.0 + 101.0 / 8.0)
+    assert sent[2].end_s == pytest.approx(102.0 / 8.0)
