@@ -171,13 +171,10 @@ def _tree_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks
     if len(found) == 1:
         _up_and_down(book, groups.tree_edges(book.network, ranks), n_bytes, chunks)
         return
-    lanes = groups.rails(book.network, found)
-    for heads in lanes:
-        chains = [
-            (below, above)
-            for group, head in zip(found, heads, strict=True)
-            for above, below in pairwise(groups.chain(group, head))
-        ]
+    lanes = groups.chains_of_rails(book.network, found)
+    for visited in lanes:
+        heads = [way[0] for way in visited]
+        chains = [(below, above) for way in visited for above, below in pairwise(way)]
         share = 0.5 / len(lanes)
         for tree in groups.parents(len(heads)):
             edges = [(head, heads[up], share) for head, up in zip(heads, tree, strict=True) if up is not None]
