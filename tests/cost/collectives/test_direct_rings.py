@@ -151,10 +151,11 @@ def test_an_all_reduce_over_direct_links_comes_near_what_was_measured(
 def test_sends_over_direct_links_put_the_bytes_of_the_demand_on_each(
     op: str, algorithm: str, nodes: int, wires: Mapping[tuple[int, int], float]
 ) -> None:
-    network = direct(1 + max(j for _, j in wires), wires, nodes=nodes, nics=2)
+    n = 1 + max(j for _, j in wires)
+    network = direct(n, wires, nodes=nodes, nics=n)
     carried: dict[int, float] = {}
     for send in send_graph(network, op, algorithm, S, network.gpus):
-        for link in send.links:
-            carried[link] = carried.get(link, 0.0) + send.n_bytes
+        for link, n_bytes in send.load().items():
+            carried[link] = carried.get(link, 0.0) + n_bytes
     bare = demand(network, op, algorithm, S, network.gpus)
     assert carried == {link: pytest.approx(n) for link, n in zip(bare.links, bare.n_bytes, strict=True)}
