@@ -98,4 +98,4 @@ def _bus_bytes(one: MultinodePoint) -> float:
 def _nic_rate(system: str, nodes: int) -> float:
     network = cluster_network(system, nodes)
     path = network.path(network.gpus[0], ranks_of(network, 1)[1])
-    return min(network.capacity[link] for link in path.links)
+    return path.bytes_per_s(network.capacity)

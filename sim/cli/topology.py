@@ -138,7 +138,7 @@ def _paths(network: Network) -> list[dict[str, Any]]:
         if source == target:
             continue
         path = network.path(source, target)
-        bytes_per_s = min(network.capacity[link] for link in path.links)
+        bytes_per_s = path.bytes_per_s(network.capacity)
         examples.setdefault(
             (path.medium, bytes_per_s, round(path.latency_s, 12)),
             {

@@ -150,8 +150,8 @@ def way(
                 paths = [network.path(a, b) for a, b in pairwise((*source[::-1], *target))]
                 hops_s = max(hops_s, sum(path.latency_s for path in paths))
                 for path in paths:
-                    for link in path.links:
-                        load[link] = load.get(link, 0.0) + n_bytes / (len(here) * len(there))
+                    for link, carried in path.bytes_on_links(n_bytes / (len(here) * len(there))):
+                        load[link] = load.get(link, 0.0) + carried
     min_flow_s = kv_bytes_per_token / bytes_per_s if bytes_per_s else 0.0
     return Way(tuple(load), tuple(load.values()), latency_s + hops_s, min_flow_s)
 

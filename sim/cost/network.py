@@ -126,8 +126,8 @@ class Network:
         """
         gpus = tuple(gpus) if gpus is not None else self.gpus
         half = len(gpus) // 2
-        load: dict[int, int] = {}
+        load: dict[int, float] = {}
         for source, target in zip(gpus[:half], gpus[half : 2 * half], strict=True):
-            for link in self.path(source, target).links:
-                load[link] = load.get(link, 0) + 1
+            for link, pairs in self.path(source, target).bytes_on_links(1.0):
+                load[link] = load.get(link, 0.0) + pairs
         return half * min((self.capacity[link] / pairs for link, pairs in load.items()), default=0.0)

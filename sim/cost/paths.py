@@ -7,18 +7,19 @@ What decides:
   root complex; ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what leaves a
   server through host memory and an Ethernet NIC. They change paths, never a rate.
 * Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches
-  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). In a fat tree the way up is chosen by
+  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). A GPU with several NICs to itself
+  spreads its traffic over them by their rates, as NCCL's channels do. In a fat tree the way up is chosen by
   the destination's port number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to
   load.
 
-Where it stops: one path per pair (no adaptive routing, no splitting of a message over NICs), and no hash
-collisions.
+Where it stops: one path per pair of NICs (no adaptive routing), and no hash collisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import networkx as nx
@@ -38,13 +39,25 @@ class Path:
 
     `medium` is what the traffic is to software: `nvlink`, `pcie` (peer to peer), `host` (staged in host
     memory), `infiniband`, `tcp`, or `local` where both ends are the same place. `crossed` is what adds up
-    to the latency.
+    to the latency. Traffic that is spread over several NICs has in `links` those of all ways, and in `shares`
+    the part of the bytes on each; `shares` is empty where every link carries all.
     """
 
     links: tuple[int, ...]
     latency_s: float
     medium: Medium
     crossed: Crossed = ()
+    shares: tuple[float, ...] = ()
+
+    def bytes_on_links(self, n_bytes: float) -> Iterator[tuple[int, float]]:
+        """Each link with the bytes that it carries of `n_bytes`."""
+        if self.shares:
+            return zip(self.links, (share * n_bytes for share in self.shares), strict=True)
+        return zip(self.links, repeat(n_bytes))
+
+    def bytes_per_s(self, capacity: Sequence[float]) -> float:
+        """The most that flows over the path alone, with `capacity` bytes/s on each link."""
+        return min(capacity[link] / share for link, share in self.bytes_on_links(1.0))
 
 
 class Paths:
@@ -78,12 +91,16 @@ class Paths:
         if gpu not in self._nics:
             nearest = self._nearest_nics(gpu)
             if len(nearest) > 1:
-                sharers = [other for other in self._gpus if self._node(other) == self._node(gpu)]
-                sharers = [other for other in sharers if self._nearest_nics(other) == nearest]
-                turn = sharers.index(gpu) % len(nearest)
+                turn = self._sharers_of_nics(gpu).index(gpu) % len(nearest)
                 nearest = nearest[turn:] + nearest[:turn]
             self._nics[gpu] = nearest
         return self._nics[gpu]
+
+    def _sharers_of_nics(self, gpu: str) -> list[str]:
+        """The GPUs of a server with the same nearest NICs."""
+        nearest = self._nearest_nics(gpu)
+        beside = [other for other in self._gpus if self._node(other) == self._node(gpu)]
+        return [other for other in beside if self._nearest_nics(other) == nearest]
 
     def _nearest_nics(self, gpu: str) -> tuple[str, ...]:
         if gpu not in self._nearest:
@@ -191,23 +208,83 @@ class Paths:
             raise self._unreachable(source, target)
         # Only places in whose memory the traffic rests are charged for it, not those it turns round in.
         staged = {place for place in (source, target) if self.kind(place) == "store"}
-        legs: list[Leg] = []
+        before: list[Leg] = []
         start = source
         if relay is not None:
-            relayed = self._nvlink_path(source, relay)
-            assert relayed is not None
-            legs.append(Leg((source, relay), relayed.links, relayed.latency_s, relayed.crossed))
+            crossbar_path = self._nvlink_path(source, relay)
+            assert crossbar_path is not None
+            before.append(
+                Leg((source, relay), crossbar_path.links, crossbar_path.latency_s, crossbar_path.crossed)
+            )
             start = relay
-        if start != out_nic:  # a NIC can be an end itself
-            legs.extend(self._to_nic(start, out_nic, server, staged, tcp))
-        legs.append(self._leg_between_nics(out_nic, in_nic, source, target))
-        if target != in_nic:
-            legs.extend(self._from_nic(in_nic, target, other, staged, tcp))
-        leg = legs[0]
-        for following in legs[1:]:
-            leg = self._graph.join(leg, following)
-        medium: Medium = "tcp" if tcp else "infiniband"
-        return Path(self._graph.charged(leg, staged), leg.latency_s, medium, leg.crossed)
+        ways: list[Leg] = []
+        for one_out, one_in in self._pairs_of_nics(start, out_nic, in_nic, target):
+            legs = list(before)
+            if start != one_out:  # a NIC can be an end itself
+                legs.extend(self._to_nic(start, one_out, server, staged, tcp))
+            legs.append(self._leg_between_nics(one_out, one_in, source, target))
+            if target != one_in:
+                legs.extend(self._from_nic(one_in, target, other, staged, tcp))
+            leg = legs[0]
+            for following in legs[1:]:
+                leg = self._graph.join(leg, following)
+            ways.append(leg)
+        return self._spread(ways, staged, "tcp" if tcp else "infiniband")
+
+    def _pairs_of_nics(self, source: str, out_nic: str, in_nic: str, target: str) -> list[tuple[str, str]]:
+        """The NICs out and in between which traffic is spread: all that the GPUs have to themselves and that
+        are as near each other as the pair chosen for one way.
+        """
+        own_out, own_in = self._nics_to_itself(source, out_nic), self._nics_to_itself(target, in_nic)
+        if len(own_out) == len(own_in) == 1 or out_nic not in own_out:
+            return [(out_nic, in_nic)]
+        if in_nic not in own_in:  # the rail ends at a neighbour's NIC: so do the others
+            pairs = self._partners(own_out, self.nics_of(target))
+        elif len(own_out) < len(own_in):
+            pairs = [(out, into) for into, out in self._partners(own_in, own_out)]
+        else:
+            pairs = self._partners(own_out, own_in)
+        distance = self._distances_to(in_nic).get(out_nic)
+        near = [(out, into) for out, into in pairs if self._distances_to(into).get(out) == distance]
+        return near or [(out_nic, in_nic)]
+
+    def _nics_to_itself(self, place: str, chosen: str) -> tuple[str, ...]:
+        """The NICs that a GPU shares with no other; of any other place the chosen one."""
+        if self.kind(place) != "gpu":
+            return (chosen,)
+        nics = self.nics_of(place)
+        if len(nics) < 2:
+            return nics
+        sharers = self._sharers_of_nics(place)
+        first = sharers.index(place)
+        # Turned so that its own come first, a GPU has every so-many-th of those left to the end of the row.
+        return nics[: len(nics) - first : len(sharers)] if first < len(nics) else nics[:1]
+
+    def _partners(self, nics: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+        """Each NIC with one of the others: on its own leaf if there is one, and each in turn."""
+        pairs = []
+        for number, nic in enumerate(nics):
+            turn = number % len(others)
+            turned = (*others[turn:], *others[:turn])
+            pairs.append(self._same_rail((nic,), turned) or (nic, turned[0]))
+        return pairs
+
+    def _spread(self, ways: Sequence[Leg], staged: set[str], medium: Medium) -> Path:
+        """One path over several ways at once, each with a share by its own narrowest link."""
+        charged = [self._graph.charged(way, staged) for way in ways]
+        longest = max(ways, key=lambda way: way.latency_s)
+        if len(ways) == 1:
+            return Path(charged[0], longest.latency_s, medium, longest.crossed)
+        common = set(charged[0]).intersection(*charged[1:])
+        rates = [
+            min((self._graph.capacity[link] for link in links if link not in common), default=1.0)
+            for links in charged
+        ]
+        shares: dict[int, float] = {}
+        for links, rate in zip(charged, rates, strict=True):
+            for link in links:
+                shares[link] = shares.get(link, 0.0) + rate / sum(rates)
+        return Path(tuple(shares), longest.latency_s, medium, longest.crossed, tuple(shares.values()))
 
     def _nics_to_other_servers(self, place: str, server: int) -> tuple[str, ...]:
         """The NICs through which a place of a server reaches other servers; empty for a place outside all

@@ -22,12 +22,13 @@ ReachKey = tuple["Copies", Ranks, "ExpertChoice", bool]
 
 @dataclass(slots=True)
 class Remembered:
-    """`loads` by (op, algorithm, ranks); `domain_members` by crossbar: its GPUs by index in their server;
-    `exchanges` of expert parallelism; `offers` of the collective libraries by (op, ranks, library,
-    algorithm, protocol, launch, identity of the parameters).
+    """`loads` by (op, algorithm, ranks); `rings` by ranks: the orders of all rings; `domain_members` by
+    crossbar: its GPUs by index in their server; `exchanges` of expert parallelism; `offers` of the collective
+    libraries by (op, ranks, library, algorithm, protocol, launch, identity of the parameters).
     """
 
     loads: dict[tuple[str, str, Ranks], Load] = field(default_factory=dict)
+    rings: dict[Ranks, tuple[Ranks, ...]] = field(default_factory=dict)
     domain_members: dict[str, dict[int, str]] = field(default_factory=dict)
     exchanges: dict[ReachKey, Reach] = field(default_factory=dict)
     offers: dict[OfferKey, Offer] = field(default_factory=dict)

@@ -5,6 +5,8 @@ from itertools import pairwise
 import networkx as nx
 import pytest
 
+from sim.cost.collectives.demands import demand
+from sim.cost.collectives.send_graphs import send_graph
 from sim.cost.network import Network
 from sim.cost.paths import Path
 from sim.inputs.errors import InfeasibleError
@@ -141,3 +143,74 @@ def test_every_link_on_a_path_joins_the_next() -> None:
         assert hops[0][0] == "node0.gpu0"
         assert hops[-1][1] == target
         assert all(here[1] == there[0] for here, there in pairwise(hops))
+
+
+def with_nics(gpus: int, nics: dict[str, tuple[str, float]], nodes: int = 2) -> Network:
+    """Servers of GPUs on one PCIe switch with NICs, each with its leaf and its rate."""
+    graph = nx.DiGraph(gpus=[f"node{node}.gpu{i}" for node in range(nodes) for i in range(gpus)])
+    for number, leaf in enumerate(sorted({leaf for leaf, _ in nics.values()})):
+        graph.add_node(leaf, kind="switch", node=-1, index=number)
+    for node in range(nodes):
+        graph.add_node(f"node{node}.pcie0", kind="pcie_switch", node=node, index=0)
+        for i in range(gpus):
+            graph.add_node(f"node{node}.gpu{i}", kind="gpu", node=node, index=i, domain=2 * node + i)
+            wire(graph, f"node{node}.gpu{i}", f"node{node}.pcie0", 400e9)
+        for index, (nic, (leaf, bytes_per_s)) in enumerate(nics.items()):
+            name = f"node{node}.{nic}"
+            graph.add_node(name, kind="nic", node=node, index=index, transport="infiniband")
+            wire(graph, f"node{node}.pcie0", name, 400e9)
+            wire(graph, name, leaf, bytes_per_s, latency_s=1e-6)
+    return Network(graph)
+
+
+def on_leaves(network: Network, source: str, target: str) -> dict[str, float]:
+    load = network.path(source, target).bytes_on_links(1.0)
+    return {network.links[link]: n for link, n in load if "leaf" in network.links[link]}
+
+
+@pytest.mark.parametrize("leaves", [("leaf0", "leaf0"), ("leaf0", "leaf1")])
+def test_a_gpu_with_two_nics_to_itself_sends_half_through_each(leaves: tuple[str, str]) -> None:
+    network = with_nics(1, {f"nic{i}": (leaf, 12e9) for i, leaf in enumerate(leaves)})
+    path = network.path("node0.gpu0", "node1.gpu0")
+    assert on_leaves(network, "node0.gpu0", "node1.gpu0") == {
+        **{f"node0.nic{i}->{leaf}": 0.5 for i, leaf in enumerate(leaves)},
+        **{f"{leaf}->node1.nic{i}": 0.5 for i, leaf in enumerate(leaves)},
+    }
+    assert path.bytes_per_s(network.capacity) == 24e9
+    assert path.latency_s == pytest.approx(2e-6)
+    assert network.bisection_bytes_per_s() == 24e9
+
+
+def test_nics_of_unequal_rates_are_busy_alike() -> None:
+    network = with_nics(1, {"nic0": ("leaf0", 10e9), "nic1": ("leaf1", 30e9)})
+    assert network.path("node0.gpu0", "node1.gpu0").bytes_per_s(network.capacity) == pytest.approx(40e9)
+
+
+def test_gpus_share_out_the_nics_beside_them_and_one_rail_more_is_never_slower() -> None:
+    network = with_nics(2, {f"nic{i}": (f"leaf{i}", 12e9) for i in range(4)})
+    assert set(on_leaves(network, "node0.gpu0", "node1.gpu0")) == {
+        "node0.nic0->leaf0", "leaf0->node1.nic0", "node0.nic2->leaf2", "leaf2->node1.nic2",
+    }  # fmt: skip
+    assert len(on_leaves(network, "node0.gpu1", "node1.gpu0")) == 4  # to its neighbour's, on its own rails
+    rates = []
+    for count in range(1, 6):
+        network = with_nics(2, {f"nic{i}": (f"leaf{i}", 12e9) for i in range(count)})
+        bare = demand(network, "all_to_all", "direct", 1.0, network.gpus)
+        rates.append(1.0 / bare.isolated_s(network.capacity))
+    assert rates == sorted(rates)
+    one_each = with_nics(2, {f"nic{i}": (f"leaf{i}", 12e9) for i in range(2)})
+    assert one_each.path("node0.gpu0", "node1.gpu0").shares == ()
+
+
+@pytest.mark.parametrize(("op", "algorithm"), [("all_gather", "ring"), ("send_recv", "direct")])
+def test_a_collective_over_gpus_with_two_nics_runs_at_the_rate_of_both(op: str, algorithm: str) -> None:
+    network = with_nics(1, {f"nic{i}": (f"leaf{i}", 12e9) for i in range(2)})
+    bare = demand(network, op, algorithm, 1e9, network.gpus)
+    assert bare.isolated_s(network.capacity) == pytest.approx(
+        (0.5 if op == "all_gather" else 1.0) * 1e9 / 24e9
+    )
+    carried: dict[int, float] = {}
+    for send in send_graph(network, op, algorithm, 1e9, network.gpus):
+        for link, n_bytes in send.load().items():
+            carried[link] = carried.get(link, 0.0) + n_bytes
+    assert carried == {link: pytest.approx(n) for link, n in zip(bare.links, bare.n_bytes, strict=True)}

@@ -125,8 +125,13 @@ def relay_beside(network: Network, source: str, target: str) -> str | None:
 
 
 def _add(load: Load, network: Network, source: str, target: str, n_bytes: float) -> None:
-    for link in network.path(source, target).links:
-        load[link] = load.get(link, 0.0) + n_bytes
+    path = network.path(source, target)
+    if path.shares:
+        for link, carried in path.bytes_on_links(n_bytes):
+            load[link] = load.get(link, 0.0) + carried
+    else:  # the common case without a call per link
+        for link in path.links:
+            load[link] = load.get(link, 0.0) + n_bytes
 
 
 def _along_rings(network: Network, ranks: tuple[str, ...], per_edge: float) -> Load:

@@ -5,21 +5,18 @@ also where a domain spans servers; intra-node and inter-node are meant so for co
 island that carries traffic between islands. NCCL runs one ring (or tree) per rail so that all NICs work at
 once; within an island the ring visits the GPUs in their order on the PCIe tree, so neighbours in the ring
 are neighbours on the board. An odd island is visited backwards, which lets each ring leave and enter by the
-same rail (NCCL's alternating rings). Source: NCCL `src/graph/rings.cc`, `connect.cc`, `trees.cc`; the tree
+same rail (NCCL's alternating rings). GPUs wired to each other without a switch have rings of their own
+(`direct_rings`). Source: NCCL `src/graph/rings.cc`, `connect.cc`, `trees.cc`; the tree
 pair is that of Sanders, Speck and Traeff (2009).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, permutations
+from itertools import pairwise
 
+from sim.cost.collectives.direct_rings import direct_rings, direct_ways
 from sim.cost.network import Network
-
-MESH_RANKS = 5
-"""Up to this many GPUs wired to each other directly, every Hamiltonian cycle becomes a ring: 12 cycles
-at five.
-"""
 
 
 def islands(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -48,28 +45,40 @@ def rails(network: Network, groups: Sequence[Sequence[str]]) -> tuple[tuple[str,
 
 def rings(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The ring orders over which a message is spread evenly."""
+    known = network.remembered.rings
+    orders = known.get(tuple(ranks))
+    if orders is None:
+        orders = known[tuple(ranks)] = _rings(network, ranks)
+    return orders
+
+
+def _rings(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     groups = islands(network, ranks)
     if len(groups) == 1:
-        members = groups[0]
-        if 3 <= len(members) <= MESH_RANKS and _wired_to_each_other(network, members):
-            return tuple((members[0], *rest) for rest in permutations(members[1:]))
-        return (members,)
+        return direct_rings(network, groups[0]) or (groups[0],)
     orders = []
-    for heads in rails(network, groups):
+    for chains in chains_of_rails(network, groups):
         order: list[str] = []
-        for number, (group, head) in enumerate(zip(groups, heads, strict=True)):
-            turn = group.index(head)
-            rotated = group[turn:] + group[:turn]
-            order.extend(reversed(rotated) if number % 2 else rotated)
+        for number, visited in enumerate(chains):
+            order.extend(reversed(visited) if number % 2 else visited)
         orders.append(tuple(order))
     return tuple(orders)
 
 
-def _wired_to_each_other(network: Network, members: Sequence[str]) -> bool:
-    if network.crossbar(members[0]) is not None or not network.peer_to_peer:
-        return False
-    paths = [network.path(a, b) for a in members for b in members if a != b]
-    return all(path.medium == "nvlink" and len(path.links) == 1 for path in paths)
+def chains_of_rails(
+    network: Network, groups: Sequence[Sequence[str]]
+) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """For each rail, the chain of each island from the head that owns its NIC: over direct links where the
+    GPUs are wired to each other, then each rail over other ones, else onward round the board.
+    """
+    ways = [{way[0]: way for way in direct_ways(network, group)} for group in groups]
+    return tuple(
+        tuple(
+            direct.get(head) or chain(group, head)
+            for direct, group, head in zip(ways, groups, heads, strict=True)
+        )
+        for heads in rails(network, groups)
+    )
 
 
 def chain(group: Sequence[str], head: str) -> tuple[str, ...]:
@@ -113,12 +122,12 @@ def tree_edges(network: Network, ranks: Sequence[str]) -> list[tuple[str, str, f
     if len(groups) == 1:
         return [(below, above, 1.0) for above, below in pairwise(groups[0])]
     edges: list[tuple[str, str, float]] = []
-    lanes = rails(network, groups)
-    for heads in lanes:
+    lanes = chains_of_rails(network, groups)
+    for chains in lanes:
         share = 1.0 / len(lanes)
-        for group, head in zip(groups, heads, strict=True):
-            edges.extend((below, above, share) for above, below in pairwise(chain(group, head)))
-        edges.extend(between_islands(heads, share))
+        for visited in chains:
+            edges.extend((below, above, share) for above, below in pairwise(visited))
+        edges.extend(between_islands([visited[0] for visited in chains], share))
     return edges
 
 

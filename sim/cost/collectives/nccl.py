@@ -220,8 +220,9 @@ def _trees(
     busiest_s = wire_s(network, load)
     longest = max(len(group) for group in found)
     levels = (len(found) - 1).bit_length() if len(found) > 1 else 0
-    medium = _slowest_medium(network, found[0]) if longest > 1 else "nvlink"
-    inside = ring_crossings(network, found[0], parameters) if longest > 1 else []
+    order = groups.rings(network, found[0])[0]
+    medium = _slowest_medium(network, order) if longest > 1 else "nvlink"
+    inside = ring_crossings(network, order, parameters) if longest > 1 else []
     tcp = network.inter_node == "tcp" and len(found) > 1
     for name in PROTOCOLS if not tcp else ("LL",):
         if not _allowed(name, medium):
@@ -273,8 +274,9 @@ def _inter_node_rings(
     crossings = 2 * len(found) if op == "all_reduce" else len(found) - 1
     sent = steps / n if op != "broadcast" else 1.0
     longest = max(len(group) for group in found)
-    medium = _slowest_medium(network, found[0]) if longest > 1 else "nvlink"
-    inside = ring_crossings(network, found[0], parameters) if longest > 1 else []
+    order = groups.rings(network, found[0])[0]
+    medium = _slowest_medium(network, order) if longest > 1 else "nvlink"
+    inside = ring_crossings(network, order, parameters) if longest > 1 else []
     tcp = network.inter_node == "tcp"
     for name in PROTOCOLS if not tcp else ("LL",):
         if not _allowed(name, medium):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 from sim.cost.collectives import groups
 from sim.cost.collectives.demands import relay_beside
@@ -25,7 +25,7 @@ class Send:
     links.
 
     A read through a reducing switch and a multicast are one send over several links: the switch adds or
-    copies as bytes pass.
+    copies as bytes pass. `shares` is that of a path over several NICs: the part of the bytes on each link.
     """
 
     source: str
@@ -34,6 +34,14 @@ class Send:
     after: tuple[int, ...]
     links: tuple[int, ...]
     latency_s: float
+    shares: tuple[float, ...] = ()
+
+    def load(self) -> dict[int, float]:
+        """Bytes on each link."""
+        load: dict[int, float] = {}
+        for link, share in zip(self.links, self.shares or repeat(1.0), strict=False):
+            load[link] = load.get(link, 0.0) + share * self.n_bytes
+        return load
 
 
 class _Book:
@@ -45,7 +53,8 @@ class _Book:
 
     def add(self, source: str, target: str, n_bytes: float, after: Sequence[int] = ()) -> int:
         path = self.network.path(source, target)
-        return self.put(Send(source, target, n_bytes, tuple(sorted(set(after))), path.links, path.latency_s))
+        waits = tuple(sorted(set(after)))
+        return self.put(Send(source, target, n_bytes, waits, path.links, path.latency_s, path.shares))
 
     def put(self, send: Send) -> int:
         self.sends.append(send)
@@ -171,13 +180,10 @@ def _tree_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks
     if len(found) == 1:
         _up_and_down(book, groups.tree_edges(book.network, ranks), n_bytes, chunks)
         return
-    lanes = groups.rails(book.network, found)
-    for heads in lanes:
-        chains = [
-            (below, above)
-            for group, head in zip(found, heads, strict=True)
-            for above, below in pairwise(groups.chain(group, head))
-        ]
+    lanes = groups.chains_of_rails(book.network, found)
+    for visited in lanes:
+        heads = [way[0] for way in visited]
+        chains = [(below, above) for way in visited for above, below in pairwise(way)]
         share = 0.5 / len(lanes)
         for tree in groups.parents(len(heads)):
             edges = [(head, heads[up], share) for head, up in zip(heads, tree, strict=True) if up is not None]

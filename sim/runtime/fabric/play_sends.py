@@ -31,9 +31,7 @@ def _play(
     def one(number: int, send: Send) -> Generator[simpy.Event, None, None]:
         if send.after:
             yield simpy.AllOf(env, [processes[before] for before in send.after])
-        n_bytes: dict[int, float] = {}
-        for link in send.links:
-            n_bytes[link] = n_bytes.get(link, 0.0) + send.n_bytes
+        n_bytes = send.load()
         yield fabric.start(Demand(tuple(n_bytes), tuple(n_bytes.values()), send.latency_s))
         arrived_s[number] = env.now
 

@@ -156,8 +156,8 @@ def test_sends_put_the_bytes_of_the_demand_on_each_link(op: str, algorithm: str)
     network = Network(servers())
     carried: dict[int, float] = {}
     for send in send_graph(network, op, algorithm, S, network.gpus):
-        for link in send.links:
-            carried[link] = carried.get(link, 0.0) + send.n_bytes
+        for link, n_bytes in send.load().items():
+            carried[link] = carried.get(link, 0.0) + n_bytes
     bare = demand(network, op, algorithm, S, network.gpus)
     assert carried == {link: pytest.approx(n) for link, n in zip(bare.links, bare.n_bytes, strict=True) if n}
 
