@@ -87,7 +87,7 @@ class SelfChecks:
         self._bytes = _Bytes(network, fabric)
         self._stations = _Stations(service)
         self._rows = self._blamed = 0
-        self._seen: dict[RequestQueue, tuple[int, ...]] = {}
+        self._seen: dict[RequestQueue, tuple[object, ...]] = {}
         env.after_instant = self.after_instant
 
     def after_instant(self) -> None:
@@ -169,13 +169,14 @@ class SelfChecks:
         transfers = self.service.kv_transfers
         for replica in self.service.replicas:
             for number, queue in enumerate(replica.queues):
-                state = (queue.block_pool.free_blocks, queue.step, len(queue.running), len(queue.waiting))
+                elsewhere = tuple(transfers.holders(queue)) if transfers is not None else ()
+                counts = (queue.step, queue.requests, len(queue.running), len(queue.waiting))
+                state = (queue.block_pool.free_blocks, *counts, elsewhere)
                 if self._seen.get(queue) == state:
                     continue  # the instant was another's
                 self._seen[queue] = state
                 queue.check()
-                holders = [*queue.holders(), *(transfers.holders(queue) if transfers is not None else ())]
-                for what in queue.block_pool.differences(holders):
+                for what in queue.block_pool.differences((*queue.holders(), *elsewhere)):
                     rank = f", rank {number}" if len(replica.queues) > 1 else ""
                     yield f"replica {replica.index}{rank}: {what}"
 
