@@ -173,3 +173,16 @@ def test_a_study_in_which_nothing_ran_ends_with_the_status_of_its_reason(sim: Si
         assert found == status
         assert out.count("\n") > 2
         assert err.startswith("sim: none of 2 points has numbers: ")
+
+
+def test_a_table_has_the_same_bytes_whatever_the_number_of_processes(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for processes in (1, 3):
+        monkeypatch.setattr("sim.studies.points.os.cpu_count", lambda count=processes: count)
+        table = tmp_path / f"{processes}.csv"
+        words = ("sweep", scenario, "--over", "engine.max_num_seqs=1,2,4", "--out", table)
+        assert sim(*words)[0] == 0
+        tables.append(table.read_bytes())
+    assert tables[0] == tables[1]
