@@ -10,9 +10,10 @@ import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 @contextmanager
 def worker_pool(workers: int, context: BaseContext | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes. An interruption of the block ends them at once, with what they have under way."""
+    _libc()  # before any fork: a child that loads a library may wait for a lock that a lost thread held
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
     try:
         with pool:
@@ -68,10 +70,15 @@ def _begin(parent: int) -> None:
 
 
 def _dies_with_parent() -> bool:
+    failed: int = _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return failed == 0
+
+
+@cache
+def _libc() -> Any:
     import ctypes
 
-    failed: int = ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return failed == 0
+    return ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 
 
 def _watch(parent: int) -> None:

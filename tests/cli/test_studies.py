@@ -180,3 +180,16 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lists_as_one(sim: Sim, s
     status, out, err = sim("sweep", scenario, *over)
     assert (status, out) == (2, "")
     assert "--over engine.max_num_seqs is given twice; write --over engine.max_num_seqs=1,2,4" in err
+
+
+def test_a_table_has_the_same_bytes_whatever_the_number_of_processes(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for processes in (1, 3):
+        monkeypatch.setattr("sim.studies.points.os.cpu_count", lambda count=processes: count)
+        table = tmp_path / f"{processes}.csv"
+        words = ("sweep", scenario, "--over", "engine.max_num_seqs=1,2,4", "--out", table)
+        assert sim(*words)[0] == 0
+        tables.append(table.read_bytes())
+    assert tables[0] == tables[1]

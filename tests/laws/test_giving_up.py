@@ -397,3 +397,61 @@ def test_after_a_turn_that_was_refused_the_conversation_goes_on_without_its_answ
     rows = simulate(Scenario.model_validate(scenario)).requests
     assert set(rows["status"]) == {"rejected"}
     assert rows["prompt_tokens"].to_list() == [4000, 8000, 12000]
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_nothing_is_busy_after_every_request_has_left(stages: int, fold: bool) -> None:
+    """All give up in the middle of the first step; a pipeline lets them go at once."""
+    scenario = Scenario.model_validate(
+        {
+            "topology": "nd-h100-v5",
+            "model": "llama-3-8b",
+            "engine": {"pipeline_parallel_size": stages},
+            "workload": {
+                "arrivals": {"kind": "burst"},
+                "prompt_tokens": 64,
+                "output_tokens": 32,
+                "requests": 4,
+                "timeout_s": 0.001,
+            },
+        }
+    )
+    result = simulate(scenario, fold=fold)
+    assert result.requests["status"].to_list() == ["aborted"] * 4
+    assert result.gpus["busy_s"].max() <= result.end_s
+    assert (result.steps["end_s"] <= result.end_s).all()
+    assert result.is_complete
+    # Others to come: the step goes on for none, as that of an engine does.
+    arrivals = {"workload.arrivals": {"kind": "constant", "rate_per_s": 500}, "workload.timeout_s": 0.0019}
+    later = simulate(with_changes(scenario, arrivals), fold=fold)
+    assert later.requests.height == 4
+    assert later.gpus["busy_s"].max() <= later.end_s
+
+
+def test_the_next_turn_of_a_session_has_what_came_of_an_answer_that_was_cut() -> None:
+    result = simulate(
+        Scenario.model_validate(
+            {
+                "topology": "a100-x4",
+                "model": "llama-3-8b",
+                "engine": {"max_model_len": 256},
+                "workload": {
+                    "arrivals": {
+                        "kind": "sessions",
+                        "starts": {"kind": "constant", "rate_per_s": 1},
+                        "turns": 2,
+                    },
+                    "prompt_tokens": 50,
+                    "output_tokens": 300,
+                    "requests": 2,
+                },
+            }
+        )
+    )
+    rows = result.requests
+    assert rows["output_tokens"].to_list() == [300, 300]
+    assert rows["generated_tokens"].to_list() == [256 - 50, 0]
+    assert rows["prompt_tokens"].to_list() == [50, 256 + 50]
+    assert violations(result.records, longest_text=256) == []
+    assert violations(result.records) == ["1 finished without all their tokens, request 0 for one"]

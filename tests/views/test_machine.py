@@ -89,3 +89,14 @@ def test_an_unknown_suffix_and_a_missing_folder_are_refused(tmp_path: Path) -> N
         draw_topology(topology, tmp_path / "machine.jpg")
     with pytest.raises(InputError, match="no folder"):
         draw_topology(topology, tmp_path / "nowhere" / "machine.svg")
+
+
+def test_a_name_cannot_end_the_script_of_a_page_nor_hide_its_end(tmp_path: Path) -> None:
+    """HTML's tokenizer: after `<!--<script` a script ends at the second `</script>` only."""
+    hostile = "<!--<script>x</script><img src=x>"
+    topology = sim.load_topology("a100-x4").model_copy(update={"name": hostile, "description": hostile})
+    page = draw_topology(topology, tmp_path / "x.html").read_text()
+    assert hostile not in page
+    assert "<!--" not in page
+    assert "\\u003c!--\\u003cscript>" in page
+    assert page.count("</script") == 1
