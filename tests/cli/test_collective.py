@@ -30,6 +30,7 @@ def test_a_time_that_falls_where_an_engine_changes_its_kernel_is_explained_with_
     assert err.startswith(
         "note: 1048576 B take less than 524288 B: between them vllm goes over from two_shot"
     )
+    assert "from two_shot (vllm) to multimem (vllm)" in err
     assert "all_reduce_utils.py" in err
     _, out, _ = sim(*words, "--format", "json")
     assert json.loads(out)["notes"] == [err.removeprefix("note: ").strip()]
