@@ -8,8 +8,9 @@ a link does.
 
 Where links differ, rings of several rates are tried and the fastest set is taken.
 
-Where it stops: a search gives up after `SEARCH_STEPS` steps and takes fewer rings; rings all carry one share,
-and none leaves the direct links to add PCIe to them.
+Where it stops: a search gives up after `SEARCH_STEPS` steps and takes fewer rings, so that on irregular
+wirings a faster link may find a set some percent slower; rings all carry one share, and none leaves the
+direct links to add PCIe to them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SEARCH_STEPS = 1 << 14
 """Steps of one search before it gives up: NCCL_SEARCH_TIMEOUT of NCCL's `src/graph/search.cc`."""
 
 LANE_RATES = 4
-"""Rates of a lane that are tried where links differ, from the slowest up: a bound on the search."""
+"""Rates of a lane that are tried where links differ: a bound on the search, which seldom needs the second."""
 
 MOST_LANES = 4
 """Lanes between two GPUs at most: what is left of a much faster link counts where its own rate is tried."""
@@ -36,9 +37,8 @@ def direct_rings(network: Network, members: Sequence[str]) -> tuple[Order, ...]:
     """Rings over direct links alone; empty where there is none (a switch, a bridge that ends, two GPUs)."""
     best: list[tuple[int, ...]] = []
     best_bytes_per_s = 0.0
-    for lane_bytes_per_s, lanes in _lanes(network, members):
-        # No set of rings passes a GPU faster than its links do.
-        if min(sum(own) for own in lanes) * lane_bytes_per_s > best_bytes_per_s:
+    for lane_bytes_per_s, lanes in _lanes(network, members)[:LANE_RATES]:
+        if _bound(lane_bytes_per_s, lanes) > best_bytes_per_s:
             cycles, rings = _cycles(lanes)
             if rings * lane_bytes_per_s > best_bytes_per_s:
                 best, best_bytes_per_s = cycles, rings * lane_bytes_per_s
@@ -72,8 +72,8 @@ def _is_complete(lanes: Lanes) -> bool:
 
 
 def _lanes(network: Network, members: Sequence[str]) -> list[tuple[float, Lanes]]:
-    """Rates that a lane may have, each with the lanes of that rate; none of a rate at which some GPU has
-    fewer than two neighbours.
+    """Rates that a lane may have, each with the lanes of that rate, the most promising first; none of a rate
+    at which some GPU has fewer than two neighbours.
     """
     if len(members) < 3 or not network.peer_to_peer or network.crossbar(members[0]) is not None:
         return []
@@ -82,12 +82,17 @@ def _lanes(network: Network, members: Sequence[str]) -> list[tuple[float, Lanes]
     found = []
     # A thousandth lets rates be equal, or whole multiples, that are so but for their last digits.
     multiples = sorted({round(rate / slowest, 3) for own in rates for rate in own if rate > 0.0})
-    for multiple in multiples[:: -(-len(multiples) // LANE_RATES) or 1]:
+    for multiple in multiples:
         lane = multiple * slowest
         lanes = [[min(int(rate / lane + 1e-3), MOST_LANES) for rate in own] for own in rates]
         if all(sum(count > 0 for count in own) >= 2 for own in lanes):
             found.append((lane, lanes))
-    return found
+    return sorted(found, key=lambda offer: -_bound(*offer))
+
+
+def _bound(lane_bytes_per_s: float, lanes: Lanes) -> float:
+    """No set of rings passes a GPU faster than its lanes do."""
+    return min(sum(own) for own in lanes) * lane_bytes_per_s
 
 
 def _rate(network: Network, here: str, there: str) -> float:
