@@ -6,7 +6,11 @@ the cube mesh of a DGX-1, is searched as NCCL does (`src/graph/search.cc`): as m
 has pairs of links, else one fewer, a double link counting twice. Each ring runs in both directions, because
 a link does.
 
-Where it stops: a search gives up after `SEARCH_STEPS` steps and takes fewer rings; rings all carry one share.
+Where links differ, rings of several rates are tried and the fastest set is taken.
+
+Where it stops: a search gives up after `SEARCH_STEPS` steps and takes fewer rings, so that on irregular
+wirings a faster link may find a set some percent slower; rings all carry one share, and none leaves the
+direct links to add PCIe to them.
 """
 
 from __future__ import annotations
@@ -16,7 +20,13 @@ from collections.abc import Sequence
 from sim.cost.network import Network
 
 SEARCH_STEPS = 1 << 14
-"""Steps of one search before it gives up: NCCL_SEARCH_TIMEOUT of NCCL's `src/graph/search.h`."""
+"""Steps of one search before it gives up: NCCL_SEARCH_TIMEOUT of NCCL's `src/graph/search.cc`."""
+
+LANE_RATES = 4
+"""Rates of a lane that are tried where links differ: a bound on the search, which seldom needs the second."""
+
+MOST_LANES = 4
+"""Lanes between two GPUs at most: what is left of a much faster link counts where its own rate is tried."""
 
 Order = tuple[str, ...]
 Lanes = list[list[int]]
@@ -25,50 +35,64 @@ Lanes = list[list[int]]
 
 def direct_rings(network: Network, members: Sequence[str]) -> tuple[Order, ...]:
     """Rings over direct links alone; empty where there is none (a switch, a bridge that ends, two GPUs)."""
-    lanes = _lanes(network, members)
-    if lanes is None:
-        return ()
-    cycles = _mesh_cycles(len(members)) if _is_full_mesh(lanes) else _searched_cycles(lanes)
-    return tuple(tuple(members[place] for place in cycle) for cycle in cycles)
+    best: list[tuple[int, ...]] = []
+    best_bytes_per_s = 0.0
+    for lane_bytes_per_s, lanes in _lanes(network, members)[:LANE_RATES]:
+        if _bound(lane_bytes_per_s, lanes) > best_bytes_per_s:
+            cycles, rings = _cycles(lanes)
+            if rings * lane_bytes_per_s > best_bytes_per_s:
+                best, best_bytes_per_s = cycles, rings * lane_bytes_per_s
+    return tuple(tuple(members[place] for place in cycle) for cycle in best)
 
 
 def direct_ways(network: Network, members: Sequence[str]) -> tuple[Order, ...]:
     """One way from each member through all others over direct links, together spread over the links; empty
     where there is none.
     """
-    lanes = _lanes(network, members)
-    if lanes is None:
+    cycles = direct_rings(network, members)
+    if not cycles:
         return ()
-    if _is_full_mesh(lanes):
+    offered = _lanes(network, members)
+    if len(offered) == 1 and _is_complete(offered[0][1]):
         steps = _zigzag(len(members))
         return tuple(
             tuple(members[(start + step) % len(members)] for step in steps) for start in range(len(members))
         )
-    cycles = direct_rings(network, members)
     ways = []
     for start, head in enumerate(members):
-        cycle = cycles[start % len(cycles)] if cycles else ()
-        if cycle:
-            turn = cycle.index(head)
-            ways.append(cycle[turn:] + cycle[:turn])
+        cycle = cycles[start % len(cycles)]
+        turn = cycle.index(head)
+        ways.append(cycle[turn:] + cycle[:turn])
     return tuple(ways)
 
 
-def _is_full_mesh(lanes: Lanes) -> bool:
-    """True where every two places are joined by as many lanes."""
-    return len({count for row, own in enumerate(lanes) for count in own[:row]}) == 1
+def _is_complete(lanes: Lanes) -> bool:
+    """True where every two places are joined."""
+    return all(count > 0 for row, own in enumerate(lanes) for count in own[:row])
 
 
-def _lanes(network: Network, members: Sequence[str]) -> Lanes | None:
-    """Lanes of the slowest direct link each; None where some GPU has fewer than two neighbours."""
+def _lanes(network: Network, members: Sequence[str]) -> list[tuple[float, Lanes]]:
+    """Rates that a lane may have, each with the lanes of that rate, the most promising first; none of a rate
+    at which some GPU has fewer than two neighbours.
+    """
     if len(members) < 3 or not network.peer_to_peer or network.crossbar(members[0]) is not None:
-        return None
+        return []
     rates = [[_rate(network, here, there) for there in members] for here in members]
-    if any(sum(rate > 0.0 for rate in own) < 2 for own in rates):
-        return None
-    lane = min(rate for own in rates for rate in own if rate > 0.0)
-    # A thousandth lets a rate that was summed up count as the whole multiple that it is.
-    return [[int(rate / lane + 1e-3) for rate in own] for own in rates]
+    slowest = min((rate for own in rates for rate in own if rate > 0.0), default=0.0)
+    found = []
+    # A thousandth lets rates be equal, or whole multiples, that are so but for their last digits.
+    multiples = sorted({round(rate / slowest, 3) for own in rates for rate in own if rate > 0.0})
+    for multiple in multiples:
+        lane = multiple * slowest
+        lanes = [[min(int(rate / lane + 1e-3), MOST_LANES) for rate in own] for own in rates]
+        if all(sum(count > 0 for count in own) >= 2 for own in lanes):
+            found.append((lane, lanes))
+    return sorted(found, key=lambda offer: -_bound(*offer))
+
+
+def _bound(lane_bytes_per_s: float, lanes: Lanes) -> float:
+    """No set of rings passes a GPU faster than its lanes do."""
+    return min(sum(own) for own in lanes) * lane_bytes_per_s
 
 
 def _rate(network: Network, here: str, there: str) -> float:
@@ -100,14 +124,20 @@ def _mesh_cycles(n: int) -> list[tuple[int, ...]]:
     return forth if circle % 2 == 0 else [*forth, *((0, *cycle[:0:-1]) for cycle in forth)]
 
 
-def _searched_cycles(lanes: Lanes) -> list[tuple[int, ...]]:
-    """The most cycles found, both directions of each."""
+def _cycles(lanes: Lanes) -> tuple[list[tuple[int, ...]], int]:
+    """The best cycles found, both directions of each, and how many lanes they fill in each direction."""
     poorest = min(sum(own) for own in lanes)
+    if _is_complete(lanes) and poorest == len(lanes) - 1:
+        return _mesh_cycles(len(lanes)), poorest
     found = _most_cycles(lanes, poorest // 2, 1)
-    if 2 * len(found) < poorest:  # an odd link is shared by two rings
+    filled = 2 * len(found)
+    if filled < poorest:  # an odd link is shared by two rings
         doubled = [[2 * count for count in own] for own in lanes]
-        found = _most_cycles(doubled, poorest, 2 * len(found) + 1) or found
-    return [way for cycle in found for way in (cycle, (cycle[0], *cycle[:0:-1]))]
+        shared = _most_cycles(doubled, poorest, filled + 1)
+        found, filled = (shared, len(shared)) if shared else (found, filled)
+    if _is_complete(lanes) and filled < len(lanes) - 1:
+        return _mesh_cycles(len(lanes)), len(lanes) - 1
+    return [way for cycle in found for way in (cycle, (cycle[0], *cycle[:0:-1]))], filled
 
 
 def _most_cycles(lanes: Lanes, most: int, least: int) -> list[tuple[int, ...]]:

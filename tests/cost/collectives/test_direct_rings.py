@@ -159,3 +159,27 @@ def test_sends_over_direct_links_put_the_bytes_of_the_demand_on_each(
             carried[link] = carried.get(link, 0.0) + n_bytes
     bare = demand(network, op, algorithm, S, network.gpus)
     assert carried == {link: pytest.approx(n) for link, n in zip(bare.links, bare.n_bytes, strict=True)}
+
+
+@pytest.mark.parametrize("wires", [mesh(4), mesh(7), mesh(8), CUBE_MESH])
+@pytest.mark.parametrize("faster", [1.3, 2.0, 7.0])
+def test_a_faster_link_never_makes_a_collective_slower(
+    wires: Mapping[tuple[int, int], float], faster: float
+) -> None:
+    def took_s(wires: Mapping[tuple[int, int], float]) -> float:
+        network = direct(1 + max(j for _, j in wires), wires)
+        return demand(network, "all_reduce", "ring", S, network.gpus).isolated_s(network.capacity)
+
+    plain_s = took_s(wires)
+    first = next(iter(wires))
+    assert took_s({**wires, first: wires[first] * faster}) <= plain_s * (1 + 1e-9)
+    assert took_s(
+        {pair: lanes * (faster if 0 in pair else 1) for pair, lanes in wires.items()}
+    ) <= plain_s * (1 + 1e-9)
+
+
+def test_a_link_much_slower_than_the_others_is_left_out() -> None:
+    network = direct(5, {**mesh(5), (0, 1): 0.01})
+    bare = demand(network, "all_gather", "ring", S, network.gpus)
+    # Three links are left at two of the GPUs.
+    assert bare.isolated_s(network.capacity) <= 4 / 5 * S / (2 * LANE) * (1 + 1e-9)
