@@ -28,7 +28,8 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what --out already holds.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Look at every invariant after every instant; same numbers, slower.")
+        bool,
+        typer.Option("--check", help="Look at every invariant after every instant; same numbers, slower."),
     ] = False,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""

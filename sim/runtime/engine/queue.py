@@ -234,8 +234,7 @@ class RequestQueue:
     def could_reserve(self, tokens: int) -> bool:
         """Whether `reserve` finds blocks."""
         pool = self.block_pool
-        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
-        room = pool.free_blocks - (pool.reserve if pool.used else 0)
+        room = pool.free_blocks - pool.reserve
         return -(-tokens // pool.block_size) <= room and not self.is_owed_blocks
 
     @property
@@ -314,7 +313,9 @@ class RequestQueue:
         holds = (one for one in self.waiting if one.received)
         head = self.waiting[0] if self.running else next(holds, self.waiting[0])
         cached = self.cached_tokens(head)
-        units = 0 if head.received else self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
+        units = (
+            0 if head.received else self.block_pool.cached_units(head.block_hashes, len(head.block_hashes))
+        )
         fits = self._blocks_to_admit(head, units if cached else 0, head.known_tokens) is not None
         return head if fits else None
 

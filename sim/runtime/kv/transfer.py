@@ -179,8 +179,10 @@ class KvTransfers:
                 first = in_line[0]
                 free = max(queue.block_pool.free_blocks for queue in replica.queues)
                 owed = any(queue.is_owed_blocks for queue in replica.queues)
-                why = "which has failed" if not replica.is_up else f"{free} are free" + (
-                    ", and a preempted request comes first" if owed else ""
+                why = (
+                    "which has failed"
+                    if not replica.is_up
+                    else f"{free} are free" + (", and a preempted request comes first" if owed else "")
                 )
                 size = replica.queues[0].block_pool.block_size
                 yield (
