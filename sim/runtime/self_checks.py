@@ -144,8 +144,8 @@ class SelfChecks:
     def _causes(self) -> Iterator[str]:
         charged: dict[int, float] = {}
         columns = [self.blame.columns[name] for name in ("request_id", *CAUSES)]
-        for row in range(self._blamed, len(self.blame)):
-            number, *seconds = (column[row] for column in columns)
+        for charge in range(self._blamed, len(self.blame)):
+            number, *seconds = (column[charge] for column in columns)
             charged[number] = sum(seconds)
             if min(seconds) < -ROUNDING * max(1.0, self.env.now):
                 yield f"request {number} is charged {min(seconds)} s to a cause"
@@ -239,10 +239,14 @@ class _Bytes:
                 self._count(demand, times * steps)
             carried_steps(traffic, steps)
 
-        for name, observed in (
-            ("_start", starting), ("abort", aborting), ("carried", carrying), ("carried_steps", carrying_steps)
-        ):  # fmt: skip
-            setattr(fabric, name, observed)
+        observed = {
+            "_start": starting,
+            "abort": aborting,
+            "carried": carrying,
+            "carried_steps": carrying_steps,
+        }
+        for name, method in observed.items():
+            setattr(fabric, name, method)
 
     @property
     def any_flows(self) -> bool:
@@ -355,7 +359,7 @@ class _Stations:
                 continue  # seconds of requests that have not left are charged when they leave
             seconds = expected[station]
             if abs(area - seconds) > 1e3 * ROUNDING * max(1.0, area, seconds):
-                yield f"{station}: the number there integrates to {area} s, requests were there for {seconds} s"
+                yield f"{station}: its number integrates to {area} s, requests were there {seconds} s"
 
 
 def _busy(links: Table, gpus: Table, end_s: float) -> Iterator[str]:

@@ -78,7 +78,8 @@ def _in_tiers(replica: Replica, queue: RequestQueue) -> Iterator[str]:
         return
     if queue.loading:
         numbers = [sequence.request.request_id for sequence in queue.loading]
-        yield f"replica {replica.index}: {_named('request', numbers)} {_wait(numbers)} for KV from a lower tier"
+        named = _named("request", numbers)
+        yield f"replica {replica.index}: {named} {_wait(numbers)} for KV from a lower tier"
     if queue.copying:
         yield f"replica {replica.index}: {queue.copying} prefixes stay in HBM until they are copied"
 

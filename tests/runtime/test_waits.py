@@ -84,7 +84,9 @@ def test_the_first_in_a_queue_is_named_with_the_blocks_it_needs_and_holds(
 
     monkeypatch.setattr(RequestQueue, "admit", lambda queue, sequence, cached, tokens: False)
     text = message({})
-    assert "replica 0: request 0 is the first in its queue and needs 13 KV blocks, of which it holds 0" in text
+    assert (
+        "replica 0: request 0 is the first in its queue and needs 13 KV blocks, of which it holds 0" in text
+    )
 
 
 def test_a_limit_reached_with_all_finished_waits_for_nothing() -> None:

@@ -236,8 +236,7 @@ class RequestQueue:
     def could_reserve(self, tokens: int) -> bool:
         """Whether `reserve` finds blocks."""
         pool = self.block_pool
-        # As in admission, an empty engine may use all: a long prompt would wait for ever below the watermark.
-        room = pool.free_blocks - (pool.reserve if pool.used else 0)
+        room = pool.free_blocks - pool.reserve
         return -(-tokens // pool.block_size) <= room and not self.is_owed_blocks
 
     @property
