@@ -27,9 +27,7 @@ from tests.fuzz.cases import Case
 DOCUMENTED = (0, 2, 3, 4, 130)
 SECONDS = 20.0
 BYTES = 2e9
-ADDRESS_SPACE = (
-    12 << 30
-)  # threads of polars reserve gigabytes and use none; what is used is looked at from outside
+ADDRESS_SPACE = 64 << 30  # libraries reserve gigabytes and use none; what is used is seen from outside
 
 
 @dataclass(frozen=True)
@@ -146,9 +144,7 @@ class Worker:
                     "memory", " ".join(case.words[:2]), f"{used / 1e9:.1f} GB and growing when it was killed"
                 )
             if not self._process.is_alive():
-                code = self._process.exitcode
-                self._replace()
-                return Fault("died", str(code), f"the process ended with {code}")
+                return self._died(case)
             if time.monotonic() > deadline:
                 self._replace()
                 return Fault(
@@ -157,10 +153,14 @@ class Worker:
         try:
             found = self._pipe.recv()
         except EOFError:
-            code = self._process.exitcode
-            self._replace()
-            return Fault("died", str(code), f"the process ended with {code}")
+            return self._died(case)
         return None if found is None else Fault(*found)
+
+    def _died(self, case: Case) -> Fault:
+        self._process.join()
+        code = self._process.exitcode
+        self._replace()
+        return Fault("died", " ".join(case.words[:2]), f"the process ended with {code}")
 
     def _replace(self) -> None:
         self.close()

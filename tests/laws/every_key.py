@@ -615,6 +615,7 @@ LENGTHS: tuple[Any, ...] = (
     {"kind": "geometric", "mean": 40, "high": 80},
     {"kind": "empirical", "values": (20, 60, 90), "weights": (1.0, 2.0, 1.0)},
     {"kind": "trace", "name": "azure-llm-2023-conversation", "low": 600, "high": 1200},
+    {"kind": "trace", "name": "azure-llm-2023-conversation", "low": 100, "high": 200},
 )
 TURNS: tuple[Any, ...] = (
     {"kind": "fixed", "tokens": 2},
