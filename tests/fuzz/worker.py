@@ -152,7 +152,7 @@ class Worker:
                 )
         try:
             found = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return self._died(case)
         return None if found is None else Fault(*found)
 
