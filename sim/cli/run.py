@@ -49,6 +49,9 @@ def run(
         result = sim.simulate(described, seed=seed, fold=not no_fold)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
+    if described.pools and described.replicas != 1:
+        where = written.problem(("replicas",), "has no effect beside pools; write replicas in each of them")
+        note(f"note: {where}")
     for key, what in result.faults_without_effect():
         note(f"note: {written.problem(key, what)}")
     if out is not None:
@@ -108,5 +111,6 @@ def _change(text: str) -> tuple[str, object]:
 
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # numbers of thousands of digits among them
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise InputError(f"--set {shown!r}: the value is not YAML ({str(error).splitlines()[0]})") from error

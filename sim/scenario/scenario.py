@@ -24,7 +24,7 @@ from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
-from sim.inputs.quantities import Fraction, Seconds
+from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -77,7 +77,7 @@ class Pool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
+    replicas: Annotated[PositiveInt, NotBoolean] = Field(1, le=MAX_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
     gpu: str | None = None
     model: Model
@@ -103,7 +103,7 @@ class Scenario(BaseModel):
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
-    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
+    replicas: Annotated[PositiveInt, NotBoolean] = Field(1, le=MAX_REPLICAS)
     pools: dict[str, Pool] = {}
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
