@@ -20,6 +20,7 @@ from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
 from sim.reading.problems import unknown_name
+from sim.reading.text_files import shown_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 return
             needed = MULTINODE_COLUMNS if "nodes" in columns and "gpus" not in columns else COLUMNS
             if missing := needed - columns:
-                there = ", ".join(sorted(columns)) or "none"
+                there = shown_header(sorted(columns))
                 what = f"has no column {', '.join(sorted(missing))} (there are: {there}); "
                 raise InputError(Problem(what + "log files of nccl-tests can be read too", str(path), 1))
             yield from enumerate(reader, start=2)

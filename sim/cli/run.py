@@ -27,6 +27,10 @@ def run(
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what --out already holds.")] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="End a run that outgrows it: 4GB. Default: 0.8 of the machine's."),
+    ] = None,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
     if out is not None:
@@ -36,9 +40,15 @@ def run(
         claim(out, force=force)
 
     import sim
+    from sim.cli.budget import memory_budget
     from sim.cli.written import Written
+    from sim.inputs.quantities import MEMORY
     from sim.workload.request_sampler import describe_traces
 
+    try:
+        max_bytes = None if max_memory is None else MEMORY(max_memory)
+    except ValueError as error:
+        raise InputError(f"--max-memory {error}") from error
     described = sim.load_scenario(scenario)
     if changes:
         described = sim.with_changes(described, dict(_change(text) for text in changes))
@@ -46,7 +56,8 @@ def run(
         note(line)
     written = Written.read(scenario, changes or ())
     try:
-        result = sim.simulate(described, seed=seed, fold=not no_fold)
+        with memory_budget(max_bytes):
+            result = sim.simulate(described, seed=seed, fold=not no_fold)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     if described.pools and described.replicas != 1:

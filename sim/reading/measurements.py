@@ -14,7 +14,7 @@ from typing import Any
 
 from sim.inputs.errors import InputError, Problem
 from sim.reading.published_names import GPUS
-from sim.reading.text_files import refuse_what_is_no_file
+from sim.reading.text_files import refuse_what_is_no_file, shown_header
 
 FORMATS = {
     "bfloat16": "bf16",
@@ -99,7 +99,7 @@ def _layout(path: Path, columns: Iterable[str]) -> Callable[[Row], Measurement |
     if not present:
         raise InputError(Problem("is empty", str(path)))
     raise InputError(
-        Problem(f"has columns that are not known: {', '.join(sorted(present))}; a file of your own needs "
+        Problem(f"has columns that are not known: {shown_header(sorted(present))}; a file of your own needs "
                 "gpu, kernel, latency_us and the kernel's arguments", str(path), 1)
     )  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from sim.inputs.errors import InputError, Problem
@@ -40,7 +42,7 @@ def refuse_what_is_no_file(path: Path, kind: str) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise InputError(Problem(f"cannot be read: there is no such file; {kind} is needed", name)) from error
+        raise InputError(Problem("there is no such file; it cannot be read", name)) from error
     except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
         why = getattr(error, "strerror", None) or error
         shown = name if len(name) <= 60 else f"{name[:57]}..."
@@ -49,3 +51,18 @@ def refuse_what_is_no_file(path: Path, kind: str) -> None:
         raise InputError(Problem(f"cannot be read: is a directory; {kind} is needed", name))
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise InputError(Problem(f"cannot be read: is a device; {kind} is needed", name))
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ ./%()-]{0,30}")
+
+
+def shown_header(columns: Iterable[str]) -> str:
+    """The columns of a table as a message may name them.
+
+    The first line of a file that is no table is not repeated: it may be of a file that was never meant to
+    be read, one of passwords among them.
+    """
+    names = [column.strip() for column in columns]
+    if len(names) < 2 or not all(_NAME.fullmatch(name) for name in names):
+        return "none (its first line is no header of a table)"
+    return ", ".join(names)[:300]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sim.catalog import load_model, load_topology, load_workload
 from sim.inputs.errors import InputError, Problem
 from sim.reading.problems import problems_of
+from sim.reading.workload_files import with_paths_from
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.scenario.scenario import Scenario
 
@@ -28,6 +29,8 @@ def load_scenario(path: str | Path) -> Scenario:
     for key, load in (("topology", load_topology), ("model", load_model), ("workload", load_workload)):
         if isinstance(data.get(key), str):
             data[key] = _loaded(load, data[key], near, document, (key,), problems)
+    if isinstance(data.get("workload"), Mapping):
+        data["workload"] = with_paths_from(near, data["workload"])
     pools = data.get("pools")
     if isinstance(pools, Mapping):
         for name, pool in pools.items():

@@ -57,7 +57,10 @@ def test_a_users_own_file_names_kernel_and_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n1,2\n", "has columns that are not known: a, b; a file of your own needs gpu, kernel"),
+        (
+            "a,b\n1,2\n",
+            "has columns that are not known: a, b; a file of your own needs gpu, kernel",
+        ),
         ("gpu,kernel,latency_us,m\nh100-sxm,gemm,fast,1\n", ":2: a value makes no sense"),
         ("gpu,kernel,latency_us,m\nh100-sxm,gemm,-5,1\n", ":2: latency_us = -5: must be more than 0"),
         ("", "is empty"),

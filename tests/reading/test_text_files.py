@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sim.calibration.collective_points import read_points
 from sim.inputs.errors import InputError
 from sim.reading.expert_counts import read_expert_counts
 from sim.reading.huggingface import read_model
 from sim.reading.measurements import read_measurements
-from sim.reading.text_files import text_of
+from sim.reading.text_files import shown_header, text_of
 from sim.reading.traces import read_trace
 from sim.reading.yaml_lines import read_yaml
 
@@ -30,3 +31,17 @@ def test_no_more_is_read_than_a_description_needs(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_shortened_in_the_message() -> None:
     with pytest.raises(InputError, match=r"a{57}\.\.\.: cannot be read: File name too long"):
         text_of(Path("a" * 5000), "a YAML file", 100)
+
+
+@pytest.mark.parametrize("text", ["root:x:0:0:root:/root:/bin/bash\n", "s3cret\n", "--KEY, x--\nabc\n"])
+def test_a_file_that_is_no_table_is_not_repeated(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    for read in (read_measurements, read_trace, lambda path: list(read_points([path]))):
+        with pytest.raises(InputError, match="its first line is no header of a table") as refusal:
+            read(path)
+        assert text.split()[0] not in str(refusal.value)
+
+
+def test_the_columns_of_a_table_are_named() -> None:
+    assert shown_header(["arrival_s", "tokens (out)"]) == "arrival_s, tokens (out)"

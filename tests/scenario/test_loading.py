@@ -54,3 +54,16 @@ def test_all_problems_come_at_once_in_the_order_of_their_lines(tmp_path: Path) -
     assert found == sorted(found)
     assert {(1, "topology"), (2, "model"), (7, "pools.one.model")} <= set(found)
     assert all(problem.file == str(path) for problem in refusal.value.problems)
+
+
+def test_the_path_of_a_trace_inside_a_scenario_is_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,3\n1,10,3\n")
+    (tmp_path / "inside" / "x.yaml").write_text(
+        "topology: nd-h100-v5\nmodel: llama-3-8b\nworkload: {arrivals: {kind: trace, path: t.csv}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load_scenario("inside/x.yaml")
+    assert found.workload.arrivals.path == "inside/t.csv"
