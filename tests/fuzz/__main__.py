@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tests.fuzz.cases import KINDS, Case, any_case, as_yaml, places
+from tests.fuzz.known import is_known
 from tests.fuzz.worker import SECONDS, Fault, Worker
 
 
@@ -52,6 +53,8 @@ def main() -> None:
     print(f"{seed - asked.seed} cases, {len(found)} distinct faults")
     for (kind, place), times in sorted(found.items()):
         print(f"{times:5} {kind} at {place}")
+    if not all(is_known(Fault(kind, place, "")) for kind, place in found):
+        raise SystemExit(1)
 
 
 def minimised(case: Case, fault: Fault, worker: Worker, most_s: float = 40.0) -> Case:
