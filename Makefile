@@ -1,6 +1,6 @@
 # The first time needs a package index; afterwards every target works offline.
 .DEFAULT_GOAL := help
-.PHONY: help run test quick lint bench clean
+.PHONY: help run test quick lint bench fuzz clean
 SHELL := /bin/sh
 
 PY := .venv/bin/python
@@ -24,6 +24,9 @@ quick: $(READY)  ## the usual loop: the tests that are not slow
 lint: $(READY)  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+fuzz: $(READY)  ## a minute of broken inputs; fails where one ends with a traceback, a hang or all memory
+	$(PY) -m tests.fuzz --minutes 1
 
 bench: $(READY)  ## the benchmarks: ratios measured within one run, written to docs/performance.md
 	$(PY) -m benchmarks --out docs/performance.md

@@ -19,6 +19,8 @@ import numpy as np
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
+from sim.reading.problems import unknown_name
+from sim.reading.text_files import shown_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 return
             needed = MULTINODE_COLUMNS if "nodes" in columns and "gpus" not in columns else COLUMNS
             if missing := needed - columns:
-                there = ", ".join(sorted(columns)) or "none"
+                there = shown_header(sorted(columns))
                 what = f"has no column {', '.join(sorted(missing))} (there are: {there}); "
                 raise InputError(Problem(what + "log files of nccl-tests can be read too", str(path), 1))
             yield from enumerate(reader, start=2)
@@ -157,7 +159,7 @@ def measured_in(
             raise InputError(
                 Problem("ran on several servers; the parameters fitted here are of one", str(path))
             )
-        name = system or system_of(run.device, str(path))
+        name = _known_system(system) if system else system_of(run.device, str(path))
         found += [
             CollectivePoint(name, "nccl", run.op, run.gpus, float(n_bytes), seconds)
             for n_bytes, seconds in run.times
@@ -165,6 +167,14 @@ def measured_in(
     if not found and not may_be_none:
         raise InputError(f"the files have no collective of a system that is known: {', '.join(ISLANDS)}")
     return found
+
+
+def _known_system(system: str) -> str:
+    """A system that measurements are known of, in either of its spellings."""
+    name = system.replace("-", "_")
+    if name in ISLANDS:
+        return name
+    raise InputError(unknown_name("measured system", system, list(ISLANDS)))
 
 
 def system_of(device: str, where: str) -> str:

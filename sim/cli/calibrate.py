@@ -12,6 +12,7 @@ import typer
 
 from sim.cli.output import Format, note, print_json, print_table
 from sim.inputs.errors import InputError, Problem
+from sim.reading.text_files import refuse_what_is_no_file
 
 if TYPE_CHECKING:
     from sim.calibration.fitting import CurveErrors
@@ -271,7 +272,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def _existing(paths: list[Path]) -> list[Path]:
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise InputError([Problem("there is no such file", str(path)) for path in missing])
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            if not path.is_dir():
+                refuse_what_is_no_file(path, "a file of measurements")
+        except (OSError, ValueError):  # a name that is too long
+            problems.append(Problem("cannot be read: a name that is too long", f"{str(path)[:57]}..."))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
     return paths

@@ -39,6 +39,10 @@ def run(
     percentiles: Annotated[
         str | None, typer.Option(metavar="P,P,...", help="Percentiles of the latencies: 50,90,99.9.")
     ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="End a run that outgrows it: 4GB. Default: 0.8 of the machine's."),
+    ] = None,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
     wanted = _percentiles(percentiles)
@@ -52,7 +56,9 @@ def run(
             place = held.enter_context(locked(out))
             refuse_what_is_there(out, force=force, own=FILES)
             check_writable(place.parent)
-        result, written = _simulated(scenario, changes or (), seed, fold=not no_fold, check=check)
+        result, written = _simulated(
+            scenario, changes or (), seed, fold=not no_fold, check=check, max_memory=max_memory
+        )
         with signals.waits():
             _tell(result, written, format, wanted)
             if place is not None:
@@ -64,13 +70,25 @@ def run(
 
 
 def _simulated(
-    scenario: str, changes: Sequence[str], seed: int, *, fold: bool, check: bool
+    scenario: str,
+    changes: Sequence[str],
+    seed: int,
+    *,
+    fold: bool,
+    check: bool,
+    max_memory: str | None,
 ) -> tuple[Result, Written]:
     import sim
+    from sim.cli.budget import memory_budget
     from sim.cli.written import Written
+    from sim.inputs.quantities import MEMORY
     from sim.runtime.interruption import Interruption
     from sim.workload.request_sampler import describe_traces
 
+    try:
+        max_bytes = None if max_memory is None else MEMORY(max_memory)
+    except ValueError as error:
+        raise InputError(f"--max-memory {error}") from error
     described = sim.load_scenario(scenario)
     if changes:
         described = sim.with_changes(described, dict(_change(text) for text in changes))
@@ -79,7 +97,7 @@ def _simulated(
     written = Written.read(scenario, changes)
     interruption = Interruption()
     try:
-        with signals.ends(interruption):
+        with signals.ends(interruption), memory_budget(max_bytes):
             result = sim.simulate(described, seed=seed, fold=fold, check=check, interruption=interruption)
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
@@ -91,6 +109,9 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     for capacity in result.kv_capacities:
         for what in capacity.notes():
             note(f"note: {what}")
+    if result.scenario.pools and result.scenario.replicas != 1:
+        where = written.problem(("replicas",), "has no effect beside pools; write replicas in each of them")
+        note(f"note: {where}")
     for key, what in result.faults_without_effect():
         note(f"note: {written.problem(key, what)}")
     numbers = result.summary()
@@ -182,5 +203,6 @@ def _change(text: str) -> tuple[str, object]:
 
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # numbers of thousands of digits among them
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise InputError(f"--set {shown!r}: the value is not YAML ({str(error).splitlines()[0]})") from error

@@ -11,8 +11,17 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BaseModel, Field, model_validator
 
-from sim.inputs.lengths import FixedLength, FixedWait, Lengths, Positive, Waits, one_of_name_and_path
-from sim.inputs.quantities import Count, PerSecond, Seconds
+from sim.inputs.lengths import (
+    FixedLength,
+    FixedWait,
+    Lengths,
+    LognormalLength,
+    Positive,
+    Waits,
+    longest_of,
+    one_of_name_and_path,
+)
+from sim.inputs.quantities import Count, NotBoolean, PerSecond, Seconds
 
 PositiveRate = Annotated[PerSecond, Gt(0)]
 PositiveSeconds = Annotated[Seconds, Gt(0)]
@@ -55,8 +64,8 @@ class Gamma(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["gamma"] = "gamma"
     rate_per_s: PositiveRate
-    burstiness: Annotated[float, Ge(1e-4), Le(1e8)] | None = None
-    cv: Annotated[float, Ge(1e-4), Le(100)] | None = None
+    burstiness: Annotated[float, NotBoolean, Ge(1e-4), Le(1e8)] | None = None
+    cv: Annotated[float, NotBoolean, Ge(1e-4), Le(100)] | None = None
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -70,6 +79,26 @@ class Gamma(BaseModel, frozen=True, extra="forbid"):
         return self.burstiness if self.burstiness is not None else 1.0 / (self.cv or 1.0) ** 2
 
 
+MAX_CHANGES_PER_ARRIVAL = 100.0
+"""With more changes of the rate between two arrivals, arrivals are Poisson at the mean rate to a percent, and
+drawing the changes would take the time of the run.
+"""
+
+
+def _refuse_idle_changes(pieces: list[tuple[float, float]]) -> None:
+    """ValueError where the rate of (seconds, rate) pieces changes much more often than something comes."""
+    arrivals = sum(seconds * rate for seconds, rate in pieces)
+    if arrivals * MAX_CHANGES_PER_ARRIVAL < len(pieces):
+        mean_rate = arrivals / sum(seconds for seconds, _ in pieces)
+        raise ValueError(
+            f"the rate changes {len(pieces) / arrivals:.3g} times between two arrivals, and at most "
+            f"{MAX_CHANGES_PER_ARRIVAL:g} are drawn; write the mean rate: "
+            f"{{kind: poisson, rate_per_s: {mean_rate:.6g}}}"
+            if arrivals > 0
+            else "the rates are so low that nothing ever comes; raise a rate or a duration"
+        )
+
+
 class OnOff(BaseModel, frozen=True, extra="forbid"):
     """Poisson at `on_rate_per_s` and `off_rate_per_s` by turns, for exponential times (a 2-state MMPP)."""
 
@@ -78,6 +107,11 @@ class OnOff(BaseModel, frozen=True, extra="forbid"):
     off_rate_per_s: PerSecond = 0.0
     mean_on_s: PositiveSeconds
     mean_off_s: PositiveSeconds
+
+    @model_validator(mode="after")
+    def _arrivals_between_changes(self) -> Self:
+        _refuse_idle_changes([(state.mean_stay_s, state.rate_per_s) for state in self.states])
+        return self
 
     @property
     def states(self) -> tuple[RateState, ...]:
@@ -110,6 +144,7 @@ class MarkovModulated(BaseModel, frozen=True, extra="forbid"):
     def _some_rate(self) -> Self:
         if all(state.rate_per_s == 0 for state in self.states):
             raise ValueError("every state has rate zero; at least one needs a rate above zero")
+        _refuse_idle_changes([(state.mean_stay_s, state.rate_per_s) for state in self.states])
         return self
 
 
@@ -131,6 +166,8 @@ class TimeVarying(BaseModel, frozen=True, extra="forbid"):
     def _some_rate(self) -> Self:
         if all(piece.rate_per_s == 0 for piece in self.pieces):
             raise ValueError("every piece has rate zero; at least one needs a rate above zero")
+        if self.repeat:
+            _refuse_idle_changes([(piece.duration_s, piece.rate_per_s) for piece in self.pieces])
         return self
 
 
@@ -180,11 +217,28 @@ class Sessions(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["sessions"] = "sessions"
     starts: OpenProcess
-    turns: Lengths = FixedLength(tokens=4)
+    turns: Lengths = FixedLength(tokens=4)  # at most MAX_TURNS, whatever is drawn
     tool_delay_s: Waits = FixedWait(value_s=0.0)
     max_context_tokens: Annotated[Count, Ge(2)] | None = None
     block_tokens: Annotated[Count, Ge(1), Le(65536)] = 16
 
+    @model_validator(mode="after")
+    def _turns_end(self) -> Self:
+        turns = self.turns
+        if turns.kind == "trace":
+            raise ValueError("turns: a trace has lengths, no turns; write a number of them, as in 4, or "
+                             "{kind: geometric, mean: 4}")  # fmt: skip
+        if turns.kind in ("lognormal", "geometric"):
+            fewest = turns.low if isinstance(turns, LognormalLength) else 1
+            largest = max(turns.mean, fewest)  # the tail beyond is cut off
+        else:
+            largest = longest_of(turns) or 0
+        if largest > MAX_TURNS:
+            raise ValueError(f"turns: {largest:g} are more than {MAX_TURNS}, the most that a session takes")
+        return self
+
+
+MAX_TURNS = 10_000  # every turn has the whole conversation before it, and is drawn when the session starts
 
 Arrivals = Annotated[
     ClosedLoop

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Annotated, Any, Literal
 
+from annotated_types import MaxLen
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
-    PositiveInt,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -22,7 +22,8 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
-from sim.inputs.quantities import Fraction, Seconds
+from sim.inputs.model import MAX_EXPERTS
+from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
 
@@ -50,6 +51,17 @@ Scheduler = Annotated[
     PlainSerializer(_rule_as_word),
     WithJsonSchema({"enum": list(SCHEDULERS), "type": "string"}),
 ]
+
+MAX_RANKS = 1_000_000  # more than GPUs in the largest topology
+MAX_BLOCK_TOKENS = 65_536
+MAX_DRAFTS = 1024  # each has a place in the batch and a chance of its own
+MAX_GRAPH_TOKENS = 65_536  # the sizes up to it are a list; vLLM captures up to 512
+MAX_ENGINE_TOKENS = 10**12
+
+Ranks = Annotated[int, NotBoolean, Field(gt=0, le=MAX_RANKS)]
+Limit = Annotated[int, NotBoolean, Field(gt=0, le=MAX_ENGINE_TOKENS)]
+LimitOrNone = Annotated[int, NotBoolean, Field(ge=0, le=MAX_ENGINE_TOKENS)]
+Share = Annotated[float, NotBoolean]
 
 
 class Precision(BaseModel):
@@ -127,7 +139,7 @@ class Speculation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_speculative_tokens: PositiveInt
+    num_speculative_tokens: Annotated[int, NotBoolean, Field(gt=0, le=MAX_DRAFTS)]
     acceptance_rate: Fraction
     draft_s: Seconds = 0.0
 
@@ -152,9 +164,11 @@ class ExpertRouting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     popularity: Literal["uniform", "zipf", "given"] = "uniform"
-    exponent: float = Field(default=1.0, ge=0.0, le=10.0)
-    weights: tuple[float, ...] = ()
-    redundant_experts: int = Field(default=0, ge=0, le=4096)
+    exponent: Annotated[float, NotBoolean] = Field(default=1.0, ge=0.0, le=10.0)
+    weights: Annotated[
+        tuple[Annotated[float, NotBoolean, Field(ge=0.0, le=1e15)], ...], MaxLen(MAX_EXPERTS)
+    ] = ()
+    redundant_experts: Annotated[int, NotBoolean] = Field(default=0, ge=0, le=4096)
     placement: Literal["linear", "balanced"] = "linear"
 
     @model_validator(mode="before")
@@ -231,9 +245,9 @@ class Engine(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tensor_parallel_size: PositiveInt = 1
-    pipeline_parallel_size: PositiveInt = 1
-    data_parallel_size: PositiveInt = 1
+    tensor_parallel_size: Ranks = 1
+    pipeline_parallel_size: Ranks = 1
+    data_parallel_size: Ranks = 1
     data_parallel_lock_step: bool | None = None
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()
@@ -246,27 +260,27 @@ class Engine(BaseModel):
     backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
     scheduler: Scheduler = "vllm"
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
-    max_num_seqs: PositiveInt | None = None
-    max_num_batched_tokens: PositiveInt | None = None
-    max_model_len: PositiveInt | None = None
+    max_num_seqs: Limit | None = None
+    max_num_batched_tokens: Limit | None = None
+    max_model_len: Limit | None = None
     enable_chunked_prefill: bool = True
-    batch_wait_timeout_iters: int = Field(0, ge=0)
-    long_prefill_token_threshold: int = Field(0, ge=0)
+    batch_wait_timeout_iters: LimitOrNone = 0
+    long_prefill_token_threshold: LimitOrNone = 0
     scheduler_reserve_full_isl: bool = True
     capacity_scheduler_policy: Literal["max_utilization", "guaranteed_no_evict"] = "max_utilization"
     async_scheduling: bool | None = None
     pipeline_split: Literal["vllm", "even"] = "vllm"
 
-    block_size: PositiveInt = 16
-    gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
-    free_gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
-    num_gpu_blocks_override: PositiveInt | None = None
+    block_size: Annotated[int, NotBoolean, Field(gt=0, le=MAX_BLOCK_TOKENS)] = 16
+    gpu_memory_utilization: Share = Field(0.9, gt=0.0, le=1.0)
+    free_gpu_memory_fraction: Share | None = Field(None, gt=0.0, le=1.0)
+    num_gpu_blocks_override: Limit | None = None
     enable_prefix_caching: bool = True
     kv_tiers: KvTiers | None = None
-    watermark: float = Field(0.0, ge=0.0, lt=1.0)
+    watermark: Share = Field(0.0, ge=0.0, lt=1.0)
 
     enforce_eager: bool = False
-    max_cudagraph_capture_size: int | None = Field(None, ge=0)
+    max_cudagraph_capture_size: Annotated[int, NotBoolean] | None = Field(None, ge=0, le=MAX_GRAPH_TOKENS)
     sampler: Literal["auto", "sort", "kernel"] = "auto"
     disable_custom_all_reduce: bool = False
     collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"

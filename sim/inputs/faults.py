@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sim.inputs.quantities import Count, Seconds
+from sim.inputs.quantities import Count, NotBoolean, Seconds
 
 LOSES_CAPACITY = ("link", "place")
 STOPS_ENGINES = ("replica", "gpu", "node")
@@ -35,7 +35,7 @@ class Fault(BaseModel):
     replica: Annotated[Count, Ge(0)] | None = None
     gpu: str = ""
     node: str = ""
-    capacity: Annotated[float, Ge(0), Le(1)] | None = None
+    capacity: Annotated[float, NotBoolean, Ge(0), Le(1)] | None = None
 
     @property
     def stops_engines(self) -> bool:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from sim.inputs.quantities import Count, Fraction, Seconds
+from sim.inputs.quantities import Count, Fraction, NotBoolean, Seconds
 
 MAX_TOKENS = 100_000_000
 Tokens = Annotated[Count, Ge(1), Le(MAX_TOKENS)]
-Positive = Annotated[float, Gt(0), Le(1e12)]
-Spread = Annotated[float, Ge(0), Le(100)]
+Positive = Annotated[float, NotBoolean, Gt(0), Le(1e12)]
+Spread = Annotated[float, NotBoolean, Ge(0), Le(100)]
 
 
 class FixedLength(BaseModel, frozen=True, extra="forbid"):
@@ -48,7 +48,7 @@ class LognormalLength(BaseModel, frozen=True, extra="forbid"):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    mean: Annotated[float, Ge(1), Le(MAX_TOKENS)]
+    mean: Annotated[float, NotBoolean, Ge(1), Le(MAX_TOKENS)]
     cv: Spread
     low: Tokens = 1
     high: Tokens = MAX_TOKENS
@@ -63,7 +63,7 @@ class ZipfLength(BaseModel, frozen=True, extra="forbid"):
     """P(length = low + k - 1) proportional to k**-exponent, from `low` to `high`: short ones are many."""
 
     kind: Literal["zipf"] = "zipf"
-    exponent: Annotated[float, Ge(0), Le(20)]
+    exponent: Annotated[float, NotBoolean, Ge(0), Le(20)]
     low: Tokens = 1
     high: Annotated[Count, Ge(1), Le(10_000_000)]  # kept as a table of this many entries
 
@@ -77,7 +77,7 @@ class GeometricLength(BaseModel, frozen=True, extra="forbid"):
     """Geometric on 1, 2, ...: after each token it ends with probability 1/mean (a memoryless length)."""
 
     kind: Literal["geometric"] = "geometric"
-    mean: Annotated[float, Ge(1), Le(MAX_TOKENS)]
+    mean: Annotated[float, NotBoolean, Ge(1), Le(MAX_TOKENS)]
     high: Tokens = MAX_TOKENS
 
 
@@ -86,7 +86,7 @@ class EmpiricalLength(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["empirical"] = "empirical"
     values: Annotated[tuple[Tokens, ...], MinLen(1)]
-    weights: tuple[Annotated[float, Ge(0), Le(1e12)], ...] | None = None
+    weights: tuple[Annotated[float, NotBoolean, Ge(0), Le(1e12)], ...] | None = None
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:
@@ -200,7 +200,7 @@ class SharedPrefix(BaseModel, frozen=True, extra="forbid"):
 
     tokens: Lengths
     groups: Annotated[Count, Ge(1), Le(10_000_000)] = 1
-    popularity: Annotated[float, Ge(0), Le(20)] = 0.0
+    popularity: Annotated[float, NotBoolean, Ge(0), Le(20)] = 0.0
     share: Fraction = 1.0
     block_tokens: Annotated[Count, Ge(1), Le(65536)] = 16
 
@@ -215,3 +215,12 @@ def refuse_disorder(low: float, high: float) -> None:
     """ValueError unless low <= high."""
     if low > high:
         raise ValueError(f"low = {low:g}: must be at most high = {high:g}")
+
+
+def longest_of(distribution: Lengths) -> int | None:
+    """The longest length that can be drawn; None if the distribution does not say it."""
+    if isinstance(distribution, FixedLength):
+        return distribution.tokens
+    if isinstance(distribution, EmpiricalLength):
+        return max(distribution.values)
+    return distribution.high if distribution.kind in ("uniform", "zipf") else None

@@ -7,12 +7,21 @@ prediction layers are not counted: they are a second, optional model (DeepSeek-V
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from annotated_types import MaxLen
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.quantities import DTYPE_BYTES
+from sim.inputs.quantities import DTYPE_BYTES, NotBoolean
+
+MAX_LAYERS = 4096  # sums run over layers; the deepest published transformer (DeepNet) has 1000
+MAX_HEADS = 65_536
+MAX_EXPERTS = 65_536  # each has a popularity and a place of its own
+MAX_WIDTH = 10**9
+Width = Annotated[int, NotBoolean, Field(ge=0, le=MAX_WIDTH)]
+Heads = Annotated[int, NotBoolean, Field(gt=0, le=MAX_HEADS)]
+Experts = Annotated[int, NotBoolean, Field(ge=0, le=MAX_EXPERTS)]
 
 
 class LatentAttention(BaseModel):
@@ -23,11 +32,11 @@ class LatentAttention(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kv_lora_rank: int = Field(gt=0)
-    rope_head_dim: int = Field(gt=0)
-    nope_head_dim: int = Field(gt=0)
-    v_head_dim: int = Field(gt=0)
-    q_lora_rank: int | None = Field(default=None, gt=0)
+    kv_lora_rank: Width = Field(gt=0)
+    rope_head_dim: Width = Field(gt=0)
+    nope_head_dim: Width = Field(gt=0)
+    v_head_dim: Width = Field(gt=0)
+    q_lora_rank: Width | None = Field(default=None, gt=0)
 
     @property
     def cached_values(self) -> int:
@@ -85,33 +94,33 @@ class Model(BaseModel):
 
     name: str
     architecture: str
-    layers: int = Field(gt=0)
-    hidden: int = Field(gt=0)
-    intermediate: int = Field(ge=0)
-    heads: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
-    vocab: int = Field(gt=0)
-    max_context: int = Field(default=0, ge=0)
+    layers: Annotated[int, NotBoolean] = Field(gt=0, le=MAX_LAYERS)
+    hidden: Width = Field(gt=0)
+    intermediate: Width = Field(ge=0)
+    heads: Heads
+    kv_heads: Heads
+    head_dim: Width = Field(gt=0)
+    vocab: Width = Field(gt=0)
+    max_context: Width = Field(default=0, ge=0)
     tie_embeddings: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: str | None = Field(default=None, pattern="^(head|layer)$")
     attention_sinks: bool = False
-    experts: int = Field(default=0, ge=0)
-    experts_per_token: int = Field(default=0, ge=0)
-    expert_groups: int = Field(default=1, ge=1)
-    groups_per_token: int = Field(default=1, ge=1)
-    moe_intermediate: int = Field(default=0, ge=0)
-    shared_experts: int = Field(default=0, ge=0)
-    shared_intermediate: int = Field(default=0, ge=0)
+    experts: Experts = Field(default=0, ge=0)
+    experts_per_token: Experts = Field(default=0, ge=0)
+    expert_groups: Experts = Field(default=1, ge=1)
+    groups_per_token: Experts = Field(default=1, ge=1)
+    moe_intermediate: Width = Field(default=0, ge=0)
+    shared_experts: Experts = Field(default=0, ge=0)
+    shared_intermediate: Width = Field(default=0, ge=0)
     shared_expert_gate: bool = False
     router_bias: bool = False
-    dense_layer_indices: tuple[int, ...] = ()
+    dense_layer_indices: Annotated[tuple[Annotated[int, NotBoolean], ...], MaxLen(MAX_LAYERS)] = ()
     mla: LatentAttention | None = None
-    sliding_window: int | None = Field(default=None, gt=0)
-    sliding_layers: int = Field(default=0, ge=0)
+    sliding_window: Width | None = Field(default=None, gt=0)
+    sliding_layers: Annotated[int, NotBoolean] = Field(default=0, ge=0, le=MAX_LAYERS)
     native_weights: str = "bf16"
     checkpoint: Checkpoint | None = None
 

@@ -178,6 +178,16 @@ def _count(written: Any) -> int:
     return int(written)
 
 
+def _not_boolean(written: Any) -> Any:
+    if isinstance(written, bool):
+        raise ValueError(f"{str(written).lower()} is not a number; write one, as in 8")
+    return written
+
+
+NotBoolean = BeforeValidator(_not_boolean)
+"""Before a plain number: pydantic, as Python does, takes true for 1."""
+
+
 def _fraction(written: Any) -> float:
     value = written
     if isinstance(written, str) and (percent := _NUMBER_AND_UNIT.fullmatch(written)) and percent[2] == "%":

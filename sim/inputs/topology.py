@@ -29,11 +29,26 @@ MAX_NODES = 16_384
 MAX_PLACES = 500_000
 BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
 
+
+def _graph_of(given: Any) -> Any:
+    """A directed graph, also from its node-link data. ValueError for anything else."""
+    if given is None or (isinstance(given, nx.Graph) and given.is_directed()):
+        return given
+    what = "must be a directed networkx graph, or its node-link data with the keys nodes and edges"
+    if not isinstance(given, Mapping):
+        raise ValueError(what)
+    try:
+        read: Any = nx.node_link_graph(dict(given), edges="edges")
+    except (KeyError, TypeError, ValueError, AttributeError, nx.NetworkXError) as error:
+        raise ValueError(f"{what}; this is none: {type(error).__name__} {error}") from error
+    if not read.is_directed():
+        raise ValueError(what)
+    return completed_graph(read)
+
+
 _Graph = Annotated[
     Any,
-    BeforeValidator(
-        lambda given: nx.node_link_graph(given, edges="edges") if isinstance(given, Mapping) else given
-    ),
+    BeforeValidator(_graph_of),
     PlainSerializer(
         lambda given: given if given is None else nx.node_link_data(given, edges="edges"), when_used="json"
     ),

@@ -9,17 +9,18 @@ from pydantic import BaseModel, model_validator
 
 from sim.inputs.arrivals import Arrivals, PositiveSeconds, Sessions, Trace
 from sim.inputs.lengths import (
-    EmpiricalLength,
-    FixedLength,
     Lengths,
     Positive,
     SharedPrefix,
     TraceLength,
     Waits,
+    longest_of,
 )
-from sim.inputs.quantities import Count
+from sim.inputs.quantities import Count, NotBoolean
 
-Milliseconds = Annotated[float, Gt(0), Le(1e12)]
+MAX_PRIORITY = 2**31
+MAX_REQUESTS = 100_000_000  # each has a row of its own: 20 GB of results
+Milliseconds = Annotated[float, NotBoolean, Gt(0), Le(1e12)]
 
 
 class Slo(BaseModel, frozen=True, extra="forbid"):
@@ -49,7 +50,7 @@ class RequestClass(BaseModel, frozen=True, extra="forbid"):
     slo: Slo | None = None
     patience_s: Waits | None = None
     timeout_s: Waits | None = None
-    priority: int = 0
+    priority: Annotated[int, NotBoolean, Ge(-MAX_PRIORITY), Le(MAX_PRIORITY)] = 0
     model: str | None = None
 
 
@@ -73,7 +74,7 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     arrivals: Arrivals
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
-    requests: Annotated[Count, Ge(1)] | None = None
+    requests: Annotated[Count, Ge(1), Le(MAX_REQUESTS)] | None = None
     duration_s: PositiveSeconds | None = None
     classes: dict[str, RequestClass] = {}
     prefix: SharedPrefix | None = None
@@ -133,17 +134,11 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
             prefix = kind.prefix or self.prefix
             parts = [kind.prompt_tokens or self.prompt_tokens, kind.output_tokens or self.output_tokens]
             lengths = [
-                _longest(distribution) for distribution in (*parts, prefix and prefix.tokens) if distribution
+                longest_of(distribution)
+                for distribution in (*parts, prefix and prefix.tokens)
+                if distribution
             ]
             if None in lengths:
                 return None
             longest = max(longest, sum(length or 0 for length in lengths))
         return longest
-
-
-def _longest(distribution: Lengths) -> int | None:
-    if isinstance(distribution, FixedLength):
-        return distribution.tokens
-    if isinstance(distribution, EmpiricalLength):
-        return max(distribution.values)
-    return distribution.high if distribution.kind in ("uniform", "zipf") else None

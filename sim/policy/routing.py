@@ -13,7 +13,7 @@ from operator import index
 from typing import Annotated, Protocol, SupportsIndex
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from sim.inputs.errors import InputError, Problem
 
@@ -125,7 +125,7 @@ class LeastConnections:
 class PowerOfChoices:
     """The shorter of `choices` replicas drawn at random (Mitzenmacher, "The power of two choices", 2001)."""
 
-    choices: Annotated[int, Ge(1)] = 2
+    choices: Annotated[int, Ge(1), Le(1_000_000)] = 2
 
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
@@ -148,7 +148,7 @@ class ShortestTokens:
 class PrefixAware:
     """The most cached prompt tokens less `load_weight` times the replica's tokens."""
 
-    load_weight: Annotated[float, Ge(0)] = 0.1
+    load_weight: Annotated[float, Ge(0), Le(1e6)] = 0.1
 
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
@@ -191,7 +191,7 @@ class Nearest:
     most for `hand_over.router`, where the way is that of a KV cache.
     """
 
-    requests_per_hop: float = 1.0
+    requests_per_hop: Annotated[float, Ge(0), Le(1e6)] = 1.0
 
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sim.inputs.engine import refuse_no_counts
 from sim.inputs.errors import InputError, Problem
-from sim.reading.files_read import file_read
-from sim.reading.yaml_lines import read_yaml
+from sim.reading.text_files import text_of
+from sim.reading.yaml_lines import MAX_BYTES, read_yaml
 
 
 def read_expert_counts(path: Path) -> tuple[float, ...]:
@@ -41,11 +41,7 @@ def read_expert_counts(path: Path) -> tuple[float, ...]:
 
 
 def _of_csv(path: Path) -> list[tuple[int, object, object]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        file_read(path)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read: {error.strerror}", file=str(path))) from error
+    text = text_of(path, "a CSV file of counts", MAX_BYTES)
     rows = csv.DictReader(text.splitlines())
     if not rows.fieldnames or not {"expert", "tokens"} <= set(rows.fieldnames):
         raise InputError(Problem("needs the columns expert and tokens", file=str(path), line=1))

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from sim.inputs.errors import InputError, Problem
-from sim.inputs.model import LatentAttention, Model
-from sim.reading.files_read import file_read
+from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS, LatentAttention, Model
 from sim.reading.quantisation import checkpoint_of
+from sim.reading.text_files import text_of
 
 MAX_BYTES = 4_000_000  # the largest config.json known to the author has 60 kB
 
@@ -35,14 +35,15 @@ class Config:
         line = self.text.count("\n", 0, found.start()) + 1 if found else None
         self.problems.append(Problem(what, self.file, line, key))
 
-    def count(self, *names: str, default: int | None = None) -> int:
-        """A whole number > 0 under the first of `names` that is there."""
+    def count(self, *names: str, default: int | None = None, most: int = 10**9) -> int:
+        """A whole number from 0 to `most` under the first of `names` that is there."""
         for name in names:
             value = self.keys.get(name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10**9:
-                self.problem(name, f"{str(value)[:40]!r} is not a count; a whole number is")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+                shown = str(value)[:40] if isinstance(value, bool | float | str) else _shown(value)
+                self.problem(name, f"{shown!r} is not a count; a whole number from 0 to {most} is")
                 return 1
             return value
         if default is None:
@@ -59,7 +60,7 @@ def _dense(config: Config) -> dict[str, Any]:
     heads = max(1, config.count("num_attention_heads"))
     hidden = config.count("hidden_size")
     return {
-        "layers": config.count("num_hidden_layers"),
+        "layers": config.count("num_hidden_layers", most=MAX_LAYERS),
         "hidden": hidden,
         "intermediate": config.count(
             "intermediate_size", default=0 if "moe_intermediate_size" in config.keys else None
@@ -102,7 +103,7 @@ def _sparse_layers(config: Config, layers: int) -> tuple[int, ...]:
 def _qwen3_moe(config: Config) -> dict[str, Any]:
     shapes = _qwen3(config)
     return shapes | {
-        "experts": config.count("num_experts", "num_local_experts"),
+        "experts": config.count("num_experts", "num_local_experts", most=MAX_EXPERTS),
         "experts_per_token": config.count("num_experts_per_tok"),
         "moe_intermediate": config.count("moe_intermediate_size"),
         "dense_layer_indices": _sparse_layers(config, shapes["layers"]),
@@ -133,7 +134,7 @@ def _with_first_dense(config: Config, shapes: dict[str, Any]) -> dict[str, Any]:
     first = config.count("first_k_dense_replace", default=0)
     step = max(1, config.count("moe_layer_freq", default=1))
     return shapes | {
-        "experts": config.count("n_routed_experts"),
+        "experts": config.count("n_routed_experts", most=MAX_EXPERTS),
         "experts_per_token": config.count("num_experts_per_tok"),
         "moe_intermediate": width,
         "shared_experts": shared,
@@ -232,19 +233,12 @@ def read_model(path: str | Path, name: str | None = None) -> Model:
     """
     path = Path(path)
     file = str(path)
+    text = text_of(path, "a config.json", MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(Problem(f"is larger than {MAX_BYTES / 1e6:g} MB; a config.json is not", file))
-        text = path.read_text(encoding="utf-8")
-        file_read(path)
         keys = json.loads(text)
-    except OSError as error:
-        raise InputError(
-            Problem(f"cannot be read: {error.strerror}; give the path of a config.json", file)
-        ) from None
     except json.JSONDecodeError as error:
         raise InputError(Problem(f"is not JSON: {error.msg}", file, error.lineno)) from None
-    except (UnicodeDecodeError, RecursionError, ValueError):
+    except (RecursionError, ValueError):
         raise InputError(Problem("is not JSON text in UTF-8; a config.json is", file)) from None
     if not isinstance(keys, dict):
         raise InputError(
@@ -272,7 +266,7 @@ def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "")
     config = Config(keys, file, text)
     family, shapes_of = _family(config)
     try:
-        shapes = shapes_of(config)
+        shapes, native_weights = shapes_of(config), _native_weights(keys)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(Problem(f"does not look like a config.json of {family}: {error}", file)) from None
     if config.problems:
@@ -280,9 +274,7 @@ def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "")
     mla = shapes.pop("mla", None)
     try:
         latent = LatentAttention(**mla) if mla else None
-        model = Model(
-            name=name, architecture=family, mla=latent, native_weights=_native_weights(keys), **shapes
-        )
+        model = Model(name=name, architecture=family, mla=latent, native_weights=native_weights, **shapes)
     except ValidationError as error:
         raise InputError(
             [_problem(file, found["loc"], found["msg"], found["input"]) for found in error.errors()]
@@ -292,16 +284,23 @@ def model_of(keys: Mapping[str, Any], name: str, file: str = "", text: str = "")
 
 
 def _problem(file: str, where: tuple[int | str, ...], what: str, given: object) -> Problem:
-    return Problem(f"{what}, not {str(given)[:60]!r}", file, None, ".".join(map(str, where)))
+    return Problem(f"{what}, not {_shown(given)!r}", file, None, ".".join(map(str, where)))
+
+
+def _shown(given: object) -> str:
+    """The beginning of a value: one of a million digits cannot be written out whole."""
+    if isinstance(given, int) and abs(given) > 10**60:
+        return "a number of more than 60 digits"
+    return str(given)[:60]
 
 
 def _family(config: Config) -> tuple[str, Callable[[Config], dict[str, Any]]]:
     architectures = config.keys.get("architectures") or []
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     for written in (ARCHITECTURES.get(str(first)), config.keys.get("model_type")):
-        if written in FAMILIES:
+        if isinstance(written, str) and written in FAMILIES:
             return str(written), FAMILIES[str(written)]
-    written = str(first or config.keys.get("model_type") or "")
+    written = _shown(first or config.keys.get("model_type") or "")
     if not written:
         config.problem("architectures", f"is missing, and so is model_type; known are {_known()}")
     else:

@@ -15,6 +15,7 @@ from typing import Any
 from sim.inputs.errors import InputError, Problem
 from sim.reading.files_read import file_read
 from sim.reading.published_names import GPUS
+from sim.reading.text_files import refuse_what_is_no_file, shown_header
 
 FORMATS = {
     "bfloat16": "bf16",
@@ -22,6 +23,10 @@ FORMATS = {
     "w4a8_mxfp4_mxfp8": "w4a8",
 }
 
+
+LONGEST_S = 1e4  # no kernel takes hours
+LARGEST_SIZE = 10**15
+MAX_BATCH = 1_000_000  # a row of prefill has a chunk for each sequence
 
 # What grows along one curve of a table, while the rest stays: held out together.
 SWEPT = ("m", "tokens", "kv_tokens", "chunks", "n_bytes", "sequences")
@@ -56,6 +61,7 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     sense.
     """
     path = Path(path)
+    refuse_what_is_no_file(path, "a CSV file")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             file_read(path)
@@ -75,11 +81,12 @@ def _measurements(
     for line, row in enumerate(rows, start=2):
         try:
             found = layout(row)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, RecursionError) as error:
             problems.append(Problem(f"a value makes no sense: {error}", str(path), line))
             continue
-        if found is not None and not found.seconds > 0:
-            problems.append(Problem("must be more than 0", str(path), line, "latency_us", row["latency_us"]))
+        if found is not None and not 0 < found.seconds < LONGEST_S:
+            what = f"must be more than 0 and less than {LONGEST_S * 1e6:g}"
+            problems.append(Problem(what, str(path), line, "latency_us", row["latency_us"]))
         elif found is not None:
             yield found
     if problems:
@@ -94,7 +101,7 @@ def _layout(path: Path, columns: Iterable[str]) -> Callable[[Row], Measurement |
     if not present:
         raise InputError(Problem("is empty", str(path)))
     raise InputError(
-        Problem(f"has columns that are not known: {', '.join(sorted(present))}; a file of your own needs "
+        Problem(f"has columns that are not known: {shown_header(sorted(present))}; a file of your own needs "
                 "gpu, kernel, latency_us and the kernel's arguments", str(path), 1)
     )  # fmt: skip
 
@@ -111,14 +118,21 @@ def _measured(row: Row, op: str, variant: str, shape: Iterable[object], **sizes:
     )  # fmt: skip
 
 
+def _count(row: Row, name: str, most: int = LARGEST_SIZE) -> int:
+    number = int(row[name])
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} = {row[name][:40]}: must be from 0 to {most}")
+    return number
+
+
 def _gemm(row: Row) -> Measurement:
     dtype = FORMATS.get(row["dtype"], row["dtype"])
-    m, n, k = int(row["m"]), int(row["n"]), int(row["k"])
+    m, n, k = _count(row, "m"), _count(row, "n"), _count(row, "k")
     return _measured(row, "gemm", dtype, (n, k), m=m, n=n, k=k, dtype=dtype)
 
 
 def _attention_prefill(row: Row) -> Measurement:
-    batch, new, past = int(row["batch"]), int(row["isl"]), int(row["past"])
+    batch, new, past = _count(row, "batch", MAX_BATCH), _count(row, "isl"), _count(row, "past")
     heads, kv_heads = int(row["heads"]), int(row["kv_heads"])
     dtype, kv_dtype = row["attn_dtype"], row["kv_dtype"]
     variant = "fp8" if dtype == "fp8" else "kv_fp8" if kv_dtype == "fp8" else "bf16"
@@ -211,25 +225,52 @@ def _mixed(row: Row) -> Measurement | None:
 
 def _own(row: Row) -> Measurement:
     known = {"gpu", "kernel", "latency_us", "engine", "source"}
-    sizes = {name: _value(text) for name, text in row.items() if name not in known and text not in ("", None)}
+    sizes = {
+        name: _value(name, text)
+        for name, text in row.items()
+        if name is not None and name not in known and text not in ("", None)
+    }
     dtype = str(sizes.get("kv_dtype" if row["kernel"] == "attention_decode" else "dtype", "bf16"))
     shape = [f"{name}={value}" for name, value in sorted(sizes.items()) if name not in SWEPT]
     return _measured(row, row["kernel"], dtype, shape, **sizes)
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
+    """A cell: a size, the chunks of a batch as pairs of new and earlier tokens, a flag, or a format."""
+    if name == "chunks":
+        return _chunks(text)
+    if text in ("True", "False", "true", "false"):
+        return text.lower() == "true"
     try:
-        return int(text)
+        number: float = int(text)
     except ValueError:
-        pass
-    if text.startswith("["):
-        import json
+        try:
+            number = float(text)
+        except ValueError:
+            if text.startswith(("[", "{")):
+                raise ValueError(f"{name} = {text[:40]}: must be a number or a word") from None
+            return text
+    if not 0 <= number <= LARGEST_SIZE:
+        raise ValueError(f"{name} = {text[:40]}: must be from 0 to {LARGEST_SIZE:g}")
+    return number
 
-        return [tuple(chunk) for chunk in json.loads(text)]
+
+def _chunks(text: str) -> list[tuple[int, int]]:
+    import json
+
+    what = f"chunks = {text[:40]}: must be a list of pairs of new and earlier tokens, as in [[512, 0]]"
     try:
-        return float(text)
+        pairs = json.loads(text)
     except ValueError:
-        return text
+        raise ValueError(what) from None
+    chunks = []
+    for pair in pairs if isinstance(pairs, list) and pairs else [None]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(what)
+        if not all(type(tokens) is int and 0 <= tokens <= LARGEST_SIZE for tokens in pair):
+            raise ValueError(what)
+        chunks.append((pair[0], pair[1]))
+    return chunks
 
 
 LAYOUTS: list[tuple[str, Callable[[Row], Measurement | None]]] = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.text_files import refuse_what_is_no_file
 
 OPS = {
     "all_reduce_perf": "all_reduce",
@@ -40,6 +41,7 @@ class NcclTest:
 
 def is_nccl_tests(path: Path) -> bool:
     """True for a file that begins as nccl-tests' output does."""
+    refuse_what_is_no_file(path, "a CSV file or a log of nccl-tests")
     with path.open(encoding="utf-8", errors="replace") as file:
         head = file.read(20_000)
     return "# nThread" in head or "# Using devices" in head or "# Collective test starting" in head

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from sim.inputs.errors import InputError, Problem
-from sim.reading.files_read import file_read
+from sim.reading.text_files import text_of
 
 MAX_BYTES = 4_000_000
 MAX_VALUES = 200_000
@@ -54,7 +54,7 @@ def dotted(key: Key) -> str:
 def read_yaml(path: str | Path) -> Document:
     """The file as plain data with line numbers. InputError where it cannot be read."""
     path = Path(path)
-    return parse_yaml(_text_of(path), path)
+    return parse_yaml(text_of(path, "a YAML file", MAX_BYTES), path)
 
 
 def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
@@ -82,39 +82,52 @@ def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
     return Document(path, data, builder.lines)
 
 
-def _text_of(path: Path) -> str:
-    name = str(path)
-    try:
-        if path.is_dir():
-            raise InputError(Problem("is a directory; a YAML file is needed", name))
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(Problem(f"has {path.stat().st_size} bytes; at most {MAX_BYTES} are read", name))
-        content = path.read_bytes()
-        file_read(path)
-    except FileNotFoundError as error:
-        raise InputError(Problem("there is no such file", name)) from error
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read: {error.strerror or error}", name)) from error
-    if b"\0" in content:
-        raise InputError(Problem("is a binary file; YAML text is needed", name))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(Problem("is not UTF-8 text; save it as UTF-8", name, line)) from error
-
-
 def _syntax_problem(error: yaml.YAMLError, text: str, path: Path) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line = mark.line + 1 if mark else None
-    written = text.splitlines()[mark.line] if mark and mark.line < text.count("\n") + 1 and text else ""
+    lines = text.splitlines()
+    written = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "\t" in written[: len(written) - len(written.lstrip())]:
         return Problem("a tab cannot indent YAML; use spaces", str(path), line)
     what = str(getattr(error, "problem", None) or error).strip()
     if "nesting depth" in what:  # PyYAML's own limit, from 6.0.4 on; earlier ones run out of stack
         return _too_deep(path, line)
+    opened = _left_open(text)
+    if opened is not None:
+        sign, line = opened
+        closing = _CLOSING.get(sign, sign)
+        return Problem(
+            f"the {sign} of this line is never closed; write {closing} where it ends", str(path), line
+        )
     hint = "check the indentation, the colons and the brackets here and just above"
     return Problem(f"is not valid YAML: {what}; {hint}", str(path), line)
+
+
+_CLOSING = {"{": "}", "[": "]"}
+_SIGNS = re.compile(r"""\n|'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|(?<!\S)\#[^\n]*|[][{}'"]""", re.DOTALL)
+_BEFORE_A_VALUE = "\n,:[{-"  # a quote or a bracket after anything else is part of a text, as in Don't
+
+
+def _left_open(text: str) -> tuple[str, int] | None:
+    """The bracket or quote that no later line of a text closes, and the line that it stands on."""
+    opened: list[tuple[str, int]] = []
+    line, at = 1, 0
+    while found := _SIGNS.search(text, at):
+        sign, at = found[0], found.end()
+        first = sign[0]
+        before = text[max(0, found.start() - 200) : found.start()].rstrip(" ")[-1:] or "\n"
+        if first in "'\"" and before not in _BEFORE_A_VALUE:
+            at = found.start() + 1  # an apostrophe
+        elif sign in ("'", '"'):
+            return sign, line
+        elif first in "[{" and (opened or before in _BEFORE_A_VALUE):
+            opened.append((first, line))
+        elif first in "]}" and opened:
+            if _CLOSING[opened[-1][0]] != first:
+                return opened[-1]
+            opened.pop()
+        line += text.count("\n", found.start(), at)
+    return opened[-1] if opened else None
 
 
 def _too_deep(path: Path, line: int | None) -> Problem:

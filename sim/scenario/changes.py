@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -116,7 +117,7 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _element(elements: list[Any] | tuple[Any, ...], step: str, path: str) -> Any:
-    if not step.isdigit() or int(step) >= len(elements):
+    if not (step.isascii() and step.isdigit() and len(step) < 10) or int(step) >= len(elements):
         raise InputError(
             Problem(f"there is no element {step!r}; there are {len(elements)}, from 0", key=path)
         )
@@ -147,6 +148,8 @@ def _changed(old: Any, value: Any, path: str) -> Any:
             return value
         if isinstance(old, bool) or not isinstance(old, int | float):
             raise InputError(Problem(f"{value!r} multiplies a number, and the value is {old!r}", key=path))
+        if not isfinite(factor):
+            raise InputError(Problem(f"{value!r} multiplies by no number; write one, as in x2", key=path))
         product = old * factor
         return round(product) if isinstance(old, int) and product == round(product) else product
     return value

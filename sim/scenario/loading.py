@@ -14,6 +14,7 @@ from sim.catalog import load_model, load_topology, load_workload
 from sim.inputs.errors import InputError, Problem
 from sim.reading.files_read import files_read
 from sim.reading.problems import problems_of
+from sim.reading.workload_files import with_paths_from
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.scenario.scenario import Scenario
 
@@ -36,6 +37,8 @@ def _read(path: Path) -> Scenario:
     for key, load in (("topology", load_topology), ("model", load_model), ("workload", load_workload)):
         if isinstance(data.get(key), str):
             data[key] = _loaded(load, data[key], near, document, (key,), problems)
+    if isinstance(data.get("workload"), Mapping):
+        data["workload"] = with_paths_from(near, data["workload"])
     pools = data.get("pools")
     if isinstance(pools, Mapping):
         for name, pool in pools.items():

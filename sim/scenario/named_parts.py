@@ -56,6 +56,9 @@ def _topology(written: Any, nodes: int | None, near: Path | None) -> Any:
         written = load_topology(written)  # type: ignore[arg-type]  # undirected ones are refused there
     if nodes is None:
         return written
+    if not isinstance(written, Mapping | Topology):
+        what = "must be a system's name or path, or a mapping with parts and wires"
+        raise LocatedError([(("topology",), what)])
     return {**(dict(written) if isinstance(written, Topology) else written), "nodes": nodes}
 
 

@@ -5,6 +5,7 @@ callable.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,12 @@ def _chosen(kinds: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any
                 raise ValueError(
                     f"{name!r} is not a knob of {kind}; known are {takes}{did_you_mean(name, known)}"
                 )
+        types = {one.name: str(one.type) for one in dataclasses.fields(rule)}  # type: ignore[arg-type]
+        for name, value in knobs.items():
+            if isinstance(value, bool) and "bool" not in types[name]:
+                raise ValueError(f"{name} = {str(value).lower()}: must be a number, as in 1")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} = {value}: must be finite")
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(rule)  # type: ignore[arg-type]  # a dataclass, by the registries
             return adapter.validate_python(knobs)

@@ -25,7 +25,7 @@ from sim.inputs.engine import Engine, Precision
 from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
-from sim.inputs.quantities import Fraction, Seconds
+from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -88,7 +88,7 @@ class Pool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
+    replicas: Annotated[PositiveInt, NotBoolean] = Field(1, le=MAX_REPLICAS)
     role: Literal["both", "prefill", "decode"] = "both"
     gpu: str | None = None
     model: Model
@@ -127,7 +127,7 @@ class Scenario(BaseModel):
     model: Model
     precision: Precision = Precision()
     engine: Engine = Engine.model_validate({})
-    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
+    replicas: Annotated[PositiveInt, NotBoolean] = Field(1, le=MAX_REPLICAS)
     pools: dict[str, Pool] = {}
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)

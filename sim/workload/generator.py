@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.inputs.arrivals import ClosedLoop, Sessions, Trace
-from sim.inputs.errors import InputError, Problem
+from sim.inputs.arrivals import MAX_TURNS, ClosedLoop, Sessions, Trace
+from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.workload import Workload
 from sim.reading.traces import RecordedTrace
 from sim.workload.arrival_times import BLOCK, arrival_times
@@ -37,6 +37,10 @@ def request_generator(workload: Workload, seed: int) -> RequestGenerator:
     [(0, 0.0), (1, 0.5), (2, 1.0)]
     """
     return _GENERATORS.get(workload.arrivals.kind, OpenGenerator)(workload, seed)
+
+
+MAX_AT_ONCE = 10_000
+"""So many requests of a closed loop within one instant, beside ten of each user, and it stands still."""
 
 
 class RequestGenerator:
@@ -144,6 +148,7 @@ class ClosedLoopGenerator(RequestGenerator):
         assert isinstance(workload.arrivals, ClosedLoop)
         self.loop = workload.arrivals
         self._turns = [0] * self.loop.users
+        self._last_s, self._sent_at_once = -1.0, 0
         self._made = 0
         self._draw_think_s = waits_by(self.loop.think_time_s, random_stream(seed, "think_time"))
         self._think_s: deque[float] = deque()
@@ -164,7 +169,22 @@ class ClosedLoopGenerator(RequestGenerator):
         if not self._think_s:
             self._think_s.extend(self._draw_think_s(BLOCK).tolist())
         at_s = now_s + self._think_s.popleft()
+        self._refuse_to_stand_still(at_s)
         return self._send(session, at_s) if at_s < self.until_s else None
+
+    def _refuse_to_stand_still(self, at_s: float) -> None:
+        """InfeasibleError where users send again and again and no time passes: each request ends as it
+        comes.
+        """
+        if at_s != self._last_s:
+            self._last_s, self._sent_at_once = at_s, 0
+        self._sent_at_once += 1
+        if self._sent_at_once > 10 * self.loop.users + MAX_AT_ONCE:
+            raise InfeasibleError(
+                f"the closed loop never leaves {at_s:g} s: {self._sent_at_once} requests in a row ended at "
+                "the instant they came (rejected: longer than max_model_len or the KV cache)",
+                "write shorter prompts and answers, or a think_time_s above 0",
+            )
 
     def _send(self, user: int, at_s: float) -> Request:
         request = next(self._unsent, None)
@@ -212,7 +232,7 @@ class SessionGenerator(RequestGenerator):
         for number, session in enumerate(self._sessions()):
             if session.start_s >= self.until_s or made >= self.max_requests:
                 return
-            first, *later = self._turns(number, session, made)[: self.max_requests - made]
+            first, *later = self._turns(number, session, made, self.max_requests - made)
             made += 1 + len(later)
             first.arrival_s = session.start_s
             if later:
@@ -243,7 +263,7 @@ class SessionGenerator(RequestGenerator):
         for block in arrival_times(self.sessions.starts, self.seed):
             for begin in range(0, len(block), SESSIONS_PER_BLOCK):
                 starts_s = block[begin : begin + SESSIONS_PER_BLOCK]
-                turns = draw_turns(len(starts_s))
+                turns = np.minimum(draw_turns(len(starts_s)), MAX_TURNS)
                 classes = sampler.draw_classes(len(starts_s))
                 groups = sampler.draw_prefixes(classes)
                 # Everything of a turn is one flat array over the block's turns, session after session.
@@ -258,8 +278,10 @@ class SessionGenerator(RequestGenerator):
                     of, end = slice(end, end + n), end + n
                     yield _Session(start_s, index, group, lengths[of], delays_s[of], patience[of])
 
-    def _turns(self, number: int, session: _Session, first_id: int) -> list[Request]:
-        """The requests of a session, up to the turn that would outgrow the longest context."""
+    def _turns(self, number: int, session: _Session, first_id: int, most: int) -> list[Request]:
+        """The first requests of a session, `most` at most, up to the one that would outgrow the longest
+        context.
+        """
         sampler, index = self.sampler, session.class_index
         block_tokens, context_tokens = self.sessions.block_tokens, 0
         shared: tuple[int, ...] = ()
@@ -270,7 +292,7 @@ class SessionGenerator(RequestGenerator):
             shared = prefixes.blocks(session.prefix_group)
         max_context_tokens = self.sessions.max_context_tokens or math.inf
         requests: list[Request] = []
-        for turn, (prompt_tokens, output_tokens) in enumerate(session.lengths):
+        for turn, (prompt_tokens, output_tokens) in enumerate(session.lengths[:most]):
             prompt_tokens += context_tokens
             context_tokens = prompt_tokens + output_tokens
             if turn and context_tokens > max_context_tokens:

@@ -163,3 +163,21 @@ def test_groups_that_cannot_be_are_refused(keys: object, said: str) -> None:
     with pytest.raises(InputError, match=said) as refused:
         model_of(changed("deepseek-v3", **keys), "x")  # type: ignore[arg-type]
     assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("num_hidden_layers", 10**9, "a whole number from 0 to 4096 is"),
+        ("num_hidden_layers", 10**100, "a number of more than 60 digits"),
+        ("quantization_config", "x-1", "quantization_config = x-1: must be an object"),
+        ("model_type", {}, "is missing, and so is model_type"),
+    ],
+)
+def test_a_key_of_another_kind_is_refused(key: str, value: object, said: str) -> None:
+    keys = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100,
+        "num_attention_heads": 4, "intermediate_size": 128,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=said):
+        model_of({**keys, key: value}, "x")

@@ -57,7 +57,10 @@ def test_a_users_own_file_names_kernel_and_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n1,2\n", "has columns that are not known: a, b; a file of your own needs gpu, kernel"),
+        (
+            "a,b\n1,2\n",
+            "has columns that are not known: a, b; a file of your own needs gpu, kernel",
+        ),
         ("gpu,kernel,latency_us,m\nh100-sxm,gemm,fast,1\n", ":2: a value makes no sense"),
         ("gpu,kernel,latency_us,m\nh100-sxm,gemm,-5,1\n", ":2: latency_us = -5: must be more than 0"),
         ("", "is empty"),
@@ -71,3 +74,25 @@ def test_a_file_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path, tex
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_measurements(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("gemm,inf,1,64,64", "latency_us = inf: must be more than 0"),
+        ("gemm,5,inf,64,64", "m = inf: must be from 0"),
+        ("gemm,5,nan,64,64", "m = nan: must be from 0"),
+        ("gemm,5,[],64,64", r"m = \[\]: must be a number or a word"),
+        ("gemm,5,-1,64,64", "m = -1: must be from 0"),
+    ],
+)
+def test_a_size_that_is_none_is_refused_with_its_line(tmp_path: Path, row: str, said: str) -> None:
+    with pytest.raises(InputError, match=f":2: .*{said}"):
+        read_measurements(file(tmp_path, f"gpu,kernel,latency_us,m,n,k\nh100-sxm,{row}\n"))
+
+
+def test_a_batch_beyond_all_memory_is_refused(tmp_path: Path) -> None:
+    header = "system,framework,batch,isl,past,heads,kv_heads,head_dim,attn_dtype,kv_dtype,latency_us\n"
+    for batch in ("-1" + 30 * "0", "1" + 30 * "0"):
+        with pytest.raises(InputError, match=r"batch = .*: must be from 0 to 1000000"):
+            read_measurements(file(tmp_path, header + f"h100_sxm,vllm,{batch},256,0,32,8,128,bf16,bf16,62\n"))

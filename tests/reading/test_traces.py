@@ -218,7 +218,7 @@ def test_sessions_keep_their_turns_and_delays(tmp_path: Path):
     [
         ("", "empty"),
         ("\n\n \n", "empty"),
-        ("a,b,c\n1,2,3\n", "no known trace has the header 'a,b,c'"),
+        ("a,b,c\n1,2,3\n", "no known trace has the header 'a, b, c'"),
         ("TIMESTAMP,ContextTokens\n", "lacks GeneratedTokens"),
         ('[{"conversations": []}]', "ShareGPT"),
         ('{"conversations": []}', "ShareGPT"),

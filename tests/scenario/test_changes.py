@@ -87,3 +87,17 @@ def test_a_change_that_cannot_be_is_refused_with_the_nearest_that_can(
 def test_a_change_that_reaches_no_pool_is_refused_with_the_path_that_would() -> None:
     with pytest.raises(InputError, match=r"every pool has its own replicas; set pools\.prefill\.replicas"):
         with_changes(scenario(pools=POOLS), {"replicas": 2})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("engine.block_size", "xinf", "'xinf' multiplies by no number"),
+        ("engine.block_size", "xnan", "'xnan' multiplies by no number"),
+        ("faults.²", 1, "there is no element '²'; there are 0, from 0"),
+        ("topology.own_graph", "abc", "must be a directed networkx graph"),
+    ],
+)
+def test_a_change_that_is_no_number_or_no_graph_is_refused(path: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        with_changes(scenario(), {path: value})

@@ -31,7 +31,7 @@ def test_paths_are_relative_to_the_file_and_not_to_where_it_is_loaded(
     (tmp_path / "inside" / "traffic.yaml").write_text(
         "arrivals: {kind: closed_loop, users: 3}\nprompt_tokens: 50\noutput_tokens: 5\nrequests: 9\n"
     )
-    (tmp_path / "inside" / "kernels.csv").write_text("gpu,kernel,latency_us,m\nh100-sxm,gemm,5,1\n")
+    (tmp_path / "inside" / "kernels.csv").write_text("gpu,kernel,latency_us,m,n,k\nh100-sxm,gemm,5,1,64,64\n")
     path = tmp_path / "inside" / "x.yaml"
     path.write_text(
         "topology: nd-h100-v5\nmodel: llama-3-8b\nworkload: traffic.yaml\n"

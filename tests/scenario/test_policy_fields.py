@@ -57,3 +57,9 @@ def test_kernels_are_formulas_or_a_table() -> None:
     assert adapter.validate_python({"kind": "formula"}) is made
     with pytest.raises(ValidationError, match="must be formula, or"):
         adapter.validate_python({"kind": "measured"})
+
+
+@pytest.mark.parametrize("written", [float("nan"), float("inf"), True])
+def test_a_knob_that_is_no_number_is_refused(written: object) -> None:
+    with pytest.raises(ValidationError, match=r"requests_per_hop = (nan|inf|true): must be"):
+        TypeAdapter(RouterRule).validate_python({"kind": "nearest", "requests_per_hop": written})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InfeasibleError, InputError
 from sim.inputs.workload import Workload
 from sim.workload.generator import RequestGenerator, request_generator
 from sim.workload.request import Request
@@ -244,3 +244,20 @@ def test_a_trace_without_arrivals_cannot_be_played():
     distribution = {"kind": "trace", "name": "arxiv-summarization-lengths"}
     with pytest.raises(InputError, match="lengths only"):
         drawn(arrivals=distribution, prompt_tokens=None, output_tokens=None)
+
+
+def test_a_closed_loop_whose_requests_end_as_they_come_is_refused() -> None:
+    loop = Workload.model_validate(
+        {
+            "arrivals": {"kind": "closed_loop", "users": 2},
+            "prompt_tokens": 8,
+            "output_tokens": 2,
+            "duration_s": 1,
+        }
+    )
+    generator = request_generator(loop, seed=0)
+    list(generator)
+    for _ in range(10 * 2 + 10_000):
+        generator.next_request(0, 0.0)
+    with pytest.raises(InfeasibleError, match="the closed loop never leaves 0 s: 10021 requests in a row"):
+        generator.next_request(0, 0.0)

@@ -11,10 +11,13 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
+from inspect import signature
 from typing import Any
 
-from sim.cost.kernels.kernels import KernelModel, formula
+from sim.cost.kernels.kernels import KERNELS, KernelModel, formula
 from sim.cost.kernels.timing import KernelTiming
+from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu
 from sim.reading.measurements import Measurement
 
@@ -47,6 +50,8 @@ class MeasuredKernels:
         self._corrections: dict[tuple[_Key, str], list[tuple[tuple[float, ...], float]]] = {}
         self._warned: set[tuple[str, str]] = set()
         for one in table:
+            if fallback is formula:
+                _refuse_other_sizes(one, source)
             numbers, words = _features(one.sizes)
             self._table[one.gpu, one.op, words].append((numbers, one.sizes, one.seconds))
 
@@ -92,6 +97,31 @@ class MeasuredKernels:
             return nearest[0][1]
         weights = [1.0 / (distance * distance) for distance, _ in nearest]
         return sum(weight * off for weight, (_, off) in zip(weights, nearest, strict=True)) / sum(weights)
+
+
+def _refuse_other_sizes(one: Measurement, source: str) -> None:
+    """InputError for a kernel that the formulas do not have, or sizes that are not its arguments."""
+    if one.op.startswith("mla"):
+        return  # whole blocks of latent attention, which no step looks up
+    if one.op not in KERNELS:
+        known = ", ".join(KERNELS)
+        raise InputError(Problem(f"{one.op!r} is no kernel; known are {known}", source, key="kernel"))
+    taken = _arguments(one.op)
+    lacking = [name for name, needed in taken.items() if needed and name not in one.sizes]
+    unknown = [name for name in one.sizes if name not in taken]
+    for names, what in ((lacking, "has no"), (unknown, "does not take")):
+        if names:
+            row = f"the {one.op} of {one.seconds * 1e6:g} us with {_shown(one.sizes)}"
+            raise InputError(
+                Problem(f"{row} {what} {', '.join(names)}; its arguments are {', '.join(taken)}", source)
+            )
+
+
+@cache
+def _arguments(op: str) -> dict[str, bool]:
+    """The arguments of a kernel's formula, and whether it needs them; its paces are no sizes."""
+    _, *parameters = signature(KERNELS[op]).parameters.values()
+    return {one.name: one.default is one.empty for one in parameters if one.name not in PACE}
 
 
 def _features(sizes: Mapping[str, Any]) -> tuple[tuple[float, ...], Hashable]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.text_files import refuse_what_is_no_file, shown_header
 from sim.reading.traces.families import FAMILIES, BadRow, Family, Row
 from sim.reading.traces.recorded import RecordedTrace
 
@@ -27,6 +28,7 @@ def read_trace(path: str | Path) -> RecordedTrace:
     usable row.
     """
     path = Path(path)
+    refuse_what_is_no_file(path, "a trace")
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
             return _read(str(path), lines)
@@ -98,7 +100,7 @@ def _unknown(header: str, columns: list[str]) -> str:
     lacking = ", ".join(sorted(families[0].columns - set(columns)))
     known = "; ".join(f"{family.name}: {family.header}" for family in families)
     return (
-        f"no known trace has the header {header.strip()[:120]!r}; the nearest, {families[0].name}, "
+        f"no known trace has the header {shown_header(columns)!r}; the nearest, {families[0].name}, "
         f"lacks {lacking}; known are {known}"
     )
 

@@ -7,6 +7,7 @@ import pytest
 from sim.catalog import load_gpu
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.measured import MeasuredKernels
+from sim.inputs.errors import InputError
 from sim.reading.measurements import Measurement
 
 
@@ -51,3 +52,16 @@ def test_another_format_or_kernel_is_outside() -> None:
         model(gpu, "gemm", m=16, n=1024, k=8192, dtype="fp8")
     with pytest.warns(UserWarning, match="attention_decode"):
         model(gpu, "attention_decode", batch=1, kv_tokens=100, heads=8, kv_heads=1, head_dim=128)
+
+
+@pytest.mark.parametrize(
+    ("op", "sizes", "said"),
+    [
+        ("gemm", {"m": 1, "n": 64}, "has no k; its arguments are m, n, k, dtype"),
+        ("gemm", {"m": 1, "n": 64, "k": 64, "inf": 1}, "does not take inf"),
+        ("gem", {"m": 1}, "'gem' is no kernel; known are gemm"),
+    ],
+)
+def test_rows_that_no_kernel_can_be_asked_for_are_refused(op: str, sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(InputError, match=f"k.csv: .*{said}"):
+        MeasuredKernels([Measurement("h100-sxm", "mine", op, "bf16", sizes, seconds=1e-5)], source="k.csv")

@@ -1,0 +1,82 @@
+"""A budget of memory for one run: a run that outgrows it ends with what it is that grew.
+
+The simulation itself is not asked anything: an interval timer looks at the memory of the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from sim.inputs.errors import InfeasibleError
+
+SHARE_OF_THE_MACHINE = 0.8  # the rest is the system's and other programs'
+EVERY_S = 0.5
+SHOWN = 3
+
+
+@contextmanager
+def memory_budget(max_bytes: float | None) -> Iterator[None]:
+    """Hold what runs inside to `max_bytes` of resident memory; None is a share of the machine's.
+
+    InfeasibleError names the kinds of things of which there were most. Without effect where there is no
+    timer or no /proc (Windows), and outside the main thread.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not hasattr(signal, "setitimer") or resident_bytes() == 0:
+        yield
+        return
+    limit = SHARE_OF_THE_MACHINE * _of_the_machine() if max_bytes is None else max_bytes
+
+    def look(number: int, frame: FrameType | None) -> None:
+        used = resident_bytes()
+        if used > limit:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            raise InfeasibleError(
+                f"the run has {used / 1e9:.1f} GB, and its budget is {limit / 1e9:.1f} GB; most are "
+                f"{most_numerous()}",
+                "ask for fewer requests or a shorter time, or raise --max-memory",
+            )
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
+    try:
+        yield
+    except MemoryError as error:
+        raise InfeasibleError(
+            f"the machine has no more memory for this run; most are {most_numerous()}",
+            "ask for fewer requests or a shorter time",
+        ) from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def most_numerous() -> str:
+    """The simulator's own things of which there are most: `Request (12,000,000), Sequence (3,000)`."""
+    kinds = Counter(type(thing) for thing in gc.get_objects())
+    own = [
+        (kind.__name__, count)
+        for kind, count in kinds.most_common()
+        if str(kind.__module__).startswith("sim.")
+    ]
+    return ", ".join(f"{name} ({count:,})" for name, count in own[:SHOWN]) or "rows of results"
+
+
+def resident_bytes() -> float:
+    """Memory that the process has now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _of_the_machine() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

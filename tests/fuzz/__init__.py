@@ -1,0 +1,1 @@
+"""Inputs that nobody meant: of every format, verb and option, by the thousand."""

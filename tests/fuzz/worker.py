@@ -1,0 +1,181 @@
+"""Runs cases one after the other in a process of its own, whose time and memory are watched.
+
+`Worker.run` says what became of a case: nothing wrong, or a traceback, a hang, too much memory, or an exit
+status that is not documented. A process that had to be killed is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.fuzz.cases import Case
+
+DOCUMENTED = (0, 2, 3, 4, 130)
+SECONDS = 20.0
+BYTES = 2e9
+ADDRESS_SPACE = 64 << 30  # libraries reserve gigabytes and use none; what is used is seen from outside
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong: `kind` and `place` are the same for the same fault."""
+
+    kind: str
+    place: str
+    text: str
+
+    @property
+    def signature(self) -> tuple[str, str]:
+        return self.kind, self.place
+
+
+class _HangError(BaseException):
+    """Raised by the timer, and no Exception, so that nothing in between takes it for its own."""
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise _HangError
+
+
+def _place_of(error: BaseException) -> str:
+    """The innermost place in the simulator, and the one where it came from."""
+    own = [one for one in traceback.extract_tb(error.__traceback__) if "/sim/" in one.filename]
+    return " < ".join(
+        f"sim/{one.filename.rpartition('/sim/')[2]}:{one.lineno} {one.name}" for one in own[:-4:-1]
+    )
+
+
+def _told(error: BaseException) -> str:
+    """The way through the simulator and the last words; frames of libraries are left out."""
+    own = [one for one in traceback.extract_tb(error.__traceback__) if "/sim/" in one.filename]
+    said = traceback.format_exception_only(error)[-1][:2000]
+    return (
+        "".join(f"  sim/{one.filename.rpartition('/sim/')[2]}:{one.lineno} {one.line}\n" for one in own)
+        + said
+    )
+
+
+def _run(case: Case, seconds: float) -> tuple[str, str, str] | None:
+    from sim.cli import status_of
+
+    out, err = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            for name, text in case.files:
+                Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            try:
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    status: Any = status_of(list(case.words))
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0.0)
+        except _HangError as error:
+            return "hang", _place_of(error), f"more than {seconds:g} s of processor time\n{_told(error)}"
+        except MemoryError as error:
+            return "memory", _place_of(error), _told(error)
+        except SystemExit as error:
+            status = error.code
+        except Exception as error:
+            return f"traceback {type(error).__name__}", _place_of(error), _told(error)
+        finally:
+            os.chdir(before)
+    if status not in DOCUMENTED:
+        return "exit status", str(status), err.getvalue()
+    if "Traceback (most recent call last)" in err.getvalue():
+        return "traceback printed", err.getvalue().rstrip().rpartition("\n")[2][:80], err.getvalue()
+    if status and not err.getvalue().strip():
+        return "nothing said", " ".join(case.words[:2]), f"exit status {status} and no message"
+    return None
+
+
+def _serve(pipe: Connection, seconds: float) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    signal.signal(signal.SIGPROF, _too_long)
+    sys.stdin = io.StringIO()
+    while True:
+        try:
+            case = Case.of_json(pipe.recv())
+        except EOFError:
+            return
+        pipe.send(_run(case, seconds))
+
+
+class Worker:
+    """A process that runs cases, and is replaced when it has to be killed."""
+
+    def __init__(self, seconds: float = SECONDS, n_bytes: float = BYTES) -> None:
+        self.seconds, self.n_bytes = seconds, n_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(other, self.seconds)
+        )  # not daemonic: sweeps have children
+        self._process.start()
+        other.close()
+
+    def run(self, case: Case) -> Fault | None:
+        """What goes wrong in a case, if anything."""
+        self._pipe.send(case.json())
+        deadline = time.monotonic() + 6 * self.seconds + 60
+        while not self._pipe.poll(0.05):
+            used = _resident_bytes(self._process.pid)
+            if used > self.n_bytes:
+                self._replace()
+                return Fault(
+                    "memory", " ".join(case.words[:2]), f"{used / 1e9:.1f} GB and growing when it was killed"
+                )
+            if not self._process.is_alive():
+                return self._died(case)
+            if time.monotonic() > deadline:
+                self._replace()
+                return Fault(
+                    "hang", "outside of Python, or waiting", f"no answer after {6 * self.seconds + 60:g} s"
+                )
+        try:
+            found = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            return self._died(case)
+        return None if found is None else Fault(*found)
+
+    def _died(self, case: Case) -> Fault:
+        self._process.join()
+        code = self._process.exitcode
+        self._replace()
+        return Fault("died", " ".join(case.words[:2]), f"the process ended with {code}")
+
+    def _replace(self) -> None:
+        self.close()
+        self._begin()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _resident_bytes(pid: int | None) -> float:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:  # it has just ended, or this is no Linux
+        return 0.0
+    return int(pages) * resource.getpagesize()
