@@ -165,9 +165,7 @@ class ExpertRouting(BaseModel):
 
     popularity: Literal["uniform", "zipf", "given"] = "uniform"
     exponent: Annotated[float, NotBoolean] = Field(default=1.0, ge=0.0, le=10.0)
-    weights: Annotated[
-        tuple[Annotated[float, NotBoolean, Field(ge=0.0, le=1e15)], ...], MaxLen(MAX_EXPERTS)
-    ] = ()
+    weights: Annotated[tuple[Annotated[float, NotBoolean], ...], MaxLen(MAX_EXPERTS)] = ()
     redundant_experts: Annotated[int, NotBoolean] = Field(default=0, ge=0, le=4096)
     placement: Literal["linear", "balanced"] = "linear"
 

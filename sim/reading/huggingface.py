@@ -216,8 +216,11 @@ def _sliding(config: Config, every_layer: bool = False) -> dict[str, Any]:
 
 def _native_weights(keys: Mapping[str, Any]) -> str:
     """The number format in which the checkpoint is published (of its experts, where they have their own)."""
-    written = keys.get("quantization_config")
-    quantisation = written if isinstance(written, Mapping) else {"quant_method": written or ""}
+    quantisation = keys.get("quantization_config") or {}
+    if isinstance(quantisation, str):  # some producers write the method alone
+        quantisation = {"quant_method": quantisation}
+    if not isinstance(quantisation, Mapping):
+        raise TypeError(f"quantization_config = {_shown(quantisation)}: must be an object, as in {{...}}")
     method = str(quantisation.get("quant_method", "") or quantisation.get("quant_algo", "")).lower()
     if method in ("fp8", "mxfp4", "nvfp4"):
         return {"fp8": "fp8", "mxfp4": "fp4", "nvfp4": "nvfp4"}[method]

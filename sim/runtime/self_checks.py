@@ -105,7 +105,8 @@ class SelfChecks:
         than the time that passed.
         """
         speculates = any(replica.engine.speculation is not None for replica in self.service.replicas)
-        for what in violations(self.records, one_token_a_step=not speculates):
+        longest = min(replica.max_model_len for replica in self.service.replicas)
+        for what in violations(self.records, one_token_a_step=not speculates, longest_text=longest):
             raise BrokenInvariantError("causality", end_s, what)
         self._look("causes", self._causes)
         self._look("bytes", lambda: self._bytes.check_counted(links))

@@ -12,6 +12,7 @@ from sim.cost.pricing import Pricer
 from sim.cost.program import Op
 from sim.cost.step_templates import Templates
 from sim.deployment import shards_of
+from sim.inputs.engine import MAX_GRAPH_TOKENS
 from sim.scenario.scenario import Scenario
 
 
@@ -68,8 +69,8 @@ def test_graphs_are_captured_for_twice_what_may_run() -> None:
     assert few.of(mixed).layers[0].launch_s > many.of(mixed).layers[0].launch_s == PIECEWISE_LAUNCH_S
 
 
-def test_a_huge_capture_size_costs_no_memory_and_captures_every_step() -> None:
-    found = templates(max_cudagraph_capture_size=10**9)
+def test_the_largest_capture_size_costs_no_memory_and_captures_every_step() -> None:
+    found = templates(max_cudagraph_capture_size=MAX_GRAPH_TOKENS)
     assert len(found._capture) < 100_000
     assert found.of(decodes(1000)).layers is found.of(decodes(1008)).layers
 
