@@ -419,6 +419,8 @@ class EngineCore:
 
     def _priced(self, batch: Batch) -> Causes:
         """Seconds of a step on all stages."""
+        if len(self.stages) == 1:
+            return self.stages[0].cost.step(batch)[1]
         return Causes(*map(sum, zip(*(stage.cost.step(batch)[1] for stage in self.stages), strict=True)))
 
     def _deliver(self, flight: Flight, steps: int, now: float) -> None:
@@ -449,6 +451,7 @@ class EngineCore:
 
     def _give(self, flight: Flight, part: Part, steps: int, now: float) -> Iterator[Sequence]:
         """Give the tokens of sequences outside the cohort; those that have got some."""
+        mark = None if self.ledger is None else self.ledger.read()
         for (sequence, tokens), samples in zip(part.grants, part.samples, strict=True):
             sequence.in_flight -= 1
             if sequence.dropped:  # preempted while this step was under way
@@ -459,12 +462,12 @@ class EngineCore:
                 flight.charge(sequence, now, chunk_tokens)
             elif chunk_tokens:
                 flight.charge_chunk(sequence, chunk_tokens, now)
-                sequence.mark = self.ledger.read()
+                sequence.mark = mark
             if not samples:
                 continue
             # What a step is charged to changes with its first token, and with the end of a recomputation:
             # charge what came before to what it was.
-            if sequence.generated == 0 or sequence.recomputing:
+            if not chunk_tokens and (sequence.generated == 0 or sequence.recomputing):
                 sequence.queue.charge_steps(sequence)
             sequence.recomputing = False
             if self.role == "prefill" and (sequence in self._aborting or self._ends_here(sequence, now)):
