@@ -38,7 +38,7 @@ def _graph_of(given: Any) -> Any:
     if not isinstance(given, Mapping):
         raise ValueError(what)
     try:
-        read = nx.node_link_graph(dict(given), edges="edges")
+        read: Any = nx.node_link_graph(dict(given), edges="edges")
     except (KeyError, TypeError, ValueError, AttributeError, nx.NetworkXError) as error:
         raise ValueError(f"{what}; this is none: {type(error).__name__} {error}") from error
     if not read.is_directed():
