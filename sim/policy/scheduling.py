@@ -121,7 +121,7 @@ class ContinuousBatching:
                 victims = self._make_room(engine, sequence, tokens)
                 grants, freed = self._without(engine, grants, victims)
                 budget += freed
-                if victims[-1] is sequence:  # it had to go itself: those behind it get no step either
+                if victims[-1] is sequence:  # preempted itself: those behind it have lower rank, and no step
                     break
                 position = running.index(sequence)  # victims by priority may have stood before it
             grants.append((sequence, tokens))

@@ -102,8 +102,8 @@ def summary(
     numbers["preemptions"] = int(rows.preemptions.sum())
     numbers["resubmissions"] = int(rows.resubmissions.sum())
     numbers["prefix_hit_rate"] = float(rows.cached_tokens.sum() / prompted) if prompted else None
-    law = little(records)
-    numbers["mean_concurrency"] = law.concurrency if law else None
+    means = little(records)
+    numbers["mean_concurrency"] = means.concurrency if means else None
     numbers["backlog_growth_per_s"] = backlog_growth_per_s(records)
     numbers["saturated"] = saturated(records)
     cut = int((rows.finished & (rows.generated_tokens < rows.output_tokens)).sum())

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import sim
 from sim.cli.signals import Interrupted, Signals
 from sim.runtime.interruption import Interruption
 from tests.cli.conftest import Sim
@@ -143,19 +142,3 @@ def test_where_the_system_does_not_tell_of_the_parents_end_a_thread_looks(
     monkeypatch.setattr(workers.os, "_exit", ended.append)
     workers._watch(os.getpid())
     assert ended == [1]
-
-
-def test_a_script_may_end_a_run_too() -> None:
-    interruption = Interruption()
-
-    def ends(env: object, fabric: object) -> object:
-        yield env.timeout(5.0)  # type: ignore[attr-defined]
-        assert interruption.ask()
-
-    scenario = sim.Scenario.model_validate(
-        {"topology": "a100-x4", "model": "llama-3-8b", "workload": {
-            "arrivals": {"kind": "constant", "rate_per_s": 1}, "prompt_tokens": 9, "output_tokens": 2,
-            "requests": 100}}
-    )  # fmt: skip
-    result = sim.simulate(scenario, beside=[ends], interruption=interruption)  # type: ignore[list-item]
-    assert (result.ended, result.is_complete, result.requests.height) == ("interrupted", False, 5)

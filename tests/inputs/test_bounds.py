@@ -38,7 +38,11 @@ STARTS = {"kind": "poisson", "rate_per_s": 1}
             {"num_speculative_tokens": 10**9, "acceptance_rate": 0.5},
             "less than or equal to 1024",
         ),
-        (ExpertRouting, {"popularity": "given", "weights": [float("nan")]}, "must be a finite number, at least 0"),
+        (
+            ExpertRouting,
+            {"popularity": "given", "weights": [float("nan")]},
+            "must be a finite number, at least 0",
+        ),
         (ExpertRouting, {"popularity": "given", "weights": [0, 0]}, "no expert was ever chosen"),
         (Workload, BURST | {"requests": 10**12}, "less than or equal to 100000000"),
         (Workload, BURST | {"slo": {"ttft_ms": True}}, "true is not a number"),

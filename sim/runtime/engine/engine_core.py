@@ -76,7 +76,8 @@ class EngineListener:
 
 
 class EngineCore:
-    """Steps of an engine over its queues. Only `Replica` calls it, and settles folded rounds before."""
+    """Steps of an engine over its queues. From outside only `Replica` calls it, and settles folded
+    rounds before."""
 
     def __init__(
         self,
