@@ -271,7 +271,7 @@ def test_a_replica_goes_through_the_settled_door_but_for_what_needs_no_settling(
         for node in ast.walk(method)
         if isinstance(node, ast.Attribute) and node.attr == "_core"
     }
-    assert past_the_door == {"__init__", "_settled", "listen", "is_up", "tokens"}
+    assert past_the_door == {"__init__", "_settled", "is_idle", "listen", "is_up", "tokens"}
 
 
 VERBS: dict[str, Callable[[Replica, Sequence], Any]] = {
