@@ -95,6 +95,7 @@ LLAMA_13B = Model(
 )  # fmt: skip
 
 # Where a step's time goes (columns of `Result.blame`), and what of it is all-reduces where no pipeline is.
+# What prompts of others add to a step is `interference`, whatever it is spent on: the share is of the rest.
 ALL_REDUCE = ("collective_latency", "collective_bytes", "sharing")
 STEP_TIME = ("prefill_compute", "decode_compute", "memory", "kernel_latency", *ALL_REDUCE, "host")
 
