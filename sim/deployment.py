@@ -14,7 +14,7 @@ from sim.inputs.errors import InfeasibleError, InputError
 from sim.inputs.quantities import DTYPE_BYTES
 from sim.policy.placement import Explicit
 from sim.results.kv_capacity import KvCapacity
-from sim.scenario.precision import told
+from sim.scenario.precision import precision_note
 from sim.scenario.scenario import Pool, Scenario
 
 LONGEST_WITHOUT_MODEL = 1 << 30
@@ -86,7 +86,7 @@ def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tup
         windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
         found.append(
             KvCapacity(
-                name, model.name, formats, told(model, pool.precision), least.memory.blocks,
+                name, model.name, formats, precision_note(model, pool.precision), least.memory.blocks,
                 pool.engine.block_size, longest, windowed,
             )
         )  # fmt: skip
@@ -148,8 +148,8 @@ def _refuse_checkpoint_beyond(pool: Pool, shards: list[Shard]) -> None:
             except InputError:
                 nearest = "w4a16" if DTYPE_BYTES[dtype] < 1 else "bf16"
                 raise InfeasibleError(
-                    f"{told(pool.model, pool.precision)}; {gpu.name} has no arithmetic in {dtype}, and "
-                    "weights that a kernel expands from it are not simulated",
+                    f"{precision_note(pool.model, pool.precision)}; {gpu.name} has no arithmetic in {dtype}, "
+                    "and weights that a kernel expands from it are not simulated",
                     f"precision.{key}: {nearest} is the nearest that it has",
                 ) from None
 

@@ -18,20 +18,20 @@ R = TypeVar("R")
 
 
 class Bound(NamedTuple):
-    """From `least` to `most`; above `least`, or below `most`, where that end is open."""
+    """From `minimum` to `maximum`; above `minimum`, or below `maximum`, where that end is open."""
 
-    least: float = 0.0
-    most: float = inf
+    minimum: float = 0.0
+    maximum: float = inf
     is_whole: bool = False
     open_below: bool = False
     open_above: bool = False
 
     def __str__(self) -> str:
         kind = "a whole number" if self.is_whole else "a number"
-        low = f"above {self.least:g}" if self.open_below else f"at least {self.least:g}"
-        if self.most == inf:
+        low = f"above {self.minimum:g}" if self.open_below else f"at least {self.minimum:g}"
+        if self.maximum == inf:
             return f"{kind}, {low}"
-        return f"{kind}, {low} and {'below' if self.open_above else 'at most'} {self.most:.10g}"
+        return f"{kind}, {low} and {'below' if self.open_above else 'at most'} {self.maximum:.10g}"
 
     def holds(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
@@ -39,18 +39,18 @@ class Bound(NamedTuple):
         number = float(value)
         if self.is_whole and not number.is_integer():
             return False
-        low = number > self.least if self.open_below else number >= self.least
-        return low and (number < self.most if self.open_above else number <= self.most)
+        low = number > self.minimum if self.open_below else number >= self.minimum
+        return low and (number < self.maximum if self.open_above else number <= self.maximum)
 
 
 ANY, POSITIVE = Bound(), Bound(open_below=True)
-EFFICIENCY = Bound(most=1.0, open_below=True)
-SHARE, BELOW_ONE = Bound(most=1.0), Bound(most=1.0, open_above=True)
-MOST_COUNTED = 1e7  # states or servers that a sum goes through one by one
+EFFICIENCY = Bound(maximum=1.0, open_below=True)
+SHARE, BELOW_ONE = Bound(maximum=1.0), Bound(maximum=1.0, open_above=True)
+MAX_COUNTED = 1e7  # states or servers that a sum goes through one by one
 
 
-def _counted(least: float, most: float = MOST_COUNTED) -> Bound:
-    return Bound(least, most, is_whole=True)
+def _counted(minimum: float, maximum: float = MAX_COUNTED) -> Bound:
+    return Bound(minimum, maximum, is_whole=True)
 
 
 BOUNDS: Mapping[str, Bound] = {
@@ -61,7 +61,7 @@ BOUNDS: Mapping[str, Bound] = {
     "choices": _counted(1, 1e9), "users": ANY, "response_s": ANY, "think_s": ANY,
     "each_s": ANY, "fixed_s": ANY, "batch": POSITIVE, "ranks": _counted(1, 1e15),
     "n": POSITIVE, "contention": SHARE, "coherence": ANY,
-    "mean": ANY, "percent": Bound(most=100.0, open_above=True),
+    "mean": ANY, "percent": Bound(maximum=100.0, open_above=True),
     # pipelines
     "stage_s": ANY, "stages": _counted(1, 1e15), "micro_batches": _counted(1, 1e15),
     "in_flight": Bound(1.0), "work_s": ANY, "overhead_s": POSITIVE,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log, nan, sqrt
 
-from sim.theory.arguments import MOST_COUNTED, bounded
+from sim.theory.arguments import MAX_COUNTED, bounded
 
 EULER_GAMMA = 0.5772156649015329
 
@@ -203,10 +203,10 @@ def erlang_a(arrival_rate: float, service_rate: float, servers: int, patience_s:
     _some_arrive(arrival_rate)
     # Beyond the servers the chain climbs until as many give up as come, and a little further.
     longest = servers + max(0.0, arrival_rate - servers * service_rate) * patience_s
-    if longest > MOST_COUNTED:
+    if longest > MAX_COUNTED:
         raise ValueError(
             f"patience_s = {patience_s}: some {longest:.3g} customers would wait; "
-            f"{MOST_COUNTED:.0e} at most are counted"
+            f"{MAX_COUNTED:.0e} at most are counted"
         )
     weights = [1.0]
     n, highest = 0, 1.0
@@ -405,7 +405,7 @@ def barrier(ranks: int, rate: float = 1.0) -> float:
         >>> [round(barrier(ranks), 3) for ranks in (4, 8, 16)]
         [2.083, 2.718, 3.381]
     """
-    if ranks > MOST_COUNTED:  # Euler's expansion, there to the last bit
+    if ranks > MAX_COUNTED:  # Euler's expansion, there to the last bit
         return (log(ranks) + EULER_GAMMA + 0.5 / ranks) / rate
     return sum(1.0 / k for k in range(1, ranks + 1)) / rate
 

@@ -9,7 +9,7 @@ import pytest
 import sim
 from sim.inputs.model import Checkpoint, Model
 from sim.scenario import Scenario, with_changes
-from sim.scenario.precision import told
+from sim.scenario.precision import precision_note
 from tests.scenario.small import scenario
 
 
@@ -83,14 +83,16 @@ def test_a_wrong_precision_is_refused_as_ever() -> None:
 
 def test_a_run_is_told_what_decided() -> None:
     taken = scenario(model=FP8)
-    assert told(taken.model, taken.precision) == (
+    assert precision_note(taken.model, taken.precision) == (
         "precision.weights = fp8_block, precision.kv_cache = fp8, as quantization_config of llama-3-8b says "
         "(fp8: as tried)"
     )
     other = scenario(model=FP8, precision={"weights": "bf16"})
-    assert "precision.weights = bf16, as the scenario says" in str(told(other.model, other.precision))
+    assert "precision.weights = bf16, as the scenario says" in str(
+        precision_note(other.model, other.precision)
+    )
     same = scenario(model=FP8, precision={"weights": "fp8_block"})
-    assert told(same.model, same.precision) is None
-    assert told(scenario().model, scenario().precision) is None
+    assert precision_note(same.model, same.precision) is None
+    assert precision_note(scenario().model, scenario().precision) is None
     unknown = published()
-    assert "weights are taken as bf16" in str(told(unknown, scenario(model=unknown).precision))
+    assert "weights are taken as bf16" in str(precision_note(unknown, scenario(model=unknown).precision))

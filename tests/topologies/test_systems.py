@@ -11,6 +11,7 @@ import yaml
 
 from sim import catalog
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.provenance import TAGS
 from sim.inputs.topology_check import (
     bisection_bytes_per_s,
     checked,
@@ -237,7 +238,7 @@ def test_every_shipped_constant_has_a_tag_and_a_source(kind: str) -> None:
         for path, value in constants(yaml.safe_load(catalog.find(kind, name).read_text())):  # type: ignore[arg-type]
             key = path.rpartition(".")[2].partition("[")[0]
             if isinstance(value, dict):
-                assert value["tag"] in ("datasheet", "measured", "fitted", "assumed"), (name, path)
+                assert value["tag"] in TAGS, (name, path)
                 assert len(value["source"]) > 5, (name, path)
             elif key not in structure:
                 assert isinstance(value, bool | str), f"{name}: {path} is {value!r} without a source"
