@@ -55,7 +55,7 @@ def test_a_value_beyond_its_bound_is_refused_by_name(function: Callable[..., Any
             continue
         bound = BOUNDS[name]
         several = name in ("service_rates", "stage_s")
-        for wrong in (nan, inf, -inf, -1.0, True, bound.most * 1.01, *([0.5] if bound.is_whole else [])):
+        for wrong in (nan, inf, -inf, -1.0, True, bound.maximum * 1.01, *([0.5] if bound.is_whole else [])):
             value: Any = [wrong] if several else wrong
             with pytest.raises(ValueError, match=f"{name} = .*: must be"):
                 asked(function, **{name: value})
