@@ -163,6 +163,11 @@ def test_folded_runs_are_played_runs_with_copies_on_shared_links(write: str) -> 
     assert result.blame["sharing"].sum() > 0
 
 
+def until_copies_end(env: simpy.Environment, fabric: Fabric) -> Generator[simpy.Event, object, object]:
+    """Keeps the clock running after the last request: copies to tiers hold their blocks until they end."""
+    yield env.timeout(60.0)
+
+
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(
@@ -218,7 +223,7 @@ def test_the_books_of_every_tier_are_in_order_after_every_step(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TieredQueue, "steps_passed", checked)
-        result = simulate(Scenario.model_validate(described), seed=seed)
+        result = simulate(Scenario.model_validate(described), seed=seed, beside=[until_copies_end])
     assert result.summary()["completed"] == 40
     for queue in queues:
         queue.check()
