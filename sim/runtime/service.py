@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import simpy
 
+from sim.inputs.errors import InfeasibleError
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
 from sim.runtime.clock import ARRIVAL, OVER, at
@@ -25,6 +26,8 @@ from sim.runtime.engine.sequence import Sequence as InEngine
 from sim.runtime.kv.transfer import KvTransfers
 from sim.workload.generator import RequestGenerator
 from sim.workload.request import Request
+
+MAX_CLOCK_S = 1e9  # 64-bit floats lie 1.2e-7 s apart there
 
 
 class Service:
@@ -88,6 +91,12 @@ class Service:
         request = next(self._arrivals, None)
         if request is None:
             self._more_arrive = False
+        elif request.arrival_s > MAX_CLOCK_S:
+            raise InfeasibleError(
+                f"request {request.request_id} would arrive at {request.arrival_s:.3g} s: must be at most "
+                f"{MAX_CLOCK_S:g} s, where the clock still tells a tenth of a microsecond",
+                "a higher rate, or fewer requests",
+            )
         else:
             at(self.env, request.arrival_s, self._arrived, ARRIVAL, request)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sim.inputs.errors import InfeasibleError
 from sim.results.blame import CAUSES
 from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
@@ -87,3 +88,10 @@ def test_what_is_open_at_the_time_limit_is_unfinished_and_has_no_causes() -> Non
     result = run(2, time_limit_s=3.5)
     assert rows(result, "status", "generated_tokens") == [("finished", 3), ("unfinished", 0)]
     assert result.blame["request_id"].to_list() == [0]
+
+
+def test_an_arrival_beyond_what_the_clock_resolves_is_refused() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"request 1 would arrive at 1e\+12 s: must be at most 1e\+09 s"
+    ):
+        run(2, {"arrivals": {"kind": "constant", "rate_per_s": 1e-12}})
