@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 from simpy.core import StopSimulation
 
+from sim.cost.kernels import formula
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
@@ -155,7 +156,19 @@ class Result:
             percentiles=percentiles,
             blame=self.blame_records,
         )
+        if self.unmeasured_gpus:
+            numbers["unmeasured_gpus"] = self.unmeasured_gpus
         return {**numbers, **capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
+
+    @cached_property
+    def unmeasured_gpus(self) -> list[str]:
+        """The kinds of GPU that engines ran on and of which no kernel was measured: their datasheet alone is
+        behind the numbers, with efficiencies assumed from other GPUs.
+        """
+        serving = set(self.gpus.filter(self.gpus["replica"] >= 0)["model"])
+        if self.scenario.kernels is not formula:
+            return []
+        return sorted(kind for kind in serving if self.scenario.topology.gpu_models[kind].kernels is None)
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""

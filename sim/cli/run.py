@@ -106,6 +106,12 @@ def _simulated(
 
 def _tell(result: Result, written: Written, format: Format, percentiles: tuple[float, ...]) -> None:
     """Notes on what a reader would miss in the numbers, and the numbers."""
+    for gpu in result.unmeasured_gpus:
+        note(
+            f"note: no kernel of {gpu} was measured: its datasheet and the efficiencies of other GPUs are "
+            "behind these numbers, whose error is not known; measure its kernels, and give them with kernels: "
+            "{kind: measured, path: ...}"
+        )
     for capacity in result.kv_capacities:
         for what in capacity.notes():
             note(f"note: {what}")
