@@ -109,7 +109,7 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     for gpu in result.unmeasured_gpus:
         note(
             f"note: no kernel of {gpu} was measured: its datasheet and the efficiencies of other GPUs are "
-            "behind these numbers, whose error is not known; measure its kernels, and give them with kernels: "
+            "behind these numbers, whose error is not known; measure them, and give them with kernels: "
             "{kind: measured, path: ...}"
         )
     for capacity in result.kv_capacities:
