@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-COVERED = "a fitted start-up holds the latency of its own machine; only what is beyond that is added"
 BETWEEN_SERVERS = "between servers a collective reads net_hop_s and the transport's hop_s, and no path"
 WARM = "only for kernels timed again and again on the same data, as benchmarks do; a run has none"
 LATENT = "latent attention has one shared vector a token: its kernel has no such part"
@@ -24,21 +23,10 @@ SILENT: dict[str, str] = {
     "topology.gpus.*.kernels.mla_decode.*.sm_kv_tokens": LATENT,
     "topology.gpus.*.kernels.mla_decode.*.split_s": LATENT,
     "topology.gpus.*.pcie_generation": "shown by `sim list gpus`; what PCIe allows is in the links",
-    "topology.links.azure-ethernet.latency_s, less": BETWEEN_SERVERS,
-    "topology.links.azure-ethernet.latency_s, more": BETWEEN_SERVERS,
-    "topology.links.infiniband-hdr.latency_s, less": BETWEEN_SERVERS,
-    "topology.links.infiniband-hdr.latency_s, more": BETWEEN_SERVERS,
-    "topology.links.nvlink3.latency_s, less": COVERED,
-    "topology.links.nvlink4.latency_s, less": COVERED,
-    "topology.links.upi-ice-lake.latency_s, less": COVERED,
     "topology.links.upi-sapphire-rapids.latency_s, less": BETWEEN_SERVERS,
     "topology.links.upi-sapphire-rapids.latency_s, more": BETWEEN_SERVERS,
-    "topology.links.xgmi-rome.latency_s, less": COVERED,
-    "topology.parts.eth.latency_s, less": BETWEEN_SERVERS,
-    "topology.parts.eth.latency_s, more": BETWEEN_SERVERS,
     "topology.parts.gpu.latency_s, more": AN_END,
     "topology.parts.nvme.latency_s, more": AN_END,
-    "topology.parts.nvswitch.latency_s, less": COVERED,
 }
 
 UNREACHED = {
