@@ -165,7 +165,9 @@ class Result:
         """The kinds of GPU that engines ran on and of which no kernel was measured: their datasheet alone is
         behind the numbers, with efficiencies assumed from other GPUs.
         """
-        serving = set(self.gpus.filter(self.gpus["replica"] >= 0)["model"])
+        # Rows, not frames: a sweep's workers are forked, and polars' threads do not live through that.
+        models, replicas = self.gpu_rows.columns["model"], self.gpu_rows["replica"]
+        serving = {models[row] for row, replica in enumerate(replicas) if replica >= 0}
         if self.scenario.kernels is not formula:
             return []
         return sorted(kind for kind in serving if self.scenario.topology.gpu_models[kind].kernels is None)
