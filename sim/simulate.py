@@ -14,10 +14,14 @@ from simpy.core import StopSimulation
 from sim.cost.kernels import formula
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
+from sim.effects.faults import faults_without_effect
+from sim.effects.ran import Ran
+from sim.effects.words import key_words
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.files_read import files_read
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
+from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, summary
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
@@ -26,7 +30,7 @@ from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
-from sim.runtime.faults import Losses, faults_without_effect, schedule_faults
+from sim.runtime.faults import Losses, schedule_faults
 from sim.runtime.interruption import Interruption
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.self_checks import SelfChecks, WatchedClock
@@ -62,7 +66,7 @@ class Result:
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
-    kv_capacities: tuple[KvCapacity, ...] = ()
+    deployment: Deployment = Deployment(())
     ended: str = ALL_ENDED
     inputs: frozenset[Path] = frozenset()
 
@@ -158,7 +162,30 @@ class Result:
         )
         if self.unmeasured_gpus:
             numbers["unmeasured_gpus"] = self.unmeasured_gpus
-        return {**numbers, **capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
+        numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
+        return {**numbers, "keys": self.key_words.summary()}
+
+    @property
+    def kv_capacities(self) -> tuple[KvCapacity, ...]:
+        """What the engines of each pool can hold."""
+        return self.deployment.kv_capacities
+
+    @cached_property
+    def key_words(self) -> KeyWords:
+        """What came of every key that the scenario sets: it acted, did not bind, or nothing read it."""
+        return key_words(
+            Ran(
+                self.scenario,
+                self.deployment,
+                self.records,
+                self.link_rows,
+                self.gpu_rows,
+                self.kv_tier_rows,
+                self.end_s,
+                self.ended,
+                dict(self.faults_without_effect()),
+            )
+        )
 
     @cached_property
     def unmeasured_gpus(self) -> list[str]:
@@ -177,9 +204,11 @@ class Result:
         faults = self.scenario.faults
         if not faults:
             return []
-        serving = set(self.gpus.filter(self.gpus["replica"] >= 0)["gpu"])
-        bytes_by_link = dict(self.links.select("link", "n_bytes").iter_rows())
-        aborted_s = self.requests["aborted_s"]
+        # Rows, not frames: see `unmeasured_gpus`.
+        gpus, links = self.gpu_rows.columns["gpu"], self.link_rows.columns["link"]
+        serving = {gpus[row] for row, replica in enumerate(self.gpu_rows["replica"]) if replica >= 0}
+        bytes_by_link = {links[row]: float(n) for row, n in enumerate(self.link_rows["n_bytes"])}
+        aborted_s = self.records.requests["aborted_s"]
         found = faults_without_effect(
             self.scenario.wired.graph,
             faults,
@@ -340,7 +369,7 @@ def _result(
         records.end_s,
         waiting,
         kv_tier_rows(replicas),
-        deployment.kv_capacities,
+        deployment,
     )
 
 

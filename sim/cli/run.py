@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.cli.key_notes import note_keys
 from sim.cli.output import Format, note, print_json, print_table
 from sim.cli.signals import signals
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
@@ -115,11 +116,7 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     for capacity in result.kv_capacities:
         for what in capacity.notes():
             note(f"note: {what}")
-    if result.scenario.pools and result.scenario.replicas != 1:
-        where = written.problem(("replicas",), "has no effect beside pools; write replicas in each of them")
-        note(f"note: {where}")
-    for key, what in result.faults_without_effect():
-        note(f"note: {written.problem(key, what)}")
+    note_keys(result.key_words.without_effect, written.problem)
     numbers = result.summary()
     if "cut_answers" in numbers:
         note(f"note: {_cut_answers(result)}")

@@ -13,6 +13,7 @@ from sim.inputs.errors import InputError, Problem
 from sim.reading.files_read import files_read
 from sim.reading.problems import did_you_mean, problems_of
 from sim.scenario.scenario import Scenario
+from sim.scenario.written_keys import keys_changed
 
 
 def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
@@ -66,6 +67,7 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         with files_read() as found:
             changed = Scenario.model_validate(data)
         changed.__dict__["files_read"] = scenario.files_read | found
+        changed.__dict__["keys_written"] = keys_changed(scenario.keys_written, changes)
         return changed
     except ValidationError as error:
         raise InputError(problems_of(error, None, (), Scenario)) from error

@@ -17,6 +17,7 @@ from sim.reading.problems import problems_of
 from sim.reading.workload_files import with_paths_from
 from sim.reading.yaml_lines import Document, read_yaml
 from sim.scenario.scenario import Scenario
+from sim.scenario.written_keys import keys_written
 
 
 def load_scenario(path: str | Path) -> Scenario:
@@ -62,6 +63,7 @@ def _read(path: Path) -> Scenario:
     if problems:
         in_order: list[Problem] = sorted(problems, key=lambda problem: problem.line or 0)
         raise InputError(in_order)
+    scenario.__dict__["keys_written"] = keys_written(document.data, near)
     return scenario
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -36,6 +37,7 @@ from sim.scenario.named_parts import named_parts_loaded
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
 from sim.scenario.precision import precision_of
 from sim.scenario.references import faults_of_nothing, gpus_of_nothing
+from sim.scenario.written_keys import Key, keys_written
 
 MAX_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
 
@@ -152,6 +154,17 @@ class Scenario(BaseModel):
             return data
         return _with_precision(named_parts_loaded(data, (info.context or {}).get("near")))
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _knows_what_was_written(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        scenario = handler(data)
+        if isinstance(data, Mapping):  # the model is frozen, and this is no field of it
+            near = (info.context or {}).get("near")
+            scenario.__dict__["keys_written"] = keys_written(data, near)
+        return scenario
+
     @model_validator(mode="after")
     def _what_it_names_is_there(self) -> Self:
         found: list[tuple[tuple[str | int, ...], str]] = []
@@ -175,6 +188,11 @@ class Scenario(BaseModel):
     def files_read(self) -> frozenset[Path]:
         """The files that this was read from; whatever loads a scenario puts them here."""
         return frozenset()
+
+    @cached_property
+    def keys_written(self) -> tuple[Key, ...]:
+        """The keys that were set, also to their defaults; whatever makes a scenario puts them here."""
+        return ()
 
     @property
     def nodes(self) -> int:

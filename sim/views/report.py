@@ -76,6 +76,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
     numbers = run.summary()
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
+    before += keys_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
     )
@@ -172,6 +173,20 @@ def engines_html(numbers: Mapping[str, Any]) -> str:
     names = ("pool", "model", "precision", "checkpoint", "KV tokens", "KV blocks", "maximum concurrency")
     head = "".join(f"<th>{name}</th>" for name in names)
     return f"<h2>Engines</h2>\n<table>\n<tr>{head}</tr>\n{''.join(rows)}</table>\n"
+
+
+def keys_html(numbers: Mapping[str, Any]) -> str:
+    """What came of the keys that the scenario sets, as an HTML table: those without effect first."""
+    words = numbers.get("keys") or {}
+    told = (("no effect", words.get("no_effect") or {}), ("did not bind", words.get("did_not_bind") or {}))
+    rows = [(key, word, why) for word, keys in told for key, why in keys.items()]
+    acted = words.get("acted") or []
+    if not rows and not acted:
+        return ""
+    lines = ["<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows]
+    table = f"<table>\n<tr><th>key</th><th></th><th></th></tr>\n{''.join(lines)}</table>\n" if rows else ""
+    acting = f"<p>{len(acted)} keys acted: {escape(', '.join(acted))}.</p>\n" if acted else ""
+    return f"<h2>Keys that the scenario sets</h2>\n{table}{acting}"
 
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:

@@ -1,0 +1,55 @@
+"""Faults that no request can have felt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import networkx as nx
+
+from sim.cost.network import Network
+from sim.inputs.faults import Fault
+from sim.scenario.references import Found, faultable_places
+
+
+def faults_without_effect(
+    graph: nx.DiGraph[str],
+    faults: Sequence[Fault],
+    serving: Collection[str],
+    bytes_by_link: Mapping[str, float],
+    end_s: float,
+    *,
+    aborted_at_end: bool = False,
+    down: Collection[str] = (),
+) -> Iterator[Found]:
+    """Every fault that no request can have felt: it began when all was over, or no engine ran on what
+    stopped, or no byte crossed what was lost. `serving` are the GPUs that engines ran on. `aborted_at_end`:
+    requests ended without their answer at `end_s`, as those of an engine that failed then do. `down` are the
+    links that transfers waited for to the end.
+    """
+    network = Network(graph)
+    for number, fault in enumerate(faults):
+        key: tuple[str | int, ...] = ("faults", number)
+        kind = next(
+            kind for kind in ("replica", *faultable_places(network)) if getattr(fault, kind) not in ("", None)
+        )
+        name = getattr(fault, kind)
+        ended_it = fault.stops_engines and fault.at_s == end_s and aborted_at_end
+        if fault.at_s >= end_s and not ended_it:
+            when = f"before {fault.at_s:g} s" if fault.at_s > end_s else "at the instant of the fault"
+            yield (*key, "at_s"), f"nothing fails: the run ended at {end_s:g} s, {when}"
+        elif kind in ("gpu", "node"):
+            fail = {gpu for gpu in network.gpus if name in (gpu, f"node{network.node_of[gpu]}")}
+            if not fail.intersection(serving):
+                yield (*key, kind), f"nothing fails: no engine runs on {name}"
+        elif kind in ("link", "place"):
+            links = _links(network, name)
+            if not sum(bytes_by_link[link] for link in links) and not set(links).intersection(down):
+                yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
+
+
+def _links(network: Network, name: str) -> list[str]:
+    """The links that are `name`, or end at it, or that it is a chip of."""
+    crossbars = [crossbar for crossbar, chips in network.stripes.items() if name in chips]
+    return [
+        link for link in network.links if name == link or {name, *crossbars}.intersection(link.split("->"))
+    ]

@@ -1,0 +1,162 @@
+"""Keys of the service around engines: replicas, routers, hand-overs, faults, and what a run is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.effects.rules import Rule, Use, acted, because, given, no_sharing, plain, unless, where
+from sim.policy.routing import CentralQueue, Nearest, Random, RoundRobin, SessionAffine
+from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
+
+_beside_pools = because(
+    lambda use: use.ran.scenario.pools, "beside pools; write replicas in each of them"
+)
+_one_kind = where(
+    lambda use: len({use.ran.network.places[gpu]["model"] for gpu in use.ran.network.gpus}) > 1,
+    "all GPUs are of this kind",
+)
+
+
+def _nothing_to_choose(use: Use) -> str:
+    """A router that never refuses has no say over one replica."""
+    if isinstance(use.ran.scenario.router, CentralQueue) or not _is_known(use.ran.scenario.router):
+        return ""
+    one = all(len(plans) < 2 for plans in use.ran.entries.values())
+    return "there is one replica to choose from" if one else ""
+
+
+def _is_known(router: object) -> bool:
+    return type(router).__module__ == "sim.policy.routing"
+
+
+def _no_hand_over(use: Use) -> str:
+    return "" if use.ran.receivers else "no pool is set apart for prefill or decode"
+
+
+def _one_receiver(use: Use) -> str:
+    router = use.ran.scenario.hand_over.router
+    if isinstance(router, CentralQueue) or not _is_known(router):
+        return ""
+    one = all(len(plans) < 2 for plans in use.ran.receivers.values())
+    return "there is one decode replica to choose from" if one else ""
+
+
+def _knob(use: Use) -> Word:
+    """A knob of a router, beyond that there is something to choose."""
+    hands_over = use.key[0] == "hand_over"
+    router = use.ran.scenario.hand_over.router if hands_over else use.ran.scenario.router
+    by_model = use.ran.receivers if hands_over else use.ran.entries
+    if isinstance(router, Nearest) and not hands_over:
+        hops = {plan.hops for plans in by_model.values() for plan in plans}
+        if len(hops) == 1:
+            return DidNotBind(f"all replicas are {hops.pop()} links away")
+    most = max((len(plans) for plans in by_model.values()), default=0)
+    if use.key[-1] == "choices" and isinstance(use.value, int) and use.value > most:
+        return DidNotBind(f"{use.value:,}, there are {most:,} replicas")
+    if use.key[-1] == "load_weight":
+        return where(lambda use: use.ran.shares_prefixes, "no two prompts begin alike")(use)
+    return ACTED
+
+
+_reads_no_report = because(
+    lambda use: isinstance(use.ran.scenario.router, RoundRobin | Random),
+    "the router reads nothing that replicas report",
+)
+
+
+def _only_sessions(use: Use) -> str:
+    sessions = isinstance(use.ran.scenario.router, SessionAffine) and (use.ran.requests["session"] >= 0).all()
+    return "every request goes where its session is" if sessions else ""
+
+
+def _no_tiers(use: Use) -> str:
+    tiers = any(pool.engine.kv_tiers is not None for pool in use.ran.scenario.all_pools.values())
+    return "" if tiers else "no engine has kv_tiers"
+
+
+def _one_model(use: Use) -> str:
+    models = {pool.model.name for pool in use.ran.scenario.all_pools.values()}
+    if len(models) == 1:
+        return f"every replica serves {models.pop()}"
+    named = set(use.ran.requests["model"])
+    return "" if named - models else "every request names the model that it is for"
+
+
+def _fault(use: Use) -> Word:
+    number = use.key[1]
+    why = next((why for key, why in use.ran.faults_without_effect.items() if key[1] == number), None)
+    return ACTED if why is None else NoEffect(why)
+
+
+def _until(use: Use) -> Word:
+    word = _fault(use)
+    if word == ACTED and use.value is not None and use.value >= use.ran.end_s:
+        return DidNotBind(f"the run ended at {plain(use.ran.end_s)} s, before the repair")
+    return word
+
+
+def _nothing_fails(use: Use) -> str:
+    felt = [
+        number
+        for number, fault in enumerate(use.ran.scenario.faults)
+        if fault.stops_engines and not any(key[1] == number for key in use.ran.faults_without_effect)
+    ]
+    return "" if felt else "no engine fails"
+
+
+def _time_limit(use: Use) -> Word:
+    if use.ran.ended != "time limit" and use.value is not None:
+        return DidNotBind(f"{plain(float(use.value))} s, the run ended at {plain(use.ran.end_s)} s")
+    return ACTED
+
+
+def _warmup(use: Use) -> Word:
+    if isinstance(use.value, float | int) and int(use.value * len(use.ran.requests["request_id"])) == 0:
+        return DidNotBind(f"{use.value:g} of {len(use.ran.requests['request_id'])} requests is none")
+    return ACTED
+
+
+def _all_given(use: Use) -> str:
+    of_all = all(group.given for group in use.ran.groups.values())
+    return given(use) if of_all else ""
+
+
+def _rules(place: str, *obstacles: Callable[[Use], str]) -> dict[str, Rule]:
+    return {
+        place: unless(*obstacles),
+        f"{place}.kind": unless(*obstacles),
+        f"{place}.*": unless(*obstacles, then=_knob),
+    }
+
+
+SERVICE: dict[str, Rule] = {
+    "nodes": acted,
+    "replicas": unless(_beside_pools),
+    "pools.*.replicas": acted,
+    "pools.*.role": acted,
+    "pools.*.gpu": _one_kind,
+    "default_model": unless(_one_model),
+    **_rules("router", _nothing_to_choose),
+    "router_staleness_s": unless(_nothing_to_choose, _reads_no_report, _only_sessions),
+    "hand_over.kv": unless(_no_hand_over),
+    "hand_over.first_token": unless(_no_hand_over),
+    **_rules("hand_over.router", _no_hand_over, _one_receiver),
+    **{key: unless(_no_tiers, no_sharing) for key in ("kv_reload", "kv_reload.kind", "kv_reload.*")},
+    "kernels": unless(_all_given),
+    "kernels.kind": unless(_all_given),
+    "kernels.path": unless(_all_given),
+    **{key: unless(_all_given) for key in ("placement", "placement.kind", "placement.*")},
+    "faults[].at_s": _fault,
+    "faults[].until_s": _until,
+    "faults[].link": _fault,
+    "faults[].place": _fault,
+    "faults[].replica": _fault,
+    "faults[].gpu": _fault,
+    "faults[].node": _fault,
+    "faults[].capacity": _fault,
+    "on_failure": unless(_nothing_fails),
+    "time_limit_s": _time_limit,
+    "warmup": _warmup,
+    "without": acted,
+    "without[]": acted,
+}
