@@ -66,7 +66,7 @@ class Result:
     end_s: float
     unfinished: tuple[str, ...] = field(default=())
     kv_tier_rows: Table = field(default_factory=lambda: kv_tier_rows(()))
-    deployment: Deployment = Deployment(())
+    deployment: Deployment = field(default_factory=lambda: Deployment(()))
     ended: str = ALL_ENDED
     inputs: frozenset[Path] = frozenset()
 
@@ -170,22 +170,25 @@ class Result:
         """What the engines of each pool can hold."""
         return self.deployment.kv_capacities
 
+    @property
+    def ran(self) -> Ran:
+        """The run as the table of keys asks about it."""
+        return Ran(
+            self.scenario,
+            self.deployment,
+            self.records,
+            self.link_rows,
+            self.gpu_rows,
+            self.kv_tier_rows,
+            self.end_s,
+            self.ended,
+            dict(self.faults_without_effect()),
+        )
+
     @cached_property
     def key_words(self) -> KeyWords:
         """What came of every key that the scenario sets: it acted, did not bind, or nothing read it."""
-        return key_words(
-            Ran(
-                self.scenario,
-                self.deployment,
-                self.records,
-                self.link_rows,
-                self.gpu_rows,
-                self.kv_tier_rows,
-                self.end_s,
-                self.ended,
-                dict(self.faults_without_effect()),
-            )
-        )
+        return key_words(self.ran)
 
     @cached_property
     def unmeasured_gpus(self) -> list[str]:

@@ -17,8 +17,8 @@ def note_keys(
     problem: Callable[[Key, str], Problem] | None = None,
     of: str = "",
 ) -> None:
-    """A line for each block of keys that nothing read for one reason, with the place where the first of them is
-    written, as `problem` finds it. `of` says of which scenario they are.
+    """A line for each block of keys that nothing read for one reason, with the place where the first of them
+    is written, as `problem` finds it. `of` says of which scenario they are.
     """
     lines = list(together(without_effect))
     for keys, why in lines[:MOST]:
@@ -27,4 +27,6 @@ def note_keys(
         note(f"note: {of}{where}{sentence(keys, why)}")
     if len(lines) > MOST:
         left = sum(len(keys) for keys, _ in lines[MOST:])
-        note(f"note: {of}and {left} more keys have no effect: see the report (--out), or keys in --format json")
+        note(
+            f"note: {of}and {left} more keys have no effect: see the report (--out), or keys in --format json"
+        )

@@ -70,6 +70,7 @@ def sweep(
             found = sim.sweep(described, grid, range(seeds), executor, keep=keep)
         with signals.waits():
             table = found.table()
+            _note_all(found.notes)
             _show(table, [*grid, "seed", "status", *_metrics(metrics, table), "reason"], format)
             _save(table, keep, out, found.rows)
     _end(found.rows)
@@ -97,6 +98,7 @@ def compare(
             for row in found.failed:
                 if row.status != "not run":
                     note(f"{found.names[row.point.scenario]}, seed {row.point.seed}: {row.reason}")
+            _note_all(found.notes)
             table = found.table()
             if table.height:
                 import polars
@@ -146,6 +148,11 @@ def capacity(
                 note(f"saved in {out}" if found.is_complete else f"saved in {out}, incomplete")
     if not found.is_complete or signals.number:
         signals.end(f"{len(found.trials)} rates have been tried")
+
+
+def _note_all(notes: Sequence[str]) -> None:
+    for line in notes:
+        note(f"note: {line}")
 
 
 @contextmanager

@@ -33,7 +33,11 @@ def _other_rule(use: Use) -> str:
     rule = use.group.engine.scheduler
     if rule == "vllm":
         return ""
-    return f"scheduler {rule} does not read it" if isinstance(rule, str) else "a script's scheduler does not read it"
+    return (
+        f"scheduler {rule} does not read it"
+        if isinstance(rule, str)
+        else "a script's scheduler does not read it"
+    )
 
 
 def _one_rank(use: Use) -> str:
@@ -74,7 +78,7 @@ def _max_num_seqs(use: Use) -> Word:
 
 
 def _max_num_batched_tokens(use: Use) -> Word:
-    """A rule that takes whole prompts stops before one that would not fit, so that no step shows the limit."""
+    """A rule that takes whole prompts stops before one that would not fit: no step shows the limit."""
     group = use.group
     whole = group.engine.scheduler != "vllm" or not group.engine.enable_chunked_prefill
     beside = group.longest_tokens if whole else 0
@@ -135,13 +139,16 @@ def _capture_size(use: Use) -> Word:
     return ACTED
 
 
-_eager = because(lambda use: use.group.engine.enforce_eager, "enforce_eager is true, and no graph is captured")
+_eager = because(
+    lambda use: use.group.engine.enforce_eager, "enforce_eager is true, and no graph is captured"
+)
 _asynchronous = because(
     lambda use: use.group.engine.schedules_async,
     "scheduling is asynchronous, and the GPUs wait for async_step_s alone",
 )
 _synchronous = because(
-    lambda use: not use.group.engine.schedules_async, "scheduling is not asynchronous, and step_s is what counts"
+    lambda use: not use.group.engine.schedules_async,
+    "scheduling is not asynchronous, and step_s is what counts",
 )
 
 
@@ -190,8 +197,12 @@ def _stored(use: Use) -> float:
     return use.ran.tier_sum("stored_bytes", (_tier(use),))
 
 
+def _reloaded(use: Use) -> float:
+    return use.ran.tier_sum("reloaded_bytes", (_tier(use),))
+
+
 def _moved(use: Use) -> float:
-    return _stored(use) + use.ran.tier_sum("reloaded_bytes", (_tier(use),))
+    return _stored(use) + _reloaded(use)
 
 
 def _tier_capacity(use: Use) -> Word:
@@ -213,10 +224,10 @@ TIER_KEYS: dict[str, Rule] = {
         _not_stored)
     ),
     "write_bytes_per_s": unless(no_sharing, then=where(_stored, _not_stored)),
-    "latency_s": unless(no_sharing, then=where(_moved, "nothing went to or from this tier")),
+    "latency_s": unless(no_sharing, then=where(_reloaded, "nothing was read back from it")),
     "staging_bytes": unless(
         no_sharing,
-        then=where(lambda use: use.ran.tier_sum("lost_bytes", (_tier(use),)), "all that was to be written had room"),
+        then=where(lambda use: use.ran.tier_sum("lost_bytes", (_tier(use),)), "all that came had room"),
     ),
     "place": unless(no_sharing, then=where(_moved, "nothing went to or from this tier")),
 }  # fmt: skip
@@ -235,6 +246,7 @@ ENGINE: dict[str, Rule] = {
     "expert_routing.popularity": _placed_experts,
     "expert_routing.exponent": _popularity_is("zipf"),
     "expert_routing.weights": _popularity_is("given"),
+    "expert_routing.weights[]": _popularity_is("given"),
     "expert_routing.redundant_experts": unless(given, dense),
     "expert_routing.placement": _placed_experts,
     "dispatch_dtype": unless(given, dense, _split_experts, _one_group, _gathered),
@@ -259,7 +271,8 @@ ENGINE: dict[str, Rule] = {
     "gpu_memory_utilization": unless(
         given,
         because(
-            lambda use: use.group.engine.free_gpu_memory_fraction is not None, "free_gpu_memory_fraction is given"
+            lambda use: use.group.engine.free_gpu_memory_fraction is not None,
+            "free_gpu_memory_fraction is given",
         ),
         then=kv_memory,
     ),
@@ -268,7 +281,8 @@ ENGINE: dict[str, Rule] = {
     "enable_prefix_caching": unless(
         no_sharing,
         then=where(
-            lambda use: not use.value or use.ran.requests["cached_tokens"].any(), "no prompt found its beginning kept"
+            lambda use: not use.value or use.ran.requests["cached_tokens"].any(),
+            "no prompt found its beginning kept",
         ),
     ),
     "watermark": kv_blocks,
@@ -299,7 +313,10 @@ ENGINE: dict[str, Rule] = {
     "speculation.acceptance_rate": unless(_decodes_nothing),
     "speculation.draft_s": unless(
         given,
-        because(lambda use: "kernel_latency" in use.ran.scenario.without, "`without` takes kernel_latency as nothing"),
+        because(
+            lambda use: "kernel_latency" in use.ran.scenario.without,
+            "`without` takes kernel_latency as nothing",
+        ),
     ),
     "service_time.step_s": unless(no_steps),
     "service_time.sequence_s": unless(no_steps),

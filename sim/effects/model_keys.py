@@ -38,6 +38,8 @@ def _window(use: Use) -> Word:
 def _group_limit(use: Use) -> str:
     """A limit by groups shows in the traffic between whole experts only."""
     engine = use.group.engine
+    if use.group.model.expert_groups == 1 and use.key[-1] == "groups_per_token":
+        return "there is one group of experts"
     if use.group.ranks == 1 or not engine.enable_expert_parallel:
         return "enable_expert_parallel is false: no token is sent to the experts of another GPU"
     if engine.expert_routing.placement == "balanced":
@@ -86,6 +88,7 @@ MODEL: dict[str, Rule] = {
     "shared_expert_gate": unless(given, dense, then=kv_memory),
     "router_bias": unless(given, dense, then=kv_memory),
     "dense_layer_indices": _experts,
+    "dense_layer_indices[]": _experts,
     "mla.kv_lora_rank": unless(given, _no_latent),
     "mla.rope_head_dim": unless(given, _no_latent),
     "mla.nope_head_dim": unless(given, _no_latent),

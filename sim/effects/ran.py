@@ -1,5 +1,5 @@
-"""A run that has ended, as the table of keys asks about it: what carried bytes, what was served, how far limits
-were from what came near them.
+"""A run that has ended, as the table of keys asks about it: what carried bytes, what was served, how far
+limits were from what came near them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ran:
-    """A run: what was described, how it was deployed, and its rows. `down` are links that transfers waited for
-    to the end.
-    """
+    """A run: what was described, how it was deployed, and its rows."""
 
     scenario: Scenario
     deployment: Deployment
@@ -133,7 +131,9 @@ class Ran:
     def bytes_between_servers(self) -> float:
         """Bytes on the links of NICs to what stands outside of servers, or in another one."""
         nodes = {place: attributes.get("node", -1) for place, attributes in self.graph.nodes(data=True)}
-        return sum(self.bytes_on(one, other) for one, other in self.graph.edges() if nodes[one] != nodes[other])
+        return sum(
+            self.bytes_on(one, other) for one, other in self.graph.edges() if nodes[one] != nodes[other]
+        )
 
     @cached_property
     def bytes_in_all(self) -> float:
@@ -246,6 +246,15 @@ class Group:
         return self.peak(lambda steps: steps["prefill_tokens"])
 
     @cached_property
+    def decodes_alone(self) -> set[int]:
+        """The least and the most sequences of a step without prompts."""
+        steps = self.ran.steps
+        decodes = steps["sequences"][
+            self._in_steps & (steps["prefill_tokens"] == 0) & (steps["sequences"] > 0)
+        ]
+        return {int(decodes.min()), int(decodes.max())} if len(decodes) else set()
+
+    @cached_property
     def _visits(self) -> list[tuple[int, float, float]]:
         """(replica, admitted, left) of every request that was in these engines; of those of a pool of
         decodes, from their reservation on.
@@ -259,7 +268,10 @@ class Group:
                 zip(rows["replica"][here].tolist(), rows["admitted_s"][here].tolist(), left_s[here].tolist(),
                 strict=True)
             )  # fmt: skip
-        hand_overs, left_of = ran.records.hand_overs, dict(zip(rows["request_id"].tolist(), left_s, strict=True))
+        hand_overs, left_of = (
+            ran.records.hand_overs,
+            dict(zip(rows["request_id"].tolist(), left_s, strict=True)),
+        )
         ids = hand_overs["request_id"].tolist()
         if self.pool.role == "decode":
             reserved_s = np.fmin(hand_overs["reserved_s"], ran.end_s)
@@ -267,8 +279,8 @@ class Group:
             visits = [(replica, start_s, left_of[one]) for replica, start_s, one in of]
         else:
             admitted = dict(zip(rows["request_id"].tolist(), rows["admitted_s"].tolist(), strict=True))
-            arrived_s = np.fmin(hand_overs["arrived_s"], ran.end_s)
-            of = zip(hand_overs["sender"].tolist(), arrived_s.tolist(), ids, strict=True)
+            prefilled_s = np.fmin(hand_overs["prefilled_s"], ran.end_s)
+            of = zip(hand_overs["sender"].tolist(), prefilled_s.tolist(), ids, strict=True)
             visits = [(replica, admitted.get(one, 0.0), end_s) for replica, end_s, one in of]
         first, last = self.plans[0].index, self.plans[-1].index
         return [visit for visit in visits if first <= visit[0] <= last]

@@ -1,4 +1,6 @@
-"""What the table of keys is written in: a rule tells the word of a key, an obstacle why nothing can have read it."""
+"""What the table of keys is written in: a rule tells the word of a key, an obstacle why nothing can have read
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from sim.results.key_words import ACTED, DidNotBind, Key, NoEffect, Word
 
 @dataclass(frozen=True)
 class Use:
-    """A key with its value, in a run, and the engines that it is of (of keys of an engine, else the first)."""
+    """A key with its value, in a run, and the engines that it is of: those of the first pool, where it is of
+    no engine.
+    """
 
     ran: Ran
     group: Group

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.effects.rules import Rule, Use, acted, because, given, no_sharing, plain, unless, where
+from sim.inputs.faults import Fault
 from sim.policy.routing import CentralQueue, Nearest, Random, RoundRobin, SessionAffine
 from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
 
-_beside_pools = because(
-    lambda use: use.ran.scenario.pools, "beside pools; write replicas in each of them"
-)
+_beside_pools = because(lambda use: use.ran.scenario.pools, "beside pools; write replicas in each of them")
 _one_kind = where(
     lambda use: len({use.ran.network.places[gpu]["model"] for gpu in use.ran.network.gpus}) > 1,
     "all GPUs are of this kind",
@@ -85,7 +84,23 @@ def _one_model(use: Use) -> str:
 def _fault(use: Use) -> Word:
     number = use.key[1]
     why = next((why for key, why in use.ran.faults_without_effect.items() if key[1] == number), None)
-    return ACTED if why is None else NoEffect(why)
+    if why is not None:
+        return NoEffect(why)
+    if isinstance(number, int) and _strikes_an_idle_engine(use, use.ran.scenario.faults[number]):
+        return DidNotBind("no request was there when it failed, and none came while it was down")
+    return ACTED
+
+
+def _strikes_an_idle_engine(use: Use, fault: Fault) -> bool:
+    """An engine that fails without work, and is back before the next request, loses a cache at most."""
+    rows = use.ran.requests
+    if not fault.stops_engines or use.ran.shares_prefixes or rows["resubmissions"].any():
+        return False
+    until_s = use.ran.end_s if fault.until_s is None else fault.until_s
+    # One that waits in the router's line is routed later than it came.
+    came = (rows["arrival_s"] < until_s) & ~(rows["routed_s"] < fault.at_s)
+    aborted = rows["aborted_s"] == fault.at_s
+    return not (came.any() or aborted.any())
 
 
 def _until(use: Use) -> Word:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import FORMATS, STAND_INS
 from sim.effects.engine_keys import pays_for_launches
+from sim.effects.prices import part_of_place, prices_move, scaled_links, scaled_part, scaled_wire
 from sim.effects.ran import Group
 from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless
 from sim.inputs.hardware import Gpu
 from sim.inputs.parts import part_of
-from sim.inputs.topology import Topology
-from sim.results.key_words import ACTED, NoEffect, Word
+from sim.inputs.topology import MAX_NODES, Topology
+from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
 
 
 def _after(use: Use, block: str) -> str:
@@ -25,22 +26,29 @@ def _uncrossed_link(use: Use) -> str:
     crossed = use.ran.bytes_by_type
     if name not in crossed:
         return "no wire of the topology is of this type"
-    return "" if crossed[name] else "no byte crossed a link of this type"
+    return "" if crossed[name] or _staged(use) else "no byte crossed a link of this type"
+
+
+def _staged(use: Use) -> bool:
+    """Without copies from GPU to GPU, what they would take is the least that a staged one takes: links are
+    read that carry nothing.
+    """
+    return not use.ran.scenario.topology.peer_to_peer and use.ran.bytes_in_all > 0.0
 
 
 def _idle_part(use: Use) -> str:
     name = _after(use, "parts")
-    places = {
-        place: crossed
-        for place, crossed in use.ran.bytes_by_place.items()
-        if place.rpartition(".")[2].rstrip("0123456789") == name
-    }
-    return "" if sum(places.values()) else f"no byte went to, from or through a {name}"
+    crossed = sum(
+        crossed for place, crossed in use.ran.bytes_by_place.items() if part_of_place(place) == name
+    )
+    return "" if crossed or _staged(use) else f"no byte went to, from or through a {name}"
 
 
 def _ends_only(use: Use) -> str:
     """A way counts the latencies of what lies between its ends; GPUs and stores are ends."""
-    kinds = {system.parts[name].kind for system in _systems(use) if (name := _after(use, "parts")) in system.parts}
+    kinds = {
+        system.parts[name].kind for system in _systems(use) if (name := _after(use, "parts")) in system.parts
+    }
     return "a way counts the latencies of what lies between its ends" if kinds == {"store"} else ""
 
 
@@ -58,10 +66,65 @@ def _uncrossed_wire(use: Use) -> Word:
     parts = {part_of(wire.source), part_of(wire.to)}
     crossed = 0.0
     for one, other in use.ran.graph.edges():
-        ends = {place.rpartition(".")[2].rstrip("0123456789") for place in (one, other)}
-        if ends == parts:
+        if {part_of_place(one), part_of_place(other)} == parts:
             crossed += use.ran.bytes_on(one, other)
-    return ACTED if crossed else NoEffect(f"no byte crossed a link from {wire.source} to {wire.to}")
+    if not crossed and not _staged(use):
+        return NoEffect(f"no byte crossed a link from {wire.source} to {wire.to}")
+    if "links" in use.key and not prices_move(use.ran, scaled_wire(number)):
+        return DidNotBind(NEVER_NARROWEST)
+    return ACTED
+
+
+NEVER_NARROWEST = "what crossed it was held up by narrower links"
+NEVER_WAITED = "no step waited for what crossed it"
+
+
+def _of_links(use: Use) -> Word:
+    """A rate or a latency of a type of link that carried bytes."""
+    attribute = "latency_s" if use.key[-1] == "latency_s" else "bytes_per_s"
+    if prices_move(use.ran, scaled_links(_after(use, "links"), attribute)):
+        return ACTED
+    return DidNotBind(NEVER_WAITED if attribute == "latency_s" else NEVER_NARROWEST)
+
+
+def _of_places(use: Use) -> Word:
+    """A rate or a latency of a part that carried bytes."""
+    attribute = str(use.key[-1])
+    if prices_move(use.ran, scaled_part(_after(use, "parts"), attribute)):
+        return ACTED
+    return DidNotBind(NEVER_WAITED if attribute == "latency_s" else NEVER_NARROWEST)
+
+
+def _count(use: Use) -> Word:
+    """GPUs, NICs and hosts are there to be chosen among; of the others those count that carry something."""
+    topology, name = use.ran.scenario.topology, _after(use, "parts")
+    chosen = topology.systems or topology.parts[name].kind in ("gpu", "nic", "host", "store")
+    if chosen or any(
+        part_of_place(place) == name and crossed for place, crossed in use.ran.bytes_by_place.items()
+    ):
+        return ACTED
+    return DidNotBind(f"no byte went to, from or through a {name}")
+
+
+def _nics(use: Use) -> int:
+    """NICs on a network of the servers."""
+    topology, number = use.ran.scenario.topology, use.key[use.key.index("scale_out") + 1]
+    if topology.systems or not isinstance(number, int):
+        return MAX_NODES
+    return topology.nodes * len(topology.nics_of(topology.scale_out[number]))
+
+
+def _one_switch(use: Use) -> str:
+    topology, number = use.ran.scenario.topology, use.key[use.key.index("scale_out") + 1]
+    if topology.systems or not isinstance(number, int):
+        return ""
+    return "one switch takes all NICs" if _nics(use) <= topology.scale_out[number].switch_ports else ""
+
+
+def _switch_ports(use: Use) -> Word:
+    if isinstance(use.value, int) and _nics(use) <= use.value:
+        return DidNotBind(f"{use.value:,}, NICs {_nics(use):,}")
+    return ACTED
 
 
 def _no_traffic(use: Use) -> str:
@@ -103,7 +166,12 @@ def _unserved(use: Use) -> str:
 def _formats(group: Group) -> set[str]:
     """Number formats in which the kernels of these engines are asked for."""
     precision = group.pool.precision
-    named = {precision.weights, precision.activations, precision.kv_cache, precision.attention or precision.activations}
+    named = {
+        precision.weights,
+        precision.activations,
+        precision.kv_cache,
+        precision.attention or precision.activations,
+    }
     named |= {precision.experts or precision.weights, precision.qkv_weights or precision.weights}
     return {str(name) for name in named}
 
@@ -134,9 +202,13 @@ def _no_kernel_by_kernel(use: Use) -> str:
     for group in _served_by(use):
         engine = group.engine
         compiled = engine.backend == "vllm" and not engine.enforce_eager
-        if engine.host.launch_s is None and not compiled and pays_for_launches(Use(use.ran, group, use.key, 0)):
+        if (
+            engine.host.launch_s is None
+            and not compiled
+            and pays_for_launches(Use(use.ran, group, use.key, 0))
+        ):
             return ""
-    return "it stands for the host that launches kernels one by one, and none was; what PCIe allows is in the links"
+    return "no kernel was launched by itself; what PCIe allows is in the links"
 
 
 def _hits_no_cache(use: Use) -> str:
@@ -160,7 +232,9 @@ def _kinds(group: Group) -> set[str]:
     latent = group.model.mla is not None
     kinds = {"gemm", "elementwise", "sampling"} | ({"moe"} if group.model.is_moe else set())
     return kinds | (
-        {"mla_prefill", "mla_decode"} if latent else {"attention_prefill", "attention_decode", "attention_mixed"}
+        {"mla_prefill", "mla_decode"}
+        if latent
+        else {"attention_prefill", "attention_decode", "attention_mixed"}
     )
 
 
@@ -200,13 +274,15 @@ def _kernel(use: Use) -> Word:
     if why:
         return NoEffect(why)
     if len(steps) == 3:
-        near = {other for group in groups for dtype in _formats(group) for other in (dtype, *STAND_INS[dtype])}
+        near = {
+            other for group in groups for dtype in _formats(group) for other in (dtype, *STAND_INS[dtype])
+        }
         if steps[1] not in near:
             return NoEffect(f"no kernel {kind} is asked for in {steps[1]}")
     return ACTED
 
 
-_link = unless(_uncrossed_link)
+_link = unless(_uncrossed_link, then=_of_links)
 _part = unless(_idle_part)
 _network = unless(one_server)
 _transport = unless(one_server, _other_transport)
@@ -225,12 +301,12 @@ TOPOLOGY: dict[str, Rule] = {
     "links.*.efficiency": _link,
     "links.*.latency_s": _link,
     "parts.*.kind": acted,
-    "parts.*.count": acted,
+    "parts.*.count": _count,
     "parts.*.model": acted,
     "parts.*.reduces": _part,
     "parts.*.forwards_peers": _part,
-    "parts.*.latency_s": unless(_idle_part, _ends_only),
-    "parts.*.bytes_per_s": _part,
+    "parts.*.latency_s": unless(_idle_part, _ends_only, then=_of_places),
+    "parts.*.bytes_per_s": unless(_idle_part, then=_of_places),
     "parts.*.transport": _part,
     "wires[].source": _wire,
     "wires[].from": _wire,
@@ -242,9 +318,9 @@ TOPOLOGY: dict[str, Rule] = {
     "wires[].links[]": _wire,
     "scale_out[].of": _network,
     "scale_out[].link": _network,
-    "scale_out[].rails": _network,
-    "scale_out[].switch_ports": _network,
-    "scale_out[].down_ports": _network,
+    "scale_out[].rails": unless(one_server, _one_switch),
+    "scale_out[].switch_ports": unless(one_server, then=_switch_ports),
+    "scale_out[].down_ports": unless(one_server, _one_switch),
     "scale_out[].latency_s": _network,
     "scale_out[].reduces": _network,
     "transports.*.kind": _transport,
@@ -252,7 +328,9 @@ TOPOLOGY: dict[str, Rule] = {
     "transports.*.bytes_per_s": _transport,
     "gpus.*.hbm_bytes": unless(
         _unserved,
-        because(lambda use: _gpu(use).visible_hbm_bytes is not None, "visible_hbm_bytes says what software sees"),
+        because(
+            lambda use: _gpu(use).visible_hbm_bytes is not None, "visible_hbm_bytes says what software sees"
+        ),
         then=_of_pool(kv_memory),
     ),
     "gpus.*.visible_hbm_bytes": unless(_unserved, then=_of_pool(kv_memory)),

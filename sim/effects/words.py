@@ -15,10 +15,20 @@ from sim.effects.topology_keys import TOPOLOGY
 from sim.effects.workload_keys import WORKLOAD
 from sim.results.key_words import ACTED, DidNotBind, Key, KeyWords, NoEffect, Word
 
-BLOCKS = {"engine": ENGINE, "precision": PRECISION, "model": MODEL, "topology": TOPOLOGY, "workload": WORKLOAD}
+BLOCKS = {
+    "engine": ENGINE,
+    "precision": PRECISION,
+    "model": MODEL,
+    "topology": TOPOLOGY,
+    "workload": WORKLOAD,
+}
 OF_POOLS = ("engine", "precision", "model")
 TABLE: dict[str, Rule] = {
-    **{f"{block}.{name}".removesuffix("."): rule for block, rules in BLOCKS.items() for name, rule in rules.items()},
+    **{
+        f"{block}.{name}".removesuffix("."): rule
+        for block, rules in BLOCKS.items()
+        for name, rule in rules.items()
+    },
     **SERVICE,
 }
 """By key: `*` stands for a name, `[]` for a place in a list, `**` for all that is below."""
@@ -27,11 +37,22 @@ TABLE: dict[str, Rule] = {
 def key_words(ran: Ran) -> KeyWords:
     """The words of all keys that the scenario sets and that the table knows."""
     words: dict[Key, Word] = {}
-    for key in ran.scenario.keys_written:
+    for key in _in_order(ran):
         word = word_of(ran, key)
         if word is not None:
             words[key] = word
     return KeyWords(words)
+
+
+def _in_order(ran: Ran) -> list[Key]:
+    """As they are written, but of a fault without effect the key first that says why."""
+    keys = list(ran.scenario.keys_written)
+    for key in ran.faults_without_effect:
+        if key in keys:
+            first = next(place for place, other in enumerate(keys) if other[:2] == key[:2])
+            keys.remove(key)
+            keys.insert(first, key)
+    return keys
 
 
 def word_of(ran: Ran, key: Key) -> Word | None:

@@ -39,7 +39,9 @@ def _duration(use: Use) -> Word:
         return ACTED
     last_s = use.ran.end_s if _follows_up(use) else _last_arrival_s(use)
     if last_s < float(use.value) and (most is None or _arrived(use) >= most or _follows_up(use)):
-        return DidNotBind(f"{plain(float(use.value))} s, the last request came at {plain(_last_arrival_s(use))} s")
+        return DidNotBind(
+            f"{plain(float(use.value))} s, the last request came at {plain(_last_arrival_s(use))} s"
+        )
     return ACTED
 
 
@@ -255,7 +257,9 @@ STARTS: dict[str, Rule] = {
 ARRIVALS: dict[str, Rule] = {
     **STARTS,
     "users": acted,
-    "ramp_s": unless(because(lambda use: getattr(use.ran.workload.arrivals, "users", 2) == 1, "there is one user")),
+    "ramp_s": unless(
+        because(lambda use: getattr(use.ran.workload.arrivals, "users", 2) == 1, "there is one user")
+    ),
     **{f"think_time_s.{name}".removesuffix("."): unless(_no_further_turn) for name in WAITS},
     **{f"tool_delay_s.{name}".removesuffix("."): unless(_no_further_turn) for name in WAITS},
     "name": acted,
@@ -277,7 +281,10 @@ def _of_class(rule: Rule) -> Rule:
 
 def _laws(field: str, rules: dict[str, Rule]) -> dict[str, Rule]:
     """A law of the workload, and of a class of its own."""
-    common = {f"{field}.{name}".removesuffix("."): unless(_own_in_all(field), then=rule) for name, rule in rules.items()}
+    common = {
+        f"{field}.{name}".removesuffix("."): unless(_own_in_all(field), then=rule)
+        for name, rule in rules.items()
+    }
     own = {f"classes.*.{field}.{name}".removesuffix("."): _of_class(rule) for name, rule in rules.items()}
     return {**common, **own}
 

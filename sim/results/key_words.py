@@ -1,5 +1,5 @@
-"""What came of every key that a scenario sets, in one of three words: it acted, it was read and did not bind, or
-no cost, route or decision of the run read it.
+"""What came of every key that a scenario sets, in one of three words: it acted, it was read and did not bind,
+or no cost, route or decision of the run read it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which keys a scenario sets: in its file, inline, by `--set` or from a script; at their defaults too.
 
-What a name stands for (a shipped topology, model or workload) sets none: its keys are those of a file that comes
-with fabricsim. A topology or workload of one's own, named by its path, sets those of its file.
+What a name stands for (a shipped topology, model or workload) sets none: its keys are those of a file that
+comes with fabricsim. A topology or workload of one's own, named by its path, sets those of its file.
 """
 
 from __future__ import annotations

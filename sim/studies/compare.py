@@ -15,6 +15,7 @@ from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.kept import Kept
+from sim.studies.key_notes import notes_of
 from sim.studies.points import Point, Row, run_points
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Comparison:
                 for one in self.differences
             ]
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The keys of each scenario that no run of it read."""
+        return tuple(line for name in self.names for line in notes_of(self.rows[name], of=f"{name}: "))
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.kept import Kept
+from sim.studies.key_notes import notes_of
 from sim.studies.points import Point, Row, run_points
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Sweep:
         for name in metrics:
             columns[name] = [one.get(name) for one in numbers]
         return polars.DataFrame(columns, strict=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Keys that no run read, and swept keys whose values all give the same numbers."""
+        swept = dict.fromkeys(key for row in self.rows for key, _ in row.point.changes)
+        return notes_of(self.rows, swept)
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tests.laws.every_key import ARRIVALS, BASES, LENGTHS, TRACE, WAITS
+from tests.laws.key_scenarios import ARRIVALS, BASES, LENGTHS, TRACE, WAITS
 
 ROOT = Path(__file__).parents[2]
 

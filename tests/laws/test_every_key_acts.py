@@ -10,7 +10,9 @@ import random
 
 import pytest
 
-from tests.laws.every_key import SCENARIOS, directions, probe, schema_keys, silent, starred
+from tests.laws.changed_keys import directions, probe, silent
+from tests.laws.every_key import schema_keys, starred
+from tests.laws.key_scenarios import SCENARIOS
 from tests.laws.silent_keys import HEARD_IN, SILENT, UNREACHED
 
 
