@@ -45,6 +45,7 @@ _NEAR = {
     "vendor": "measured GPUs of other architectures as if priced by an H100",
     "none": "the widest that any stand-in missed by: no GPU of this or an unknown vendor was measured",
 }
+PCIE_GPUS = 2
 ACROSS = "nd-h100-v5"  # the only system whose collectives between servers were measured to ten servers
 
 
@@ -97,7 +98,8 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
     known = gpu.kernels
     if known is None:
         return DEFAULTS_OF
-    if gpu.name in list_gpus() and _datasheet(gpu) != _datasheet(load_gpu(gpu.name)):
+    shipped = _shipped_gpu(gpu.name)
+    if shipped is not None and _datasheet(gpu) != _datasheet(shipped):
         return f"{gpu.name} as shipped"
     own = known.engines.get(engine)
     for parameters in (own, known) if own is not None else (known,):
@@ -110,6 +112,11 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
             return lender[1] if lender else DEFAULTS_OF
     formats = getattr(known, op)
     return f"{gpu.name} in {next(iter(formats))}" if formats else DEFAULTS_OF
+
+
+@cache
+def _shipped_gpu(name: str) -> Gpu | None:
+    return load_gpu(name) if name in list_gpus() else None
 
 
 def _datasheet(gpu: Gpu) -> tuple[object, ...]:
@@ -140,33 +147,33 @@ def _plain(dtype: str) -> str:
 
 def machine_basis(topology: Topology) -> str:
     """Whether a machine is a `shipped` one as its file has it, or one that is `described` by a user: in a
-    file or graph of one's own, or changed. A shipped one that says itself that it is idealised is described.
+    file or graph of one's own, or changed. A shipped one whose file says so is `measured`, or `idealised`.
     """
-    if getattr(topology, "basis", "measured") == "idealised":
-        return "described"
-    shipped = _shipped(topology.name) if topology.name in list_topologies() else None
+    shipped = _shipped(topology.name)
     if shipped is None or topology.own_graph is not None:
         return "described"
-    same = all(getattr(topology, field) == getattr(shipped, field) for field in _WIRING)
-    return "shipped" if same else "described"
+    if not all(getattr(topology, field) == getattr(shipped, field) for field in _WIRING):
+        return "described"
+    return str(getattr(topology, "basis", None) or "shipped")
 
 
 _WIRING = ("parts", "wires", "scale_out", "links", "transports", "peer_to_peer", "acs", "systems")
 
 
 @cache
-def _shipped(name: str) -> Topology:
-    return load_topology(name)
+def _shipped(name: str) -> Topology | None:
+    return load_topology(name) if name in list_topologies() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Collectives:
-    """Whose collectives run: the model of GPU, the kind that their parameters were measured on, and whether
-    they were on this model; whether they cross servers.
+    """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are
+    and whether these are on several servers.
     """
 
     gpu: str
     kind: str
+    ranks: int
     across: bool = False
 
 
@@ -175,7 +182,7 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     places = [network.places[rank] for rank in ranks]
     kind = default_parameters().architecture(network, ranks[0]).name
     model = str(places[0].get("model", ""))
-    return Collectives(model, kind, len({place.get("node", 0) for place in places}) > 1)
+    return Collectives(model, kind, len(ranks), len({place.get("node", 0) for place in places}) > 1)
 
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
@@ -184,14 +191,12 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
-    cells = accuracy()["collectives"]
-    measured = {
-        cell.of["gpu"]
-        for cell in cells.cells.values()
-        if cell.of.get("kind") == who.kind and "gpu" in cell.of
-    }
-    lender = ", ".join(sorted(measured)) or who.kind
-    there = machine == "shipped" and who.gpu in measured
+    measured = _gpus_measured(who.kind)
+    lender = ", ".join(measured)
+    there = machine in ("shipped", "measured") and who.gpu.startswith(measured)
+    if default_parameters().architectures[who.kind].medium == "pcie" and who.ranks > PCIE_GPUS:
+        # Pairs were measured. What joins the pairs of a box differs by factors from one box to the next.
+        there, lender = there and machine == "measured", f"pairs of {lender}"
     if who.across:
         there, lender = there and who.gpu == DEFAULTS_OF, f"{ACROSS} over InfiniBand"
     if not there:
@@ -203,8 +208,17 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
         errors = accuracy()["collectives_across"].nearest({"all": "all", **of}, "op size", "op", "all")
         return _with_errors(Basis("measured", lender), errors, FITTED_POINTS)
     levels = ("kind op size ranks", "kind op size", "kind op", "kind")
-    errors = cells.nearest({"kind": who.kind, **of}, *levels)
+    errors = accuracy()["collectives"].nearest({"kind": who.kind, **of}, *levels)
     return _with_errors(Basis("measured", who.gpu), errors, "numbers of ranks, and systems, that no fit saw")
+
+
+@cache
+def _gpus_measured(kind: str) -> tuple[str, ...]:
+    """The GPUs that the source of a kind's parameters names."""
+    parameters = default_parameters()
+    source = parameters.provenance[kind]["source"].lower().replace(" ", "-")
+    named = (gpu for gpu, own in parameters.gpus.items() if re.search(rf"\b{gpu}\b", source))
+    return tuple(sorted(named))
 
 
 # ---- a run
@@ -245,7 +259,7 @@ def run_basis(
     served: Sequence[Served],
     rule: Any,
     collectives: Sequence[Collectives],
-    machine: str,
+    topology: Topology,
     load: Load,
 ) -> RunBasis:
     """What a run rests on, from the numbers of its summary and what served it."""
@@ -262,10 +276,12 @@ def run_basis(
         if _weaker(kernels, by_gpu[one.gpu.name]) is not kernels:
             kernels, weakest = by_gpu[one.gpu.name], one
     libraries = {one.engine.collectives_library for one in served}
-    whole = [collective_basis(who, machine, library) for who in collectives for library in sorted(libraries)]
     links = None
-    for basis in whole:
-        links = basis if links is None else _weaker(links, basis)
+    for who in collectives:
+        machine = machine_basis(topology)
+        for library in sorted(libraries):
+            basis = collective_basis(who, machine, library)
+            links = basis if links is None else _weaker(links, basis)
     bands, points = _bands(numbers, weakest, kernels, links, load)
     return RunBasis(
         kernels, links, host_basis(first.engine), memory_basis(weakest.gpu), by_gpu, bands, points
@@ -380,8 +396,7 @@ def host_basis(engine: Engine) -> Basis:
 
 
 def memory_basis(gpu: Gpu) -> Basis:
-    """What the room for weights and KV cache rests on."""
-    if gpu.visible_hbm_bytes is None:
-        return Basis("datasheet", gpu.name)
-    errors = accuracy()["memory"].nearest({"all": "all"}, "all")
-    return _with_errors(Basis("measured", gpu.name), errors, "bytes left for the KV cache, as vLLM logs them")
+    """What the room for weights and KV cache rests on: the bytes that the driver reports, or the datasheet's.
+    Published logs of what is left for the cache are too few for an error.
+    """
+    return Basis("datasheet" if gpu.visible_hbm_bytes is None else "measured", gpu.name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 from simpy.core import StopSimulation
 
-from sim.basis import Collectives, Load, Served, collectives_on, machine_basis, run_basis
+from sim.basis import Collectives, Load, Served, collectives_on, run_basis
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
@@ -184,8 +184,8 @@ class Result:
             max(1, round(users / max(1, engines))),
             apart=any(pool.role == "prefill" for pool in pools.values()),
         )
-        machine = machine_basis(self.scenario.topology)
-        return run_basis(numbers, self.served, self.scenario.kernels, self.collectives, machine, load)
+        scenario = self.scenario
+        return run_basis(numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load)
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""

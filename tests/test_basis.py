@@ -1,4 +1,4 @@
-"""What an answer rests on: measured, borrowed or by the datasheet, and the band that says how far that goes."""
+"""What an answer rests on: measured, borrowed, by the datasheet; and the band that says how far that goes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sim.results.basis import Basis, basis_lines, basis_notes, together, weighed
 
 # The datasheets of GPUs that no table here has: FLOP/s of bf16, bytes/s, SMs.
 MI300X = {
-    "hbm_bytes": "192 GB", "hbm_bytes_per_s": "5.3 TB/s", "sms": 304, "l2_bytes": "256 MB", "pcie_generation": 5,
-    "flops": {"bf16": "1307 TFLOP/s", "fp16": "1307 TFLOP/s", "fp8": "2614 TFLOP/s"},
+    "hbm_bytes": "192 GB", "hbm_bytes_per_s": "5.3 TB/s", "sms": 304, "l2_bytes": "256 MB",
+    "pcie_generation": 5, "flops": {"bf16": "1307 TFLOP/s", "fp16": "1307 TFLOP/s", "fp8": "2614 TFLOP/s"},
 }  # fmt: skip
 GB10 = {
     "hbm_bytes": "128 GB", "visible_hbm_bytes": "119 GiB", "hbm_bytes_per_s": "273 GB/s", "sms": 48,
@@ -190,6 +190,16 @@ def test_collectives_between_servers_rest_on_the_one_cluster_that_was_measured()
     assert sim.collective("hgx-b200", "all_reduce", 8e6, nodes=2).basis.kind == "stand-in"
 
 
+def test_of_a_pcie_box_pairs_were_measured_and_of_nvlink_whole_servers() -> None:
+    assert sim.collective("l40s-8", "all_reduce", 8e6, 2).basis.kind == "measured"
+    assert sim.collective("l40s-8", "all_reduce", 8e6, 4).basis.of == "pairs of l40s"
+    assert sim.collective("hgx-h200", "all_reduce", 8e6, 8).basis.kind == "measured"
+    assert sim.collective("hgx-b300", "all_reduce", 8e6, 8).basis.of == "b200, gb200"
+    who = basis.Collectives("l40s", "ada", 4)
+    assert basis.collective_basis(who, "measured", "nccl").kind == "measured"
+    assert basis.collective_basis(who, "idealised", "nccl").kind == "stand-in"
+
+
 # ---- bands
 
 
@@ -236,7 +246,9 @@ def test_the_weakest_gpu_of_a_run_speaks_for_it_and_each_has_its_own() -> None:
     )
     model = sim.load_model("llama-3-8b")
     served = [basis.Served(gpu, model, Precision(), Engine()) for gpu in (h100, mine)]
-    found = basis.run_basis({"mean_tpot_ms": 10.0}, served, formula, (), "shipped", basis.Load("closed", 8))
+    found = basis.run_basis(
+        {"mean_tpot_ms": 10.0}, served, formula, (), load_topology("nd-h100-v5"), basis.Load("closed", 8)
+    )
     assert found.kernels.kind == "stand-in"
     assert {name: one.kind for name, one in found.by_gpu.items()} == {
         "h100-sxm": "measured",

@@ -125,8 +125,8 @@ def _rests_on(timings: Sequence[Collective]) -> Iterator[str]:
     for timing in timings:
         lines.setdefault(f"{timing.basis}", []).append(timing)
     for text, own in lines.items():
-        sizes = f" from {int(own[0].n_bytes)} B on" if len(lines) > 1 else ""
-        yield f"Rests{sizes} on: {text}"
+        sizes = f", from {int(own[0].n_bytes)} B" if len(lines) > 1 else ""
+        yield f"Rests on{sizes}: {text}"
 
 
 def _band_us(timing: Collective) -> str:

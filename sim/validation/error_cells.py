@@ -70,8 +70,6 @@ def sections_of(rows: Iterable[Row]) -> dict[str, list[Errors]]:
             op = row.quantity.removesuffix(ACROSS)
             for cell in ({"all": "all"}, {"op": op}, {"op": op, "size": size_class(row.size or 0.0)}):
                 found["collectives_across"][tuple(cell.items())].append(row.error)
-        elif row.section == "memory":
-            found["memory"][("all", "all"),].append(row.error)
     cells = {
         name: [Errors.over(dict(of), errors) for of, errors in sorted(groups.items())]
         for name, groups in found.items()
