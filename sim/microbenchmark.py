@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, validate_call
 
+from sim.basis import collective_basis, collectives_on, kernel_basis, machine_basis
 from sim.catalog import find, load_gpu, load_topology
 from sim.cost.collectives import choice
+from sim.cost.collectives.choice import CollectiveTiming
 from sim.cost.collectives.demands import ALGORITHMS, OPS
 from sim.cost.collectives.engine_allreduce import DEMAND_OF
-from sim.cost.kernels.kernels import KERNELS
+from sim.cost.kernels.attention import prefill_variant
+from sim.cost.kernels.kernels import KERNELS, formula
+from sim.cost.kernels.timing import KernelTiming
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean, problems_of, unknown_name
+from sim.results.basis import Basis, size_class
 
 if TYPE_CHECKING:
     import networkx as nx
 
-    from sim.cost.collectives.choice import CollectiveTiming
-    from sim.cost.kernels.kernels import KernelTiming
     from sim.inputs.hardware import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Collective(CollectiveTiming):
+    """A collective alone, and what its time rests on."""
+
+    gpus: tuple[str, ...] = field(repr=False, compare=False)
+    network: Network = field(repr=False, compare=False)
+    topology: Topology = field(repr=False, compare=False)
+
+    @property
+    def basis(self) -> Basis:
+        """Where the library's times are from, with the errors that such collectives have."""
+        of = {"op": self.op, "size": size_class(self.n_bytes), "ranks": str(self.ranks)}
+        who = collectives_on(self.network, self.gpus)
+        return collective_basis(who, machine_basis(self.topology), self.library, **of)
+
+
+class Kernel(KernelTiming):
+    """A kernel alone, and what its time rests on."""
+
+    basis: Basis
 
 
 def collective(
@@ -39,7 +65,7 @@ def collective(
     algorithm: str = "auto",
     protocol: str = "auto",
     launch: str = "graph",
-) -> CollectiveTiming:
+) -> Collective:
     """Seconds and bandwidth of one collective of `n_bytes` (nccl-tests' size: a rank's whole buffer), alone.
 
     `topology` is a name, a file, a Topology or a script's own graph; `ranks` are how many GPUs, or which
@@ -57,20 +83,24 @@ def collective(
     ):
         if name not in known:
             raise InputError(unknown_name(what, name, known))
-    network = _network(topology, nodes)
-    return choice.collective(
+    described = _topology(topology, nodes)
+    network = _compiled(described.graph)
+    gpus = _gpus(network, ranks)
+    timing = choice.collective(
         network,
         op,
         n_bytes,
-        _gpus(network, ranks),
+        gpus,
         library=library,
         algorithm=algorithm,
         protocol=protocol,
         launch=launch,
     )
+    parts = {part.name: getattr(timing, part.name) for part in fields(timing)}
+    return Collective(**parts, gpus=gpus, network=network, topology=described)
 
 
-def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> KernelTiming:
+def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> Kernel:
     """Seconds of one kernel on one GPU, alone: `kernel("h100-sxm", "gemm", m=64, n=8192, k=8192)`.
 
     The shape is the arguments of the function of that name in `sim.cost.kernels.kernels`. Timed as
@@ -84,18 +114,27 @@ def kernel(gpu: Gpu | str, kind: str, **shape: Any) -> KernelTiming:
     if "warm" in inspect.signature(KERNELS[kind]).parameters:
         shape = {"warm": True, **shape}
     try:
-        return validate_call(KERNELS[kind])(described, **shape)
+        timing = Kernel(*validate_call(KERNELS[kind])(described, **shape))
     except ValidationError as error:
         raise InputError(problems_of(error)) from error
     except ValueError as error:
         raise InputError(f"{kind}: {error}") from error
+    timing.basis = kernel_basis(described, formula, "", [(kind, _format(kind, shape))], timing.bound)
+    return timing
 
 
-def _network(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Network:
+def _format(kind: str, shape: Mapping[str, Any]) -> str:
+    """The number format by which a kernel of this shape has its constants."""
+    if kind.endswith("prefill"):
+        return prefill_variant(shape.get("dtype", "bf16"), shape.get("kv_dtype", "bf16"))
+    return str(shape.get("kv_dtype" if kind.startswith(("attention", "mla")) else "dtype", "bf16"))
+
+
+def _topology(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Topology:
     if isinstance(topology, str | Path):
         path = find("topology", topology)
-        return _compiled(_described(path, path.stat().st_mtime_ns, nodes).graph)
-    return _compiled(load_topology(topology, nodes=nodes).graph)
+        return _described(path, path.stat().st_mtime_ns, nodes)
+    return load_topology(topology, nodes=nodes)
 
 
 @lru_cache(maxsize=16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 from simpy.core import StopSimulation
 
-from sim.cost.kernels import formula
+from sim.basis import Collectives, Load, Served, collectives_on, run_basis
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
 from sim.effects.faults import faults_without_effect
@@ -19,6 +19,7 @@ from sim.effects.ran import Ran
 from sim.effects.words import key_words
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.reading.files_read import files_read
+from sim.results.basis import RunBasis
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
 from sim.results.key_words import KeyWords
@@ -69,6 +70,8 @@ class Result:
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
     ended: str = ALL_ENDED
     inputs: frozenset[Path] = frozenset()
+    served: tuple[Served, ...] = ()
+    collectives: tuple[Collectives, ...] = ()
 
     def __repr__(self) -> str:
         models = ", ".join(dict.fromkeys(pool.model.name for pool in self.scenario.all_pools.values()))
@@ -160,8 +163,9 @@ class Result:
             percentiles=percentiles,
             blame=self.blame_records,
         )
-        if self.unmeasured_gpus:
-            numbers["unmeasured_gpus"] = self.unmeasured_gpus
+        basis = self._basis(numbers)
+        if basis is not None:
+            numbers["basis"] = basis.as_dict()
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
 
@@ -190,17 +194,29 @@ class Result:
         """What came of every key that the scenario sets: it acted, did not bind, or nothing read it."""
         return key_words(self.ran)
 
+
     @cached_property
-    def unmeasured_gpus(self) -> list[str]:
-        """The kinds of GPU that engines ran on and of which no kernel was measured: their datasheet alone is
-        behind the numbers, with efficiencies assumed from other GPUs.
+    def basis(self) -> RunBasis | None:
+        """What the run rests on, part by part, with the bands of its latencies and throughput; None where
+        service times were given.
         """
+        return self._basis(self.summary())
+
+    def _basis(self, numbers: dict[str, Any]) -> RunBasis | None:
         # Rows, not frames: a sweep's workers are forked, and polars' threads do not live through that.
-        models, replicas = self.gpu_rows.columns["model"], self.gpu_rows["replica"]
-        serving = {models[row] for row, replica in enumerate(replicas) if replica >= 0}
-        if self.scenario.kernels is not formula:
-            return []
-        return sorted(kind for kind in serving if self.scenario.topology.gpu_models[kind].kernels is None)
+        if not self.served:
+            return None
+        pools, arrivals = self.scenario.all_pools, self.scenario.workload.arrivals
+        kinds = {"closed_loop": "closed", "burst": "queued"}
+        users = getattr(arrivals, "users", None) or numbers["mean_concurrency"] or 1.0
+        engines = sum(pool.replicas * pool.ranks_apart for pool in pools.values() if pool.role != "prefill")
+        load = Load(
+            kinds.get(arrivals.kind, "open"),
+            max(1, round(users / max(1, engines))),
+            apart=any(pool.role == "prefill" for pool in pools.values()),
+        )
+        scenario = self.scenario
+        return run_basis(numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load)
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
@@ -362,6 +378,13 @@ def _result(
     service.close()
     # A run cut by its limit ends there; else it ends with its last request, and later events do not count.
     records.end_s = world.env.now if service.open else service.ended_s
+    served = {
+        (plan.pool.model.name, id(plan.pool.engine), shard.gpu.name): Served(
+            shard.gpu, plan.pool.model, plan.pool.precision, plan.pool.engine
+        )
+        for plan in deployment.replicas
+        for shard in plan.shards
+    }
     return Result(
         world.scenario,
         world.seed,
@@ -373,7 +396,16 @@ def _result(
         waiting,
         kv_tier_rows(replicas),
         deployment,
+        served=tuple(served.values()),
+        collectives=tuple(dict.fromkeys(_collectives(world.network, deployment))),
     )
+
+
+def _collectives(network: Network, deployment: Deployment) -> Iterator[Collectives]:
+    """Whose collectives run, where a replica has several GPUs."""
+    for plan in deployment.replicas:
+        if len(plan.gpus) > 1:
+            yield collectives_on(network, plan.gpus)
 
 
 def _link_rows(fabric: Fabric) -> Table:

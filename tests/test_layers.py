@@ -19,6 +19,7 @@ LAYERS = """version workers inputs theory
             reading results
             cost policy views
             catalog
+            basis
             workload calibration microbenchmark
             scenario
             deployment

@@ -85,12 +85,3 @@ def test_rates_per_gpu_are_over_the_gpus_that_serve() -> None:
         eight = scenario(topology="nd-h100-v5", engine={"data_parallel_size": ranks})
         numbers = sim.simulate(eight).summary()
         assert numbers["output_throughput"] / numbers["output_throughput_per_gpu"] == pytest.approx(ranks)
-
-
-def test_a_gpu_without_measured_kernels_is_named_and_one_with_a_table_of_its_own_is_not() -> None:
-    described = {"topology": "a100-x4", "model": "llama-3-8b", "workload": "single-user"}
-    scenario = sim.Scenario.model_validate(described)
-    assert sim.simulate(scenario).unmeasured_gpus == []
-    bare = sim.with_changes(scenario, {"topology.gpus.a100-80gb-sxm.kernels": None})
-    found = sim.simulate(bare)
-    assert found.unmeasured_gpus == found.summary()["unmeasured_gpus"] == ["a100-80gb-sxm"]

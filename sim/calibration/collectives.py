@@ -177,6 +177,21 @@ def shipped() -> Raw:
     }
 
 
+def with_parameters_of(files: Raw, kind: str, lender: str) -> Raw:
+    """The files with the collectives of one kind of GPU replaced by those of another."""
+    borrowed = deepcopy(files)
+    blocks = borrowed["inside"]["architectures"]
+    blocks[kind]["engines"] = deepcopy(blocks[lender]["engines"])
+    blocks[kind]["nccl"] = deepcopy(blocks[nccl_of(files, lender)]["nccl"])
+    return borrowed
+
+
+def nccl_of(files: Raw, kind: str) -> str:
+    """The kind of GPU whose NCCL parameters a kind has: its own, or those that it names."""
+    block = files["inside"]["architectures"][kind]["nccl"]
+    return block if isinstance(block, str) else kind
+
+
 def errors(measured: Sequence[CollectivePoint], files: Raw) -> list[tuple[CollectivePoint, float]]:
     """Relative error of every point."""
     found = ratios(measured, parameters_of(files), _networks_of(measured))

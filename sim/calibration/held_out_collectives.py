@@ -26,6 +26,7 @@ from sim.calibration.collectives import (
     errors,
     fit_block,
     free_numbers,
+    with_parameters_of,
 )
 from sim.calibration.fitting import CurveErrors, Floats, log_fit
 from sim.calibration.stand_ins import ARCHITECTURE_STAND_INS
@@ -44,16 +45,30 @@ class Fold(NamedTuple):
 def held_out(measured: Sequence[CollectivePoint], files: Raw) -> list[CurveErrors]:
     """All rows of both ways of holding out."""
     rows: list[CurveErrors] = []
+    for fold, fitted in _fitted(measured, files):
+        rows += by_curve(fold.how, errors(fold.unseen, fitted), _alpha_beta(fold.seen))
+    return rows
+
+
+def held_out_points(
+    measured: Sequence[CollectivePoint], files: Raw
+) -> Iterator[tuple[str, CollectivePoint, float]]:
+    """The same point by point: how it was held out, and its error."""
+    for fold, fitted in _fitted(measured, files):
+        for point, error in errors(fold.unseen, fitted):
+            yield fold.how, point, error
+
+
+def _fitted(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[tuple[Fold, Raw]]:
+    """Every fold that has points on both sides, with parameters that know nothing of the held-out ones."""
     for fold in _folds(measured, files):
         if not fold.seen or not fold.unseen:
             continue
         if fold.how == "stand-in":
-            fitted = _as_stand_in(files, fold.kind)
+            yield fold, _as_stand_in(files, fold.kind)
         else:
             start = _neutral(files, fold.kind, fold.library)
-            fitted = fit_block(start, free_numbers(fold.kind, fold.library, start), fold.seen)
-        rows += by_curve(fold.how, errors(fold.unseen, fitted), _alpha_beta(fold.seen))
-    return rows
+            yield fold, fit_block(start, free_numbers(fold.kind, fold.library, start), fold.seen)
 
 
 def _folds(measured: Sequence[CollectivePoint], files: Raw) -> Iterator[Fold]:
@@ -100,11 +115,7 @@ def _neutral(files: Raw, kind: str, library: str) -> Raw:
 
 
 def _as_stand_in(files: Raw, kind: str) -> Raw:
-    borrowed = deepcopy(files)
-    blocks = borrowed["inside"]["architectures"]
-    for name in ("nccl", "engines"):
-        blocks[kind][name] = deepcopy(blocks[ARCHITECTURE_STAND_INS[kind]][name])
-    return borrowed
+    return with_parameters_of(files, kind, ARCHITECTURE_STAND_INS[kind])
 
 
 def _bus_bytes(point: CollectivePoint) -> float:

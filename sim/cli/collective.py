@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
     from sim.cost.collectives.choice import CollectiveTiming
+    from sim.microbenchmark import Collective
 
 MAX_ROWS = 10_000
 SWITCH_POINTS = {"vllm": "vLLM's own table of sizes, all_reduce_utils.py"}
@@ -64,7 +65,10 @@ def collective(
         )
         for n_bytes in sizes
     ]
+    from sim.results.basis import collective_note
+
     notes = [note for one, other in pairwise(timings) for note in _switch_point(one, other)]
+    notes += list(filter(None, dict.fromkeys(collective_note(timing.basis) for timing in timings[-1:])))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if format == "json":
@@ -78,6 +82,7 @@ def collective(
                 "algorithm": timing.algorithm,
                 "protocol": timing.protocol,
                 "library": timing.library,
+                "basis": timing.basis.as_dict(),
             }
             for timing in timings
         ]
@@ -86,7 +91,16 @@ def collective(
         return
     print(f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.servers} server(s), alone")
     print_table(
-        ["size (B)", "time (us)", "algbw (GB/s)", "busbw (GB/s)", "algorithm", "protocol", "library"],
+        [
+            "size (B)",
+            "time (us)",
+            "algbw (GB/s)",
+            "busbw (GB/s)",
+            "algorithm",
+            "protocol",
+            "library",
+            "band (us)",
+        ],
         [
             [
                 f"{int(timing.n_bytes)}",
@@ -96,10 +110,30 @@ def collective(
                 timing.algorithm,
                 timing.protocol,
                 timing.library,
+                _band_us(timing),
             ]
             for timing in timings
         ],
     )
+    for line in _rests_on(timings):
+        print(line)
+
+
+def _rests_on(timings: Sequence[Collective]) -> Iterator[str]:
+    """A line for each basis that some of the sizes have."""
+    lines: dict[str, list[Collective]] = {}
+    for timing in timings:
+        lines.setdefault(f"{timing.basis}", []).append(timing)
+    for text, own in lines.items():
+        sizes = f", from {int(own[0].n_bytes)} B" if len(lines) > 1 else ""
+        yield f"Rests on{sizes}: {text}"
+
+
+def _band_us(timing: Collective) -> str:
+    if timing.basis.band is None:
+        return ""
+    low, high = (timing.total_s * 1e6 * share for share in timing.basis.band)
+    return f"{low:.1f} to {high:.1f}"
 
 
 def _switch_point(one: CollectiveTiming, other: CollectiveTiming) -> Iterator[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.output import Format, print_json, print_table, si
+from sim.cli.output import Format, note, print_json, print_table, si
 from sim.inputs.errors import InputError
+
+if TYPE_CHECKING:
+    from sim.microbenchmark import Kernel
 
 
 def kernel(
@@ -23,17 +27,30 @@ def kernel(
     shape = _shape(context.args)
 
     import sim
+    from sim.results.basis import kernel_note
 
     timing = sim.kernel(gpu, kind, **shape)
+    if text := kernel_note(Path(gpu).stem, timing.basis):
+        note(f"note: {text}")
     parts = timing._asdict()
     if format == "json":
-        print_json({"gpu": gpu, "kernel": kind, **shape, **parts, "bound": timing.bound})
+        basis = timing.basis.as_dict()
+        print_json({"gpu": gpu, "kernel": kind, **shape, **parts, "bound": timing.bound, "basis": basis})
         return
     print(f"# {kind} on {gpu}: " + ", ".join(f"{name} {value}" for name, value in shape.items()))
     rows = [
         [name.removesuffix("_s"), si(value, "s", 4)] for name, value in parts.items() if name.endswith("_s")
     ]
     print_table(["part", "time"], [*rows, ["bound by", timing.bound]])
+    print(f"Rests on: {timing.basis}{_band(timing)}")
+
+
+def _band(timing: Kernel) -> str:
+    """The time with its band."""
+    if timing.basis.band is None:
+        return ""
+    low, high = (si(timing.total_s * share, "s", 3) for share in timing.basis.band)
+    return f"; {si(timing.total_s, 's', 3)}, {low} to {high}"
 
 
 def _shape(words: list[str]) -> dict[str, Any]:

@@ -107,12 +107,11 @@ def _simulated(
 
 def _tell(result: Result, written: Written, format: Format, percentiles: tuple[float, ...]) -> None:
     """Notes on what a reader would miss in the numbers, and the numbers."""
-    for gpu in result.unmeasured_gpus:
-        note(
-            f"note: no kernel of {gpu} was measured: its datasheet and the efficiencies of other GPUs are "
-            "behind these numbers, whose error is not known; measure them, and give them with kernels: "
-            "{kind: measured, path: ...}"
-        )
+    from sim.results.basis import basis_notes
+
+    numbers = result.summary()
+    for what in basis_notes(numbers):
+        note(f"note: {what}")
     for capacity in result.kv_capacities:
         for what in capacity.notes():
             note(f"note: {what}")
@@ -165,6 +164,7 @@ def _end(result: Result) -> None:
 
 def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
+    from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
     from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
     from sim.views.save import title_of
@@ -179,8 +179,8 @@ def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
     causes = blame_rows(numbers)
     if causes:
         print_table(BLAME_COLUMNS, causes)
-    for capacity in result.kv_capacities:
-        print("\n".join(capacity.lines()))
+    for line in (*(line for one in result.kv_capacities for line in one.lines()), *basis_lines(numbers)):
+        print(line)
 
 
 def _percentiles(text: str | None) -> tuple[float, ...]:

@@ -44,6 +44,12 @@ def validate(
     write: Annotated[
         Path | None, typer.Option(help="File for the page on accuracy, as docs/accuracy.md is.")
     ] = None,
+    errors_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--errors", help="File for the errors that runs read; of sections that are run here, anew."
+        ),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(help="File that keeps every row that has ended; with it an interrupted run goes on."),
@@ -65,7 +71,9 @@ def validate(
         raise InputError(f"{out} is a file; name a folder")
     from sim.results.whole_files import check_writable, whole_file
 
-    for folder in filter(None, (out, *(path.parent for path in (write, keep) if path is not None))):
+    for folder in filter(
+        None, (out, *(path.parent for path in (write, keep, errors_to) if path is not None))
+    ):
         check_writable(folder)
     rows: list[Row] = []
     nothing: list[Outcome] = []
@@ -84,7 +92,9 @@ def validate(
     except KeyboardInterrupt as error:
         if not rows:
             raise
-        note("incomplete: these are the rows that had ended; --out and --write are left as they were")
+        note(
+            "incomplete: these are the rows that had ended; --out, --write and --errors are left as they were"
+        )
         interrupt = error
     errors, groups = summarised(rows), grouped(rows)
     missing = left_out(nothing)
@@ -106,6 +116,12 @@ def validate(
         raise interrupt
     if out is not None:
         _leave(rows, out)
+    if errors_to is not None:
+        from sim.validation.error_cells import write as write_errors
+
+        run = " ".join(["sim validate", *(sections or ()), *(["--whole"] if whole else [])])
+        write_errors(rows, errors_to, f"{run} --errors {errors_to.name}")
+        note(f"wrote {errors_to}")
     if write is not None:
         from sim.validation.charts import save_page_charts
         from sim.validation.page import accuracy_page
@@ -118,7 +134,7 @@ def validate(
 
 
 ERRORS = ("section", "quantity", "kind", "rows", "median error", "90th percentile", "bias")
-GROUPS = ("section", "by", "", "quantity", "rows", "median error", "90th percentile", "bias")
+GROUPS = ("section", "by", "", "box", "quantity", "rows", "median error", "90th percentile", "bias")
 
 
 class _Progress:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 RowKind = Literal["predicted", "fitted"]
+BOX = "box"  # of what a row is: the topology that stood for the machine it was measured on
 
 
 @dataclass(frozen=True, slots=True)

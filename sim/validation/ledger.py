@@ -18,7 +18,7 @@ from typing import Any
 from sim.inputs.errors import InputError, Problem
 from sim.reading.data_files import experiments
 from sim.reading.problems import unknown_name
-from sim.results.compared import ErrorSummary, Row, RowKind
+from sim.results.compared import BOX, ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
@@ -133,18 +133,21 @@ def summarised(rows: Iterable[Row]) -> list[KindErrors]:
 
 @dataclass(frozen=True, slots=True)
 class GroupErrors:
-    """Errors of one quantity over the predicted rows that have one thing in common, `by` its name."""
+    """Errors of one quantity over the predicted rows that have one thing in common, `by` its name; and the
+    topologies that stood for the machines that they were measured on.
+    """
 
     section: str
     by: str
     name: str
     quantity: str
     errors: ErrorSummary
+    boxes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """A row of JSON, and of the table that the command prints."""
-        names = {"section": self.section, "by": self.by, "name": self.name, "quantity": self.quantity}
-        return names | _flat(self.errors)
+        names = {"section": self.section, "by": self.by, "name": self.name, "box": ", ".join(self.boxes)}
+        return {**names, "quantity": self.quantity, **_flat(self.errors)}
 
 
 def grouped(rows: Iterable[Row]) -> list[GroupErrors]:
@@ -152,12 +155,19 @@ def grouped(rows: Iterable[Row]) -> list[GroupErrors]:
     all of a section first. Quantities in the order of the rows.
     """
     found: dict[tuple[str, str, str, str], list[float]] = {}
+    boxes: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for row in rows:
         if row.error is None or row.kind == "fitted" or not row.of:
             continue
         for by, name in (("all", "all"), *row.of.items()):
+            if by == BOX:
+                continue
             found.setdefault((row.section, by, name, row.quantity), []).append(row.error)
-    groups = [GroupErrors(*group, ErrorSummary.of(errors)) for group, errors in found.items()]
+            boxes.setdefault((row.section, by, name, row.quantity), {})[row.of.get(BOX, "")] = None
+    groups = [
+        GroupErrors(*group, ErrorSummary.of(errors), tuple(sorted(filter(None, boxes[group]))))
+        for group, errors in found.items()
+    ]
     order = {key: i for i, key in enumerate(dict.fromkeys((one.section, one.by) for one in groups))}
     return sorted(groups, key=lambda one: (order[one.section, one.by], _natural(one.name)))
 

@@ -9,7 +9,7 @@ from sim.catalog import load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
 from sim.reading.data_files import measured as measured_folder
-from sim.results.compared import Row
+from sim.results.compared import BOX, Row
 
 AICONFIGURATOR = "NVIDIA aiconfigurator 0.12.0 (Apache-2.0)"
 INTER_NODE = "xxrjun/nccl-tests-cluster 455de4f (Apache-2.0), medians over pairs of nodes"
@@ -60,7 +60,7 @@ def _inter_node() -> Iterator[Row]:
         case = f"h100, {nodes} nodes of {each} GPUs, {n_bytes:,.0f} bytes"
         yield Row(
             case, f"{row['op']} across nodes", "us", float(row["latency_us_median"]), 1e6 * timing.total_s,
-            "fitted", INTER_NODE, size=n_bytes,
+            "fitted", INTER_NODE, size=n_bytes, of={"op": row["op"], BOX: network.name},
         )  # fmt: skip
 
 
@@ -76,5 +76,5 @@ def _intra_node() -> Iterator[Row]:
             measured_us = 1e6 * point.seconds
             yield Row(
                 case, point.op, "us", measured_us, measured_us * (1.0 + error), "fitted", source,
-                size=float(point.n_bytes),
+                size=float(point.n_bytes), of={BOX: f"{point.gpus} GPUs of {point.system} alone"},
             )  # fmt: skip

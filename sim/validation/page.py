@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sim.validation.services.tables import LeftOut
 
 PROSE = Path(__file__).with_suffix(".txt")
+FEW_BOXES = 2
 PLACE = re.compile(r"<!-- (headline|left out|groups: ([\w-]+)((?:, [\w -]+)*)|errors: ([\w-]+)) -->")
 
 
@@ -70,24 +71,31 @@ def _groups(groups: Sequence[GroupErrors], by: Sequence[str]) -> str:
     quantities = list(dict.fromkeys(one.quantity for one in groups))
     if by == ["table"]:
         lines = [
-            "| table | quantity | rows | median | p90 | bias |",
-            "| --- | --- | ---: | ---: | ---: | ---: |",
+            "| table | box | quantity | rows | median | p90 | bias |",
+            "| --- | --- | --- | ---: | ---: | ---: | ---: |",
         ]
         for one in groups:
-            lines.append(f"| {one.name} | {one.quantity} | {one.errors.count:,} | {_numbers(one.errors)} |")
+            names = f"{one.name} | {_boxes(one)} | {one.quantity}"
+            lines.append(f"| {names} | {one.errors.count:,} | {_numbers(one.errors)} |")
         return "\n".join(lines)
     lines = [
-        "| by | | rows | " + " | ".join(f"{name} | p90 | bias" for name in quantities) + " |",
-        "| --- | --- | ---: |" + " ---: |" * (3 * len(quantities)),
+        "| by | | box | rows | " + " | ".join(f"{name} | p90 | bias" for name in quantities) + " |",
+        "| --- | --- | --- | ---: |" + " ---: |" * (3 * len(quantities)),
     ]
     last = ""
     for key in dict.fromkeys((one.by, one.name) for one in groups):
         own = {one.quantity: one for one in groups if (one.by, one.name) == key}
         rows = max(one.errors.count for one in own.values())
         numbers = " | ".join(_numbers(own[name].errors) if name in own else " | | " for name in quantities)
-        lines.append(f"| {key[0] if key[0] != last else ''} | {key[1]} | {rows:,} | {numbers} |")
+        names = f"{key[0] if key[0] != last else ''} | {key[1]} | {_boxes(next(iter(own.values())))}"
+        lines.append(f"| {names} | {rows:,} | {numbers} |")
         last = key[0]
     return "\n".join(lines)
+
+
+def _boxes(group: GroupErrors) -> str:
+    """The topologies that stood for the measured machines, where they are few."""
+    return ", ".join(group.boxes) if len(group.boxes) <= FEW_BOXES else "several"
 
 
 def _left_out(lines: Iterable[LeftOut]) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
 from sim.views import charts
 from sim.views.files import page
@@ -76,6 +77,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
     numbers = run.summary()
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
+    before += basis_html(numbers)
     before += keys_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
@@ -187,6 +189,14 @@ def keys_html(numbers: Mapping[str, Any]) -> str:
     table = f"<table>\n<tr><th>key</th><th></th><th></th></tr>\n{''.join(lines)}</table>\n" if rows else ""
     acting = f"<p>{len(acted)} keys acted: {escape(', '.join(acted))}.</p>\n" if acted else ""
     return f"<h2>Keys that the scenario sets</h2>\n{table}{acting}"
+
+
+def basis_html(numbers: Mapping[str, Any]) -> str:
+    """What the run rests on, and what that says of its numbers."""
+    lines = [*basis_lines(numbers), *basis_notes(numbers)]
+    if not lines:
+        return ""
+    return "<h2>What it rests on</h2>\n" + "".join(f"<p>{escape(line)}</p>\n" for line in lines)
 
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,29 @@ def test_a_time_that_falls_where_an_engine_changes_its_kernel_is_explained_with_
     assert "all_reduce_utils.py" in err
     _, out, _ = sim(*words, "--format", "json")
     assert json.loads(out)["notes"] == [err.removeprefix("note: ").strip()]
+
+
+def test_a_collective_has_a_line_and_a_band_and_one_of_an_own_machine_a_note(
+    sim: Sim, tmp_path: Path
+) -> None:
+    words = ("collective", "all_reduce", "--ranks", "2", "-b", "8M", "-e", "8M", "-t")
+    _, out, err = sim(*words, "nd-h100-v5")
+    assert "Rests on: measured on h100-sxm (held-out error" in out
+    assert "band (us)" in out
+    assert err == ""
+    own = tmp_path / "mine.yaml"
+    own.write_text(
+        "name: mine\nparts: {gpu: {kind: gpu, count: 2, model: h100-sxm}}\n"
+        "wires: [{from: gpu, to: gpu, pattern: all, link: nvlink4, links: 9}]\n"
+    )
+    _, out, err = sim(*words, own)
+    assert err.startswith("note: not measured on this machine: collectives of h100, h200 stand in")
+    assert "Rests on: borrowed from h100, h200 (true times" in out
+    _, out, _ = sim(*words, own, "--format", "json")
+    assert json.loads(out)["rows"][0]["basis"]["basis"] == "stand-in"
+
+
+def test_each_basis_of_a_range_of_sizes_has_its_line(sim: Sim) -> None:
+    _, out, _ = sim(*"collective all_reduce -t nd-h100-v5 -n 8 -b 8 -e 8M -f 64".split())
+    assert "Rests on, from 8 B: measured on h100-sxm" in out
+    assert "Rests on, from 2097152 B: measured on h100-sxm" in out

@@ -346,3 +346,24 @@ def test_a_folder_that_another_run_writes_is_refused_before_the_run(
         status, out, err = sim("run", scenario, "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert "is being written by another run" in err
+
+
+def test_a_run_says_what_it_rests_on_and_notes_a_gpu_that_was_not_measured(sim: Sim, scenario: Path) -> None:
+    _, out, err = sim("run", scenario)
+    assert "Rests on: kernels measured on h100-sxm (held-out error" in out
+    assert "; collectives measured on h100-sxm" in out
+    assert "Bands: TPOT " in out
+    assert err == ""
+    bare = ("--set", "topology.gpus.h100-sxm.sms=66")
+    _, out, err = sim("run", scenario, *bare)
+    assert "note: not measured on h100-sxm: kernels of h100-sxm as shipped stand in" in err
+    _, out, _ = sim("run", scenario, "--format", "json", *bare)
+    basis = json.loads(out)["basis"]
+    assert (basis["kernels"]["basis"], basis["collectives"]["basis"]) == ("stand-in", "measured")
+    assert set(basis["bands"]) == {"mean_tpot_ms", "mean_ttft_ms", "output_throughput"}
+
+
+def test_a_machine_that_is_changed_has_a_note_on_its_collectives(sim: Sim, scenario: Path) -> None:
+    _, out, err = sim("run", scenario, "--set", "topology.peer_to_peer=false")
+    assert "note: not measured on this machine: collectives of h100, h200 stand in" in err
+    assert "collectives borrowed from" in out

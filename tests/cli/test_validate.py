@@ -49,3 +49,10 @@ def test_an_unknown_section_and_a_folder_that_is_a_file_are_wrong_input(
     assert "no section named 'kernel'" in capsys.readouterr().err
     (tmp_path / "a").write_text("")
     assert status_of(["validate", "formulas", "--out", str(tmp_path / "a")]) == 2
+
+
+def test_the_errors_that_runs_read_are_written_of_the_sections_that_were_run(tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.json"
+    done = CliRunner().invoke(app, ["validate", "formulas", "--errors", str(path)])
+    assert done.exit_code == 0
+    assert json.loads(path.read_text()) == {}

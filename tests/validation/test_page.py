@@ -10,7 +10,9 @@ from sim.validation.services.tables import LeftOut
 
 def test_the_page_has_a_table_for_every_section_in_the_ledger_and_says_where_not_to_use_it() -> None:
     groups = [
-        GroupErrors("closed-loops", "all", "all", quantity, ErrorSummary(1073, 0.05, 0.2, -0.01))
+        GroupErrors(
+            "closed-loops", "all", "all", quantity, ErrorSummary(1073, 0.05, 0.2, -0.01), ("hgx-h200",)
+        )
         for quantity in ("time per output token", "time to first token", "output tokens of all users")
     ]
     left_out = [LeftOut("a table", 1200, 7, "a reason")]
@@ -18,7 +20,7 @@ def test_the_page_has_a_table_for_every_section_in_the_ledger_and_says_where_not
         summarised([Row("a case", "time", "ms", 10.0, 11.0, section="kernels")]), groups, left_out
     )
     assert "| a table | 7 | 1,200 | a reason |" in page
-    assert "| all | all | 1,073 | 5.0 % | 20 % | -1.0 % |" in page
+    assert "| all | all | hgx-h200 | 1,073 | 5.0 % | 20 % | -1.0 % |" in page
     assert "| time | predicted | 1 | 10 % | 10 % | +10.0 % |" in page
     assert "1,073 closed loops" in page
     assert "## Where not to use it" in page

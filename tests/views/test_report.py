@@ -30,3 +30,9 @@ def test_numbers_are_shown_with_four_digits_that_say_something(value: object, te
 def test_a_spread_of_rounding_is_shown_as_zero() -> None:
     rows = latency_rows({"mean_ttft_ms": 10.0, "std_ttft_ms": 1e-12})
     assert rows[0][1:] == ["10", "", "", "", "", "", "", "0"]
+
+
+def test_the_report_says_what_the_run_rests_on(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "<h2>What it rests on</h2>" in page
+    assert "<p>Rests on: kernels measured on" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sim.reading.published_names import MODELS
+from sim.results.basis import users_band
 from sim.results.compared import Row
 from sim.validation.checkpoint import Case
 from sim.validation.services.closed_loops import ServingPoint, Simulated, point_of, run
@@ -43,13 +44,3 @@ def point_rows(one: Simulated) -> list[Row]:
             ("output tokens of all users", "1/s", *throughput),
         )
     ]  # fmt: skip
-
-
-def users_band(users: int) -> str:
-    """The band of a number of users, by which errors are grouped."""
-    low = 1
-    for high in (4, 16, 64, 128):
-        if users <= high:
-            return f"{low} to {high}"
-        low = high + 1
-    return "129 and more"

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sim.results.compared import Row
+from sim.reading.published_names import SYSTEMS
+from sim.results.compared import BOX, Row
 from sim.validation.checkpoint import Case, Outcome
 from sim.validation.services import (
     disaggregated,
@@ -37,26 +38,45 @@ def _nothing(row: Cells) -> str:
     return ""
 
 
+def _box_in(column: str) -> Callable[[Cells], str]:
+    """The topology that stands for what a column names."""
+    return lambda row: SYSTEMS[row[column]]
+
+
+def _one_box(name: str) -> Callable[[Cells], str]:
+    return lambda row: name
+
+
 @dataclass(frozen=True)
 class Table:
-    """A published table: its section of the ledger, what it is of, how a row of it is simulated, why one
-    cannot be, and how a sample of it is taken (every so many rows, or those that the table marks).
+    """A published table: its section of the ledger, what it is of, how a row of it is simulated, on which
+    topology, why one cannot be, and how a sample of it is taken (every so many rows, or those that the table
+    marks).
     """
 
     section: str
     title: str
     rows_of: Callable[[Cells], list[Row]]
+    box: Callable[[Cells], str]
     left_out: Callable[[Cells], str] = _nothing
     every: int = 1
 
 
 TABLES = {
-    "request_logs": Table("services", "vLLM 0.19, requests of a log", lambda row: log_rows(row["run"])),
-    "vllm_h100_means": Table("services", "vLLM, H100, ShareGPT at 10/s", trace_replay.vllm_mean_rows),
+    "request_logs": Table(
+        "services",
+        "vLLM 0.19, requests of a log",
+        lambda row: log_rows(row["run"]),
+        lambda row: SERVICES[row["run"]].topology,
+    ),
+    "vllm_h100_means": Table(
+        "services", "vLLM, H100, ShareGPT at 10/s", trace_replay.vllm_mean_rows, _one_box("nd-h100-v5")
+    ),
     "vllm_h100_a6000_per_second": Table(
         "services",
         "vLLM, H100 and A6000, second by second",
         trace_replay.per_second_rows,
+        _one_box("nd-h100-v5"),
         trace_replay.per_second_left_out,
         30,
     ),
@@ -64,16 +84,18 @@ TABLES = {
         "services",
         "static batches of 2023",
         static_batches.static_batch_rows,
+        _box_in("hardware"),
         static_batches.static_batch_left_out,
         12,
     ),
     "trtllm_online_serving": Table(
-        "services", "TensorRT-LLM 0.14 at an offered rate", offered_rate.online_rows, every=8
+        "services", "TensorRT-LLM 0.14 at an offered rate", offered_rate.online_rows, _box_in("gpu"), every=8
     ),
     "vllm_h200_prompt_sweep": Table(
         "services",
         "vLLM, 8 H200, prompts of 1k to 32k",
         prompt_sweep.sweep_rows,
+        _one_box("hgx-h200"),
         prompt_sweep.sweep_left_out,
         12,
     ),
@@ -81,6 +103,7 @@ TABLES = {
         "throughput",
         "TensorRT-LLM, all queued at once",
         offline_throughput.throughput_rows,
+        _box_in("gpu"),
         offline_throughput.throughput_left_out,
         40,
     ),
@@ -88,10 +111,13 @@ TABLES = {
         "pools",
         "InferenceX, prefill and decode apart",
         disaggregated.pool_rows,
+        _box_in("system"),
         disaggregated.pools_left_out,
         16,
     ),
-    "closed_loops": Table(LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row))),
+    "closed_loops": Table(
+        LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row)), _box_in("system")
+    ),
 }
 
 
@@ -118,7 +144,7 @@ def simulated(case: Case) -> list[Row]:
     """The rows of the ledger that a case gives."""
     table = TABLES[case.table]
     return [
-        replace(row, section=table.section, of={"table": table.title, **row.of})
+        replace(row, section=table.section, of={"table": table.title, **row.of, BOX: table.box(case.cells)})
         for row in table.rows_of(case.cells)
     ]
 
