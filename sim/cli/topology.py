@@ -81,18 +81,23 @@ def draw(
 def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     """Check that every GPU reaches every other; print bandwidth per GPU and across the middle.
 
-    Rates are payload per direction. The bisection is what the first half of the GPUs can send to the
-    second by the best routing; a path is the one that traffic takes.
+    Rates are payload per direction. The bisection is what the first half of the servers (of one server: of
+    its GPUs) can send to the second by the best routing, and where the paths that traffic takes carry less
+    of it, what each GPU sending to its counterpart gets. Oversubscription is what the NICs of a leaf can
+    send over what its uplinks carry.
     """
     import sim
     from sim.cost.network import Network
-    from sim.inputs.topology_check import checked
+    from sim.inputs.topology_check import checked, halves
 
     described = sim.load_topology(name, nodes=nodes)
     found = checked(described)
-    paths = _paths(Network(described.graph))
+    network = Network(described.graph)
+    paths = _paths(network)
+    senders, receivers = halves(described.graph)
+    routed = network.bisection_bytes_per_s([*senders, *receivers[: len(senders)]])
     if format == "json":
-        print_json({**asdict(found), "paths": paths})
+        print_json({**asdict(found), "routed_bisection_bytes_per_s": routed, "paths": paths})
         return
     print(f"# {found.name}: every GPU reaches every other")
     nvlink = found.largest_domain if described.peer_to_peer and found.largest_domain > 1 else None
@@ -100,8 +105,10 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
         "one GPU into its NVLink domain": found.in_domain_bytes_per_s if nvlink else None,
         "the same, raw": found.in_domain_raw_bytes_per_s if nvlink else None,
         "one GPU across the middle": found.across_bytes_per_s,
-        "bisection": found.bisection_bytes_per_s,
     }
+    across = {"bisection": found.bisection_bytes_per_s}
+    if routed < 0.99 * found.bisection_bytes_per_s:
+        across["the same, on the paths that traffic takes"] = routed
     print_table(
         ["", ""],
         [
@@ -109,7 +116,9 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
             ["GPUs", f"{found.gpus} {', '.join(found.gpu_models)}"],
             ["peer-to-peer", "on" if described.peer_to_peer else "off: copies are staged in host memory"],
             ["GPUs that NVLink joins", nvlink or "none"],
+            *(["switches" if not one.name else f"switches, {one.name}", str(one)] for one in found.switches),
             *([what, si(rate, "B/s", 4)] for what, rate in rates.items() if rate is not None),
+            *([what, f"{rate / 1e9:.6g} GB/s"] for what, rate in across.items()),
         ],
     )
     print_table(

@@ -122,9 +122,11 @@ def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault) -> lis
 def _shares(network: Network, fault: Fault) -> dict[int, float]:
     """The share of its capacity that each link loses."""
     loss = 1.0 - (fault.capacity or 0.0)
+    if fault.link in network.bundled:
+        return {link: loss * share for link, share in network.bundled[fault.link].items()}
     if fault.link:
         return {network.link_id[fault.link]: loss}
-    ends = {link: name.split("->") for link, name in enumerate(network.links)}
+    ends = dict(enumerate(network.ends))
     for crossbar, chips in network.stripes.items():
         if fault.place in chips:
             return {link: loss * chips[fault.place] for link, names in ends.items() if crossbar in names}
@@ -168,8 +170,12 @@ def faults_without_effect(
 
 
 def _links(network: Network, name: str) -> list[str]:
-    """The links that are `name`, or end at it, or that it is a chip of."""
+    """The links that are `name`, or end at it, or of which it is a share."""
+    if name in network.bundled:
+        return [network.links[link] for link in network.bundled[name]]
     crossbars = [crossbar for crossbar, chips in network.stripes.items() if name in chips]
     return [
-        link for link in network.links if name == link or {name, *crossbars}.intersection(link.split("->"))
+        link
+        for link, ends in zip(network.links, network.ends, strict=True)
+        if name == link or {name, *crossbars}.intersection(ends)
     ]
