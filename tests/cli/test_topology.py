@@ -46,3 +46,26 @@ def test_topology_check_tells_how_switches_are_oversubscribed_and_what_a_hash_le
         )
         assert found["switches"][0]["leaves"] == int(told[0])
         assert f"{found['bisection_bytes_per_s'] / 1e9:.6g} GB/s" in out
+
+
+def test_topology_check_and_list_tell_measured_machines_from_idealised_ones(sim: Sim) -> None:
+    _, out, _ = sim("topology", "check", "l40s-12", "--format", "json")
+    basis = json.loads(out)["basis"]
+    assert (basis["kind"], basis["span"], basis["band"]) == ("idealised", "both sockets", [0.7, 15.3])
+    _, out, _ = sim("topology", "check", "l40s-8")
+    assert "measured: nccl-tests on 2, 4 and 8 L40S of this server" in out
+    assert "best case" not in out
+    _, out, _ = sim("list", "topologies", "--format", "json")
+    assert {row["name"]: row["basis"] for row in json.loads(out)}["l40s-12"] == "idealised"
+    _, out, _ = sim("list", "topologies", "l40s-12", "--format", "json")
+    assert {"idealised"} == {row["value"] for row in json.loads(out) if row["constant"] == "basis"}
+
+
+def test_a_collective_over_pcie_of_a_machine_that_was_not_measured_has_a_band(sim: Sim) -> None:
+    asked = ("collective", "all_reduce", "-b", "1M", "-e", "1M", "--format", "json", "-t")
+    _, out, err = sim(*asked, "l40s-12", "-n", "4")
+    assert json.loads(out)["machine"]["band"] == [1.0, 4.27]
+    assert "note: the machine is idealised" in err
+    _, out, err = sim(*asked, "l40s-8")
+    assert json.loads(out)["machine"]["band"] is None
+    assert "best case" not in err
