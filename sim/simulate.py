@@ -194,7 +194,6 @@ class Result:
         """What came of every key that the scenario sets: it acted, did not bind, or nothing read it."""
         return key_words(self.ran)
 
-
     @cached_property
     def basis(self) -> RunBasis | None:
         """What the run rests on, part by part, with the bands of its latencies and throughput; None where

@@ -51,8 +51,13 @@ def collective(
     sizes = _sizes(size_bytes(smallest, "-b"), size_bytes(largest, "-e"), factor)
 
     import sim
+    from sim.cli.topology import basis_of
+    from sim.cost.machine_basis import machine_basis
 
     described = sim.load_topology(topology, nodes=nodes)
+    machine = machine_basis(described, ranks)
+    if machine.told:
+        print(f"note: {machine.told}", file=sys.stderr)
     timings = [
         sim.collective(
             described,
@@ -87,6 +92,7 @@ def collective(
             for timing in timings
         ]
         written = {"topology": described.name, "op": op, "ranks": timings[0].ranks, "rows": rows}
+        written["machine"] = basis_of(machine)
         print_json({**written, "notes": notes} if notes else written)
         return
     print(f"# {op} on {described.name}, {timings[0].ranks} GPUs, {described.servers} server(s), alone")

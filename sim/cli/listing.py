@@ -79,6 +79,7 @@ def _topologies() -> list[Row]:
             name=each.name,
             gpus=each.gpus_per_node * each.nodes,
             gpu=" ".join(each.gpus),
+            basis=each.basis,
             what=each.description,
         )
         for each in described

@@ -116,7 +116,6 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
         for what in capacity.notes():
             note(f"note: {what}")
     note_keys(result.key_words.without_effect, written.problem)
-    numbers = result.summary()
     if "cut_answers" in numbers:
         note(f"note: {_cut_answers(result)}")
     if format == "json":

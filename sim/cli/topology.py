@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from sim.cli.output import Format, note, print_json, print_table, si
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
+    from sim.cost.machine_basis import MachineBasis
     from sim.cost.network import Network
     from sim.inputs.topology import Topology
 
@@ -81,18 +83,25 @@ def draw(
 def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     """Check that every GPU reaches every other; print bandwidth per GPU and across the middle.
 
-    Rates are payload per direction. The bisection is what the first half of the GPUs can send to the
-    second by the best routing; a path is the one that traffic takes.
+    Rates are payload per direction. The bisection is what the first half of the servers (of one server: of
+    its GPUs) can send to the second by the best routing, and where the paths that traffic takes carry less
+    of it, what each GPU sending to its counterpart gets. Oversubscription is what the NICs of a leaf can
+    send over what its uplinks carry.
     """
     import sim
+    from sim.cost.machine_basis import machine_basis
     from sim.cost.network import Network
-    from sim.inputs.topology_check import checked
+    from sim.inputs.topology_check import checked, halves
 
     described = sim.load_topology(name, nodes=nodes)
     found = checked(described)
-    paths = _paths(Network(described.graph))
+    network = Network(described.graph)
+    paths, basis = _paths(network), machine_basis(described, network=network)
+    senders, receivers = halves(described.graph)
+    routed = network.bisection_bytes_per_s([*senders, *receivers[: len(senders)]])
     if format == "json":
-        print_json({**asdict(found), "paths": paths})
+        written = {**asdict(found), "routed_bisection_bytes_per_s": routed, "paths": paths}
+        print_json({**written, "basis": basis_of(basis)})
         return
     print(f"# {found.name}: every GPU reaches every other")
     nvlink = found.largest_domain if described.peer_to_peer and found.largest_domain > 1 else None
@@ -100,18 +109,25 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
         "one GPU into its NVLink domain": found.in_domain_bytes_per_s if nvlink else None,
         "the same, raw": found.in_domain_raw_bytes_per_s if nvlink else None,
         "one GPU across the middle": found.across_bytes_per_s,
-        "bisection": found.bisection_bytes_per_s,
     }
+    across = {"bisection": found.bisection_bytes_per_s}
+    if routed < 0.99 * found.bisection_bytes_per_s:
+        across["the same, on the paths that traffic takes"] = routed
     print_table(
         ["", ""],
         [
+            ["basis", basis.kind],
             ["servers", found.nodes],
             ["GPUs", f"{found.gpus} {', '.join(found.gpu_models)}"],
             ["peer-to-peer", "on" if described.peer_to_peer else "off: copies are staged in host memory"],
             ["GPUs that NVLink joins", nvlink or "none"],
+            *(["switches" if not one.name else f"switches, {one.name}", str(one)] for one in found.switches),
             *([what, si(rate, "B/s", 4)] for what, rate in rates.items() if rate is not None),
+            *([what, f"{rate / 1e9:.6g} GB/s"] for what, rate in across.items()),
         ],
     )
+    for line in filter(None, (basis.source and str(basis), basis.told)):
+        print(line)
     print_table(
         ["path, for example", "through", "bytes/s", "latency"],
         [
@@ -124,6 +140,17 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
             for path in paths
         ],
     )
+
+
+def basis_of(basis: MachineBasis) -> dict[str, Any]:
+    """What a machine rests on, for JSON; the band is of messages above 1 MB."""
+    band = basis.band(inf)
+    return {
+        "kind": basis.kind,
+        "source": basis.source,
+        "span": basis.span,
+        "band": None if band is None else list(band),
+    }
 
 
 def _paths(network: Network) -> list[dict[str, Any]]:

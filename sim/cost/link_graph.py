@@ -5,19 +5,25 @@ one link up and one link down with the summed capacity. A domain built without o
 the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which switches are
 wired to each other, or two GPUs share no chip, keep their chips.
 
+The spines over a set of leaves become one place too, where routing is adaptive: a leaf has one link up to
+all of them and one down. Parallel links from a switch that routes statically stay links of their own,
+numbered `leaf0->spine1#0` and so on, for a hash chooses among them. `bundled` says what became of the
+described ones.
+
 A place that can block by itself (`bytes_per_s` on a node) becomes a link of its own, named after the place.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import networkx as nx
 
+from sim.cost.spines import bundles_of_spines
 from sim.inputs.errors import InfeasibleError
 
 Crossed = tuple[tuple[str, float | None], ...]
@@ -28,12 +34,17 @@ its ends, with the latency; None where the topology states none.
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """A way through places, with its links and the latency of what lies between its ends."""
+    """A way through places, with its links and the latency of what lies between its ends.
+
+    Of a way that is spread over equal ones `places` are its ends, and `shares` the part of the bytes on
+    each link; `shares` is empty where every link carries all.
+    """
 
     places: tuple[str, ...]
     links: tuple[int, ...]
     latency_s: float
     crossed: Crossed = ()
+    shares: tuple[float, ...] = ()
 
 
 class LinkGraph:
@@ -42,6 +53,7 @@ class LinkGraph:
     def __init__(self, graph: nx.DiGraph[str]) -> None:
         self.places: dict[str, dict[str, Any]] = dict(iter(graph.nodes(data=True)))
         self.links: list[str] = []
+        self.ends: list[tuple[str, ...]] = []  # of each link its two places, of a place's own link the place
         self.capacity: list[float] = []
         self.link_id: dict[str, int] = {}
         self.out: dict[str, list[tuple[str, int, float]]] = {place: [] for place in self.places}
@@ -50,18 +62,31 @@ class LinkGraph:
         self.crossbars: dict[str, str] = {}
         self.reduces: dict[str, bool] = {}
         self.stripes: dict[str, dict[str, float]] = {}
+        self.bundled: dict[str, dict[int, float]] = {}
         self._unknown: set[str] = {  # links and places whose latency is not stated
             place for place, attributes in self.places.items() if _is_unknown(attributes)
         }
+        bundles = bundles_of_spines(graph)
         chips = self._add_crossbars(graph)
+        chips.update(spine for spines in bundles.values() for spine in spines)
         for place, attributes in self.places.items():
             if attributes.get("bytes_per_s") is not None and place not in chips:
                 self.own_link[place] = self._add_link(place, attributes["bytes_per_s"])
         for source, target, edge in graph.edges(data=True):
             if source not in chips and target not in chips:
-                self._connect(source, target, edge["bytes_per_s"], edge.get("latency_s", 0.0))
-                if _is_unknown(edge):
-                    self._unknown.add(self.links[-1])
+                lanes = self._lanes(source, target, edge)
+                for lane in range(lanes):
+                    number = f"#{lane}" if lanes > 1 else ""
+                    self._connect(
+                        source, target, edge["bytes_per_s"] / lanes, edge.get("latency_s", 0.0), number
+                    )
+                    if _is_unknown(edge):
+                        self._unknown.add(self.links[-1])
+                if lanes > 1:
+                    made = range(len(self.links) - lanes, len(self.links))
+                    self.bundled[f"{source}->{target}"] = dict.fromkeys(made, 1.0)
+        for bundle, spines in bundles.items():
+            self._add_spines(graph, bundle, spines)
         for neighbours in self.out.values():
             neighbours.sort(key=lambda hop: self.order(hop[0]))
 
@@ -78,17 +103,25 @@ class LinkGraph:
         attributes = self.places[place]
         return attributes.get("node", -1), attributes.get("index", 0), place
 
-    def _add_link(self, name: str, bytes_per_s: float) -> int:
+    def _add_link(self, name: str, bytes_per_s: float, *ends: str) -> int:
         if not bytes_per_s > 0.0:
             raise InfeasibleError(f"link {name}: bytes_per_s = {bytes_per_s}: must be above 0")
         link = len(self.links)
         self.links.append(name)
+        self.ends.append(ends or (name,))
         self.capacity.append(float(bytes_per_s))
         self.link_id[name] = link
         return link
 
-    def _connect(self, source: str, target: str, bytes_per_s: float, latency_s: float) -> None:
-        link = self._add_link(f"{source}->{target}", bytes_per_s)
+    def _lanes(self, source: str, target: str, edge: Mapping[str, Any]) -> int:
+        """How many links an edge becomes: its parallel ones, where a hash chooses among them."""
+        static = self.places[source].get("routing") == "static"
+        return int(edge.get("count", 1)) if static and self.kind(target) == "switch" else 1
+
+    def _connect(
+        self, source: str, target: str, bytes_per_s: float, latency_s: float, number: str = ""
+    ) -> None:
+        link = self._add_link(f"{source}->{target}{number}", bytes_per_s, source, target)
         self.out[source].append((target, link, latency_s))
         self.into[target].append(source)
 
@@ -140,6 +173,33 @@ class LinkGraph:
             collapsed |= members
         return collapsed
 
+    def _add_spines(self, graph: nx.DiGraph[str], bundle: str, spines: Sequence[str]) -> None:
+        """One place for spines over which traffic is spread evenly, with one link to and from each leaf."""
+        first = self.places[spines[0]]
+        latency_s = sum(self.places[spine].get("latency_s", 0.0) for spine in spines) / len(spines)
+        self.places[bundle] = {**first, "latency_s": latency_s}
+        self.out[bundle], self.into[bundle] = [], []
+        if not self._unknown.isdisjoint(spines):
+            self._unknown.add(bundle)
+        leaves = sorted(graph.successors(spines[0]), key=self.order)
+        for leaf in leaves:
+            for edges, ends in (
+                ([(leaf, spine) for spine in spines], (leaf, bundle)),
+                ([(spine, leaf) for spine in spines], (bundle, leaf)),
+            ):
+                bytes_per_s, link_latency_s = _sum_edges(graph, edges)
+                self._connect(*ends, bytes_per_s, link_latency_s)
+                link = len(self.links) - 1
+                if any(_is_unknown(graph.edges[edge]) for edge in edges):
+                    self._unknown.add(self.links[link])
+                for one, other in edges:
+                    share = float(graph.edges[one, other]["bytes_per_s"]) / bytes_per_s
+                    self.bundled[f"{one}->{other}"] = {link: share}
+        self.stripes[bundle] = {
+            spine: sum(self.bundled[f"{leaves[0]}->{spine}"].values())
+            for spine in sorted(spines, key=self.order)
+        }
+
     def spread(
         self, start: str, through: frozenset[str], server: int | None, *, backwards: bool
     ) -> dict[str, int]:
@@ -184,13 +244,56 @@ class LinkGraph:
                     waiting.append(place)
         return None
 
-    def leg(self, places: tuple[str, ...]) -> Leg:
-        """The leg over these places: latencies of its links, and of the places between its ends."""
+    def spread_leg(self, source: str, target: str, left: Mapping[str, int]) -> Leg:
+        """The leg that spreads its bytes over all ways with the fewest hops, at each switch in proportion
+        to the links onward. `left` has the hops from each place to `target`.
+        """
+        part = {source: 1.0}  # of the bytes that go through a place
+        waiting = [source]
+        carried: dict[int, float] = {}
+        longest: dict[str, Leg] = {source: Leg((source,), (), 0.0)}
+        while waiting and waiting[0] != target:
+            reached: dict[str, float] = {}
+            for here in waiting:
+                onward = [hop for hop in self.out[here] if left.get(hop[0], -1) == left[here] - 1]
+                total = sum(self.capacity[link] for _, link, _ in onward)
+                for place, link, _ in onward:
+                    share = part[here] * self.capacity[link] / total
+                    carried[link] = carried.get(link, 0.0) + share
+                    reached[place] = reached.get(place, 0.0) + share
+                    leg = self.leg((here, place))
+                    way = leg if here == source else self.join(longest[here], leg)
+                    if place not in longest or way.latency_s > longest[place].latency_s:
+                        longest[place] = way
+            part = reached
+            waiting = list(reached)
+            if target not in reached:
+                carried.update(
+                    (self.own_link[place], share)
+                    for place, share in reached.items()
+                    if place in self.own_link
+                )
+        return Leg(
+            (source, target),
+            tuple(carried),
+            longest[target].latency_s,
+            longest[target].crossed,
+            tuple(carried.values()),
+        )
+
+    def leg(self, places: tuple[str, ...], chosen: Collection[int] = ()) -> Leg:
+        """The leg over these places: latencies of its links, and of the places between its ends. Of
+        parallel links the `chosen` ones.
+        """
         links: list[int] = []
         crossed: list[tuple[str, float | None]] = []
         latency_s = 0.0
         for here, onward in pairwise(places):
-            link, hop_s = next((link, hop_s) for place, link, hop_s in self.out[here] if place == onward)
+            link, hop_s = next(
+                (link, hop_s)
+                for place, link, hop_s in self.out[here]
+                if place == onward and (not chosen or link in chosen)
+            )
             links.append(link)
             latency_s += hop_s
             crossed.append(self.crossed_link(link, hop_s))
@@ -201,7 +304,7 @@ class LinkGraph:
     def crossed_link(self, link: int, latency_s: float) -> tuple[str, float | None]:
         """The kind of a link and its latency, None where that is not stated."""
         name = self.links[link]
-        kinds = {self.kind(end) for end in name.split("->")}
+        kinds = {self.kind(end) for end in self.ends[link]}
         kind = "pcie"
         if kinds <= {"gpu", "nvswitch", "crossbar"}:
             kind = "nvlink"
@@ -222,11 +325,18 @@ class LinkGraph:
         crossed: Crossed = (self._crossed_place(first.places[-1]),)
         if self.kind(first.places[-1]) == "gpu":
             meeting_s, crossed = 0.0, ()
+        shares: tuple[float, ...] = ()
+        if first.shares or second.shares:
+            shares = (
+                *(first.shares or (1.0,) * len(first.links)),
+                *(second.shares or (1.0,) * len(second.links)),
+            )
         return Leg(
             first.places + second.places[1:],
             first.links + second.links,
             first.latency_s + meeting_s + second.latency_s,
             first.crossed + crossed + second.crossed,
+            shares,
         )
 
     def charged(self, leg: Leg, staged: set[str]) -> tuple[int, ...]:

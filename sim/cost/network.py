@@ -8,9 +8,9 @@ networkx is what people write and read; a simulation asks for paths and capaciti
 look-up in the graph costs 25 times a list index. So the graph becomes lists of links and an adjacency by
 place (`link_graph.py`), and a path is found when it is first asked for (`paths.py`) and then remembered.
 
-The switch chips of an NVLink domain become one crossbar, and a place that can block by itself becomes a link
-of its own. A host's own link is charged for traffic that is staged in its memory, and not for PCIe traffic
-that only turns round there.
+The switch chips of an NVLink domain become one crossbar, the spines of a fabric with adaptive routing one
+switch, and a place that can block by itself becomes a link of its own. A host's own link is charged for
+traffic that is staged in its memory, and not for PCIe traffic that only turns round there.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Network:
     """Links, capacities and paths of one topology graph.
 
     `links` are names (`node0.gpu3->nvlink0`; a place that blocks by itself is a link with the place's
-    name), `capacity` is payload bytes/s of each, `gpus` are the ranks in order. Paths are worked out on
-    first use; `remembered` keeps what collectives work out from this network.
+    name), `ends` the places that each joins, `capacity` is payload bytes/s of each, `gpus` are the ranks in
+    order. Paths are worked out on first use; `remembered` keeps what collectives work out from this
+    network. `stripes` has the share of each chip or spine that went into a place, `bundled` the links that
+    a described one became, each with its share of their rate.
     """
 
     def __init__(self, graph: nx.DiGraph[str]) -> None:
@@ -41,9 +43,11 @@ class Network:
         self._graph = compiled = LinkGraph(graph)
         self.places: dict[str, dict[str, Any]] = compiled.places
         self.links: list[str] = compiled.links
+        self.ends: list[tuple[str, ...]] = compiled.ends
         self.capacity: list[float] = compiled.capacity
         self.link_id: dict[str, int] = compiled.link_id
         self.stripes: dict[str, dict[str, float]] = compiled.stripes
+        self.bundled: dict[str, dict[int, float]] = compiled.bundled
         self.gpus: tuple[str, ...] = tuple(
             graph.graph.get("gpus") or sorted(compiled.of_kind("gpu"), key=compiled.order)
         )

@@ -7,18 +7,21 @@ What decides:
   root complex; ACS sends PCIe peer traffic up to the root complex; `inter_node: tcp` sends what leaves a
   server through host memory and an Ethernet NIC. They change paths, never a rate.
 * Between servers a GPU uses the nearest NIC. Where the far GPU's NIC is on another rail and NVLink reaches
-  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN). A GPU with several NICs to itself
-  spreads its traffic over them by their rates, as NCCL's channels do. In a fat tree the way up is chosen by
-  the destination's port number, as InfiniBand's fat-tree routing does: deterministic, balanced, blind to
-  load.
+  a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN), also where the neighbour's way climbs
+  to the spines as long as others of the two domains share a leaf. A GPU with several NICs to itself spreads
+  its traffic over them by their rates, as NCCL's channels do.
+* In a fat tree traffic is spread over all ways with the fewest hops, as adaptive routing does packet by
+  packet. Switches with `routing: static` choose one way for each pair of NICs by a hash of the two, as ECMP
+  does for a flow: pairs that meet on an uplink share it while others are idle.
 
-Where it stops: one path per pair of NICs (no adaptive routing), and no hash collisions.
+Where it stops: adaptive routing is perfect, and a pair of NICs is one flow to a hash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import repeat
 from typing import Literal
 
@@ -31,6 +34,10 @@ Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
 
 _INTRA_NODE = frozenset({"pcie_switch", "host"})
 """Kinds of places that pass traffic on between places of one server."""
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class Paths:
         self._nics: dict[str, tuple[str, ...]] = {}
         self._nearest: dict[str, tuple[str, ...]] = {}
         self._distances: dict[str, dict[str, int]] = {}
+        self._in_part: dict[tuple[str, str], bool] = {}
 
     def kind(self, place: str) -> str:
         return self._graph.kind(place)
@@ -197,8 +205,11 @@ class Paths:
             # A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN),
             # before the traffic climbs to the spine.
             chosen = self._same_rail(out_nics, in_nics)
-            if chosen is None and self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
-                relay, chosen = self._neighbour_on_rail(source, target, in_nics)
+            if self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
+                if self._joined_in_part(source, target):
+                    relay, chosen = self._neighbour_in_place(source, target)
+                elif chosen is None:
+                    relay, chosen = self._neighbour_on_rail(source, target, in_nics)
             out_nic, in_nic = chosen or (out_nics[0], in_nics[0])
         elif server >= 0 and other < 0 and out_nics:
             out_nic, in_nic = out_nics[0], target
@@ -273,17 +284,29 @@ class Paths:
         """One path over several ways at once, each with a share by its own narrowest link."""
         charged = [self._graph.charged(way, staged) for way in ways]
         longest = max(ways, key=lambda way: way.latency_s)
+        parts = [  # of a way's bytes, on each of its links; what a place adds carries all
+            (*way.shares, *(1.0,) * (len(links) - len(way.shares)))
+            for way, links in zip(ways, charged, strict=True)
+        ]
         if len(ways) == 1:
-            return Path(charged[0], longest.latency_s, medium, longest.crossed)
+            spread = parts[0] if ways[0].shares else ()
+            return Path(charged[0], longest.latency_s, medium, longest.crossed, spread)
         common = set(charged[0]).intersection(*charged[1:])
         rates = [
-            min((self._graph.capacity[link] for link in links if link not in common), default=1.0)
-            for links in charged
+            min(
+                (
+                    self._graph.capacity[link] / part
+                    for link, part in zip(links, of_link, strict=True)
+                    if link not in common
+                ),
+                default=1.0,
+            )
+            for links, of_link in zip(charged, parts, strict=True)
         ]
         shares: dict[int, float] = {}
-        for links, rate in zip(charged, rates, strict=True):
-            for link in links:
-                shares[link] = shares.get(link, 0.0) + rate / sum(rates)
+        for links, of_link, rate in zip(charged, parts, rates, strict=True):
+            for link, part in zip(links, of_link, strict=True):
+                shares[link] = shares.get(link, 0.0) + part * rate / sum(rates)
         return Path(tuple(shares), longest.latency_s, medium, longest.crossed, tuple(shares.values()))
 
     def _nics_to_other_servers(self, place: str, server: int) -> tuple[str, ...]:
@@ -309,6 +332,31 @@ class Paths:
                 if in_nic in leaves or any(leaf in leaves for leaf in self._graph.into[in_nic]):
                     return out_nic, in_nic
         return None
+
+    def _joined_in_part(self, source: str, target: str) -> bool:
+        """True where some places of two NVLink domains share a leaf with their counterparts and others do
+        not.
+        """
+        here, there = self._graph.crossbars.get(source), self._graph.crossbars.get(target)
+        if here is None or there is None:
+            return False
+        known = self._in_part.get((here, there))
+        if known is None:
+            pairs = list(zip(self._beside(source), self._beside(target), strict=False))
+            joined = [self._same_rail(self.nics_of(a)[:1], self.nics_of(b)[:1]) is not None for a, b in pairs]
+            known = self._in_part[here, there] = any(joined) and not all(joined)
+        return known
+
+    def _neighbour_in_place(self, source: str, target: str) -> tuple[str | None, tuple[str, str] | None]:
+        """The GPU beside `source` at the place of `target` there, whatever leaf its NIC is on: where domains
+        share only some leaves, any other rule puts more traffic on the NICs of those.
+        """
+        beside, there = self._beside(source), self._beside(target)
+        place = there.index(target)
+        if place >= len(beside) or not self.nics_of(beside[place]):
+            return None, None
+        chosen = self.nics_of(beside[place])[0], self.nics_of(target)[0]
+        return (beside[place] if beside[place] != source else None), chosen
 
     def _neighbour_on_rail(
         self, source: str, target: str, in_nics: Sequence[str]
@@ -354,26 +402,23 @@ class Paths:
         return [self._required(nic, end, _INTRA_NODE, server)]
 
     def _leg_between_nics(self, out_nic: str, in_nic: str, source: str, target: str) -> Leg:
-        """From NIC to NIC over the switches; at each switch the way on is chosen by the destination's
-        port number.
-        """
+        """From NIC to NIC over the switches: spread over all shortest ways, or on one that a hash chooses."""
         left = self._distances_to(in_nic)
         if out_nic not in left:
             raise self._unreachable(source, target)
-        choice = self._port_number(in_nic)
-        places = [out_nic]
+        places, links = [out_nic], set[int]()
         while places[-1] != in_nic:
             here = places[-1]
-            onward = [place for place, _, _ in self._graph.out[here] if left.get(place, -1) == left[here] - 1]
-            places.append(onward[choice % len(onward)])
-        return self._graph.leg(tuple(places))
-
-    def _port_number(self, nic: str) -> int:
-        for leaf in self._graph.into[nic]:
-            if self.kind(leaf) == "switch":
-                below = [place for place, _, _ in self._graph.out[leaf] if self.kind(place) != "switch"]
-                return below.index(nic)
-        return 0
+            onward = [hop for hop in self._graph.out[here] if left.get(hop[0], -1) == left[here] - 1]
+            if len(onward) > 1 and self._graph.places[here].get("routing") != "static":
+                return self._graph.spread_leg(out_nic, in_nic, left)
+            # Every switch has a hash of its own, so that two tiers do not choose alike. A checksum such as
+            # CRC would spread names that differ in a digit evenly, which is luck.
+            choice = _hash(f"{out_nic}->{in_nic} at {here}") if len(onward) > 1 else 0
+            place, link, _ = onward[choice % len(onward)]
+            places.append(place)
+            links.add(link)
+        return self._graph.leg(tuple(places), links)
 
     def _distances_to(self, target: str) -> dict[str, int]:
         if target not in self._distances:

@@ -48,8 +48,12 @@ def faults_without_effect(
 
 
 def _links(network: Network, name: str) -> list[str]:
-    """The links that are `name`, or end at it, or that it is a chip of."""
+    """The links that are `name`, or end at it, or of which it is a share."""
+    if name in network.bundled:
+        return [network.links[link] for link in network.bundled[name]]
     crossbars = [crossbar for crossbar, chips in network.stripes.items() if name in chips]
     return [
-        link for link in network.links if name == link or {name, *crossbars}.intersection(link.split("->"))
+        link
+        for link, ends in zip(network.links, network.ends, strict=True)
+        if name == link or {name, *crossbars}.intersection(ends)
     ]

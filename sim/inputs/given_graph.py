@@ -60,6 +60,12 @@ def _node_problems(graph: nx.DiGraph[str]) -> list[Problem]:
                     key=where,
                 )
             )
+        if attributes.get("routing", "adaptive") not in ("adaptive", "static"):
+            problems.append(
+                Problem(
+                    f"routing {attributes['routing']!r} is unknown; adaptive or static is right", key=where
+                )
+            )
         if "bytes_per_s" in attributes and attributes["bytes_per_s"] is not None:
             problems += _number_problems(where, "bytes_per_s", attributes["bytes_per_s"], above_zero=True)
         problems += _number_problems(where, "latency_s", attributes.get("latency_s", 0.0), above_zero=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+from annotated_types import Ge
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sim.inputs.provenance import Provenance
-from sim.inputs.quantities import BytesPerSecond, LatencySeconds
+from sim.inputs.quantities import BytesPerSecond, LatencySeconds, NotBoolean
 
 PartKind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
@@ -133,6 +134,10 @@ class ScaleOut(_Described):
     leaf takes `down_ports` NICs of one rail (default half of `switch_ports`) and has the rest of its ports
     up. The spines are the fewest that take all uplinks and give every leaf equally many links to each of
     them. `name` prefixes the switches' names.
+
+    `oversubscription` is what the NICs of the fullest leaf can send over what its uplinks carry: the ports
+    are divided so, and no leaf has more uplinks than its NICs there need. `routing` is `adaptive` (all ways
+    up are used evenly) or `static` (a hash gives each pair of NICs one way up).
     """
 
     of: str
@@ -140,6 +145,8 @@ class ScaleOut(_Described):
     rails: Whole | None = None
     switch_ports: Whole = 64
     down_ports: Whole | None = None
+    oversubscription: Annotated[float, NotBoolean, Ge(1)] | None = None
+    routing: Literal["adaptive", "static"] = "adaptive"
     latency_s: LatencySeconds
     reduces: bool = False
     name: str = Field(default="", pattern=r"^[a-z_]*$")
@@ -151,7 +158,24 @@ class ScaleOut(_Described):
                 f"down_ports {self.down_ports} leaves none of {self.switch_ports} switch_ports to go up; "
                 f"{self.switch_ports // 2} keeps full bisection"
             )
+        if self.oversubscription is not None and self.down_ports is not None:
+            raise ValueError(
+                f"oversubscription {self.oversubscription:g} and down_ports {self.down_ports} both divide "
+                "the ports of a leaf; keep one"
+            )
+        if self.oversubscription is not None and self.oversubscription > self.switch_ports - 1:
+            raise ValueError(
+                f"oversubscription {self.oversubscription:g} leaves none of {self.switch_ports} switch_ports "
+                f"to go up; {self.switch_ports - 1} is the most"
+            )
         return self
+
+    @property
+    def ports_down(self) -> int:
+        """How many NICs a leaf takes."""
+        if self.oversubscription is None:
+            return self.down_ports or self.switch_ports // 2
+        return int(int(self.switch_ports / (1.0 + self.oversubscription)) * self.oversubscription)
 
 
 class Transport(_Described):

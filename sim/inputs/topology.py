@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import networkx as nx
 from pydantic import (
@@ -73,15 +73,17 @@ class Topology(BaseModel):
     `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold
     the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
     sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
-    three change paths. A script's own graph stands in `own_graph` (see `of_graph`) in place of parts and
-    wires. So do `systems`, whose servers the networks of the same name join: kinds of servers beside each
-    other, numbered one after the other.
+    three change paths. `basis` says whether collectives were measured on this very machine, or its links have
+    what their datasheets state; `provenance` where. A script's own graph stands in `own_graph` (see
+    `of_graph`) in place of parts and wires. So do `systems`, whose servers the networks of the same name
+    join: kinds of servers beside each other, numbered one after the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""
+    basis: Literal["measured", "idealised"] | None = None
     nodes: Annotated[Whole, Field(le=MAX_NODES)] = 1
     peer_to_peer: bool = True
     acs: bool = False

@@ -2,13 +2,15 @@
 
 Reachability follows the rules of traffic: GPUs do not forward, NICs of the other transport carry nothing, and
 with peer-to-peer off NVLink carries nothing. Bisection is a maximum flow from the first half of the GPUs to
-the second, per direction, which is what the best routing could get; one fixed path per pair gets that or
-less.
+the second, per direction, which is what the best routing could get; the paths that traffic takes get that or
+less. The halves are of whole servers (or NVLink domains, where these are larger): a cut through NVLink
+would say nothing of the network between servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -16,6 +18,31 @@ import networkx as nx
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.server_graph import places_of_kind
 from sim.inputs.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTiers:
+    """Switches between servers that are joined to each other. `oversubscription` is what the NICs of a leaf
+    can send over what its uplinks carry, of the leaf where that is most; below 1 where uplinks have more.
+    None without spines.
+    """
+
+    name: str
+    leaves: int
+    spines: int
+    routing: str
+    oversubscription: float | None
+
+    def __str__(self) -> str:
+        leaves = "1 leaf" if self.leaves == 1 else f"{self.leaves} leaves"
+        if not self.spines:
+            return f"{leaves}, no spine"
+        spines = "1 spine" if self.spines == 1 else f"{self.spines} spines"
+        ratio = self.oversubscription
+        blocking = (
+            "non-blocking" if ratio is None or ratio <= 1.0 + 1e-9 else f"oversubscription {ratio:.3g}:1"
+        )
+        return f"{leaves}, {spines}, {self.routing} routing, {blocking}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +60,7 @@ class TopologyCheck:
     in_domain_raw_bytes_per_s: float | None  # the same before protocol overhead, as datasheets state it
     across_bytes_per_s: float | None  # per GPU of one half that sends to the other, beyond one domain
     bisection_bytes_per_s: float
+    switches: tuple[SwitchTiers, ...] = ()
 
 
 def checked(topology: Topology) -> TopologyCheck:
@@ -59,9 +87,71 @@ def checked(topology: Topology) -> TopologyCheck:
         links={name: number // 2 for name, number in links.items()},
         in_domain_bytes_per_s=min(payload) or None,
         in_domain_raw_bytes_per_s=min(_raw_bytes_per_s(topology, gpu) for gpu in gpus) or None,
-        across_bytes_per_s=bisection / (len(gpus) // 2) if len(members) > 1 else None,
+        across_bytes_per_s=bisection / len(halves(graph)[0]) if len(members) > 1 else None,
         bisection_bytes_per_s=bisection,
+        switches=tuple(tiers(graph)),
     )
+
+
+def halves(graph: nx.DiGraph[str]) -> tuple[list[str], list[str]]:
+    """The GPUs of the first half and of the second, in rank order: of servers or NVLink domains, as long as
+    there are several.
+    """
+    gpus: list[str] = graph.graph["gpus"]
+    of_domain = Counter(graph.nodes[gpu]["domain"] for gpu in gpus)
+    units: dict[object, list[str]] = {}
+    for gpu in gpus:
+        place = graph.nodes[gpu]
+        joined = graph.graph.get("peer_to_peer", True) and of_domain[place["domain"]] > 1
+        units.setdefault(("domain", place["domain"]) if joined else ("node", place["node"]), []).append(gpu)
+    parts = list(units.values())
+    if len(parts) == 1:
+        parts = [[gpu] for gpu in gpus]
+    half = len(parts) // 2
+    return [gpu for part in parts[:half] for gpu in part], [gpu for part in parts[half:] for gpu in part]
+
+
+def tiers(graph: nx.DiGraph[str]) -> Iterator[SwitchTiers]:
+    """The networks of switches between servers, in the order of the graph; switches that only NICs join, as
+    one.
+    """
+    switches = [place for place in places_of_kind(graph, "switch") if graph.nodes[place]["node"] == -1]
+    alone: dict[str, list[str]] = {}
+    for component in nx.weakly_connected_components(graph.subgraph(switches)):
+        places = [place for place in switches if place in component]
+        leaves = [
+            place
+            for place in places
+            if any(graph.nodes[other]["kind"] != "switch" for other in graph.predecessors(place))
+        ]
+        name = leaves[0].rstrip("0123456789") if leaves else places[0]
+        if len(leaves) == len(places):
+            alone.setdefault(name, []).extend(places)
+            continue
+        static = any(graph.nodes[place].get("routing") == "static" for place in places)
+        ratios = [_below_over_above(graph, leaf) for leaf in leaves]
+        yield SwitchTiers(
+            name,
+            len(leaves),
+            len(places) - len(leaves),
+            "static" if static else "adaptive",
+            max((ratio for ratio in ratios if ratio is not None), default=None),
+        )
+    for name, places in alone.items():
+        yield SwitchTiers(name, len(places), 0, "", None)
+
+
+def _below_over_above(graph: nx.DiGraph[str], leaf: str) -> float | None:
+    """What can come up to a leaf over what its uplinks carry; None without uplinks."""
+    up = sum(edge["bytes_per_s"] for _, to, edge in graph.out_edges(leaf, data=True) if _is_switch(graph, to))
+    below = sum(
+        edge["bytes_per_s"] for one, _, edge in graph.in_edges(leaf, data=True) if not _is_switch(graph, one)
+    )
+    return float(below / up) if up else None
+
+
+def _is_switch(graph: nx.DiGraph[str], place: str) -> bool:
+    return bool(graph.nodes[place]["kind"] == "switch")
 
 
 def refuse_unreachable(graph: nx.DiGraph[str]) -> None:
@@ -89,12 +179,11 @@ def in_domain_bytes_per_s(graph: nx.DiGraph[str], gpu: str) -> float:
 
 
 def bisection_bytes_per_s(graph: nx.DiGraph[str]) -> float:
-    """Bytes/s from the first half of the GPUs (in rank order) to the second, by the best routing."""
+    """Bytes/s from the first half of the GPUs (see `halves`) to the second, by the best routing."""
     gpus: list[str] = graph.graph["gpus"]
     if len(gpus) < 2:
         return 0.0
-    half = len(gpus) // 2
-    flow = _flow_network(graph, gpus[:half], gpus[half:])
+    flow = _flow_network(graph, *halves(graph))
     quickest = nx.algorithms.flow.boykov_kolmogorov  # 20 times quicker than networkx's default here
     return float(nx.maximum_flow_value(flow, "source", "sink", flow_func=quickest))
 

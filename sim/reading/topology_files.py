@@ -144,6 +144,9 @@ class _Reading:
             self.problems.append(
                 self.document.problem(("own_graph",), "is not a known key; a graph comes from a script")
             )
+        if isinstance(data.get("basis"), Mapping):
+            head = {"basis": data["basis"], "provenance": data.get("provenance", {})}
+            data |= self._separated(head, ())
         if isinstance(data.get("scale_out"), Mapping):
             data["scale_out"] = [data["scale_out"]]
         for name in ("parts", "transports"):

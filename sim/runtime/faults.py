@@ -120,9 +120,11 @@ def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault) -> lis
 def _shares(network: Network, fault: Fault) -> dict[int, float]:
     """The share of its capacity that each link loses."""
     loss = 1.0 - (fault.capacity or 0.0)
+    if fault.link in network.bundled:
+        return {link: loss * share for link, share in network.bundled[fault.link].items()}
     if fault.link:
         return {network.link_id[fault.link]: loss}
-    ends = {link: name.split("->") for link, name in enumerate(network.links)}
+    ends = dict(enumerate(network.ends))
     for crossbar, chips in network.stripes.items():
         if fault.place in chips:
             return {link: loss * chips[fault.place] for link, names in ends.items() if crossbar in names}

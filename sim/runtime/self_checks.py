@@ -265,8 +265,8 @@ class _Bytes:
         into: Counter[str] = Counter()
         out: Counter[str] = Counter()
         for link, n_bytes in zip(demand.links, demand.n_bytes, strict=True):
-            source, arrow, target = self.network.links[link].partition("->")
-            if arrow:
+            source, *onward = self.network.ends[link]
+            for target in onward:
                 out[source] += n_bytes  # type: ignore[assignment]
                 into[target] += n_bytes  # type: ignore[assignment]
         for place in dict.fromkeys((*into, *out)):

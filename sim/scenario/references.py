@@ -40,11 +40,11 @@ def gpus_of_nothing(graph: nx.DiGraph[str], kinds: Mapping[str, str]) -> Iterato
 
 def faultable_places(network: Network) -> dict[str, list[str]]:
     """What a fault may name, by the key that names it."""
-    ends = {place for link in network.links for place in link.split("->")}
+    ends = {place for ends in network.ends for place in ends}
     ends.update(chip for chips in network.stripes.values() for chip in chips)
     servers = dict.fromkeys(f"node{node}" for node in network.node_of.values())
     return {
-        "link": list(network.links),
+        "link": [*network.links, *network.bundled],
         "place": sorted(ends),
         "gpu": list(network.gpus),
         "node": list(servers),

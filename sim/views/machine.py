@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.inputs.topology_check import tiers
 from sim.views.files import check_suffix, rows, save_chart
 from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, layout_of
 
@@ -182,6 +183,7 @@ def _subtitle(topology: Topology) -> list[str]:
         lines.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
     if topology.servers > 1 and topology.inter_node != "infiniband":
         lines.append(f"between servers: {topology.inter_node}")
+    lines += [f"switches {one.name}: {one}" for one in tiers(topology.graph) if one.spines]
     return lines
 
 

@@ -10,7 +10,14 @@ from sim.cost.collectives.send_graphs import send_graph
 from sim.cost.network import Network
 from sim.cost.paths import Path
 from sim.inputs.errors import InfeasibleError
-from tests.cost.small_graphs import MEMORY, servers, wire
+from tests.cost.small_graphs import MEMORY, NIC, PCIE, servers, wire
+
+
+def routed(graph: nx.DiGraph, routing: str) -> nx.DiGraph:
+    for _, place in graph.nodes(data=True):
+        if place["kind"] == "switch":
+            place["routing"] = routing
+    return graph
 
 
 def names(network: Network, path: Path) -> list[str]:
@@ -93,16 +100,75 @@ def test_traffic_to_another_rail_crosses_nvlink_first() -> None:
     assert not any("spine" in link for link in path)
 
 
-def test_without_nvlink_another_rail_is_reached_over_the_spines_which_are_used_evenly() -> None:
+def test_without_nvlink_another_rail_is_reached_over_all_spines_as_over_one_link() -> None:
     network = Network(servers(nodes=4, chips=0, spines=4))
+    path = names(network, network.path("node0.gpu1", "node3.gpu6"))
+    assert path[3:5] == ["leaf1->spines", "spines->leaf6"]
+    assert network.capacity[network.link_id["leaf1->spines"]] == pytest.approx(4 * NIC)
+
+
+def test_a_static_hash_gives_each_pair_of_nics_one_way_up_and_some_pairs_the_same() -> None:
+    network = Network(routed(servers(nodes=16, chips=0, spines=4), "static"))
     used = [
         link
-        for node in range(1, 4)
+        for node in range(1, 16)
         for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6"))
-        if "->spine" in link
+        if "leaf1->spine" in link
     ]
-    assert len(used) == 3
-    assert len(set(used)) == 3
+    assert len(used) == 15
+    assert len(set(used)) == 4
+    again = Network(routed(servers(nodes=16, chips=0, spines=4), "static"))
+    assert names(again, again.path("node0.gpu1", "node9.gpu6")) == names(
+        network, network.path("node0.gpu1", "node9.gpu6")
+    )
+
+
+def test_a_static_hash_chooses_among_parallel_links_too() -> None:
+    graph = routed(servers(nodes=16, chips=0, spines=1), "static")
+    for edge in (("leaf1", "spine0"), ("spine0", "leaf6")):
+        graph.edges[edge]["count"] = 16
+    network = Network(graph)
+    assert network.capacity[network.link_id["leaf1->spine0#15"]] == pytest.approx(NIC)
+    used = {
+        next(
+            link
+            for link in names(network, network.path("node0.gpu1", f"node{node}.gpu6"))
+            if "leaf1->" in link
+        )
+        for node in range(1, 16)
+    }
+    assert 5 < len(used) < 15
+
+
+def test_adaptive_routing_over_three_tiers_spreads_by_the_links_onward() -> None:
+    """Two pods with two spines each; four cores, of which the first two join the first spines of the pods."""
+    graph: nx.DiGraph = nx.DiGraph(gpus=["node0.gpu0", "node1.gpu0"])
+    for pod in range(2):
+        for kind, name in (("gpu", "gpu0"), ("host", "host0"), ("nic", "nic0")):
+            more = {"model": "h100-sxm"} if kind == "gpu" else {}
+            graph.add_node(f"node{pod}.{name}", kind=kind, node=pod, index=0, **more)
+        graph.add_node(f"leaf{pod}", kind="switch", node=-1, index=pod)
+        wire(graph, f"node{pod}.gpu0", f"node{pod}.host0", PCIE)
+        wire(graph, f"node{pod}.host0", f"node{pod}.nic0", PCIE)
+        wire(graph, f"node{pod}.nic0", f"leaf{pod}", NIC)
+        for plane in range(2):
+            graph.add_node(f"spine{pod}{plane}", kind="switch", node=-1, index=10 + 2 * pod + plane)
+            wire(graph, f"leaf{pod}", f"spine{pod}{plane}", NIC * (1 + 2 * plane))
+    for core in range(4):
+        graph.add_node(f"core{core}", kind="switch", node=-1, index=20 + core)
+        for pod in range(2):
+            wire(graph, f"core{core}", f"spine{pod}{core // 2}", NIC, 1e-6 * core)
+    network = Network(graph)
+    path = network.path("node0.gpu0", "node1.gpu0")
+    share = {network.links[link]: part for link, part in path.bytes_on_links(1.0)}
+    assert share["leaf0->spine00"] == pytest.approx(0.25)
+    assert share["leaf0->spine01"] == share["spine11->leaf1"] == pytest.approx(0.75)
+    assert share["node0.nic0->leaf0"] == share["leaf1->node1.nic0"] == 1.0
+    assert sum(part for link, part in share.items() if "->core" in link) == pytest.approx(1.0)
+    assert "spine00->cores" in share, "two cores over the same spines are one"
+    assert path.latency_s == pytest.approx(5e-6), (
+        "the longest way, by the last two cores, in the mean of these"
+    )
 
 
 def test_tcp_leaves_through_host_memory_and_the_ethernet_port() -> None:

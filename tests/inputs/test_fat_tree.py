@@ -11,7 +11,7 @@ from sim.inputs.parts import ScaleOut
 LINK = LinkType(name="ndr", bytes_per_s=50e9)
 
 
-def joined(servers: int, nics: int, ports: int, **more: int) -> nx.DiGraph[str]:
+def joined(servers: int, nics: int, ports: int, **more: object) -> nx.DiGraph[str]:
     network = ScaleOut.model_validate(
         {"of": "nic", "link": "ndr", "latency_s": 0, "switch_ports": ports} | more
     )
@@ -51,3 +51,28 @@ def test_two_tiers_end_where_the_spines_have_no_more_ports() -> None:
     joined(8, 4, 8)
     with pytest.raises(InfeasibleError, match="8 servers fit"):
         joined(9, 4, 8)
+
+
+def uplinks(graph: nx.DiGraph[str], leaf: str) -> int:
+    return sum(edge["count"] for _, to, edge in graph.out_edges(leaf, data=True) if to.startswith("spine"))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "down", "up"), [(1, 8, 8), (1.5, 9, 6), (2, 10, 5), (3, 12, 4), (7, 14, 2)]
+)
+def test_oversubscription_divides_the_ports_of_a_leaf(ratio: float, down: int, up: int) -> None:
+    graph = joined(40, 1, 16, oversubscription=ratio)
+    assert sum("nic" in place for place in graph.predecessors("leaf0")) == down
+    assert uplinks(graph, "leaf0") == up
+
+
+def test_a_leaf_that_is_not_full_has_no_more_uplinks_than_its_nics_need() -> None:
+    graph = joined(9, 8, 64, oversubscription=2)  # 8 rails, so 8 leaves of 9 NICs
+    assert uplinks(graph, "leaf0") == 5
+
+
+def test_static_routing_is_said_of_every_switch() -> None:
+    assert {data["routing"] for _, data in joined(4, 4, 8, routing="static").nodes(data=True) if data} == {
+        "static"
+    }
+    assert not any("routing" in data for _, data in joined(4, 4, 8).nodes(data=True))

@@ -134,3 +134,11 @@ def test_many_problems_are_cut_short() -> None:
     graph.add_nodes_from(f"n{i}" for i in range(100))
     assert len(refused(graph).splitlines()) == 21
     assert "more like these" in refused(graph)
+
+
+def test_a_switch_routes_adaptively_or_statically() -> None:
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_node("gpu0", kind="gpu", model="h100-sxm")
+    graph.add_node("leaf0", kind="switch", routing="random")
+    with pytest.raises(InputError, match="routing 'random' is unknown; adaptive or static is right"):
+        Topology.of_graph(graph)

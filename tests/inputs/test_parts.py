@@ -24,3 +24,16 @@ def test_a_leaf_keeps_ports_for_the_way_up() -> None:
     assert ScaleOut.model_validate(scale_out | {"down_ports": 48}).down_ports == 48
     with pytest.raises(ValueError, match="32 keeps full bisection"):
         ScaleOut.model_validate(scale_out | {"down_ports": 64})
+
+
+def test_oversubscription_and_down_ports_are_one_thing_said_twice() -> None:
+    network = {"of": "nic", "link": "ndr", "latency_s": "0.3 us", "switch_ports": 64}
+    assert ScaleOut.model_validate(network | {"oversubscription": 2}).ports_down == 42
+    for more, told in (
+        ({"oversubscription": 2, "down_ports": 40}, "both divide the ports of a leaf; keep one"),
+        ({"oversubscription": 64}, "leaves none of 64 switch_ports to go up; 63 is the most"),
+        ({"oversubscription": 0.5}, "greater than or equal to 1"),
+        ({"routing": "random"}, "'adaptive' or 'static'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            ScaleOut.model_validate(network | more)

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.topology_check import bisection_bytes_per_s, in_domain_bytes_per_s, refuse_unreachable
+from sim.inputs.topology_check import (
+    bisection_bytes_per_s,
+    halves,
+    in_domain_bytes_per_s,
+    refuse_unreachable,
+    tiers,
+)
 from tests.cost.small_graphs import NIC, NVLINK, servers
 
 
@@ -31,3 +37,22 @@ def test_nics_of_another_transport_carry_nothing() -> None:
     graph.graph["inter_node"] = "tcp"
     with pytest.raises(InfeasibleError, match="inter_node: infiniband, or an Ethernet NIC"):
         refuse_unreachable(graph)
+
+
+def test_the_halves_are_of_whole_servers() -> None:
+    first, second = halves(servers(nodes=3))
+    assert (len(first), len(second)) == (8, 16)
+    assert bisection_bytes_per_s(servers(nodes=3)) == pytest.approx(8 * NIC)
+
+
+def test_oversubscription_is_what_comes_up_over_what_goes_on() -> None:
+    graph = servers(nodes=4, spines=2)
+    assert [str(one) for one in tiers(graph)] == ["8 leaves, 2 spines, adaptive routing, non-blocking"]
+    for rail in range(8):
+        for spine in range(2):
+            for edge in ((f"leaf{rail}", f"spine{spine}"), (f"spine{spine}", f"leaf{rail}")):
+                graph.edges[edge]["bytes_per_s"] = NIC / 2
+    assert [str(one) for one in tiers(graph)] == [
+        "8 leaves, 2 spines, adaptive routing, oversubscription 4:1"
+    ]
+    assert [str(one) for one in tiers(servers(nodes=2))] == ["8 leaves, no spine"]

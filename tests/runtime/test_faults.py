@@ -15,9 +15,13 @@ from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import ExpertChoice, exchange
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, UnfinishedError
+from sim.inputs.faults import Fault
 from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.faults import Losses
 from sim.scenario import Scenario, load_scenario, with_changes
+from sim.scenario.references import faultable_places
 from sim.simulate import simulate
+from tests.cost.small_graphs import servers
 
 
 def scenario(topology: str = "nd-h100-v5", **rest: Any) -> Scenario:
@@ -284,3 +288,37 @@ def test_a_loss_for_good_folds_and_a_later_fault_beside_it_adds_up() -> None:
     capacity = folded.links.filter(folded.links["link"] == "node0.gpu0->nvlink0")["bytes_per_s"][0]
     assert capacity == pytest.approx(369e9 * 14 / 18)
     assert folded.end_s > simulate(scenario(faults=[CHIP])).end_s
+
+
+@pytest.mark.parametrize(
+    ("fault", "left"),
+    [
+        ({"place": "spine2"}, {"leaf1->spines": 0.75, "spines->leaf6": 0.75, "node0.nic1->leaf1": 1.0}),
+        ({"place": "spine2", "capacity": 0.5}, {"leaf1->spines": 0.875, "spines->leaf6": 0.875}),
+        ({"link": "leaf1->spine2"}, {"leaf1->spines": 0.75, "spines->leaf1": 1.0, "leaf2->spines": 1.0}),
+        ({"link": "leaf1->spines", "capacity": 0.5}, {"leaf1->spines": 0.5}),
+    ],
+)
+def test_a_dead_spine_or_uplink_costs_its_share_of_the_way_up(
+    fault: dict[str, Any], left: dict[str, float]
+) -> None:
+    network = Network(servers(nodes=4, chips=0, spines=4))
+    assert next(iter(fault.values())) in [
+        *faultable_places(network)["link"],
+        *faultable_places(network)["place"],
+    ]
+    built = list(network.capacity)
+    Losses(network, [Fault.model_validate({"at_s": 0.0, **fault})])
+    for link, share in left.items():
+        number = network.link_id[link]
+        assert network.capacity[number] / built[number] == pytest.approx(share), link
+
+
+def test_a_dead_trunk_of_a_static_fabric_is_all_its_links() -> None:
+    graph = servers(nodes=4, chips=0, spines=2)
+    for place in graph:
+        graph.nodes[place]["routing"] = "static"
+    graph.edges["leaf1", "spine0"]["count"] = 3
+    network = Network(graph)
+    losses = Losses(network, [Fault.model_validate({"at_s": 0.0, "link": "leaf1->spine0"})])
+    assert [network.links[link] for link in losses.down] == [f"leaf1->spine0#{lane}" for lane in range(3)]

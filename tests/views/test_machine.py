@@ -100,3 +100,11 @@ def test_a_name_cannot_end_the_script_of_a_page_nor_hide_its_end(tmp_path: Path)
     assert "<!--" not in page
     assert "\\u003c!--\\u003cscript>" in page
     assert page.count("</script") == 1
+
+
+def test_the_picture_says_how_leaves_and_spines_are_oversubscribed() -> None:
+    described = sim.load_topology("dgx-a100", nodes=8)
+    network = described.scale_out[0].model_copy(update={"rails": 1, "oversubscription": 2.0})
+    over = described.model_copy(update={"scale_out": (network,)})
+    text = str(topology_chart(over).to_dict())
+    assert "switches leaf: 3 leaves, 1 spine, adaptive routing, oversubscription 2:1" in text

@@ -69,7 +69,7 @@ def _nvlink_and_rest(network: Network, load: Load) -> tuple[float, float]:
     nvlink: Load = {}
     rest: Load = {}
     for link, share in load.items():
-        kinds = {network.kind(end) for end in network.links[link].split("->")}
+        kinds = {network.kind(end) for end in network.ends[link]}
         (nvlink if kinds <= {"gpu", "crossbar", "nvswitch"} else rest)[link] = share
     return (wire_s(network, nvlink) if nvlink else 0.0), (wire_s(network, rest) if rest else 0.0)
 
@@ -94,7 +94,7 @@ def _intra_node_rings(
     medium = _slowest_medium(network, order)
     crossings = ring_crossings(network, order, parameters)
     turns = medium == "pcie" and any(
-        network.kind(end) == "host" for link in load for end in network.links[link].split("->")
+        network.kind(end) == "host" for link in load for end in network.ends[link]
     )
     steps = RING_STEPS[op] * (n - 1)
     sent = steps / n if op != "broadcast" else 1.0
