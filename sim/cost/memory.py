@@ -10,8 +10,10 @@ count them); the profile's peak is a formula with fitted constants.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
+from sim.cost.block_groups import BlockGroups, block_groups, layers_by_group
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
@@ -52,7 +54,9 @@ PADDED_BY_MARLIN = (256, 128)
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes on the fullest GPU of a replica, and the KV blocks that every stage can hold."""
+    """Bytes on the fullest GPU of a replica, and the KV blocks that every stage can hold, of `block_bytes`
+    each. `kv_bytes_per_token` is what a token takes where every layer keeps it.
+    """
 
     usable_bytes: float
     weight_bytes: float
@@ -60,6 +64,8 @@ class MemoryPlan:
     kv_bytes: float
     kv_bytes_per_token: float
     blocks: int
+    block_bytes: float
+    groups: BlockGroups
 
     @property
     def kv_tokens(self) -> float:
@@ -185,33 +191,54 @@ def _padding(shard: Shard) -> float:
     return -(-model.hidden // hidden) * hidden / model.hidden * (-(-width // inner) * inner / width)
 
 
-def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gpus: int = 64) -> MemoryPlan:
-    """The memory of a replica, from its stages, on a machine of `gpus` GPUs.
+def plan(
+    shards: list[Shard],
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    gpus: int = 64,
+    whole_texts: bool = False,
+) -> MemoryPlan:
+    """The memory of a replica, from its stages, on a machine of `gpus` GPUs; with `whole_texts` all layers
+    keep all tokens, also where they attend to a window.
 
     InfeasibleError when the weights leave no room for one block, and names what would fit the machine. A
     number of blocks that the user gives (`num_gpu_blocks_override`) stands in for what is left, not for the
     weights.
     """
     plans = []
+    model, engine = shards[0].model, shards[0].engine
+    windows = None if whole_texts else block_groups(model, engine)
+    groups = windows or BlockGroups(engine.block_size)
     for shard in shards:
         usable = _usable_bytes(shard.gpu, shard.engine)
         weights = shard_weight_bytes(shard)
         reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
         per_token = shard_kv_bytes_per_token(shard)
         left = (usable - weights - reserved) * (shard.engine.free_gpu_memory_fraction or 1.0)
-        blocks = int(left // (per_token * shard.engine.block_size))
-        plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks))
+        layers = shard.layers if windows is None else _layers_of_a_block(shard)
+        block_bytes = per_token * layers / shard.layers * engine.block_size
+        plans.append(
+            MemoryPlan(
+                usable, weights, reserved, left, per_token, int(left // block_bytes), block_bytes, groups
+            )
+        )
     tightest = min(plans, key=lambda one: one.blocks)
-    override = shards[0].engine.num_gpu_blocks_override
+    override = engine.num_gpu_blocks_override
     if tightest.blocks < 1 and (override is None or tightest.kv_bytes < 0.0):
         raise InfeasibleError(_too_large(shards[0], tightest), _what_fits(shards[0], gpus))
     if override is None:
         return tightest
-    kv_bytes = override * shards[0].engine.block_size * tightest.kv_bytes_per_token
-    return MemoryPlan(
-        tightest.usable_bytes, tightest.weight_bytes, tightest.reserved_bytes, kv_bytes,
-        tightest.kv_bytes_per_token, override,
-    )  # fmt: skip
+    return replace(tightest, kv_bytes=override * tightest.block_bytes, blocks=override)
+
+
+def _layers_of_a_block(shard: Shard) -> int:
+    """Layers of a stage that share the blocks of one group: of a kind that the stage has its share of."""
+    model = shard.model
+    whole, windowed, of_each = layers_by_group(model.layers, model.sliding_layers)
+    if shard.layers == model.layers:
+        return of_each
+    near = shard.layers * model.sliding_layers / model.layers
+    return max(ceil((shard.layers - near) / whole) if whole else 0, ceil(near / windowed))
 
 
 def _usable_bytes(gpu: Gpu, engine: Engine) -> float:
