@@ -59,7 +59,7 @@ class KvCapacity:
         if self.windowed_layers:
             found.append(
                 f"{of}the {self.windowed_layers} sliding-window layers of {self.model} keep the KV of whole "
-                "texts here; an engine that frees what has left the window holds more long requests"
+                "texts; an engine that frees what has left the window holds more long requests"
             )
         return tuple(found)
 
