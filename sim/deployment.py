@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
+from sim.cost.block_groups import BlockGroups
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import peak_flops
 from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
@@ -83,11 +85,13 @@ def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tup
             continue
         model, longest = pool.model, least.limits.max_model_len
         formats = pool.precision.model_dump(exclude={"activation_scales"}, exclude_none=True)
+        groups = least.memory.groups
         windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
+        needed = groups.longest(longest, least.limits.max_num_batched_tokens)
         found.append(
             KvCapacity(
                 name, model.name, formats, precision_note(model, pool.precision), least.memory.blocks,
-                pool.engine.block_size, longest, windowed,
+                pool.engine.block_size, longest, 0 if groups.windowed else windowed, groups.groups, needed,
             )
         )  # fmt: skip
     return tuple(found)
@@ -241,14 +245,15 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
             f"{pool.model.name}",
             f"max_model_len: {context}",
         )
-    memory = plan(shards, *default_limits(engine, shards[0].gpu), gpus)
+    limits = default_limits(engine, shards[0].gpu)
+    memory = plan(shards, *limits, gpus, whole_texts=pool.role != "both")
     usable = usable_blocks(memory, engine)
     if usable < 1:
         raise InfeasibleError(
             f"KV blocks = {memory.blocks}: must be at least 2, since vLLM keeps one for itself",
             "num_gpu_blocks_override: 2",
         )
-    holds = int(usable * (1.0 - engine.watermark)) * engine.block_size
+    holds = _longest_text(memory.groups, int(usable * (1.0 - engine.watermark)), limits[1])
     whole = engine.max_num_batched_tokens if _whole_prompts(engine) else None
     if engine.max_model_len is None:
         return memory, min(context or holds, holds, whole or holds)
@@ -262,11 +267,20 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
         raise InfeasibleError(
             f"max_model_len = {engine.max_model_len}: must be at most {holds}, since {memory.blocks} blocks "
             f"of {engine.block_size} tokens fit beside {pool.model.name}: one such request needs "
-            f"{engine.max_model_len * memory.kv_bytes_per_token / GIB:.2f} GiB of KV cache a GPU, and "
-            f"{memory.kv_bytes / GIB:.2f} GiB are left",
+            f"{memory.groups.longest(engine.max_model_len, limits[1]) * memory.block_bytes / GIB:.2f} GiB of "
+            f"KV cache a GPU, and {memory.kv_bytes / GIB:.2f} GiB are left",
             f"max_model_len: {holds}, or a larger gpu_memory_utilization or tensor_parallel_size",
         )
     return memory, engine.max_model_len
+
+
+def _longest_text(groups: BlockGroups, blocks: int, step_tokens: int) -> int:
+    """Tokens of the longest text that so many blocks hold, to a whole block."""
+    lengths = range(0, blocks + 1)  # in blocks; a text takes one of each group for as many tokens
+    found = bisect_right(
+        lengths, blocks, key=lambda length: groups.longest(length * groups.block_size, step_tokens)
+    )
+    return max(0, found - 1) * groups.block_size
 
 
 def _whole_prompts(engine: Engine) -> bool:

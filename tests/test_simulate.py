@@ -85,3 +85,18 @@ def test_rates_per_gpu_are_over_the_gpus_that_serve() -> None:
         eight = scenario(topology="nd-h100-v5", engine={"data_parallel_size": ranks})
         numbers = sim.simulate(eight).summary()
         assert numbers["output_throughput"] / numbers["output_throughput_per_gpu"] == pytest.approx(ranks)
+
+
+def test_the_blocks_of_a_long_answer_grow_by_the_layers_without_a_window_alone() -> None:
+    model = sim.load_model("llama-3-8b").model_copy(
+        update={"layers": 6, "sliding_window": 64, "sliding_layers": 4}
+    )
+    alone = {"arrivals": {"kind": "burst"}, "prompt_tokens": 200, "output_tokens": 400, "requests": 1}
+    result = sim.simulate(
+        sim.Scenario.model_validate({"topology": "nd-h100-v5", "model": dict(model), "workload": alone})
+    )
+    last = result.kv_blocks["before"].to_list()[-1]
+    assert last == 38 + 2 * 5  # of 599 tokens, and the window in each of the two groups of two layers
+    assert result.kv_blocks["blocks"].max() == 3 * 13  # the prompt in one step
+    held = over_time(result.records, 1e-3)
+    assert held["kv_tokens"].to_list() == [blocks * 16 // 3 for blocks in held["kv_blocks"]]

@@ -10,8 +10,10 @@ count them); the profile's peak is a formula with fitted constants.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
+from sim.cost.block_groups import BlockGroups, block_groups, layers_by_group
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
@@ -20,21 +22,26 @@ from sim.inputs.quantities import DTYPE_BYTES
 
 GIB = 2.0**30
 
-# Memory kept outside weights and KV cache, beside the activations and logits below. Fitted on the KV
-# capacities that three services report at start-up: Qwen2.5-72B on H100 at TP4 430,800 and at TP8 1,300,336
-# tokens (a public write-up on two ND H100 v5 nodes, vLLM 0.17), Llama-3.1-8B on one RTX 4090 2,588 blocks of
-# 16 (vLLM 0.19, LLMServingSim artefact). Three numbers from three points: no fourth point has tested them.
-RESERVED_BYTES = 0.98 * GIB  # fitted: CUDA context, workspaces and fragmentation of one rank
-RESERVED_COLLECTIVE_BYTES = 1.03 * GIB  # fitted: NCCL and custom all-reduce buffers of any group
-RESERVED_PER_RANK_BYTES = 0.09 * GIB  # fitted: the same, for each rank of the group
+# Memory of a process of vLLM beside weights and KV cache. Fitted, with the two constants below that say so, on
+# the rows of sim/data/measured/memory/vllm_startup.csv that are marked as fitted; the others are held out
+# (`sim validate memory`).
+CONTEXT_BYTES = 0.72 * GIB  # fitted: workspaces, fragmentation and what the formulas below leave out
+COLLECTIVE_BYTES = 1.80 * GIB  # fitted: NCCL, all-reduce and symmetric-memory buffers of any group
+# measured: what nvidia-smi counts and no process can have. H100 79.65 and 79.19 GiB (torch), L40S 44.99 and
+# 44.42, RTX 4090 23.99 and 23.65
+DRIVER_BYTES = 0.46 * GIB
+# The same for other engines, of which no start-up was measured: as three services of vLLM were fitted before.
+RESERVED_BYTES = 0.98 * GIB  # assumed: CUDA context, workspaces and fragmentation of one rank
+RESERVED_COLLECTIVE_BYTES = 1.03 * GIB  # assumed: NCCL and custom all-reduce buffers of any group
+RESERVED_PER_RANK_BYTES = 0.09 * GIB  # assumed: the same, for each rank of the group
 RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measured beyond one server
 # assumed: fp32 logits, their softmax and a sorted copy live at once in the dummy run of the sampler by which
 # vLLM sizes its cache; TensorRT-LLM keeps the one buffer of its engine
 LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
 # Bytes a logit that a sampler which sorts keeps beside these: values and 64-bit indices in order (12), their
-# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Four services of
-# vLLM 0.9 to 0.11, all of experts, show 24, 20, 19 and 32 (vllm#21348, vllm#23278, vllm-project/recipes#12,
-# vllm#27508); services of 0.17 and later, whose kernels do not sort, show none.
+# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Up to vLLM 0.16 the
+# peaks of models with and without experts show them (Qwen3-14B 5.64 GiB, 2.23 from 0.17 on, whose kernels do
+# not sort: llm-d-planner, accuracy report).
 SORT_BYTES = 24  # fitted on vllm#21348
 # vLLM's VLLM_FUSED_MOE_CHUNK_SIZE: tokens that the buffers of the expert kernels hold at once
 EXPERT_CHUNK_TOKENS = 32_768
@@ -47,7 +54,9 @@ PADDED_BY_MARLIN = (256, 128)
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes on the fullest GPU of a replica, and the KV blocks that every stage can hold."""
+    """Bytes on the fullest GPU of a replica, and the KV blocks that every stage can hold, of `block_bytes`
+    each. `kv_bytes_per_token` is what a token takes where every layer keeps it.
+    """
 
     usable_bytes: float
     weight_bytes: float
@@ -55,6 +64,8 @@ class MemoryPlan:
     kv_bytes: float
     kv_bytes_per_token: float
     blocks: int
+    block_bytes: float
+    groups: BlockGroups
 
     @property
     def kv_tokens(self) -> float:
@@ -116,25 +127,33 @@ def shard_kv_bytes_per_token(shard: Shard) -> float:
 
 
 def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int) -> float:
-    """Memory of the engine beside weights and KV cache on one GPU."""
+    """Memory of the engine beside weights and KV cache on one GPU.
+
+    In vLLM the activations of the layers are free again when the sampler has its logits, so that the larger
+    of the two counts; buffers of expert kernels stay. Of other engines all of them are taken to live at once.
+    """
     model, ranks = shard.model, shard.tensor_parallel_size
     width = DTYPE_BYTES[shard.precision.activations]
-    mlp = _mlp_values(shard, max_num_batched_tokens)
-    activations = (max_num_batched_tokens * 4 * model.hidden + mlp) * width
+    layers = max_num_batched_tokens * 4 * model.hidden * width
+    mlp = _mlp_values(shard, max_num_batched_tokens) * width
     logits = 0
     if shard.is_last:
         per_logit = 4 * LOGITS_COPIES[shard.engine.backend] + (SORT_BYTES if sorts_logits(shard) else 0)
         logits = per_logit * min(max_num_seqs, max_num_batched_tokens) * model.vocab
+    if shard.engine.backend == "vllm":
+        kept, passing = (mlp, layers) if model.is_moe else (0.0, layers + mlp)
+        collectives = COLLECTIVE_BYTES if ranks > 1 else 0.0
+        return CONTEXT_BYTES + collectives + kept + max(passing, logits)
     collectives = 0.0
     if ranks > 1:
         buffers = min(ranks, RANKS_WITH_BUFFERS)
         collectives = RESERVED_COLLECTIVE_BYTES + RESERVED_PER_RANK_BYTES * buffers
-    return RESERVED_BYTES + collectives + activations + logits
+    return RESERVED_BYTES + collectives + layers + mlp + logits
 
 
 def sorts_logits(shard: Shard) -> bool:
-    """Whether the sampler's dummy run sorts all logits. Left open, vLLM with experts is taken to, as all
-    measured services of that kind do, and a dense model not.
+    """Whether the sampler's dummy run sorts all logits, as that of vLLM before 0.17. Left open, vLLM with
+    experts is taken to, as most measured services of that kind do, and a dense model not.
     """
     if shard.engine.backend != "vllm":
         return False
@@ -166,51 +185,79 @@ def _padding(shard: Shard) -> float:
     if (shard.precision.experts or shard.precision.weights) != "w4a16" or shard.engine.backend != "vllm":
         return 1.0
     family = shard.gpu.name.partition("-")[0].rstrip("0123456789")
-    hidden, inner = PADDED_TO.get(family, PADDED_BY_MARLIN)
+    own = PADDED_TO.get(family, PADDED_BY_MARLIN)
+    hidden, inner = PADDED_BY_MARLIN if shard.engine.moe_backend == "marlin" else own
     width = model.moe_intermediate / (1 if shard.engine.enable_expert_parallel else len(shard.ranks))
     return -(-model.hidden // hidden) * hidden / model.hidden * (-(-width // inner) * inner / width)
 
 
-def plan(shards: list[Shard], max_num_seqs: int, max_num_batched_tokens: int, gpus: int = 64) -> MemoryPlan:
-    """The memory of a replica, from its stages, on a machine of `gpus` GPUs.
+def plan(
+    shards: list[Shard],
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    gpus: int = 64,
+    whole_texts: bool = False,
+) -> MemoryPlan:
+    """The memory of a replica, from its stages, on a machine of `gpus` GPUs; with `whole_texts` all layers
+    keep all tokens, also where they attend to a window.
 
     InfeasibleError when the weights leave no room for one block, and names what would fit the machine. A
     number of blocks that the user gives (`num_gpu_blocks_override`) stands in for what is left, not for the
     weights.
     """
     plans = []
+    model, engine = shards[0].model, shards[0].engine
+    windows = None if whole_texts else block_groups(model, engine)
+    groups = windows or BlockGroups(engine.block_size)
     for shard in shards:
         usable = _usable_bytes(shard.gpu, shard.engine)
         weights = shard_weight_bytes(shard)
         reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
         per_token = shard_kv_bytes_per_token(shard)
         left = (usable - weights - reserved) * (shard.engine.free_gpu_memory_fraction or 1.0)
-        blocks = int(left // (per_token * shard.engine.block_size))
-        plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks))
+        layers = shard.layers if windows is None else _layers_of_a_block(shard)
+        block_bytes = per_token * layers / shard.layers * engine.block_size
+        plans.append(
+            MemoryPlan(
+                usable, weights, reserved, left, per_token, int(left // block_bytes), block_bytes, groups
+            )
+        )
     tightest = min(plans, key=lambda one: one.blocks)
-    override = shards[0].engine.num_gpu_blocks_override
+    override = engine.num_gpu_blocks_override
     if tightest.blocks < 1 and (override is None or tightest.kv_bytes < 0.0):
         raise InfeasibleError(_too_large(shards[0], tightest), _what_fits(shards[0], gpus))
     if override is None:
         return tightest
-    kv_bytes = override * shards[0].engine.block_size * tightest.kv_bytes_per_token
-    return MemoryPlan(
-        tightest.usable_bytes, tightest.weight_bytes, tightest.reserved_bytes, kv_bytes,
-        tightest.kv_bytes_per_token, override,
-    )  # fmt: skip
+    return replace(tightest, kv_bytes=override * tightest.block_bytes, blocks=override)
+
+
+def _layers_of_a_block(shard: Shard) -> int:
+    """Layers of a stage that share the blocks of one group: of a kind that the stage has its share of."""
+    model = shard.model
+    whole, windowed, of_each = layers_by_group(model.layers, model.sliding_layers)
+    if shard.layers == model.layers:
+        return of_each
+    near = shard.layers * model.sliding_layers / model.layers
+    return max(ceil((shard.layers - near) / whole) if whole else 0, ceil(near / windowed))
 
 
 def _usable_bytes(gpu: Gpu, engine: Engine) -> float:
     """All of the memory where the cache gets a share of what the weights leave, else the engine's share."""
-    share = engine.gpu_memory_utilization if engine.free_gpu_memory_fraction is None else 1.0
-    return gpu.usable_hbm_bytes * share
+    return _visible_bytes(gpu, engine) * _share(engine)
+
+
+def _visible_bytes(gpu: Gpu, engine: Engine) -> float:
+    return gpu.usable_hbm_bytes - (DRIVER_BYTES if engine.backend == "vllm" else 0.0)
+
+
+def _share(engine: Engine) -> float:
+    return engine.gpu_memory_utilization if engine.free_gpu_memory_fraction is None else 1.0
 
 
 def _too_large(shard: Shard, memory: MemoryPlan) -> str:
     engine, gpu = shard.engine, shard.gpu
     sizes = f"{engine.tensor_parallel_size} x pipeline_parallel_size {engine.pipeline_parallel_size}"
-    share = memory.usable_bytes / gpu.usable_hbm_bytes
-    may_use = f"{share:g} of {gpu.usable_hbm_bytes / GIB:.1f} GiB"
+    may_use = f"{_share(engine):g} of {_visible_bytes(gpu, engine) / GIB:.1f} GiB"
     return (
         f"{shard.model.name} in {shard.precision.weights} does not fit {gpu.name} at "
         f"tensor_parallel_size {sizes}: a GPU needs {memory.weight_bytes / GIB:.1f} GiB for weights and "

@@ -231,8 +231,12 @@ class Engine(BaseModel):
     (TensorRT-LLM). A request spends `frontend_s`, and `frontend_token_s` for each prompt token, before the
     engine has it; `step_gap_s` lies between two steps.
 
-    `sampler`: whether sampling sorts all logits (vLLM before 0.17) or a kernel picks among them, which needs
-    less memory beside the KV cache; `auto`: a mixture of experts sorts, as the measured ones do.
+    `sampler`: whether sampling sorts all logits (vLLM before 0.17, with and without experts) or a kernel
+    picks among them, which needs less memory beside the KV cache; `auto`: a mixture of experts sorts, as most
+    of the measured ones do. `moe_backend`: whose kernels compute experts in 4 bits, by which their weights
+    are padded; `auto`: Triton's on Hopper, Marlin's on GPUs before it.
+
+    `disable_hybrid_kv_cache_manager`: layers with a sliding window keep the KV cache of whole texts.
 
     `capacity_scheduler_policy`, in TensorRT-LLM's words, admits where blocks are few: `max_utilization` every
     request that fits now, of which some are preempted later (vLLM); `guaranteed_no_evict` those that are sure
@@ -280,6 +284,8 @@ class Engine(BaseModel):
     enforce_eager: bool = False
     max_cudagraph_capture_size: Annotated[int, NotBoolean] | None = Field(None, ge=0, le=MAX_GRAPH_TOKENS)
     sampler: Literal["auto", "sort", "kernel"] = "auto"
+    moe_backend: Literal["auto", "triton", "marlin"] = "auto"
+    disable_hybrid_kv_cache_manager: bool = False
     disable_custom_all_reduce: bool = False
     collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
 

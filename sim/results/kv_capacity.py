@@ -15,7 +15,9 @@ KEYS = ("kv_cache_tokens", "kv_cache_blocks", "max_model_len", "max_concurrency"
 class KvCapacity:
     """Of the engines of one pool. Blocks are those of a data-parallel rank, `precision` the number formats
     and `checkpoint` what decided them, where the published weights are quantised. `windowed_layers` keep a
-    whole text although they attend to a window.
+    whole text although they attend to a window. Layers are in `groups`, each with blocks of its own, of which
+    a request of `max_model_len` tokens holds `longest_blocks` at most in all (one for every `block_size`
+    tokens where that is None).
     """
 
     pool: str
@@ -26,15 +28,18 @@ class KvCapacity:
     block_size: int
     max_model_len: int
     windowed_layers: int = 0
+    groups: int = 1
+    longest_blocks: int | None = None
 
     @property
     def kv_cache_tokens(self) -> int:
-        return self.kv_cache_blocks * self.block_size
+        return self.kv_cache_blocks // self.groups * self.block_size
 
     @property
     def max_concurrency(self) -> float:
         """Requests of `max_model_len` tokens that the cache holds."""
-        return self.kv_cache_blocks / -(-self.max_model_len // self.block_size)
+        needed = self.longest_blocks or -(-self.max_model_len // self.block_size)
+        return self.kv_cache_blocks / needed
 
     def lines(self) -> tuple[str, ...]:
         """As vLLM logs them at start-up, by pool where there are several."""
@@ -54,7 +59,7 @@ class KvCapacity:
         if self.windowed_layers:
             found.append(
                 f"{of}the {self.windowed_layers} sliding-window layers of {self.model} keep the KV of whole "
-                "texts here; an engine that frees what has left the window holds more long requests"
+                "texts; an engine that frees what has left the window holds more long requests"
             )
         return tuple(found)
 

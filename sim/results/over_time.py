@@ -53,10 +53,10 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
     so_far = [np.searchsorted(column, at_s, side="right") for column in (arrived, admitted, gone)]
     in_use = blocks_in_use(at_s, kv_rows)
     blocks, tokens = np.zeros((2, len(at_s)))
-    for pool, (_, block_size) in pools.items():
+    for pool, (_, block_size, groups) in pools.items():
         blocks += in_use[pool]
-        tokens += in_use[pool] * block_size
-    of_blocks = sum(of_blocks for of_blocks, _ in pools.values())
+        tokens += in_use[pool] * block_size / groups
+    of_blocks = sum(of_blocks for of_blocks, _, _ in pools.values())
     return polars.DataFrame(
         {
             "t": at_s,

@@ -447,13 +447,14 @@ class KvBlockRecords(Table):
         super().__init__(
             {"replica": "count", "rank": "count", "at_s": "number", "before": "count", "blocks": "count"}
         )
-        self.pools: dict[tuple[int, int], tuple[int, int]] = {}  # (replica, rank) -> blocks, tokens of each
+        # (replica, rank) -> blocks, tokens of each, and how many hold the same tokens of different layers
+        self.pools: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._last: dict[tuple[int, int], int] = {}  # its last row
         self._at_s, self._blocks = self.columns["at_s"], self.columns["blocks"]
 
-    def open(self, replica: int, rank: int, of_blocks: int, block_size: int) -> None:
+    def open(self, replica: int, rank: int, of_blocks: int, block_size: int, groups: int = 1) -> None:
         """A scheduler with all of its blocks free."""
-        self.pools[replica, rank] = of_blocks, block_size
+        self.pools[replica, rank] = of_blocks, block_size, groups
         self._last[replica, rank] = len(self)
         self.append(replica, rank, 0.0, 0, 0)
 

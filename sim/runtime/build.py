@@ -139,14 +139,16 @@ def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[Requ
     )
 
     def block_pool(rank: int) -> BlockPool:
+        groups = None if plan.memory is None or not plan.memory.groups.windowed else plan.memory.groups
         pool = BlockPool(
             limits.kv_blocks,
             engine.block_size,
             enable_prefix_caching=engine.enable_prefix_caching,
             watermark=engine.watermark,
+            groups=groups,
         )
         rows = world.records.kv_blocks
-        rows.open(plan.index, rank, limits.kv_blocks, engine.block_size)
+        rows.open(plan.index, rank, limits.kv_blocks, engine.block_size, groups.groups if groups else 1)
         pool.on_changed = lambda before, now: rows.add(plan.index, rank, world.env.now, before, now)
         return pool
 

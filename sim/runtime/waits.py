@@ -66,7 +66,7 @@ def _at_replica(replica: Replica) -> Iterator[str]:
     for queue in replica.queues:
         if queue.waiting and not queue.running:
             head = queue.waiting[0]
-            needs = -(-head.known_tokens // queue.block_pool.block_size)
+            needs = queue.block_pool.blocks_of(head.known_tokens)
             yield (
                 f"replica {replica.index}: request {head.request.request_id} is the first in its queue and "
                 f"needs {needs} KV blocks, of which it holds {queue.held_blocks(head)}"

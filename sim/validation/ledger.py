@@ -20,6 +20,7 @@ from sim.reading.data_files import experiments
 from sim.reading.problems import unknown_name
 from sim.results.compared import BOX, ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
+from sim.validation.memory import memory_rows
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
 from sim.validation.services.closed_loops import read_point_rows
@@ -47,6 +48,7 @@ ALONE: dict[str, Callable[[], Iterable[Row]]] = {
     "experiments": experiment_rows,
     "kernels": kernel_rows,
     "collectives": collective_rows,
+    "memory": memory_rows,
 }
 SECTIONS = (*ALONE, *dict.fromkeys(table.section for table in TABLES.values()))
 """The first of them are functions of nothing; the rest are tables of services, row by row."""

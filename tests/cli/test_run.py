@@ -74,11 +74,16 @@ def test_a_run_says_which_precision_it_took_from_a_checkpoint(
     assert "note: precision.weights = bf16, as the scenario says" in err
 
 
-def test_a_run_says_that_windowed_layers_keep_whole_texts(sim: Sim, tmp_path: Path) -> None:
+def test_a_run_says_where_windowed_layers_keep_whole_texts(sim: Sim, tmp_path: Path) -> None:
     path = tmp_path / "windowed.yaml"
     path.write_text(GOOD.replace("llama-3-8b", "gpt-oss-120b"))
-    _, _, err = sim("run", path)
-    assert "note: the 18 sliding-window layers of gpt-oss-120b keep the KV of whole texts here" in err
+    said = "the 18 sliding-window layers of gpt-oss-120b keep the KV of whole texts"
+    _, out, err = sim("run", path, "--format", "json")
+    assert said not in err
+    longer = json.loads(out)["max_concurrency"]
+    _, out, err = sim("run", path, "--set", "engine.disable_hybrid_kv_cache_manager=true", "--format", "json")
+    assert f"note: {said}" in err
+    assert longer > 1.8 * json.loads(out)["max_concurrency"]
 
 
 def test_percentiles_are_those_that_are_asked_for(sim: Sim, scenario: Path) -> None:

@@ -50,6 +50,20 @@ def scenario_of(data: dict[str, Any]) -> Scenario:
     return Scenario.model_validate(data)
 
 
+WINDOWS = st.tuples(st.sampled_from([1, 17, 40, 128]), st.integers(1, 4))
+
+
+@settings(max_examples=4)
+@given(scenarios(), WINDOWS, seeds)
+def test_a_folded_run_of_layers_with_windows_is_a_played_one(
+    data: dict[str, Any], windows: tuple[int, int], seed: int
+) -> None:
+    window, layers = windows
+    data["model"] |= {"sliding_window": window, "sliding_layers": layers}
+    found, _ = differences(data, seed=seed)
+    assert not found, found
+
+
 @few
 @given(scenarios(), seeds)
 def test_a_folded_run_has_the_records_of_a_played_one(data: dict[str, Any], seed: int) -> None:

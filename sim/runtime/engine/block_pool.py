@@ -14,19 +14,32 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
+from sim.cost.block_groups import BlockGroups
+
 
 class BlockPool:
     """Block accounting. Sizes are blocks of `block_size` tokens; one hashed unit may span several blocks.
 
-    `watermark` is the share of all blocks that admissions leave free.
+    `watermark` is the share of all blocks that admissions leave free. `groups` are there where some layers
+    keep a window only: then every group takes its blocks here. Prefixes are found again by the blocks of
+    whole texts, and those of windows are of one sequence alone: where it stops, a prefix that is found has
+    its windows again at once, in blocks that are not shared.
     """
 
     def __init__(
-        self, blocks: int, block_size: int, *, enable_prefix_caching: bool, watermark: float = 0.0
+        self,
+        blocks: int,
+        block_size: int,
+        *,
+        enable_prefix_caching: bool,
+        watermark: float = 0.0,
+        groups: BlockGroups | None = None,
     ) -> None:
         self.blocks = blocks
         self.block_size = block_size
-        self.caches = enable_prefix_caching
+        self.groups = groups
+        self.whole = 1 if groups is None else groups.whole
+        self.caches = enable_prefix_caching and self.whole > 0
         self.reserve = int(watermark * blocks)
         self.free_blocks = blocks
         self._run = count()
@@ -100,6 +113,23 @@ class BlockPool:
                 queue[run] = left
                 queue.move_to_end(run, last=False)
             blocks -= size
+
+    def turn_over(self, taken: int, given: int) -> None:
+        """Take unhashed blocks and give others back, as sequences do in turn over one step or many: what is
+        given back is taken again only when all that was free before is.
+        """
+        first = min(taken, self.free_blocks)
+        self.allocate(first)
+        if given:
+            self._free_queue["run", next(self._run)] = given
+            self.free_blocks += given
+        self.allocate(taken - first)
+
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks that a text of so many tokens takes."""
+        if self.groups is None:
+            return -(-tokens // self.block_size)
+        return self.groups.decoding(tokens)
 
     def free(self, unhashed: int, units: tuple[int, ...] = ()) -> None:
         """Free a sequence's blocks: the unhashed ones, then its units from the last to the first, so that the

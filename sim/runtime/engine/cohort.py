@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from math import inf, nan
 from typing import TYPE_CHECKING
 
+from sim.cost.block_groups import BlockGroups
 from sim.policy.scheduling import Grants
 
 if TYPE_CHECKING:
@@ -39,17 +40,20 @@ class Cohort:
         "computed",
         "covered",
         "generated",
+        "groups",
         "last_token_s",
         "members",
     )  # fmt: skip
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, groups: BlockGroups | None = None) -> None:
         self.block_size = block_size
+        self.groups = groups
         self.computed = self.generated = self.covered = 0
         self.last_token_s = nan
         self.members: dict[int, tuple[Sequence, int]] = {}  # by request, each with the token it is granted
         self._contexts = 0  # sum of the members' own_computed
-        self._phases: dict[int, int] = {}  # members by own_computed modulo block size
+        # members by own_computed, modulo block size where no layer has a window
+        self._phases: dict[int, int] = {}
         self._ends: list[tuple[int, int, tuple[Sequence, int]]] = []  # (tokens at its end, place, grant)
         self._joined = 0
         self._hash_at: float = inf  # tokens covered when the next block with a hash is full, or sooner
@@ -61,7 +65,7 @@ class Cohort:
         return (
             sequence.own_generated > 0
             and not sequence.recomputing
-            and held_blocks == -(-sequence.own_computed // self.block_size)
+            and held_blocks == self._blocks(sequence.own_computed)
             and (not self.members or sequence.last_token_s == self.last_token_s)
         )
 
@@ -77,7 +81,7 @@ class Cohort:
         grant = sequence, 1
         self.members[sequence.request.request_id] = grant
         self._contexts += sequence.own_computed
-        phase = sequence.own_computed % self.block_size
+        phase = self._phase(sequence)
         self._phases[phase] = self._phases.get(phase, 0) + 1
         self._joined += 1
         heappush(self._ends, (sequence.output_tokens - sequence.own_generated, self._joined, grant))
@@ -88,7 +92,7 @@ class Cohort:
         """It goes on, or ends, outside, with all that it got in the cohort."""
         del self.members[sequence.request.request_id]
         self._contexts -= sequence.own_computed
-        phase = sequence.own_computed % self.block_size
+        phase = self._phase(sequence)
         self._phases[phase] -= 1
         if not self._phases[phase]:
             del self._phases[phase]
@@ -128,14 +132,39 @@ class Cohort:
 
     def blocks_of(self, sequence: Sequence) -> int:
         """Blocks that a member holds, less the constant kept in `own_unhashed_blocks`."""
-        return -(-(sequence.own_computed + self.covered) // self.block_size)
+        return self._blocks(sequence.own_computed + self.covered)
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self.block_size) if self.groups is None else self.groups.decoding(tokens)
+
+    def _phase(self, sequence: Sequence) -> int:
+        return sequence.own_computed % self.block_size if self.groups is None else sequence.own_computed
+
+    def turnover(self, steps: int) -> tuple[int, int]:
+        """Blocks that so many more tokens of each member take and give back, where layers have windows."""
+        assert self.groups is not None
+        taken = given = 0
+        for own, members in self._phases.items():
+            more, less = self.groups.turnover(own + self.covered, steps)
+            taken += members * more
+            given += members * less
+        return taken, given
+
+    def growth(self, steps: int) -> int:
+        """Blocks that all members have more at most, at any time within so many more tokens of each."""
+        groups = self.groups
+        if groups is None:
+            return self.blocks_for(steps)
+        return sum(n * groups.growth(own + self.covered, steps) for own, n in self._phases.items())
 
     def blocks_for(self, steps: int) -> int:
-        """New blocks for so many more tokens of each member.
+        """New blocks for so many more tokens of each member, those that it gives back aside.
 
         A member needs one whenever its context passes a multiple of the block size, so members with the same
         context modulo the block size (their phase) need theirs with the same step.
         """
+        if self.groups is not None:
+            return self.turnover(steps)[0]
         size, before = self.block_size, self.covered
         if steps == 1:
             return self._phases.get(-before % size, 0)

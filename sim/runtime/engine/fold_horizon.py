@@ -24,7 +24,7 @@ def fold_horizon(flight: Flight, queues: Ordered[RequestQueue], speculator: Spec
     # its steps are charged to with its next token.
     if flight.batch.decodes < sum([len(queue.running) for queue in queues]) or any(map(_resumes, apart)):
         return 1
-    if any(queue.waiting and queue.roomier_after_step == step for queue in queues):
+    if any(queue.waiting and (queue.roomier_after_step == step or queue.may_get_room) for queue in queues):
         return 1  # the next step may admit what this one did not look at, or had no room for
     steps = min([MAX_FOLDED_STEPS, *map(speculator.steps_left, apart)])
     for part in flight.parts:
@@ -51,6 +51,8 @@ def pipeline_fold_horizon(
     sequences = [sequence for flight in flights for sequence, _ in flight.grants]
     if len(sequences) < len(queue.running) or any(one.dropped or _resumes(one) for one in sequences):
         return []
+    if queue.waiting and queue.may_get_room:
+        return []
     share = -(-queue.requests // even_shares)
     if any(len(flight.grants) > share for flight in flights):
         return []  # the rule would split it when it comes back
@@ -73,11 +75,16 @@ def _steps_that_fit(parts: list[Part], speculator: Speculator, steps: int) -> in
     queue, sequences = parts[0].queue, [sequence for part in parts for sequence, _ in part.grants]
     cohorts = [queue.cohort for part in parts if part.together]
     size, free = queue.block_pool.block_size, queue.free_to_grow
+    groups = queue.block_pool.groups
     many = sum(len(cohort.members) for cohort in cohorts) + len(sequences)
-    if many * -(-(steps - 1) * (1 + speculator.drafts) // size) <= free:
+    of_each = 1 if groups is None else groups.groups
+    if many * of_each * -(-(steps - 1) * (1 + speculator.drafts) // size) <= free:
         return steps  # even if all of them need their next blocks at the same time
 
     def blocks(more: int) -> int:
+        if groups is not None:
+            apart = (groups.growth(one.computed, speculator.gain(one, more)) for one in sequences)
+            return sum(apart) + sum(cohort.growth(more) for cohort in cohorts)
         after = (sequence.computed + speculator.gain(sequence, more) for sequence in sequences)
         together = sum(cohort.blocks_for(more) for cohort in cohorts)
         return together + sum(-(-tokens // size) for tokens in after) - now

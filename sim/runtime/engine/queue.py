@@ -16,6 +16,7 @@ from itertools import islice
 
 from simpy import Environment
 
+from sim.cost.block_groups import BlockGroups
 from sim.policy.scheduling import Grants
 from sim.runtime.engine.attribution import REQUEST_PIPELINE, REQUEST_RECOMPUTE, StepLedger
 from sim.runtime.engine.block_pool import BlockPool
@@ -82,7 +83,7 @@ class RequestQueue:
         self.by_priority = limits.by_priority
         self.ledger = ledger
         self.step = 0
-        self.cohort = Cohort(block_pool.block_size)
+        self.cohort = Cohort(block_pool.block_size, block_pool.groups)
         self.running: list[Sequence] = []
         # By priority a list, kept sorted: a binary search finds a place in it, and moving what is behind is
         # one copy of memory. Where `_out_of_order`, its first one was brought forward.
@@ -103,6 +104,13 @@ class RequestQueue:
         place until that step is chosen.
         """
         return self.limits.max_num_seqs - len(self._leaving)
+
+    @property
+    def may_get_room(self) -> bool:
+        """Whether a waiting sequence may have room although nothing comes or goes: sequences give back what
+        leaves their windows.
+        """
+        return self.block_pool.groups is not None and len(self.running) < self.max_running
 
     @property
     def free_to_grow(self) -> int:
@@ -258,8 +266,11 @@ class RequestQueue:
     def _cover(self, steps: int, blocks: int) -> None:
         """Allocate the blocks for so many more tokens of each sequence in the cohort, `blocks` in all."""
         cohort = self.cohort
+        groups = self.block_pool.groups
         if not cohort.hashes_a_block_within(steps):
-            if blocks:
+            if groups is not None:
+                self.block_pool.turn_over(*cohort.turnover(steps))
+            elif blocks:
                 self.block_pool.allocate(blocks)
             cohort.covered += steps
             return
@@ -268,22 +279,31 @@ class RequestQueue:
         cohort.covered += steps
         for sequence, _ in cohort.grants:
             after = sequence.own_computed + cohort.covered
-            blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
-            if blocks:
-                self.block_pool.allocate(blocks)
+            if groups is not None:
+                self.block_pool.turn_over(*groups.turnover(after - steps, steps))
+            else:
+                blocks = -(-after // cohort.block_size) + (steps - after) // cohort.block_size
+                if blocks:
+                    self.block_pool.allocate(blocks)
             if sequence.held < len(sequence.block_hashes):
                 self._cache_full_blocks(sequence, after)
         cohort.blocks_hashed()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
         """Count the tokens and allocate the blocks of further folded steps, as scheduling each would have."""
-        size = self.block_pool.block_size
-        before = -(-sequence.own_computed // size)
-        sequence.own_computed += tokens
-        blocks = -(-sequence.own_computed // size) - before
-        if blocks:
-            self.block_pool.allocate(blocks)
-            sequence.own_unhashed_blocks += blocks
+        size, groups = self.block_pool.block_size, self.block_pool.groups
+        if groups is not None:
+            taken, given = groups.turnover(sequence.own_computed, tokens)
+            self.block_pool.turn_over(taken, given)
+            sequence.own_computed += tokens
+            sequence.own_unhashed_blocks += taken - given
+        else:
+            before = -(-sequence.own_computed // size)
+            sequence.own_computed += tokens
+            blocks = -(-sequence.own_computed // size) - before
+            if blocks:
+                self.block_pool.allocate(blocks)
+                sequence.own_unhashed_blocks += blocks
         if sequence.block_hashes:
             self._cache_full_blocks(sequence, sequence.own_computed)
 
@@ -390,6 +410,12 @@ class RequestQueue:
         held = sequence.own_unhashed_blocks
         if sequence.held:
             held += self._hashed_blocks(sequence)
+        if pool.groups is not None:
+            if not self._allocate_in_groups(pool.groups, sequence, tokens, held):
+                return False
+            if sequence.block_hashes:
+                self._cache_full_blocks(sequence, sequence.own_computed + tokens)
+            return True
         needed = -(-(sequence.own_computed + tokens) // pool.block_size) - held
         if needed > 0:
             if needed > pool.free_blocks:
@@ -401,6 +427,22 @@ class RequestQueue:
             sequence.own_unhashed_blocks += needed
         if sequence.block_hashes:
             self._cache_full_blocks(sequence, sequence.own_computed + tokens)
+        return True
+
+    def _allocate_in_groups(self, groups: BlockGroups, sequence: Sequence, tokens: int, held: int) -> bool:
+        """`allocate` where layers have windows: what has left them is given back first."""
+        pool, computed = self.block_pool, sequence.own_computed
+        size = pool.block_size
+        more = groups.during(computed, tokens) - held
+        filled = -(-(computed + tokens) // size) - -(-computed // size)
+        taken = max(more, groups.groups * filled)
+        if more > pool.free_blocks:
+            return False
+        before = pool.used
+        pool.turn_over(taken, taken - more)
+        if tokens > 1:
+            pool.changed(before)
+        sequence.own_unhashed_blocks += more
         return True
 
     def admit(self, sequence: Sequence, cached_tokens: int, tokens: int) -> bool:
@@ -431,14 +473,22 @@ class RequestQueue:
         cached prefixes; None where there is no room for it.
         """
         pool, limits = self.block_pool, self.limits
-        held = sequence.hash_ends[units - 1] // pool.block_size if units else self.held_blocks(sequence)
+        prefix = sequence.hash_ends[units - 1] if units else 0
+        held = pool.whole * (prefix // pool.block_size) if units else self.held_blocks(sequence)
         # Free blocks less the watermark, which running sequences grow into (an empty engine may use all, or
         # a long prompt would wait for ever), less prefixes that count as free now and will be taken up.
         room = pool.free_blocks - (pool.reserve if self.running else 0)
         room -= pool.evictable(sequence.block_hashes[:units])
-        needed = max(0, -(-tokens // pool.block_size) - held)
+        groups = pool.groups
+        if groups is None:
+            needed = max(0, -(-tokens // pool.block_size) - held)
+            all_blocks = -(-sequence.known_tokens // pool.block_size)
+        else:
+            first = min(prefix, tokens)
+            needed = max(0, groups.during(first, tokens - first) - held)
+            all_blocks = groups.most(sequence.known_tokens, limits.token_budget)
         # A prompt admitted with room for its first chunk alone could be preempted before its last one.
-        whole = -(-sequence.known_tokens // pool.block_size) - held if limits.reserve_full_prompt else 0
+        whole = all_blocks - held if limits.reserve_full_prompt else 0
         if max(needed, whole) > room:
             return None
         if limits.guaranteed_no_evict and self.running:
@@ -493,7 +543,8 @@ class RequestQueue:
         return sequence.hash_ends[-1] // self.block_pool.block_size if sequence.block_hashes else 0
 
     def _hashed_blocks(self, sequence: Sequence) -> int:
-        return sequence.hash_ends[sequence.held - 1] // self.block_pool.block_size if sequence.held else 0
+        pool = self.block_pool
+        return pool.whole * (sequence.hash_ends[sequence.held - 1] // pool.block_size) if sequence.held else 0
 
     def held_blocks(self, sequence: Sequence) -> int:
         """Blocks of a sequence outside the cohort."""
@@ -504,7 +555,7 @@ class RequestQueue:
         hashes, ends, size = sequence.block_hashes, sequence.hash_ends, self.block_pool.block_size
         while sequence.held < len(hashes) and ends[sequence.held] <= computed:
             start = ends[sequence.held - 1] if sequence.held else 0
-            blocks = (ends[sequence.held] - start) // size
+            blocks = self.block_pool.whole * ((ends[sequence.held] - start) // size)
             if blocks > sequence.unhashed_blocks or not self.block_pool.cache(hashes[sequence.held], blocks):
                 return  # computed twice at the same time: this copy stays unhashed
             sequence.unhashed_blocks -= blocks

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sim.cost.block_groups import BlockGroups
 from sim.results.blame import CAUSES
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
@@ -16,10 +17,15 @@ from sim.workload.request import Request
 
 
 def queue_of(
-    blocks: int = 10, *, watermark: float = 0.0, ledger: StepLedger | None = None, **limits: Any
+    blocks: int = 10,
+    *,
+    watermark: float = 0.0,
+    ledger: StepLedger | None = None,
+    groups: BlockGroups | None = None,
+    **limits: Any,
 ) -> RequestQueue:
     """Blocks of four tokens."""
-    pool = BlockPool(blocks, 4, enable_prefix_caching=True, watermark=watermark)
+    pool = BlockPool(blocks, 4, enable_prefix_caching=True, watermark=watermark, groups=groups)
     return RequestQueue(
         SimpleNamespace(now=0.0),
         pool,
@@ -184,3 +190,53 @@ def test_a_failed_engine_returns_all_its_sequences_charged_up_to_now() -> None:
     assert running.blame[CAUSES.index("recompute")] == 3.0
     assert left.blame[CAUSES.index("admission")] == 3.0
     assert (queue.requests, queue.block_pool.used) == (0, 0)
+
+
+ONE_IN_TWO = BlockGroups(4, whole=1, windowed=1, window=8)
+ALL = BlockGroups(4, whole=0, windowed=1, window=8)
+
+
+@pytest.mark.parametrize(("groups", "blocks"), [(ONE_IN_TWO, 10 + 3), (ALL, 3)])
+def test_layers_with_a_window_give_back_what_has_left_it(groups: BlockGroups, blocks: int) -> None:
+    queue = queue_of(20, groups=groups, token_budget=12)
+    sequence = waiting(queue, 0, 40)
+    assert admitted(queue, sequence, 12)
+    assert queue.block_pool.used == 3 * groups.groups
+    while sequence.computed < 40:
+        assert queue.allocate(sequence, 4)
+        sequence.computed += 4
+    assert queue.block_pool.used == blocks
+    queue.block_pool.check()
+    queue.leave(sequence)
+    assert queue.block_pool.used == 0
+
+
+def test_a_prompt_is_admitted_by_what_its_windows_ever_hold() -> None:
+    queue = queue_of(14 + 4, groups=ONE_IN_TWO, token_budget=8)  # 14 of the whole text, 8 - 1 + 8 tokens
+    assert not admitted(queue, waiting(queue, 0, 57), 8)
+    queue = queue_of(14 + 5, groups=ONE_IN_TWO, token_budget=8)
+    assert admitted(queue, waiting(queue, 0, 56), 8)
+    queue = queue_of(4, groups=ALL, token_budget=8)
+    assert not admitted(queue, waiting(queue, 0, 1000), 8)
+    queue = queue_of(5, groups=ALL, token_budget=8)
+    assert admitted(queue, waiting(queue, 0, 1000), 8)
+
+
+def test_a_cached_prefix_has_its_windows_again_in_blocks_of_its_own() -> None:
+    queue = queue_of(30, groups=ONE_IN_TWO)
+    first = waiting(queue, 0, 17, hashes=(1, 2, 3, 4))
+    assert admitted(queue, first)
+    alone = queue.block_pool.used
+    second = waiting(queue, 1, 17, hashes=(1, 2, 3, 4))
+    assert queue.cached_tokens(second) == 16
+    assert admitted(queue, second)
+    assert queue.block_pool.used - alone == 1 + (5 - (16 - 7) // 4)  # its last block, and the window's
+    queue.leave(first)
+    queue.leave(second)
+    assert queue.block_pool.used == 0
+    queue.block_pool.check()
+
+
+def test_prefixes_are_not_found_where_no_layer_keeps_a_whole_text() -> None:
+    queue = queue_of(30, groups=ALL)
+    assert waiting(queue, 0, 17, hashes=(1, 2, 3, 4)).block_hashes == ()
