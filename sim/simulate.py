@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -209,7 +210,7 @@ def simulate(
     fold: bool = True,
     without: Sequence[str] = (),
     beside: Sequence[Beside] = (),
-    check: bool = False,
+    check: bool | None = None,
     interruption: Interruption | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
@@ -226,7 +227,7 @@ def simulate(
 
     `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
     `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
-    multiple of its time.
+    multiple of its time. Unless it is said, a run is checked where the environment has SIM_CHECK=1.
 
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
@@ -239,6 +240,8 @@ def simulate(
     limit = scenario.time_limit_s
     if limit == 0.0:
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
+    if check is None:
+        check = os.environ.get("SIM_CHECK") == "1"
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     losses = Losses(network, scenario.faults)
@@ -251,7 +254,7 @@ def simulate(
     schedule_faults(env, network, fabric, service, scenario.faults, losses)
     checks = None
     if isinstance(env, WatchedClock):
-        checks = SelfChecks(env, network, fabric, service, world.records, blame)
+        checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
     service.begin()
     for process in beside:
         env.process(process(env, fabric))

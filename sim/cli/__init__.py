@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it; 143 is 128 + SIGTERM
 BUG = 70  # EX_SOFTWARE of sysexits.h: an internal software error
+BROKEN_INVARIANT = 71  # a bug, too, that `--check` has found
 REPORT_AT = "the project's issue tracker"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0 done, 2 wrong input, 3 cannot be, 4 not finished, 70 a bug in the
-    simulator, 130 interrupted, 143 terminated.
+    simulator, 71 one that a self-check has found, 130 interrupted, 143 terminated.
 
     What went wrong is said on standard error, without a traceback; SIM_DEBUG=1 shows that of a bug.
     """
@@ -122,7 +123,7 @@ def _bug(error: BaseException) -> int:
         f"{': ' if first_line else ''}{first_line}{where}. Please report it at {REPORT_AT}, with the "
         "command, the files that it reads, and the traceback that it prints with SIM_DEBUG=1 before it."
     )
-    return BUG
+    return BROKEN_INVARIANT if hasattr(error, "invariant") else BUG
 
 
 def _say(message: str) -> None:

@@ -98,7 +98,9 @@ def _simulated(
     interruption = Interruption()
     try:
         with signals.ends(interruption), memory_budget(max_bytes):
-            result = sim.simulate(described, seed=seed, fold=fold, check=check, interruption=interruption)
+            result = sim.simulate(
+                described, seed=seed, fold=fold, check=check or None, interruption=interruption
+            )
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     return result, written

@@ -76,7 +76,7 @@ class Signals:
 
     @contextmanager
     def ends(self, run: Interruption) -> Iterator[None]:
-        """Inside the block a signal asks a run to end; one that came before and was lost in a library counts."""
+        """Inside the block a signal asks a run to end. One that came before, and was lost, counts."""
         if self.number:
             raise self.interrupted()
         self._run = run

@@ -346,3 +346,24 @@ def test_a_folder_that_another_run_writes_is_refused_before_the_run(
         status, out, err = sim("run", scenario, "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert "is being written by another run" in err
+
+
+@pytest.mark.parametrize("asked", ["option", "environment"])
+def test_a_broken_invariant_has_a_status_of_its_own(
+    sim: Sim, scenario: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    from sim.runtime.fabric.link_counters import LinkCounters
+
+    carry = LinkCounters.carry
+
+    def leaky(counters: LinkCounters, links: list[int], n_bytes: list[float], *more: float) -> None:
+        carry(counters, links, [0.999 * one for one in n_bytes], *more)
+
+    monkeypatch.setattr(LinkCounters, "carry", leaky)
+    assert sim("run", scenario)[0] == 0
+    if asked == "environment":
+        monkeypatch.setenv("SIM_CHECK", "1")
+    status, _, err = sim("run", scenario, *(["--check"] if asked == "option" else []))
+    assert status == 71
+    assert "this is a bug in fabricsim" in err
+    assert "self-check: bytes broken at " in err
