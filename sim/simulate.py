@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import polars
 
 
-ALL_ENDED, TIME_LIMIT, INTERRUPTED = "all requests ended", "time limit", "interrupted"
+ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +50,7 @@ class Result:
 
     `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
     simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
-    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`), `inputs` are
+    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`, `CPU budget`), `inputs` are
     the files that it was read from.
     """
 
@@ -268,7 +268,7 @@ def simulate(
         )
     ended = ALL_ENDED
     if service.open or service.awaits_more:
-        ended = INTERRUPTED if interruption.is_asked_for else TIME_LIMIT
+        ended = interruption.why if interruption.is_asked_for else TIME_LIMIT
     result = _result(world, deployment, service, blame, waiting)
     if checks is not None:
         shares = "sharing" not in scenario.without

@@ -1,4 +1,4 @@
-"""Properties are searched in the same order everywhere; `--refresh` saves golden texts anew; runs are checked.
+"""Properties are searched in the same order everywhere; `--refresh` saves texts anew; runs are checked.
 
 In the folders of `CHECKED` every run looks at every invariant as it goes, except in tests that are marked
 `unchecked`: they plant a bug, or count events. Elsewhere that would cost several times the tests' time.

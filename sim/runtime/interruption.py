@@ -12,6 +12,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.is_asked_for = False
+        self.why = "interrupted"  # how the run has ended, where it was asked for
         self._came_before = False
         self._env: simpy.Environment | None = None
 
