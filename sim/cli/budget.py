@@ -1,5 +1,5 @@
-"""Budgets of memory and processor time for one run: a run that outgrows one ends with what it is that grew, or
-what it was doing.
+"""Budgets of memory and processor time for one run: a run that outgrows one ends with what it is that grew,
+or what it was doing.
 
 The simulation itself is not asked anything: an interval timer looks at the process.
 """

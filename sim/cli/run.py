@@ -173,8 +173,8 @@ def _end(result: Result, cpu: CpuBudget) -> None:
     open_requests = int((statuses == "unfinished").sum())
     if cpu.spent and result.ended != "all requests ended":
         raise UnfinishedError(
-            f"{cpu.spent}. It stopped at {result.end_s:g} s of its own time, {len(statuses)} requests had come "
-            f"and {open_requests} were not finished; ask for fewer requests, or raise --max-cpu"
+            f"{cpu.spent}. It stopped at {result.end_s:g} s of its own time, {len(statuses)} requests had "
+            f"come and {open_requests} were not finished; ask for fewer requests, or raise --max-cpu"
         )
     if result.ended == "interrupted":
         signals.end(f"the run stopped at {result.end_s:g} s, {open_requests} requests were not finished")

@@ -1,7 +1,7 @@
 """Pictures drawn by V8 in a process of their own: where V8 aborts, only the picture is lost.
 
-V8 reserves gigabytes of addresses when it starts, and ends its process where it does not get them (`ulimit -v`,
-a small container). No Python error comes of that.
+V8 reserves gigabytes of addresses when it starts, and ends its process where it does not get them
+(`ulimit -v`, a small container). No Python error comes of that.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> tuple[str, 
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
     )
-    missing = ()
+    missing: tuple[str, ...] = ()
     try:
         written = page(title, run_charts(run), before, after)
     except NotDrawnError as failure:

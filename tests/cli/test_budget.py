@@ -46,7 +46,7 @@ LONG = """
 topology: a100-x4
 model: llama-3-8b
 engine: {scheduler: one_at_a_time, service_time: {token_s: 10 us}}
-workload: {arrivals: {kind: poisson, rate_per_s: 1}, prompt_tokens: 50000, output_tokens: 1, requests: 1000000}
+workload: {arrivals: {kind: poisson, rate_per_s: 1}, prompt_tokens: 50000, output_tokens: 1, requests: 100000}
 """
 
 
@@ -64,7 +64,9 @@ def test_a_run_without_processor_time_left_keeps_its_numbers(
     assert (saved.ended, saved.is_complete) == ("CPU budget", False)
 
 
-def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_said() -> None:
+def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     budget = CpuBudget(0.05)
     with (
         pytest.raises(UnfinishedError, match=r"its budget is 0.05 s; it was in "),
@@ -73,13 +75,9 @@ def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_sa
         wait_for_the_look()
     in_an_event = Interruption()
     in_an_event.ask = lambda: True  # type: ignore[method-assign]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(UnfinishedError),
-    ):
-        patch.setattr("sim.cli.budget.TO_COME_TO_AN_END_S", 0.05)
-        with CpuBudget(0.05).held(in_an_event):
-            wait_for_the_look()
+    monkeypatch.setattr("sim.cli.budget.TO_COME_TO_AN_END_S", 0.05)
+    with pytest.raises(UnfinishedError), CpuBudget(0.05).held(in_an_event):
+        wait_for_the_look()
 
 
 def test_a_run_within_its_processor_time_is_left_alone() -> None:

@@ -24,9 +24,7 @@ def aborts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("aborts")
 def test_a_picture_that_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     chart = altair.Chart(files.rows([{"x": 1}])).mark_point().encode(x="x:Q")
-    with pytest.raises(
-        NotDrawnError, match=r"V8, which draws them, ended with SIGABRT; .* raise `ulimit -v`"
-    ):
+    with pytest.raises(NotDrawnError, match=r"ended with SIGABRT; .* raise `ulimit -v`"):
         files.save_chart(chart, tmp_path / "chart.svg")
     assert not list(tmp_path.iterdir())
 
@@ -44,5 +42,5 @@ def test_a_run_is_saved_whole_but_for_the_charts_of_its_report(tmp_path: Path) -
 
 def test_an_error_in_a_drawing_is_a_bug_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "DRAW", "raise ValueError('no such mark')")
-    with pytest.raises(RuntimeError, match="vl_convert.vega_to_svg: ValueError: no such mark"):
+    with pytest.raises(RuntimeError, match=r"vl_convert\.vega_to_svg: ValueError: no such mark"):
         drawn("vega_to_svg", "{}")
