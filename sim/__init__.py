@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from sim.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as type checkers know it; `typing` is most of the time before `sim` hears of signals
 if TYPE_CHECKING:
+    from typing import Any
+
     from sim.catalog import (
         list_models,
         list_topologies,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sim.cli import main
+import os
 
 if __name__ == "__main__":
+    try:
+        from sim.cli import main
+    except KeyboardInterrupt:  # `main` handles signals; until it is here, Python raises its own
+        os._exit(130)
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import polars
 
 
-ALL_ENDED, TIME_LIMIT, INTERRUPTED = "all requests ended", "time limit", "interrupted"
+ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,8 +55,8 @@ class Result:
 
     `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
     simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
-    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`), `inputs` are
-    the files that it was read from.
+    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`, `CPU budget`),
+    `inputs` are the files that it was read from.
     """
 
     scenario: Scenario
@@ -256,7 +257,7 @@ def simulate(
     fold: bool = True,
     without: Sequence[str] = (),
     beside: Sequence[Beside] = (),
-    check: bool = False,
+    check: bool | None = None,
     interruption: Interruption | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
@@ -273,7 +274,7 @@ def simulate(
 
     `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
     `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
-    multiple of its time.
+    multiple of its time. Unless it is said, a run is checked where the environment has SIM_CHECK=1.
 
     Raises InfeasibleError when the scenario cannot be (does not fit, unreachable, indivisible), and
     UnfinishedError when nothing can happen any more although requests are open. A run that reaches
@@ -286,6 +287,8 @@ def simulate(
     limit = scenario.time_limit_s
     if limit == 0.0:
         raise InputError(Problem("must be more than 0, or left out", key="time_limit_s", value="0"))
+    if check is None:
+        check = os.environ.get("SIM_CHECK") == "1"
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     losses = Losses(network, scenario.faults)
@@ -298,7 +301,7 @@ def simulate(
     schedule_faults(env, network, fabric, service, scenario.faults, losses)
     checks = None
     if isinstance(env, WatchedClock):
-        checks = SelfChecks(env, network, fabric, service, world.records, blame)
+        checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
     service.begin()
     for process in beside:
         env.process(process(env, fabric))
@@ -312,7 +315,7 @@ def simulate(
         )
     ended = ALL_ENDED
     if service.open or service.awaits_more:
-        ended = INTERRUPTED if interruption.is_asked_for else TIME_LIMIT
+        ended = interruption.why if interruption.is_asked_for else TIME_LIMIT
     result = _result(world, deployment, service, blame, waiting)
     if checks is not None:
         shares = "sharing" not in scenario.without

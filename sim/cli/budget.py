@@ -1,6 +1,7 @@
-"""A budget of memory for one run: a run that outgrows it ends with what it is that grew.
+"""Budgets of memory and processor time for one run: a run that outgrows one ends with what it is that grew,
+or what it was doing.
 
-The simulation itself is not asked anything: an interval timer looks at the memory of the process.
+The simulation itself is not asked anything: an interval timer looks at the process.
 """
 
 from __future__ import annotations
@@ -9,17 +10,24 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from sim.inputs.errors import InfeasibleError
+from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
+
+if TYPE_CHECKING:
+    from sim.runtime.interruption import Interruption
 
 SHARE_OF_THE_MACHINE = 0.8  # the rest is the system's and other programs'
 EVERY_S = 0.5
 SHOWN = 3
+TO_COME_TO_AN_END_S = 5.0  # processor time, after its budget, for the event that is under way
+CPU_BUDGET = "CPU budget"  # how a run has ended that had none left
 
 
 @contextmanager
@@ -57,6 +65,57 @@ def memory_budget(max_bytes: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+
+
+class CpuBudget:
+    """Processor time for what runs inside `held`. A run is asked to end between two events, so that its
+    numbers are kept; `spent` then says what it was doing.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.spent = ""
+
+    @contextmanager
+    def held(self, run: Interruption) -> Iterator[None]:
+        """InputError where the system has no timer of processor time, UnfinishedError where the run cannot
+        end between two events: it has not begun, or an event goes on and on.
+        """
+        if self.seconds is None:
+            yield
+            return
+        if not hasattr(signal, "setitimer"):
+            raise InputError("--max-cpu: this system has no timer of processor time; leave it out")
+        limit, began_s = self.seconds, time.process_time()
+
+        def look(number: int, frame: FrameType | None) -> None:
+            used_s = time.process_time() - began_s
+            again = bool(self.spent)
+            self.spent = (
+                f"the run has had {used_s:.3g} s of processor time, and its budget is {limit:g} s; it was in "
+                f"{_place(frame)}; most are {most_numerous()}"
+            )
+            run.why = CPU_BUDGET
+            if again or not run.ask():
+                raise UnfinishedError(self.spent)
+
+        before = signal.signal(signal.SIGPROF, look)
+        signal.setitimer(signal.ITIMER_PROF, limit, TO_COME_TO_AN_END_S)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+            signal.signal(signal.SIGPROF, before)
+
+
+def _place(frame: FrameType | None) -> str:
+    """The innermost function of the simulator: `admit (runtime/engine/queue.py:120)`."""
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if f"{os.sep}sim{os.sep}" in path:
+            return f"{frame.f_code.co_name} ({'/'.join(path.split(os.sep)[-3:])}:{frame.f_lineno})"
+        frame = frame.f_back
+    return "a library"
 
 
 def most_numerous() -> str:

@@ -16,7 +16,9 @@ from sim.cli.signals import signals
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
 if TYPE_CHECKING:
+    from sim.cli.budget import CpuBudget
     from sim.cli.written import Written
+    from sim.inputs.quantities import QuantityKind
     from sim.simulate import Result
 
 
@@ -44,8 +46,17 @@ def run(
         str | None,
         typer.Option(metavar="SIZE", help="End a run that outgrows it: 4GB. Default: 0.8 of the machine's."),
     ] = None,
+    max_cpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="End a run after so much processor time, its numbers kept: 10 min."
+        ),
+    ] = None,
 ) -> None:
     """Simulate a scenario and print its summary, in vLLM's words."""
+    from sim.cli.budget import CpuBudget
+    from sim.inputs.quantities import SECONDS
+
     wanted = _percentiles(percentiles)
     with ExitStack() as held:
         place = None
@@ -57,17 +68,19 @@ def run(
             place = held.enter_context(locked(out))
             refuse_what_is_there(out, force=force, own=FILES)
             check_writable(place.parent)
+        cpu = CpuBudget(_quantity("--max-cpu", SECONDS, max_cpu))
         result, written = _simulated(
-            scenario, changes or (), seed, fold=not no_fold, check=check, max_memory=max_memory
+            scenario, changes or (), seed, fold=not no_fold, check=check, max_memory=max_memory, cpu=cpu
         )
         with signals.waits():
             _tell(result, written, format, wanted)
             if place is not None:
                 from sim.views.save import save_into
 
-                save_into(result, place)
+                for what in save_into(result, place):
+                    note(f"note: {what}")
                 note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")
-        _end(result)
+        _end(result, cpu)
 
 
 def _simulated(
@@ -78,6 +91,7 @@ def _simulated(
     fold: bool,
     check: bool,
     max_memory: str | None,
+    cpu: CpuBudget,
 ) -> tuple[Result, Written]:
     import sim
     from sim.cli.budget import memory_budget
@@ -86,10 +100,7 @@ def _simulated(
     from sim.runtime.interruption import Interruption
     from sim.workload.request_sampler import describe_traces
 
-    try:
-        max_bytes = None if max_memory is None else MEMORY(max_memory)
-    except ValueError as error:
-        raise InputError(f"--max-memory {error}") from error
+    max_bytes = _quantity("--max-memory", MEMORY, max_memory)
     described = sim.load_scenario(scenario)
     if changes:
         described = sim.with_changes(described, dict(_change(text) for text in changes))
@@ -98,11 +109,20 @@ def _simulated(
     written = Written.read(scenario, changes)
     interruption = Interruption()
     try:
-        with signals.ends(interruption), memory_budget(max_bytes):
-            result = sim.simulate(described, seed=seed, fold=fold, check=check, interruption=interruption)
+        with signals.ends(interruption), memory_budget(max_bytes), cpu.held(interruption):
+            result = sim.simulate(
+                described, seed=seed, fold=fold, check=check or None, interruption=interruption
+            )
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     return result, written
+
+
+def _quantity(option: str, kind: QuantityKind, text: str | None) -> float | None:
+    try:
+        return None if text is None else kind(text)
+    except ValueError as error:
+        raise InputError(f"{option} {error}") from error
 
 
 def _tell(result: Result, written: Written, format: Format, percentiles: tuple[float, ...]) -> None:
@@ -142,10 +162,15 @@ def _cut_answers(result: Result) -> str:
     )
 
 
-def _end(result: Result) -> None:
+def _end(result: Result, cpu: CpuBudget) -> None:
     """Exit as the run did."""
     statuses = result.requests["status"]
     open_requests = int((statuses == "unfinished").sum())
+    if cpu.spent and result.ended != "all requests ended":
+        raise UnfinishedError(
+            f"{cpu.spent}. It stopped at {result.end_s:g} s of its own time, {len(statuses)} requests had "
+            f"come and {open_requests} were not finished; ask for fewer requests, or raise --max-cpu"
+        )
     if result.ended == "interrupted":
         signals.end(f"the run stopped at {result.end_s:g} s, {open_requests} requests were not finished")
     if len(statuses) and (statuses == "rejected").all():

@@ -64,7 +64,7 @@ class SavedResult:
 
     @property
     def ended(self) -> str:
-        """How the run ended: `all requests ended`, `time limit`, or `interrupted`."""
+        """How the run ended: `all requests ended`, `time limit`, `interrupted`, or `CPU budget`."""
         return str(self.manifest["ended"])
 
     @property

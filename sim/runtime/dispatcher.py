@@ -63,6 +63,7 @@ class Dispatcher:
         self.open_requests = open_requests
         self.on_routed = on_routed
         self.on_too_long = on_too_long
+        self.routed_s: dict[int, float] = {}  # when, of those in the frontend
         self._lines: dict[str, deque[tuple[Request, int]]] = {}  # with the tokens known of each, by model
         self._views: dict[int, _StaleView] = {}
         self._any_takes: dict[str, int] = {}  # tokens below which every replica takes a text, by model
@@ -151,6 +152,7 @@ class Dispatcher:
             frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
         now = self.env.now
         if frontend_s:
+            self.routed_s[request.request_id] = now
             at(self.env, now + frontend_s, self.on_routed, ARRIVAL, (request, replica, now))
         else:
             # Not an event at the same instant: the next request in line must be seen in this one's queue.

@@ -12,10 +12,16 @@ class Interruption:
 
     def __init__(self) -> None:
         self.is_asked_for = False
+        self.why = "interrupted"  # how the run has ended, where it was asked for
+        self._came_before = False
         self._env: simpy.Environment | None = None
 
     def run(self, env: simpy.Environment, limit: float | None) -> None:
-        """Let time pass to its end, to `limit`, or to an interruption."""
+        """Let time pass to its end, to `limit`, or to an interruption. KeyboardInterrupt where one was asked
+        for before, and what the asking raised was lost in a library (some do so while they are imported).
+        """
+        if self._came_before:
+            raise KeyboardInterrupt
         self._env = env
         try:
             env.run(until=limit)
@@ -26,6 +32,7 @@ class Interruption:
         """End the run before anything else happens on its clock; False where none is under way."""
         env = self._env
         if env is None:
+            self._came_before = True
             return False
         self.is_asked_for = True
         # No work for the events of a run: the stop is one more event, the first of this instant.

@@ -81,10 +81,16 @@ class SelfChecks:
         service: Service,
         records: Records,
         blame: BlameRecords,
+        *,
+        beside: bool = False,
     ) -> None:
+        """`beside`: a script's own transfers are on the links, which may begin and end anywhere, and last
+        longer than the service.
+        """
+        self.beside = beside
         self.env, self.service, self.records, self.blame = env, service, records, blame
         self.fabric = fabric
-        self._bytes = _Bytes(network, fabric)
+        self._bytes = _Bytes(network, fabric, balanced=not beside)
         self._stations = _Stations(service)
         self._rows = self._blamed = 0
         self._seen: dict[RequestQueue, tuple[object, ...]] = {}
@@ -111,7 +117,8 @@ class SelfChecks:
         self._look("causes", self._causes)
         self._look("bytes", lambda: self._bytes.check_counted(links))
         if shares:
-            self._look("busy", lambda: _busy(links, gpus, end_s))
+            over_s = self.env.now if self.beside else end_s
+            self._look("busy", lambda: _busy(links, gpus, over_s))
         self._look("Little", lambda: self._stations.check(self.records, self.blame, end_s))
 
     def _look(self, invariant: str, check: Callable[[], Iterator[str] | None]) -> None:
@@ -211,8 +218,8 @@ class SelfChecks:
 class _Bytes:
     """The bytes of all demands that were put on the fabric, counted apart from the fabric's own books."""
 
-    def __init__(self, network: Network, fabric: Fabric) -> None:
-        self.network, self.fabric = network, fabric
+    def __init__(self, network: Network, fabric: Fabric, *, balanced: bool) -> None:
+        self.network, self.fabric, self.balanced = network, fabric, balanced
         self._times: dict[int, tuple[DemandLike, float]] = {}  # by identity, which the demand itself keeps
         self._under_way: dict[Transfer, None] = {}
         self._broken: list[str] = []
@@ -256,7 +263,7 @@ class _Bytes:
 
     def _count(self, demand: DemandLike, times: float) -> None:
         known = self._times.get(id(demand))
-        if known is None:
+        if known is None and self.balanced:
             self._broken += self._unbalanced(demand)
         self._times[id(demand)] = demand, times + (known[1] if known else 0.0)
 

@@ -66,6 +66,7 @@ class Service:
         )
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
         self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
+        self._frontend_s: dict[int, float] = {}  # in vain, of requests on their way to a replica that failed
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         self._more_arrive = True
@@ -115,18 +116,26 @@ class Service:
 
     def _submit(self, routed: Routed) -> None:
         request, replica, routed_s = routed
+        self._dispatcher.routed_s.pop(request.request_id, None)
         if request.request_id not in self.open:
             return  # cancelled before it reached the replica
+        sequence = self._sequences.get(request.request_id)
         if not replica.is_up:  # it failed while the request was in the frontend
+            if sequence is None:
+                before_s = self._frontend_s.get(request.request_id, 0.0)
+                self._frontend_s[request.request_id] = before_s + self.env.now - routed_s
+            else:
+                sequence.wait(REQUEST_ROUTING, routed_s)
+                sequence.wait(REQUEST_HOST, self.env.now)
             self._dispatch_again(request)
             self._dispatcher.route()
             return
-        sequence = self._sequences.get(request.request_id)
         if sequence is None:
             sequence = self._sequences[request.request_id] = replica.submit(request)
             sequence.routed_s = routed_s
-            sequence.blame[REQUEST_ROUTING] = routed_s - request.arrival_s
-            sequence.blame[REQUEST_HOST] = self.env.now - routed_s
+            in_vain_s = self._frontend_s.pop(request.request_id, 0.0) if self._frontend_s else 0.0
+            sequence.blame[REQUEST_ROUTING] = routed_s - request.arrival_s - in_vain_s
+            sequence.blame[REQUEST_HOST] = self.env.now - routed_s + in_vain_s
         else:
             self._resubmitted.discard(request.request_id)
             sequence.wait(REQUEST_ROUTING, routed_s)
@@ -245,15 +254,20 @@ class Service:
         time, a KV transfer, or an engine, which reports when it is out (`_aborted`).
         """
         sequence = self._sequences.get(request.request_id)
+        now = self.env.now
+        routed_s = self._dispatcher.routed_s.pop(request.request_id, now)
         if sequence is None:
-            self._add(request, request.output_tokens, "aborted", aborted_s=self.env.now)
+            self._add(request, request.output_tokens, "aborted", aborted_s=now)
+            frontend_s = now - routed_s + self._frontend_s.pop(request.request_id, 0.0)
             blame = [0.0] * len(CAUSES)
-            blame[REQUEST_ROUTING] = self.env.now - request.arrival_s
+            blame[REQUEST_ROUTING] = now - request.arrival_s - frontend_s
+            blame[REQUEST_HOST] = frontend_s
             self.blame.add(request.request_id, blame)
             self.blame.ttft.add(request.request_id, blame)
             self._depart(request)
         elif request.request_id in self._resubmitted:
-            sequence.wait(REQUEST_ROUTING, self.env.now)
+            sequence.wait(REQUEST_ROUTING, routed_s)
+            sequence.wait(REQUEST_HOST, now)
             self._aborted(sequence)
         elif self.kv_transfers is not None and self.kv_transfers.abort(sequence):
             self._aborted(sequence)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.inputs.errors import InputError
 from sim.results.whole_files import whole_file
+from sim.views.drawing import drawn
 
 if TYPE_CHECKING:
     import altair
@@ -22,7 +23,9 @@ SUFFIXES = (".svg", ".png", ".html")
 
 
 def save_chart(chart: AnyChart, path: Path) -> Path:
-    """Write a chart as .svg, .png or .html, by its suffix. InputError for any other, or no such folder."""
+    """Write a chart as .svg, .png or .html, by its suffix. InputError for any other, or no such folder;
+    NotDrawnError where V8 cannot run.
+    """
     check_suffix(path)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}; make it, or name another file")
@@ -30,13 +33,11 @@ def save_chart(chart: AnyChart, path: Path) -> Path:
         if path.suffix == ".html":
             partial.write_text(page(title=path.stem, charts=[("", chart)]), encoding="utf-8")
         else:
-            import vl_convert
-
             specification = json.dumps(specified(chart))
             if path.suffix == ".png":
-                partial.write_bytes(vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_UNIT))
+                partial.write_bytes(drawn("vegalite_to_png", specification, scale=PIXELS_PER_UNIT))
             else:
-                partial.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+                partial.write_bytes(drawn("vegalite_to_svg", specification))
     return path
 
 
@@ -80,16 +81,14 @@ def page(title: str, charts: Sequence[tuple[str, AnyChart]], before: str = "", a
         before=before,
         charts="\n".join(parts),
         after=after,
-        library=_vega(),
+        library=_vega() if charts else "",
         calls="\n".join(calls),
     )
 
 
 @cache
 def _vega() -> str:
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # None is its default
+    bundle = drawn("javascript_bundle", None).decode()
     return bundle.replace("</script", "<\\/script")
 
 

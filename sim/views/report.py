@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
 from sim.views import charts
+from sim.views.drawing import NotDrawnError
 from sim.views.files import page
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ class Run(Protocol):
     def summary(self) -> dict[str, Any]: ...
 
 
-def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
-    """Write the page. `scenario` is the text of the resolved scenario, shown at the end."""
+def write_report(run: Run, title: str, scenario: str, path: Path) -> tuple[str, ...]:
+    """Write the page. `scenario` is the text of the resolved scenario, shown at the end. Returns what is
+    missing from the page: nothing, or why it has no charts.
+    """
     numbers = run.summary()
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
@@ -82,8 +85,14 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> Path:
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
     )
-    path.write_text(page(title, run_charts(run), before, after), encoding="utf-8")
-    return path
+    missing: tuple[str, ...] = ()
+    try:
+        written = page(title, run_charts(run), before, after)
+    except NotDrawnError as failure:
+        missing = (str(failure),)
+        written = page(title, (), f"{before}<p>{escape(missing[0])}</p>\n", after)
+    path.write_text(written, encoding="utf-8")
+    return missing
 
 
 def run_charts(run: Run) -> list[tuple[str, altair.TopLevelMixin]]:

@@ -67,8 +67,10 @@ def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
     return folder
 
 
-def save_into(run: Saveable, folder: Path) -> None:
-    """Write a run into a folder that is locked, in place of what it holds."""
+def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
+    """Write a run into a folder that is locked, in place of what it holds. Returns what is missing from it:
+    nothing, or why the report has no charts.
+    """
     with whole_folder(folder) as partial:
         for name in TABLES:
             frame: polars.DataFrame = getattr(run, name)
@@ -78,7 +80,7 @@ def save_into(run: Saveable, folder: Path) -> None:
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
         write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
-        write_report(run, title_of(run.scenario), scenario, partial / "report.html")
+        missing = write_report(run, title_of(run.scenario), scenario, partial / "report.html")
         manifest = {
             "format": FORMAT,
             "version": __version__,
@@ -92,6 +94,7 @@ def save_into(run: Saveable, folder: Path) -> None:
             "files": {path.name: _sha256(path) for path in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return missing
 
 
 def _inputs(paths: Iterable[Path]) -> list[dict[str, str]]:

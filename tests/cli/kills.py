@@ -170,7 +170,8 @@ def kills(
                 assert not ended or f"going on with {ended} runs" in said
                 assert verb.holds(out, reference)
                 assert not rows.exists()
-            if not verb.there_before and not rows.exists() and "--keep" not in verb.words:
+            going_on = rows.exists() or ("--keep" in verb.words and status != 0)
+            if not verb.there_before and not going_on:
                 shutil.rmtree(out, ignore_errors=True)
                 out.unlink(missing_ok=True)
         return counts

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from sim.cli import status_of
-from sim.cli.budget import memory_budget, most_numerous, resident_bytes
-from sim.inputs.errors import InfeasibleError
+from sim.cli.budget import CpuBudget, memory_budget, most_numerous, resident_bytes
+from sim.inputs.errors import InfeasibleError, UnfinishedError
+from sim.results.saved import load_result
+from sim.runtime.interruption import Interruption
 from sim.workload.request import Request
+from tests.cli.conftest import Sim
 
 
 def wait_for_the_look() -> None:
@@ -37,6 +42,51 @@ def test_memory_that_runs_out_is_no_traceback() -> None:
         raise MemoryError
 
 
+LONG = """
+topology: a100-x4
+model: llama-3-8b
+engine: {scheduler: one_at_a_time, service_time: {token_s: 10 us}}
+workload: {arrivals: {kind: poisson, rate_per_s: 1}, prompt_tokens: 50000, output_tokens: 1, requests: 100000}
+"""
+
+
+def test_a_run_without_processor_time_left_keeps_its_numbers(
+    sim: Sim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.views.files._vega", lambda: "")  # V8 takes longer than the run
+    (tmp_path / "s.yaml").write_text(LONG)
+    status, printed, err = sim("run", tmp_path / "s.yaml", "--max-cpu", "0.3 s", "--out", tmp_path / "out")
+    assert status == 4
+    assert "time to first token" in printed
+    assert "marked incomplete" in err
+    assert re.search(r"processor time, and its budget is 0.3 s; it was in \w+ \(.*\.py:\d+\); most are", err)
+    saved = load_result(tmp_path / "out")
+    assert (saved.ended, saved.is_complete) == ("CPU budget", False)
+
+
+def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = CpuBudget(0.05)
+    with (
+        pytest.raises(UnfinishedError, match=r"its budget is 0.05 s; it was in "),
+        budget.held(Interruption()),
+    ):
+        wait_for_the_look()
+    in_an_event = Interruption()
+    in_an_event.ask = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sim.cli.budget.TO_COME_TO_AN_END_S", 0.05)
+    with pytest.raises(UnfinishedError), CpuBudget(0.05).held(in_an_event):
+        wait_for_the_look()
+
+
+def test_a_run_within_its_processor_time_is_left_alone() -> None:
+    with CpuBudget(30.0).held(Interruption()), CpuBudget(None).held(Interruption()):
+        assert sum(range(10)) == 45
+
+
 def test_a_budget_that_is_no_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["run", "x.yaml", "--max-memory", "4 bananas"]) == 2
     assert "--max-memory 'bananas' is not a unit" in capsys.readouterr().err
+    assert status_of(["run", "x.yaml", "--max-cpu", "4 bananas"]) == 2
+    assert "--max-cpu 'bananas' is not a unit" in capsys.readouterr().err

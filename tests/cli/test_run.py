@@ -372,3 +372,24 @@ def test_a_machine_that_is_changed_has_a_note_on_its_collectives(sim: Sim, scena
     _, out, err = sim("run", scenario, "--set", "topology.peer_to_peer=false")
     assert "note: not measured on this machine: collectives of h100, h200 stand in" in err
     assert "collectives borrowed from" in out
+
+
+@pytest.mark.parametrize("asked", ["option", "environment"])
+def test_a_broken_invariant_has_a_status_of_its_own(
+    sim: Sim, scenario: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    from sim.runtime.fabric.link_counters import LinkCounters
+
+    carry = LinkCounters.carry
+
+    def leaky(counters: LinkCounters, links: list[int], n_bytes: list[float], *more: float) -> None:
+        carry(counters, links, [0.999 * one for one in n_bytes], *more)
+
+    monkeypatch.setattr(LinkCounters, "carry", leaky)
+    assert sim("run", scenario)[0] == 0
+    if asked == "environment":
+        monkeypatch.setenv("SIM_CHECK", "1")
+    status, _, err = sim("run", scenario, *(["--check"] if asked == "option" else []))
+    assert status == 71
+    assert "this is a bug in fabricsim" in err
+    assert "self-check: bytes broken at " in err

@@ -102,6 +102,71 @@ def test_a_command_under_a_signal_has_its_status_and_message(
     assert not (long.parent / ".out.lock").exists()
 
 
+IMPORTS = """
+import signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            try:
+                signal.raise_signal({number})
+            except BaseException as error:
+                {then}
+sys.meta_path.insert(0, AtImport())
+from sim.cli import main
+main({words!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "then"),
+    [
+        ("typer", "raise"),  # before anything of a command runs
+        ("pydantic", "raise"),  # within a command
+        ("sim.runtime.service", "raise RuntimeError('its import failed') from error"),
+        ("sim.runtime.service", "pass"),  # the import goes on as if nothing had been
+    ],
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_within_an_import_ends_with_its_status_and_one_line(
+    long: Path, module: str, then: str, number: signal.Signals, status: int
+) -> None:
+    code = IMPORTS.format(module=module, then=then, number=int(number), words=["run", str(long)])
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.count("\n")) == (status, 1), ended.stderr
+    assert ended.stderr.startswith("sim: interrupted" if status == 130 else "sim: terminated")
+
+
+def test_little_is_imported_before_signals_are_handled() -> None:
+    code = "import sys; from sim.cli import main; import sim.cli.signals; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"typing", "dataclasses", "inspect", "typer", "numpy"} & set(ended.stdout.split())
+
+
+def test_a_fork_that_has_no_handlers_of_its_own_yet_ends_in_silence() -> None:
+    had = Signals()
+    had._process = os.getpid()
+    child = os.fork()
+    if not child:
+        had._came(signal.SIGTERM, None)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+
+
+def test_a_signal_within_a_destructor_is_not_lost_and_leaves_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from types import SimpleNamespace
+
+    from sim.cli.signals import _unraisable
+
+    had = Signals()
+    with pytest.raises(Interrupted) as lost:
+        had._came(signal.SIGINT, None)
+    _unraisable(SimpleNamespace(exc_value=lost.value))
+    assert not capsys.readouterr().err
+    with pytest.raises(Interrupted), had.ends(Interruption()):
+        pass
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_die_with_their_parent_within_two_seconds_and_what_has_ended_is_kept(

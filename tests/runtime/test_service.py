@@ -36,7 +36,7 @@ def test_a_timeout_in_the_router_or_in_the_frontend_ends_a_request_there() -> No
         ("aborted", 0.75, -1, None),
         ("aborted", 1.25, -1, None),
     ]
-    assert causes(result, 0) == {"routing": 0.75}
+    assert causes(result, 0) == {"host": 0.75}
     assert result.steps.is_empty()
 
 
@@ -82,6 +82,8 @@ def test_a_request_whose_replica_fails_while_it_is_in_the_frontend_is_routed_aga
     faults = [{"at_s": 0.5, "until_s": 3.0, "replica": 0}]
     result = run(1, faults=faults, engine={"frontend_s": 1.0})
     assert rows(result, "routed_s", "admitted_s", "resubmissions") == [(3.0, 4.0, 0)]
+    in_vain_s = 1.0  # in the frontend; the failure is known when the request comes out of it
+    assert (causes(result, 0)["routing"], causes(result, 0)["host"]) == (3.0 - in_vain_s, in_vain_s + 1.0)
 
 
 def test_what_is_open_at_the_time_limit_is_unfinished_and_has_no_causes() -> None:

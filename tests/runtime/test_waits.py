@@ -77,6 +77,7 @@ def test_sequences_whose_kv_is_never_loaded_are_named(monkeypatch: pytest.Monkey
     assert "whose KV cache is being loaded" in text
 
 
+@pytest.mark.unchecked
 def test_the_first_in_a_queue_is_named_with_the_blocks_it_needs_and_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
