@@ -140,7 +140,10 @@ def _digest(scenarios: Sequence[Scenario]) -> str:
         ):  # a trace that cannot be read is for the runs to say
             describe_traces(scenario.workload)
         for path in sorted(scenario.files_read | traces):
-            digest.update(path.read_bytes() if path.is_file() else b"")
+            if path.is_file():
+                with path.open("rb") as file:  # a piece at a time: a trace may have gigabytes
+                    while piece := file.read(1 << 20):
+                        digest.update(piece)
     return digest.hexdigest()[:16]
 
 
