@@ -137,6 +137,8 @@ class LinkGraph:
             members = set(chips)
             reached = {chip: set(graph.successors(chip)) for chip in chips}
             gpus = sorted(set().union(*reached.values()), key=self.order)
+            if not gpus:  # chips that are wired to nothing carry nothing
+                continue
             # A crossbar says that any GPU reaches any other at its full rate. That holds where every two GPUs
             # share a chip; chips wired to each other, or to anything but GPUs, stay what they are.
             if any(self.places[gpu]["kind"] != "gpu" for gpu in gpus) or not _share_chips(gpus, reached):

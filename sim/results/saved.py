@@ -122,21 +122,38 @@ class SavedResult:
         return self._table("hand_overs")
 
     def summary(self) -> dict[str, Any]:
-        numbers: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        path = self.folder / "summary.json"
+        try:
+            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise _edited(path, error) from error
         return numbers
 
     def _table(self, name: str) -> polars.DataFrame:
         import polars
 
-        parquet = self.folder / f"{name}.parquet"
-        if parquet.exists():
-            return polars.read_parquet(parquet)
         types = {"number": polars.Float64, "count": polars.Int64, "text": polars.String}
         schema = {column: types[kind] for column, kind in KINDS[name].items()}
-        frame = polars.read_csv(self.folder / f"{name}.csv", schema=schema)
+        path = self.folder / f"{name}.parquet"
+        try:
+            if path.exists():
+                return polars.read_parquet(path)
+            path = self.folder / f"{name}.csv"
+            frame = polars.read_csv(path, schema=schema)
+        except (OSError, polars.exceptions.PolarsError) as error:
+            raise _edited(path, error) from error
         # Null is an empty field, and so is an empty text; texts are never null.
         frame = frame.with_columns(polars.col(polars.String).fill_null(""))
         return as_written(frame)
+
+
+def _edited(path: Path, error: Exception) -> InputError:
+    """A file that is gone, or was changed together with its digest."""
+    said = str(error).partition("\n")[0][:200]
+    return InputError(f"{path} is not as a run leaves it: {said}; run it again")
+
+
+MANIFEST_KEYS = {"seed": int, "end_s": int | float, "ended": str, "complete": bool, "files": dict}
 
 
 def load_result(folder: str | Path) -> SavedResult:
@@ -152,11 +169,14 @@ def load_result(folder: str | Path) -> SavedResult:
         raise InputError(
             f"{folder} has no {MANIFEST}: an older version left it, or its run was cut off; run it again"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder / MANIFEST} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         written = manifest.get("format") if isinstance(manifest, dict) else None
         raise InputError(f"{folder / MANIFEST}: format = {written!r}: must be {FORMAT} for this version")
+    for key, kind in MANIFEST_KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise InputError(f"{folder / MANIFEST}: {key} = {manifest.get(key)!r}: no run has left that")
     for name, digest in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InputError, Problem
 from sim.reading.data_files import code_digest
 from sim.reading.files_read import files_read
 from sim.results.saving import save_table
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sim.studies.points import Point, Row
 
+ROW = {"key": str, "status": str, "reason": str, "summary": dict, "causes": dict, "wall_s": float}
 REAL_TIME = ("wall_s",)  # columns that differ between two runs of the same study: in no file
 
 
@@ -61,13 +62,17 @@ class Kept:
         whole, rest = lines[:-1], lines[-1]
         try:
             read = [json.loads(line) for line in whole]
-        except ValueError:
+        except (ValueError, RecursionError):
             read = [{}]
-        if read and read[0].get("study") != self._study:
+        if read and read[0] != {"study": self._study}:
             raise InputError(
                 f"{self.rows_file} holds rows of another study, or of another version of fabricsim; name "
                 "another table, or add --force"
             )
+        for number, line in enumerate(read[1:], start=2):
+            if not _is_row(line):
+                what = "is no row of a study; remove the line, or add --force"
+                raise InputError(Problem(what, str(self.rows_file), number))
         if not read:
             self.rows_file.unlink()
             self._add({"study": self._study})
@@ -135,8 +140,20 @@ def _digest(scenarios: Sequence[Scenario]) -> str:
         ):  # a trace that cannot be read is for the runs to say
             describe_traces(scenario.workload)
         for path in sorted(scenario.files_read | traces):
-            digest.update(path.read_bytes() if path.is_file() else b"")
+            if path.is_file():
+                with path.open("rb") as file:  # a piece at a time: a trace may have gigabytes
+                    while piece := file.read(1 << 20):
+                        digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def _is_row(line: Any) -> bool:
+    """Whether a line is one that `Kept.add` has written."""
+    return (
+        isinstance(line, dict)
+        and {name: type(value) for name, value in line.items()} == ROW
+        and all(isinstance(number, int | float) for number in line["causes"].values())
+    )
 
 
 def _key(point: Point) -> str:

@@ -14,7 +14,7 @@ from sim.inputs.arrivals import Trace
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
 from sim.reading.files_read import file_read
-from sim.reading.traces import RecordedTrace, read_trace, selected
+from sim.reading.traces import RecordedTrace, Wanted, read_trace, selected
 from sim.workload.random_streams import (
     DrawFloats,
     DrawInts,
@@ -182,19 +182,24 @@ def played_part(arrivals: Trace) -> RecordedTrace:
 
 
 def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
-    """The trace named in a workload: a shipped one, or a file. InputError if there is none."""
+    """The trace named in a workload: a shipped one, or a file, of which arrivals may want a part only.
+    InputError if there is none.
+    """
     path = find_trace(trace.name) if trace.name is not None else Path(trace.path or "").expanduser()
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
         changed = 0  # read_trace raises the error
     file_read(path)
-    return _read_once(path, changed)
+    wanted = Wanted()
+    if isinstance(trace, Trace):
+        wanted = Wanted(trace.start_s, trace.duration_s, trace.limit)
+    return _read_once(path, changed, wanted)
 
 
 @functools.lru_cache(maxsize=8)
-def _read_once(path: Path, changed: int) -> RecordedTrace:
-    return read_trace(path)
+def _read_once(path: Path, changed: int, wanted: Wanted) -> RecordedTrace:
+    return read_trace(path, wanted)
 
 
 def _lengths_of(distribution: TraceLength) -> tuple[Ints, Ints]:

@@ -7,9 +7,11 @@ Every choice is drawn from one `random.Random`, so that a seed is a case, and hy
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,6 +23,8 @@ import yaml
 from tests.laws.key_scenarios import ARRIVALS, BASES, LENGTHS, TRACE, WAITS
 
 ROOT = Path(__file__).parents[2]
+LOAD = "load_result"  # no verb: the function that reads a saved run back, whose tables are then read
+STUDY = "@study@"  # in kept rows: the digest of the study that is run beside them
 
 
 @dataclass(frozen=True)
@@ -415,6 +419,138 @@ def words_case(rng: random.Random) -> Case:
     return Case(changed, (("s.yaml", as_yaml(small)),))
 
 
+def experts_case(rng: random.Random) -> Case:
+    """Counts of experts, as a table or as YAML, with a few things wrong in them."""
+    if rng.random() < 0.5:
+        rows = "".join(f"{expert},{100 + expert}\n" for expert in range(8))
+        text, name = "expert,tokens\n" + rows, "e.csv"
+        text = _cells(text, rng) if rng.random() < 0.7 else noisy(text, rng)
+    else:
+        counts: Any = rng.choice((list(range(1, 9)), dict.fromkeys(range(8), 10)))
+        text, name = as_yaml(mutated({"counts": counts}, rng, rng.randint(1, 2)), rng), "e.yaml"
+    engine = {"enable_expert_parallel": True, "tensor_parallel_size": 2, "expert_routing": {"weights": name}}
+    scenario = {"topology": "a100-x4", "model": "mixtral-8x7b", "engine": engine, "workload": QUICK}
+    return Case(("run", "s.yaml"), (("s.yaml", as_yaml(scenario)), (name, text)))
+
+
+SMALL = {"topology": "a100-x4", "model": "llama-3-8b", "workload": QUICK}
+OPEN = {**SMALL, "workload": {**QUICK, "arrivals": {"kind": "poisson", "rate_per_s": 5.0}, "duration_s": 1.0}}
+STUDIES: tuple[tuple[str, ...], ...] = (
+    ("sweep", "s.yaml", "--over", "replicas=1,2", "--seeds", "1", "--out", "t.csv"),
+    ("sweep", "s.yaml", "--over", "engine.max_num_seqs=1,2", "--over", "replicas=1", "--out", "t.parquet"),
+    ("sweep", "s.yaml", "--over", "engine.tensor_parallel_size=1,3", "--format", "json",
+     "--metric", "p99_ttft_ms"),
+    ("compare", "s.yaml", "other.yaml", "--seeds", "2", "--out", "t.csv"),
+    ("compare", "s.yaml", "other.yaml", "--seeds", "2", "--set", "replicas=2", "--format", "json"),
+    ("capacity", "s.yaml", "--slo", "p99_ttft_ms=500", "--tolerance", "0.5", "--out", "t.csv"),
+    ("capacity", "s.yaml", "--slo", "mean_tpot_ms=50", "--tolerance", "0.5", "--set", "replicas=2"),
+)  # fmt: skip
+
+
+def _row_of_a_study(rng: random.Random) -> dict[str, Any]:
+    """A line as a study keeps it, of the first run of a sweep."""
+    key = json.dumps([0, [["replicas", rng.choice((1, 2))]], 0])
+    row: dict[str, Any] = {"key": key, "status": "done", "reason": "", "summary": {"finished": 3}}
+    return {**row, "causes": {}, "wall_s": 0.1}
+
+
+def study_case(rng: random.Random) -> Case:
+    """Studies with an option or a scenario that is wrong, or beside what an earlier one has left."""
+    words = list(rng.choice(STUDIES))
+    scenario: Any = OPEN
+    if rng.random() < 0.4:
+        scenario = mutated(scenario, rng)
+    if rng.random() < 0.4:
+        words += rng.choice(
+            (_change_words(rng), ["--force"], ["--metric", "x"], ["--seeds", rng.choice(("0", "3", "-1"))])
+        )
+    if rng.random() < 0.4:
+        at = rng.randrange(2, len(words))
+        value = rng.choice(NASTY)
+        words[at] = (value if isinstance(value, str) else json.dumps(value)).replace("\0", "")
+    files = [("s.yaml", as_yaml(scenario)), ("other.yaml", as_yaml(SMALL))]
+    if rng.random() < 0.5:
+        lines = [{"study": STUDY}, _row_of_a_study(rng), _row_of_a_study(rng)]
+        text = "".join(json.dumps(line) + "\n" for line in mutated(lines, rng, rng.randint(0, 2)))
+        files.append(("t.csv.rows", noisy(text, rng) if rng.random() < 0.4 else text))
+    if rng.random() < 0.2:
+        files.append((rng.choice(("t.csv", "t.parquet", ".t.csv.lock", ".t.csv.partial", "t.csv/x")), "x"))
+    return Case(tuple(words), tuple(files))  # fmt: skip
+
+
+@cache
+def _saved_run() -> tuple[tuple[str, str], ...]:
+    """The files of a folder that a run has left."""
+    import sim
+
+    with tempfile.TemporaryDirectory() as folder:
+        sim.simulate(sim.Scenario.model_validate(SMALL)).save(Path(folder) / "o")
+        paths = sorted((Path(folder) / "o").iterdir())
+        return tuple((path.name, path.read_text(encoding="utf-8")) for path in paths)
+
+
+def saved_case(rng: random.Random) -> Case:
+    """The folder of a run with one of its files broken, read back or written over."""
+    saved = dict(_saved_run())
+    manifest = json.loads(saved["manifest.json"])
+    broken = rng.choice((*saved, "manifest.json", "manifest.json", "manifest.json"))
+    if broken == "manifest.json":
+        text = json.dumps(mutated(manifest, rng, rng.randint(1, 2)))
+        saved[broken] = noisy(text, rng) if rng.random() < 0.3 else text
+    elif rng.random() < 0.2:
+        del saved[broken]
+    else:
+        text = saved[broken]
+        saved[broken] = (
+            _cells(text, rng) if broken.endswith(".csv") and text and rng.random() < 0.6 else noisy(text, rng)
+        )
+        if rng.random() < 0.7:  # as somebody who edits a table and mends its digest
+            content = saved[broken].encode("utf-8", "surrogatepass")
+            manifest["files"][broken] = hashlib.sha256(content).hexdigest()
+            saved["manifest.json"] = json.dumps(manifest)
+    words: tuple[str, ...] = rng.choice((
+        (LOAD, "o"), (LOAD, "o"), (LOAD, "o"),
+        ("run", "s.yaml", "--out", "o", "--force"), ("run", "s.yaml", "--out", "o"),
+        ("run", "o/scenario.resolved.yaml"),
+    ))  # fmt: skip
+    scenario = ("s.yaml", as_yaml(SMALL))
+    return Case(words, (scenario, *((f"o/{name}", text) for name, text in saved.items())))
+
+
+POINTS = "sim/data/measured/serving/closed_loops.csv"
+
+
+def points_case(rng: random.Random) -> Case:
+    """A table of closed loops of one's own, and kept rows, with a few cells or signs wrong in them."""
+    head, *rows = (ROOT / POINTS).read_text().splitlines(True)
+    text = head + "".join(rng.sample(rows, 2))
+    text = _cells(text, rng) if rng.random() < 0.7 else noisy(text, rng)
+    words = ["validate", "closed-loops", "--points", "p.csv", "--processes", "1"]
+    files = [("p.csv", text)]
+    if rng.random() < 0.4:
+        kept = {"digest": "x", "key": "x", "rows": [], "reason": ""}
+        lines = "".join(json.dumps(line) + "\n" for line in mutated([kept, kept], rng))
+        files.append(("k.jsonl", noisy(lines, rng) if rng.random() < 0.4 else lines))
+        words += ["--keep", "k.jsonl"]
+    words += rng.choice(([], ["--summary"], ["--format", "json"], ["--out", "charts"], ["--out", "p.csv"]))
+    return Case(tuple(words), tuple(files))
+
+
+OPTIONS: tuple[tuple[str, ...], ...] = (
+    ("--check",), ("--percentiles", "50,99.9"), ("--percentiles", "nan"), ("--percentiles", ",,"),
+    ("--max-memory", "4GB"), ("--max-memory", "1"), ("--max-memory", "nan"), ("--no-fold",),
+    ("--seed", "7"), ("--seed", "18446744073709551616"),
+    ("--format", "json"), ("--out", "o"), ("--out", "s.yaml"), ("--out", "/dev/null/x"), ("--force",),
+)  # fmt: skip
+
+
+def options_case(rng: random.Random) -> Case:
+    """A scenario with something wrong in it, under several options at once."""
+    scenario = mutated(rng.choice(scenarios()), rng, rng.randint(0, 1))
+    words = [word for option in rng.sample(OPTIONS, rng.randint(1, 3)) for word in option]
+    return Case(("run", "s.yaml", *words), (("s.yaml", as_yaml(scenario)),))
+
+
 KINDS: dict[str, tuple[int, Callable[[random.Random], Case]]] = {
     "scenario": (8, scenario_case),
     "traffic": (5, traffic_case),
@@ -425,6 +561,11 @@ KINDS: dict[str, tuple[int, Callable[[random.Random], Case]]] = {
     "collectives": (2, collectives_case),
     "change": (3, change_case),
     "words": (3, words_case),
+    "experts": (1, experts_case),
+    "study": (3, study_case),
+    "saved": (2, saved_case),
+    "points": (1, points_case),
+    "options": (3, options_case),
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.inputs.errors import InputError
-from sim.reading.traces import RecordedTrace, read_trace, selected
+from sim.reading.traces import RecordedTrace, Wanted, read_trace, reading, selected
 from sim.reading.traces.families import FAMILIES
 
 SHIPPED = Path(__file__).parents[2] / "workloads" / "traces"
@@ -270,6 +270,44 @@ def test_bytes_that_are_no_text_do_not_crash(tmp_path: Path):
     read = read_trace(path)
     assert len(read) == 3
     assert len(read.dropped) == 1
+
+
+@pytest.mark.parametrize(
+    "wanted", [Wanted(limit=3), Wanted(2.0, 4.0), Wanted(5.0, limit=2), Wanted(90.0, limit=9)]
+)
+@pytest.mark.parametrize("name", ["trace.csv", "trace.jsonl"])
+def test_of_a_file_in_order_no_more_is_read_than_a_part_needs(tmp_path, monkeypatch, wanted: Wanted, name):
+    monkeypatch.setattr(reading, "LOOK_AHEAD", 4)
+    text = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{t},{t + 1},1\n" for t in range(50))
+    if name == "trace.jsonl":
+        row = '{{"sub_requests": [{call}, {call}], "arrival_time_ns": {at}}}\n'
+        call = '{"input_toks": 5, "output_toks": 2}'
+        text = "".join(row.format(call=call, at=t * 10**9) for t in range(50))
+    whole = trace_of(tmp_path, text, name)
+    part = read_trace(tmp_path / name, wanted)
+    assert part.rows < 20 or wanted.start_s == 90.0
+    assert part.is_whole == (part.rows == whole.rows)
+    how = {"start_s": wanted.start_s, "duration_s": wanted.duration_s, "limit": wanted.limit}
+    for column in ("prompt_tokens", "arrival_s", "session", "turn"):
+        one, other = (getattr(selected(trace, **how), column) for trace in (part, whole))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_out_of_order_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LOOK_AHEAD", 4)
+    times = [3, 4, 5, 6, 5, *range(7, 40), 0]
+    text = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{t},{t + 1},1\n" for t in times)
+    trace_of(tmp_path, text)
+    part = read_trace(tmp_path / "trace.csv", Wanted(limit=2))
+    assert part.is_whole
+    assert selected(part, limit=2).prompt_tokens.tolist() == [1, 4]
+
+
+def test_what_is_said_of_a_trace_that_was_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LOOK_AHEAD", 4)
+    text = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{t},{t + 1},1\n" for t in range(50))
+    trace_of(tmp_path, text)
+    assert "7 of the first 7 rows" in read_trace(tmp_path / "trace.csv", Wanted(limit=2)).describe()
 
 
 def test_no_family_hides_another():

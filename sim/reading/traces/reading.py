@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import math
+import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +23,100 @@ from sim.reading.traces.families import FAMILIES, BadRow, Family, Row
 from sim.reading.traces.recorded import RecordedTrace
 
 LONGEST_LINE = 50_000_000  # characters; beyond it a file is no trace
+LOOK_AHEAD = 10_000
+"""Rows that are read past the part that is wanted, to see whether the file is in order of arrival. Assumed:
+what several collectors wrote into one file is out of order by their delays, of seconds, and that is found."""
 
 
-def read_trace(path: str | Path) -> RecordedTrace:
-    """All rows of a trace file that can be replayed, in order of arrival, the first at time zero.
+def read_trace(path: str | Path, wanted: Wanted | None = None) -> RecordedTrace:
+    """The rows of a trace file that can be replayed, in order of arrival, the first at time zero.
 
     The family is told by the header. Rows with missing, unparsable, zero, negative or absurd values are
     dropped and counted by reason. InputError if the file is missing, empty, of no known family, or has no
     usable row.
+
+    With `wanted` the file is read no further than that part of it, and `LOOK_AHEAD` rows on, as long as its
+    rows are in order of arrival; a file with rows out of order among those is read whole.
     """
     path = Path(path)
     refuse_what_is_no_file(path, "a trace")
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-            return _read(str(path), lines)
+            return _read(str(path), lines, wanted or Wanted())
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror or error}", str(path))) from error
 
 
-def _read(path: str, file: Any) -> RecordedTrace:
+def _read(path: str, file: Any, wanted: Wanted) -> RecordedTrace:
     header, number = "", 0
     while not header.strip():
         header, number = file.readline(LONGEST_LINE), number + 1
         if not header:
             raise InputError(Problem("the file is empty; a trace has a header and a row per request", path))
     family, columns = family_of(header, path, number)
+    timed = family.arrivals is not None and (family.lines == "json" or family.arrivals in columns)
     read_row = family.reader()
-    rows: list[Row] = []
+    rows = _Columns()
     dropped: Counter[str] = Counter()
-    total = 0
-    lines = file if family.lines == "csv" else _from(header, file)
-    for line in lines:
+    total, is_whole = 0, True
+    enough = _Enough(wanted) if timed and wanted != Wanted() else None
+    first = [header] if family.lines == "json" else []  # there the first line is a row
+    for line in chain(first, iter(partial(file.readline, LONGEST_LINE), "")):
         if not line.strip():
             continue
+        if enough is not None and enough.is_read:
+            is_whole = False
+            break
         total += 1
         try:
             fields = _csv_fields(line, columns) if family.lines == "csv" else _json_fields(line)
-            rows.extend(read_row(fields))
+            for row in read_row(fields):
+                rows.append(row)
+                if enough is not None:
+                    enough.take(row.time_s)
         except BadRow as reason:
             dropped[str(reason)] += 1
-    if not rows:
+    if not len(rows):
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
         why = why or "it has a header only"
         raise InputError(Problem(f"{family.name} with no usable row: {why}", path))
-    timed = family.arrivals is not None and (family.lines == "json" or family.arrivals in columns)
-    return _in_columns(path, family, rows, timed, total, dropped)
+    return rows.trace(path, family, timed, total, dropped, is_whole)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A part of a trace, as `selected` takes it: so many rows, or so many seconds, from `start_s` on."""
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    limit: int | None = None
+
+
+class _Enough:
+    """Tells when a file in order of arrival has been read as far as a part of it goes, and some rows more."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.is_read = False
+        self._in_order = wanted.duration_s is not None or wanted.limit is not None
+        self._first_s = self._last_s = math.nan
+        self._taken = self._beyond = 0
+
+    def take(self, time_s: float) -> None:
+        """A row as it was read; NaN is a later turn of the session before it."""
+        if math.isnan(time_s):
+            self._taken += self._taken > 0
+            return
+        if math.isnan(self._first_s):
+            self._first_s = self._last_s = time_s
+        self._in_order &= time_s >= self._last_s
+        self._last_s = time_s
+        after_s = time_s - self._first_s - self.wanted.start_s
+        self._taken += after_s >= 0.0
+        limit, duration_s = self.wanted.limit, self.wanted.duration_s
+        if (limit is not None and self._taken > limit) or (duration_s is not None and after_s >= duration_s):
+            self._beyond += 1
+            self.is_read = self._in_order and self._beyond > LOOK_AHEAD
 
 
 def family_of(header: str, path: str = "", line: int = 1) -> tuple[Family, list[str]]:
@@ -132,45 +186,70 @@ def _json_fields(line: str) -> dict[str, Any]:
     return fields
 
 
-def _from(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+class _Columns:
+    """Rows as columns of machine numbers, in the order of the file: a row takes sixty bytes, and not
+    hundreds.
+    """
 
+    def __init__(self) -> None:
+        self._times_s, self._delays_s = array("d"), array("d")
+        self._prompts, self._outputs = array("q"), array("q")
+        self._sessions, self._turns = array("q"), array("q")
+        self._classes: list[str] = []
+        self._models: list[str] = []
+        self._hashes: list[tuple[int, ...]] = []
 
-def _in_columns(
-    path: str, family: Family, rows: list[Row], timed: bool, total: int, dropped: Counter[str]
-) -> RecordedTrace:
-    times_s = np.array([row.time_s for row in rows])
-    out_of_order = 0
-    arrival_s = None
-    if timed:
-        # later turns stay behind the first turn of their session
-        begun_s = np.maximum.accumulate(np.where(np.isnan(times_s), -np.inf, times_s))
-        keys_s = np.where(np.isnan(times_s), np.nan, times_s)
-        for index in np.flatnonzero(np.isnan(keys_s)):
-            keys_s[index] = keys_s[index - 1]
-        out_of_order = int(np.sum(times_s < begun_s))
-        order = np.argsort(keys_s, kind="stable")
-        rows = [rows[index] for index in order]
-        arrival_s = times_s[order] - np.nanmin(times_s)
-    sessions = any(row.session >= 0 for row in rows)
-    return RecordedTrace(
-        path=path,
-        family=family.name,
-        source=family.source,
-        prompt_tokens=np.array([row.prompt_tokens for row in rows], dtype=np.int64),
-        output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
-        arrival_s=arrival_s,
-        session=np.array([row.session for row in rows], dtype=np.int64) if sessions else None,
-        turn=np.array([row.turn for row in rows], dtype=np.int64) if sessions else None,
-        delay_s=np.array([row.delay_s for row in rows]) if sessions else None,
-        request_class=tuple(row.request_class for row in rows)
-        if any(row.request_class for row in rows)
-        else None,
-        model=tuple(row.model for row in rows) if any(row.model for row in rows) else None,
-        block_hashes=tuple(row.hashes for row in rows) if any(row.hashes for row in rows) else None,
-        hash_block_tokens=family.hash_block_tokens,
-        rows=total,
-        dropped=tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
-        out_of_order=out_of_order,
-    )
+    def __len__(self) -> int:
+        return len(self._times_s)
+
+    def append(self, row: Row) -> None:
+        self._times_s.append(row.time_s)
+        self._prompts.append(row.prompt_tokens)
+        self._outputs.append(row.output_tokens)
+        self._sessions.append(row.session)
+        self._turns.append(row.turn)
+        self._delays_s.append(row.delay_s)
+        self._classes.append(sys.intern(row.request_class))
+        self._models.append(sys.intern(row.model))
+        self._hashes.append(row.hashes)
+
+    def trace(
+        self, path: str, family: Family, timed: bool, total: int, dropped: Counter[str], is_whole: bool
+    ) -> RecordedTrace:
+        times_s = np.array(self._times_s)
+        order = np.arange(len(times_s))
+        out_of_order = 0
+        arrival_s = None
+        if timed:
+            # later turns stay behind the first turn of their session
+            begun_s = np.maximum.accumulate(np.where(np.isnan(times_s), -np.inf, times_s))
+            keys_s = times_s.copy()
+            for index in np.flatnonzero(np.isnan(keys_s)):
+                keys_s[index] = keys_s[index - 1]
+            out_of_order = int(np.sum(times_s < begun_s))
+            order = np.argsort(keys_s, kind="stable")
+            arrival_s = times_s[order] - np.nanmin(times_s)
+        sessions = max(self._sessions) >= 0
+
+        def texts(column: list[Any]) -> tuple[Any, ...] | None:
+            return tuple(column[index] for index in order) if any(column) else None
+
+        return RecordedTrace(
+            path=path,
+            family=family.name,
+            source=family.source,
+            prompt_tokens=np.array(self._prompts, dtype=np.int64)[order],
+            output_tokens=np.array(self._outputs, dtype=np.int64)[order],
+            arrival_s=arrival_s,
+            session=np.array(self._sessions, dtype=np.int64)[order] if sessions else None,
+            turn=np.array(self._turns, dtype=np.int64)[order] if sessions else None,
+            delay_s=np.array(self._delays_s)[order] if sessions else None,
+            request_class=texts(self._classes),
+            model=texts(self._models),
+            block_hashes=texts(self._hashes),
+            hash_block_tokens=family.hash_block_tokens,
+            rows=total,
+            dropped=tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
+            out_of_order=out_of_order,
+            is_whole=is_whole,
+        )

@@ -17,7 +17,7 @@ class RecordedTrace:
     `arrival_s` is None for a trace of lengths only, and NaN for a later turn of a session, which comes
     `delay_s` after the answer before it. `block_hashes[i]` are ids of prefix blocks of `hash_block_tokens`
     tokens, as in `Request`; `session` is -1 outside sessions. `rows` were read, `dropped` says for each
-    reason how many of them went.
+    reason how many of them went; `is_whole` is False where the file goes on behind them.
     """
 
     path: str
@@ -36,6 +36,7 @@ class RecordedTrace:
     rows: int = 0
     dropped: tuple[tuple[str, int], ...] = ()
     out_of_order: int = 0
+    is_whole: bool = True
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -56,7 +57,8 @@ class RecordedTrace:
 
     def describe(self) -> str:
         """What was detected, kept and dropped, in one line for a person."""
-        words = [f"{self.path}: {self.family}, {len(self)} of {self.rows} rows"]
+        of = f"{self.rows}" if self.is_whole else f"the first {self.rows}"
+        words = [f"{self.path}: {self.family}, {len(self)} of {of} rows"]
         if self.dropped:
             words.append("dropped " + ", ".join(f"{count} ({reason})" for reason, count in self.dropped))
         if self.out_of_order:

@@ -16,6 +16,7 @@ the same, to half a percent, as rows with neither: they are taken for TP 4 with 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ from sim.inputs.errors import InputError, Problem, UnfinishedError
 from sim.inputs.topology import Topology
 from sim.reading.problems import did_you_mean
 from sim.reading.published_names import MODELS, SYSTEMS
+from sim.reading.text_files import text_of
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 
@@ -142,29 +144,65 @@ def read_points(path: Path, *, clean: bool = True) -> list[ServingPoint]:
 
 
 def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
-    """The same as they are written. InputError also for a system or a model that rows are not known of."""
-    if not path.is_file():
-        raise InputError(Problem("there is no such file", str(path)))
-    with path.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
+    """The same as they are written. InputError names file, line and column of a cell that cannot be."""
+    table = csv.DictReader(text_of(path, "a table of closed loops", MAX_TABLE_BYTES).splitlines())
+    try:
+        rows = [(table.line_num, row) for row in table]
+    except csv.Error as error:
+        raise InputError(Problem(str(error), str(path), table.line_num)) from error
     if not rows:
         raise InputError(Problem("has no rows", str(path)))
+    for column in COLUMNS:
+        if column not in (table.fieldnames or ()):
+            raise InputError(f"{path} has no column {column!r}; a table of closed loops has it")
+    for line, row in rows:
+        for column in COLUMNS:
+            if what := _wrong_cell(column, row[column]):
+                raise InputError(Problem(what, str(path), line, column, repr(row[column])))
+    return [row for _, row in rows if point_of(row).is_clean or not clean]
+
+
+MAX_TABLE_BYTES = 50_000_000
+NAMES = {"system": SYSTEMS, "model": MODELS, "backend": HOSTS}
+FORMATS = ("gemm_quant_mode", "moe_quant_mode")
+COUNTS = ("isl", "osl", "concurrency", "tp_size")
+RANKS = ("attention_dp_size", "moe_tp_size", "moe_ep_size")  # may be blank or zero
+TIMES_MS = ("ttft_ms", "tpot_ms")
+COLUMNS = (*NAMES, "backend_version", *COUNTS, *RANKS, *FORMATS, *TIMES_MS, "origin")
+MOST = 1_000_000  # tokens, users and ranks of a measured service
+
+
+def _wrong_cell(column: str, cell: str | None) -> str:
+    """What is wrong with a cell; nothing for one that is in order."""
+    if cell is None:
+        return "the row ends before this column"
+    if column in NAMES and cell not in NAMES[column]:
+        known = NAMES[column]
+        return f"must be one of {', '.join(known)}{did_you_mean(cell, known)}"
+    if column in FORMATS and cell not in WEIGHTS:
+        return f"must be one of {', '.join(filter(None, WEIGHTS))}, or blank for bf16"
+    if column in COUNTS and not (_is_count(cell) and int(cell) >= 1):
+        return f"must be a whole number from 1 to {MOST}"
+    if column in RANKS and cell and not _is_count(cell):
+        return f"must be a whole number from 0 to {MOST}, or blank"
+    if column in TIMES_MS and not _is_time(cell):
+        return "must be milliseconds above 0"
+    return ""
+
+
+def _is_count(cell: str) -> bool:
+    return cell.isascii() and cell.isdecimal() and len(cell) <= 9 and int(cell) <= MOST
+
+
+def _is_time(cell: str) -> bool:
     try:
-        rows = [row for row in rows if point_of(row).is_clean or not clean]
-    except KeyError as error:
-        raise InputError(f"{path} has no column {error.args[0]!r}; a table of closed loops has it") from error
-    for column, known in (("system", SYSTEMS), ("model", MODELS)):
-        for row in rows:
-            if row[column] not in known:
-                hint = did_you_mean(row[column], known)
-                raise InputError(
-                    f"{path}: {column} = {row[column]!r}: must be one of {', '.join(known)}{hint}"
-                )
-    return rows
+        return 0.0 < float(cell) < math.inf
+    except ValueError:
+        return False
 
 
 def point_of(row: Mapping[str, str]) -> ServingPoint:
-    """A row of such a table. KeyError for a column that it lacks."""
+    """A row of such a table."""
     quant = row["moe_quant_mode"] or row["gemm_quant_mode"]
     ranks = int(row["moe_tp_size"] or 1) * int(row["moe_ep_size"] or 1)
     # where the row has nothing on data-parallel attention, more ranks for the experts than for a head mean it
@@ -260,7 +298,7 @@ def engine_of(point: ServingPoint) -> dict[str, Any]:
 
 def _release(point: ServingPoint) -> tuple[int, ...]:
     parts = point.version.split(".")
-    return tuple(int(part) for part in parts if part.isdigit()) if len(parts) > 1 else ASYNC_FROM
+    return tuple(int(part) for part in parts if part.isdecimal()) if len(parts) > 1 else ASYNC_FROM
 
 
 def _lengths(point: ServingPoint) -> tuple[Any, Any]:
