@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
-from sim.studies.kept import Kept
-from sim.studies.points import Point, Row, run_points
+from sim.studies.points import Keeps, Point, Row, run_points
 
 if TYPE_CHECKING:
     import polars
@@ -80,7 +79,7 @@ def compare(
     executor: Executor | None = None,
     confidence: float = 0.95,
     progress: bool | None = None,
-    keep: Kept | None = None,
+    keep: Keeps | None = None,
 ) -> Comparison:
     """Run every scenario with every seed and compare each with the first, seed by seed.
 
