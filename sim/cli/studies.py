@@ -1,4 +1,4 @@
-"""`sim sweep`, `sim compare`, `sim capacity`: many runs, on all processors or on a dask cluster."""
+"""`sim sweep`, `compare`, `capacity`, `sensitivity`: many runs, on all processors or on a dask cluster."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from sim.scenario import Scenario
     from sim.studies.kept import Kept
     from sim.studies.points import Row
+    from sim.studies.sensitivity import Sensitivity
     from sim.studies.store import Store
     from sim.studies.sweep import Sweep
 
 SECONDS_TO_CONNECT = 10
+MOST_NAMED = 20  # keys on one line
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
 
 Scheduler = Annotated[
@@ -187,6 +189,69 @@ def _show_means(found: Sweep, changed: list[str], metrics: list[str]) -> None:
     if lines:
         print()
         print_table([*changed, "seeds", *(f"mean of {name}" for name in metrics)], lines)
+
+
+def sensitivity(
+    scenario: Annotated[str, typer.Argument(help="A scenario: a YAML file.")],
+    metric: Annotated[str, typer.Option(help="A number of the summary, or `capacity` (with --slo).")],
+    changes: Changes = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--keys", metavar="PATTERN", help="Keys to look at, as in topology.links.*"),
+    ] = None,
+    slo: Annotated[
+        list[str] | None, typer.Option("--slo", metavar="METRIC=MAX", help="Objectives of the capacity.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1, each paired with itself.")] = 3,
+    step: Annotated[float, typer.Option(help="How much more and less of each, relative.")] = 0.1,
+    scheduler: Scheduler = None,
+    out: Table = None,
+    force: Force = False,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
+    format: OutputFormat = "table",
+) -> None:
+    """What a tenth more of every hardware constant and engine knob would do to a metric, strongest first."""
+    import sim
+
+    objectives = dict(_objective(text) for text in slo or ()) or None
+    described = _scenario(scenario, changes)
+    with _kept(out, force, store) as keep, _stored(store, resume, recompute) as stored_rows:
+        with _executor(scheduler) as executor:
+            found = sim.sensitivity(
+                described, metric, range(seeds), keys or (), objectives, step, executor,
+                keep=stored_rows or keep,
+            )  # fmt: skip
+        with signals.waits():
+            table = found.table()
+            if format == "json":
+                print_json({"metric": metric, "base": found.base, "effects": table.to_dicts(),
+                            "left_out": dict(found.left_out), "resolution": found.resolution})  # fmt: skip
+            else:
+                _show_effects(found)
+            _save(table, keep, out, found.rows)
+    _end(found.rows)
+
+
+def _show_effects(found: Sensitivity) -> None:
+    print(f"{found.metric} is {found.base:.5g}; what more of each would do to it:")
+    lines, without = [], []
+    for one in found.effects:
+        if one.note == "no effect":
+            without.append(one.key)
+            continue
+        spread = (one.elasticity.high - one.elasticity.low) / 2
+        width = "" if spread == float("inf") else f" ± {spread:.2g}"
+        change = f"{100 * one.more.mean:+.3g} % for {100 * (one.factor - 1):+.3g} %"
+        lines.append((one.key, f"{one.value:.4g}", f"{one.elasticity.mean:+.3g}{width}", change,
+                      one.note or ("" if one.is_clear else "not clear over these seeds")))  # fmt: skip
+    print_table(("key", "value", "elasticity", "change", ""), lines)
+    if without:
+        more = f" and {len(without) - MOST_NAMED} more" if len(without) > MOST_NAMED else ""
+        note(f"no effect: {', '.join(without[:MOST_NAMED])}{more}")
+    for key, reason in found.left_out.items():
+        note(f"left out: {key}: {reason}")
 
 
 @contextmanager

@@ -231,3 +231,16 @@ def test_several_seeds_end_with_a_table_of_means(sim: Sim, scenario: Path) -> No
     assert status == 0
     assert "mean of mean_ttft_ms" in out
     assert out.count(" ± ") == 2
+
+
+def test_a_sensitivity_is_a_table_with_the_strongest_first(sim: Sim, scenario: Path, tmp_path: Path) -> None:
+    words = ("sensitivity", scenario, "--metric", "mean_ttft_ms", "--seeds", 2, "--keys", "topology.gpus.*")
+    status, out, err = sim(*words, "--out", tmp_path / "table.csv")
+    assert status == 0
+    assert out.startswith("mean_ttft_ms is ")
+    assert "hbm_bytes_per_s" in out
+    assert "no effect: topology.gpus" in err
+    status, out, _ = sim(*words, "--format", "json")
+    sizes = [abs(one["elasticity"]) for one in json.loads(out)["effects"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 0.1
