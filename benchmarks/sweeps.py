@@ -67,7 +67,7 @@ def main() -> None:
     show(
         [
             Figure("points with numbers", done),
-            Figure("points that cannot be (TP8 on four GPUs), each with its reason", len(found.failed)),
+            Figure("points that cannot be (TP8 on four GPUs), each with its reason", len(found.infeasible)),
             Figure("points per second", POINTS / wall_s),
             Figure("share of the processors that the workers had", workers),
             Figure("share that busy loops got before and after", loops),

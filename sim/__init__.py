@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
     from sim.studies.compare import Comparison, compare
+    from sim.studies.sensitivity import Sensitivity, sensitivity
     from sim.studies.sweep import Sweep, sweep
 
 _HOME = {
@@ -62,6 +63,8 @@ _HOME = {
     "capacity": "sim.studies.capacity",
     "Comparison": "sim.studies.compare",
     "compare": "sim.studies.compare",
+    "Sensitivity": "sim.studies.sensitivity",
+    "sensitivity": "sim.studies.sensitivity",
     "Sweep": "sim.studies.sweep",
     "sweep": "sim.studies.sweep",
 }
@@ -75,6 +78,7 @@ __all__ = [
     "Result",
     "SavedResult",
     "Scenario",
+    "Sensitivity",
     "Sweep",
     "Topology",
     "UnfinishedError",
@@ -91,6 +95,7 @@ __all__ = [
     "load_scenario",
     "load_topology",
     "load_workload",
+    "sensitivity",
     "simulate",
     "sweep",
     "with_changes",

@@ -1,4 +1,4 @@
-"""`sim sweep`, `sim compare`, `sim capacity`: many runs, on all processors or on a dask cluster."""
+"""`sim sweep`, `compare`, `capacity`, `sensitivity`: many runs, on all processors or on a dask cluster."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from sim.scenario import Scenario
     from sim.studies.kept import Kept
     from sim.studies.points import Row
+    from sim.studies.sensitivity import Sensitivity
+    from sim.studies.store import Store
+    from sim.studies.sweep import Sweep
 
 SECONDS_TO_CONNECT = 10
+MOST_NAMED = 20  # keys on one line
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
 
 Scheduler = Annotated[
@@ -40,6 +44,16 @@ Table = Annotated[
     Path | None,
     typer.Option("--out", help="A .csv or .parquet file for the whole table; an interrupted one goes on."),
 ]
+StoreFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", metavar="FILE", help="A file that keeps every run as it ends; processes may share it."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the runs that --store has.")]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Run again what another version or scenario left in --store.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out already holds.")]
 OutputFormat = Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")]
 
@@ -49,7 +63,9 @@ def sweep(
     over: Annotated[
         list[str],
         typer.Option(
-            "--over", metavar="KEY=V1,V2,...", help="Values to try: engine.tensor_parallel_size=1,2,4"
+            "--over",
+            metavar="KEY=V1,V2,...",
+            help="Values to try: engine.tensor_parallel_size=1,2,4; linked: KEY1,KEY2=1:8,2:4",
         ),
     ],
     changes: Changes = None,
@@ -58,6 +74,9 @@ def sweep(
     metrics: Metrics = None,
     out: Table = None,
     force: Force = False,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
     format: OutputFormat = "table",
 ) -> None:
     """Run every combination of some values; what cannot be is a line with its reason."""
@@ -65,13 +84,16 @@ def sweep(
 
     grid = _grid(over)
     described = _scenario(scenario, changes)
-    with _kept(out, force) as keep:
+    with _kept(out, force, store) as keep, _stored(store, resume, recompute) as rows:
         with _executor(scheduler) as executor:
-            found = sim.sweep(described, grid, range(seeds), executor, keep=keep)
+            found = sim.sweep(described, grid, range(seeds), executor, keep=rows or keep)
         with signals.waits():
-            table = found.table()
+            table, shown = found.table(), _metrics(metrics, found.table())
             _note_all(found.notes)
-            _show(table, [*grid, "seed", "status", *_metrics(metrics, table), "reason"], format)
+            changed = list(dict.fromkeys(key for row in found.rows for key, _ in row.point.changes))
+            _show(table, [*changed, "seed", "status", *shown, "reason"], format)
+            if seeds > 1 and format == "table":
+                _show_means(found, changed, shown)
             _save(table, keep, out, found.rows)
     _end(found.rows)
 
@@ -84,15 +106,18 @@ def compare(
     metrics: Metrics = None,
     out: Table = None,
     force: Force = False,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
     format: OutputFormat = "table",
 ) -> None:
     """Compare scenarios with the first, seed by seed, with 95 % intervals of the differences."""
     import sim
 
     names = {_name(path, scenarios): _scenario(path, changes) for path in scenarios}
-    with _kept(out, force) as keep:
+    with _kept(out, force, store) as keep, _stored(store, resume, recompute) as stored_rows:
         with _executor(scheduler) as executor:
-            found = sim.compare(names, range(seeds), executor, keep=keep)
+            found = sim.compare(names, range(seeds), executor, keep=stored_rows or keep)
         with signals.waits():
             rows = [row for name in found.names for row in found.rows[name]]
             for row in found.failed:
@@ -123,6 +148,9 @@ def capacity(
     scheduler: Scheduler = None,
     out: Table = None,
     force: Force = False,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
     format: OutputFormat = "table",
 ) -> None:
     """Find the highest request rate at which all objectives hold, and what breaks above it."""
@@ -130,9 +158,9 @@ def capacity(
 
     objectives = dict(_objective(text) for text in slo)
     described = _scenario(scenario, changes)
-    with _kept(out, force) as keep:
+    with _kept(out, force, store) as keep, _stored(store, resume, recompute) as rows:
         with _executor(scheduler) as executor:
-            found = sim.capacity(described, objectives, range(seeds), tolerance, executor, keep)
+            found = sim.capacity(described, objectives, range(seeds), tolerance, executor, rows or keep)
         with signals.waits():
             table = found.table()
             if format == "json":
@@ -155,15 +183,113 @@ def _note_all(notes: Sequence[str]) -> None:
         note(f"note: {line}")
 
 
+def _show_means(found: Sweep, changed: list[str], metrics: list[str]) -> None:
+    """Of several seeds: the mean, and half the width of its 95 % interval."""
+    means = found.means(metrics)
+    lines = []
+    for row in means.to_dicts():
+        cells = [_cell(row[key]) for key in (*changed, "seeds")]
+        for name in metrics:
+            mean, high = row[name], row[f"{name}_high"]
+            cells.append(_cell(mean) if high is None else f"{mean:.5g} ± {high - mean:.2g}")
+        lines.append(cells)
+    if lines:
+        print()
+        print_table([*changed, "seeds", *(f"mean of {name}" for name in metrics)], lines)
+
+
+def sensitivity(
+    scenario: Annotated[str, typer.Argument(help="A scenario: a YAML file.")],
+    metric: Annotated[str, typer.Option(help="A number of the summary, or `capacity` (with --slo).")],
+    changes: Changes = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--keys", metavar="PATTERN", help="Keys to look at, as in topology.links.*"),
+    ] = None,
+    slo: Annotated[
+        list[str] | None, typer.Option("--slo", metavar="METRIC=MAX", help="Objectives of the capacity.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1, each paired with itself.")] = 3,
+    step: Annotated[float, typer.Option(help="How much more and less of each, relative.")] = 0.1,
+    scheduler: Scheduler = None,
+    out: Table = None,
+    force: Force = False,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
+    format: OutputFormat = "table",
+) -> None:
+    """What a tenth more of every hardware constant and engine knob would do to a metric, strongest first."""
+    import sim
+
+    objectives = dict(_objective(text) for text in slo or ()) or None
+    described = _scenario(scenario, changes)
+    with _kept(out, force, store) as keep, _stored(store, resume, recompute) as stored_rows:
+        with _executor(scheduler) as executor:
+            found = sim.sensitivity(
+                described, metric, range(seeds), keys or (), objectives, step, executor,
+                keep=stored_rows or keep,
+            )  # fmt: skip
+        with signals.waits():
+            table = found.table()
+            if format == "json":
+                print_json({"metric": metric, "base": found.base, "effects": table.to_dicts(),
+                            "left_out": dict(found.left_out), "resolution": found.resolution})  # fmt: skip
+            else:
+                _show_effects(found)
+            _save(table, keep, out, found.rows)
+    _end(found.rows)
+
+
+def _show_effects(found: Sensitivity) -> None:
+    print(f"{found.metric} is {found.base:.5g}; what more of each would do to it:")
+    lines, without = [], []
+    for one in found.effects:
+        if one.note == "no effect":
+            without.append(one.key)
+            continue
+        spread = (one.elasticity.high - one.elasticity.low) / 2
+        width = "" if spread == float("inf") else f" ± {spread:.2g}"
+        change = f"{100 * one.more.mean:+.3g} % for {100 * (one.factor - 1):+.3g} %"
+        lines.append((one.key, f"{one.value:.4g}", f"{one.elasticity.mean:+.3g}{width}", change,
+                      one.note or ("" if one.is_clear else "not clear over these seeds")))  # fmt: skip
+    print_table(("key", "value", "elasticity", "change", ""), lines)
+    if without:
+        more = f" and {len(without) - MOST_NAMED} more" if len(without) > MOST_NAMED else ""
+        note(f"no effect: {', '.join(without[:MOST_NAMED])}{more}")
+    for key, reason in found.left_out.items():
+        note(f"left out: {key}: {reason}")
+
+
 @contextmanager
-def _kept(out: Path | None, force: bool) -> Iterator[Kept | None]:
-    """Where the rows of a study are kept as they come; None without a table."""
+def _stored(store: Path | None, resume: bool, recompute: bool) -> Iterator[Store | None]:
+    """The store of a study; None without one."""
+    if store is None:
+        if resume or recompute:
+            raise InputError("--resume and --recompute are about --store FILE; name the file")
+        yield None
+        return
+    from sim.studies.store import stored
+
+    with stored(store, resume=resume, recompute=recompute) as rows:
+        yield rows
+        if rows.taken_up:
+            note(f"{rows.taken_up} runs were in {store}")
+        if rows.failure:
+            note(f"runs were not kept as they ended: {rows.failure}")
+
+
+@contextmanager
+def _kept(out: Path | None, force: bool, store: Path | None = None) -> Iterator[Kept | None]:
+    """Where the rows of a study are kept as they come; None without a table. With a store beside it, the
+    table is only written at the end.
+    """
     if out is None:
         yield None
         return
     from sim.studies.kept import kept
 
-    with kept(out, force=force) as keep:
+    with kept(out, force=force or (store is not None and out.is_file())) as keep:
         yield keep
         if keep.failure:
             note(f"runs were not kept as they ended: {keep.failure}")
@@ -228,32 +354,59 @@ def _scenario(path: str, changes: list[str] | None) -> Scenario:
     return sim.with_changes(described, dict(_change(text) for text in changes)) if changes else described
 
 
-def _grid(over: list[str]) -> dict[str, list[Any]]:
-    """The values to try, by key. InputError for a key that is given twice: one list would be lost."""
-    grid: dict[str, list[Any]] = {}
+def _grid(over: list[str]) -> dict[str | tuple[str, ...], list[Any]]:
+    """The values to try, by key or by keys that go together. InputError for a key that is given twice: one
+    list would be lost.
+    """
+    grid: dict[str | tuple[str, ...], list[Any]] = {}
     for text in over:
         key, values = _values(text)
         if key in grid:
-            both = ",".join(map(str, [*grid[key], *(value for value in values if value not in grid[key])]))
-            raise InputError(f"--over {key} is given twice; write --over {key}={both}")
+            name = key if isinstance(key, str) else ",".join(key)
+            both = [*grid[key], *(value for value in values if value not in grid[key])]
+            written = ",".join(
+                ":".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in both
+            )
+            raise InputError(f"--over {name} is given twice; write --over {name}={written}")
         grid[key] = values
     return grid
 
 
-def _values(text: str) -> tuple[str, list[Any]]:
-    """`KEY=1,2,4`, or `KEY=[1, 2, 4]`, as a key and values read as YAML."""
+def _values(text: str) -> tuple[str | tuple[str, ...], list[Any]]:
+    """`KEY=1,2,4`, or `KEY=[1, 2, 4]`, as a key and values read as YAML; `KEY,KEY=1:8,2:4`, or `=[[1, 8], [2,
+    4]]`, as keys and tuples.
+    """
+    key, equals, written = text.partition("=")
+    keys = tuple(part.strip() for part in key.split(","))
+    if not equals or not all(keys) or not written.strip():
+        raise InputError(f"--over {text!r} has no values; write KEY=V1,V2, as in engine.max_num_seqs=64,128")
+    written = written.strip()
+    if len(keys) == 1:
+        return keys[0], _yaml(text, written if written.startswith("[") else f"[{written}]")
+    if written.startswith("["):
+        groups = _yaml(text, written)
+    else:
+        # One by one: together, YAML reads 1:8 as a time of 68 seconds.
+        groups = [[_yaml(text, one) for one in group.split(":")] for group in written.split(",")]
+    for group in groups:
+        if not isinstance(group, list) or len(group) != len(keys):
+            given = ":".join(map(str, group)) if isinstance(group, list) else group
+            raise InputError(
+                f"--over {text!r}: {given} must be {len(keys)} values that go together, as in "
+                f"{','.join(keys)}={':'.join(map(str, range(1, len(keys) + 1)))}"
+            )
+    return keys, [tuple(group) for group in groups]
+
+
+def _yaml(text: str, written: str) -> Any:
     import yaml
 
-    key, equals, written = text.partition("=")
-    if not equals or not key.strip() or not written.strip():
-        raise InputError(f"--over {text!r} has no values; write KEY=V1,V2, as in engine.max_num_seqs=64,128")
     try:
-        values = yaml.safe_load(written if written.lstrip().startswith("[") else f"[{written}]")
+        return yaml.safe_load(written)
     except yaml.YAMLError as error:
         raise InputError(
             f"--over {text!r}: the values are not YAML ({str(error).splitlines()[0]})"
         ) from error
-    return key.strip(), values
 
 
 def _objective(text: str) -> tuple[str, float]:

@@ -18,8 +18,7 @@ from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
 from sim.results.metrics import SLO_FIELDS, meets, more_is_better
 from sim.scenario import Scenario
-from sim.studies.kept import Kept
-from sim.studies.points import Point, Row, row_of, run_points
+from sim.studies.points import Keeps, Point, Row, rows_here, run_points
 
 if TYPE_CHECKING:
     import polars
@@ -90,7 +89,7 @@ def capacity(
     seeds: Iterable[int] = (0,),
     tolerance: float = 0.02,
     executor: Executor | None = None,
-    keep: Kept | None = None,
+    keep: Keeps | None = None,
 ) -> Capacity:
     """Find the highest request rate that holds.
 
@@ -155,7 +154,7 @@ class _Search:
         slo: dict[str, float],
         seeds: list[int],
         executor: Executor | None,
-        keep: Kept | None = None,
+        keep: Keeps | None = None,
     ) -> None:
         self.scenario = scenario
         self.slo = slo
@@ -181,15 +180,7 @@ class _Search:
     def _rows(self, points: list[Point]) -> list[Row]:
         if self.executor is not None:
             return run_points([self.scenario], points, self.executor, progress=False, keep=self.keep)
-        rows = []
-        for point in points:
-            row = None if self.keep is None else self.keep.row(point)
-            if row is None:
-                row = row_of(self.scenario, point)
-                if self.keep is not None:
-                    self.keep.add(row)
-            rows.append(row)
-        return rows
+        return rows_here(self.scenario, points, self.keep)
 
     def _trial(self, rate_per_s: float, rows: list[Row]) -> Trial:
         known = rows[0].summary

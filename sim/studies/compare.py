@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
-from sim.studies.kept import Kept
 from sim.studies.key_notes import notes_of
-from sim.studies.points import Point, Row, run_points
+from sim.studies.points import Keeps, Point, Row, run_points
 
 if TYPE_CHECKING:
     import polars
@@ -86,7 +85,7 @@ def compare(
     executor: Executor | None = None,
     confidence: float = 0.95,
     progress: bool | None = None,
-    keep: Kept | None = None,
+    keep: Keeps | None = None,
 ) -> Comparison:
     """Run every scenario with every seed and compare each with the first, seed by seed.
 

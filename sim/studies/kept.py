@@ -42,10 +42,14 @@ class Kept:
         self._study = ""
         self._rows: dict[str, dict[str, Any]] = {}
 
-    def begin(self, scenarios: Sequence[Scenario]) -> None:
-        """Take up what is there of a study of these scenarios. InputError for rows of another study."""
+    def begin(self, scenarios: Sequence[Scenario], *, is_drawn: bool = False) -> None:
+        """Take up what is there of a study of these scenarios. InputError for rows of another study, and for
+        scenarios that are drawn one by one: what study they are is known at its end only.
+        """
         if self._study:
             return
+        if is_drawn:
+            raise InputError("keep= does not take scenarios that are drawn one by one; store= does")
         self._study = _digest(scenarios)
         if self._force:
             self.rows_file.unlink(missing_ok=True)
@@ -103,9 +107,13 @@ class Kept:
             return
         try:
             with self.rows_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, default=_plain) + "\n")
+                file.write(json.dumps(line, default=plain) + "\n")
         except OSError as error:  # a study does not end for want of disk: its table is still printed
             self.failure = str(unwritable(self.rows_file, error))
+
+    def claim(self, point: Point) -> bool:
+        """Whether this process is to run a point: always, since it holds the table alone."""
+        return True
 
     def save(self, table: polars.DataFrame, *, is_complete: bool) -> None:
         """Write the table. The rows stay beside a table that is not complete, for a run that goes on."""
@@ -133,17 +141,20 @@ def kept(table: Path, *, force: bool = False) -> Iterator[Kept]:
 def _digest(scenarios: Sequence[Scenario]) -> str:
     digest = hashlib.sha256(code_digest().encode())
     for scenario in scenarios:
-        digest.update(scenario.model_dump_json(by_alias=True).encode())
-        with (
-            files_read() as traces,
-            suppress(InputError),
-        ):  # a trace that cannot be read is for the runs to say
-            describe_traces(scenario.workload)
-        for path in sorted(scenario.files_read | traces):
-            if path.is_file():
-                with path.open("rb") as file:  # a piece at a time: a trace may have gigabytes
-                    while piece := file.read(1 << 20):
-                        digest.update(piece)
+        digest.update(scenario_digest(scenario).encode())
+    return digest.hexdigest()[:16]
+
+
+def scenario_digest(scenario: Scenario) -> str:
+    """Of a scenario, and of the files that it reads."""
+    digest = hashlib.sha256(scenario.model_dump_json(by_alias=True).encode())
+    with files_read() as traces, suppress(InputError):  # a trace that cannot be read is for the runs to say
+        describe_traces(scenario.workload)
+    for path in sorted(scenario.files_read | traces):
+        if path.is_file():
+            with path.open("rb") as file:  # a piece at a time: a trace may have gigabytes
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
     return digest.hexdigest()[:16]
 
 
@@ -160,6 +171,6 @@ def _key(point: Point) -> str:
     return json.dumps([point.scenario, [*map(list, point.changes)], point.seed], default=repr)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """numpy's scalars."""
     return value.item() if hasattr(value, "item") else str(value)

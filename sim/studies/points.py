@@ -11,26 +11,27 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain
+from typing import Any, Literal, Protocol
 
 import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
 from sim.simulate import simulate
+from sim.studies.progress import Progress
 from sim.workers import first_done, worker_pool
-
-if TYPE_CHECKING:
-    from sim.studies.kept import Kept
 
 Status = Literal["done", "infeasible", "wrong input", "unfinished", "failed", "not run"]
 
 DIED = "its worker process died (out of memory, or killed)"
 WAITING_PER_WORKER = 3  # points handed to the executor ahead of time, so that no worker waits for the next
 AHEAD_ON_A_CLUSTER = 64  # at least, where an executor does not say how many workers it has
+LOOKS_AT_OTHERS_S = 0.2  # how long to wait for points that other processes have under way
+END = -1  # no point has this number
 
 
 @dataclass(frozen=True)
@@ -105,74 +106,156 @@ def run_points(
     points: Iterable[Point],
     executor: Executor | None = None,
     progress: bool | None = None,
-    keep: Kept | None = None,
+    keep: Keeps | None = None,
 ) -> list[Row]:
     """Rows of all points, in their order. Without an executor on a process for each processor; `progress` on
     standard error, by default where that is a terminal. An interrupt ends it with the rows that are there.
-    What `keep` has of them is not run again, and it gets every row that ends.
+    What `keep` has of them is not run again, and it gets every row that ends; what another process has under
+    way is waited for.
+
+    Points that are no sequence are drawn as workers become free, and may add their scenario to `scenarios`.
     """
-    points = list(points)
-    pickled = [_pickled(scenario) for scenario in scenarios]
     show = sys.stderr.isatty() if progress is None else progress
-    rows: dict[int, Row] = _Rows(keep)
-    shown = _Progress(len(points), show)
-    if keep is not None:
-        keep.begin(scenarios)
-        found = {number: keep.row(point) for number, point in enumerate(points)}
-        dict.update(rows, {number: row for number, row in found.items() if row is not None})
-        shown.done = len(rows)
+    work = _Work(scenarios, points, keep, show)
     try:
         if executor is not None:
-            left = [number for number in range(len(points)) if number not in rows]
-            lost = _run_on(executor, pickled, points, left, rows, shown)
-            for number, reason in lost.items():
-                rows[number] = Row(points[number], "failed", reason)
+            for number, reason in _run_on(executor, work, work.numbers()).items():
+                work.came(number, Row(work.points[number], "failed", reason))
         else:
-            _run_on_processes(pickled, points, rows, shown)
+            _run_on_processes(work)
     except KeyboardInterrupt:
-        print(f"interrupted: {len(rows)} of {len(points)} points have run", file=sys.stderr)
-    shown.end()
-    return [rows.get(number) or Row(point, "not run", "interrupted") for number, point in enumerate(points)]
+        work.draw_rest()
+        print(f"interrupted: {len(work.rows)} of {len(work.points)} points have run", file=sys.stderr)
+    work.shown.end()
+    return [
+        work.rows.get(number) or Row(point, "not run", "interrupted")
+        for number, point in enumerate(work.points)
+    ]
 
 
-class _Rows(dict[int, Row]):
-    """Rows by the number of their point; each is kept as it comes."""
+class Keeps(Protocol):
+    """What keeps rows while a study runs: a file beside its table (`kept.py`), or a store (`store.py`)."""
 
-    def __init__(self, keep: Kept | None) -> None:
-        super().__init__()
+    failure: str
+
+    def begin(self, scenarios: Sequence[Scenario], *, is_drawn: bool = False) -> None: ...
+    def row(self, point: Point) -> Row | None: ...
+    def claim(self, point: Point) -> bool: ...
+    def add(self, row: Row) -> None: ...
+
+
+def rows_here(scenario: Scenario, points: Iterable[Point], keep: Keeps | None) -> list[Row]:
+    """Rows of points of one scenario, run in this process one after the other."""
+    return [_row_here(scenario, point, keep) for point in points]
+
+
+def _row_here(scenario: Scenario, point: Point, keep: Keeps | None) -> Row:
+    if keep is None:
+        return row_of(scenario, point)
+    while True:
+        row = keep.row(point)
+        if row is not None:
+            return row
+        if keep.claim(point):
+            row = row_of(scenario, point)
+            keep.add(row)
+            return row
+        time.sleep(LOOKS_AT_OTHERS_S)
+
+
+class _Work:
+    """The points of a study by number, drawn as workers become free, and the rows that have come."""
+
+    def __init__(
+        self, scenarios: Sequence[Scenario], points: Iterable[Point], keep: Keeps | None, show: bool
+    ) -> None:
+        self.scenarios = scenarios
+        self.points: list[Point] = []
+        self.rows: dict[int, Row] = {}
         self.keep = keep
+        self._source = iter(points)
+        self._pickles: dict[int, bytes] = {}
+        self.total = len(points) if isinstance(points, Sized) else None
+        if self.total is not None:  # what cannot be sent is refused before anything runs
+            self._pickles = {number: _pickled(scenario) for number, scenario in enumerate(scenarios)}
+        self.shown = Progress(self.total, show)
+        if keep is not None:
+            keep.begin(scenarios, is_drawn=self.total is None)
 
-    def __setitem__(self, number: int, row: Row) -> None:
-        super().__setitem__(number, row)
+    def pickled(self, point: Point) -> bytes:
+        found = self._pickles.get(point.scenario)
+        if found is None:
+            found = _pickled(self.scenarios[point.scenario])
+            self._pickles = {
+                point.scenario: found
+            }  # drawn in order: the seeds of one scenario, then the next
+        return found
+
+    def numbers(self) -> Iterator[int | None]:
+        """Numbers of points that are to run here; None where there is none at this instant, because other
+        processes have the rest under way.
+        """
+        elsewhere: list[int] = []
+        for point in self._source:
+            number = len(self.points)
+            self.points.append(point)
+            if self.keep is not None and self._has_come(number):
+                continue
+            if self.keep is None or self.keep.claim(point):
+                yield number
+            else:
+                elsewhere.append(number)
+        while elsewhere:
+            left = []
+            for number in elsewhere:
+                if self._has_come(number):
+                    continue
+                if self.keep is None or self.keep.claim(self.points[number]):
+                    yield number
+                else:
+                    left.append(number)
+            elsewhere = left
+            if elsewhere:
+                yield None
+
+    def _has_come(self, number: int) -> bool:
+        row = None if self.keep is None else self.keep.row(self.points[number])
+        if row is None:
+            return False
+        self.rows[number] = row
+        self.shown.one_more(ran=False)
+        return True
+
+    def came(self, number: int, row: Row) -> None:
+        self.rows[number] = row
         if self.keep is not None:
             self.keep.add(row)
+        self.shown.one_more()
+
+    def draw_rest(self) -> None:
+        """After an interrupt: the points that no worker has seen. A caller's generator is left alone."""
+        if self.total is not None:
+            for point in self._source:
+                self.points.append(point)
+                if self.keep is not None:
+                    self._has_come(len(self.points) - 1)
 
 
-def _run_on_processes(
-    pickled: list[bytes], points: list[Point], rows: dict[int, Row], shown: _Progress
-) -> None:
-    workers = max(1, min(os.cpu_count() or 1, len(points)))
+def _run_on_processes(work: _Work) -> None:
+    workers = max(1, min(os.cpu_count() or 1, work.total or AHEAD_ON_A_CLUSTER))
     suspects: dict[int, str] = {}  # under way when a worker died: any of them may have killed it
-    while left := [number for number in range(len(points)) if number not in rows and number not in suspects]:
+    numbers = work.numbers()
+    for first in numbers:
         with worker_pool(workers) as pool:
-            suspects |= _run_on(pool, pickled, points, left, rows, shown)
+            suspects |= _run_on(pool, work, chain([first], numbers))
     for number in suspects:
         with worker_pool(1) as pool:
-            for reason in _run_on(pool, pickled, points, [number], rows, shown).values():
-                rows[number] = Row(points[number], "failed", reason)
-                shown.one_more()
+            for reason in _run_on(pool, work, iter([number])).values():
+                work.came(number, Row(work.points[number], "failed", reason))
 
 
-def _run_on(
-    executor: Executor,
-    pickled: list[bytes],
-    points: list[Point],
-    numbers: Iterable[int],
-    rows: dict[int, Row],
-    shown: _Progress,
-) -> dict[int, str]:
+def _run_on(executor: Executor, work: _Work, numbers: Iterator[int | None]) -> dict[int, str]:
     """Run points on an executor; those that it lost, with the reason. A broken pool gets no more points."""
-    todo = iter(numbers)
     running: dict[Future[Row], int] = {}
     lost: dict[int, str] = {}
     max_running = WAITING_PER_WORKER * (getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
@@ -181,23 +264,36 @@ def _run_on(
     if not isinstance(executor, ProcessPoolExecutor):
         max_running = max(max_running, AHEAD_ON_A_CLUSTER)
     while True:
-        while not broken and len(running) < max_running and (number := next(todo, None)) is not None:
-            point = points[number]
+        waits = False
+        while not (broken or waits) and len(running) < max_running:
+            number = next(numbers, END)
+            if number is END:
+                break
+            if number is None:
+                waits = True
+                continue
+            point = work.points[number]
             try:
-                running[executor.submit(run_point, pickled[point.scenario], point, sim.__version__)] = number
+                future = executor.submit(run_point, work.pickled(point), point, sim.__version__)
+                running[future] = number
             except BrokenProcessPool as error:
                 lost[number] = _reason(error)
                 broken = True
+            except InputError as error:  # a scenario that was drawn and cannot be sent
+                work.came(number, Row(point, "wrong input", str(error)))
+        if waits and not running:
+            time.sleep(LOOKS_AT_OTHERS_S)
+            continue
         if not running:
             # What a process pool has not begun goes to the next pool; a cluster has no next one.
             if broken and not isinstance(executor, ProcessPoolExecutor):
-                lost.update(dict.fromkeys(todo, "the executor broke"))
+                left = (number for number in numbers if number is not None)
+                lost.update(dict.fromkeys(left, "the executor broke"))
             return lost
         for future in first_done(running):
             number = running.pop(future)
             try:
-                rows[number] = future.result()
-                shown.one_more()
+                work.came(number, future.result())
             except Exception as error:
                 lost[number] = _reason(error)
                 broken = broken or isinstance(error, BrokenProcessPool)
@@ -221,24 +317,3 @@ def _pickled(scenario: Scenario) -> bytes:
             f"a scenario cannot be sent to other processes ({error}); a script's own rule has to be a "
             "function or class at the top of a module, not a lambda or a function inside another"
         ) from error
-
-
-class _Progress:
-    """How many points have run, on one line of standard error."""
-
-    def __init__(self, points: int, show: bool) -> None:
-        self.points = points
-        self.show = show
-        self.done = 0
-        self.shown_at = 0.0
-
-    def one_more(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if self.show and (now - self.shown_at > 0.2 or self.done == self.points):
-            self.shown_at = now
-            print(f"\r{self.done} of {self.points} points", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self.show:
-            print(file=sys.stderr)

@@ -162,7 +162,7 @@ def test_a_search_goes_on_with_the_rates_that_were_tried(sim: Sim, scenario: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Kept, "save", keeps)
         first = sim(*words)[1]
-        patch.setattr("sim.studies.capacity.row_of", lambda *_: pytest.fail("ran again"))
+        patch.setattr("sim.studies.points.row_of", lambda *_: pytest.fail("ran again"))
         assert sim(*words)[1] == first
     assert unlinked[0] == unlinked[1]
 
@@ -193,3 +193,54 @@ def test_a_table_has_the_same_bytes_whatever_the_number_of_processes(
         assert sim(*words)[0] == 0
         tables.append(table.read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_a_store_goes_on_only_when_it_is_told_to(sim: Sim, scenario: Path, tmp_path: Path) -> None:
+    store, table = tmp_path / "study.sqlite", tmp_path / "table.csv"
+    words = ("sweep", scenario, "--over", "engine.max_num_seqs=1,4", "--store", store)
+    status, out, _ = sim(*words)
+    assert status == 0
+    assert out.count("done") == 2
+    status, _, err = sim(*words)
+    assert (status, "add --resume" in err) == (2, True)
+    status, again, err = sim(*words, "--resume", "--out", table)
+    assert (status, again) == (0, out)
+    assert f"2 runs were in {store}" in err
+    assert table.is_file()
+    status, _, err = sim("sweep", scenario, "--over", "replicas=1", "--resume")
+    assert (status, "--store FILE" in err) == (2, True)
+
+
+def test_values_that_go_together_are_written_with_colons(sim: Sim, scenario: Path) -> None:
+    keys = "engine.tensor_parallel_size,replicas"
+    for written in (f"{keys}=1:4,2:2", f"{keys}=[[1, 4], [2, 2]]"):
+        status, out, err = sim("sweep", scenario, "--over", written, "--format", "json")
+        assert (status, err) == (0, "")
+        rows = [(row["engine.tensor_parallel_size"], row["replicas"]) for row in json.loads(out)]
+        assert rows == [(1, 4), (2, 2)]
+    for written, said in ((f"{keys}=1:4,2", "2 must be 2 values that go together, as in"),):
+        status, _, err = sim("sweep", scenario, "--over", written)
+        assert (status, said in err) == (2, True)
+    status, _, err = sim("sweep", scenario, "--over", f"{keys}=1:4", "--over", f"{keys}=2:2")
+    assert (status, f"write --over {keys}=1:4,2:2" in err) == (2, True)
+
+
+def test_several_seeds_end_with_a_table_of_means(sim: Sim, scenario: Path) -> None:
+    over = ("--over", "engine.max_num_seqs=1,4", "--metric", "mean_ttft_ms")
+    status, out, _ = sim("sweep", scenario, *over, "--seeds", 3)
+    assert status == 0
+    assert "mean of mean_ttft_ms" in out
+    assert out.count(" ± ") == 2
+
+
+def test_a_sensitivity_is_a_table_with_the_strongest_first(sim: Sim, scenario: Path, tmp_path: Path) -> None:
+    words = ("sensitivity", scenario, "--metric", "mean_ttft_ms", "--seeds", 2, "--keys", "topology.gpus.*")
+    status, out, err = sim(*words, "--out", tmp_path / "table.csv")
+    assert status == 0
+    assert out.startswith("mean_ttft_ms is ")
+    assert "hbm_bytes_per_s" in out
+    assert "no effect: topology.gpus" in err
+    status, out, _ = sim(*words, "--format", "json")
+    sizes = [abs(one["elasticity"]) for one in json.loads(out)["effects"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 0.1

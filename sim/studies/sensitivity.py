@@ -1,0 +1,335 @@
+"""What a tenth more of each constant and knob would buy: paired finite differences over seeds.
+
+Every knob is raised and lowered by the same factor, with the seeds of the run that nothing was changed in
+(common random numbers), so that a difference is the knob's and not that of another draw of requests. The
+elasticity is the slope between the two in logarithms, its interval Student's over the seeds. Metrics of a run
+are exact, so that the smallest of differences is seen; a capacity is found by bisection, and what is smaller
+than its last interval is said to be below the resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.inputs.errors import InputError
+from sim.reading.problems import did_you_mean
+from sim.results.metrics import meets
+from sim.scenario import Scenario
+from sim.studies.intervals import Interval, mean_interval
+from sim.studies.knobs import Knob, knobs_of
+from sim.studies.points import Keeps, Point, Row, run_points
+from sim.studies.store import stored
+
+if TYPE_CHECKING:
+    import polars
+
+CAPACITY = "capacity"
+RATE = "workload.arrivals.rate_per_s"
+RESOLUTION = 0.002  # relative, of a capacity; a tenth more of a knob then has 50 steps to be seen in
+FIRST_STEP = 1.05  # of the search for a bracket around a capacity; each further step is twice as far
+LARGEST_STEP = 2.0**40
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one knob does to the metric. `elasticity`: percent of the metric per percent of the knob.
+    `more`: the relative change of the metric with `factor` times the knob, in the mean over seeds.
+
+    `note` says why there is no number, or what the number cannot tell.
+    """
+
+    key: str
+    value: float
+    factor: float
+    elasticity: Interval
+    more: Interval
+    seeds: int
+    note: str = ""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval of the elasticity leaves no room for no effect."""
+        return self.elasticity.excludes_zero
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`effects`, the strongest first; `metric` is `base` where nothing is changed. `left_out` has the knobs
+    that no run has numbers for, with the reason. `resolution` is relative, 0 where the metric is exact.
+    """
+
+    metric: str
+    base: float
+    effects: tuple[Effect, ...]
+    left_out: Mapping[str, str]
+    resolution: float
+    rows: tuple[Row, ...]
+
+    def table(self) -> polars.DataFrame:
+        """One line a knob: `elasticity` with `low` and `high`, and `more` as a share of the metric."""
+        import polars
+
+        return polars.DataFrame(
+            [
+                {
+                    "key": one.key,
+                    "value": float(one.value),
+                    "elasticity": one.elasticity.mean,
+                    "low": one.elasticity.low,
+                    "high": one.elasticity.high,
+                    "factor": one.factor,
+                    "more": one.more.mean,
+                    "is_clear": one.is_clear,
+                    "seeds": one.seeds,
+                    "note": one.note,
+                }
+                for one in self.effects
+            ]
+        )
+
+
+def sensitivity(
+    scenario: Scenario,
+    metric: str,
+    seeds: Iterable[int] = range(3),
+    keys: str | Iterable[str] = (),
+    slo: Mapping[str, float] | None = None,
+    step: float = 0.1,
+    executor: Executor | None = None,
+    progress: bool | None = None,
+    keep: Keeps | None = None,
+    store: str | Path | None = None,
+    confidence: float = 0.95,
+) -> Sensitivity:
+    """How a metric follows every hardware constant and engine knob.
+
+    Args:
+        scenario: the knobs are the numbers of its topology, engines and router that are not zero.
+        metric: a number of `Result.summary()`, or `"capacity"`: the highest rate at which `slo` holds.
+        seeds: each is paired with itself; the intervals are over them.
+        keys: patterns of keys to look at, as in `"topology.links.*"`; the fitted constants of kernels and the
+            workload are looked at only where a pattern names them.
+        slo: the objectives of a capacity, as in `sim.capacity`.
+        step: how much more and less of each knob, relative.
+        executor, progress, keep, store: as in `sweep`.
+
+    Raises InputError for an unknown metric, patterns that fit nothing, and a scenario that does not run.
+    """
+    seeds = list(seeds)
+    if not seeds:
+        raise InputError("seeds is empty: give one or more, as in range(3)")
+    if not 0.0 < step < 1.0:
+        raise InputError(f"step = {step:g}: must be between 0 and 1, as in 0.1")
+    if metric == CAPACITY and not slo:
+        raise InputError("the capacity is under objectives: give slo, as in {'p99_ttft_ms': 500}")
+    if slo and metric != CAPACITY:
+        raise InputError(f"slo belongs to the metric 'capacity', and the metric is {metric!r}")
+    patterns = (keys,) if isinstance(keys, str) else tuple(keys)
+    sides: list[tuple[Knob, tuple[tuple[str, Any], ...], float]] = []
+    left_out: dict[str, str] = {}
+    knobs = knobs_of(scenario, patterns)
+    for knob in knobs:
+        for factor in (1.0 + step, 1.0 - step):
+            found = knob.times(factor, scenario)
+            if found is None:
+                left_out[knob.key] = f"no whole number lies {step:.0%} from {knob.value:g}; sweep it"
+            else:
+                sides.append((knob, tuple(found[0].items()), found[1]))
+    changes = [(), *(one for _, one, _ in sides)]
+    with ExitStack() as held:
+        if store is not None:
+            keep = held.enter_context(stored(store))
+        if metric == CAPACITY:
+            search = _Capacities(scenario, slo or {}, executor, progress, keep)
+            values, reasons, rows = search.of(changes, seeds)
+        else:
+            values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, keep)
+    if not values[0]:
+        raise InputError(f"{metric} has no number to compare with: {reasons[0]}")
+    resolution = RESOLUTION if metric == CAPACITY else 0.0
+    by_knob: dict[str, list[tuple[float, dict[int, float], str]]] = {}
+    for (knob, _, factor), found_values, reason in zip(sides, values[1:], reasons[1:], strict=True):
+        by_knob.setdefault(knob.key, []).append((factor, found_values, reason))
+    effects = []
+    for knob in knobs:
+        if knob.key in by_knob:
+            effect = _effect(knob, by_knob[knob.key], values[0], resolution, confidence)
+            if isinstance(effect, str):
+                left_out[knob.key] = effect
+            else:
+                effects.append(effect)
+    effects.sort(key=lambda one: (-abs(one.elasticity.mean), one.key))
+    base = math.fsum(values[0].values()) / len(values[0])
+    return Sensitivity(metric, base, tuple(effects), left_out, resolution, tuple(rows))
+
+
+def _effect(
+    knob: Knob,
+    sides: Sequence[tuple[float, dict[int, float], str]],
+    base: dict[int, float],
+    resolution: float,
+    confidence: float,
+) -> Effect | str:
+    """The effect of a knob, or why there is none. A side that cannot be is replaced by what is unchanged."""
+    known = [(factor, values) for factor, values, _ in sides if values]
+    reason = next((reason for _, _, reason in sides if reason), "")
+    if not known:
+        return reason
+    note = f"one side only: {reason}" if len(known) < len(sides) else ""
+    (high, above), (low, below) = known if len(known) == 2 else (known[0], (1.0, base))
+    seeds = [seed for seed in base if seed in above and seed in below]
+    slopes, more = [], []
+    for seed in seeds:
+        if min(above[seed], below[seed], base[seed]) <= 0.0:
+            continue  # a metric of zero has no logarithm
+        slopes.append((math.log(above[seed]) - math.log(below[seed])) / (math.log(high) - math.log(low)))
+        more.append(above[seed] / base[seed] - 1.0)
+    if not slopes:
+        return reason or "the metric is zero, or without a number, for every seed"
+    elasticity, change = mean_interval(slopes, confidence), mean_interval(more, confidence)
+    if not any(slopes) and not any(more):
+        note = "no effect"
+        elasticity = change = Interval(0.0, 0.0, 0.0)
+    elif resolution and abs(change.mean) <= resolution:
+        note = f"below the resolution of {resolution:.1%}"
+    return Effect(knob.key, knob.value, high, elasticity, change, len(slopes), note)
+
+
+def _of_runs(
+    scenario: Scenario,
+    metric: str,
+    changes: Sequence[tuple[tuple[str, Any], ...]],
+    seeds: Sequence[int],
+    executor: Executor | None,
+    progress: bool | None,
+    keep: Keeps | None,
+) -> tuple[list[dict[int, float]], list[str], list[Row]]:
+    """The metric by seed of every set of changes, and a reason where it has none."""
+    points = [Point(0, one, seed) for one in changes for seed in seeds]
+    rows = run_points([scenario], points, executor, progress, keep)
+    values: list[dict[int, float]] = []
+    reasons: list[str] = []
+    for number in range(len(changes)):
+        found: dict[int, float] = {}
+        reason = ""
+        for row in rows[number * len(seeds) : (number + 1) * len(seeds)]:
+            if row.status != "done":
+                reason = row.reason
+                continue
+            if metric not in row.summary:
+                hint = did_you_mean(metric, row.summary)
+                raise InputError(f"there is no metric {metric!r}{hint}; p99_ttft_ms is one")
+            value = row.summary[metric]
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[row.point.seed] = float(value)
+            else:
+                reason = f"{metric} has no number: some requests never got that far"
+        values.append(found)
+        reasons.append(reason)
+    return values, reasons, rows
+
+
+class _Capacities:
+    """Capacities of many variants and seeds at once: a round runs one rate of each search that is open."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        slo: Mapping[str, float],
+        executor: Executor | None,
+        progress: bool | None,
+        keep: Keeps | None,
+    ) -> None:
+        rate = getattr(scenario.workload.arrivals, "rate_per_s", None)
+        if rate is None:
+            raise InputError(
+                f"workload.arrivals.kind = {scenario.workload.arrivals.kind!r}: must have a rate to search "
+                "over, as poisson, constant and gamma have"
+            )
+        self.scenario, self.slo, self.rate = scenario, dict(slo), float(rate)
+        self.executor, self.progress, self.keep = executor, progress, keep
+        self.rows: list[Row] = []
+
+    def of(
+        self, changes: Sequence[tuple[tuple[str, Any], ...]], seeds: Sequence[int]
+    ) -> tuple[list[dict[int, float]], list[str], list[Row]]:
+        values: list[dict[int, float]] = [{} for _ in changes]
+        reasons = [""] * len(changes)
+        # The unchanged one first, from afar; the others begin where it came to.
+        for first, last in ((0, 1), (1, len(changes))):
+            searches = {
+                (number, seed): Bracket(values[0].get(seed, self.rate), 2.0 if first == 0 else FIRST_STEP)
+                for number in range(first, last)
+                for seed in seeds
+            }
+            while left := {
+                key: rate for key, search in searches.items() if (rate := search.next_rate()) is not None
+            }:
+                points = [Point(0, (*changes[n], (RATE, rate)), seed) for (n, seed), rate in left.items()]
+                rows = run_points([self.scenario], points, self.executor, self.progress, self.keep)
+                self.rows += rows
+                for key, row in zip(left, rows, strict=True):
+                    if row.status == "done":
+                        searches[key].tried(self._holds(row))
+                    else:
+                        reasons[key[0]] = row.reason
+                        del searches[key]
+            for (number, seed), search in searches.items():
+                if search.found is None:
+                    reasons[number] = "no rate holds, or every rate does"
+                else:
+                    values[number][seed] = search.found
+        return values, reasons, self.rows
+
+    def _holds(self, row: Row) -> bool:
+        for name in self.slo:
+            if name not in row.summary:
+                hint = did_you_mean(name, row.summary)
+                raise InputError(f"there is no metric {name!r}{hint}; p99_ttft_ms is one")
+        return not row.summary["unfinished"] and meets(row.summary, self.slo)
+
+
+class Bracket:
+    """A search for the rate at which a rule ceases to hold: steps that double until one rate holds and one
+    does not, then halves in the logarithm until both lie within RESOLUTION.
+    """
+
+    def __init__(self, rate: float, step: float) -> None:
+        self.rate, self.step = rate, step
+        self.holding: float | None = None
+        self.failing: float | None = None
+        self.has_ended = False
+
+    def next_rate(self) -> float | None:
+        if self.has_ended:
+            return None
+        if self.holding is not None and self.failing is not None:
+            if self.failing / self.holding <= 1.0 + RESOLUTION / 2:
+                self.has_ended = True
+                return None
+            self.rate = math.sqrt(self.holding * self.failing)
+        return self.rate
+
+    def tried(self, holds: bool) -> None:
+        if holds:
+            self.holding = self.rate
+        else:
+            self.failing = self.rate
+        if self.holding is not None and self.failing is not None:
+            return
+        self.rate = self.rate * self.step if holds else self.rate / self.step
+        self.step *= self.step
+        self.has_ended = self.step > LARGEST_STEP
+
+    @property
+    def found(self) -> float | None:
+        """The middle of the last interval; None where it has no other end."""
+        if self.holding is None or self.failing is None:
+            return None
+        return math.sqrt(self.holding * self.failing)
