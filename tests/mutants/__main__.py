@@ -1,9 +1,9 @@
-"""`python -m tests.mutants --sample 500 --seed 1 --keep mutants.jsonl`: which small changes of the code the tests see.
+"""`python -m tests.mutants --sample 500 --seed 1 --keep FILE`: which small changes of code the tests see.
 
 A seeded sample of the mutants of the modules in `MODULES`, each against the tests mapped to its module
-(`tests_of.txt`). A mutant is killed where a test fails, or does not end. Mutants that no test can kill, because
-nothing changes, are listed with the reason in `equivalent.yaml` and counted apart. With `--keep`, an interrupted run
-goes on where it stopped, and `--again` runs those that survived against the tests that changed since.
+(`tests_of.txt`). A mutant is killed where a test fails, or does not end. Mutants that no test can kill,
+because nothing changes, are listed with the reason in `equivalent.yaml` and counted apart. With `--keep`, an
+interrupted run goes on where it stopped, and `--again` runs the survivors against tests that changed since.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run kept survivors against tests that changed")
     parser.add_argument("--show", action="store_true", help="run nothing: the kept survivors and the score")
     asked = parser.parse_args()
-    mutants = [one for one in drawn(asked.sample, asked.seed) if asked.only in one.module]
+    mutants = [one for one in drawn(asked.sample, asked.seed, modules()) if asked.only in one.module]
     kept = _read(asked.keep)
     rows = {one: kept[key(one)] for one in mutants if key(one) in kept}
     if not asked.show:
@@ -59,9 +59,9 @@ def main() -> None:
     print(summary(rows))
 
 
-def drawn(sample: int, seed: int) -> list[Mutant]:
+def drawn(sample: int, seed: int, paths: Sequence[Path]) -> list[Mutant]:
     """The sample, in the order of modules and lines."""
-    sources = {str(path.relative_to(ROOT)): path.read_text() for path in modules()}
+    sources = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     every = [(name, *at) for name, source in sources.items() for at in numbers(source)]
     chosen = random.Random(seed).sample(every, min(sample, len(every)))
     return [described(name, sources[name], place, variant) for name, place, variant in sorted(chosen)]
@@ -73,8 +73,8 @@ def modules() -> list[Path]:
     return sorted(path for one in named for path in ([one] if one.is_file() else one.rglob("*.py")))
 
 
-def tests_of(module: str) -> list[str]:
-    """The test of the same name, then those that `tests_of.txt` gives to the module or to a folder above it."""
+def mapped_tests(module: str) -> list[str]:
+    """The test of the same name, then those that `tests_of.txt` gives to the module or a folder above it."""
     own = Path("tests", *Path(module).parts[1:-1], f"test_{Path(module).name}")
     found = [str(own)] if (ROOT / own).exists() else []
     for line in (FOLDER / "tests_of.txt").read_text().splitlines():
@@ -114,11 +114,11 @@ def _read(keep: Path | None) -> dict[tuple[Any, ...], Row]:
 def _to_run(
     mutants: Iterable[Mutant], rows: Mapping[Mutant, Row], again: bool
 ) -> dict[tuple[str, tuple[str, ...]], list[Mutant]]:
-    """The mutants by their module and the tests to run: all that are mapped; of survivors those that changed."""
+    """The mutants by module and tests to run: all that are mapped; of survivors those that changed."""
     equal = equivalent()
     found: dict[tuple[str, tuple[str, ...]], list[Mutant]] = {}
     for one in mutants:
-        tests = tests_of(one.module)
+        tests = mapped_tests(one.module)
         if one in rows:
             if not again or rows[one]["status"] != "survived" or one.told in equal:
                 continue

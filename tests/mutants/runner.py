@@ -2,8 +2,11 @@
 
 A mutant within a function is that function with other code (`__code__`), so that nothing is imported again. A
 mutant outside of functions (a constant, a default) is the whole module, imported anew with all that uses it.
-Per mutant only those tests run that reach the changed lines, the quickest first, until one fails. Polars has no
-threads yet where a process forks: only a child uses it.
+Per mutant only those tests run that reach the changed lines, the quickest first, until one fails. Polars has
+no threads yet where a process forks: only a child uses it.
+
+Why own code: mutmut runs every test in the process that it forks from, where polars hangs, and takes every
+mutant of a module; cosmic-ray starts an interpreter per mutant, which costs more than most tests here.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ OPTIONS = [
     "ignore::pytest.PytestAssertRewriteWarning",
 ]
 MOST_S = 2.0  # processor time of all tests of one mutant; the quickest are taken
+FEW = 4  # so many parameters of a test are tried
 TIMES = 3  # a test that takes so many times as long as while it was traced, and half a second, does not end
 WALL_S = 120
 ADDRESS_SPACE = 6 << 30
@@ -77,7 +81,7 @@ class Runner:
         settings.load_profile("mutants")
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        items = session.items
+        items = _few_of_each(session.items)
         found = _asked(lambda: _reached(items, self.path))
         tests = [Reached(at, name, seconds, set(lines)) for at, name, seconds, lines in found]
         tests.sort(key=lambda one: one.seconds)
@@ -100,6 +104,19 @@ class Runner:
                 code = codes[changed[0]]
                 self.report(number, *_killed(items, _within(of_lines), functions[changed[0]], code))
         return True
+
+
+def _few_of_each(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Of a test with many parameters some, spread evenly."""
+    by_function: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return [
+        same[at * len(same) // few]
+        for same in by_function.values()
+        for few in [min(len(same), FEW)]
+        for at in range(few)
+    ]
 
 
 def _within(tests: Sequence[Reached]) -> list[Reached]:
@@ -274,7 +291,7 @@ class _OneModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _OneByOne:
-    """A pytest plugin of a child that has imported a changed module: time limits, and the name of each test."""
+    """A pytest plugin of a child with a module imported anew: a time limit and the name of each test."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
