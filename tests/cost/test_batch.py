@@ -30,3 +30,11 @@ def test_ranks_together_are_the_sums_and_each_of_them() -> None:
 
 def test_causes_add_up() -> None:
     assert Causes(1.0, 2.0, 3.0, 4.0, 5.0, 6.0).total_s == 21.0
+
+
+def test_a_step_with_the_least_chunk_has_one_token_of_one_prompt_beside_its_decodes() -> None:
+    decodes = Batch(chunks=((64, 0),), decodes=3, decode_kv_tokens=900, sampled=3, decode_tokens=2)
+    least = decodes.with_least_chunk
+    assert least == decodes._replace(chunks=((1, 0),), sampled=3 * 2 + 1)
+    ranks = [Batch(decodes=3, sampled=3), Batch(chunks=((64, 0), (8, 0)), sampled=1), Batch(chunks=((4, 0),))]
+    assert [rank.chunks for rank in Batch.of_ranks(ranks).with_least_chunk.ranks] == [(), ((1, 0),), ()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nextafter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +76,23 @@ def test_the_links_of_a_program_are_those_of_its_transfers_in_one_order() -> Non
 
 def test_blocks_of_nothing_are_left_out() -> None:
     assert Program([((), 1, 0.0), ((Op("a", 1.0),), 0, 1.0), ((Op("b", 2.0),), 3, 2.0)]).total_s == 6.0
+
+
+@given(programs, st.floats(0.0, 1e3))
+def test_just_before_its_end_an_op_is_still_in_progress(program: Program, anchor_s: float) -> None:
+    *ops, end = positions(program)
+    for position, following in zip(ops, [*ops[1:], end], strict=True):
+        begin_s = anchor_s + program.start_s(position)
+        before_s = nextafter(anchor_s + program.start_s(following), 0.0)
+        if before_s > begin_s:
+            assert program.locate(anchor_s, before_s) == position
+
+
+def test_after_its_end_a_program_is_at_its_last_op() -> None:
+    program = Program([((Op("a", 1.0), Op("b", 1.0)), 3, 2.0)])
+    assert program.locate(1.0, 100.0) == Position(0, 2, 1)
+
+
+def test_ops_that_take_no_time_have_all_begun() -> None:
+    program = Program([((Op("a", 0.0), Op("b", 0.0)), 3, 0.0)])
+    assert program.locate(1.0, 1.0) == Position(0, 2, 1)

@@ -102,3 +102,10 @@ def test_staged_copies_are_never_quicker_than_peer_to_peer(op: str, name: str, r
             on, off = (collective(there, op, 2.0**power, gpus, library=library) for there in (peers, staged))
             assert off.total_s >= on.total_s * (1 - 1e-12)
             assert off.demand.isolated_s(staged.capacity) == pytest.approx(off.total_s)
+
+
+@pytest.mark.parametrize("op", ["all_gather", "reduce_scatter", "all_to_all"])
+def test_the_bus_bandwidth_of_every_op_is_the_rate_of_a_link(op: str) -> None:
+    network = Network(servers())
+    timing = collective(network, op, S, network.gpus, library="none")
+    assert timing.busbw_bytes_per_s == pytest.approx(NVLINK)

@@ -5,6 +5,7 @@ import pytest
 
 from sim.cost.collectives.demands import Demand, demand, pairs_demand
 from sim.cost.network import Network
+from sim.inputs.errors import InfeasibleError
 from tests.cost.small_graphs import NIC, servers, wire
 
 S = 1e9
@@ -67,3 +68,17 @@ def test_alone_a_demand_takes_its_latency_and_then_its_bytes_on_the_busiest_link
     slow = Demand((0, 1), (10.0, 8.0), latency_s=2.0, min_flow_s=9.0)
     assert slow.flow_s([5.0, 1.0]) == 9.0
     assert Demand((), (), latency_s=2.0).isolated_s([]) == 2.0
+
+
+def test_what_several_nics_carry_adds_up_to_the_bytes() -> None:
+    network = Network(servers(nodes=2, gpus=4, nics=8))
+    bare = pairs_demand(network, {("node0.gpu0", "node1.gpu0"): 10.0})
+    by_name = {network.links[link]: n for link, n in zip(bare.links, bare.n_bytes, strict=True)}
+    assert [n for name, n in by_name.items() if "->leaf" in name] == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("algorithm", ["nvls_tree", "two_level"])
+def test_islands_of_unequal_size_are_refused(algorithm: str) -> None:
+    network = Network(servers(nodes=2))
+    with pytest.raises(InfeasibleError, match="islands of equal size; these ranks are in islands of 8, 4"):
+        demand(network, "all_reduce", algorithm, S, network.gpus[:12])

@@ -61,7 +61,7 @@ def test_rings_of_a_full_mesh_load_every_link_alike(n: int) -> None:
     assert all(sorted(order) == sorted(network.gpus) for order in orders)
     used = hops(orders)
     assert len(used) == n * (n - 1)
-    assert len(set(used.values())) == 1
+    assert set(used.values()) == {2 - n % 2}  # an even number of GPUs has rings both ways
     bare = demand(network, "all_reduce", "ring", S, network.gpus)
     assert bare.isolated_s(network.capacity) == pytest.approx(2 * S / n / LANE)
 
@@ -183,3 +183,36 @@ def test_a_link_much_slower_than_the_others_is_left_out() -> None:
     bare = demand(network, "all_gather", "ring", S, network.gpus)
     # Three links are left at two of the GPUs.
     assert bare.isolated_s(network.capacity) <= 4 / 5 * S / (2 * LANE) * (1 + 1e-9)
+
+
+PRISM = {(0, 1): 1, (1, 2): 1, (0, 2): 1, (3, 4): 1, (4, 5): 1, (3, 5): 1, (0, 3): 1, (1, 4): 1, (2, 5): 1}
+
+
+@pytest.mark.parametrize("wires", [PRISM, CUBE_MESH, mesh(5)])
+def test_a_way_from_each_gpu_goes_along_wires_through_all(wires: Mapping[tuple[int, int], float]) -> None:
+    network = direct(1 + max(j for _, j in wires), wires)
+    ways = direct_ways(network, network.gpus)
+    assert [way[0] for way in ways] == list(network.gpus)
+    assert all(sorted(way) == sorted(network.gpus) for way in ways)
+    wired = {f"node0.gpu{a}->node0.gpu{b}" for i, j in wires for a, b in ((i, j), (j, i))}
+    assert {f"{a}->{b}" for way in ways for a, b in pairwise(way)} <= wired
+
+
+@pytest.mark.parametrize("faster", [1.0004, 2.0])
+def test_one_link_that_is_a_little_or_twice_as_fast_leaves_the_ways_of_a_full_mesh(faster: float) -> None:
+    plain, other = direct(5, mesh(5)), direct(5, {**mesh(5), (0, 1): faster})
+    assert direct_ways(other, other.gpus) == direct_ways(plain, plain.gpus)
+
+
+def test_a_circle_has_a_ring_in_each_direction_and_none_where_a_link_has_one_direction() -> None:
+    circle = {(0, 1): 1, (1, 2): 1, (2, 3): 1, (0, 3): 1}
+    network = direct(4, circle)
+    first, second = direct_rings(network, network.gpus)
+    assert second == (first[0], *first[:0:-1])
+    graph = nx.DiGraph(gpus=network.gpus)
+    for i, gpu in enumerate(network.gpus):
+        graph.add_node(gpu, kind="gpu", node=0, index=i, domain=0)
+    for i, j in circle:
+        wire(graph, network.gpus[i], network.gpus[j], LANE)
+    graph.remove_edge("node0.gpu0", "node0.gpu3")
+    assert direct_rings(Network(graph), network.gpus) == ()

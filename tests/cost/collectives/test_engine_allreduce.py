@@ -68,3 +68,28 @@ def test_multimem_needs_a_switch_that_adds() -> None:
     plain = Network(servers(reduces=False))
     assert not engine_allreduce.usable(plain, "multimem", plain.gpus)
     assert engine_allreduce.usable(plain, "one_shot", plain.gpus)
+
+
+@pytest.mark.parametrize(("kernel", "crossings"), [("one_shot", 3), ("two_shot", 4), ("multimem", 3)])
+def test_a_kernel_waits_for_its_peers_so_many_times_one_after_the_other(kernel: str, crossings: int) -> None:
+    parameters = default_parameters()
+
+    def start_s(link_s: float) -> float:
+        graph = load_topology("nd-h100-v5").graph.copy()
+        for _, _, edge in graph.edges(data=True):
+            if edge["link"] == "nvlink4":
+                edge["latency_s"] = link_s
+        there = Network(graph)
+        engine = parameters.architecture(there, there.gpus[0]).engines["vllm"]
+        return engine_allreduce.kernel_curve(there, kernel, there.gpus, engine, parameters).latency_s(0.0)
+
+    assert start_s(6e-6) - start_s(5e-6) == pytest.approx(crossings * 2 * 1e-6)  # to the switch, and on
+
+
+def test_one_shot_reads_whole_buffers_and_adds_its_own() -> None:
+    there = Network(servers())
+    parameters = default_parameters()
+    engine = parameters.architecture(there, there.gpus[0]).engines["vllm"]
+    values = engine.kernels["one_shot"]
+    curve = engine_allreduce.kernel_curve(there, "one_shot", there.gpus, engine, parameters)
+    assert curve.pace_s == pytest.approx(7 / NVLINK / values.efficiency + 1 / values.local_bytes_per_s)

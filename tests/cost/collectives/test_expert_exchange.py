@@ -187,6 +187,10 @@ def test_the_busiest_rank_bounds_the_time_and_leaves_the_bytes():
         assert even.n_bytes == uneven.n_bytes
         assert uneven.min_flow_s == pytest.approx(1.5 * even.min_flow_s)
         assert even.latency_s == uneven.latency_s
+        busiest_s = max(
+            n / there.capacity[link] for link, n in zip(uneven.links, uneven.n_bytes, strict=True)
+        )
+        assert uneven.efficiency * uneven.min_flow_s == pytest.approx(busiest_s)
 
 
 def test_every_kernel_reaches_no_more_than_its_links_carry_and_says_where_it_is_from():

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cost.collectives.groups import islands, parents, rails, rings
+from sim.cost.collectives.groups import islands, parents, rails, rings, tree_edges
 from sim.cost.network import Network
 from tests.cost.small_graphs import servers
 
@@ -49,3 +50,10 @@ def test_in_a_double_tree_every_place_but_the_root_has_a_parent_and_no_place_is_
     if nodes % 2 == 0:
         interior = [{above for above in tree if above is not None} for tree in (first, second)]
         assert not interior[0] & interior[1]
+
+
+def test_the_edges_of_all_trees_carry_the_message_once_from_every_rank_but_one() -> None:
+    for nodes, gpus in ((2, 8), (3, 4), (1, 8)):
+        network = Network(servers(nodes=nodes, gpus=gpus))
+        edges = tree_edges(network, network.gpus)
+        assert sum(share for _, _, share in edges) == pytest.approx(nodes * gpus - 1)

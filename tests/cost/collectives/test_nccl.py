@@ -10,6 +10,7 @@ from sim.calibration.collective_points import is_modelled, read_points
 from sim.calibration.collectives import errors, shipped
 from sim.catalog import load_topology
 from sim.cost.collectives.choice import CollectiveTiming, collective
+from sim.cost.collectives.parameters import default_parameters
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 from sim.reading.data_files import measured
@@ -165,3 +166,61 @@ def test_over_ten_nodes_the_model_is_within_20_percent_of_the_median_measured_po
         found.append(abs(timing.total_s / (float(row["latency_us_median"]) * 1e-6) - 1.0))
     assert median(found) < 0.10
     assert sorted(found)[int(0.9 * len(found))] < 0.30
+
+
+CLUSTER = default_parameters().inter_node["nccl"]
+
+
+def between_nodes(nodes: int, op: str, n_bytes: float, **options: str) -> CollectiveTiming:
+    there = network("nd-h100-v5", nodes)
+    return collective(there, op, n_bytes, there.gpus, library="nccl", **options)
+
+
+@pytest.mark.parametrize(("nodes", "levels"), [(2, 1), (3, 2), (5, 3)])
+def test_trees_start_with_their_hops_and_fill_with_their_levels(nodes: int, levels: int) -> None:
+    tree, through_switch = CLUSTER["tree"]["LL"], CLUSTER["nvls_tree"]
+    start_s = between_nodes(nodes, "all_reduce", 0.0, algorithm="tree", protocol="LL").latency_s
+    hops_s = 2 * (7 * tree["hop_s"] + levels * tree["net_hop_s"])
+    assert start_s == pytest.approx(tree["base_s"] + hops_s)
+    start_s = between_nodes(nodes, "all_reduce", 0.0, algorithm="nvls_tree").latency_s
+    assert start_s == pytest.approx(through_switch["base_s"] + 2 * levels * through_switch["net_hop_s"])
+    switch = default_parameters().architecture(network("nd-h100-v5", nodes), "node0.gpu0").nccl.switch
+    full_s = between_nodes(nodes, "all_reduce", 1e18, algorithm="nvls_tree").latency_s - start_s
+    fill_s = switch.fill_s + 8 * switch.fill_rank_s + (levels - 1) * CLUSTER["level_fill_s"]
+    assert full_s == pytest.approx(fill_s, rel=1e-6)
+    tree, start_s, full_s = (
+        CLUSTER["tree"]["Simple"],
+        *(
+            between_nodes(nodes, "all_reduce", n_bytes, algorithm="tree", protocol="Simple").latency_s
+            for n_bytes in (0.0, 1e18)
+        ),
+    )
+    assert full_s - start_s == pytest.approx((levels - 1) * CLUSTER["level_fill_s"], abs=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("op", "steps", "crossings"), [("all_reduce", 46, 6), ("all_gather", 23, 2), ("reduce_scatter", 23, 2)]
+)
+def test_a_ring_over_three_nodes_crosses_between_them_in_so_many_of_its_steps(
+    op: str, steps: int, crossings: int
+) -> None:
+    ring = CLUSTER["ring"]["Simple"]
+    start_s = between_nodes(3, op, 0.0, algorithm="ring", protocol="Simple").latency_s
+    inside_s = (steps - crossings) * max(ring["hop_s"], ring["post_s"])
+    assert start_s == pytest.approx(ring["base_s"] + inside_s + crossings * ring["net_hop_s"])
+    full_s = between_nodes(3, op, 1e18, algorithm="ring", protocol="Simple").latency_s
+    assert full_s - start_s == pytest.approx(steps * ring["step_fill_s"], rel=1e-6)
+
+
+def test_one_gpu_of_each_node_has_ll128_and_islands_of_unequal_size_have_rings_and_trees() -> None:
+    there = network("nd-h100-v5", 2)
+    pair = ("node0.gpu0", "node1.gpu0")
+    for algorithm in ("ring", "tree"):
+        timing = collective(there, "all_reduce", MIB, pair, "nccl", algorithm=algorithm, protocol="LL128")
+        assert timing.protocol == "LL128"
+    assert collective(there, "all_reduce", MIB, there.gpus[:12], "nccl").algorithm in ("ring", "tree")
+
+
+def test_two_gpus_do_not_add_in_the_switch() -> None:
+    with pytest.raises(InfeasibleError, match="on these ranks NCCL runs"):
+        all_reduce("nd-h100-v5", 2, MIB, algorithm="nvls")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import networkx as nx
 import pytest
 
@@ -10,7 +12,7 @@ from sim.catalog import load_topology
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import ExpertChoice, exchange
 from sim.cost.collectives.parameters import default_parameters
-from sim.cost.collectives.path_latency import Crossing, at_once, crossing, with_path
+from sim.cost.collectives.path_latency import Crossing, at_once, by_parts, crossing, with_path
 from sim.cost.network import Network
 
 SHIPPED = {
@@ -146,3 +148,13 @@ def test_a_latency_that_is_not_stated_is_that_of_the_measured_machines() -> None
     for op in OPS:
         expected = collective(one, op, SMALL, one.gpus).total_s
         assert collective(other, op, SMALL, other.gpus).total_s == expected
+
+
+@pytest.mark.parametrize(
+    ("medium", "kind", "known"),
+    [("tcp", "switch", "ethernet_switch"), ("tcp", "host", "host"), ("infiniband", "switch", "switch")],
+)
+def test_only_the_switches_of_a_tcp_path_are_ethernet_switches(medium: str, kind: str, known: str) -> None:
+    path = SimpleNamespace(medium=medium, crossed=((kind, None),))
+    least_s, _ = default_parameters().latencies[known]
+    assert by_parts(path, default_parameters()).contained_s == least_s  # type: ignore[arg-type]
