@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import FORMATS, STAND_INS
 from sim.effects.engine_keys import pays_for_launches
-from sim.effects.prices import part_of_place, prices_move, scaled_links, scaled_part, scaled_wire
+from sim.effects.prices import (
+    part_of_place,
+    prices_move,
+    scaled_links,
+    scaled_network,
+    scaled_part,
+    scaled_wire,
+)
 from sim.effects.ran import Group
-from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless
+from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless, where
 from sim.inputs.hardware import Gpu
 from sim.inputs.parts import part_of
 from sim.inputs.topology import MAX_NODES, Topology
@@ -93,6 +100,23 @@ def _of_places(use: Use) -> Word:
     if prices_move(use.ran, scaled_part(_after(use, "parts"), attribute)):
         return ACTED
     return DidNotBind(NEVER_WAITED if attribute == "latency_s" else NEVER_NARROWEST)
+
+
+def _of_network(use: Use) -> Word:
+    """The latency of the switches between servers."""
+    number = use.key[use.key.index("scale_out") + 1]
+    if use.ran.scenario.topology.systems or not isinstance(number, int):
+        return ACTED
+    return ACTED if prices_move(use.ran, scaled_network(number, "latency_s")) else DidNotBind(NEVER_WAITED)
+
+
+def _turned_round(use: Use) -> bool:
+    """Whether bytes crossed a PCIe switch, where ACS turns peers' traffic up."""
+    places = use.ran.network.places
+    return any(
+        crossed and places.get(place, {}).get("kind") == "pcie_switch"
+        for place, crossed in use.ran.bytes_by_place.items()
+    )
 
 
 def _count(use: Use) -> Word:
@@ -293,7 +317,7 @@ TOPOLOGY: dict[str, Rule] = {
     "": acted,
     "nodes": acted,
     "peer_to_peer": unless(_no_traffic),
-    "acs": unless(_no_traffic),
+    "acs": unless(_no_traffic, then=where(_turned_round, "no byte crossed a PCIe switch")),
     "inter_node": unless(one_server, _engine_names_transport),
     "own_graph": acted,
     "systems": acted,
@@ -321,7 +345,7 @@ TOPOLOGY: dict[str, Rule] = {
     "scale_out[].rails": unless(one_server, _one_switch),
     "scale_out[].switch_ports": unless(one_server, then=_switch_ports),
     "scale_out[].down_ports": unless(one_server, _one_switch),
-    "scale_out[].latency_s": _network,
+    "scale_out[].latency_s": unless(one_server, then=_of_network),
     "scale_out[].reduces": _network,
     "transports.*.kind": _transport,
     "transports.*.hop_s": _transport,

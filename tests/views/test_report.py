@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.views.report import latency_rows, shown
+from sim.views.report import keys_html, latency_rows, shown
 
 
 def test_the_report_needs_no_network(folder: Path) -> None:
@@ -30,3 +30,12 @@ def test_numbers_are_shown_with_four_digits_that_say_something(value: object, te
 def test_a_spread_of_rounding_is_shown_as_zero() -> None:
     rows = latency_rows({"mean_ttft_ms": 10.0, "std_ttft_ms": 1e-12})
     assert rows[0][1:] == ["10", "", "", "", "", "", "", "0"]
+
+
+def test_the_report_has_the_words_of_keys_those_without_effect_first() -> None:
+    words = {"acted": ["replicas"], "did_not_bind": {"a.b": "9, peak <1>"}, "no_effect": {"c.d": "why"}}
+    page = keys_html({"keys": words})
+    assert page.index("<td>c.d</td><td>no effect</td><td>why</td>") < page.index("<td>a.b</td>")
+    assert "9, peak &lt;1&gt;" in page
+    assert "1 keys acted: replicas." in page
+    assert keys_html({}) == ""
