@@ -48,7 +48,7 @@ def _idle_part(use: Use) -> str:
     crossed = sum(
         crossed for place, crossed in use.ran.bytes_by_place.items() if part_of_place(place) == name
     )
-    return "" if crossed or _staged(use) else f"no byte went to, from or through a {name}"
+    return "" if crossed or _staged(use) else f"no byte went to, from or through {name}"
 
 
 def _ends_only(use: Use) -> str:
@@ -76,7 +76,9 @@ def _uncrossed_wire(use: Use) -> Word:
         if {part_of_place(one), part_of_place(other)} == parts:
             crossed += use.ran.bytes_on(one, other)
     if not crossed and not _staged(use):
-        return NoEffect(f"no byte crossed a link from {wire.source} to {wire.to}")
+        why = f"no byte crossed a link from {wire.source} to {wire.to}"
+        # Wired in another way, it may be chosen: how many links there are changes no path.
+        return NoEffect(why) if "links" in use.key else DidNotBind(why)
     if "links" in use.key and not prices_move(use.ran, scaled_wire(number)):
         return DidNotBind(NEVER_NARROWEST)
     return ACTED
@@ -100,6 +102,12 @@ def _of_places(use: Use) -> Word:
     if prices_move(use.ran, scaled_part(_after(use, "parts"), attribute)):
         return ACTED
     return DidNotBind(NEVER_WAITED if attribute == "latency_s" else NEVER_NARROWEST)
+
+
+def _chooses_ways(use: Use) -> Word:
+    """What a part lets through decides ways, also those of traffic that now goes elsewhere."""
+    why = _idle_part(use)
+    return DidNotBind(why) if why else ACTED
 
 
 def _of_network(use: Use) -> Word:
@@ -127,7 +135,7 @@ def _count(use: Use) -> Word:
         part_of_place(place) == name and crossed for place, crossed in use.ran.bytes_by_place.items()
     ):
         return ACTED
-    return DidNotBind(f"no byte went to, from or through a {name}")
+    return DidNotBind(f"no byte went to, from or through {name}")
 
 
 def _nics(use: Use) -> int:
@@ -328,10 +336,10 @@ TOPOLOGY: dict[str, Rule] = {
     "parts.*.count": _count,
     "parts.*.model": acted,
     "parts.*.reduces": _part,
-    "parts.*.forwards_peers": _part,
+    "parts.*.forwards_peers": _chooses_ways,
     "parts.*.latency_s": unless(_idle_part, _ends_only, then=_of_places),
     "parts.*.bytes_per_s": unless(_idle_part, then=_of_places),
-    "parts.*.transport": _part,
+    "parts.*.transport": _chooses_ways,
     "wires[].source": _wire,
     "wires[].from": _wire,
     "wires[].to": _wire,
