@@ -23,6 +23,7 @@ LAYERS = """version workers inputs theory
             workload calibration microbenchmark
             scenario
             deployment
+            effects
             runtime
             simulate
             studies validation testing
@@ -42,6 +43,7 @@ UNKNOWN_TO = {
     "calibration": ("sim.scenario", "sim.deployment", *CLOCK),
     "scenario": ("sim.deployment", *CLOCK),
     "deployment": CLOCK,
+    "effects": CLOCK,
     "cost/kernels": ("sim.cost.network", "sim.cost.paths", "sim.cost.link_graph"),
     "runtime": ("sim.reading.yaml_lines", "sim.views", "sim.catalog"),
     "runtime/fabric": ("sim.runtime.engine", "sim.runtime.kv", "sim.runtime.service"),

@@ -15,7 +15,7 @@ from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.effects.ran import Group, Ran
 from sim.inputs.hardware import LinkType
-from sim.inputs.parts import Part
+from sim.inputs.parts import Part, ScaleOut
 from sim.inputs.topology import Topology
 
 FACTORS = (0.5, 2.0)
@@ -26,7 +26,7 @@ MAX_EDGES = 20_000
 
 Scaled = Callable[[Topology, float], Topology]
 """The same system with what a key says multiplied."""
-Described = TypeVar("Described", LinkType, Part)
+Described = TypeVar("Described", LinkType, Part, ScaleOut)
 
 
 def prices_move(ran: Ran, scale: Scaled) -> bool:
@@ -129,6 +129,17 @@ def scaled_part(name: str, attribute: str) -> Scaled:
             return topology
         part = _scaled(topology.parts[name], attribute, factor)
         return topology.model_copy(update={"parts": {**topology.parts, name: part}})
+
+    return scale
+
+
+def scaled_network(number: int, attribute: str) -> Scaled:
+    """What the switches of a network between servers say."""
+
+    def scale(topology: Topology, factor: float) -> Topology:
+        networks = list(topology.scale_out)
+        networks[number] = _scaled(networks[number], attribute, factor)
+        return topology.model_copy(update={"scale_out": tuple(networks)})
 
     return scale
 

@@ -287,7 +287,7 @@ class Group:
 
     @cached_property
     def peak_running(self) -> int:
-        """At most so many requests were in one engine at a time; ends and beginnings of one instant meet."""
+        """At most so many requests were in one engine at a time."""
         most = 0
         by_replica: dict[int, list[tuple[float, float]]] = {}
         for replica, start_s, end_s in self._visits:
@@ -295,7 +295,7 @@ class Group:
         for visits in by_replica.values():
             starts = np.sort([start_s for start_s, _ in visits])
             ends = np.sort([end_s for _, end_s in visits])
-            inside = np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="left")
+            inside = np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="right")
             most = max(most, int(inside.max()))
         return most
 

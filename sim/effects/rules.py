@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.effects.ran import Group, Ran
+from sim.policy.routing import Nearest
 from sim.results.key_words import ACTED, DidNotBind, Key, NoEffect, Word
 
 
@@ -103,7 +104,15 @@ def one_server(use: Use) -> str:
     """Nothing goes from a server to itself over a network."""
     if use.ran.scenario.topology.servers == 1:
         return "there is one server"
+    if counts_hops(use):
+        return ""
     return "" if use.ran.bytes_between_servers else "no byte went from one server to another"
+
+
+def counts_hops(use: Use) -> bool:
+    """Whether a router reads how many links lie between places, which carry nothing for that."""
+    scenario = use.ran.scenario
+    return any(isinstance(router, Nearest) for router in (scenario.router, scenario.hand_over.router))
 
 
 no_tensor_ranks = because(

@@ -68,9 +68,12 @@ def _only_sessions(use: Use) -> str:
     return "every request goes where its session is" if sessions else ""
 
 
+def _has_tiers(use: Use) -> bool:
+    return any(pool.engine.kv_tiers is not None for pool in use.ran.scenario.all_pools.values())
+
+
 def _no_tiers(use: Use) -> str:
-    tiers = any(pool.engine.kv_tiers is not None for pool in use.ran.scenario.all_pools.values())
-    return "" if tiers else "no engine has kv_tiers"
+    return "" if _has_tiers(use) else "no engine has kv_tiers"
 
 
 def _one_model(use: Use) -> str:
@@ -131,6 +134,16 @@ def _warmup(use: Use) -> Word:
     return ACTED
 
 
+def _without_nothing(use: Use) -> str:
+    """Collectives cost nothing where none runs."""
+    alone = all(
+        group.ranks == 1 and group.engine.pipeline_parallel_size == 1 for group in use.ran.groups.values()
+    )
+    only = set(use.ran.scenario.without) <= {"collective_latency", "collective_bytes"}
+    none = alone and not use.ran.receivers and not _has_tiers(use)
+    return "no GPU sends anything to another" if only and none else ""
+
+
 def _all_given(use: Use) -> str:
     of_all = all(group.given for group in use.ran.groups.values())
     return given(use) if of_all else ""
@@ -172,6 +185,6 @@ SERVICE: dict[str, Rule] = {
     "on_failure": unless(_nothing_fails),
     "time_limit_s": _time_limit,
     "warmup": _warmup,
-    "without": acted,
-    "without[]": acted,
+    "without": unless(_without_nothing),
+    "without[]": unless(_without_nothing),
 }

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import FORMATS, STAND_INS
 from sim.effects.engine_keys import pays_for_launches
-from sim.effects.prices import part_of_place, prices_move, scaled_links, scaled_part, scaled_wire
+from sim.effects.prices import (
+    part_of_place,
+    prices_move,
+    scaled_links,
+    scaled_network,
+    scaled_part,
+    scaled_wire,
+)
 from sim.effects.ran import Group
-from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless
+from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless, where
 from sim.inputs.hardware import Gpu
 from sim.inputs.parts import part_of
 from sim.inputs.topology import MAX_NODES, Topology
@@ -41,7 +48,7 @@ def _idle_part(use: Use) -> str:
     crossed = sum(
         crossed for place, crossed in use.ran.bytes_by_place.items() if part_of_place(place) == name
     )
-    return "" if crossed or _staged(use) else f"no byte went to, from or through a {name}"
+    return "" if crossed or _staged(use) else f"no byte went to, from or through {name}"
 
 
 def _ends_only(use: Use) -> str:
@@ -69,7 +76,9 @@ def _uncrossed_wire(use: Use) -> Word:
         if {part_of_place(one), part_of_place(other)} == parts:
             crossed += use.ran.bytes_on(one, other)
     if not crossed and not _staged(use):
-        return NoEffect(f"no byte crossed a link from {wire.source} to {wire.to}")
+        why = f"no byte crossed a link from {wire.source} to {wire.to}"
+        # Wired in another way, it may be chosen: how many links there are changes no path.
+        return NoEffect(why) if "links" in use.key else DidNotBind(why)
     if "links" in use.key and not prices_move(use.ran, scaled_wire(number)):
         return DidNotBind(NEVER_NARROWEST)
     return ACTED
@@ -95,6 +104,29 @@ def _of_places(use: Use) -> Word:
     return DidNotBind(NEVER_WAITED if attribute == "latency_s" else NEVER_NARROWEST)
 
 
+def _chooses_ways(use: Use) -> Word:
+    """What a part lets through decides ways, also those of traffic that now goes elsewhere."""
+    why = _idle_part(use)
+    return DidNotBind(why) if why else ACTED
+
+
+def _of_network(use: Use) -> Word:
+    """The latency of the switches between servers."""
+    number = use.key[use.key.index("scale_out") + 1]
+    if use.ran.scenario.topology.systems or not isinstance(number, int):
+        return ACTED
+    return ACTED if prices_move(use.ran, scaled_network(number, "latency_s")) else DidNotBind(NEVER_WAITED)
+
+
+def _turned_round(use: Use) -> bool:
+    """Whether bytes crossed a PCIe switch, where ACS turns peers' traffic up."""
+    places = use.ran.network.places
+    return any(
+        crossed and places.get(place, {}).get("kind") == "pcie_switch"
+        for place, crossed in use.ran.bytes_by_place.items()
+    )
+
+
 def _count(use: Use) -> Word:
     """GPUs, NICs and hosts are there to be chosen among; of the others those count that carry something."""
     topology, name = use.ran.scenario.topology, _after(use, "parts")
@@ -103,7 +135,7 @@ def _count(use: Use) -> Word:
         part_of_place(place) == name and crossed for place, crossed in use.ran.bytes_by_place.items()
     ):
         return ACTED
-    return DidNotBind(f"no byte went to, from or through a {name}")
+    return DidNotBind(f"no byte went to, from or through {name}")
 
 
 def _nics(use: Use) -> int:
@@ -293,7 +325,7 @@ TOPOLOGY: dict[str, Rule] = {
     "": acted,
     "nodes": acted,
     "peer_to_peer": unless(_no_traffic),
-    "acs": unless(_no_traffic),
+    "acs": unless(_no_traffic, then=where(_turned_round, "no byte crossed a PCIe switch")),
     "inter_node": unless(one_server, _engine_names_transport),
     "own_graph": acted,
     "systems": acted,
@@ -304,10 +336,10 @@ TOPOLOGY: dict[str, Rule] = {
     "parts.*.count": _count,
     "parts.*.model": acted,
     "parts.*.reduces": _part,
-    "parts.*.forwards_peers": _part,
+    "parts.*.forwards_peers": _chooses_ways,
     "parts.*.latency_s": unless(_idle_part, _ends_only, then=_of_places),
     "parts.*.bytes_per_s": unless(_idle_part, then=_of_places),
-    "parts.*.transport": _part,
+    "parts.*.transport": _chooses_ways,
     "wires[].source": _wire,
     "wires[].from": _wire,
     "wires[].to": _wire,
@@ -321,7 +353,7 @@ TOPOLOGY: dict[str, Rule] = {
     "scale_out[].rails": unless(one_server, _one_switch),
     "scale_out[].switch_ports": unless(one_server, then=_switch_ports),
     "scale_out[].down_ports": unless(one_server, _one_switch),
-    "scale_out[].latency_s": _network,
+    "scale_out[].latency_s": unless(one_server, then=_of_network),
     "scale_out[].reduces": _network,
     "transports.*.kind": _transport,
     "transports.*.hop_s": _transport,

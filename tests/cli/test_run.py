@@ -135,12 +135,15 @@ def test_a_fault_that_hits_nothing_is_noted_with_its_line_and_the_run_goes_on(
 ) -> None:
     path = tmp_path / "idle.yaml"
     path.write_text(GOOD + "faults:\n  - {at_s: 0, gpu: node0.gpu7}\n")
-    note = f"note: {path}:7: faults[0].gpu: nothing fails: no engine runs on node0.gpu7\n"
+    why = "nothing fails: no engine runs on node0.gpu7"
+    note = f"note: {path}:7: faults[0].gpu and at_s have no effect here: {why}\n"
     status, out, err = sim("run", path)
     assert (status, err) == (0, note)
     assert "time to first token" in out
     changed = "faults=[{at_s: 0, gpu: node0.gpu6}]"
-    assert sim("run", path, "--set", changed)[2].startswith("note: faults[0].gpu: nothing fails")
+    assert sim("run", path, "--set", changed)[2].startswith(
+        "note: faults[0].gpu and at_s have no effect here: nothing fails"
+    )
 
 
 def test_set_changes_values_and_no_fold_gives_the_same_numbers(sim: Sim, scenario: Path) -> None:
@@ -393,3 +396,42 @@ def test_a_broken_invariant_has_a_status_of_its_own(
     assert status == 71
     assert "this is a bug in fabricsim" in err
     assert "self-check: bytes broken at " in err
+
+
+def test_keys_without_effect_are_noted_with_their_lines_together_and_those_that_did_not_bind_are_not(
+    sim: Sim, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(
+        GOOD.replace("engine: {tensor_parallel_size: 2}\n", "")
+        + "router: nearest\nengine:\n  max_num_seqs: 64\n  expert_routing: {popularity: zipf, exponent: 2}\n"
+    )
+    status, out, err = sim("run", path, "--set", "engine.dispatch_dtype=fp8", "--format", "json")
+    assert status == 0
+    dense = "llama-3-8b has no experts"
+    assert err.splitlines() == [
+        f"note: {path}:5: router has no effect here: there is one replica to choose from",
+        f"note: {path}:8: engine.expert_routing.popularity and exponent have no effect here: {dense}",
+        "note: engine.dispatch_dtype has no effect here: llama-3-8b has no experts",
+    ]
+    keys = json.loads(out)["keys"]
+    assert keys["did_not_bind"] == {"engine.max_num_seqs": "64, peak 1"}
+    assert next(iter(keys["no_effect"])) == "router"
+
+
+def test_of_many_keys_without_effect_ten_lines_are_noted(sim: Sim, scenario: Path) -> None:
+    unread = {
+        "router_staleness_s": 1, "hand_over.kv": "layerwise", "kv_reload": "never", "on_failure": "abort",
+        "engine.pipeline_split": "even", "engine.dispatch_dtype": "bf16", "engine.enable_dbo": "true",
+        "engine.host.step_s": 1, "engine.host.stage_s": 1, "precision.experts": "fp8",
+        "workload.model": "llama-3-8b", "default_model": "llama-3-8b",
+        "engine.inter_node": "infiniband", "engine.expert_routing.placement": "balanced",
+    }  # fmt: skip
+    changes = [word for key, value in unread.items() for word in ("--set", f"{key}={value}")]
+    status, _, err = sim("run", scenario, *changes)
+    assert status == 0
+    lines = err.splitlines()
+    assert len(lines) == 11
+    assert (
+        lines[-1] == "note: and 2 more keys have no effect: see the report (--out), or keys in --format json"
+    )

@@ -244,3 +244,26 @@ def test_a_sensitivity_is_a_table_with_the_strongest_first(sim: Sim, scenario: P
     sizes = [abs(one["elasticity"]) for one in json.loads(out)["effects"]]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 0.1
+
+
+def test_a_swept_key_that_nothing_reads_is_noted_once_and_so_is_one_whose_values_are_all_alike(
+    sim: Sim, scenario: Path
+) -> None:
+    over = ("--over", "engine.dispatch_dtype=fp8,bf16", "--over", "engine.max_num_seqs=100,200")
+    status, out, err = sim("sweep", scenario, *over)
+    assert (status, out.count("done")) == (0, 4)
+    unread, alike = err.splitlines()
+    assert unread == "note: engine.dispatch_dtype has no effect here: llama-3-8b has no experts"
+    assert alike.startswith(
+        "note: engine.max_num_seqs: all of its values give the same numbers (it did not bind: 100, peak "
+    )
+
+
+def test_a_comparison_notes_the_keys_of_each_scenario_that_nothing_reads(
+    sim: Sim, scenario: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(GOOD + "router: random\n")
+    status, _, err = sim("compare", scenario, other, "--seeds", 2)
+    assert status == 0
+    assert err == "note: other: router has no effect here: there is one replica to choose from\n"

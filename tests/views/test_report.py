@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.views.report import latency_rows, shown
+from sim.views.report import keys_html, latency_rows, shown
 
 
 def test_the_report_needs_no_network(folder: Path) -> None:
@@ -36,3 +36,12 @@ def test_the_report_says_what_the_run_rests_on(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "<h2>What it rests on</h2>" in page
     assert "<p>Rests on: kernels measured on" in page
+
+
+def test_the_report_has_the_words_of_keys_those_without_effect_first() -> None:
+    words = {"acted": ["replicas"], "did_not_bind": {"a.b": "9, peak <1>"}, "no_effect": {"c.d": "why"}}
+    page = keys_html({"keys": words})
+    assert page.index("<td>c.d</td><td>no effect</td><td>why</td>") < page.index("<td>a.b</td>")
+    assert "9, peak &lt;1&gt;" in page
+    assert "1 keys acted: replicas." in page
+    assert keys_html({}) == ""
