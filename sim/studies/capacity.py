@@ -194,7 +194,7 @@ class _Search:
         if any(row.summary["unfinished"] for row in rows):
             broken.append(UNFINISHED)
         causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
-        blame = {name: _blame(self._blamed_on(name), rows) for name in (*self.slo, UNFINISHED)}
+        blame = {name: blame_of(blamed_on(self.scenario, name), rows) for name in (*self.slo, UNFINISHED)}
         return Trial(rate_per_s, metrics, tuple(broken), causes, blame)
 
     def limit(self, holding_rate: float | None) -> str:
@@ -206,9 +206,8 @@ class _Search:
             value, limit = failing.metrics[worst], self.slo[worst]
             beyond = "below" if more_is_better(worst) else "above"
             reason = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, {beyond} {limit:g}"
-        (metric, group), blamed = self._blamed_on(worst), failing.blame[worst]
-        where = dict((*LATENCIES.values(), WHOLE))[metric]
-        where += " of the slowest tenth" if group == "slowest_tenth" else ""
+        (metric, group), blamed = blamed_on(self.scenario, worst), failing.blame[worst]
+        where = in_words(metric, group)
         of_each = "a token" if metric == "itl" else "a request"
         lightest = min(self.trials, key=lambda one: one.rate_per_s)
         before = lightest.blame.get(worst, {})
@@ -225,25 +224,6 @@ class _Search:
             f"{grown[main]:.3g} ms {of_each}"
         )
 
-    def _blamed_on(self, name: str) -> tuple[str, str]:
-        """The latency whose causes explain a metric, and of which requests.
-
-        Requests that miss their objectives are blamed on the one latency that is promised, or, where several
-        are, on the whole way.
-        """
-        found = re.fullmatch(r"(p[0-9.]+|max|mean|median|std)_(\w+?)_ms", name)
-        if found is None:
-            if not ("attainment" in name or "goodput" in name):
-                return WHOLE[0], "mean"
-            slos = self.scenario.workload.slos.values()
-            promised = {field for slo in slos for field in SLO_FIELDS if getattr(slo, field) is not None}
-            latency = promised.pop().removesuffix("_ms") if len(promised) == 1 else ""
-            return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth"
-        statistic, latency = found.groups()
-        is_tail = statistic == "max" or (statistic[0] == "p" and float(statistic[1:]) >= TAIL)
-        latency = latency.removesuffix("_from_admission")
-        return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth" if is_tail else "mean"
-
     def _excess(self, trial: Trial, name: str) -> float:
         """How many times worse than its limit; what has no limit is named only where nothing else broke."""
         if name not in self.slo:
@@ -253,9 +233,35 @@ class _Search:
         return parts[0] / parts[1] if parts[1] > 0.0 else math.inf
 
 
-def _blame(blamed_on: tuple[str, str], rows: list[Row]) -> dict[str, float]:
+def blamed_on(scenario: Scenario, name: str) -> tuple[str, str]:
+    """The latency whose causes explain a metric, and of which requests.
+
+    Requests that miss their objectives are blamed on the one latency that is promised, or, where several are,
+    on the whole way.
+    """
+    found = re.fullmatch(r"(p[0-9.]+|max|mean|median|std)_(\w+?)_ms", name)
+    if found is None:
+        if not ("attainment" in name or "goodput" in name):
+            return WHOLE[0], "mean"
+        slos = scenario.workload.slos.values()
+        promised = {field for slo in slos for field in SLO_FIELDS if getattr(slo, field) is not None}
+        latency = promised.pop().removesuffix("_ms") if len(promised) == 1 else ""
+        return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth"
+    statistic, latency = found.groups()
+    is_tail = statistic == "max" or (statistic[0] == "p" and float(statistic[1:]) >= TAIL)
+    latency = latency.removesuffix("_from_admission")
+    return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth" if is_tail else "mean"
+
+
+def in_words(metric: str, group: str) -> str:
+    """A latency and the requests that it is of: `the time to the first token of the slowest tenth`."""
+    where = dict((*LATENCIES.values(), WHOLE))[metric]
+    return where + (" of the slowest tenth" if group == "slowest_tenth" else "")
+
+
+def blame_of(latency: tuple[str, str], rows: list[Row]) -> dict[str, float]:
     """Mean ms by cause of a latency of some requests, over seeds; empty where no request has it."""
-    metric, group = blamed_on
+    metric, group = latency
     found = [row.summary["blame"][metric][group] for row in rows]
     if not all(found):
         return {}
