@@ -1,4 +1,4 @@
-"""`sim sweep`, `compare`, `capacity`, `sensitivity`: many runs, on all processors or on a dask cluster."""
+"""`sim sweep`, `compare`, `capacity`, `sensitivity`, `recommend`: many runs, here or on a dask cluster."""
 
 from __future__ import annotations
 
@@ -232,6 +232,63 @@ def sensitivity(
                 _show_effects(found)
             _save(table, keep, out, found.rows)
     _end(found.rows)
+
+
+def recommend(
+    scenario: Annotated[str, typer.Argument(help="A scenario: a YAML file whose arrivals have a rate.")],
+    slo: Annotated[
+        list[str] | None,
+        typer.Option("--slo", metavar="METRIC=MAX", help="An objective; else the workload's own, for 90 %."),
+    ] = None,
+    changes: Changes = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="KEY=V1,V2,...", help="Knobs to try, instead of chunk and seats."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; the goodput is the mean.")] = 1,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Search every layout over runs of full length.")
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Every layout as a file that `sim run` takes.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
+    scheduler: Scheduler = None,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
+    format: OutputFormat = "table",
+) -> None:
+    """Find the layouts of a model on given GPUs that hold the objectives at the highest rate per GPU."""
+    import sim
+
+    objectives = dict(_objective(text) for text in slo or ()) or None
+    space = _grid(over) if over else None
+    linked = next((key for key in space or () if not isinstance(key, str)), None)
+    if linked is not None:
+        raise InputError(f"--over {','.join(linked)}: layouts are linked already; give one key at a time")
+    described = _scenario(scenario, changes)
+    with _stored(store, resume, recompute) as stored_rows, _executor(scheduler) as executor:
+        found = sim.recommend(
+            described, objectives, space, range(seeds),  # type: ignore[arg-type]
+            halving=not exhaustive, executor=executor, keep=stored_rows,
+        )  # fmt: skip
+    table = found.table()
+    frontier = [vars(point) for point in found.frontier]
+    if format == "json":
+        print_json({"layouts": table.to_dicts(), "frontier": frontier, "runner_up": found.runner_up,
+                    "infeasible": dict(found.infeasible)})  # fmt: skip
+    else:
+        _show(table.head(top), table.columns, format)
+        print(f"runner-up: {found.runner_up}")
+        print("frontier:")
+        columns = ("name", "rate_per_s", "tokens_per_s_per_user", "tokens_per_s_per_gpu")
+        print_table(columns, [[_cell(value) for value in one.values()] for one in frontier])
+    for name, reason in list(found.infeasible.items())[:MOST_NAMED]:
+        note(f"cannot be: {name}: {reason}")
+    if write is not None:
+        sys.stdout.flush()
+        note(f"wrote {len(found.write(write))} scenarios into {write}")
 
 
 def _show_effects(found: Sensitivity) -> None:

@@ -19,7 +19,7 @@ from sim.scenario import Scenario
 from sim.studies.points import Keeps, Point, Row, run_points
 
 RATE = "workload.arrivals.rate_per_s"
-LARGEST_STEP = 2.0**40  # of the search for an end of a bracket
+FURTHEST = 2.0**20  # times the rate at which a search begins, up and down
 
 Changes = tuple[tuple[str, Any], ...]
 
@@ -31,6 +31,7 @@ class Bracket:
 
     def __init__(self, rate: float, step: float, resolution: float) -> None:
         self.rate, self.step, self.resolution = rate, step, resolution
+        self._begin = rate
         self.holding: float | None = None
         self.failing: float | None = None
         self.has_ended = False
@@ -54,7 +55,7 @@ class Bracket:
             return
         self.rate = self.rate * self.step if holds else self.rate / self.step
         self.step *= self.step
-        self.has_ended = self.step > LARGEST_STEP
+        self.has_ended = not self._begin / FURTHEST < self.rate < self._begin * FURTHEST
 
     @property
     def found(self) -> float | None:
@@ -75,15 +76,22 @@ class Variant:
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one variant: the highest rate by seed, or a reason; and the rows of all that was tried."""
+    """Of one variant: by seed, the middle of the last interval, and its lower end, a rate which has held;
+    or a reason; and the rows of all that was tried.
+    """
 
     by_seed: Mapping[int, float]
+    held: Mapping[int, float]
     reason: str
     rows: tuple[Row, ...]
 
     @property
     def mean(self) -> float:
         return math.fsum(self.by_seed.values()) / len(self.by_seed) if self.by_seed else 0.0
+
+    @property
+    def mean_held(self) -> float:
+        return math.fsum(self.held.values()) / len(self.held) if self.held else 0.0
 
 
 def rate_of(scenario: Scenario) -> float:
@@ -133,12 +141,14 @@ def highest_rates(
                 reasons[key[0]] = row.reason
                 del searches[key]
     by_variant: list[dict[int, float]] = [{} for _ in variants]
+    held: list[dict[int, float]] = [{} for _ in variants]
     for (number, seed), search in searches.items():
-        if search.found is not None:
+        if search.found is not None and search.holding is not None:
+            held[number][seed] = search.holding
             by_variant[number][seed] = search.found
         elif not reasons[number]:
             reasons[number] = "every rate holds" if search.holding is not None else "no rate holds"
-    return [Rates(*one) for one in zip(by_variant, reasons, map(tuple, rows), strict=True)]
+    return [Rates(*one) for one in zip(by_variant, held, reasons, map(tuple, rows), strict=True)]
 
 
 def holds(row: Row, slo: Mapping[str, float]) -> bool:

@@ -124,7 +124,7 @@ class Recommendation:
         paths = []
         for rank, one in enumerate(self.ranked, 1):
             described = with_changes(self.scenario, dict(one.candidate.changes))
-            if one.rate_per_s > 0.0:
+            if 0.0 < one.rate_per_s < math.inf:
                 described = with_changes(described, {RATE: one.rate_per_s})
             slug = one.candidate.name.replace(",", "").replace(":", "to").replace(" ", "-").lower()
             said = f"{one.candidate.name}: {one.rate_per_s:.4g} requests/s, {one.per_gpu:.4g} per GPU"
@@ -268,7 +268,8 @@ class _Runs:
 
 def _recommended(runs: _Runs, tried: Sequence[Candidate], gpus: int, halving: bool) -> Recommendation:
     lengths = _lengths(runs.scenario.workload.requests) if halving else [runs.scenario.workload.requests]
-    going = [(candidate, rate_of(runs.scenario), 2.0) for candidate in tried]
+    written = rate_of(runs.scenario)
+    going = [(candidate, written, 2.0) for candidate in tried]
     out: list[Ranked] = []
     infeasible: dict[str, str] = {}
     ranked: list[Ranked] = []
@@ -284,7 +285,7 @@ def _recommended(runs: _Runs, tried: Sequence[Candidate], gpus: int, halving: bo
                 infeasible[candidate.name] = rates.reason
                 continue
             is_known = len(rates.by_seed) == len(runs.seeds)
-            rate = rates.mean if is_known else math.inf if rates.reason == "every rate holds" else 0.0
+            rate = rates.mean_held if is_known else math.inf if rates.reason == "every rate holds" else 0.0
             reason = "" if is_known else rates.reason
             ranked.append(Ranked(candidate, rate, rate / gpus, length, reason, rates))
         ranked.sort(key=lambda one: -one.rate_per_s)  # stable: equals stay in the order of the layouts
@@ -292,7 +293,9 @@ def _recommended(runs: _Runs, tried: Sequence[Candidate], gpus: int, halving: bo
             going_on = max(FEWEST, -(-len(ranked) // KEPT))
             out = ranked[going_on:] + out
             going = [
-                (one.candidate, one.rate_per_s, 1.3) for one in ranked[:going_on] if one.rate_per_s > 0.0
+                (one.candidate, one.rate_per_s if math.isfinite(one.rate_per_s) else written, 1.3)
+                for one in ranked[:going_on]
+                if one.rate_per_s > 0.0
             ]
             if not going:
                 break

@@ -244,3 +244,22 @@ def test_a_sensitivity_is_a_table_with_the_strongest_first(sim: Sim, scenario: P
     sizes = [abs(one["elasticity"]) for one in json.loads(out)["effects"]]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 0.1
+
+
+def test_a_recommendation_is_a_table_a_runner_up_and_files(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.studies import recommend
+
+    layouts = recommend.layouts
+    monkeypatch.setattr(recommend, "layouts", lambda *given: layouts(*given)[:2])
+    words = ("recommend", scenario, "--slo", "p90_ttft_ms=60", "--over", "engine.max_num_seqs=8")
+    status, out, err = sim(*words, "--write", tmp_path / "out", "--set", "workload.requests=4")
+    assert status == 0
+    assert "runner-up: " in out
+    assert "tokens_per_s_per_gpu" in out
+    assert "wrote 2 scenarios" in err
+    for path in (tmp_path / "out").iterdir():
+        assert sim("run", path)[0] == 0
+    status, _, err = sim("recommend", scenario)
+    assert (status, "there are no objectives" in err) == (2, True)
