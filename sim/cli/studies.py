@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars
 
     from sim.scenario import Scenario
+    from sim.studies.compare import Comparison
     from sim.studies.kept import Kept
     from sim.studies.points import Row
     from sim.studies.sensitivity import Sensitivity
@@ -31,7 +32,8 @@ MOST_NAMED = 20  # keys on one line
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
 
 Scheduler = Annotated[
-    str | None, typer.Option(help="A dask scheduler, tcp://host:8786; by default all processors here.")
+    str | None,
+    typer.Option(help="A cluster: dask tcp://host:8786, Ray ray://host:10001; by default this machine."),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -129,6 +131,8 @@ def compare(
                 known = table["metric"].unique().to_list()
                 shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
                 _show(shown, shown.columns, format, table)
+                if format == "table":
+                    _show_ranking(found, shown["metric"].unique(maintain_order=True).to_list())
                 _save(table, keep, out, rows)
     _end(rows)
     if not table.height:
@@ -143,6 +147,9 @@ def capacity(
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last interval.")] = 0.02,
+    choose_length: Annotated[
+        bool, typer.Option("--choose-length", help="Runs as long as the percentiles of --slo need.")
+    ] = False,
     scheduler: Scheduler = None,
     out: Table = None,
     force: Force = False,
@@ -158,16 +165,25 @@ def capacity(
     described = _scenario(scenario, changes)
     with _kept(out, force, store) as keep, _stored(store, resume, recompute) as rows:
         with _executor(scheduler) as executor:
-            found = sim.capacity(described, objectives, range(seeds), tolerance, executor, rows or keep)
+            found = sim.capacity(
+                described, objectives, range(seeds), tolerance, executor, rows or keep, choose_length
+            )
         with signals.waits():
             table = found.table()
             if format == "json":
-                result = {"rate_per_s": found.rate_per_s, "limited_by": found.limited_by}
+                result = {"rate_per_s": found.rate_per_s, "limited_by": found.limited_by,
+                          "interval": found.interval, "notes": found.notes}  # fmt: skip
                 print_json({**result, "trials": table.to_dicts()})
             else:
-                print(f"{found.rate_per_s:.4g} requests/s")
+                spread = found.interval
+                width = (
+                    "" if spread is None else f" (seeds alone: {spread.low:.4g} to {spread.high:.4g}, 95 %)"
+                )
+                print(f"{found.rate_per_s:.4g} requests/s{width}")
                 print(f"limited by: {found.limited_by}")
                 print_table(table.columns, [[_cell(value) for value in row] for row in table.rows()])
+            for text in found.notes:
+                note(text)
             sys.stdout.flush()
             if keep is not None and found.trials:
                 keep.save(table, is_complete=found.is_complete)
@@ -311,6 +327,20 @@ def _show_effects(found: Sensitivity) -> None:
         note(f"left out: {key}: {reason}")
 
 
+def _show_ranking(found: Comparison, metrics: list[str]) -> None:
+    """Which scenario is first by each metric, whether other seeds could turn that, and why they differ."""
+    print()
+    for metric in metrics:
+        try:
+            rank = found.ranking(metric)
+        except InputError:
+            continue
+        stable = "stable" if rank.is_stable else "not stable"
+        print(f"{metric}: {' < '.join(rank.names)}, {stable} ({rank.agreeing} of {rank.seeds} seeds agree)")
+    for name in found.names[1:]:
+        print(f"why: {found.explanation(name)}")
+
+
 @contextmanager
 def _stored(store: Path | None, resume: bool, recompute: bool) -> Iterator[Store | None]:
     """The store of a study; None without one."""
@@ -377,9 +407,12 @@ def _end(rows: Sequence[Row]) -> None:
 
 @contextmanager
 def _executor(scheduler: str | None) -> Iterator[Executor | None]:
-    """A dask cluster's executor, or None for the processors here."""
+    """The executor of a dask or a Ray cluster, or None for the processors here."""
     if scheduler is None:
         yield None
+        return
+    if scheduler.startswith("ray://"):
+        yield _ray_executor(scheduler)
         return
     try:
         from distributed import Client  # type: ignore[import-not-found,unused-ignore]
@@ -394,6 +427,21 @@ def _executor(scheduler: str | None) -> Iterator[Executor | None]:
         ) from error
     with client:
         yield client.get_executor(pure=False, retries=2)
+
+
+def _ray_executor(address: str) -> Executor:
+    try:
+        import ray  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise InputError(f"--scheduler {address} needs ray: pip install 'ray[client]'") from error
+    from sim.studies.on_ray import RayExecutor
+
+    try:
+        ray.init(address)
+    except Exception as error:  # ray raises what its transport raises: several kinds
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"there is no Ray cluster at {address} ({first})") from error
+    return RayExecutor(ray)
 
 
 def _scenario(path: str, changes: list[str] | None) -> Scenario:
