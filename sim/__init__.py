@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
     from sim.studies.compare import Comparison, compare
+    from sim.studies.recommend import Recommendation, recommend
     from sim.studies.sensitivity import Sensitivity, sensitivity
     from sim.studies.sweep import Sweep, sweep
 
@@ -63,6 +64,8 @@ _HOME = {
     "capacity": "sim.studies.capacity",
     "Comparison": "sim.studies.compare",
     "compare": "sim.studies.compare",
+    "Recommendation": "sim.studies.recommend",
+    "recommend": "sim.studies.recommend",
     "Sensitivity": "sim.studies.sensitivity",
     "sensitivity": "sim.studies.sensitivity",
     "Sweep": "sim.studies.sweep",
@@ -75,6 +78,7 @@ __all__ = [
     "InfeasibleError",
     "InputError",
     "Model",
+    "Recommendation",
     "Result",
     "SavedResult",
     "Scenario",
@@ -95,6 +99,7 @@ __all__ = [
     "load_scenario",
     "load_topology",
     "load_workload",
+    "recommend",
     "sensitivity",
     "simulate",
     "sweep",

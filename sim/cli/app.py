@@ -14,7 +14,7 @@ from sim.cli.kernel import kernel
 from sim.cli.listing import listing
 from sim.cli.run import run
 from sim.cli.schema import schema
-from sim.cli.studies import capacity, compare, sensitivity, sweep
+from sim.cli.studies import capacity, compare, recommend, sensitivity, sweep
 from sim.cli.topology import topology
 from sim.cli.validate import validate
 
@@ -65,6 +65,7 @@ app.command("sweep")(sweep)
 app.command("compare")(compare)
 app.command("capacity")(capacity)
 app.command("sensitivity")(sensitivity)
+app.command("recommend")(recommend)
 app.command("collective")(collective)
 app.command("kernel", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(kernel)
 app.add_typer(topology, name="topology")

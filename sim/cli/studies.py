@@ -1,4 +1,4 @@
-"""`sim sweep`, `compare`, `capacity`, `sensitivity`: many runs, on all processors or on a dask cluster."""
+"""`sim sweep`, `compare`, `capacity`, `sensitivity`, `recommend`: many runs, here or on a dask cluster."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars
 
     from sim.scenario import Scenario
+    from sim.studies.compare import Comparison
     from sim.studies.kept import Kept
     from sim.studies.points import Row
     from sim.studies.sensitivity import Sensitivity
@@ -31,7 +32,8 @@ MOST_NAMED = 20  # keys on one line
 SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
 
 Scheduler = Annotated[
-    str | None, typer.Option(help="A dask scheduler, tcp://host:8786; by default all processors here.")
+    str | None,
+    typer.Option(help="A cluster: dask tcp://host:8786, Ray ray://host:10001; by default this machine."),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -131,6 +133,8 @@ def compare(
                 known = table["metric"].unique().to_list()
                 shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
                 _show(shown, shown.columns, format, table)
+                if format == "table":
+                    _show_ranking(found, shown["metric"].unique(maintain_order=True).to_list())
                 _save(table, keep, out, rows)
     _end(rows)
     if not table.height:
@@ -145,6 +149,9 @@ def capacity(
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last interval.")] = 0.02,
+    choose_length: Annotated[
+        bool, typer.Option("--choose-length", help="Runs as long as the percentiles of --slo need.")
+    ] = False,
     scheduler: Scheduler = None,
     out: Table = None,
     force: Force = False,
@@ -160,16 +167,25 @@ def capacity(
     described = _scenario(scenario, changes)
     with _kept(out, force, store) as keep, _stored(store, resume, recompute) as rows:
         with _executor(scheduler) as executor:
-            found = sim.capacity(described, objectives, range(seeds), tolerance, executor, rows or keep)
+            found = sim.capacity(
+                described, objectives, range(seeds), tolerance, executor, rows or keep, choose_length
+            )
         with signals.waits():
             table = found.table()
             if format == "json":
-                result = {"rate_per_s": found.rate_per_s, "limited_by": found.limited_by}
+                result = {"rate_per_s": found.rate_per_s, "limited_by": found.limited_by,
+                          "interval": found.interval, "notes": found.notes}  # fmt: skip
                 print_json({**result, "trials": table.to_dicts()})
             else:
-                print(f"{found.rate_per_s:.4g} requests/s")
+                spread = found.interval
+                width = (
+                    "" if spread is None else f" (seeds alone: {spread.low:.4g} to {spread.high:.4g}, 95 %)"
+                )
+                print(f"{found.rate_per_s:.4g} requests/s{width}")
                 print(f"limited by: {found.limited_by}")
                 print_table(table.columns, [[_cell(value) for value in row] for row in table.rows()])
+            for text in found.notes:
+                note(text)
             sys.stdout.flush()
             if keep is not None and found.trials:
                 keep.save(table, is_complete=found.is_complete)
@@ -241,6 +257,63 @@ def sensitivity(
     _end(found.rows)
 
 
+def recommend(
+    scenario: Annotated[str, typer.Argument(help="A scenario: a YAML file whose arrivals have a rate.")],
+    slo: Annotated[
+        list[str] | None,
+        typer.Option("--slo", metavar="METRIC=MAX", help="An objective; else the workload's own, for 90 %."),
+    ] = None,
+    changes: Changes = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="KEY=V1,V2,...", help="Knobs to try, instead of chunk and seats."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; the goodput is the mean.")] = 1,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Search every layout over runs of full length.")
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Every layout as a file that `sim run` takes.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
+    scheduler: Scheduler = None,
+    store: StoreFile = None,
+    resume: Resume = False,
+    recompute: Recompute = False,
+    format: OutputFormat = "table",
+) -> None:
+    """Find the layouts of a model on given GPUs that hold the objectives at the highest rate per GPU."""
+    import sim
+
+    objectives = dict(_objective(text) for text in slo or ()) or None
+    space = _grid(over) if over else None
+    linked = next((key for key in space or () if not isinstance(key, str)), None)
+    if linked is not None:
+        raise InputError(f"--over {','.join(linked)}: layouts are linked already; give one key at a time")
+    described = _scenario(scenario, changes)
+    with _stored(store, resume, recompute) as stored_rows, _executor(scheduler) as executor:
+        found = sim.recommend(
+            described, objectives, space, range(seeds),  # type: ignore[arg-type]
+            halving=not exhaustive, executor=executor, keep=stored_rows,
+        )  # fmt: skip
+    table = found.table()
+    frontier = [vars(point) for point in found.frontier]
+    if format == "json":
+        print_json({"layouts": table.to_dicts(), "frontier": frontier, "runner_up": found.runner_up,
+                    "infeasible": dict(found.infeasible)})  # fmt: skip
+    else:
+        _show(table.head(top), table.columns, format)
+        print(f"runner-up: {found.runner_up}")
+        print("frontier:")
+        columns = ("name", "rate_per_s", "tokens_per_s_per_user", "tokens_per_s_per_gpu")
+        print_table(columns, [[_cell(value) for value in one.values()] for one in frontier])
+    for name, reason in list(found.infeasible.items())[:MOST_NAMED]:
+        note(f"cannot be: {name}: {reason}")
+    if write is not None:
+        sys.stdout.flush()
+        note(f"wrote {len(found.write(write))} scenarios into {write}")
+
+
 def _show_effects(found: Sensitivity) -> None:
     print(f"{found.metric} is {found.base:.5g}; what more of each would do to it:")
     lines, without = [], []
@@ -259,6 +332,20 @@ def _show_effects(found: Sensitivity) -> None:
         note(f"no effect: {', '.join(without[:MOST_NAMED])}{more}")
     for key, reason in found.left_out.items():
         note(f"left out: {key}: {reason}")
+
+
+def _show_ranking(found: Comparison, metrics: list[str]) -> None:
+    """Which scenario is first by each metric, whether other seeds could turn that, and why they differ."""
+    print()
+    for metric in metrics:
+        try:
+            rank = found.ranking(metric)
+        except InputError:
+            continue
+        stable = "stable" if rank.is_stable else "not stable"
+        print(f"{metric}: {' < '.join(rank.names)}, {stable} ({rank.agreeing} of {rank.seeds} seeds agree)")
+    for name in found.names[1:]:
+        print(f"why: {found.explanation(name)}")
 
 
 @contextmanager
@@ -327,9 +414,12 @@ def _end(rows: Sequence[Row]) -> None:
 
 @contextmanager
 def _executor(scheduler: str | None) -> Iterator[Executor | None]:
-    """A dask cluster's executor, or None for the processors here."""
+    """The executor of a dask or a Ray cluster, or None for the processors here."""
     if scheduler is None:
         yield None
+        return
+    if scheduler.startswith("ray://"):
+        yield _ray_executor(scheduler)
         return
     try:
         from distributed import Client  # type: ignore[import-not-found,unused-ignore]
@@ -344,6 +434,21 @@ def _executor(scheduler: str | None) -> Iterator[Executor | None]:
         ) from error
     with client:
         yield client.get_executor(pure=False, retries=2)
+
+
+def _ray_executor(address: str) -> Executor:
+    try:
+        import ray  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise InputError(f"--scheduler {address} needs ray: pip install 'ray[client]'") from error
+    from sim.studies.on_ray import RayExecutor
+
+    try:
+        ray.init(address)
+    except Exception as error:  # ray raises what its transport raises: several kinds
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"there is no Ray cluster at {address} ({first})") from error
+    return RayExecutor(ray)
 
 
 def _scenario(path: str, changes: list[str] | None) -> Scenario:

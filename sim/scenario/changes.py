@@ -41,7 +41,7 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
             _set(data, key, reduce(getattr, key.split("."), scenario))
     for name, pool in scenario.pools.items():
         data["pools"][name]["engine"]["scheduler"] = pool.engine.scheduler
-    if not scenario.pools:
+    if not scenario.pools and "pools" not in changes:
         data.pop("pools")
     blocks = [(data["precision"], scenario.precision)]
     blocks += [(data["pools"][name]["precision"], pool.precision) for name, pool in scenario.pools.items()]

@@ -11,19 +11,20 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
 from sim.results.metrics import SLO_FIELDS, meets, more_is_better
-from sim.scenario import Scenario
+from sim.scenario import Scenario, with_changes
+from sim.studies.intervals import Interval, mean_interval
 from sim.studies.points import Keeps, Point, Row, rows_here, run_points
+from sim.studies.rate_search import RATE, Bracket, holds
 
 if TYPE_CHECKING:
     import polars
 
-RATE = "workload.arrivals.rate_per_s"
 FURTHEST = 2.0**20  # times the written rate, up and down
 INTERRUPTED = "interrupted: not known yet; a higher rate may hold"
 TAIL = 90.0  # percentiles from here up are explained by the slowest tenth
@@ -33,6 +34,9 @@ LATENCIES = {  # what a metric of this name is blamed on, in words; others on th
     "tpot": ("itl", "the time between tokens"),
     "itl": ("itl", "the time between tokens"),
 }
+BEYOND = (
+    10  # requests beyond a percentile: their number then varies by a third (1 / sqrt(10)) from run to run
+)
 UNFINISHED = "unfinished requests"
 WHOLE = "e2el", "the time end to end"
 
@@ -42,7 +46,8 @@ class Trial:
     """One rate: the objectives' metrics in the mean over seeds, and which of them are not held.
 
     `blame` has for each of them the mean ms by cause of the latency that it is about: of the slowest tenth
-    where the metric is a high percentile or the longest, else of all requests.
+    where the metric is a high percentile or the longest, else of all requests. `by_seed`: where all hold in
+    one run alone. `requests`: those that have numbers in a run.
     """
 
     rate_per_s: float
@@ -50,6 +55,8 @@ class Trial:
     broken: tuple[str, ...]
     causes: Mapping[str, float]
     blame: Mapping[str, Mapping[str, float]]
+    by_seed: Mapping[int, bool] = field(default_factory=dict)
+    requests: int = 0
 
     @property
     def holds(self) -> bool:
@@ -59,12 +66,28 @@ class Trial:
 @dataclass(frozen=True)
 class Capacity:
     """`rate_per_s` is the highest rate found to hold (0 where none does, inf where all do); `limited_by`
-    says in words what breaks above it.
+    says in words what breaks above it; `interval` is of what each seed would give alone, None for a single
+    seed, or where one holds always or never.
     """
 
     rate_per_s: float
     limited_by: str
     trials: tuple[Trial, ...]
+    interval: Interval | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers cannot tell: percentiles that too few requests lie beyond."""
+        said = []
+        requests = min((one.requests for one in self.trials), default=0)
+        for name in self.trials[0].metrics if self.trials else ():
+            needed = requests_for(name)
+            if requests < needed:
+                said.append(
+                    f"{name} of {requests} requests is decided by {requests * BEYOND / needed:.2g} of them; "
+                    f"with {needed} it would be by {BEYOND}: ask for a longer run (workload.requests)"
+                )
+        return tuple(said)
 
     @property
     def is_complete(self) -> bool:
@@ -83,6 +106,18 @@ class Capacity:
         )
 
 
+def requests_for(metric: str) -> int:
+    """How many requests a percentile needs so that BEYOND of them lie beyond it; 0 for what is none.
+
+    >>> requests_for("p99_ttft_ms"), requests_for("p90_tpot_ms"), requests_for("mean_ttft_ms")
+    (1000, 100, 0)
+    """
+    found = re.match(r"p([0-9.]+)_", metric)
+    if found is None or float(found[1]) >= 100.0:
+        return 0
+    return math.ceil(round(BEYOND / (1.0 - float(found[1]) / 100.0), 6))
+
+
 def capacity(
     scenario: Scenario,
     slo: Mapping[str, float],
@@ -90,6 +125,7 @@ def capacity(
     tolerance: float = 0.02,
     executor: Executor | None = None,
     keep: Keeps | None = None,
+    choose_length: bool = False,
 ) -> Capacity:
     """Find the highest request rate that holds.
 
@@ -102,6 +138,8 @@ def capacity(
         tolerance: relative width of the last interval.
         executor: where the runs of several seeds go; in this process if None.
         keep: has rows of an earlier search, and gets every row that ends, as in `sweep`.
+        choose_length: make runs as long as the percentiles of `slo` need (`requests_for`), beside those that
+            `warmup` leaves out; never shorter than the scenario's.
 
     An interrupt ends the search with the trials that there are. Raises InputError for arrivals without a rate
     or an unknown metric, and whatever a run raises.
@@ -117,6 +155,8 @@ def capacity(
         raise InputError("slo is empty: name an objective, as in p99_ttft_ms=500")
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"tolerance = {tolerance:g}: must be between 0 and 1, as in 0.02")
+    if choose_length:
+        scenario = _long_enough(scenario, slo)
     # Double or halve from the given rate until one rate holds and one does not, then bisect in the logarithm:
     # the tolerance is relative.
     search = _Search(scenario, dict(slo), list(seeds), executor, keep)
@@ -125,6 +165,16 @@ def capacity(
     except KeyboardInterrupt:
         holding = max((trial.rate_per_s for trial in search.trials if trial.holds), default=0.0)
         return Capacity(holding, INTERRUPTED, tuple(search.trials))
+
+
+def _long_enough(scenario: Scenario, slo: Mapping[str, float]) -> Scenario:
+    needed = max(map(requests_for, slo))
+    left_out = scenario.warmup if isinstance(scenario.warmup, float) else 0.0
+    requests = math.ceil(needed / (1.0 - left_out))
+    written = scenario.workload.requests
+    if written is None or requests <= written:
+        return scenario
+    return with_changes(scenario, {"workload.requests": requests})
 
 
 def _searched(search: _Search, rate: float, tolerance: float) -> Capacity:
@@ -142,7 +192,8 @@ def _searched(search: _Search, rate: float, tolerance: float) -> Capacity:
     while highest / lowest > 1.0 + tolerance:
         middle = math.sqrt(lowest * highest)
         lowest, highest = (middle, highest) if search.holds(middle) else (lowest, middle)
-    return Capacity(lowest, search.limit(lowest), tuple(search.trials))
+    interval = search.interval(tolerance)
+    return Capacity(lowest, search.limit(lowest), tuple(search.trials), interval)
 
 
 class _Search:
@@ -177,6 +228,27 @@ class _Search:
         self.trials.append(trial)
         return trial.holds
 
+    def interval(self, tolerance: float) -> Interval | None:
+        """Over seeds, of the rate that each gives alone: its search goes on where the trials leave it."""
+        if len(self.seeds) < 2:
+            return None
+        found = []
+        for seed in self.seeds:
+            failing = [trial.rate_per_s for trial in self.trials if not trial.by_seed[seed]]
+            holding = [trial.rate_per_s for trial in self.trials if trial.by_seed[seed]]
+            below = [rate for rate in holding if rate < min(failing, default=math.inf)]
+            one = Bracket(max(below) if below else min(failing), 1.0 + tolerance, tolerance)
+            one.holding, one.failing = max(below, default=None), min(failing, default=None)
+            while (rate := one.next_rate()) is not None:
+                (row,) = self._rows([Point(0, ((RATE, rate),), seed)])
+                if row.status != "done":
+                    return None
+                one.tried(holds(row, self.slo))
+            if one.found is None:
+                return None
+            found.append(one.found)
+        return mean_interval(found)
+
     def _rows(self, points: list[Point]) -> list[Row]:
         if self.executor is not None:
             return run_points([self.scenario], points, self.executor, progress=False, keep=self.keep)
@@ -194,8 +266,10 @@ class _Search:
         if any(row.summary["unfinished"] for row in rows):
             broken.append(UNFINISHED)
         causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
-        blame = {name: _blame(self._blamed_on(name), rows) for name in (*self.slo, UNFINISHED)}
-        return Trial(rate_per_s, metrics, tuple(broken), causes, blame)
+        blame = {name: blame_of(blamed_on(self.scenario, name), rows) for name in (*self.slo, UNFINISHED)}
+        by_seed = {row.point.seed: holds(row, self.slo) for row in rows}
+        requests = min(row.summary["completed"] + row.summary["unfinished"] for row in rows)
+        return Trial(rate_per_s, metrics, tuple(broken), causes, blame, by_seed, requests)
 
     def limit(self, holding_rate: float | None) -> str:
         """What broke at the lowest rate that does not hold, and which cause of it had grown most."""
@@ -206,9 +280,8 @@ class _Search:
             value, limit = failing.metrics[worst], self.slo[worst]
             beyond = "below" if more_is_better(worst) else "above"
             reason = f"{worst} is {value:.4g} at {failing.rate_per_s:.4g} requests/s, {beyond} {limit:g}"
-        (metric, group), blamed = self._blamed_on(worst), failing.blame[worst]
-        where = dict((*LATENCIES.values(), WHOLE))[metric]
-        where += " of the slowest tenth" if group == "slowest_tenth" else ""
+        (metric, group), blamed = blamed_on(self.scenario, worst), failing.blame[worst]
+        where = in_words(metric, group)
         of_each = "a token" if metric == "itl" else "a request"
         lightest = min(self.trials, key=lambda one: one.rate_per_s)
         before = lightest.blame.get(worst, {})
@@ -225,25 +298,6 @@ class _Search:
             f"{grown[main]:.3g} ms {of_each}"
         )
 
-    def _blamed_on(self, name: str) -> tuple[str, str]:
-        """The latency whose causes explain a metric, and of which requests.
-
-        Requests that miss their objectives are blamed on the one latency that is promised, or, where several
-        are, on the whole way.
-        """
-        found = re.fullmatch(r"(p[0-9.]+|max|mean|median|std)_(\w+?)_ms", name)
-        if found is None:
-            if not ("attainment" in name or "goodput" in name):
-                return WHOLE[0], "mean"
-            slos = self.scenario.workload.slos.values()
-            promised = {field for slo in slos for field in SLO_FIELDS if getattr(slo, field) is not None}
-            latency = promised.pop().removesuffix("_ms") if len(promised) == 1 else ""
-            return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth"
-        statistic, latency = found.groups()
-        is_tail = statistic == "max" or (statistic[0] == "p" and float(statistic[1:]) >= TAIL)
-        latency = latency.removesuffix("_from_admission")
-        return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth" if is_tail else "mean"
-
     def _excess(self, trial: Trial, name: str) -> float:
         """How many times worse than its limit; what has no limit is named only where nothing else broke."""
         if name not in self.slo:
@@ -253,9 +307,35 @@ class _Search:
         return parts[0] / parts[1] if parts[1] > 0.0 else math.inf
 
 
-def _blame(blamed_on: tuple[str, str], rows: list[Row]) -> dict[str, float]:
+def blamed_on(scenario: Scenario, name: str) -> tuple[str, str]:
+    """The latency whose causes explain a metric, and of which requests.
+
+    Requests that miss their objectives are blamed on the one latency that is promised, or, where several are,
+    on the whole way.
+    """
+    found = re.fullmatch(r"(p[0-9.]+|max|mean|median|std)_(\w+?)_ms", name)
+    if found is None:
+        if not ("attainment" in name or "goodput" in name):
+            return WHOLE[0], "mean"
+        slos = scenario.workload.slos.values()
+        promised = {field for slo in slos for field in SLO_FIELDS if getattr(slo, field) is not None}
+        latency = promised.pop().removesuffix("_ms") if len(promised) == 1 else ""
+        return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth"
+    statistic, latency = found.groups()
+    is_tail = statistic == "max" or (statistic[0] == "p" and float(statistic[1:]) >= TAIL)
+    latency = latency.removesuffix("_from_admission")
+    return LATENCIES.get(latency, WHOLE)[0], "slowest_tenth" if is_tail else "mean"
+
+
+def in_words(metric: str, group: str) -> str:
+    """A latency and the requests that it is of: `the time to the first token of the slowest tenth`."""
+    where = dict((*LATENCIES.values(), WHOLE))[metric]
+    return where + (" of the slowest tenth" if group == "slowest_tenth" else "")
+
+
+def blame_of(latency: tuple[str, str], rows: list[Row]) -> dict[str, float]:
     """Mean ms by cause of a latency of some requests, over seeds; empty where no request has it."""
-    metric, group = blamed_on
+    metric, group = latency
     found = [row.summary["blame"][metric][group] for row in rows]
     if not all(found):
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sim.inputs.errors import InputError
@@ -19,6 +20,9 @@ from sim.studies.points import Keeps, Point, Row, run_points
 
 if TYPE_CHECKING:
     import polars
+
+
+SHOWN = 3  # causes of a difference that a line names
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,19 @@ class Difference:
     def is_clear(self) -> bool:
         """Whether the interval leaves no room for no difference."""
         return self.difference.excludes_zero
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scenarios by a metric, the lowest mean first. `agreeing` of `seeds` have the same order; it `is_stable`
+    where the paired interval between each two neighbours leaves no room for a tie.
+    """
+
+    metric: str
+    names: tuple[str, ...]
+    agreeing: int
+    seeds: int
+    is_stable: bool
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,52 @@ class Comparison:
                 for one in self.differences
             ]
         )
+
+    def ranking(self, metric: str) -> Ranking:
+        """Whether another draw of requests could turn the order of the scenarios. InputError for a metric
+        that not all of them have.
+        """
+        values = {name: _by_seed(self.rows[name], metric) for name in self.names}
+        seeds = [seed for seed in values[self.names[0]] if all(seed in found for found in values.values())]
+        if not seeds:
+            raise InputError(f"metric = {metric!r}: no seed has a number of it for every scenario")
+        means = {name: sum(found[seed] for seed in seeds) / len(seeds) for name, found in values.items()}
+        order = sorted(self.names, key=means.__getitem__)
+        neighbours = list(pairwise(order))
+        agreeing = sum(all(values[a][s] < values[b][s] for a, b in neighbours) for s in seeds)
+        clear = all(
+            mean_interval([values[b][s] - values[a][s] for s in seeds], self.confidence).excludes_zero
+            for a, b in neighbours
+        )
+        return Ranking(metric, tuple(order), agreeing, len(seeds), clear)
+
+    def explanation(self, name: str) -> str:
+        """Which causes, and which links, make the time end to end of a scenario another than that of the
+        first: those whose paired difference is clear, the largest first.
+        """
+        pairs = [
+            (one, two)
+            for one, two in zip(self.rows[self.names[0]], self.rows[name], strict=True)
+            if one.status == two.status == "done"
+        ]
+        if len(pairs) < 2:
+            return f"{name}: too few seeds have numbers to say why"
+        causes = self._clear([(one.causes, two.causes) for one, two in pairs])
+        links = self._clear([(one.links, two.links) for one, two in pairs])
+        said = [f"{cause} {1e3 * shift.mean:+.3g} ms a request" for cause, shift in causes[:SHOWN]]
+        said += [f"{link} busy {100 * shift.mean:+.3g} points of the run" for link, shift in links[:1]]
+        return f"{name}: " + (", ".join(said) or "no cause and no link differs clearly over these seeds")
+
+    def _clear(self, pairs: list[tuple[dict[str, float], dict[str, float]]]) -> list[tuple[str, Interval]]:
+        keys = dict.fromkeys(key for one, two in pairs for key in (*one, *two))
+        # A link that is not among the busiest of either run is not known to have carried nothing: left out.
+        known = [key for key in keys if all(key in one and key in two for one, two in pairs)]
+        found = [
+            (key, mean_interval([two[key] - one[key] for one, two in pairs], self.confidence))
+            for key in known
+        ]
+        clear = [(key, shift) for key, shift in found if shift.excludes_zero]
+        return sorted(clear, key=lambda one: -abs(one[1].mean))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,6 +193,14 @@ def _differences(
             difference = mean_interval([two - one for one, two in numbers], confidence)
             found.append(Difference(name, metric, len(numbers), mean, mean_of_first, difference))
     return found
+
+
+def _by_seed(rows: Iterable[Row], metric: str) -> dict[int, float]:
+    return {
+        row.point.seed: float(row.summary[metric])
+        for row in rows
+        if row.status == "done" and _is_number(row.summary.get(metric))
+    }
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

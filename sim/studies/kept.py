@@ -92,14 +92,15 @@ class Kept:
         line = self._rows.get(_key(point))
         if line is None:
             return None
-        return Row(point, line["status"], line["reason"], line["summary"], line["causes"], line["wall_s"])
+        numbers = line["summary"], line["causes"], line["wall_s"], line["links"]
+        return Row(point, line["status"], line["reason"], *numbers)
 
     def add(self, row: Row) -> None:
         """Keep a row that has come to its end. What is infeasible or wrong is found again at once, and what
         has failed may do better next time: only numbers are kept.
         """
         if row.status == "done":
-            numbers = {"summary": row.summary, "causes": row.causes, "wall_s": row.wall_s}
+            numbers = {"summary": row.summary, "causes": row.causes, "wall_s": row.wall_s, "links": row.links}
             self._add({"key": _key(row.point), "status": row.status, "reason": row.reason, **numbers})
 
     def _add(self, line: dict[str, Any]) -> None:

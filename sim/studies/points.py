@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
-from sim.simulate import simulate
+from sim.simulate import Result, simulate
 from sim.studies.progress import Progress
 from sim.workers import first_done, worker_pool
 
@@ -31,6 +31,7 @@ DIED = "its worker process died (out of memory, or killed)"
 WAITING_PER_WORKER = 3  # points handed to the executor ahead of time, so that no worker waits for the next
 AHEAD_ON_A_CLUSTER = 64  # at least, where an executor does not say how many workers it has
 LOOKS_AT_OTHERS_S = 0.2  # how long to wait for points that other processes have under way
+BUSIEST_LINKS = 16  # of each run, that a comparison can name
 END = -1  # no point has this number
 
 
@@ -45,7 +46,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a point: its summary, or why there is none. `wall_s` are seconds of real time."""
+    """What came of a point: its summary, or why there is none. `wall_s` are seconds of real time, `links` the
+    share of the run in which each of the busiest links carried something.
+    """
 
     point: Point
     status: Status
@@ -53,6 +56,7 @@ class Row:
     summary: dict[str, Any] = field(default_factory=dict)
     causes: dict[str, float] = field(default_factory=dict)
     wall_s: float = 0.0
+    links: dict[str, float] = field(default_factory=dict)
 
 
 _scenarios: dict[bytes, Scenario] = {}  # of this worker process: one is read once, not once a point
@@ -89,7 +93,8 @@ def row_of(scenario: Scenario, point: Point) -> Row:
         blame = result.blame_records
         names = [name for name, kind in blame.kinds.items() if kind == "number"]
         causes = {name: float(blame[name].mean()) if len(blame) else 0.0 for name in names}
-        return Row(point, "done", "", result.summary(), causes, time.perf_counter() - started)
+        links = _busiest_links(result)
+        return Row(point, "done", "", result.summary(), causes, time.perf_counter() - started, links)
     except InfeasibleError as error:
         status, reason = "infeasible", str(error)
     except InputError as error:
@@ -131,6 +136,13 @@ def run_points(
         work.rows.get(number) or Row(point, "not run", "interrupted")
         for number, point in enumerate(work.points)
     ]
+
+
+def _busiest_links(result: Result) -> dict[str, float]:
+    busy_s = result.link_rows["busy_s"]
+    names = result.link_rows.columns["link"]
+    order = sorted(range(len(busy_s)), key=lambda number: -busy_s[number])[:BUSIEST_LINKS]
+    return {names[i]: float(busy_s[i]) / result.end_s for i in order if busy_s[i] > 0.0 < result.end_s}
 
 
 class Keeps(Protocol):

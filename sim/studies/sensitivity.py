@@ -15,25 +15,23 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
 from sim.reading.problems import did_you_mean
-from sim.results.metrics import meets
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.knobs import Knob, knobs_of
 from sim.studies.points import Keeps, Point, Row, run_points
+from sim.studies.rate_search import Changes, Variant, highest_rates, rate_of
 from sim.studies.store import stored
 
 if TYPE_CHECKING:
     import polars
 
 CAPACITY = "capacity"
-RATE = "workload.arrivals.rate_per_s"
 RESOLUTION = 0.002  # relative, of a capacity; a tenth more of a knob then has 50 steps to be seen in
-FIRST_STEP = 1.05  # of the search for a bracket around a capacity; each further step is twice as far
-LARGEST_STEP = 2.0**40
+FIRST_STEP = 1.05  # from the unchanged capacity; each further step is twice as far
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def sensitivity(
     if slo and metric != CAPACITY:
         raise InputError(f"slo belongs to the metric 'capacity', and the metric is {metric!r}")
     patterns = (keys,) if isinstance(keys, str) else tuple(keys)
-    sides: list[tuple[Knob, tuple[tuple[str, Any], ...], float]] = []
+    sides: list[tuple[Knob, Changes, float]] = []
     left_out: dict[str, str] = {}
     knobs = knobs_of(scenario, patterns)
     for knob in knobs:
@@ -141,13 +139,14 @@ def sensitivity(
                 left_out[knob.key] = f"no whole number lies {step:.0%} from {knob.value:g}; sweep it"
             else:
                 sides.append((knob, tuple(found[0].items()), found[1]))
-    changes = [(), *(one for _, one, _ in sides)]
+    changes: list[Changes] = [(), *(one for _, one, _ in sides)]
     with ExitStack() as held:
         if store is not None:
             keep = held.enter_context(stored(store))
         if metric == CAPACITY:
-            search = _Capacities(scenario, slo or {}, executor, progress, keep)
-            values, reasons, rows = search.of(changes, seeds)
+            values, reasons, rows = _of_searches(
+                scenario, slo or {}, changes, seeds, executor, progress, keep
+            )
         else:
             values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, keep)
     if not values[0]:
@@ -204,7 +203,7 @@ def _effect(
 def _of_runs(
     scenario: Scenario,
     metric: str,
-    changes: Sequence[tuple[tuple[str, Any], ...]],
+    changes: Sequence[Changes],
     seeds: Sequence[int],
     executor: Executor | None,
     progress: bool | None,
@@ -235,101 +234,21 @@ def _of_runs(
     return values, reasons, rows
 
 
-class _Capacities:
-    """Capacities of many variants and seeds at once: a round runs one rate of each search that is open."""
-
-    def __init__(
-        self,
-        scenario: Scenario,
-        slo: Mapping[str, float],
-        executor: Executor | None,
-        progress: bool | None,
-        keep: Keeps | None,
-    ) -> None:
-        rate = getattr(scenario.workload.arrivals, "rate_per_s", None)
-        if rate is None:
-            raise InputError(
-                f"workload.arrivals.kind = {scenario.workload.arrivals.kind!r}: must have a rate to search "
-                "over, as poisson, constant and gamma have"
-            )
-        self.scenario, self.slo, self.rate = scenario, dict(slo), float(rate)
-        self.executor, self.progress, self.keep = executor, progress, keep
-        self.rows: list[Row] = []
-
-    def of(
-        self, changes: Sequence[tuple[tuple[str, Any], ...]], seeds: Sequence[int]
-    ) -> tuple[list[dict[int, float]], list[str], list[Row]]:
-        values: list[dict[int, float]] = [{} for _ in changes]
-        reasons = [""] * len(changes)
-        # The unchanged one first, from afar; the others begin where it came to.
-        for first, last in ((0, 1), (1, len(changes))):
-            searches = {
-                (number, seed): Bracket(values[0].get(seed, self.rate), 2.0 if first == 0 else FIRST_STEP)
-                for number in range(first, last)
-                for seed in seeds
-            }
-            while left := {
-                key: rate for key, search in searches.items() if (rate := search.next_rate()) is not None
-            }:
-                points = [Point(0, (*changes[n], (RATE, rate)), seed) for (n, seed), rate in left.items()]
-                rows = run_points([self.scenario], points, self.executor, self.progress, self.keep)
-                self.rows += rows
-                for key, row in zip(left, rows, strict=True):
-                    if row.status == "done":
-                        searches[key].tried(self._holds(row))
-                    else:
-                        reasons[key[0]] = row.reason
-                        del searches[key]
-            for (number, seed), search in searches.items():
-                if search.found is None:
-                    reasons[number] = "no rate holds, or every rate does"
-                else:
-                    values[number][seed] = search.found
-        return values, reasons, self.rows
-
-    def _holds(self, row: Row) -> bool:
-        for name in self.slo:
-            if name not in row.summary:
-                hint = did_you_mean(name, row.summary)
-                raise InputError(f"there is no metric {name!r}{hint}; p99_ttft_ms is one")
-        return not row.summary["unfinished"] and meets(row.summary, self.slo)
-
-
-class Bracket:
-    """A search for the rate at which a rule ceases to hold: steps that double until one rate holds and one
-    does not, then halves in the logarithm until both lie within RESOLUTION.
+def _of_searches(
+    scenario: Scenario,
+    slo: Mapping[str, float],
+    changes: Sequence[Changes],
+    seeds: Sequence[int],
+    executor: Executor | None,
+    progress: bool | None,
+    keep: Keeps | None,
+) -> tuple[list[dict[int, float]], list[str], list[Row]]:
+    """The capacity by seed of every set of changes. The unchanged one first, from afar; the others begin
+    where it came to.
     """
-
-    def __init__(self, rate: float, step: float) -> None:
-        self.rate, self.step = rate, step
-        self.holding: float | None = None
-        self.failing: float | None = None
-        self.has_ended = False
-
-    def next_rate(self) -> float | None:
-        if self.has_ended:
-            return None
-        if self.holding is not None and self.failing is not None:
-            if self.failing / self.holding <= 1.0 + RESOLUTION / 2:
-                self.has_ended = True
-                return None
-            self.rate = math.sqrt(self.holding * self.failing)
-        return self.rate
-
-    def tried(self, holds: bool) -> None:
-        if holds:
-            self.holding = self.rate
-        else:
-            self.failing = self.rate
-        if self.holding is not None and self.failing is not None:
-            return
-        self.rate = self.rate * self.step if holds else self.rate / self.step
-        self.step *= self.step
-        self.has_ended = self.step > LARGEST_STEP
-
-    @property
-    def found(self) -> float | None:
-        """The middle of the last interval; None where it has no other end."""
-        if self.holding is None or self.failing is None:
-            return None
-        return math.sqrt(self.holding * self.failing)
+    begins = Variant(changes[0], rate_of(scenario))
+    (base,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
+    variants = [Variant(one, base.mean, FIRST_STEP) for one in changes[1:]] if base.by_seed else []
+    found = [base, *highest_rates(scenario, variants, slo, seeds, RESOLUTION, executor, progress, keep)]
+    rows = [row for one in found for row in one.rows]
+    return [dict(one.by_seed) for one in found], [one.reason for one in found], rows

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS rows (
     version TEXT NOT NULL,
     owner TEXT NOT NULL,      -- the process that runs it, or ran it
     status TEXT,              -- NULL: under way
-    reason TEXT, summary TEXT, causes TEXT, wall_s REAL
+    reason TEXT, summary TEXT, causes TEXT, wall_s REAL, links TEXT
 )
 """
 
@@ -106,15 +106,15 @@ class Store:
         from sim.studies.points import Row
 
         found = self._database.execute(
-            "SELECT status, reason, summary, causes, wall_s FROM rows "
+            "SELECT status, reason, summary, causes, wall_s, links FROM rows "
             "WHERE point = ? AND status IS NOT NULL AND scenario = ? AND code = ?",
             (self._key(point), self._digest_of(point.scenario), self._code),
         ).fetchone()
         if found is None:
             return None
         self.taken_up += 1
-        status, reason, summary, causes, wall_s = found
-        return Row(point, status, reason, json.loads(summary), json.loads(causes), wall_s)
+        status, reason, summary, causes, wall_s, links = found
+        return Row(point, status, reason, json.loads(summary), json.loads(causes), wall_s, json.loads(links))
 
     def claim(self, point: Point) -> bool:
         """Whether this process is to run a point. False where another runs it, or has run it."""
@@ -148,9 +148,10 @@ class Store:
                     "DELETE FROM rows WHERE point = ? AND owner = ? AND status IS NULL", (key, self.owner)
                 )
                 return
-            values = (row.status, row.reason, _json(row.summary), _json(row.causes), row.wall_s)
+            numbers = (_json(row.summary), _json(row.causes), row.wall_s, _json(row.links))
+            values = (row.status, row.reason, *numbers)
             self._database.execute(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (key, self._digest_of(row.point.scenario), self._code, sim.__version__, self.owner, *values),
             )
         except sqlite3.Error as error:  # a study does not end for want of disk: its table is still printed

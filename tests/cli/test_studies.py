@@ -50,12 +50,15 @@ def test_scenarios_are_compared_with_the_first(sim: Sim, scenario: Path, tmp_pat
     assert (status, err) == (0, "")
     row = next(line for line in out.splitlines() if "slower" in line)
     assert "True" in row
+    assert "mean_ttft_ms: good < slower, stable (3 of 3 seeds agree)" in out
+    assert "why: slower: host +5 ms a request" in out
 
 
 def test_a_capacity_is_a_rate_and_what_limits_it(sim: Sim, scenario: Path) -> None:
     words = ("capacity", scenario, "--slo", "p99_ttft_ms=60", "--tolerance", 0.3)
     status, out, err = sim(*words)
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert "p99_ttft_ms of 10 requests is decided by 0.1 of them" in err
     assert "requests/s" in out
     assert "limited by: p99_ttft_ms" in out
     status, out, _ = sim(*words, "--format", "json")
@@ -267,3 +270,34 @@ def test_a_comparison_notes_the_keys_of_each_scenario_that_nothing_reads(
     status, _, err = sim("compare", scenario, other, "--seeds", 2)
     assert status == 0
     assert err == "note: other: router has no effect here: there is one replica to choose from\n"
+
+
+def test_a_recommendation_is_a_table_a_runner_up_and_files(
+    sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.studies import recommend
+
+    layouts = recommend.layouts
+    monkeypatch.setattr(recommend, "layouts", lambda *given: layouts(*given)[:2])
+    words = ("recommend", scenario, "--slo", "p90_ttft_ms=60", "--over", "engine.max_num_seqs=8")
+    status, out, err = sim(*words, "--write", tmp_path / "out", "--set", "workload.requests=4")
+    assert status == 0
+    assert "runner-up: " in out
+    assert "tokens_per_s_per_gpu" in out
+    assert "wrote 2 scenarios" in err
+    for path in (tmp_path / "out").iterdir():
+        assert sim("run", path)[0] == 0
+    status, _, err = sim("recommend", scenario)
+    assert (status, "there are no objectives" in err) == (2, True)
+
+
+def test_a_ray_cluster_without_ray_is_refused_with_what_to_install(
+    sim: Sim, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ("sweep", scenario, "--over", "replicas=1", "--scheduler", "ray://host:10001")
+    status, out, err = sim(*words)
+    assert (status, out) == (2, "")
+    assert "needs ray: pip install 'ray[client]'" in err

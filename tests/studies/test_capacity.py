@@ -8,6 +8,7 @@ import pytest
 
 import sim
 from sim.inputs.errors import InputError
+from sim.studies import capacity as capacity_module
 from tests.studies.scenarios import server
 
 
@@ -95,3 +96,28 @@ def test_a_limit_is_explained_by_the_causes_of_the_latency_that_broke(
     found = sim.capacity(sim.with_changes(service, {"engine": LOADED}), slo, tolerance=0.5)
     for words in said:
         assert words in found.limited_by
+
+
+def test_seeds_alone_give_an_interval_and_one_seed_gives_none() -> None:
+    described = server(requests=30)
+    several = sim.capacity(described, {"mean_e2el_ms": 150.0}, seeds=range(2), tolerance=0.2)
+    assert several.interval is not None
+    alone = [sim.capacity(described, {"mean_e2el_ms": 150.0}, [seed], tolerance=0.2) for seed in range(2)]
+    mean = sum(one.rate_per_s for one in alone) / 2
+    assert several.interval.mean == pytest.approx(mean, rel=0.2)
+    assert several.interval.low < several.rate_per_s < several.interval.high
+    assert sim.capacity(described, {"mean_e2el_ms": 150.0}, tolerance=0.5).interval is None
+
+
+def test_a_percentile_of_too_few_requests_is_said_or_the_runs_are_made_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capacity_module, "BEYOND", 2)
+    described = sim.with_changes(server(requests=15), {"warmup": 0.25})
+    slo = {"p90_ttft_ms": 150.0}
+    (note,) = sim.capacity(described, slo, tolerance=0.9).notes
+    assert "p90_ttft_ms of 12 requests is decided by 1.2 of them; with 20 it would be by 2" in note
+    longer = sim.capacity(described, slo, tolerance=0.9, choose_length=True)
+    assert longer.notes == ()
+    assert 20 <= longer.trials[0].requests <= 21  # 27, of which a quarter is left out
+    assert capacity_module.requests_for("p99.9_ttft_ms") == 2000

@@ -49,3 +49,25 @@ def test_one_scenario_or_one_seed_is_nothing_to_compare() -> None:
         sim.compare({"a": scenario()})
     with pytest.raises(InputError, match="seeds = 1: must be at least 2"):
         sim.compare({"a": scenario(), "b": scenario()}, seeds=[0])
+
+
+def test_an_order_is_stable_where_no_seed_turns_it_and_causes_say_why() -> None:
+    scenarios = {"slow": scenario(engine={"frontend_s": 0.005}), "quick": scenario(), "same": scenario()}
+    with ThreadPoolExecutor(1) as executor:
+        found = sim.compare(scenarios, seeds=range(3), executor=executor)
+        tied = sim.compare({"a": scenario(), "b": scenario()}, seeds=range(3), executor=executor)
+    rank = found.ranking("mean_e2el_ms")
+    assert (rank.names[-1], rank.seeds) == ("slow", 3)
+    assert (rank.is_stable, rank.agreeing) == (False, 0)  # two are the same
+    assert not tied.ranking("mean_e2el_ms").is_stable
+    assert found.explanation("quick").startswith("quick: host -5 ms a request")
+    assert tied.explanation("b") == "b: no cause and no link differs clearly over these seeds"
+    with pytest.raises(InputError, match="no seed has a number of it"):
+        found.ranking("mean_tttf_ms")
+
+
+def test_a_link_that_is_busier_is_named() -> None:
+    one, two = (scenario(engine={"tensor_parallel_size": ranks}) for ranks in (2, 4))
+    with ThreadPoolExecutor(1) as executor:
+        found = sim.compare({"TP2": one, "TP4": two}, seeds=range(3), executor=executor)
+    assert "points of the run" in found.explanation("TP4")

@@ -13,7 +13,8 @@ import sim
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.knobs import Knob, knobs_of
-from sim.studies.sensitivity import RESOLUTION, Bracket, Sensitivity
+from sim.studies.rate_search import Bracket
+from sim.studies.sensitivity import RESOLUTION, Sensitivity
 from tests.studies.scenarios import scenario, server
 
 APART = {"kind": "constant", "rate_per_s": 1.0}
@@ -144,14 +145,14 @@ def test_what_makes_no_sense_is_refused(named: dict[str, Any], said: str) -> Non
 
 
 def test_a_bracket_ends_within_its_resolution_or_says_that_it_has_no_end() -> None:
-    search = Bracket(1.0, 1.05)
+    search = Bracket(1.0, 1.05, RESOLUTION)
     tries = 0
     while (rate := search.next_rate()) is not None:
         search.tried(rate <= 7.3)
         tries += 1
     assert search.found == pytest.approx(7.3, rel=RESOLUTION / 2)
     assert tries < 25
-    endless = Bracket(1.0, 2.0)
+    endless = Bracket(1.0, 2.0, RESOLUTION)
     while endless.next_rate() is not None:
         endless.tried(True)
     assert endless.found is None
