@@ -3,7 +3,7 @@
 The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU has
 one link up and one link down with the summed capacity. A domain built without one of 18 chips has 17/18 of
 the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which switches are
-wired to each other, or two GPUs share no chip, keep their chips.
+wired to each other, or two GPUs share no chip, keep their chips: `tiered` has the GPUs of the former.
 
 The spines over a set of leaves become one place too, where routing is adaptive: a leaf has one link up to
 all of them and one down. Parallel links from a switch that routes statically stay links of their own,
@@ -60,6 +60,7 @@ class LinkGraph:
         self.into: dict[str, list[str]] = {place: [] for place in self.places}
         self.own_link: dict[str, int] = {}
         self.crossbars: dict[str, str] = {}
+        self.tiered: dict[str, str] = {}  # the domain of a GPU whose NVLink switches stand in tiers
         self.reduces: dict[str, bool] = {}
         self.stripes: dict[str, dict[str, float]] = {}
         self.bundled: dict[str, dict[int, float]] = {}
@@ -142,6 +143,10 @@ class LinkGraph:
             # A crossbar says that any GPU reaches any other at its full rate. That holds where every two GPUs
             # share a chip; chips wired to each other, or to anything but GPUs, stay what they are.
             if any(self.places[gpu]["kind"] != "gpu" for gpu in gpus) or not _share_chips(gpus, reached):
+                joined = [gpu for gpu in gpus if self.places[gpu]["kind"] == "gpu"]
+                wired = any(self.places[near]["kind"] == "gpu" for gpu in joined for near in graph[gpu])
+                if nx.is_weakly_connected(graph.subgraph(chips)) and not wired:
+                    self.tiered.update(dict.fromkeys(joined, f"nvlink{domain}"))
                 continue
             crossbar = f"nvlink{domain}"
             up = {gpu: _sum_edges(graph, [(gpu, chip) for chip in chips]) for gpu in gpus}

@@ -68,15 +68,22 @@ class Network:
         """The NVLink crossbar that a GPU hangs on, or None."""
         return self._graph.crossbars.get(gpu)
 
+    def domain(self, gpu: str) -> str | None:
+        """What a GPU's NVLink switches join: its crossbar, or a domain of several tiers of switches; or
+        None.
+        """
+        return self._graph.crossbars.get(gpu) or self._graph.tiered.get(gpu)
+
     def same_domain(self, gpus: Iterable[str]) -> bool:
-        """True where one NVLink crossbar joins all these GPUs and peer-to-peer is on."""
-        crossbars = {self._graph.crossbars.get(gpu) for gpu in gpus}
-        return self.peer_to_peer and len(crossbars) == 1 and None not in crossbars
+        """True where NVLink switches join all these GPUs and peer-to-peer is on."""
+        domains = {self.domain(gpu) for gpu in gpus}
+        return self.peer_to_peer and len(domains) == 1 and None not in domains
 
     def reduces(self, gpus: Iterable[str]) -> bool:
         """True where the switches that join all these GPUs add numbers on the way (NVLink SHARP)."""
         gpus = tuple(gpus)
-        return self.same_domain(gpus) and self._graph.reduces[self._graph.crossbars[gpus[0]]]
+        crossbar = self._graph.crossbars.get(gpus[0])
+        return crossbar is not None and self.same_domain(gpus) and self._graph.reduces[crossbar]
 
     def with_peers(self) -> Network:
         """These links, with copies from GPU to GPU allowed; itself where they are."""

@@ -10,6 +10,7 @@ What decides:
   a neighbour on that rail, traffic crosses NVLink first (NCCL's PXN), also where the neighbour's way climbs
   to the spines as long as others of the two domains share a leaf. A GPU with several NICs to itself spreads
   its traffic over them by their rates, as NCCL's channels do.
+* Where NVLink switches are wired to each other, in tiers, traffic is spread over all shortest ways of them.
 * In a fat tree traffic is spread over all ways with the fewest hops, as adaptive routing does packet by
   packet. Switches with `routing: static` choose one way for each pair of NICs by a hash of the two, as ECMP
   does for a flow: pairs that meet on an uplink share it while others are idle.
@@ -80,6 +81,7 @@ class Paths:
         self._nics: dict[str, tuple[str, ...]] = {}
         self._nearest: dict[str, tuple[str, ...]] = {}
         self._distances: dict[str, dict[str, int]] = {}
+        self._chip_hops: dict[str, dict[str, int]] = {}
         self._in_part: dict[tuple[str, str], bool] = {}
 
     def kind(self, place: str) -> str:
@@ -165,9 +167,21 @@ class Paths:
         if crossbar is not None and crossbar == self._graph.crossbars.get(target):
             leg = self._graph.leg((source, crossbar, target))
             return Path(self._graph.charged(leg, {crossbar}), leg.latency_s, "nvlink", leg.crossed)
-        chained = self._graph.shortest(source, target, frozenset({"nvswitch"}), None)
+        chips = frozenset({"nvswitch"})
+        chained = self._graph.shortest(source, target, chips, None)
         if chained is None:
             return None
+        tiered = self._graph.tiered
+        if source in tiered and tiered[source] == tiered.get(target):
+            # Over all chips at once, as a GPU stripes what it sends over its links.
+            left = self._chip_hops.get(target)
+            if left is None:
+                hops = self._graph.spread(target, chips, None, backwards=True)
+                kinds = ("gpu", "nvswitch")
+                left = {place: hop for place, hop in hops.items() if self.kind(place) in kinds}
+                self._chip_hops[target] = left
+            way = self._graph.spread_leg(source, target, left)
+            return Path(way.links, way.latency_s, "nvlink", way.crossed, way.shares)
         links = self._graph.charged(chained, set(chained.places))
         return Path(links, chained.latency_s, "nvlink", chained.crossed)
 

@@ -99,6 +99,11 @@ class Wire(_Described):
         return self
 
 
+def is_selection(text: str) -> bool:
+    """True for a part or some of it: `host`, `host[0]`, `gpu[0:4]`."""
+    return _SELECTION.fullmatch(text) is not None
+
+
 def part_of(selection: str) -> str:
     """The part that a selection is from: `host` for `host[0]`."""
     return selection.partition("[")[0]

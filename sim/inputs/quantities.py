@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,7 +114,9 @@ class QuantityKind:
         try:
             parsed = registry.Quantity(1.0, unit)
         except Exception as error:  # pint raises many types, tokenizer errors among them
-            raise ValueError(f"'{unit}' is not a unit that is known here; {self._wanted}") from error
+            near = get_close_matches(unit, self.units, n=1)
+            meant = f"; did you mean '{near[0]}'?" if near else f"; {self._wanted}"
+            raise ValueError(f"'{unit}' is not a unit that is known here{meant}") from error
         if not parsed.check(registry.Quantity(1.0, _PINT_BASE[self.base]).dimensionality):
             raise ValueError(f"'{written}' is not {self.name}: '{unit}' is of another kind; {self._wanted}")
         return float(parsed.to(_PINT_BASE[self.base]).magnitude)

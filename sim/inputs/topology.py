@@ -165,7 +165,16 @@ class Topology(BaseModel):
             try:
                 server_edges(self.parts, self.wires, self.links)
             except ValueError as problem:
-                yield ("wires",), str(problem)
+                yield ("wires", self._first_wire_too_many()), str(problem)
+
+    def _first_wire_too_many(self) -> int:
+        """The first wire that does not go with those before it."""
+        for number in range(1, len(self.wires)):
+            try:
+                server_edges(self.parts, self.wires[:number], self.links)
+            except ValueError:
+                return number - 1
+        return len(self.wires) - 1
 
     def _wire_problems(self, wire: Wire) -> Iterable[str]:
         missing = {part_of(wire.source), part_of(wire.to)} - self.parts.keys()
@@ -178,7 +187,10 @@ class Topology(BaseModel):
                 for _ in wire_pairs(wire, self.parts):
                     pass
             except ValueError as problem:
-                yield str(problem)
+                by_number = wire.pattern in ("one_to_one", "blocks")
+                ends = [name for name in (wire.source, wire.to) if by_number and name in self.parts]
+                one = [name for name in ends if "count" not in self.parts[name].model_fields_set]
+                yield f"{problem}" + (f"; {' and '.join(one)} has no count, which makes it 1" if one else "")
 
     def _scale_out_problems(self, network: ScaleOut) -> Iterable[str]:
         part = self.parts.get(part_of(network.of))

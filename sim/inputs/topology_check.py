@@ -200,10 +200,11 @@ def _flow_network(
     nvlink_only = len(domains) == 1 and graph.graph.get("peer_to_peer", True)
     staged = not graph.graph.get("peer_to_peer", True) or graph.graph.get("inter_node") == "tcp"
     flow: nx.DiGraph[str] = nx.DiGraph()
+    plane = _planes(graph)
     for one, other, edge in usable.edges(data=True):
         if nvlink_only and not (_is_scale_up(graph, one) and _is_scale_up(graph, other)):
             continue
-        a, b = _plane(graph, one), _plane(graph, other)
+        a, b = plane.get(one, one), plane.get(other, other)
         if a != b:
             _add_capacity(flow, f"{a} out", f"{b} in", edge["bytes_per_s"])
     for place in graph:
@@ -212,7 +213,8 @@ def _flow_network(
         if attributes["kind"] in ("host", "store") and not staged:
             own = None
         if attributes["kind"] != "gpu":
-            _add_capacity(flow, f"{_plane(graph, place)} in", f"{_plane(graph, place)} out", own)
+            through = plane.get(place, place)
+            _add_capacity(flow, f"{through} in", f"{through} out", own)
     for gpu in senders:
         _add_capacity(flow, "source", f"{gpu} out", None)
     for gpu in receivers:
@@ -229,9 +231,18 @@ def _add_capacity(flow: nx.DiGraph[str], one: str, other: str, bytes_per_s: floa
         flow.add_edge(one, other, capacity=bytes_per_s)
 
 
-def _plane(graph: nx.DiGraph[str], place: str) -> str:
-    attributes = graph.nodes[place]
-    return f"domain{attributes['domain']}" if attributes["kind"] == "nvswitch" else place
+def _planes(graph: nx.DiGraph[str]) -> dict[str, str]:
+    """The name of what stands for each NVLink switch: one place for a domain, but not where switches are
+    joined to each other, for between tiers there may be less than below.
+    """
+    chips = places_of_kind(graph, "nvswitch")
+    tiered = {
+        graph.nodes[chip]["domain"]
+        for chip in chips
+        if any(graph.nodes[near]["kind"] == "nvswitch" for near in graph.successors(chip))
+    }
+    domains = {chip: graph.nodes[chip]["domain"] for chip in chips}
+    return {chip: f"domain{domain}" for chip, domain in domains.items() if domain not in tiered}
 
 
 def _is_scale_up(graph: nx.DiGraph[str], place: str) -> bool:

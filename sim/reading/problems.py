@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -30,6 +31,10 @@ _BOUNDS = {
     "less_than_equal": "at most",
     "less_than": "less than",
 }
+
+_UNKNOWN = "is not a known key"
+_MISSING = "is missing; this key is needed"
+_HINT = re.compile(r"did you mean '(.*)'\?$")
 
 Described = TypeVar("Described", bound=BaseModel)
 
@@ -83,7 +88,12 @@ def problems_of(
             else:
                 problem = document.problem(key, what)
             problems.setdefault((key, what), replace(problem, value=value))
-    return list(problems.values())
+    meant = {  # a key that is misspelt is not missing besides
+        (*key[:-1], hint[1])
+        for key, what in problems
+        if what.startswith(_UNKNOWN) and (hint := _HINT.search(what))
+    }
+    return [problem for (key, what), problem in problems.items() if what != _MISSING or key not in meant]
 
 
 def _located(
@@ -171,9 +181,9 @@ def _sentence(details: ErrorDetails, location: Key, model: type[BaseModel] | Non
             known = _fields_at(model, location[:-1])
             hint = did_you_mean(str(location[-1]), known)
             listed = f"; known are {', '.join(known)}" if known and not hint else ""
-            return f"is not a known key{listed}{hint}"
+            return f"{_UNKNOWN}{listed}{hint}"
         case "missing":
-            return "is missing; this key is needed"
+            return _MISSING
         case "value_error" | "assertion_error":
             return str(context.get("error", details["msg"]))
         case "union_tag_invalid":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sim.inputs.errors import Problem
+from sim.inputs.provenance import TAGS
 from sim.inputs.quantities import DTYPE_BYTES
+from sim.reading.problems import did_you_mean
 from sim.reading.yaml_lines import Document, Key
 
 _SOURCED = {"value", "tag", "source"}
@@ -49,6 +52,11 @@ def _without_origins(
             if missing:
                 what = f"a value with its origin also needs {' and '.join(missing)}"
                 problems.append(document.problem((*at, name), what))
+            elif value["tag"] not in TAGS:
+                tag, (*most, last) = value["tag"], map(repr, TAGS)
+                what = f"must be {', '.join(most)} or {last}{did_you_mean(str(tag), TAGS)}"
+                wrong = document.problem((*at, name, "tag"), what)
+                problems.append(replace(wrong, value=repr(tag)[:60]))
             else:
                 origins[path] = {"tag": value["tag"], "source": value["source"]}
         elif isinstance(value, Mapping) and name != "provenance":

@@ -11,11 +11,14 @@ from pydantic import ValidationError
 from sim.inputs.errors import InputError, Problem
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.kernel_parameters import KernelParameters
-from sim.inputs.parts import part_of
+from sim.inputs.parts import is_selection, part_of
 from sim.inputs.topology import Topology
-from sim.reading.problems import problems_of, unknown_name, validated
+from sim.reading.problems import did_you_mean, problems_of, unknown_name, validated
 from sim.reading.provenance import separated
 from sim.reading.yaml_lines import Document, Key
+
+REPEATED = ("parts", "wires")  # what may stand in a `node:` block
+LEVELS = (*REPEATED, "scale_out", "transports", "links", "gpus", "nodes", "node", "systems")
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,11 @@ class _Reading:
             )
             node = {}
         for name in node:
-            if name not in ("parts", "wires"):
-                self.problems.append(
-                    document.problem(("node", name), "is not a known key; parts and wires belong here")
-                )
+            if name not in REPEATED:
+                beside = f"; {name} stands beside node" if name in Topology.model_fields else ""
+                meant = beside or did_you_mean(str(name), REPEATED)
+                what = f"is not a known key; parts and wires belong here{meant}"
+                self.problems.append(document.problem(("node", name), what))
             elif name in document.data:
                 self.problems.append(
                     document.problem((name,), f"stands at the top and in node; keep node.{name}")
@@ -131,7 +135,7 @@ class _Reading:
         lines |= {
             key[1:]: line for key, line in document.lines.items() if key[:1] == ("node",) and len(key) > 1
         }
-        lifted = {name: value for name, value in node.items() if name in ("parts", "wires")}
+        lifted = {name: value for name, value in node.items() if name in REPEATED}
         return Document(document.path, {**lifted, **data}, lines)
 
     def block(self, nodes: int | None) -> dict[str, Any]:
@@ -149,6 +153,7 @@ class _Reading:
             data |= self._separated(head, ())
         if isinstance(data.get("scale_out"), Mapping):
             data["scale_out"] = [data["scale_out"]]
+        self._check_levels(data)
         for name in ("parts", "transports"):
             if isinstance(data.get(name), Mapping):
                 data[name] = {key: self._separated(block, (name, key)) for key, block in data[name].items()}
@@ -180,6 +185,22 @@ class _Reading:
     def _separated(self, block: Any, at: Key) -> Any:
         return separated(block, self.document, at, self.problems)
 
+    def _check_levels(self, data: dict[str, Any]) -> None:
+        """Blocks that stand one level too deep, among the parts, or have a near name that is not theirs."""
+        parts = data.get("parts")
+        if isinstance(parts, Mapping):
+            for name in [name for name in parts if name in LEVELS and not _is_part(parts[name])]:
+                what = "stands among the parts; it belongs beside 'parts', indented as far"
+                self.problems.append(self.document.problem(("parts", name), what))
+            data["parts"] = {
+                name: part for name, part in parts.items() if name not in LEVELS or _is_part(part)
+            }
+        if not ({"parts", "node", "systems"} & {*data, *self.document.data}):
+            for name in data:
+                if name not in Topology.model_fields and did_you_mean(str(name), ("node", *REPEATED)):
+                    what = f"is not a known key{did_you_mean(str(name), ('node', *REPEATED))}"
+                    self.problems.append(self.document.problem((name,), what))
+
     def _check_part_names(self, data: Mapping[str, Any]) -> None:
         parts = data.get("parts")
         known = list(parts) if isinstance(parts, Mapping) else []
@@ -190,7 +211,13 @@ class _Reading:
             self._check_selection(network.get("of"), known, ("scale_out", i, "of"))
 
     def _check_selection(self, selection: Any, known: list[str], at: Key) -> None:
-        if isinstance(selection, str) and part_of(selection) not in known:
+        # Without any part that is the fault, and a selection that is none is told by the wire.
+        if (
+            isinstance(selection, str)
+            and known
+            and is_selection(selection)
+            and part_of(selection) not in known
+        ):
             self.problems.append(self.document.problem(at, unknown_name("part", part_of(selection), known)))
 
     def _links_used(self, data: Mapping[str, Any]) -> list[tuple[str, Key]]:
@@ -255,6 +282,10 @@ class _Reading:
 
 def _named(block: Any, name: str) -> Any:
     return {"name": name, **block} if isinstance(block, Mapping) else block
+
+
+def _is_part(written: Any) -> bool:
+    return isinstance(written, Mapping) and "kind" in written
 
 
 def _blocks(written: Any) -> list[tuple[int, Mapping[str, Any]]]:

@@ -525,6 +525,21 @@ SCENARIOS: dict[str, Case] = {
 SCENARIOS["every query head with keys of its own"] = replace(
     SCENARIOS["every query head with keys of its own"], only=("topology.gpus",)
 )
+_SHARED_UPLINKS = {
+    name: number
+    for name, number in BASES["two tiers of switches"]["topology"]["scale_out"][0].items()
+    if name != "down_ports"
+}
+SCENARIOS["uplinks that NICs share"] = Case(
+    {
+        **BASES["two tiers of switches"],
+        "topology": {
+            **BASES["two tiers of switches"]["topology"],
+            "scale_out": [{**_SHARED_UPLINKS, "oversubscription": 1.0}],
+        },
+    },
+    ("topology.scale_out",),
+)
 KERNEL_SCENARIOS = (
     "one GPU",
     "tensor parallel",

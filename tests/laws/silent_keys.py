@@ -137,6 +137,7 @@ _HEARD: dict[str, tuple[str, ...]] = {
         "topology.scale_out[].rails",
         "topology.scale_out[].switch_ports",
     ),
+    "uplinks that NICs share": ("topology.scale_out[].oversubscription",),
     "two servers, TCP": (
         "topology.links.azure-ethernet.bytes_per_s",
         "topology.links.azure-ethernet.efficiency",

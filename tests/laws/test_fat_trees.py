@@ -106,6 +106,20 @@ def test_an_all_to_all_takes_what_leaves_a_server_over_its_nics(nodes: int, port
     assert timing.total_s == pytest.approx((n - 4) / n * 1e9 / NIC, rel=WITHIN)
 
 
+@pytest.mark.parametrize("rails", [1, 4])
+def test_traffic_between_rails_goes_over_nvlink_first_and_without_rails_over_the_spines(rails: int) -> None:
+    """An all-to-all takes the NICs' time either way; an all-gather runs a ring over every NIC of a server."""
+    network = network_of(8, 8, rails)
+    n = len(network.gpus)
+    exchanged = collective(network, "all_to_all", 1e9, network.gpus, library="none")
+    assert exchanged.total_s == pytest.approx((n - 4) / n * 1e9 / NIC, rel=WITHIN)
+    gathered = collective(network, "all_gather", 1e9, network.gpus, library="none")
+    assert gathered.total_s == pytest.approx((n - 1) / n * 1e9 / (4 * NIC), rel=WITHIN)
+    near = network_of(4, 8, rails)  # with rails all four servers share leaves, one for each rail
+    used = collective(near, "all_to_all", 1e9, near.gpus, library="none").demand.links
+    assert any("spine" in near.links[link] for link in used) == (rails == 1)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 3.0])
 def test_oversubscription_divides_bisection_and_all_to_all_between_leaves(ratio: float) -> None:
     """Leaves of 6 to 12 NICs of 16 ports; what leaves the leaf shares its uplinks."""

@@ -10,6 +10,7 @@ import pytest
 from sim import catalog
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
+from sim.reading.data_files import topologies
 
 SMALL = """\
 name: mine
@@ -54,7 +55,7 @@ def test_parts_and_wires_may_stand_in_a_node_block(tmp_path: Path) -> None:
 def test_a_problem_in_a_node_block_has_its_line(tmp_path: Path) -> None:
     found = refused(tmp_path, "node:\n  partz: {}\n  parts:\n    gpu: {kind: gpu, count: 0, model: l40s}\n")
     assert found == [
-        "box.yaml:2: node.partz: is not a known key; parts and wires belong here",
+        "box.yaml:2: node.partz: is not a known key; parts and wires belong here; did you mean 'parts'?",
         "box.yaml:4: parts.gpu.count = 0: must be at least 1",
     ]
     assert refused(tmp_path, SMALL + "node:\n  parts: {}\n") == [
@@ -189,3 +190,74 @@ def test_a_value_of_the_wrong_shape_never_ends_in_a_traceback(tmp_path: Path, ke
     path = written(tmp_path, json.dumps(block))
     with contextlib.suppress(InputError):
         assert isinstance(catalog.load_topology(path), Topology)
+
+
+SHIPPED = (topologies() / "nd-h100-v5.yaml").read_text()
+HOSTS = "    - {from: pcie, to: host, pattern: blocks, of: 4, link: pcie5-x16}\n"
+FAULTS = {
+    "part misspelt": ("to: nvswitch", "to: nvswich", "wires[0].to", "did you mean 'nvswitch'?"),
+    "link misspelt": ("link: nvlink4", "link: nvlnk4", "wires[0].link", "did you mean 'nvlink4'?"),
+    "gpu misspelt": ("h100-sxm", "h100-smx", "parts.gpu.model", "did you mean 'h100-sxm'?"),
+    "kind misspelt": ("kind: nvswitch", "kind: nvswtch", "parts.nvswitch.kind", "did you mean 'nvswitch'?"),
+    "kind missing": ("kind: gpu, ", "", "parts.gpu.kind", "is missing"),
+    "key of a wire misspelt": (", pattern: all", ", patern: all", "wires[0].patern", "mean 'pattern'?"),
+    "key of a network misspelt": ("- of: nic", "- rail: 8\n    of: nic", "scale_out[0].rail", "'rails'?"),
+    "pattern misspelt": ("one_to_one", "one_to_on", "wires[1].pattern", "did you mean 'one_to_one'?"),
+    "count in words": ("count: 8, model", "count: eight, model", "parts.gpu.count", "write one, as in 8"),
+    "count missing": ("pcie_switch\n      count: 8", "pcie_switch", "wires[1]", "pcie has no count"),
+    "part twice": ("    host:\n", "    nic:\n", "node.parts.nic", "is given twice, first on line 19"),
+    "unit misspelt": ("value: 0.12 us", "value: 0.12 uss", "parts.nvswitch.latency_s", "did you mean 'us'?"),
+    "other unit": ("value: 0.12 us", "value: 0.12 GB/s", "parts.nvswitch.latency_s", "is of another"),
+    "bits or bytes": ("value: 27.2 GB/s", "value: 27.2 Gb/s", "parts.nvme.bytes_per_s", "write bit or B"),
+    "tag misspelt": ("tag: assumed", "tag: asumed", "parts.nvswitch.latency_s.tag", "mean 'assumed'?"),
+    "block misspelt": ("\nnode:", "\nnod:", "nod", "did you mean 'node'?"),
+    "network misspelt": ("\nscale_out:", "\nscaleout:", "scaleout", "did you mean 'scale_out'?"),
+    "wires among the parts": ("  wires:", "    wires:", "parts.wires", "it belongs beside 'parts'"),
+    "network inside the server": (
+        "scale_out:\n  - of: nic\n",
+        "  scale_out:\n  - of: nic\n",
+        "node.scale_out",
+        "scale_out stands beside node",
+    ),
+    "no selection": ("host[0]", "host(0)", "wires[5].to", "is not a selection; write a part or some of it"),
+    "index outside": ("host[0]", "host[2]", "wires[5]", "outside the 2 that there are"),
+    "of that does not fit": ("of: 4", "of: 3", "wires[3]", "'of: 4' fits"),
+    "numbers of links": ("[5, 4, 4, 5]", "[5, 4, 4]", "wires[0]", "3 numbers for 4 members of nvswitch"),
+    "another wire between the same places": (
+        HOSTS,
+        HOSTS + HOSTS.replace("pcie5", "pcie4"),
+        "wires[4]",
+        "pcie4-x16 on a place between",
+    ),
+    "network of no NIC": ("- of: nic", "- of: gpu", "scale_out[0]", "not a part of kind nic; nic, eth is"),
+    "rails": ("- of: nic", "- rails: 3\n    of: nic", "scale_out[0]", "3 rails do not divide the 8 NICs"),
+    "transport": ("\nscale_out", "\ninter_node: infinband\nscale_out", "inter_node", "infiniband, tcp"),
+    "basis": ("value: measured", "value: measurd", "basis", "did you mean 'measured'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_first_message_is_the_fault_with_line_key_and_what_would_be_right(
+    tmp_path: Path, fault: str
+) -> None:
+    right, wrong, key, says = FAULTS[fault]
+    assert right in SHIPPED
+    text = SHIPPED.replace(right, wrong, 1)
+    first = refused(tmp_path, text)[0]
+    where, _, what = first.partition(f": {key}")
+    assert says in what, first
+    line = int(where.removeprefix("box.yaml:"))
+    changed = next(
+        number
+        for number, (one, other) in enumerate(zip(text.split("\n"), SHIPPED.split("\n"), strict=False), 1)
+        if one != other
+    )
+    # A part without its count shows where it is used, a block of two keys where it begins.
+    assert abs(line - changed) <= (21 if fault == "count missing" else 1), first
+
+
+def test_of_two_faults_both_are_told_in_their_order(tmp_path: Path) -> None:
+    text = SHIPPED.replace("h100-sxm", "h100-smx", 1).replace("link: nvlink4", "link: nvlnk4", 1)
+    first, second = refused(tmp_path, text)
+    assert "parts.gpu.model" in first
+    assert "wires[0].link" in second

@@ -149,7 +149,7 @@ def chosen(
     # Nearest by NVLink rate, which tells GPU generations apart; among equals by the number of domains, as a
     # ratio: from 2 to 4 domains is as far as from 4 to 8.
     rate = default_parameters().nvlink_bytes_per_s(network, ranks[0])
-    domains = len({network.crossbar(rank) or rank for rank in ranks})
+    domains = len({network.domain(rank) or rank for rank in ranks})
     return min(
         fitting,
         key=lambda kernel: (abs(kernel.nvlink_bytes_per_s - rate), abs(log2(domains / kernel.domains))),
@@ -170,8 +170,8 @@ LARGEST_SERVER = 16
 
 
 def _domain_size(network: Network, gpu: str) -> int:
-    crossbar = network.crossbar(gpu)
-    return sum(network.crossbar(other) == crossbar for other in network.gpus)
+    domain = network.domain(gpu)
+    return sum(network.domain(other) == domain for other in network.gpus)
 
 
 def exchange(
@@ -269,10 +269,10 @@ def sends(
     # GPU that receives it; so the number of distinct domains counts between them, that of ranks within.
     islands: dict[str | None, list[str]] = {}
     for rank in ranks:
-        islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
+        islands.setdefault(network.domain(rank) or rank, []).append(rank)
     sent: dict[tuple[str, str], float] = {}
     for source in ranks:
-        home = network.crossbar(source) or source
+        home = network.domain(source) or source
         for island, members in islands.items():
             if island == home:
                 for rank in members:

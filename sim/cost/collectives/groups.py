@@ -20,11 +20,11 @@ from sim.cost.network import Network
 
 
 def islands(network: Network, ranks: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Ranks by NVLink crossbar, or by server where there is none, each island in the order of the board."""
+    """Ranks by NVLink domain, or by server where there is none, each island in the order of the board."""
     groups: dict[object, list[str]] = {}
     for rank in sorted(ranks, key=network.gpu_index.__getitem__):
-        crossbar = network.crossbar(rank) if network.peer_to_peer else None
-        groups.setdefault(crossbar if crossbar is not None else network.node_of[rank], []).append(rank)
+        domain = network.domain(rank) if network.peer_to_peer else None
+        groups.setdefault(domain if domain is not None else network.node_of[rank], []).append(rank)
     return tuple(tuple(group) for group in groups.values())
 
 
