@@ -72,6 +72,7 @@ def sweep(
             table = found.table()
             _show(table, [*grid, "seed", "status", *_metrics(metrics, table), "reason"], format)
             _save(table, keep, out, found.rows)
+            _note_stand_ins(found.rows)
     _end(found.rows)
 
 
@@ -105,6 +106,7 @@ def compare(
                 shown = table.filter(polars.col("metric").is_in(_metrics(metrics, known)))
                 _show(shown, shown.columns, format, table)
                 _save(table, keep, out, rows)
+            _note_stand_ins(rows)
     _end(rows)
     if not table.height:
         raise InputError("no seed has numbers in two scenarios; there is nothing to compare")
@@ -168,6 +170,14 @@ def _save(table: polars.DataFrame, keep: Kept | None, out: Path | None, rows: Se
         is_complete = all(row.status != "not run" for row in rows)
         keep.save(table, is_complete=is_complete)
         note(f"saved in {out}" if is_complete else f"saved in {out}, incomplete: the same command goes on")
+
+
+def _note_stand_ins(rows: Sequence[Row]) -> None:
+    """Once each, what the runs say of GPUs and machines that were not measured."""
+    from sim.results.basis import basis_notes
+
+    for text in dict.fromkeys(text for row in rows for text in basis_notes(row.summary)):
+        note(f"note: {text}")
 
 
 def _end(rows: Sequence[Row]) -> None:

@@ -193,3 +193,13 @@ def test_a_table_has_the_same_bytes_whatever_the_number_of_processes(
         assert sim(*words)[0] == 0
         tables.append(table.read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_a_study_notes_once_what_was_not_measured(sim: Sim, scenario: Path) -> None:
+    bare = ("--set", "topology.gpus.a100-80gb-sxm.sms=54")
+    _, _, err = sim("sweep", scenario, "--over", "engine.max_num_seqs=1,4", *bare)
+    assert err.count("note: not measured on a100-80gb-sxm: kernels of a100-80gb-sxm as shipped stand in") == 1
+    other = scenario.with_name("other.yaml")
+    other.write_text(GOOD)
+    _, _, err = sim("compare", scenario, other, "--seeds", 2, *bare)
+    assert err.count("note: not measured on a100-80gb-sxm") == 1
