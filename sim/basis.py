@@ -167,22 +167,25 @@ def _shipped(name: str) -> Topology | None:
 
 @dataclass(frozen=True, slots=True)
 class Collectives:
-    """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are
-    and whether these are on several servers.
+    """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are,
+    whether these are on several servers, and whether they are joined as the measured ones were (by NVLink or
+    PCIe, with copies from GPU to GPU).
     """
 
     gpu: str
     kind: str
     ranks: int
     across: bool = False
+    joined_alike: bool = True
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     """Of ranks of a network."""
     places = [network.places[rank] for rank in ranks]
-    kind = default_parameters().architecture(network, ranks[0]).name
-    model = str(places[0].get("model", ""))
-    return Collectives(model, kind, len(ranks), len({place.get("node", 0) for place in places}) > 1)
+    kind = default_parameters().architecture(network, ranks[0])
+    alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
+    across = len({place.get("node", 0) for place in places}) > 1
+    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike)
 
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
@@ -193,7 +196,7 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
         return Basis("datasheet", "its links, without a library's time")
     measured = _gpus_measured(who.kind)
     lender = ", ".join(measured)
-    there = machine in ("shipped", "measured") and who.gpu.startswith(measured)
+    there = machine in ("shipped", "measured") and who.gpu.startswith(measured) and who.joined_alike
     if default_parameters().architectures[who.kind].medium == "pcie" and who.ranks > PCIE_GPUS:
         # Pairs were measured. What joins the pairs of a box differs by factors from one box to the next.
         there, lender = there and machine == "measured", f"pairs of {lender}"

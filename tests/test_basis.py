@@ -195,6 +195,10 @@ def test_of_a_pcie_box_pairs_were_measured_and_of_nvlink_whole_servers() -> None
     assert sim.collective("l40s-8", "all_reduce", 8e6, 4).basis.of == "pairs of l40s"
     assert sim.collective("hgx-h200", "all_reduce", 8e6, 8).basis.kind == "measured"
     assert sim.collective("hgx-b300", "all_reduce", 8e6, 8).basis.of == "b200, gb200"
+    assert sim.collective("a100-x4", "all_reduce", 8e6, 4).basis.kind == "measured"
+    assert (
+        sim.collective("a100-x4-no-p2p", "all_reduce", 8e6, 4).basis.kind == "stand-in"
+    )  # no NVLink is used
     who = basis.Collectives("l40s", "ada", 4)
     assert basis.collective_basis(who, "measured", "nccl").kind == "measured"
     assert basis.collective_basis(who, "idealised", "nccl").kind == "stand-in"

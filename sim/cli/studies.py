@@ -97,6 +97,7 @@ def sweep(
             if seeds > 1 and format == "table":
                 _show_means(found, changed, shown)
             _save(table, keep, out, found.rows)
+            _note_stand_ins(found.rows)
     _end(found.rows)
 
 
@@ -136,6 +137,7 @@ def compare(
                 if format == "table":
                     _show_ranking(found, shown["metric"].unique(maintain_order=True).to_list())
                 _save(table, keep, out, rows)
+            _note_stand_ins(rows)
     _end(rows)
     if not table.height:
         raise InputError("no seed has numbers in two scenarios; there is nothing to compare")
@@ -388,6 +390,14 @@ def _save(table: polars.DataFrame, keep: Kept | None, out: Path | None, rows: Se
         is_complete = all(row.status != "not run" for row in rows)
         keep.save(table, is_complete=is_complete)
         note(f"saved in {out}" if is_complete else f"saved in {out}, incomplete: the same command goes on")
+
+
+def _note_stand_ins(rows: Sequence[Row]) -> None:
+    """Once each, what the runs say of GPUs and machines that were not measured."""
+    from sim.results.basis import basis_notes
+
+    for text in dict.fromkeys(text for row in rows for text in basis_notes(row.summary)):
+        note(f"note: {text}")
 
 
 def _end(rows: Sequence[Row]) -> None:

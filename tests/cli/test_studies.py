@@ -301,3 +301,13 @@ def test_a_ray_cluster_without_ray_is_refused_with_what_to_install(
     status, out, err = sim(*words)
     assert (status, out) == (2, "")
     assert "needs ray: pip install 'ray[client]'" in err
+
+
+def test_a_study_notes_once_what_was_not_measured(sim: Sim, scenario: Path) -> None:
+    bare = ("--set", "topology.gpus.a100-80gb-sxm.sms=54")
+    _, _, err = sim("sweep", scenario, "--over", "engine.max_num_seqs=1,4", *bare)
+    assert err.count("note: not measured on a100-80gb-sxm: kernels of a100-80gb-sxm as shipped stand in") == 1
+    other = scenario.with_name("other.yaml")
+    other.write_text(GOOD)
+    _, _, err = sim("compare", scenario, other, "--seeds", 2, *bare)
+    assert err.count("note: not measured on a100-80gb-sxm") == 1

@@ -31,3 +31,17 @@ def test_a_section_that_is_not_in_the_ledger_says_so() -> None:
     page = accuracy_page([], [])
     assert "Not in this run of the ledger." in page
     assert page.count("This run left out the closed loops") == 1
+
+
+def test_a_group_of_many_boxes_names_none_and_a_table_names_its_own() -> None:
+    boxes = ("hgx-b200", "hgx-h200", "nd-h100-v5")
+    errors = ErrorSummary(3, 0.05, 0.2, -0.01)
+    page = accuracy_page(
+        [],
+        [
+            GroupErrors("pools", "model", "a-model", "mean TPOT", errors, boxes),
+            GroupErrors("services", "table", "a table", "mean TPOT", errors, boxes[:2]),
+        ],
+    )
+    assert "| model | a-model | several | 3 | 5.0 % | 20 % | -1.0 % |" in page
+    assert "| a table | hgx-b200, hgx-h200 | mean TPOT | 3 |" in page
