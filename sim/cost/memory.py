@@ -22,9 +22,9 @@ from sim.inputs.quantities import DTYPE_BYTES
 
 GIB = 2.0**30
 
-# Memory of a process of vLLM beside weights and KV cache. Fitted, with the two constants below that say so, on
-# the rows of sim/data/measured/memory/vllm_startup.csv that are marked as fitted; the others are held out
-# (`sim validate memory`).
+# Memory of a process of vLLM beside weights and KV cache. The two fitted constants rest on the rows of
+# sim/data/measured/memory/vllm_startup.csv that are marked so; the others are held out (`sim validate
+# memory`).
 CONTEXT_BYTES = 0.72 * GIB  # fitted: workspaces, fragmentation and what the formulas below leave out
 COLLECTIVE_BYTES = 1.80 * GIB  # fitted: NCCL, all-reduce and symmetric-memory buffers of any group
 # measured: what nvidia-smi counts and no process can have. H100 79.65 and 79.19 GiB (torch), L40S 44.99 and
@@ -39,9 +39,9 @@ RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measu
 # vLLM sizes its cache; TensorRT-LLM keeps the one buffer of its engine
 LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
 # Bytes a logit that a sampler which sorts keeps beside these: values and 64-bit indices in order (12), their
-# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Up to vLLM 0.16 the
-# peaks of models with and without experts show them (Qwen3-14B 5.64 GiB, 2.23 from 0.17 on, whose kernels do
-# not sort: llm-d-planner, accuracy report).
+# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Up to vLLM 0.16
+# the peaks of models with and without experts show them (Qwen3-14B 5.64 GiB, 2.23 from 0.17 on, whose kernels
+# do not sort: llm-d-planner, accuracy report).
 SORT_BYTES = 24  # fitted on vllm#21348
 # vLLM's VLLM_FUSED_MOE_CHUNK_SIZE: tokens that the buffers of the expert kernels hold at once
 EXPERT_CHUNK_TOKENS = 32_768

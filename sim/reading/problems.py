@@ -83,7 +83,9 @@ def problems_of(
             else:
                 problem = document.problem(key, what)
             problems.setdefault((key, what), replace(problem, value=value))
-    return list(problems.values())
+    # Pools inherit, and are told of faults that are written once, above them.
+    inherited = [key for key, what in problems if key[:1] == ("pools",) and (key[2:], what) in problems]
+    return [problem for (key, _), problem in problems.items() if key not in inherited]
 
 
 def _located(

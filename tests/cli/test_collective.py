@@ -34,3 +34,12 @@ def test_a_time_that_falls_where_an_engine_changes_its_kernel_is_explained_with_
     assert "all_reduce_utils.py" in err
     _, out, _ = sim(*words, "--format", "json")
     assert json.loads(out)["notes"] == [err.removeprefix("note: ").strip()]
+
+
+def test_a_collective_of_one_rank_is_refused(sim: Sim) -> None:
+    words = "collective all_reduce -t nd-h100-v5 --ranks 1".split()
+    assert sim(*words) == (
+        2,
+        "",
+        "sim: --ranks 1: must be at least 2; one GPU has no other to exchange with\n",
+    )

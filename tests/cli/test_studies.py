@@ -67,6 +67,7 @@ def test_a_capacity_is_a_rate_and_what_limits_it(sim: Sim, scenario: Path) -> No
     [
         ("sweep", "--over", "engine.max_num_seqs"),
         ("sweep", "--over", "engine.max_num_seqs=[1, 2"),
+        ("sweep", "--over", "engine.max_num_seqs=1,,2"),
         ("sweep", "--over", "engine.max_num_seqs=1", "--metric", "mean_tttf_ms"),
         ("compare", "--seeds", "2"),
         ("capacity", "--slo", "p99_ttft_ms"),
@@ -193,3 +194,24 @@ def test_a_table_has_the_same_bytes_whatever_the_number_of_processes(
         assert sim(*words)[0] == 0
         tables.append(table.read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_a_metric_is_looked_for_before_the_runs(
+    sim: Sim, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sim as package
+
+    for study in ("sweep", "compare"):
+        monkeypatch.setattr(package, study, lambda *_, **__: pytest.fail("runs began"))
+    for words in (("sweep", scenario, "--over", "seed=1"), ("compare", scenario, scenario)):
+        status, _, err = sim(*words, "--metric", "mean_tttf_ms")
+        assert (status, err) == (
+            2, "sim: --metric mean_tttf_ms: there is no such metric; did you mean 'mean_ttft_ms'?\n"
+        )  # fmt: skip
+
+
+def test_a_metric_that_no_run_has_is_noted(sim: Sim, scenario: Path) -> None:
+    words = ("sweep", scenario, "--over", "engine.max_num_seqs=1", "--metric", "kv_hit_rate_host")
+    status, out, err = sim(*words, "--metric", "completed")
+    assert (status, err) == (0, "--metric kv_hit_rate_host: no run has it\n")
+    assert "completed" in out

@@ -9,7 +9,7 @@ import pytest
 
 import sim
 from sim.catalog import load_gpu
-from sim.cost.memory import GIB, MemoryPlan, default_limits, reserved_bytes, shard_weight_bytes
+from sim.cost.memory import GIB, MemoryPlan, reserved_bytes, shard_weight_bytes
 from sim.cost.shard import Shard
 from sim.deployment import memory_of, shards_of
 from sim.inputs.engine import Engine, Precision
@@ -156,7 +156,12 @@ def test_gpt_oss_120b_has_its_full_context_where_the_sampler_has_few_sequences()
     """The same server with six sequences has 8.99 GiB left, and 130,960 tokens (blog of tonghuikang)."""
     log = {"gpu_memory_utilization": 0.96, "max_num_batched_tokens": 8192, "moe_backend": "marlin"}
     memory = planned(
-        "nd-h100-v5", "gpt-oss-120b", precision={"experts": "w4a16"}, max_num_seqs=6, max_model_len=98_304, **log
+        "nd-h100-v5",
+        "gpt-oss-120b",
+        precision={"experts": "w4a16"},
+        max_num_seqs=6,
+        max_model_len=98_304,
+        **log,
     )
     assert memory.blocks // 2 * 16 == pytest.approx(130_960, rel=0.05)
     longest = memory.groups.longest(98_304, 8192)
@@ -174,7 +179,9 @@ def test_activations_and_logits_are_not_there_at_once() -> None:
 
 
 def test_experts_of_marlin_are_padded_as_on_gpus_before_hopper() -> None:
-    marlin = shard_weight_bytes(shard_of("gpt-oss-120b", {"experts": "w4a16"}, "h100-sxm", moe_backend="marlin"))
+    marlin = shard_weight_bytes(
+        shard_of("gpt-oss-120b", {"experts": "w4a16"}, "h100-sxm", moe_backend="marlin")
+    )
     assert marlin / GIB == pytest.approx(65.97, rel=0.005)
 
 

@@ -47,7 +47,9 @@ def test_logged_gib_are_the_logged_tokens_in_blocks_and_groups(log: StartUp) -> 
     assert blocks // memory.groups.groups * 16 == pytest.approx(log.kv_tokens, rel=rounded)
     if log.max_model_len and log.max_concurrency:
         needed = memory.groups.longest(log.max_model_len, log.limits[1])
-        assert blocks / needed == pytest.approx(log.max_concurrency, rel=rounded + 0.005 / log.max_concurrency)
+        assert blocks / needed == pytest.approx(
+            log.max_concurrency, rel=rounded + 0.005 / log.max_concurrency
+        )
 
 
 def test_rows_that_nothing_was_fitted_on_are_as_close_as_the_others() -> None:
