@@ -351,3 +351,11 @@ def test_a_folder_that_another_run_writes_is_refused_before_the_run(
         status, out, err = sim("run", scenario, "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert "is being written by another run" in err
+
+
+def test_a_change_without_a_value_is_refused(sim: Sim, scenario: Path) -> None:
+    status, _, err = sim("run", scenario, "--set", "model=")
+    assert (status, err) == (2, "sim: --set 'model=' has no value; write model=VALUE, or =null for none\n")
+    status, _, err = sim("run", scenario, "--percentiles", "50,,90")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a number is missing beside a comma" in err
