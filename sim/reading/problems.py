@@ -75,7 +75,12 @@ def problems_of(
     """One problem for each thing that pydantic found, with the line of `document` where it is."""
     problems: dict[tuple[Key, str], Problem] = {}
     written = _at(document.data, at) if document is not None else None
-    for details in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    told = {(details["loc"], details["type"]) for details in errors}
+    for details in errors:
+        # Pools inherit: what is written once, above them, is no fault of theirs.
+        if details["loc"][:1] == ("pools",) and (details["loc"][2:], details["type"]) in told:
+            continue
         for where, value, what in _located(details, model, written):
             key = (*at, *where)
             if document is None:
@@ -83,9 +88,7 @@ def problems_of(
             else:
                 problem = document.problem(key, what)
             problems.setdefault((key, what), replace(problem, value=value))
-    # Pools inherit, and are told of faults that are written once, above them.
-    inherited = [key for key, what in problems if key[:1] == ("pools",) and (key[2:], what) in problems]
-    return [problem for (key, _), problem in problems.items() if key not in inherited]
+    return list(problems.values())
 
 
 def _located(
