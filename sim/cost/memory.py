@@ -27,6 +27,9 @@ GIB = 2.0**30
 # memory`).
 CONTEXT_BYTES = 0.72 * GIB  # fitted: workspaces, fragmentation and what the formulas below leave out
 COLLECTIVE_BYTES = 1.80 * GIB  # fitted: NCCL, all-reduce and symmetric-memory buffers of any group
+# Kinds of GPU without NVLink, over which all-reduce kernels and symmetric memory do not go: 8 L40S have 0.21
+# GiB outside torch in all, which CONTEXT_BYTES covers (fitted on that one log)
+WITHOUT_NVLINK = ("l4", "l20", "l40", "rtx")
 # measured: what nvidia-smi counts and no process can have. H100 79.65 and 79.19 GiB (torch), L40S 44.99 and
 # 44.42, RTX 4090 23.99 and 23.65
 DRIVER_BYTES = 0.46 * GIB
@@ -142,7 +145,8 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
         logits = per_logit * min(max_num_seqs, max_num_batched_tokens) * model.vocab
     if shard.engine.backend == "vllm":
         kept, passing = (mlp, layers) if model.is_moe else (0.0, layers + mlp)
-        collectives = COLLECTIVE_BYTES if ranks > 1 else 0.0
+        over_nvlink = not shard.gpu.name.startswith(WITHOUT_NVLINK)
+        collectives = COLLECTIVE_BYTES if ranks > 1 and over_nvlink else 0.0
         return CONTEXT_BYTES + collectives + kept + max(passing, logits)
     collectives = 0.0
     if ranks > 1:

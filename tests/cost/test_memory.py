@@ -82,7 +82,7 @@ def refused(**engine: object) -> str:
 
 
 def test_what_would_fit_is_something_that_the_machine_can_have():
-    assert "14.6 GiB more" in refused()
+    assert "12.8 GiB more" in refused()
     assert "tensor_parallel_size 4 with fp8 weights fits" in refused()
 
 
