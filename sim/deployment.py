@@ -276,7 +276,7 @@ def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPl
 
 def _longest_text(groups: BlockGroups, blocks: int, step_tokens: int) -> int:
     """Tokens of the longest text that so many blocks hold, to a whole block."""
-    lengths = range(0, blocks + 1)  # in blocks; a text takes one of each group for as many tokens
+    lengths = range(blocks + 1)  # in blocks; a text takes one of each group for as many tokens
     found = bisect_right(
         lengths, blocks, key=lambda length: groups.longest(length * groups.block_size, step_tokens)
     )

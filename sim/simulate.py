@@ -411,7 +411,9 @@ def _collectives(network: Network, deployment: Deployment) -> Iterator[Collectiv
 
 
 def _link_rows(fabric: Fabric) -> Table:
-    """One row per link: capacity, bytes, and seconds with at least one, and at least two, transfers."""
+    """One row per link: capacity (the mean over the run), bytes, and seconds with at least one, and at least
+    two, transfers.
+    """
     rows = Table(LINK_COLUMNS)
     for row in fabric.rows():
         rows.append(str(row.link), row.bytes_per_s, row.n_bytes, row.busy_s, row.shared_s)

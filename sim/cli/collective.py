@@ -48,6 +48,8 @@ def collective(
     Columns are those of nccl-tests: algbw is size over time, busbw scales it so that it can be held against
     the speed of a link. Sizes K, M and G are powers of 1024, as in nccl-tests; GB/s are powers of 1000.
     """
+    if ranks == 1:
+        raise InputError("--ranks 1: must be at least 2; one GPU has no other to exchange with")
     sizes = _sizes(size_bytes(smallest, "-b"), size_bytes(largest, "-e"), factor)
 
     import sim

@@ -210,7 +210,14 @@ def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
 def _percentiles(text: str | None) -> tuple[float, ...]:
     """`50,90,99.9` as numbers."""
     found = []
+    if text is not None and not text.strip():
+        raise InputError("--percentiles has no number; each must be from 0 to 100, as in 50,90,99.9")
     for word in text.split(",") if text is not None else ():
+        if not word.strip():
+            raise InputError(
+                f"--percentiles {text!r}: a number is missing beside a comma; each must be from 0 to 100, "
+                "as in 50,90,99.9"
+            )
         try:
             percent = float(word)
         except ValueError:
@@ -226,6 +233,8 @@ def _change(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text!r} names no value; write KEY=VALUE, as in engine.max_num_seqs=64")
+    if not value.strip():
+        raise InputError(f"--set {text!r} has no value; write {key.strip()}=VALUE, or =null for none")
     import yaml
 
     try:

@@ -86,6 +86,8 @@ def sweep(
 
     grid = _grid(over)
     described = _scenario(scenario, changes)
+    changed = [name for key in grid for name in ((key,) if isinstance(key, str) else key)]
+    _check_metrics(metrics, (*changed, "seed", "wall_s"))
     with _kept(out, force, store) as keep, _stored(store, resume, recompute) as rows:
         with _executor(scheduler) as executor:
             found = sim.sweep(described, grid, range(seeds), executor, keep=rows or keep)
@@ -118,6 +120,7 @@ def compare(
     import sim
 
     names = {_name(path, scenarios): _scenario(path, changes) for path in scenarios}
+    _check_metrics(metrics)
     with _kept(out, force, store) as keep, _stored(store, resume, recompute) as stored_rows:
         with _executor(scheduler) as executor:
             found = sim.compare(names, range(seeds), executor, keep=stored_rows or keep)
@@ -496,6 +499,8 @@ def _values(text: str) -> tuple[str | tuple[str, ...], list[Any]]:
     if not equals or not all(keys) or not written.strip():
         raise InputError(f"--over {text!r} has no values; write KEY=V1,V2, as in engine.max_num_seqs=64,128")
     written = written.strip()
+    if not written.startswith("[") and "" in map(str.strip, written.split(",")):
+        raise InputError(f"--over {text!r}: a value is missing beside a comma; write KEY=V1,V2")
     if len(keys) == 1:
         return keys[0], _yaml(text, written if written.startswith("[") else f"[{written}]")
     if written.startswith("["):
@@ -537,16 +542,24 @@ def _name(path: str, paths: list[str]) -> str:
     return stem if [Path(one).stem for one in paths].count(stem) == 1 else path
 
 
-def _metrics(wanted: list[str] | None, known: Any) -> list[str]:
-    names = known.columns if hasattr(known, "columns") else known
-    unknown = [name for name in wanted or () if name not in names]
-    if unknown:
-        from sim.reading.problems import did_you_mean
+def _check_metrics(wanted: list[str] | None, beside: Sequence[str] = ()) -> None:
+    """InputError for a metric that no run can have, before one runs. `beside` are other columns."""
+    from sim.reading.problems import did_you_mean
+    from sim.studies.metric_names import metric_names
 
-        raise InputError(
-            f"--metric {unknown[0]}: not a metric of this table{did_you_mean(unknown[0], names)}"
-        )
-    return wanted or [name for name in SHOWN if name in names]
+    names = (*metric_names(), *beside)
+    for name in wanted or ():
+        if name not in names:
+            raise InputError(f"--metric {name}: there is no such metric{did_you_mean(name, names)}")
+
+
+def _metrics(wanted: list[str] | None, known: Any) -> list[str]:
+    """Those that are there, of those that are asked for or of the usual."""
+    names = known.columns if hasattr(known, "columns") else known
+    for name in wanted or ():
+        if name not in names:
+            note(f"--metric {name}: no run has it")
+    return [name for name in wanted or SHOWN if name in names]
 
 
 def _show(

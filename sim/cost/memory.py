@@ -22,11 +22,14 @@ from sim.inputs.quantities import DTYPE_BYTES
 
 GIB = 2.0**30
 
-# Memory of a process of vLLM beside weights and KV cache. Fitted, with the two constants below that say so, on
-# the rows of sim/data/measured/memory/vllm_startup.csv that are marked as fitted; the others are held out
-# (`sim validate memory`).
+# Memory of a process of vLLM beside weights and KV cache. The two fitted constants rest on the rows of
+# sim/data/measured/memory/vllm_startup.csv that are marked so; the others are held out (`sim validate
+# memory`).
 CONTEXT_BYTES = 0.72 * GIB  # fitted: workspaces, fragmentation and what the formulas below leave out
 COLLECTIVE_BYTES = 1.80 * GIB  # fitted: NCCL, all-reduce and symmetric-memory buffers of any group
+# Kinds of GPU without NVLink, over which all-reduce kernels and symmetric memory do not go: 8 L40S have 0.21
+# GiB outside torch in all, which CONTEXT_BYTES covers (fitted on that one log)
+WITHOUT_NVLINK = ("l4", "l20", "l40", "rtx")
 # measured: what nvidia-smi counts and no process can have. H100 79.65 and 79.19 GiB (torch), L40S 44.99 and
 # 44.42, RTX 4090 23.99 and 23.65
 DRIVER_BYTES = 0.46 * GIB
@@ -39,9 +42,9 @@ RANKS_WITH_BUFFERS = 8  # assumed: larger groups keep no more; nothing was measu
 # vLLM sizes its cache; TensorRT-LLM keeps the one buffer of its engine
 LOGITS_COPIES = {"vllm": 3, "sglang": 3, "trtllm": 1}
 # Bytes a logit that a sampler which sorts keeps beside these: values and 64-bit indices in order (12), their
-# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Up to vLLM 0.16 the
-# peaks of models with and without experts show them (Qwen3-14B 5.64 GiB, 2.23 from 0.17 on, whose kernels do
-# not sort: llm-d-planner, accuracy report).
+# softmax, its running sum, the logits put back (4 each), as in vLLM's `apply_top_k_top_p`. Up to vLLM 0.16
+# the peaks of models with and without experts show them (Qwen3-14B 5.64 GiB, 2.23 from 0.17 on, whose kernels
+# do not sort: llm-d-planner, accuracy report).
 SORT_BYTES = 24  # fitted on vllm#21348
 # vLLM's VLLM_FUSED_MOE_CHUNK_SIZE: tokens that the buffers of the expert kernels hold at once
 EXPERT_CHUNK_TOKENS = 32_768
@@ -142,7 +145,8 @@ def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int)
         logits = per_logit * min(max_num_seqs, max_num_batched_tokens) * model.vocab
     if shard.engine.backend == "vllm":
         kept, passing = (mlp, layers) if model.is_moe else (0.0, layers + mlp)
-        collectives = COLLECTIVE_BYTES if ranks > 1 else 0.0
+        over_nvlink = not shard.gpu.name.startswith(WITHOUT_NVLINK)
+        collectives = COLLECTIVE_BYTES if ranks > 1 and over_nvlink else 0.0
         return CONTEXT_BYTES + collectives + kept + max(passing, logits)
     collectives = 0.0
     if ranks > 1:

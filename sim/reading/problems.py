@@ -80,7 +80,12 @@ def problems_of(
     """One problem for each thing that pydantic found, with the line of `document` where it is."""
     problems: dict[tuple[Key, str], Problem] = {}
     written = _at(document.data, at) if document is not None else None
-    for details in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    told = {(details["loc"], details["type"]) for details in errors}
+    for details in errors:
+        # Pools inherit: what is written once, above them, is no fault of theirs.
+        if details["loc"][:1] == ("pools",) and (details["loc"][2:], details["type"]) in told:
+            continue
         for where, value, what in _located(details, model, written):
             key = (*at, *where)
             if document is None:

@@ -43,6 +43,9 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         data["pools"][name]["engine"]["scheduler"] = pool.engine.scheduler
     if not scenario.pools and "pools" not in changes:
         data.pop("pools")
+        of_pools = next((path for path in changes if path == "pools" or path.startswith("pools.")), None)
+        if of_pools is not None:
+            raise InputError(Problem(_without_pools(of_pools, data), key=of_pools))
     blocks = [(data["precision"], scenario.precision)]
     blocks += [(data["pools"][name]["precision"], pool.precision) for name, pool in scenario.pools.items()]
     before = [dict(block) for block, _ in blocks]
@@ -71,6 +74,12 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         return changed
     except ValidationError as error:
         raise InputError(problems_of(error, None, (), Scenario)) from error
+
+
+def _without_pools(path: str, data: Mapping[str, Any]) -> str:
+    below = path.split(".")[2:]
+    instead = ".".join(below) if below and below[0] in data else ""
+    return "the scenario has no pools" + (f"; set {instead}" if instead else ", and a change makes none")
 
 
 def _set_in_pools(data: dict[str, Any], path: str, value: Any) -> None:

@@ -61,3 +61,12 @@ def test_each_basis_of_a_range_of_sizes_has_its_line(sim: Sim) -> None:
     _, out, _ = sim(*"collective all_reduce -t nd-h100-v5 -n 8 -b 8 -e 8M -f 64".split())
     assert "Rests on, from 8 B: measured on h100-sxm" in out
     assert "Rests on, from 2097152 B: measured on h100-sxm" in out
+
+
+def test_a_collective_of_one_rank_is_refused(sim: Sim) -> None:
+    words = "collective all_reduce -t nd-h100-v5 --ranks 1".split()
+    assert sim(*words) == (
+        2,
+        "",
+        "sim: --ranks 1: must be at least 2; one GPU has no other to exchange with\n",
+    )

@@ -435,3 +435,11 @@ def test_of_many_keys_without_effect_ten_lines_are_noted(sim: Sim, scenario: Pat
     assert (
         lines[-1] == "note: and 2 more keys have no effect: see the report (--out), or keys in --format json"
     )
+
+
+def test_a_change_without_a_value_is_refused(sim: Sim, scenario: Path) -> None:
+    status, _, err = sim("run", scenario, "--set", "model=")
+    assert (status, err) == (2, "sim: --set 'model=' has no value; write model=VALUE, or =null for none\n")
+    status, _, err = sim("run", scenario, "--percentiles", "50,,90")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a number is missing beside a comma" in err

@@ -70,6 +70,7 @@ def test_a_capacity_is_a_rate_and_what_limits_it(sim: Sim, scenario: Path) -> No
     [
         ("sweep", "--over", "engine.max_num_seqs"),
         ("sweep", "--over", "engine.max_num_seqs=[1, 2"),
+        ("sweep", "--over", "engine.max_num_seqs=1,,2"),
         ("sweep", "--over", "engine.max_num_seqs=1", "--metric", "mean_tttf_ms"),
         ("compare", "--seeds", "2"),
         ("capacity", "--slo", "p99_ttft_ms"),
@@ -311,3 +312,24 @@ def test_a_study_notes_once_what_was_not_measured(sim: Sim, scenario: Path) -> N
     other.write_text(GOOD)
     _, _, err = sim("compare", scenario, other, "--seeds", 2, *bare)
     assert err.count("note: not measured on a100-80gb-sxm") == 1
+
+
+def test_a_metric_is_looked_for_before_the_runs(
+    sim: Sim, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sim as package
+
+    for study in ("sweep", "compare"):
+        monkeypatch.setattr(package, study, lambda *_, **__: pytest.fail("runs began"))
+    for words in (("sweep", scenario, "--over", "seed=1"), ("compare", scenario, scenario)):
+        status, _, err = sim(*words, "--metric", "mean_tttf_ms")
+        assert (status, err) == (
+            2, "sim: --metric mean_tttf_ms: there is no such metric; did you mean 'mean_ttft_ms'?\n"
+        )  # fmt: skip
+
+
+def test_a_metric_that_no_run_has_is_noted(sim: Sim, scenario: Path) -> None:
+    words = ("sweep", scenario, "--over", "engine.max_num_seqs=1", "--metric", "kv_hit_rate_host")
+    status, out, err = sim(*words, "--metric", "completed")
+    assert (status, err) == (0, "--metric kv_hit_rate_host: no run has it\n")
+    assert "completed" in out

@@ -78,3 +78,12 @@ def test_more_weights_than_experts_are_refused() -> None:
     }
     with pytest.raises(ValidationError, match=r"engine.expert_routing.weights: 9 numbers: must be at most 8"):
         Scenario.model_validate(described)
+
+
+def test_a_fault_that_pools_inherit_is_told_once_at_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "pools.yaml"
+    path.write_text(GOOD + "pools:\n  prefill: {}\n  decode: {}\nengine:\n  block_size: 0\n  samplr: sort\n")
+    with pytest.raises(InputError) as refusal:
+        load_scenario(path)
+    found = {(problem.line, problem.key) for problem in refusal.value.problems}
+    assert found == {(8, "engine.block_size"), (9, "engine.samplr")}

@@ -96,6 +96,8 @@ class Fabric:
         # Changes of this instant, not settled yet. Dicts stand in for sets, whose order is not reproducible.
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
+        # of links whose capacity has changed: the bytes that could have flowed until it did last, and when
+        self._could_carry: dict[int, tuple[float, float]] = {}
         self._unsettled: dict[LinkSet, None] = {}
         self._flush_due = False  # something is to be settled at this instant
         self._flush_scheduled = False  # and an event will do it
@@ -217,9 +219,15 @@ class Fabric:
     # ---- readings
 
     def rows(self) -> list[LinkRow]:
-        """Every link's traffic so far, with transfers under way counted up to now."""
+        """Every link's traffic so far, with transfers under way counted up to now, and its capacity, the mean
+        up to now.
+        """
         self._compiled.settle()
-        return link_rows(self.links, self.capacity, self._counters, self._link_sets(), self.env.now)
+        now, capacity = self.env.now, list(self.capacity)
+        for link, (n_bytes, since_s) in self._could_carry.items():
+            if now > 0.0:
+                capacity[link] = (n_bytes + capacity[link] * (now - since_s)) / now
+        return link_rows(self.links, capacity, self._counters, self._link_sets(), now)
 
     def load(self) -> list[float]:
         """Bytes/s on every link at this moment."""
@@ -451,6 +459,8 @@ class Fabric:
             self._unsettled.update(there)
             self._rates.forget()
             for link, value in changes.items():
+                n_bytes, since_s = self._could_carry.get(link, (0.0, 0.0))
+                self._could_carry[link] = n_bytes + self.capacity[link] * (now - since_s), now
                 self.capacity[link] = value
                 self._occupancy.change(link, as_built=value == self._built[link])
             transfers = [transfer for link_set in there for transfer in link_set.transfers()]

@@ -306,6 +306,17 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
         assert fabric.rows()[0].shared_s == 0.0
 
 
+def test_the_capacity_of_a_row_is_the_mean_up_to_now(env: Environment) -> None:
+    fabric = Fabric(env, {"a": 10.0, "b": 10.0})
+    at(env, 2.0, lambda _: fabric.set_capacity("a", 0.0))
+    at(env, 5.0, lambda _: fabric.set_capacity("a", 4.0))
+    fabric.transfer({"a": 40.0})
+    settle(env, fabric)
+    a, b = fabric.rows()
+    assert (env.now, a.n_bytes, b.bytes_per_s) == (10.0, 40.0, 10.0)
+    assert a.bytes_per_s == (2.0 * 10.0 + 5.0 * 4.0) / 10.0  # what was carried, and not more
+
+
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
     with pytest.raises(KeyError, match=r"no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
