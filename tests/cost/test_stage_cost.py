@@ -113,3 +113,8 @@ def test_many_steps_of_a_sliding_model_are_the_single_ones_to_the_last_bit() -> 
     together, _ = cost.decode_steps(batch, 60)
     alone = [cost.step(batch.grown(i))[0] for i in range(60)]
     assert np.array_equal(together, np.array(alone))
+
+
+def test_the_causes_of_the_first_of_many_steps_add_up_to_their_seconds() -> None:
+    seconds, causes = cost(1.0).decode_steps(DECODE, 200)
+    assert causes(7).total_s == pytest.approx(seconds[:7].sum())
