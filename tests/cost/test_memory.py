@@ -9,7 +9,15 @@ import pytest
 
 import sim
 from sim.catalog import load_gpu
-from sim.cost.memory import GIB, MemoryPlan, default_limits, reserved_bytes, shard_weight_bytes
+from sim.cost.memory import (
+    GIB,
+    PADDED_BY_MARLIN,
+    PADDED_TO,
+    MemoryPlan,
+    default_limits,
+    reserved_bytes,
+    shard_weight_bytes,
+)
 from sim.cost.shard import Shard
 from sim.deployment import memory_of, shards_of
 from sim.inputs.engine import Engine, Precision
@@ -244,3 +252,9 @@ def test_only_the_last_stage_keeps_logits() -> None:
     logits = reserved_bytes(last, 256, 2048) - reserved_bytes(first, 256, 2048)
     assert logits % (256 * model.vocab) == 0
     assert logits > 0
+
+
+def test_experts_are_padded_to_powers_of_two() -> None:
+    assert all(
+        multiple.bit_count() == 1 for padded in (*PADDED_TO.values(), PADDED_BY_MARLIN) for multiple in padded
+    )
