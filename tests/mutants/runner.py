@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -46,6 +47,7 @@ TIMES = 3  # a test that takes so many times as long as while it was traced, and
 WALL_S = 120
 ADDRESS_SPACE = 6 << 30
 
+CALLS = 50  # of a function whose lines are looked at in a test
 EXAMPLES = 30  # of a property
 Functions = dict[tuple[str, str, int], list[FunctionType]]
 Report = Callable[
@@ -185,6 +187,7 @@ def _run(item: pytest.Item, following: pytest.Item | None) -> bool | None:
 def _reached(items: Sequence[pytest.Item], paths: Collection[str]) -> list[Any]:
     """Runs in a child: index, name, processor time and lines by module, of every test that passes."""
     lines: dict[str, set[int]] = {}
+    calls: Counter[CodeType] = Counter()
 
     def within(frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
@@ -196,11 +199,13 @@ def _reached(items: Sequence[pytest.Item], paths: Collection[str]) -> list[Any]:
         if path not in paths:
             return None
         lines.setdefault(path, set()).add(frame.f_lineno)
-        return within
+        calls[frame.f_code] += 1
+        return within if calls[frame.f_code] <= CALLS else None
 
     found: list[Any] = []
     for at, item in enumerate(items):
         lines.clear()
+        calls.clear()
         began = time.process_time()
         sys.settrace(trace)
         passed = _run(item, None if at + 1 == len(items) else items[at + 1])
