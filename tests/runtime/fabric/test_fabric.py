@@ -309,6 +309,8 @@ def test_ends_of_one_instant_free_the_link_before_starts_of_that_instant_share_i
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
     with pytest.raises(KeyError, match=r"no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
+    with pytest.raises(KeyError, match="no link 1; the fabric has 1, numbered from 0"):
+        Fabric(env, {"a": 1.0}).transfer({1: 1.0})
     with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": float("inf")})
     with pytest.raises(ValueError, match="must be finite and at least 0"):
