@@ -91,3 +91,7 @@ def test_hops_go_on_through_the_given_kinds_only() -> None:
     compiled = LinkGraph(servers(chips=0))
     hops = compiled.spread("node0.gpu0", frozenset({"pcie_switch"}), 0, backwards=False)
     assert hops == {"node0.gpu0": 0, "node0.pcie0": 1, "node0.host0": 2}
+    beyond = LinkGraph(servers(nodes=2, chips=0))
+    hops = beyond.spread("node0.gpu0", frozenset({"pcie_switch", "nic"}), None, backwards=False)
+    assert hops["node0.nic0"] == 2
+    assert "leaf0" not in hops

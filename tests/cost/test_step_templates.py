@@ -99,6 +99,6 @@ def test_small_graphs_are_captured_for_one_two_and_four_tokens() -> None:
 
 
 def test_the_host_comes_before_the_layers_once() -> None:
-    of = templates(host={"step_s": 1e-3}).of
-    template = of(decodes(8))
+    template = templates(host={"step_s": 1e-3}, async_scheduling=False).of(decodes(8))
+    assert template.before_layers_s > 1e-3
     assert sum(block.period_s * block.repeat for block in template.before_layers) == template.before_layers_s
