@@ -5,8 +5,8 @@ mutant outside of functions (a constant, a default) is the whole module, importe
 Per mutant only those tests run that reach the changed lines, the quickest first, until one fails. Polars has
 no threads yet where a process forks: only a child uses it.
 
-Why own code: mutmut runs every test in the process that it forks from, where polars hangs, and takes every
-mutant of a module; cosmic-ray starts an interpreter per mutant, which costs more than most tests here.
+Why own code: mutmut finds the tests of each function by running all tests first and draws no sample;
+cosmic-ray starts an interpreter per mutant, which takes longer than most tests here.
 """
 
 from __future__ import annotations
