@@ -129,3 +129,16 @@ def test_one_rank_has_an_even_load_and_no_rank_more_than_all_of_it():
     assert expert_load(ExpertRouting(), 8, 1).busiest(10.0) == 1.0
     assert expert_load(ExpertRouting(), 8, 8).busiest(0.5) <= 8.0
     assert expert_load(ExpertRouting(), 8, 8).busiest(0.0) == 1.0
+
+
+def test_tokens_that_take_whole_groups_crowd_as_counted_by_hand():
+    # All 3 experts of one of 2 groups: a rank of a group gets 3 or none, of variance 9/4 over a free 3/4.
+    assert crowding(6, 3, 2, GroupLimit(2, 1)) == pytest.approx(3.0)
+    # Both experts of 2 of 4 groups, two groups to a rank: 2 x hypergeometric, variance 4/3 over a free 1.
+    assert crowding(8, 4, 2, GroupLimit(4, 2)) == pytest.approx(4 / 3)
+    assert [distinct_places(6, 3, places, GroupLimit(2, 1)) for places in (2, 6)] == pytest.approx([1.0, 3.0])
+
+
+def test_experts_that_were_not_counted_have_no_share():
+    routing = ExpertRouting(popularity="given", weights=(1.0, 1.0))
+    assert popularity(routing, 4) == [0.5, 0.5, 0.0, 0.0]

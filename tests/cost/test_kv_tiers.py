@@ -8,7 +8,8 @@ from math import inf
 import pytest
 
 from sim.catalog import load_model, load_topology
-from sim.cost.kv_tiers import Way, break_even_bytes_per_s, ends_of, kv_bytes_by_rank, way
+from sim.cost.batch import Batch
+from sim.cost.kv_tiers import Way, break_even_bytes_per_s, ends_of, kv_bytes_by_rank, prefill_seconds, way
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine, Precision
@@ -138,3 +139,31 @@ def test_a_store_in_a_network_of_ones_own_is_found() -> None:
     of = Network(Topology.of_graph(graph, gpus=load_topology("nd-h100-v5").gpus).graph)
     one = priced("remote", RemoteTier(**TIER), of, of.gpus[:8])
     assert 8 / (one.isolated_s(1.0, of.capacity) - one.latency_s) == pytest.approx(20e9)
+
+
+class Noted:
+    """A stage that takes a given time a step and notes what it is given."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.batches: list[Batch] = []
+
+    def step(self, batch: Batch) -> tuple[float, None]:
+        self.batches.append(batch)
+        return self.seconds, None
+
+
+def test_a_prefill_goes_through_its_stages_in_chunks_and_the_last_one_leaves_last() -> None:
+    stages = [Noted(1.0), Noted(2.0)]
+    assert prefill_seconds(stages, 0, 100, budget=40, ranks=1) == 3 * 2.0 + 1.0  # type: ignore[arg-type]
+    assert [batch.chunks for batch in stages[0].batches] == [((40, 0),), ((40, 40),), ((20, 80),)]
+    assert [batch.sampled for batch in stages[0].batches] == [0, 0, 1]
+
+
+def test_a_prefill_of_one_token_is_a_decode_and_other_ranks_idle() -> None:
+    stage = Noted(1.0)
+    assert prefill_seconds([stage], 99, 100, budget=40, ranks=1) == 1.0  # type: ignore[list-item]
+    assert stage.batches == [Batch(decodes=1, decode_kv_tokens=100, sampled=1)]
+    prefill_seconds([stage], 0, 40, budget=40, ranks=2)  # type: ignore[list-item]
+    assert stage.batches[1].ranks == (Batch(chunks=((40, 0),), sampled=1), Batch())
+    assert prefill_seconds([stage], 40, 40, budget=40, ranks=1) == 0.0  # type: ignore[list-item]

@@ -65,3 +65,7 @@ def test_a_7b_on_an_a100_takes_1_7_times_as_long_a_token_without_graphs() -> Non
     eager_ms, graphs_ms = (float(simulate(one).summary()["mean_tpot_ms"]) for one in (eager, graphs))
     assert 1.4 < eager_ms / graphs_ms < 2.1
     assert 14.0 < eager_ms < 22.0 * 1.1
+
+
+def test_compiled_code_launches_within_the_usual_5_to_10_microseconds() -> None:
+    assert 5e-6 <= COMPILED_LAUNCH_S <= 10e-6

@@ -9,10 +9,12 @@ import pytest
 
 from sim.cost import layer_ops
 from sim.cost.batch import Batch, Causes
+from sim.cost.collectives.choice import collective
 from sim.cost.expert_load import distinct_places
+from sim.cost.kernels.kernels import formula
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
-from sim.cost.pricing import Priced
+from sim.cost.pricing import Priced, Pricer
 from sim.cost.program import Op
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
@@ -305,3 +307,30 @@ def test_a_step_sends_tokens_to_the_groups_that_its_model_holds_them_to():
 
     sent_bytes("linear", GroupLimit(8, 4))
     sent_bytes("balanced", None)
+
+
+def test_latent_attention_projects_to_both_latent_vectors_and_the_positions_at_once():
+    scenario = Scenario.model_validate(
+        {"topology": "hgx-h200", "model": "deepseek-v3", "workload": "single-user",
+         "engine": {"tensor_parallel_size": 8}}
+    )  # fmt: skip
+    (pool,) = scenario.all_pools.values()
+    there = network("hgx-h200", 1)
+    price = Pricer(shards_of(pool, scenario, there.gpus)[0], there, frozenset(), formula)
+    before, after = layer_ops.attention_block(price, 4096, True)
+    seconds = {one.op.name: one.op.seconds for one in (*before, *after)}
+    for name, n, k in (
+        ("qkv_down", 1536 + 512 + 64, 7168),
+        ("q_up", 16 * (128 + 64), 1536),
+        ("kv_up", 16 * (128 + 128), 512),
+        ("o_proj", 7168, 16 * 128),
+    ):
+        assert seconds[name] == price.gemm(name, 4096, n, k, sustained=True).op.seconds, name
+
+
+def test_data_parallel_groups_gather_the_hidden_states_of_all_tokens():
+    cost, there = stage("hgx-h200", data_parallel_size=8), network("hgx-h200", 1)
+    ops = {op.name: op for op in cost.program(decode([4] * 8)).blocks[-2].ops}
+    for name in ("all_gather", "reduce_scatter"):
+        alone = collective(there, name, 32 * 7168 * 2, there.gpus).demand
+        assert ops[name].demand.n_bytes == pytest.approx(alone.n_bytes)

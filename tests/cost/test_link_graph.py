@@ -46,3 +46,52 @@ def test_a_link_without_capacity_is_refused_by_name() -> None:
     wire(graph, "node0.gpu0", "node0.gpu1", 0.0)
     with pytest.raises(InfeasibleError, match=r"link node0\.gpu0->node0\.gpu1"):
         LinkGraph(graph)
+
+
+def test_a_leg_crosses_its_links_and_the_places_between_its_ends() -> None:
+    graph = servers(gpus=4, chips=2)
+    places = ("node0.gpu0", "nvlink0", "node0.gpu1")
+    unstated = LinkGraph(graph).leg(places)
+    assert unstated.latency_s == 0.0
+    assert unstated.crossed == (("nvlink", None), ("nvlink", None), ("nvswitch", None))
+    for *_, edge in graph.edges(data=True):
+        edge["latency_s"] = 1e-6
+    for place in graph.nodes.values():
+        place["latency_s"] = 2e-6
+    stated = LinkGraph(graph)
+    assert stated.leg(places).crossed == (("nvlink", 1e-6), ("nvlink", 1e-6), ("nvswitch", 2e-6))
+    assert stated.leg(places).latency_s == pytest.approx(4e-6)
+    up = stated.leg(("node0.gpu0", "node0.pcie0", "node0.host0", "node0.host1"))
+    assert up.crossed == (
+        ("pcie", 1e-6),
+        ("pcie", 1e-6),
+        ("cpu", 1e-6),
+        ("pcie_switch", 2e-6),
+        ("host", 2e-6),
+    )
+
+
+def test_two_legs_join_in_one_place_and_a_gpu_passes_on_without_latency() -> None:
+    graph = servers(gpus=4, chips=2)
+    for place in graph.nodes.values():
+        place["latency_s"] = 2e-6
+    compiled = LinkGraph(graph)
+    legs = [compiled.leg(places) for places in (("nvlink0", "node0.gpu1"), ("node0.gpu1", "node0.pcie1"))]
+    both = compiled.join(*legs)
+    assert both.places == ("nvlink0", "node0.gpu1", "node0.pcie1")
+    assert both.latency_s == 0.0
+    legs = [
+        compiled.leg(places) for places in (("node0.gpu1", "node0.pcie1"), ("node0.pcie1", "node0.host0"))
+    ]
+    assert compiled.join(*legs).latency_s == 2e-6
+    assert compiled.join(*legs).crossed[1] == ("pcie_switch", 2e-6)
+
+
+def test_hops_go_on_through_the_given_kinds_only() -> None:
+    compiled = LinkGraph(servers(chips=0))
+    hops = compiled.spread("node0.gpu0", frozenset({"pcie_switch"}), 0, backwards=False)
+    assert hops == {"node0.gpu0": 0, "node0.pcie0": 1, "node0.host0": 2}
+    beyond = LinkGraph(servers(nodes=2, chips=0))
+    hops = beyond.spread("node0.gpu0", frozenset({"pcie_switch", "nic"}), None, backwards=False)
+    assert hops["node0.nic0"] == 2
+    assert "leaf0" not in hops

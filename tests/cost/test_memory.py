@@ -9,7 +9,15 @@ import pytest
 
 import sim
 from sim.catalog import load_gpu
-from sim.cost.memory import GIB, MemoryPlan, reserved_bytes, shard_weight_bytes
+from sim.cost.memory import (
+    GIB,
+    PADDED_BY_MARLIN,
+    PADDED_TO,
+    MemoryPlan,
+    default_limits,
+    reserved_bytes,
+    shard_weight_bytes,
+)
 from sim.cost.shard import Shard
 from sim.deployment import memory_of, shards_of
 from sim.inputs.engine import Engine, Precision
@@ -212,3 +220,31 @@ def test_data_parallel_ranks_gather_their_tokens_for_the_experts() -> None:
     model = sim.load_model("qwen3-30b-a3b")
     row = max(2 * model.moe_intermediate, model.hidden) + model.moe_intermediate
     assert together - alone == pytest.approx(2 * 3 * 2048 * model.experts_per_token * row)
+
+
+def test_tokens_that_fit_are_the_bytes_for_kv_over_those_of_a_token() -> None:
+    memory = planned("nd-h100-v5", "qwen2.5-72b", tensor_parallel_size=4, max_model_len=2048)
+    assert memory.kv_tokens == memory.kv_bytes / memory.kv_bytes_per_token
+    assert 0 <= memory.kv_tokens - memory.blocks * 16 < 16
+
+
+def test_weights_of_experts_and_of_their_router_are_all_weights() -> None:
+    memory = planned("nd-h100-v5", "qwen3-30b-a3b", tensor_parallel_size=1, max_model_len=2048)
+    assert memory.weight_bytes == pytest.approx(2 * sim.load_model("qwen3-30b-a3b").parameters, rel=1e-6)
+
+
+def test_only_the_last_stage_keeps_logits() -> None:
+    model, gpu = sim.load_model("llama-3-8b"), load_gpu("h100-sxm")
+    first, last = (
+        Shard(model, Engine(pipeline_parallel_size=2), Precision(), gpu, (("g",),), layer, 16)
+        for layer in (0, 16)
+    )
+    logits = reserved_bytes(last, 256, 2048) - reserved_bytes(first, 256, 2048)
+    assert logits % (256 * model.vocab) == 0
+    assert logits > 0
+
+
+def test_experts_are_padded_to_powers_of_two() -> None:
+    assert all(
+        multiple.bit_count() == 1 for padded in (*PADDED_TO.values(), PADDED_BY_MARLIN) for multiple in padded
+    )

@@ -280,3 +280,23 @@ def test_a_collective_over_gpus_with_two_nics_runs_at_the_rate_of_both(op: str, 
         for link, n_bytes in send.load().items():
             carried[link] = carried.get(link, 0.0) + n_bytes
     assert carried == {link: pytest.approx(n) for link, n in zip(bare.links, bare.n_bytes, strict=True)}
+
+
+def test_of_more_gpus_than_nics_those_left_over_send_through_one_nic() -> None:
+    network = Network(servers(nodes=2, nics=4, gpus_per_switch=4))
+    for gpu in range(4):
+        path = network.path(f"node0.gpu{gpu}", f"node1.gpu{gpu}")
+        assert sum("->leaf" in name for name in names(network, path)) == 1
+
+
+def test_a_nic_is_found_where_a_gpu_s_bytes_go_out() -> None:
+    graph = servers(nodes=2)
+    graph.remove_edge("node0.nic0", "node0.pcie0")
+    assert Network(graph).nics_of("node0.gpu0")[0] == "node0.nic0"
+
+
+def test_a_nic_reaches_other_servers_itself_and_a_host_there_takes_bytes_into_its_memory() -> None:
+    network = Network(servers(nodes=2))
+    assert names(network, network.path("node0.nic3", "node1.gpu3"))[0] == "node0.nic3->leaf3"
+    assert "node1.host0" in names(network, network.path("node0.gpu0", "node1.host0"))
+    assert "node1.host0" not in names(network, network.path("node0.gpu0", "node1.gpu0"))

@@ -20,12 +20,12 @@ DECODE = Batch(decodes=8, decode_kv_tokens=8000, sampled=8)
 MIXED = Batch(chunks=((2048, 0),), decodes=8, decode_kv_tokens=8000, sampled=9)
 
 
-def cost(sustained_flop_fraction: float) -> StageCost:
+def cost(sustained_flop_fraction: float, **engine: object) -> StageCost:
     scenario = sim.Scenario.model_validate(
         {
             "topology": "a100-x4",
             "model": "llama-3-70b",
-            "engine": {"tensor_parallel_size": 4},
+            "engine": {"tensor_parallel_size": 4, **engine},
             "workload": {
                 "arrivals": {"kind": "closed_loop", "users": 1},
                 "prompt_tokens": 8,
@@ -113,3 +113,10 @@ def test_many_steps_of_a_sliding_model_are_the_single_ones_to_the_last_bit() -> 
     together, _ = cost.decode_steps(batch, 60)
     alone = [cost.step(batch.grown(i))[0] for i in range(60)]
     assert np.array_equal(together, np.array(alone))
+
+
+def test_the_causes_of_the_first_of_many_steps_add_up_to_their_seconds() -> None:
+    eager = {"enforce_eager": True, "host": {"launch_s": 1e-3}}  # where kernels wait for their launch
+    for engine in ({}, eager):
+        seconds, causes = cost(1.0, **engine).decode_steps(DECODE, 200)
+        assert causes(7).total_s == pytest.approx(seconds[:7].sum())

@@ -82,3 +82,23 @@ def test_a_block_puts_attention_between_the_two_parts_of_its_layer() -> None:
     assert block.ops == (*kind.before, attention, *kind.after)
     assert block.offsets_s[len(kind.before)] == pytest.approx(kind.before_s)
     assert block.repeat == 32
+
+
+def test_the_largest_captured_graph_serves_its_own_size_and_none_beyond() -> None:
+    of = templates(max_num_seqs=64).of
+    largest = 128
+    assert of(decodes(largest)).layers[0].launch_s == 0.0
+    assert of(decodes(largest)).layers is of(decodes(largest - 7)).layers
+    assert of(decodes(largest + 1)).layers is not of(decodes(largest)).layers
+
+
+def test_small_graphs_are_captured_for_one_two_and_four_tokens() -> None:
+    of = templates().of
+    assert of(decodes(3)).layers is of(decodes(4)).layers
+    assert len({id(of(decodes(n)).layers) for n in (1, 2, 4, 5)}) == 4
+
+
+def test_the_host_comes_before_the_layers_once() -> None:
+    template = templates(host={"step_s": 1e-3}, async_scheduling=False).of(decodes(8))
+    assert template.before_layers_s > 1e-3
+    assert sum(block.period_s * block.repeat for block in template.before_layers) == template.before_layers_s

@@ -39,6 +39,7 @@ MODULES = (
 LIGHT = ("networkx", "numpy", "simpy", "pydantic", "yaml", "pint", "hypothesis", "pytest")
 
 Row = dict[str, Any]
+Wanted = dict[tuple[str, tuple[str, ...]], list[Mutant]]
 
 
 def main() -> None:
@@ -111,12 +112,10 @@ def _read(keep: Path | None) -> dict[tuple[Any, ...], Row]:
     return {(row["digest"], row["module"], row["place"], row["variant"]): row for row in rows}
 
 
-def _to_run(
-    mutants: Iterable[Mutant], rows: Mapping[Mutant, Row], again: bool
-) -> dict[tuple[str, tuple[str, ...]], list[Mutant]]:
+def _to_run(mutants: Iterable[Mutant], rows: Mapping[Mutant, Row], again: bool) -> Wanted:
     """The mutants by module and tests to run: all that are mapped; of survivors those that changed."""
     equal = equivalent()
-    found: dict[tuple[str, tuple[str, ...]], list[Mutant]] = {}
+    found: Wanted = {}
     for one in mutants:
         tests = mapped_tests(one.module)
         if one in rows:
@@ -129,36 +128,34 @@ def _to_run(
     return found
 
 
-def _run(
-    wanted: Mapping[tuple[str, tuple[str, ...]], list[Mutant]], rows: dict[Mutant, Row], keep: Path | None
-) -> None:
+def _run(wanted: Wanted, rows: dict[Mutant, Row], keep: Path | None) -> None:
     for name in LIGHT:
         __import__(name)
-    from tests.mutants.runner import run_tests
+    from tests.mutants.runner import Target, run_tests
 
+    numbered = [one for of_module in wanted.values() for one in of_module]
+    by_folder: dict[Path, list[Target]] = {}
+    tests_of: dict[Mutant, tuple[str, ...]] = {}
     for (module, tests), of_module in wanted.items():
-        digests = {name: _digest(name) for name in tests}
+        mutants = tuple((number, one) for number, one in enumerate(numbered) if one in of_module)
+        by_folder.setdefault(Path(module).parent, []).append(Target(module, tests, mutants))
+        tests_of |= dict.fromkeys(of_module, tests)
 
-        def report(
-            number: int,
-            status: str,
-            by: str,
-            seconds: float,
-            of_module: Sequence[Mutant] = of_module,
-            digests: Mapping[str, str] = digests,
-        ) -> None:
-            mutant = of_module[number]
-            row: Row = {"digest": _digest(mutant.module), "status": status, "by": by}
-            row |= {"seconds": round(seconds, 2), **asdict(mutant)}
-            row["tests"] = rows.get(mutant, {}).get("tests", {}) | digests
-            rows[mutant] = row
-            if keep is not None:
-                with keep.open("a") as out:
-                    out.write(json.dumps(row) + "\n")
-            if status == "survived":
-                print(f"  {told(mutant)}  ({by or 'every test passes'})", flush=True)
+    def report(number: int, status: str, by: str, seconds: float) -> None:
+        mutant = numbered[number]
+        row: Row = {"digest": _digest(mutant.module), "status": status, "by": by}
+        row |= {"seconds": round(seconds, 2), **asdict(mutant)}
+        seen = rows.get(mutant, {}).get("tests", {})
+        row["tests"] = seen | {name: _digest(name) for name in tests_of[mutant]}
+        rows[mutant] = row
+        if keep is not None:
+            with keep.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+        if status == "survived":
+            print(f"  {told(mutant)}  ({by or 'every test passes'})", flush=True)
 
-        run_tests(module, tests, list(enumerate(of_module)), report)
+    for targets in by_folder.values():
+        run_tests(targets, report)
 
 
 def told(mutant: Mutant) -> str:

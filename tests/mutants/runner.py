@@ -5,8 +5,8 @@ mutant outside of functions (a constant, a default) is the whole module, importe
 Per mutant only those tests run that reach the changed lines, the quickest first, until one fails. Polars has
 no threads yet where a process forks: only a child uses it.
 
-Why own code: mutmut runs every test in the process that it forks from, where polars hangs, and takes every
-mutant of a module; cosmic-ray starts an interpreter per mutant, which costs more than most tests here.
+Why own code: mutmut finds the tests of each function by running all tests first and draws no sample;
+cosmic-ray starts an interpreter per mutant, which takes longer than most tests here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -40,70 +41,93 @@ OPTIONS = [
     *"-q --no-header --tb=no -p no:cacheprovider -p no:xdist -W".split(),
     "ignore::pytest.PytestAssertRewriteWarning",
 ]
-MOST_S = 2.0  # processor time of all tests of one mutant; the quickest are taken
+MOST_S = 1.5  # processor time of all tests of one mutant; the quickest are taken
 FEW = 4  # so many parameters of a test are tried
 TIMES = 3  # a test that takes so many times as long as while it was traced, and half a second, does not end
 WALL_S = 120
 ADDRESS_SPACE = 6 << 30
 
+CALLS = 50  # of a function whose lines are looked at in a test
+EXAMPLES = 30  # of a property
+Functions = dict[tuple[str, str, int], list[FunctionType]]
 Report = Callable[
     [int, str, str, float], None
 ]  # number of the mutant, what became of it, by which test, seconds
 
 
+@dataclass(frozen=True)
+class Target:
+    """A module, the test files mapped to it, and its mutants with their numbers."""
+
+    module: str
+    tests: tuple[str, ...]
+    mutants: tuple[tuple[int, Mutant], ...]
+
+    @property
+    def path(self) -> str:
+        return str(ROOT / self.module)
+
+
 @dataclass
 class Reached:
-    """A test that passes: its processor time, while its lines are traced, and those of the module."""
+    """A test that passes: its processor time, while its lines are traced, and those of each module."""
 
     index: int
     name: str
     seconds: float
-    lines: set[int]
+    lines: dict[str, list[int]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Runner:
     """A pytest plugin that, instead of running the tests once, runs them once per mutant."""
 
-    module: str
-    mutants: Sequence[tuple[int, Mutant]]
+    targets: Sequence[Target]
     report: Report
-    source: str = field(init=False)
-    path: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.path = str(ROOT / self.module)
-        self.source = Path(self.path).read_text()
 
     def pytest_collection(self) -> None:
-        """A failure is enough: no search for a smaller one."""
-        settings.register_profile("mutants", settings(), phases=(Phase.explicit, Phase.generate))
-        settings.load_profile("mutants")
+        _load_profile()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = _few_of_each(session.items)
-        found = _asked(lambda: _reached(items, self.path))
-        tests = [Reached(at, name, seconds, set(lines)) for at, name, seconds, lines in found]
+        paths = {target.path for target in self.targets}
+        tests = [Reached(*one) for one in _asked(lambda: _reached(items, paths))]
         tests.sort(key=lambda one: one.seconds)
         total = sum(one.seconds for one in tests)
-        print(f"\n{self.module}: {len(tests)} of {len(items)} tests reach it, {total:.1f} s", flush=True)
+        print(f"\n{len(tests)} of {len(items)} tests reach these modules, {total:.1f} s traced", flush=True)
+        functions = _functions_of(paths)
         gc.collect()
         gc.freeze()
-        functions = _functions_of(self.path)
-        original = _codes(compile(self.source, self.path, "exec", dont_inherit=True))
-        for number, mutant in self.mutants:
-            first, last = mutant.lines
-            of_lines = [one for one in tests if any(first <= line <= last for line in one.lines)]
-            tree = mutated(self.source, mutant.place, mutant.variant)
-            codes = _codes(compile(tree, self.path, "exec", dont_inherit=True))
-            changed = [key for key, code in codes.items() if original.get(key) != code]
-            whole = len(changed) != 1 or len(functions.get(changed[0], ())) == 0
-            if whole:
-                self.report(number, "whole", "", 0.0)
-            else:
-                code = codes[changed[0]]
-                self.report(number, *_killed(items, _within(of_lines), functions[changed[0]], code))
+        for target in self.targets:
+            mapped = [one for one in tests if one.name.partition("::")[0] in target.tests]
+            self._each(items, [one for one in mapped if target.path in one.lines], target, functions)
         return True
+
+    def _each(
+        self, items: Sequence[pytest.Item], tests: Sequence[Reached], target: Target, functions: Functions
+    ) -> None:
+        path = target.path
+        print(f"{target.module}: {len(tests)} tests", flush=True)
+        source = Path(path).read_text()
+        original = _codes(compile(source, path, "exec", dont_inherit=True))
+        for number, mutant in target.mutants:
+            first, last = mutant.lines
+            of_lines = [one for one in tests if any(first <= line <= last for line in one.lines[path])]
+            tree = mutated(source, mutant.place, mutant.variant)
+            codes = _codes(compile(tree, path, "exec", dont_inherit=True))
+            changed = [key for key, code in codes.items() if original.get(key) != code]
+            here = functions.get((path, *changed[0]), ()) if len(changed) == 1 else ()
+            if here:
+                self.report(number, *_killed(items, _within(of_lines), here, codes[changed[0]]))
+            else:
+                self.report(number, "whole", "", 0.0)
+
+
+def _load_profile() -> None:
+    """A failure is enough: no search for a smaller one."""
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", settings(), phases=phases, max_examples=EXAMPLES)
+    settings.load_profile("mutants")
 
 
 def _few_of_each(items: Sequence[pytest.Item]) -> list[pytest.Item]:
@@ -130,12 +154,13 @@ def _within(tests: Sequence[Reached]) -> list[Reached]:
     return taken
 
 
-def _functions_of(path: str) -> dict[tuple[str, int], list[FunctionType]]:
-    found: dict[tuple[str, int], list[FunctionType]] = {}
+def _functions_of(paths: Collection[str]) -> Functions:
+    found: Functions = {}
     for one in gc.get_objects():
-        if isinstance(one, FunctionType) and one.__code__.co_filename == path:
+        if isinstance(one, FunctionType) and one.__code__.co_filename in paths:
             code = one.__code__
-            found.setdefault((code.co_qualname, code.co_firstlineno), []).append(one)
+            key = code.co_filename, code.co_qualname, code.co_firstlineno
+            found.setdefault(key, []).append(one)
     return found
 
 
@@ -159,24 +184,28 @@ def _run(item: pytest.Item, following: pytest.Item | None) -> bool | None:
     return all(one.passed for one in reports)
 
 
-def _reached(items: Sequence[pytest.Item], path: str) -> list[Any]:
-    """Runs in a child: index, name, processor time and lines of the module, of every test that passes."""
-    lines: set[int] = set()
+def _reached(items: Sequence[pytest.Item], paths: Collection[str]) -> list[Any]:
+    """Runs in a child: index, name, processor time and lines by module, of every test that passes."""
+    lines: dict[str, set[int]] = {}
+    calls: Counter[CodeType] = Counter()
 
     def within(frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
-            lines.add(frame.f_lineno)
+            lines[frame.f_code.co_filename].add(frame.f_lineno)
         return within
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != path:
+        path = frame.f_code.co_filename
+        if path not in paths:
             return None
-        lines.add(frame.f_lineno)
-        return within
+        lines.setdefault(path, set()).add(frame.f_lineno)
+        calls[frame.f_code] += 1
+        return within if calls[frame.f_code] <= CALLS else None
 
     found: list[Any] = []
     for at, item in enumerate(items):
         lines.clear()
+        calls.clear()
         began = time.process_time()
         sys.settrace(trace)
         passed = _run(item, None if at + 1 == len(items) else items[at + 1])
@@ -184,7 +213,8 @@ def _reached(items: Sequence[pytest.Item], path: str) -> list[Any]:
         if passed is False:
             print(f"{item.nodeid} fails without any mutant", flush=True)
         if passed and lines:
-            found.append((at, item.nodeid, time.process_time() - began, sorted(lines)))
+            seconds = time.process_time() - began
+            found.append((at, item.nodeid, seconds, {path: sorted(of) for path, of in lines.items()}))
     return found
 
 
@@ -297,8 +327,7 @@ class _OneByOne:
         self.tell = tell
 
     def pytest_collection(self) -> None:
-        settings.register_profile("mutants", settings(), phases=(Phase.explicit, Phase.generate))
-        settings.load_profile("mutants")
+        _load_profile()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -321,9 +350,7 @@ def imported_anew(mutant: Mutant, tests: Sequence[str]) -> tuple[str, str, float
     return in_child(act)
 
 
-def run_tests(
-    module: str, tests: Sequence[str], mutants: Sequence[tuple[int, Mutant]], report: Report
-) -> None:
+def run_tests(targets: Sequence[Target], report: Report) -> None:
     """Fork; collect the tests there; run them against the mutants; then those that need a fresh import."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -336,22 +363,24 @@ def run_tests(
             said.flush()
 
         try:
-            pytest.main([*OPTIONS, "-s", *tests], plugins=[Runner(module, mutants, tell)])
+            tests = dict.fromkeys(name for target in targets for name in target.tests)
+            pytest.main([*OPTIONS, "-s", *tests], plugins=[Runner(targets, tell)])
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(0)
     os.close(writing)
-    later: list[int] = []
+    later: set[int] = set()
     with os.fdopen(reading) as lines:
         for line in lines:
             number, status, by, seconds = json.loads(line)
             if status == "whole":
-                later.append(number)
+                later.add(number)
             else:
                 report(number, status, by, seconds)
     os.waitpid(child, 0)
-    by_number = dict(mutants)
-    for number in later:
-        report(number, *imported_anew(by_number[number], tests))
+    for target in targets:
+        for number, mutant in target.mutants:
+            if number in later:
+                report(number, *imported_anew(mutant, target.tests))

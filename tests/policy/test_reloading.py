@@ -20,7 +20,7 @@ def test_by_cost_computes_what_takes_no_longer_to_compute() -> None:
 
 def test_a_margin_weighs_reloading_against_computing() -> None:
     near = [prefix(100, 0.4, 0.5)]
-    assert ByCost(margin=1.0)(near) == 1
+    assert ByCost(margin=1.0)(near) == ByCost()(near) == 1
     assert ByCost(margin=1.25)(near) == 0
     assert ByCost(margin=1.3)(near) == 0
 

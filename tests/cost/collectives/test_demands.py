@@ -82,3 +82,11 @@ def test_islands_of_unequal_size_are_refused(algorithm: str) -> None:
     network = Network(servers(nodes=2))
     with pytest.raises(InfeasibleError, match="islands of equal size; these ranks are in islands of 8, 4"):
         demand(network, "all_reduce", algorithm, S, network.gpus[:12])
+
+
+def test_a_relayed_all_to_all_leaves_by_the_sender_s_rail_and_ends_over_nvlink() -> None:
+    network = Network(servers(nodes=2))
+    bare = demand(network, "all_to_all", "relayed", S, network.gpus)
+    assert on_links(network, bare, "->leaf") == pytest.approx([8 / 16 * S] * 16)
+    # Out of a GPU: 7 of 16 parts to its own server's, and 7 of the other server's that it passes on.
+    assert on_links(network, bare, "gpu3->nvlink") == pytest.approx([7 * S / 16 + 7 * 8 / 8 * S / 16] * 2)

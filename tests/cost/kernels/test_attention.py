@@ -176,3 +176,15 @@ def test_keys_beyond_the_level_2_cache_are_read_by_every_query_head() -> None:
 def test_sizes_that_make_no_sense_are_refused(call: Callable[[Gpu], object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call(gpu())
+
+
+def test_work_and_walk_of_a_mixed_call_overlap_as_a_norm() -> None:
+    p = MixedParameters(floor_s=0, hbm_fraction=1, s_per_kv_token=2e-8, tile_tokens=0, s_per_idle_block=0)
+    call = [(16, 0)], 4, 40_000, 8, 2, 128
+    timings = [
+        kernels.attention_mixed(gpu(attention_mixed={"bf16": p.model_copy(update={"overlap": norm})}), *call)
+        for norm in (1.0, 2.0, 3.0)
+    ]
+    work_s = timings[0].total_s - 2e-8 * 10_000
+    assert timings[1].total_s == pytest.approx(math.hypot(work_s, 2e-8 * 10_000))
+    assert timings[2].total_s == pytest.approx((work_s**3 + (2e-8 * 10_000) ** 3) ** (1 / 3))

@@ -107,3 +107,9 @@ def test_borrowed_constants_never_make_more_rows_quicker(width: int) -> None:
     assert stand_in.kernels.provenance["gemm.fp8"].tag == "assumed"
     seconds = [kernels.gemm(stand_in, m=m, n=width, k=4096, dtype="fp8").total_s for m in range(1, 1100)]
     assert all(one <= other for one, other in pairwise(seconds))
+
+
+def test_a_part_filled_tile_costs_a_whole_one_of_a_wave() -> None:
+    stiff = gpu(gemm={"bf16": IDEAL_GEMM.model_copy(update={"wave_loss": 1.0})})
+    tile, row = (kernels.gemm(stiff, m, 128 * 80, 1024).compute_s for m in (128, 1))
+    assert 128 * row == pytest.approx(tile)  # 80 of 100 SMs have a tile, whatever is in it

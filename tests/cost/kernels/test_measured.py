@@ -65,3 +65,14 @@ def test_another_format_or_kernel_is_outside() -> None:
 def test_rows_that_no_kernel_can_be_asked_for_are_refused(op: str, sizes: dict[str, int], said: str) -> None:
     with pytest.raises(InputError, match=f"k.csv: .*{said}"):
         MeasuredKernels([Measurement("h100-sxm", "mine", op, "bf16", sizes, seconds=1e-5)], source="k.csv")
+
+
+def test_chunks_of_a_table_are_told_apart_by_their_number_their_tokens_and_what_is_cached() -> None:
+    gpu, table = load_gpu("h100-sxm"), []
+    for factor, chunks in ((2.0, [(512, 0)]), (3.0, [(512, 1000)]), (4.0, [(256, 0), (256, 1000)])):
+        sizes = {"chunks": chunks, "heads": 8, "kv_heads": 2, "head_dim": 128}
+        seconds = factor * formula(gpu, "attention_prefill", **sizes).total_s
+        table.append(Measurement(gpu.name, "mine", "attention_prefill", "bf16", {**sizes}, seconds=seconds))
+    model = MeasuredKernels(table)
+    for one in table:
+        assert model(gpu, one.op, **one.sizes).total_s == pytest.approx(one.seconds, rel=1e-12)

@@ -64,3 +64,8 @@ def test_four_bit_experts_are_expanded_on_a_gpu_without_four_bit_arithmetic() ->
 def test_sizes_and_routings_that_make_no_sense_are_refused(call: Callable[[Gpu], object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call(gpu())
+
+
+def test_a_rank_hits_no_more_experts_than_it_has() -> None:
+    sizes = {"tokens": 64, "hidden": 1024, "inter": 512, "experts": 64, "topk": 2, "ep": 4}
+    assert kernels.moe(gpu(), hit=1000.0, **sizes) == kernels.moe(gpu(), hit=16.0, **sizes)

@@ -47,3 +47,22 @@ def test_every_format_has_stand_ins_and_all_of_them_are_formats() -> None:
 def test_formats_that_make_no_sense_are_refused(call: Callable[[Gpu], object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call(gpu())
+
+
+@pytest.mark.parametrize(
+    ("bits", "names"),
+    [
+        ((32, 32), ["fp32"]),
+        ((16, 16), ["bf16", "fp16"]),
+        ((8, 8), ["fp8", "fp8_block", "int8"]),
+        ((4, 4), ["nvfp4", "fp4"]),
+        ((4, 16), ["int4", "w4a16"]),
+        ((4, 8), ["w4a8"]),
+    ],
+)
+def test_a_format_has_so_many_bits_a_weight_and_an_activation_and_a_scale_on_top(
+    bits: tuple[int, int], names: list[str]
+) -> None:
+    for name in names:
+        weight_bytes, activation_bytes, _ = number_format(name)
+        assert (int(8 * weight_bytes), int(8 * activation_bytes)) == bits

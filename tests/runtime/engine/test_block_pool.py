@@ -112,3 +112,26 @@ def test_blocks_are_conserved_whatever_comes_and_goes(acts):
         kv.free(*one)
     kv.check()
     assert kv.free_blocks == 12
+
+
+def test_what_is_evicted_or_freed_is_reported():
+    kv, evicted, changes = pool(4), [], []
+    kv.on_evicted = lambda unit, blocks: evicted.append((unit, blocks))
+    kv.on_changed = lambda before, after: changes.append((before, after))
+    kv.free(0, filled(kv, 1, 2))
+    kv.allocate(3)
+    assert evicted == [(2, 1)]
+    kv.free(3)
+    kv.free(0)
+    assert changes == [(2, 0), (3, 0)]
+
+
+def test_holders_are_compared_with_the_books():
+    kv = pool(10)
+    filled(kv, 1, 2)
+    kv.allocate(3)
+    assert list(kv.differences([(3, (1, 2))])) == []
+    assert list(kv.differences([(2, (1, 2))])) == ["5 KV blocks are in use, and their holders have 4"]
+    assert list(kv.differences([(3, (1, 2)), (0, (1,))])) == [
+        "the holders of cached prefixes are not those in the books"
+    ]

@@ -51,3 +51,21 @@ def test_a_script_s_rule_serves_requests() -> None:
 def test_a_rule_that_grants_what_is_not_there_is_refused_by_name(rule: Rule) -> None:
     with pytest.raises((sim.InputError, AttributeError), match=r"lambda|no attribute"):
         simulated(rule)
+
+
+def too_many(engine: Any) -> Any:
+    """Every waiting sequence, whatever may run."""
+    granted = []
+    while (sequence := engine.next_waiting()) is not None:
+        cached = engine.cached_tokens(sequence)
+        engine.admit(sequence, cached, sequence.known_tokens - cached)
+        granted.append((sequence, sequence.known_tokens - cached))
+    return granted
+
+
+def test_a_rule_that_admits_more_than_may_run_is_refused() -> None:
+    described = {"topology": "a100-x4", "model": "llama-3-8b", "workload": {
+        "arrivals": {"kind": "burst"}, "prompt_tokens": 64, "output_tokens": 3, "requests": 2}}  # fmt: skip
+    engine = {"scheduler": too_many, "max_num_seqs": 1}
+    with pytest.raises(sim.InputError, match="admits request 1 beside 1 that run"):
+        sim.simulate(sim.Scenario.model_validate({**described, "engine": engine}))

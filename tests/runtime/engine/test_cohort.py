@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sim.policy.scheduling import ContinuousBatching, Grants, PrefillFirst, StaticBatching
 from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
+from sim.runtime.engine.cohort import Cohort
 from sim.runtime.engine.flight import begun
 from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.sequence import Sequence
@@ -233,3 +234,7 @@ def test_a_queue_with_a_cohort_is_the_queue_without_in_many_more_runs(
     limits: dict[str, Any], rule: str, seed: int
 ) -> None:
     assert differs(limits, rule, seed) == ""
+
+
+def test_without_hashes_to_come_no_step_fills_a_block_that_others_could_ask_for() -> None:
+    assert not Cohort(4).hashes_a_block_within(1000)

@@ -317,3 +317,31 @@ def test_every_verb_finds_and_leaves_a_folded_engine_as_a_played_one(
         }
         seen.append(found)
     assert seen[0] == seen[1]
+
+
+def test_a_replica_has_a_seat_until_as_many_requests_have_come_as_may_run() -> None:
+    one = OneReplica(max_num_seqs=2)
+    assert one.replica.is_idle
+    seats = []
+    for number in range(3):
+        seats.append(one.replica.has_seat)
+        one.submit(number)
+    assert seats == [True, True, False]
+    assert one.at(0.5, lambda: one.replica.is_idle) is False
+
+
+def test_an_answer_is_cut_when_its_request_is_taken_up() -> None:
+    assert OneReplica().submit(prompt=998, output=5).output_tokens == 2
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_blocks_that_a_copy_frees_are_looked_at_by_what_waits(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, looked = OneReplica(max_num_seqs=1), []
+    monkeypatch.setattr(Replica, "look_again", lambda replica: looked.append("queue"))
+    one.replica.on_room = lambda: looked.append("elsewhere")
+    for number in range(1 + waiting):
+        one.submit(number)
+    one.at(0.5, one.replica.copies_freed_blocks)
+    assert looked == ["queue"] * waiting + ["elsewhere"]

@@ -82,3 +82,15 @@ def test_after_a_failure_it_keeps_its_tokens_and_computes_everything_again() -> 
     one.start_over()
     assert (one.generated, one.pending_tokens, one.unhashed_blocks, one.in_flight) == (3, 13, 0, 0)
     assert (one.recomputing, one.resubmissions) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("generated", "max_model_len", "output"), [(0, 100, 5), (0, 12, 2), (0, 10, 1), (0, 3, 1), (3, 12, 3)]
+)
+def test_an_answer_ends_at_the_model_s_length_with_one_token_at_least(
+    generated: int, max_model_len: int, output: int
+) -> None:
+    one = sequence(prompt=10, output=5)
+    one.generated = generated
+    one.end_within(max_model_len)
+    assert one.output_tokens == output

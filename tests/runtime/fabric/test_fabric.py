@@ -320,6 +320,8 @@ def test_the_capacity_of_a_row_is_the_mean_up_to_now(env: Environment) -> None:
 def test_an_unknown_link_and_an_impossible_capacity_are_refused(env: Environment) -> None:
     with pytest.raises(KeyError, match=r"no link 'b'.*the nearest name is a"):
         Fabric(env, {"a": 1.0}).transfer({"b": 1.0})
+    with pytest.raises(KeyError, match="no link 1; the fabric has 1, numbered from 0"):
+        Fabric(env, {"a": 1.0}).transfer({1: 1.0})
     with pytest.raises(ValueError, match="must be finite and at least 0"):
         Fabric(env, {"a": float("inf")})
     with pytest.raises(ValueError, match="must be finite and at least 0"):

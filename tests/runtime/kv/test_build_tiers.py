@@ -9,10 +9,12 @@ import simpy
 
 from sim.cost.network import Network
 from sim.deployment import deployment_of
+from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.results.records import Records
 from sim.runtime.build import World, replicas_of
 from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.kv.build_tiers import _chunk
 from sim.runtime.kv.offloading_queue import TieredQueue
 from sim.runtime.kv.tiers import Level
 from sim.scenario.scenario import Scenario
@@ -102,3 +104,18 @@ def test_bytes_of_a_token_count_each_head_of_each_stage_once() -> None:
             if host.fabric.links[link].startswith("node0.gpu")
         ]
         assert sum(gpu_links) == per_token
+
+
+@pytest.mark.parametrize(
+    ("engine", "tokens"),
+    [
+        ({}, 512),
+        ({"long_prefill_token_threshold": 100}, 100),
+        ({"enable_chunked_prefill": False}, 3000),
+        ({"scheduler": "static"}, 3000),
+    ],
+)
+def test_a_step_computes_as_much_of_a_prompt_as_its_engine_lets_it(
+    engine: dict[str, object], tokens: int
+) -> None:
+    assert _chunk(Engine.model_validate(engine), 512, 3000) == tokens

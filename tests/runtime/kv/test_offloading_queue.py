@@ -197,3 +197,15 @@ def test_a_timeout_while_kv_is_loading_stops_the_transfer_and_frees_the_blocks(
     _, host = result.kv_tiers.iter_rows(named=True)
     asked_for = host["hit_tokens"] * 2 * 4 * 8 * 128 * 2
     assert 0.0 < host["reloaded_bytes"] < asked_for
+
+
+def test_what_is_asked_for_are_the_tokens_of_every_prompt() -> None:
+    result = run()
+    of_hbm = result.kv_tiers.filter(result.kv_tiers["tier"] == "hbm")
+    assert of_hbm["asked_tokens"].sum() == result.requests["prompt_tokens"].sum()
+
+
+def test_what_loads_its_kv_is_a_request_of_the_queue() -> None:
+    queue: Any = TieredQueue.__new__(TieredQueue)
+    queue.running, queue.waiting, queue.loading = [1], [2, 3], {4: 1, 5: 1}
+    assert queue.requests == 5

@@ -36,6 +36,7 @@ def test_ranks_add_up_and_a_tier_that_they_share_is_counted_once() -> None:
     hbm, host = kv_tier_rows([replica(0, *ranks)]).frame().iter_rows(named=True)
     assert (hbm["tier"], hbm["capacity_bytes"], hbm["held_bytes"]) == ("hbm", 2 * 100 * 32.0, 2 * 10 * 32.0)
     assert (hbm["asked_tokens"], hbm["hit_tokens"], hbm["hit_rate"]) == (2000, 200, 0.1)
+    assert list(hbm.values())[-4:] == [0.0] * 4  # nothing is copied to or from HBM's own row
     assert (host["tier"], host["capacity_bytes"], host["held_bytes"], host["peak_bytes"]) == (
         "host", 5000.0, 300.0, 300.0,
     )  # fmt: skip

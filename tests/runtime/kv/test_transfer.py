@@ -146,3 +146,22 @@ def test_layerwise_sends_all_but_the_last_layer_behind_the_step_and_that_one_aft
     assert (early, last, after_s) == (3 / 4, 1 / 4, 0.0)
     assert behind_s == pytest.approx(result.steps["first_step_s"][0])
     assert result.hand_overs["reserved_s"][0] < result.hand_overs["prefilled_s"][0]
+
+
+def test_a_receiver_counts_what_was_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[Any] = []
+    choose = KvTransfers._choose
+
+    def noted(transfers: KvTransfers, *what: Any) -> Any:
+        chosen.append(choose(transfers, *what))
+        return chosen[-1]
+
+    monkeypatch.setattr(KvTransfers, "_choose", noted)
+    run({"replicas": 2, "engine": {"tensor_parallel_size": 4}}, requests=5)
+    assert len(chosen) == 5 == sum({one.index: one.routed for one in chosen}.values())
+
+
+def test_while_transfers_wait_every_block_has_its_holder_and_none_waits_for_what_is_free() -> None:
+    blocks = {"engine": {"tensor_parallel_size": 8, "num_gpu_blocks_override": 120}}
+    lengths = {"kind": "uniform", "low": 160, "high": 1600}
+    assert simulate(scenario(blocks, prompt_tokens=lengths, requests=8), check=True).is_complete
