@@ -50,7 +50,7 @@ class Result:
 
     `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
     simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
-    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`, `CPU budget`),
+    `ended` says how the run came to its end: `all requests ended`, `time limit`, `interrupted`, `CPU budget`.
     `inputs` are the files that it was read from.
     """
 
