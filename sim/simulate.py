@@ -259,7 +259,7 @@ def simulate(
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)
-    interruption.run(env, limit)
+    interruption.run(env, limit, lambda: len(world.records.requests) + len(service.open))
     waiting = tuple(waits(service, fabric)) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
     if service.open and limit is None and not interruption.is_asked_for:

@@ -30,8 +30,10 @@ def test_an_audit_that_reached_nothing_is_no_success_and_says_so() -> None:
     status, text = told("", "ConnectionError: no route")
     assert (status, text) == (
         1,
-        "audit: the index of vulnerabilities cannot be reached; nothing was audited "
-        "(ConnectionError: no route)",
+        (
+            "audit: the index of vulnerabilities cannot be reached; nothing was audited "
+            "(ConnectionError: no route)"
+        ),
     )
     skipped = {"dependencies": [{"name": "a", "skip_reason": "not found"}]}
     assert told(json.dumps(skipped), "") == (

@@ -85,6 +85,15 @@ class Dispatcher:
             if numbers:
                 yield model, numbers
 
+    def could_send(self) -> Iterator[tuple[int, Replica]]:
+        """The first open request of each line, and a replica that takes its text and has a seat for it."""
+        for model, line in self._lines.items():
+            head = next((one for one in line if one[0].request_id in self.open_requests), None)
+            for replica in self.routing.models[model] if head is not None else ():
+                if replica.is_up and replica.has_seat and head[1] < self._longest(replica):
+                    yield head[0].request_id, replica
+                    break
+
     def route(self, _: None = None) -> None:
         """Send what the router sends, for each model in order of arrival."""
         for model, line in self._lines.items():
