@@ -186,8 +186,8 @@ def _senders_and_receivers(replicas: Sequence[Replica]) -> tuple[list[Replica], 
     for replica in replicas if senders or receivers else ():
         if replica.role != "both" and not replica.gpus:
             raise InfeasibleError(
-                f"pools: the engine of the {replica.role} pool has a service_time and so no GPUs, between which "
-                "a KV cache could go",
+                f"pools: the engine of the {replica.role} pool has a service_time and so no GPUs, between "
+                "which a KV cache could go",
                 "leave out service_time, or give the pool role: both",
             )
     for replica in senders:

@@ -22,7 +22,8 @@ class Interruption:
 
     def run(self, env: simpy.Environment, limit: float | None, requests: Callable[[], int]) -> None:
         """Let time pass to its end, to `limit`, or to an interruption. KeyboardInterrupt where one was asked
-        for before, and what the asking raised was lost in a library (some do so while they are imported). `requests` says how many have come.
+        for before, and what the asking raised was lost in a library (some do so while they are imported).
+        `requests` says how many have come.
         """
         if self._came_before:
             raise KeyboardInterrupt

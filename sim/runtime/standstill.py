@@ -1,7 +1,7 @@
 """Time that does not pass: events that bring each other about at one instant, for ever.
 
 A run looks at its clock every `LOOK_EVERY` events, which costs nothing in between. Where the clock has not
-moved for more events than the requests so far can give reason to, the run ends, and says which events go round.
+moved for more events than the requests so far can give reason to, the run ends, and says what goes round.
 """
 
 from __future__ import annotations
@@ -57,11 +57,9 @@ def _refuse(env: simpy.Environment, at_once: int) -> None:
         env.step()
     shares = [f"{name} ({count / names.total():.0%})" for name, count in names.most_common(NAMED)]
     raise UnfinishedError(
-        f"the clock stands still at {now:g} s: {at_once + SAMPLED} events in a row, and no time between them; "
+        f"the clock stands still at {now:g} s: {at_once + SAMPLED} events in a row, no time between them; "
         f"they are {', '.join(shares)}",
-        (
-            "something takes no time and causes itself: give a step, a delay, a timeout or a transfer a length",
-        ),
+        ("something takes no time and causes itself: a step, a delay, a timeout or a transfer of no length",),
     )
 
 

@@ -19,7 +19,7 @@ DESCRIBED = {
     "topology": "a100-x4",
     "model": "llama-3-8b",
     "replicas": 2,
-    "router": "power_of_two_choices",
+    "router": "power_of_choices",
     "engine": {"max_num_seqs": 4},
     "workload": {
         "arrivals": {"kind": "poisson", "rate_per_s": 40},
