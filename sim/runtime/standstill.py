@@ -59,7 +59,7 @@ def _refuse(env: simpy.Environment, at_once: int) -> None:
     raise UnfinishedError(
         f"the clock stands still at {now:g} s: {at_once + SAMPLED} events in a row, no time between them; "
         f"they are {', '.join(shares)}",
-        ("something takes no time and causes itself: a step, a delay, a timeout or a transfer of no length",),
+        ("something takes no time and causes itself: a step, a delay or a transfer of no length",),
     )
 
 

@@ -184,9 +184,9 @@ class ClosedLoopGenerator(RequestGenerator):
         stay_s = self.loop.users * (now_s - self._since_s) / self._ended
         if stay_s < SHORTEST_STAY_S:
             raise InfeasibleError(
-                f"the closed loop never leaves {now_s:g} s: {self._ended} requests in a row ended as they came "
-                f"or {stay_s:.2g} s later (rejected as longer than max_model_len or the KV cache, cancelled by "
-                "a patience_s or timeout_s, or served by steps that take no time)",
+                f"the closed loop never leaves {now_s:g} s: {self._ended} requests in a row ended as they "
+                f"came or {stay_s:.2g} s later (rejected as longer than max_model_len or the KV cache, "
+                "cancelled by a patience_s or timeout_s, or served by steps that take no time)",
                 "write what ends them longer, or a think_time_s above 0",
             )
         self._since_s, self._ended = now_s, 0
