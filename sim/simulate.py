@@ -55,7 +55,7 @@ class Result:
 
     `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
     simulated seconds, sizes in bytes); `summary()` has vLLM's metric names; `save(folder)` writes all of it.
-    `ended` says how the run came to its end (`all requests ended`, `time limit`, `interrupted`, `CPU budget`),
+    `ended` says how the run came to its end: `all requests ended`, `time limit`, `interrupted`, `CPU budget`.
     `inputs` are the files that it was read from.
     """
 
@@ -306,7 +306,7 @@ def simulate(
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)
-    interruption.run(env, limit)
+    interruption.run(env, limit, lambda: len(world.records.requests) + len(service.open))
     waiting = tuple(waits(service, fabric)) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
     if service.open and limit is None and not interruption.is_asked_for:

@@ -185,6 +185,13 @@ def _senders_and_receivers(replicas: Sequence[Replica]) -> tuple[list[Replica], 
     for replica in replicas:
         if replica.role == "decode":
             receivers.setdefault(replica.model, []).append(replica)
+    for replica in replicas if senders or receivers else ():
+        if replica.role != "both" and not replica.gpus:
+            raise InfeasibleError(
+                f"pools: the engine of the {replica.role} pool has a service_time and so no GPUs, between "
+                "which a KV cache could go",
+                "leave out service_time, or give the pool role: both",
+            )
     for replica in senders:
         if replica.model not in receivers:
             raise InfeasibleError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf, nextafter
 from typing import Any
 
@@ -84,6 +85,16 @@ class Dispatcher:
             numbers = [one.request_id for one, _ in line if one.request_id in self.open_requests]
             if numbers:
                 yield model, numbers
+
+    def could_send(self) -> Iterator[tuple[int, Replica]]:
+        """The first open request of each line, and a replica that takes its text and has a seat for it."""
+        for model, line in self._lines.items():
+            is_open = (one for one in line if one[0].request_id in self.open_requests)
+            for request, tokens in islice(is_open, 1):
+                for replica in self.routing.models[model]:
+                    if replica.is_up and replica.has_seat and tokens < self._longest(replica):
+                        yield request.request_id, replica
+                        break
 
     def route(self, _: None = None) -> None:
         """Send what the router sends, for each model in order of arrival."""

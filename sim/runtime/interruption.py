@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import simpy
 from simpy.core import StopSimulation
 from simpy.events import URGENT, Event
+
+from sim.runtime.standstill import let_time_pass
 
 
 class Interruption:
@@ -16,15 +20,16 @@ class Interruption:
         self._came_before = False
         self._env: simpy.Environment | None = None
 
-    def run(self, env: simpy.Environment, limit: float | None) -> None:
+    def run(self, env: simpy.Environment, limit: float | None, requests: Callable[[], int]) -> None:
         """Let time pass to its end, to `limit`, or to an interruption. KeyboardInterrupt where one was asked
         for before, and what the asking raised was lost in a library (some do so while they are imported).
+        `requests` says how many have come.
         """
         if self._came_before:
             raise KeyboardInterrupt
         self._env = env
         try:
-            env.run(until=limit)
+            let_time_pass(env, limit, requests)
         finally:
             self._env = None
 

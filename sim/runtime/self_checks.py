@@ -209,10 +209,8 @@ class SelfChecks:
         routing = self.service.routing
         if routing.staleness_s or type(routing.router) not in ROUTERS.values():
             return  # what the router sees, or waits for, is its own
-        for model, numbers in self.service.in_line():
-            seats = [one.index for one in self.service.takers(model) if one.is_up and one.has_seat]
-            if seats:
-                yield f"request {numbers[0]} waits at the router, and replica {seats[0]} has a free seat"
+        for number, replica in self.service.could_send():
+            yield f"request {number} waits at the router, and replica {replica.index} has a free seat"
 
 
 class _Bytes:

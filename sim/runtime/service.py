@@ -216,6 +216,10 @@ class Service:
         """The open requests that wait at the router, by model."""
         return list(self._dispatcher.in_line())
 
+    def could_send(self) -> Iterator[tuple[int, Replica]]:
+        """Requests at the router, and a replica with a seat for each."""
+        return self._dispatcher.could_send()
+
     def takers(self, model: str) -> list[Replica]:
         """The replicas among which the router chooses for a model."""
         return self._dispatcher.routing.models[model]

@@ -40,7 +40,9 @@ def request_generator(workload: Workload, seed: int) -> RequestGenerator:
 
 
 MAX_AT_ONCE = 10_000
-"""So many requests of a closed loop within one instant, beside ten of each user, and it stands still."""
+"""So many requests of a closed loop, beside ten of each user, between two looks at how long they take."""
+SHORTEST_STAY_S = 1e-6
+"""No request of a service takes less: launching a single kernel takes longer (assumed)."""
 
 
 class RequestGenerator:
@@ -148,7 +150,7 @@ class ClosedLoopGenerator(RequestGenerator):
         assert isinstance(workload.arrivals, ClosedLoop)
         self.loop = workload.arrivals
         self._turns = [0] * self.loop.users
-        self._last_s, self._sent_at_once = -1.0, 0
+        self._since_s, self._ended = 0.0, 0
         self._made = 0
         self._draw_think_s = waits_by(self.loop.think_time_s, random_stream(seed, "think_time"))
         self._think_s: deque[float] = deque()
@@ -169,22 +171,25 @@ class ClosedLoopGenerator(RequestGenerator):
         if not self._think_s:
             self._think_s.extend(self._draw_think_s(BLOCK).tolist())
         at_s = now_s + self._think_s.popleft()
-        self._refuse_to_stand_still(at_s)
+        self._refuse_to_stand_still(now_s)
         return self._send(session, at_s) if at_s < self.until_s else None
 
-    def _refuse_to_stand_still(self, at_s: float) -> None:
-        """InfeasibleError where users send again and again and no time passes: each request ends as it
-        comes.
+    def _refuse_to_stand_still(self, now_s: float) -> None:
+        """InfeasibleError where users send again and again and (nearly) no time passes: each request ends as
+        it comes.
         """
-        if at_s != self._last_s:
-            self._last_s, self._sent_at_once = at_s, 0
-        self._sent_at_once += 1
-        if self._sent_at_once > 10 * self.loop.users + MAX_AT_ONCE:
+        self._ended += 1
+        if self._ended <= 10 * self.loop.users + MAX_AT_ONCE:
+            return
+        stay_s = self.loop.users * (now_s - self._since_s) / self._ended
+        if stay_s < SHORTEST_STAY_S:
             raise InfeasibleError(
-                f"the closed loop never leaves {at_s:g} s: {self._sent_at_once} requests in a row ended at "
-                "the instant they came (rejected: longer than max_model_len or the KV cache)",
-                "write shorter prompts and answers, or a think_time_s above 0",
+                f"the closed loop never leaves {now_s:g} s: {self._ended} requests in a row ended as they "
+                f"came or {stay_s:.2g} s later (rejected as longer than max_model_len or the KV cache, "
+                "cancelled by a patience_s or timeout_s, or served by steps that take no time)",
+                "write what ends them longer, or a think_time_s above 0",
             )
+        self._since_s, self._ended = now_s, 0
 
     def _send(self, user: int, at_s: float) -> Request:
         request = next(self._unsent, None)

@@ -146,7 +146,7 @@ class LinkOccupancy:
             flowing = sum(len(stream.transfers) for stream in link_set.flowing)
             if link_set.links:
                 assert link_set.users == flowing + (link_set.uncontended is not None)
-            assert link_set.registered or not link_set.users
+                assert link_set.registered or not link_set.users
             for stream in link_set.flowing:
                 assert link_set.streams[stream.loads, stream.built_cap] is stream
             there = {other for link in link_set.links for other in self.on[link]} - {link_set}

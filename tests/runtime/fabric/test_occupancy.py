@@ -90,3 +90,12 @@ def test_a_link_set_learns_of_each_watcher_once() -> None:
     assert occupancy.watchers_of(here) == [one, other]
     occupancy.unwatch((0, 1), one)
     assert occupancy.watchers_of(here) == [other]
+
+
+def test_what_has_a_latency_and_no_links_is_registered_nowhere() -> None:
+    occupancy = LinkOccupancy(1)
+    occupancy.link_set(()).users = 1
+    occupancy.check()
+    occupancy.link_set((0,)).users = 1
+    with pytest.raises(AssertionError):
+        occupancy.check()
