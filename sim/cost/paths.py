@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Literal
 
 import networkx as nx
@@ -73,9 +73,15 @@ class Paths:
         self._nics: dict[str, tuple[str, ...]] = {}
         self._nearest: dict[str, tuple[str, ...]] = {}
         self._distances: dict[str, dict[str, int]] = {}
+        self._onward: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._ports: dict[str, int] = {}
 
     def kind(self, place: str) -> str:
         return self._graph.kind(place)
+
+    @property
+    def link_graph(self) -> LinkGraph:
+        return self._graph
 
     def _node(self, gpu: str) -> int:
         """The server of a GPU."""
@@ -194,12 +200,7 @@ class Paths:
         )
         relay: str | None = None
         if out_nics and in_nics:
-            # A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN),
-            # before the traffic climbs to the spine.
-            chosen = self._same_rail(out_nics, in_nics)
-            if chosen is None and self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
-                relay, chosen = self._neighbour_on_rail(source, target, in_nics)
-            out_nic, in_nic = chosen or (out_nics[0], in_nics[0])
+            relay, out_nic, in_nic = self._nics_between(source, target, out_nics, in_nics)
         elif server >= 0 and other < 0 and out_nics:
             out_nic, in_nic = out_nics[0], target
         elif server < 0 and other >= 0 and in_nics:
@@ -231,11 +232,69 @@ class Paths:
             ways.append(leg)
         return self._spread(ways, staged, "tcp" if tcp else "infiniband")
 
+    def _nics_between(
+        self, source: str, target: str, out_nics: Sequence[str], in_nics: Sequence[str]
+    ) -> tuple[str | None, str, str]:
+        """The NICs out and in, and the neighbour that NVLink reaches first, if any.
+
+        A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN), before the
+        traffic climbs to the spine.
+        """
+        relay = None
+        chosen = self._same_rail(out_nics, in_nics)
+        if chosen is None and self.kind(source) == "gpu" and self.peer_to_peer and self.inter_node != "tcp":
+            relay, chosen = self._neighbour_on_rail(source, target, in_nics)
+        return (relay, *(chosen or (out_nics[0], in_nics[0])))
+
+    # ---- parts of ways between GPUs of different servers, for `all_pairs`
+
+    def nics_between(self, source: str, target: str) -> tuple[str | None, str, str]:
+        """The neighbour that NVLink reaches first, the NIC out and the NIC in, between two GPUs."""
+        return self._nics_between(source, target, self.nics_of(source), self.nics_of(target))
+
+    def over_nvlink(self, source: str, target: str) -> tuple[int, ...]:
+        path = self._nvlink_path(source, target)
+        assert path is not None, "beside each other"
+        return path.links
+
+    def in_server(self, source: str, target: str) -> tuple[int, ...]:
+        """The links from a GPU to a NIC of its server, or back."""
+        server = self._graph.places[source].get("node", -1)
+        return self._graph.charged(self._required(source, target, _INTRA_NODE | {"nic"}, server), set())
+
+    def to_leaf(self, nic: str, leaf: str) -> tuple[int, ...]:
+        return self._graph.leg((nic, leaf)).links
+
+    def over_switches(self, leaf: str, last: str, nic: str) -> tuple[int, ...]:
+        """The links from a leaf switch to a NIC whose only switch is `last`, as `_leg_between_nics` goes."""
+        graph = self._graph
+        choice = self._port_number(nic)
+        places = [leaf]
+        while places[-1] != last:
+            onward = self._nearer(places[-1], last)
+            places.append(onward[choice % len(onward)])
+        places.append(nic)
+        own = [graph.own_link[place] for place in places[:-1] if place in graph.own_link]
+        return (*(graph.link_id[f"{here}->{there}"] for here, there in pairwise(places)), *own)
+
+    def _nearer(self, here: str, last: str) -> tuple[str, ...]:
+        """The neighbours of a switch that are one hop nearer to another switch."""
+        onward = self._onward.get((here, last))
+        if onward is None:
+            left = self._distances_to(last)
+            if here not in left:
+                raise self._unreachable(here, last)
+            nearer = left[here] - 1
+            neighbours = (place for place, _, _ in self._graph.out[here])
+            onward = tuple(place for place in neighbours if left.get(place, -1) == nearer)
+            self._onward[here, last] = onward
+        return onward
+
     def _pairs_of_nics(self, source: str, out_nic: str, in_nic: str, target: str) -> list[tuple[str, str]]:
         """The NICs out and in between which traffic is spread: all that the GPUs have to themselves and that
         are as near each other as the pair chosen for one way.
         """
-        own_out, own_in = self._nics_to_itself(source, out_nic), self._nics_to_itself(target, in_nic)
+        own_out, own_in = self.nics_to_itself(source, out_nic), self.nics_to_itself(target, in_nic)
         if len(own_out) == len(own_in) == 1 or out_nic not in own_out:
             return [(out_nic, in_nic)]
         if in_nic not in own_in:  # the rail ends at a neighbour's NIC: so do the others
@@ -248,7 +307,7 @@ class Paths:
         near = [(out, into) for out, into in pairs if self._distances_to(into).get(out) == distance]
         return near or [(out_nic, in_nic)]
 
-    def _nics_to_itself(self, place: str, chosen: str) -> tuple[str, ...]:
+    def nics_to_itself(self, place: str, chosen: str) -> tuple[str, ...]:
         """The NICs that a GPU shares with no other; of any other place the chosen one."""
         if self.kind(place) != "gpu":
             return (chosen,)
@@ -316,15 +375,15 @@ class Paths:
         """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's
         rail.
         """
-        beside = self._beside(source)
-        there = self._beside(target)
+        beside = self.beside(source)
+        there = self.beside(target)
         place = there.index(target) if target in there else len(beside)
         if place >= len(beside) or beside[place] == source:
             return None, None
         chosen = self._same_rail(self.nics_of(beside[place])[:1], in_nics)
         return (beside[place], chosen) if chosen is not None else (None, None)
 
-    def _beside(self, gpu: str) -> list[str]:
+    def beside(self, gpu: str) -> list[str]:
         """The GPUs of an NVLink crossbar, in order; none where there is no crossbar."""
         crossbar = self._graph.crossbars.get(gpu)
         return [place for place, _, _ in self._graph.out[crossbar]] if crossbar is not None else []
@@ -369,6 +428,11 @@ class Paths:
         return self._graph.leg(tuple(places))
 
     def _port_number(self, nic: str) -> int:
+        if nic not in self._ports:
+            self._ports[nic] = self._found_port_number(nic)
+        return self._ports[nic]
+
+    def _found_port_number(self, nic: str) -> int:
         for leaf in self._graph.into[nic]:
             if self.kind(leaf) == "switch":
                 below = [place for place, _, _ in self._graph.out[leaf] if self.kind(place) != "switch"]
