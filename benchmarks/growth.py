@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks._tables import Figure, show
@@ -20,13 +20,15 @@ Work = Callable[[int], Callable[[], object]]
 
 
 def main() -> None:
-    rows = []
+    show(_figures())
+
+
+def _figures() -> Iterator[Figure]:
     for what, size, work, goal in CASES:
         small, large = _seconds(work(size // TIMES)), _seconds(work(size))
         exponent = math.log(large / small) / math.log(TIMES)
-        rows.append(Figure(f"{what}: {size // TIMES:,} to {size:,}", exponent, "", goal, at_most=True))
-        rows.append(Figure("... CPU time at the larger size", large, "s"))
-    show(rows)
+        yield Figure(f"{what}: {size // TIMES:,} to {size:,}", exponent, "", goal, at_most=True)
+        yield Figure("... CPU time at the larger size", large, "s")
 
 
 def _seconds(run: Callable[[], object]) -> float:

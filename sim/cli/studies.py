@@ -29,6 +29,7 @@ SHOWN = ("completed", "mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_itl_ms
 Scheduler = Annotated[
     str | None, typer.Option(help="A dask scheduler, tcp://host:8786; by default all processors here.")
 ]
+MAX_SEEDS = 100_000  # runs of one scenario: a day of the quickest
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value first: engine.max_num_seqs=64."),
@@ -53,7 +54,9 @@ def sweep(
         ),
     ],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 for every combination.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MAX_SEEDS, help="Seeds 0 to N-1 for every combination.")
+    ] = 1,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
     out: Table = None,
@@ -78,7 +81,7 @@ def sweep(
 def compare(
     scenarios: Annotated[list[str], typer.Argument(help="Two or more scenarios: YAML files.")],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds 0 to N-1 for every scenario.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, max=MAX_SEEDS, help="Seeds 0 to N-1 for every scenario.")] = 10,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
     out: Table = None,
@@ -116,7 +119,9 @@ def capacity(
         list[str], typer.Option("--slo", metavar="METRIC=MAX", help="An objective: p99_ttft_ms=500")
     ],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MAX_SEEDS, help="Seeds 0 to N-1; metrics are means over them.")
+    ] = 1,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last interval.")] = 0.02,
     scheduler: Scheduler = None,
     out: Table = None,
