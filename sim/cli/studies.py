@@ -35,6 +35,7 @@ Scheduler = Annotated[
     str | None,
     typer.Option(help="A cluster: dask tcp://host:8786, Ray ray://host:10001; by default this machine."),
 ]
+MAX_SEEDS = 100_000  # runs of one scenario: a day of the quickest
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value first: engine.max_num_seqs=64."),
@@ -71,7 +72,9 @@ def sweep(
         ),
     ],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 for every combination.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MAX_SEEDS, help="Seeds 0 to N-1 for every combination.")
+    ] = 1,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
     out: Table = None,
@@ -106,7 +109,7 @@ def sweep(
 def compare(
     scenarios: Annotated[list[str], typer.Argument(help="Two or more scenarios: YAML files.")],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds 0 to N-1 for every scenario.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, max=MAX_SEEDS, help="Seeds 0 to N-1 for every scenario.")] = 10,
     scheduler: Scheduler = None,
     metrics: Metrics = None,
     out: Table = None,
@@ -152,7 +155,9 @@ def capacity(
         list[str], typer.Option("--slo", metavar="METRIC=MAX", help="An objective: p99_ttft_ms=500")
     ],
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; metrics are means over them.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MAX_SEEDS, help="Seeds 0 to N-1; metrics are means over them.")
+    ] = 1,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last interval.")] = 0.02,
     choose_length: Annotated[
         bool, typer.Option("--choose-length", help="Runs as long as the percentiles of --slo need.")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -90,6 +91,11 @@ class LinkGraph:
             self._add_spines(graph, bundle, spines)
         for neighbours in self.out.values():
             neighbours.sort(key=lambda hop: self.order(hop[0]))
+
+    @cached_property
+    def routes_statically(self) -> bool:
+        """Whether a switch chooses one way for each pair of NICs."""
+        return any(attributes.get("routing") == "static" for attributes in self.places.values())
 
     def kind(self, place: str) -> str:
         """What a place is: gpu, crossbar, nvswitch, pcie_switch, host, nic, switch or store."""

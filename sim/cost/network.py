@@ -20,6 +20,7 @@ from typing import Any
 
 import networkx as nx
 
+from sim.cost.all_pairs import between_groups
 from sim.cost.link_graph import LinkGraph
 from sim.cost.paths import Path, Paths
 from sim.cost.remembered import Remembered
@@ -123,6 +124,12 @@ class Network:
         if path is None:
             path = self._paths[source, target] = self._finder.between(source, target)
         return path
+
+    def loads_between(self, groups: Sequence[Sequence[str]], n_bytes: float) -> dict[int, float] | None:
+        """Bytes on each link when every GPU sends `n_bytes` to every GPU of every other group; None where
+        only the path of each pair tells. A group is an NVLink island, or a server without one.
+        """
+        return between_groups(self._finder, groups, n_bytes)
 
     def own_link(self, place: str) -> int | None:
         """The link that stands for a place which can block by itself (a host's memory), or None."""

@@ -83,9 +83,14 @@ class Paths:
         self._distances: dict[str, dict[str, int]] = {}
         self._chip_hops: dict[str, dict[str, int]] = {}
         self._in_part: dict[tuple[str, str], bool] = {}
+        self._between_leaves: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {}
 
     def kind(self, place: str) -> str:
         return self._graph.kind(place)
+
+    @property
+    def link_graph(self) -> LinkGraph:
+        return self._graph
 
     def _node(self, gpu: str) -> int:
         """The server of a GPU."""
@@ -216,15 +221,7 @@ class Paths:
         )
         relay: str | None = None
         if out_nics and in_nics:
-            # A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN),
-            # before the traffic climbs to the spine.
-            chosen = self._same_rail(out_nics, in_nics)
-            if self.kind(source) == "gpu" and self.peer_to_peer and not tcp:
-                if self._joined_in_part(source, target):
-                    relay, chosen = self._neighbour_in_place(source, target)
-                elif chosen is None:
-                    relay, chosen = self._neighbour_on_rail(source, target, in_nics)
-            out_nic, in_nic = chosen or (out_nics[0], in_nics[0])
+            relay, out_nic, in_nic = self._nics_between(source, target, out_nics, in_nics)
         elif server >= 0 and other < 0 and out_nics:
             out_nic, in_nic = out_nics[0], target
         elif server < 0 and other >= 0 and in_nics:
@@ -256,11 +253,69 @@ class Paths:
             ways.append(leg)
         return self._spread(ways, staged, "tcp" if tcp else "infiniband")
 
+    def _nics_between(
+        self, source: str, target: str, out_nics: Sequence[str], in_nics: Sequence[str]
+    ) -> tuple[str | None, str, str]:
+        """The NICs out and in, and the neighbour that NVLink reaches first, if any.
+
+        A shared leaf is the shortest way; else NVLink may reach a GPU whose NIC shares one (PXN), before the
+        traffic climbs to the spine.
+        """
+        relay = None
+        chosen = self._same_rail(out_nics, in_nics)
+        if self.kind(source) == "gpu" and self.peer_to_peer and self.inter_node != "tcp":
+            if self._joined_in_part(source, target):
+                relay, chosen = self._neighbour_in_place(source, target)
+            elif chosen is None:
+                relay, chosen = self._neighbour_on_rail(source, target, in_nics)
+        return (relay, *(chosen or (out_nics[0], in_nics[0])))
+
+    # ---- parts of ways between GPUs of different servers, for `all_pairs`
+
+    def nics_between(self, source: str, target: str) -> tuple[str | None, str, str]:
+        """The neighbour that NVLink reaches first, the NIC out and the NIC in, between two GPUs."""
+        return self._nics_between(source, target, self.nics_of(source), self.nics_of(target))
+
+    def over_nvlink(self, source: str, target: str) -> tuple[int, ...]:
+        path = self._nvlink_path(source, target)
+        assert path is not None, "beside each other"
+        return path.links
+
+    def in_server(self, source: str, target: str) -> tuple[int, ...]:
+        """The links from a GPU to a NIC of its server, or back."""
+        server = self._graph.places[source].get("node", -1)
+        return self._graph.charged(self._required(source, target, _INTRA_NODE | {"nic"}, server), set())
+
+    def to_leaf(self, nic: str, leaf: str) -> tuple[int, ...]:
+        return self._graph.leg((nic, leaf)).links
+
+    def over_switches(self, leaf: str, last: str, nic: str) -> tuple[tuple[int, float], ...]:
+        """The links from a leaf switch to a NIC whose only switch is `last`, each with its share of the
+        bytes, as `_leg_between_nics` spreads them where no switch routes statically.
+        """
+        return (*self._over_leaves(leaf, last), *((link, 1.0) for link in self._graph.leg((last, nic)).links))
+
+    def _over_leaves(self, leaf: str, last: str) -> tuple[tuple[int, float], ...]:
+        """From one switch to another, with what the two themselves add."""
+        graph = self._graph
+        links = self._between_leaves.get((leaf, last))
+        if links is None:
+            left = self._distances_to(last)
+            if leaf not in left:
+                raise self._unreachable(leaf, last)
+            own = tuple(
+                (graph.own_link[place], 1.0) for place in {leaf: 0, last: 0} if place in graph.own_link
+            )
+            way = graph.spread_leg(leaf, last, left) if leaf != last else None
+            over = tuple(zip(way.links, way.shares, strict=True)) if way is not None else ()
+            links = self._between_leaves[leaf, last] = (*over, *own)
+        return links
+
     def _pairs_of_nics(self, source: str, out_nic: str, in_nic: str, target: str) -> list[tuple[str, str]]:
         """The NICs out and in between which traffic is spread: all that the GPUs have to themselves and that
         are as near each other as the pair chosen for one way.
         """
-        own_out, own_in = self._nics_to_itself(source, out_nic), self._nics_to_itself(target, in_nic)
+        own_out, own_in = self.nics_to_itself(source, out_nic), self.nics_to_itself(target, in_nic)
         if len(own_out) == len(own_in) == 1 or out_nic not in own_out:
             return [(out_nic, in_nic)]
         if in_nic not in own_in:  # the rail ends at a neighbour's NIC: so do the others
@@ -273,7 +328,7 @@ class Paths:
         near = [(out, into) for out, into in pairs if self._distances_to(into).get(out) == distance]
         return near or [(out_nic, in_nic)]
 
-    def _nics_to_itself(self, place: str, chosen: str) -> tuple[str, ...]:
+    def nics_to_itself(self, place: str, chosen: str) -> tuple[str, ...]:
         """The NICs that a GPU shares with no other; of any other place the chosen one."""
         if self.kind(place) != "gpu":
             return (chosen,)
@@ -356,7 +411,7 @@ class Paths:
             return False
         known = self._in_part.get((here, there))
         if known is None:
-            pairs = list(zip(self._beside(source), self._beside(target), strict=False))
+            pairs = list(zip(self.beside(source), self.beside(target), strict=False))
             joined = [self._same_rail(self.nics_of(a)[:1], self.nics_of(b)[:1]) is not None for a, b in pairs]
             known = self._in_part[here, there] = any(joined) and not all(joined)
         return known
@@ -365,7 +420,7 @@ class Paths:
         """The GPU beside `source` at the place of `target` there, whatever leaf its NIC is on: where domains
         share only some leaves, any other rule puts more traffic on the NICs of those.
         """
-        beside, there = self._beside(source), self._beside(target)
+        beside, there = self.beside(source), self.beside(target)
         place = there.index(target)
         if place >= len(beside) or not self.nics_of(beside[place]):
             return None, None
@@ -378,15 +433,15 @@ class Paths:
         """The GPU beside `source` that has the place of `target` there, if its NIC is on the target's
         rail.
         """
-        beside = self._beside(source)
-        there = self._beside(target)
+        beside = self.beside(source)
+        there = self.beside(target)
         place = there.index(target) if target in there else len(beside)
         if place >= len(beside) or beside[place] == source:
             return None, None
         chosen = self._same_rail(self.nics_of(beside[place])[:1], in_nics)
         return (beside[place], chosen) if chosen is not None else (None, None)
 
-    def _beside(self, gpu: str) -> list[str]:
+    def beside(self, gpu: str) -> list[str]:
         """The GPUs of an NVLink crossbar, in order; none where there is no crossbar."""
         crossbar = self._graph.crossbars.get(gpu)
         return [place for place, _, _ in self._graph.out[crossbar]] if crossbar is not None else []

@@ -105,7 +105,7 @@ def _located(
     details: ErrorDetails, model: type[BaseModel] | None, written: Any = None
 ) -> Iterator[tuple[Key, str, str]]:
     """Each key of a finding, its value where the message does not say it, and the message."""
-    location = tuple(part for part in details["loc"] if not _is_branch(part))
+    location = _without_branches(details, written)
     if written is not None:
         location = _without_kinds(location, written)
     inner = details.get("ctx", {}).get("error")
@@ -136,6 +136,18 @@ def _without_kinds(location: Key, written: Any) -> Key:
             continue
         if kept and not isinstance(written, Mapping | list):
             break
+        kept = (*kept, part)
+        written = _at(written, (part,))
+    return kept
+
+
+def _without_branches(details: ErrorDetails, written: Any) -> Key:
+    """The location without the branches of unions, but with keys that are written like one."""
+    kept: Key = ()
+    for number, part in enumerate(details["loc"], start=1):
+        is_unknown_key = details["type"] == "extra_forbidden" and number == len(details["loc"])
+        if _is_branch(part) and not is_unknown_key and not (isinstance(written, Mapping) and part in written):
+            continue
         kept = (*kept, part)
         written = _at(written, (part,))
     return kept

@@ -217,6 +217,27 @@ class _Session(NamedTuple):
     patience: list[tuple[float, float]]
 
 
+class _Turns:
+    """Later turns of one session. A turn gets the hashes of its blocks when it is sent: those of all turns
+    at once are as many as the square of the turns.
+    """
+
+    __slots__ = ("missing_tokens", "shared", "waiting")
+
+    def __init__(self, delays_s: list[float], requests: list[Request], shared: tuple[int, ...]) -> None:
+        self.waiting = deque(zip(delays_s, requests, strict=False))
+        self.shared = shared
+        self.missing_tokens = 0  # of earlier answers, which were cut short
+
+    def next_request(self, session: int, now_s: float) -> Request:
+        delay_s, request = self.waiting.popleft()
+        last = request.total_tokens // request.hash_block_tokens
+        request.block_hashes = self.shared + session_blocks(session, len(self.shared), last)
+        request.prompt_tokens -= self.missing_tokens
+        request.arrival_s = now_s + delay_s
+        return request
+
+
 class SessionGenerator(RequestGenerator):
     """Conversations in which every prompt begins with the whole conversation before it.
 
@@ -230,7 +251,7 @@ class SessionGenerator(RequestGenerator):
         super().__init__(workload, seed)
         assert isinstance(workload.arrivals, Sessions)
         self.sessions = workload.arrivals
-        self._waiting: dict[int, deque[tuple[float, Request]]] = {}  # turns to come, with their delays
+        self._waiting: dict[int, _Turns] = {}  # turns to come
 
     def __iter__(self) -> Iterator[Request]:
         made = 0
@@ -241,22 +262,21 @@ class SessionGenerator(RequestGenerator):
             made += 1 + len(later)
             first.arrival_s = session.start_s
             if later:
-                self._waiting[number] = deque(zip(session.delays_s[1:], later, strict=False))
+                self._waiting[number] = _Turns(
+                    session.delays_s[1:], later, first.block_hashes[: self._shared]
+                )
             yield first
 
     def next_request(self, session: int, now_s: float, missing_tokens: int = 0) -> Request | None:
         """The next turn of a session whose last answer ended at `now_s`. Its prompt holds only what was
         generated of that answer.
         """
-        waiting = self._waiting.get(session)
-        if waiting is None:
+        turns = self._waiting.get(session)
+        if turns is None:
             return None
-        if missing_tokens:
-            for _, later in waiting:
-                later.prompt_tokens -= missing_tokens
-        delay_s, request = waiting.popleft()
-        request.arrival_s = now_s + delay_s
-        if not waiting or request.arrival_s >= self.until_s:
+        turns.missing_tokens += missing_tokens
+        request = turns.next_request(session, now_s)
+        if not turns.waiting or request.arrival_s >= self.until_s:
             del self._waiting[session]
         return request if request.arrival_s < self.until_s else None
 
@@ -290,6 +310,7 @@ class SessionGenerator(RequestGenerator):
         sampler, index = self.sampler, session.class_index
         block_tokens, context_tokens = self.sessions.block_tokens, 0
         shared: tuple[int, ...] = ()
+        blocks: tuple[int, ...]
         if session.prefix_group >= 0:
             prefixes = sampler.prefixes[index]
             context_tokens = int(prefixes.lengths[session.prefix_group])
@@ -302,12 +323,15 @@ class SessionGenerator(RequestGenerator):
             context_tokens = prompt_tokens + output_tokens
             if turn and context_tokens > max_context_tokens:
                 break
+            blocks = (
+                () if turn else shared + session_blocks(number, len(shared), context_tokens // block_tokens)
+            )
             request = Request(
                 first_id + turn,
                 0.0,
                 prompt_tokens,
                 output_tokens,
-                shared + session_blocks(number, len(shared), context_tokens // block_tokens),
+                blocks,
                 block_tokens,
                 number,
                 turn,
@@ -318,6 +342,7 @@ class SessionGenerator(RequestGenerator):
             if session.patience:
                 request.patience_s, request.timeout_s = session.patience[turn]
             requests.append(request)
+        self._shared = len(shared)
         return requests
 
 

@@ -14,7 +14,6 @@ from sim.cost.memory import (
     PADDED_BY_MARLIN,
     PADDED_TO,
     MemoryPlan,
-    default_limits,
     reserved_bytes,
     shard_weight_bytes,
 )

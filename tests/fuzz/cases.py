@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from tests.laws.key_scenarios import ARRIVALS, BASES, LENGTHS, TRACE, WAITS
+from tests.laws.key_scenarios import ARRIVALS, BASES, LENGTHS, SCENARIOS, TRACE, WAITS
 
 ROOT = Path(__file__).parents[2]
 LOAD = "load_result"  # no verb: the function that reads a saved run back, whose tables are then read
@@ -536,6 +536,46 @@ def points_case(rng: random.Random) -> Case:
     return Case(tuple(words), tuple(files))
 
 
+COUNTS: tuple[Any, ...] = (10**9, 10**12, 2**63, 0, -1, True, math.nan, "1e3")
+"""What a whole number is tried with: more than any machine has, nothing, and what is none."""
+
+
+@cache
+def whole_numbers() -> dict[str, tuple[str, tuple[str | int, ...]]]:
+    """Every key with a whole number: a scenario in which it stands, and where."""
+    found: dict[str, tuple[str, tuple[str | int, ...]]] = {}
+    for name, case in SCENARIOS.items():
+        for key, places in case.keys.items():
+            if places[0].whole and key not in found:
+                found[key] = name, places[0].path
+    return found
+
+
+@cache
+def _resolved(name: str) -> str:
+    from sim.views.save import scenario_text
+
+    return scenario_text(SCENARIOS[name].scenario)
+
+
+def with_count(key: str, count: Any) -> Case:
+    """A whole scenario with another number at one key."""
+    name, path = whole_numbers()[key]
+    scenario = yaml.safe_load(_resolved(name))
+    owner = scenario
+    for step in path[:-1]:
+        if isinstance(owner, dict):
+            owner.setdefault(step, {})
+        owner = owner[step]
+    owner[path[-1]] = count
+    return Case(("run", "s.yaml"), (("s.yaml", as_yaml(scenario)),))
+
+
+def count_case(rng: random.Random) -> Case:
+    """One whole number of a scenario replaced."""
+    return with_count(rng.choice(sorted(whole_numbers())), rng.choice(COUNTS))
+
+
 OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--check",), ("--percentiles", "50,99.9"), ("--percentiles", "nan"), ("--percentiles", ",,"),
     ("--max-memory", "4GB"), ("--max-memory", "1"), ("--max-memory", "nan"), ("--no-fold",),
@@ -566,6 +606,7 @@ KINDS: dict[str, tuple[int, Callable[[random.Random], Case]]] = {
     "saved": (2, saved_case),
     "points": (1, points_case),
     "options": (3, options_case),
+    "count": (3, count_case),
 }
 
 

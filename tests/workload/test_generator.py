@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sim.inputs.errors import InfeasibleError, InputError
 from sim.inputs.workload import Workload
-from sim.workload.generator import RequestGenerator, request_generator
+from sim.workload.generator import RequestGenerator, SessionGenerator, request_generator
 from sim.workload.request import Request
 
 POISSON: dict[str, Any] = {"kind": "poisson", "rate_per_s": 5.0}
@@ -162,6 +162,16 @@ def test_each_turn_of_a_session_begins_with_the_conversation_before_it(turns, re
         text = request.prompt_tokens + request.output_tokens
         assert len(request.block_hashes) == text // request.hash_block_tokens
         last[request.session] = request
+
+
+def test_turns_to_come_hold_no_hashes_of_blocks():
+    """Those of all turns of a session are as many as the square of the turns."""
+    sessions = {"kind": "sessions", "starts": POISSON, "turns": 50}
+    made = source(arrivals=sessions, requests=50)
+    assert isinstance(made, SessionGenerator)
+    first = next(iter(made))
+    assert first.block_hashes
+    assert not any(request.block_hashes for _, request in made._waiting[0].waiting)
 
 
 def test_sessions_share_no_blocks_but_those_of_their_prefix():

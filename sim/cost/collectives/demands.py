@@ -261,12 +261,24 @@ def two_level_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
 
 
 def _all_pairs(network: Network, ranks: tuple[str, ...], per_pair: float) -> Load:
-    load: Load = {}
-    for source in ranks:
-        for target in ranks:
-            if source != target:
-                _add(load, network, source, target, per_pair)
+    islands = _islands(network, ranks)
+    load = network.loads_between(islands, per_pair) if len(islands) > 1 else None
+    if load is None:
+        load, islands = {}, [ranks]
+    for island in islands:
+        for source in island:
+            for target in island:
+                if source != target:
+                    _add(load, network, source, target, per_pair)
     return load
+
+
+def _islands(network: Network, ranks: tuple[str, ...]) -> list[Sequence[str]]:
+    """The ranks by NVLink island, or by server where they have none."""
+    islands: dict[object, list[str]] = {}
+    for rank in ranks:
+        islands.setdefault(network.crossbar(rank) or network.node_of[rank], []).append(rank)
+    return list(islands.values())
 
 
 def one_shot_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:

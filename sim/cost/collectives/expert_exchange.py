@@ -292,6 +292,32 @@ def _count(sent: dict[tuple[str, str], float], source: str, target: str, copies:
         sent[source, target] = sent.get((source, target), 0.0) + copies
 
 
+def _demands(
+    network: Network, copies: Copies, ranks: tuple[str, ...], choice: ExpertChoice, back: bool
+) -> tuple[Demand, Demand, Demand]:
+    """All of an exchange, and of it what stays on NVLink and what goes between domains."""
+    islands: dict[str, list[str]] = {}
+    for rank in ranks:
+        islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
+    if copies == "expert" and len(islands) > 1 and len(islands) < len(ranks):  # as much from each to each
+        per_rank = choice.topk / len(ranks)
+        load = network.loads_between(list(islands.values()), per_rank)
+        if load is not None:
+            near = {(a, b): per_rank for island in islands.values() for a in island for b in island if a != b}
+            inside = pairs_demand(network, near)
+            outside = Demand(tuple(load), tuple(load.values()))
+            for link, n_bytes in zip(inside.links, inside.n_bytes, strict=True):
+                load[link] = load.get(link, 0.0) + n_bytes
+            return Demand(tuple(load), tuple(load.values())), inside, outside
+    sent = sends(network, copies, ranks, choice)
+    if back:  # combine retraces dispatch: the same copies, added up on the way
+        sent = {(target, source): amount for (source, target), amount in sent.items()}
+    intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
+    inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
+    whole, inside, outside = (pairs_demand(network, pairs) for pairs in (sent, intra_domain, inter_domain))
+    return whole, inside, outside
+
+
 def _reach(
     network: Network,
     copies: Copies,
@@ -302,16 +328,11 @@ def _reach(
     key = (copies, ranks, choice, back)
     reach = network.remembered.exchanges.get(key)  # per byte, so that every number of tokens scales one entry
     if reach is None:
-        sent = sends(network, copies, ranks, choice)
-        if back:  # combine retraces dispatch: the same copies, added up on the way
-            sent = {(target, source): amount for (source, target), amount in sent.items()}
-        intra_domain = {pair: amount for pair, amount in sent.items() if network.same_domain(pair)}
-        inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
-        whole = pairs_demand(network, sent)
+        whole, intra_domain, inter_domain = _demands(network, copies, ranks, choice, back)
         reach = network.remembered.exchanges[key] = Reach(
             whole,
-            pairs_demand(network, intra_domain).flow_s(network.capacity),
-            pairs_demand(network, inter_domain).flow_s(network.capacity),
+            intra_domain.flow_s(network.capacity),
+            inter_domain.flow_s(network.capacity),
             whole.flow_s(network.capacity),
             longest_of(by_parts(network.path(ranks[0], other), default_parameters()) for other in ranks[1:]),
         )

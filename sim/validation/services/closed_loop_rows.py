@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.inputs.errors import InputError
 from sim.reading.published_names import MODELS
 from sim.results.basis import users_band
 from sim.results.compared import Row
@@ -19,7 +20,15 @@ def rows_of_point(point: ServingPoint) -> list[Row]:
 
 def own_point_rows(case: Case) -> list[Row]:
     """The same of a row of a user's own table."""
-    return rows_of_point(point_of(case.cells))
+    from pydantic import ValidationError
+
+    point = point_of(case.cells)
+    try:
+        return rows_of_point(point)
+    except ValidationError as error:  # cells that are in order one by one, and no service together
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{point.label}: {where} = {first['input']!r}: {first['msg']}") from error
 
 
 def point_rows(one: Simulated) -> list[Row]:
