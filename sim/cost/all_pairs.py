@@ -7,8 +7,8 @@ leaves are a class, and one pair of groups decides for all of its classes. From 
 receiver's. So the work grows with GPUs times classes, and not with pairs of GPUs.
 
 The rules are those of `Paths`, which knows more: traffic staged in host memory, switches that route
-statically, NICs that take turns or block by themselves, GPUs wired to each other. Where such a thing is, `None` says that pairs have to be gone
-through one by one.
+statically, NICs that take turns or block by themselves, GPUs wired to each other. Where such a thing is,
+`None` says that pairs have to be gone through one by one.
 """
 
 from __future__ import annotations
