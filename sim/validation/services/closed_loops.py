@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -163,7 +163,7 @@ def read_point_rows(path: Path, *, clean: bool = True) -> list[dict[str, str]]:
 
 
 MAX_TABLE_BYTES = 50_000_000
-NAMES = {"system": SYSTEMS, "model": MODELS, "backend": HOSTS}
+NAMES: dict[str, Collection[str]] = {"system": SYSTEMS, "model": MODELS, "backend": HOSTS}
 FORMATS = ("gemm_quant_mode", "moe_quant_mode")
 COUNTS = ("isl", "osl", "concurrency", "tp_size")
 RANKS = ("attention_dp_size", "moe_tp_size", "moe_ep_size")  # may be blank or zero
