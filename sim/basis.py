@@ -145,7 +145,7 @@ def _plain(dtype: str) -> str:
 # ---- machines and collectives
 
 
-def machine_basis(topology: Topology) -> str:
+def machine_origin(topology: Topology) -> str:
     """Whether a machine is a `shipped` one as its file has it, or one that is `described` by a user: in a
     file or graph of one's own, or changed. A shipped one whose file says so is `measured`, or `idealised`.
     """
@@ -190,7 +190,7 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
     """What collectives rest on: `of` has the op, the size and the ranks of one, or nothing for those of a
-    run. `machine` is as `machine_basis` has it.
+    run. `machine` is as `machine_origin` has it.
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
@@ -281,7 +281,7 @@ def run_basis(
     libraries = {one.engine.collectives_library for one in served}
     links = None
     for who in collectives:
-        machine = machine_basis(topology)
+        machine = machine_origin(topology)
         for library in sorted(libraries):
             basis = collective_basis(who, machine, library)
             links = basis if links is None else _weaker(links, basis)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, validate_call
 
-from sim.basis import collective_basis, collectives_on, kernel_basis, machine_basis
+from sim.basis import collective_basis, collectives_on, kernel_basis, machine_origin
 from sim.catalog import find, load_gpu, load_topology
 from sim.cost.collectives import choice
 from sim.cost.collectives.choice import CollectiveTiming
@@ -45,7 +45,7 @@ class Collective(CollectiveTiming):
         """Where the library's times are from, with the errors that such collectives have."""
         of = {"op": self.op, "size": size_class(self.n_bytes), "ranks": str(self.ranks)}
         who = collectives_on(self.network, self.gpus)
-        return collective_basis(who, machine_basis(self.topology), self.library, **of)
+        return collective_basis(who, machine_origin(self.topology), self.library, **of)
 
 
 class Kernel(KernelTiming):

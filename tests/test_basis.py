@@ -166,10 +166,10 @@ def test_llama_70b_on_one_gb10_lies_in_its_band() -> None:
 
 def test_a_shipped_machine_is_measured_and_one_that_is_changed_or_drawn_is_described() -> None:
     shipped = load_topology("nd-h100-v5", nodes=2)
-    assert basis.machine_basis(shipped) == "shipped"
-    assert basis.machine_basis(shipped.model_copy(update={"name": "mine"})) == "described"
-    assert basis.machine_basis(shipped.model_copy(update={"peer_to_peer": False})) == "described"
-    assert basis.machine_basis(sim.load_topology(nx.DiGraph(shipped.graph))) == "described"
+    assert basis.machine_origin(shipped) == "shipped"
+    assert basis.machine_origin(shipped.model_copy(update={"name": "mine"})) == "described"
+    assert basis.machine_origin(shipped.model_copy(update={"peer_to_peer": False})) == "described"
+    assert basis.machine_origin(sim.load_topology(nx.DiGraph(shipped.graph))) == "described"
 
 
 def test_a_collective_on_a_described_machine_has_a_band_of_other_kinds_of_gpu(tmp_path: Path) -> None:
