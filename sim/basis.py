@@ -147,7 +147,7 @@ def _plain(dtype: str) -> str:
 
 def machine_origin(topology: Topology) -> str:
     """Whether a machine is a `shipped` one as its file has it, or one that is `described` by a user: in a
-    file or graph of one's own, or changed. A shipped one whose file says so is `measured`, or `idealised`.
+    file or graph of one's own, or changed. A shipped one is `measured` or `idealised`, as its file says.
     """
     shipped = _shipped(topology.name)
     if shipped is None or topology.own_graph is not None:

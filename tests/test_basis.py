@@ -166,7 +166,8 @@ def test_llama_70b_on_one_gb10_lies_in_its_band() -> None:
 
 def test_a_shipped_machine_is_measured_and_one_that_is_changed_or_drawn_is_described() -> None:
     shipped = load_topology("nd-h100-v5", nodes=2)
-    assert basis.machine_origin(shipped) == "shipped"
+    assert basis.machine_origin(shipped) == "measured"
+    assert basis.machine_origin(load_topology("hgx-b300")) == "idealised"
     assert basis.machine_origin(shipped.model_copy(update={"name": "mine"})) == "described"
     assert basis.machine_origin(shipped.model_copy(update={"peer_to_peer": False})) == "described"
     assert basis.machine_origin(sim.load_topology(nx.DiGraph(shipped.graph))) == "described"
@@ -192,7 +193,8 @@ def test_collectives_between_servers_rest_on_the_one_cluster_that_was_measured()
 
 def test_of_a_pcie_box_pairs_were_measured_and_of_nvlink_whole_servers() -> None:
     assert sim.collective("l40s-8", "all_reduce", 8e6, 2).basis.kind == "measured"
-    assert sim.collective("l40s-8", "all_reduce", 8e6, 4).basis.of == "pairs of l40s"
+    assert sim.collective("l40s-8", "all_reduce", 8e6, 4).basis.kind == "measured"
+    assert sim.collective("l40s-12", "all_reduce", 8e6, 4).basis.of == "pairs of l40s"
     assert sim.collective("hgx-h200", "all_reduce", 8e6, 8).basis.kind == "measured"
     assert sim.collective("hgx-b300", "all_reduce", 8e6, 8).basis.of == "b200, gb200"
     assert sim.collective("a100-x4", "all_reduce", 8e6, 4).basis.kind == "measured"

@@ -97,6 +97,7 @@ class CpuBudget:
             )
             run.why = CPU_BUDGET
             if again or not run.ask():
+                signal.setitimer(signal.ITIMER_PROF, 0.0)  # no second look while this one's error is handled
                 raise UnfinishedError(self.spent)
 
         before = signal.signal(signal.SIGPROF, look)

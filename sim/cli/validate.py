@@ -28,8 +28,8 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[SECTION]...",
-            help="laws, formulas, experiments, kernels, collectives, services, throughput, pools, "
-            "closed-loops; default: all.",
+            help="laws, formulas, experiments, kernels, collectives, memory, services, throughput, "
+            "pools, closed-loops; default: all.",
             show_default=False,
         ),
     ] = None,

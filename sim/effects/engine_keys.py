@@ -235,6 +235,12 @@ TIER_KEYS: dict[str, Rule] = {
 _computed = unless(given)
 _host = unless(given, without_host, _asynchronous)
 
+
+def _format_of_experts(use: Use) -> str:
+    precision = use.group.pool.precision
+    return str(precision.experts or precision.weights)
+
+
 ENGINE: dict[str, Rule] = {
     "tensor_parallel_size": _computed,
     "pipeline_parallel_size": acted,
@@ -286,6 +292,23 @@ ENGINE: dict[str, Rule] = {
         ),
     ),
     "watermark": kv_blocks,
+    "disable_hybrid_kv_cache_manager": unless(
+        given,
+        because(
+            lambda use: not (use.group.model.sliding_layers and use.group.model.sliding_window),
+            "no layer has a sliding window",
+        ),
+        then=kv_memory,
+    ),
+    "moe_backend": unless(
+        given,
+        dense,
+        because(
+            lambda use: use.group.engine.backend != "vllm" or _format_of_experts(use) != "w4a16",
+            "only vLLM's kernels of 4-bit experts pad weights",
+        ),
+        then=kv_memory,
+    ),
     "enforce_eager": _computed,
     "max_cudagraph_capture_size": unless(given, _eager, then=_capture_size),
     "sampler": unless(

@@ -353,6 +353,8 @@ TOPOLOGY: dict[str, Rule] = {
     "scale_out[].rails": unless(one_server, _one_switch),
     "scale_out[].switch_ports": unless(one_server, then=_switch_ports),
     "scale_out[].down_ports": unless(one_server, _one_switch),
+    "scale_out[].oversubscription": unless(one_server, _one_switch),
+    "scale_out[].routing": unless(one_server, _one_switch),
     "scale_out[].latency_s": unless(one_server, then=_of_network),
     "scale_out[].reduces": _network,
     "transports.*.kind": _transport,

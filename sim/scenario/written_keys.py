@@ -23,7 +23,7 @@ from sim.reading.files_read import files_read
 from sim.reading.yaml_lines import read_yaml
 
 Key = tuple[str | int, ...]
-LABELS = ("name", "description", "provenance")
+LABELS = ("name", "description", "provenance", "basis")
 """Keys of blocks that say what a thing is called or where a number is from: not meant to act."""
 
 

@@ -90,9 +90,11 @@ def differ(one: sim.Result, other: sim.Result) -> bool:
 
 
 def _summary(result: sim.Result) -> list[float]:
+    """Its numbers, but not what it says of its keys and of what it rests on."""
+    numbers = {name: value for name, value in result.summary().items() if name not in ("keys", "basis")}
     return [
         math.nan if number is None else float(number)
-        for number in _leaves(result.summary())
+        for number in _leaves(numbers)
         if number is None or isinstance(number, int | float)
     ]
 

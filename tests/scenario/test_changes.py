@@ -109,7 +109,7 @@ def test_a_change_that_is_no_number_or_no_graph_is_refused(path: str, value: Any
         ("pools.prefill.replicas", "the scenario has no pools; set replicas"),
         ("pools.decode.engine.max_num_seqs", r"the scenario has no pools; set engine\.max_num_seqs"),
         ("pools.decode.role", "the scenario has no pools, and a change makes none"),
-        ("pools", "the scenario has no pools, and a change makes none"),
+        ("pools", "pools = 2: must be a mapping"),
     ],
 )
 def test_a_pool_is_not_changed_where_there_is_none(path: str, said: str) -> None:
