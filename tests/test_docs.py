@@ -67,6 +67,7 @@ def test_a_page_links_only_to_what_is_there(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_the_examples_in_docstrings_print_what_they_say(path: Path) -> None:
     dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

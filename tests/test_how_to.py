@@ -101,6 +101,7 @@ def test_there_is_a_recipe_for_each_kind_of_extension() -> None:
     assert [title.partition(" ")[2] for title in RECIPES] == kinds.split("|")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", RECIPES)
 def test_a_recipe_runs_as_it_stands(title: str, tmp_path: Path) -> None:
     code = ""

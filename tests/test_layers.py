@@ -158,6 +158,7 @@ def test_every_module_of_the_runtime_has_a_test_file_of_its_name(path: Path) -> 
     assert path.stem == "__init__" or (ROOT / "tests" / place.with_name(f"test_{path.name}")).exists()
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle({module_name(path): path.read_text() for path in MODULES}) == []
 

@@ -27,11 +27,13 @@ def scenario(**described: Any) -> Scenario:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ContinuousBatching(), PrefillFirst(), StaticBatching()])
 def test_the_shipped_rules_pass_when_a_script_gives_them(rule: Any) -> None:
     check_scheduler(rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ROUTERS)
 def test_the_shipped_routers_pass(kind: str) -> None:
     check_router(ROUTERS[kind]())

@@ -21,6 +21,7 @@ def wait_for_the_look() -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not resident_bytes(), reason="the system does not say how much memory a process has")
 def test_a_run_that_outgrows_its_budget_ends_with_what_grew() -> None:
     grown = [Request(number, 0.0, 1, 1, (number,)) for number in range(50_000)]
@@ -50,6 +51,7 @@ workload: {arrivals: {kind: poisson, rate_per_s: 1}, prompt_tokens: 50000, outpu
 """
 
 
+@pytest.mark.slow
 def test_a_run_without_processor_time_left_keeps_its_numbers(
     sim: Sim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_run_without_processor_time_left_keeps_its_numbers(
     assert (saved.ended, saved.is_complete) == ("CPU budget", False)
 
 
+@pytest.mark.slow
 def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,6 +24,7 @@ def test_collective_prints_the_columns_of_nccl_tests(sim: Sim) -> None:
         assert row["busbw_bytes_per_s"] == pytest.approx(row["algbw_bytes_per_s"] * 2 * 7 / 8)
 
 
+@pytest.mark.slow
 def test_a_time_that_falls_where_an_engine_changes_its_kernel_is_explained_with_its_source(sim: Sim) -> None:
     words = "collective all_reduce -t hgx-b200 -b 256K -e 1M".split()
     status, _, err = sim(*words)

@@ -53,6 +53,7 @@ def test_a_run_says_what_its_kv_cache_holds_as_vllm_does(sim: Sim, scenario: Pat
     assert numbers["engines"][""]["precision"]["weights"] == "bf16"
 
 
+@pytest.mark.slow
 def test_a_run_says_which_precision_it_took_from_a_checkpoint(
     sim: Sim, scenario: Path, tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ def test_changes_fill_a_block_that_was_left_out_and_nodes_go_with_a_new_topology
         assert "on hgx-h200, 3 node(s)" in out
 
 
+@pytest.mark.slow
 def test_a_rule_is_changed_by_its_kind_and_its_knobs(sim, scenario):
     for words, word in (
         (["router.kind=prefix_aware"], "prefix_aware"),

@@ -87,6 +87,7 @@ def test_a_second_signal_does_not_wait_and_one_outside_a_run_ends_at_once() -> N
     assert not run.ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_command_under_a_signal_has_its_status_and_message(
     long: Path, number: signal.Signals, status: int
@@ -117,6 +118,7 @@ main({words!r})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "then"),
     [
@@ -167,6 +169,7 @@ def test_a_signal_within_a_destructor_is_not_lost_and_leaves_no_traceback(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_die_with_their_parent_within_two_seconds_and_what_has_ended_is_kept(

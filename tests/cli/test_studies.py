@@ -237,6 +237,7 @@ def test_several_seeds_end_with_a_table_of_means(sim: Sim, scenario: Path) -> No
     assert out.count(" ± ") == 2
 
 
+@pytest.mark.slow
 def test_a_sensitivity_is_a_table_with_the_strongest_first(sim: Sim, scenario: Path, tmp_path: Path) -> None:
     words = ("sensitivity", scenario, "--metric", "mean_ttft_ms", "--seeds", 2, "--keys", "topology.gpus.*")
     status, out, err = sim(*words, "--out", tmp_path / "table.csv")
@@ -273,6 +274,7 @@ def test_a_comparison_notes_the_keys_of_each_scenario_that_nothing_reads(
     assert err == "note: other: router has no effect here: there is one replica to choose from\n"
 
 
+@pytest.mark.slow
 def test_a_recommendation_is_a_table_a_runner_up_and_files(
     sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_expected_distinct_ranks_are_those_of_drawn_tokens(ranks):
 LIMITS = (GroupLimit(8, 4), GroupLimit(8, 3), GroupLimit(4, 2), GroupLimit(16, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
 @pytest.mark.parametrize("ranks", [2, 8, 12, 16, 32, 64, 72])
 def test_tokens_held_to_groups_reach_the_distinct_ranks_of_drawn_ones(ranks, limit):
@@ -66,6 +67,7 @@ def test_held_to_all_groups_or_one_expert_a_group_is_what_it_says():
     assert distinct_places(256, 8, 4, GroupLimit(256, 8)) == pytest.approx(distinct_places(256, 8, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [4, 8, 16, 64])
 def test_tokens_held_to_groups_crowd_on_ranks_as_drawn_ones_do(ranks):
     limit = GroupLimit(8, 4)
@@ -91,6 +93,7 @@ def test_expected_distinct_experts_are_those_of_drawn_tokens():
         assert experts_hit(tokens, EXPERTS, TOPK) == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [8, 64, 512])
 @pytest.mark.parametrize("ranks", [4, 16])
 def test_with_uniform_popularity_the_busiest_rank_is_that_of_drawn_tokens(ranks, tokens):

@@ -46,6 +46,7 @@ def test_a_broken_input_is_refused_or_runs(kind: str, worker: Worker) -> None:
     law()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_what_once_went_wrong_is_refused_or_runs(path: Path, worker: Worker) -> None:
     case = Case.of_json(path.read_text())

@@ -126,6 +126,7 @@ SERVICES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_with_cohorts_leaves_the_rows_of_one_without(service: str) -> None:
     found, joined = differences(SERVICES[service])

@@ -146,6 +146,7 @@ MIXED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pools_may_be_of_different_kinds_of_gpu():
     """Prefill on H100, decode on L40S: each at the pace of its own kind, joined by the network of both."""
     found, result = differences(MIXED)
@@ -268,6 +269,7 @@ def test_a_hand_over_and_the_collectives_it_meets_both_see_each_other():
     assert result.summary()["mean_itl_ms"] > unshared.summary()["mean_itl_ms"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POOLS)
 def test_folded_pools_leave_the_records_of_played_ones(name):
     found, _ = differences({**POOLS[name], "model": small("llama-3-70b", 6)})
@@ -295,6 +297,7 @@ def test_a_latent_cache_goes_to_the_data_parallel_rank_that_will_read_it():
     assert into.to_list() == pytest.approx([each] * 8, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
 def test_a_decode_pool_short_of_blocks_preempts_and_serves_everybody(policy: str) -> None:
     """Whose cache has come and waits holds blocks that the preempted one before it needs: it goes first."""

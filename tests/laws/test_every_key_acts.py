@@ -29,6 +29,7 @@ def test_the_list_of_silent_keys_names_keys() -> None:
     assert set(SILENT) <= known
 
 
+@pytest.mark.slow
 def test_a_sample_of_keys_acts_or_is_known_not_to() -> None:
     wanted = random.Random(0).sample([name for name in keys() if name not in SILENT], 25)
     assert silent(probe(wanted, HEARD_IN, 6)) <= set(SILENT)

@@ -52,6 +52,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_folded_runs_with_experts_are_played_ones_and_no_token_is_lost(name):
     found, result = differences(SCENARIOS[name])

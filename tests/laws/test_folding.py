@@ -53,6 +53,7 @@ def scenario_of(data: dict[str, Any]) -> Scenario:
 WINDOWS = st.tuples(st.sampled_from([1, 17, 40, 128]), st.integers(1, 4))
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(scenarios(), WINDOWS, seeds)
 def test_a_folded_run_of_layers_with_windows_is_a_played_one(
@@ -64,6 +65,7 @@ def test_a_folded_run_of_layers_with_windows_is_a_played_one(
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_a_folded_run_has_the_records_of_a_played_one(data: dict[str, Any], seed: int) -> None:
@@ -71,6 +73,7 @@ def test_a_folded_run_has_the_records_of_a_played_one(data: dict[str, Any], seed
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_also_with_foreign_traffic_at_random_instants(data: dict[str, Any], seed: int) -> None:
@@ -92,6 +95,7 @@ def test_also_with_foreign_traffic_at_the_instants_at_which_steps_begin_and_end(
     assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(scenarios(), seeds)
 def test_also_with_foreign_traffic_at_the_instants_at_which_ops_begin_and_end(
@@ -125,6 +129,7 @@ def test_also_when_the_clock_stops_in_the_middle_of_a_step_or_at_its_very_end(
         assert not found, found
 
 
+@pytest.mark.slow
 @few
 @given(split_scenarios(), seeds)
 def test_also_with_prompts_and_answers_apart_and_links_that_fail(data: dict[str, Any], seed: int) -> None:
@@ -165,6 +170,7 @@ def test_two_answers_to_one_recorded_prompt_do_not_compete_for_its_last_partial_
     assert folded.requests["preemptions"].sum() > 0
 
 
+@pytest.mark.slow
 def test_groups_that_share_links_share_them_folded_or_not() -> None:
     found, folded = differences(THREE_GROUPS)
     assert not found, found
@@ -200,6 +206,7 @@ LOCATE = Program.locate
 CUT = _Run.cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "wrong"),
     [

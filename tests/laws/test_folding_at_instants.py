@@ -16,6 +16,7 @@ from tests.laws.instants import Attack, attacked, holds
 seeds = st.integers(0, 10**6)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, phases=[Phase.generate])
 @given(attacked(), seeds)
 def test_a_folded_run_is_a_played_one_whatever_comes_at_its_own_instants(
@@ -45,6 +46,7 @@ DECODING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["round_robin", "shortest_tokens", "least_connections", "central_queue"])
 @pytest.mark.parametrize("engine", [{}, {"async_scheduling": False}, {"batch_wait_timeout_iters": 3}])
 def test_an_arrival_at_the_very_end_of_a_folded_step_is_seen_by_the_next_one(

@@ -88,6 +88,7 @@ def test_also_on_many_more(data: dict[str, Any], seed: int) -> None:
     holds(data, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("topology", "tensor", "stages", "users", "batches"),
     [("nd-h100-v5", 2, 4, 1, 1), ("nd-h100-v5", 1, 4, 8, 4), ("l40s-12", 1, 3, 6, 3)],
@@ -113,6 +114,7 @@ def test_pipelines_fold_with_one_batch_in_flight_or_links_of_their_own(
     assert sum(turns) > 0.8 * played_turns
 
 
+@pytest.mark.slow
 def test_batches_that_meet_on_a_link_are_not_folded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of two stages gathers what it is sent over the links of its all-reduces."""
     together: list[int] = []

@@ -59,6 +59,7 @@ def assert_causes_add_up(result: Result) -> None:
     assert off.max(initial=0.0) <= 1e-9 * max(1.0, result.end_s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [{"kind": "exponential", "mean_s": 1.0}, 0.5])
 def test_who_is_served_and_when_follows_from_arrivals_services_and_patience(patience: Any) -> None:
     """The virtual wait of a server whose customers renege, customer by customer."""
@@ -130,6 +131,7 @@ ENGINES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 def test_who_gives_up_leaves_nothing_behind_and_is_in_every_count(engine: dict[str, Any]) -> None:
     found, result = differences({**CHAT, "engine": {**CHAT["engine"], **engine}})
@@ -226,6 +228,7 @@ TWO: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [{"replica": 0}, {"gpu": "node0.gpu1"}])
 def test_what_a_failed_engine_had_is_computed_again_elsewhere(what: dict[str, Any]) -> None:
     fault = {"at_s": 0.1, "until_s": 0.5, **what}
@@ -301,6 +304,7 @@ POOLS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failed", range(4))
 @pytest.mark.parametrize("hand_over", [{}, {"kv": "layerwise"}, {"first_token": "prefill"}], ids=str)
 def test_a_failure_takes_transfers_with_it_and_the_blocks_that_were_kept_for_them(

@@ -94,6 +94,7 @@ def test_without_interference_a_decode_has_the_causes_that_it_has_alone(tmp_path
     assert both[0].sum() == pytest.approx(alone[0].sum() + both[0, COLUMN["interference"]], rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [

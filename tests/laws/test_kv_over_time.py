@@ -58,6 +58,7 @@ def test_a_prefill_pool_holds_blocks_until_the_kv_cache_has_arrived() -> None:
     assert [held[2] for held in in_use.values()] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [

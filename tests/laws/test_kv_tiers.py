@@ -141,6 +141,7 @@ def test_reloading_pays_from_the_bandwidth_at_which_a_tokens_bytes_take_as_long_
     assert reloads(1.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", ["through", "on_eviction"])
 def test_folded_runs_are_played_runs_with_copies_on_shared_links(write: str) -> None:
     described = returning(prompt=600, turns=3)

@@ -39,6 +39,7 @@ def within(deviation_at_200k: float, customers: int = CUSTOMERS) -> float:
     return 4.0 * deviation_at_200k * math.sqrt(200_000 / customers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("servers", [1, 3])
 @pytest.mark.parametrize("service", ["exponential", "deterministic", "uniform"])
 def test_every_single_wait_follows_from_arrivals_and_services(service: str, servers: int) -> None:

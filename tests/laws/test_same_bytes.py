@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import hashlib
 from sim.scenario import Scenario
@@ -36,6 +38,7 @@ def written(hash_seed: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_hash_seeds_give_the_same_tables_to_the_last_bit() -> None:
     first, second = written("1"), written("4242")
     assert first.count("blame") >= 6

@@ -204,6 +204,7 @@ def test_engines_that_are_short_of_everything_fold_as_they_play(data: dict[str, 
     assert not found, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("ahead", [False, True])
 def test_drafts_take_their_blocks_folded_as_played(ahead: bool, seed: int) -> None:

@@ -64,12 +64,14 @@ def assert_causes_add_up(result: Result) -> None:
     assert_causes_of_parts_add_up(result)
 
 
+@pytest.mark.slow
 @some
 @given(scenarios(), seeds)
 def test_the_causes_of_every_request_add_up_to_its_latency(data: dict[str, Any], seed: int) -> None:
     assert_causes_add_up(simulate(Scenario.model_validate(data), seed=seed))
 
 
+@pytest.mark.slow
 @some
 @given(scenarios(), seeds)
 def test_every_request_gets_its_tokens_in_order_and_little_and_blocks_hold(
@@ -98,6 +100,7 @@ def test_every_request_gets_its_tokens_in_order_and_little_and_blocks_hold(
         assert set(result.requests["status"]) <= {"finished", "rejected"}
 
 
+@pytest.mark.slow
 @some
 @given(scenarios(), seeds)
 def test_no_step_exceeds_its_budget_or_its_seats_and_first_come_is_first_admitted(
@@ -135,6 +138,7 @@ SCARCE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [
@@ -155,6 +159,7 @@ def test_causes_add_up_through_preemption_chunks_and_pipelines(engine: dict[str,
     assert_causes_add_up(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "engine",
@@ -208,6 +213,7 @@ TWO_SERVICES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cause", ["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"]
 )

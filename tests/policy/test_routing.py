@@ -102,6 +102,7 @@ SERVICE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", list(ROUTERS))
 def test_every_router_serves_everything_and_the_same_seed_gives_the_same_rows(router):
     scenario = Scenario.model_validate({**SERVICE, "router": router})
@@ -194,6 +195,7 @@ def test_pools_may_differ_in_gpus_and_parallel_sizes():
     assert used.group_by("replica").len().sort("replica")["len"].to_list() == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_two_placements_are_compared_on_the_same_requests():
     rows = {}
     for placement in (

@@ -252,6 +252,7 @@ def test_a_part_is_chosen_by_recorded_time_and_then_sped_up(tmp_path: Path):
     assert len(selected(read, start_s=100.0)) == 0
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=300), family=st.sampled_from(sorted(FORMATS)), end=st.integers(0, 400))
 def test_no_text_makes_reading_fail_in_another_way(tmp_path_factory, text: str, family: str, end: int):
     path = tmp_path_factory.mktemp("traces") / "trace"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sim.results.compared import Row
 from sim.validation.charts import error_by_size, save_charts, save_page_charts
 from sim.views.files import specified
@@ -13,6 +15,7 @@ def row(published: float | None, simulated: float, size: float = 8.0, section: s
     return Row("a case", "time", "ms", published, simulated, source="a source", section=section, size=size)
 
 
+@pytest.mark.slow
 def test_charts_are_drawn_of_sections_with_something_to_draw(tmp_path: Path) -> None:
     rows = [row(10.0 * i, 11.0 * i, size=float(i)) for i in range(1, 5)]
     written = {path.name for path in save_charts(rows, tmp_path)}

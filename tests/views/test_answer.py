@@ -96,6 +96,7 @@ def test_a_folder_gets_a_picture_the_numbers_and_a_page_that_needs_nothing_else(
     assert _unclosed(page) == []
 
 
+@pytest.mark.slow
 def test_saving_again_writes_over_the_same_files(tmp_path: Path) -> None:
     assert an_answer().save(tmp_path) == an_answer().save(tmp_path)
 

@@ -75,6 +75,7 @@ def test_a_graph_of_ones_own_is_drawn_too(tmp_path: Path) -> None:
     assert "wire" in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "begin"), [(".svg", b"<svg"), (".png", b"\x89PNG"), (".html", b"<!doctype html>")]
 )

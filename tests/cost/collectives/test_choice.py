@@ -17,6 +17,7 @@ from tests.cost.small_graphs import NVLINK, servers
 S = 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ALGORITHMS)
 @given(n_bytes=st.floats(1.0, 1e10))
 def test_more_bandwidth_is_never_slower_alone(op: str, n_bytes: float) -> None:

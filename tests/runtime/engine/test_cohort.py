@@ -221,6 +221,7 @@ def test_a_member_is_preempted_for_a_more_urgent_prompt_in_the_middle_of_a_choic
     assert plain.cohort is queues[0].queue.cohort
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(limits(), st.sampled_from(USUAL), st.integers(0, 10_000))
 def test_a_queue_with_a_cohort_is_the_queue_without(limits: dict[str, Any], rule: str, seed: int) -> None:

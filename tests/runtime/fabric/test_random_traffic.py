@@ -59,6 +59,7 @@ JOINED_BY_TWO = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, 3, 48])
 @settings(max_examples=80)
 @given(st.lists(arrivals(), min_size=1, max_size=25) | repeated_arrivals(), capacities, changes)

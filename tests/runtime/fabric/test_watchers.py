@@ -144,6 +144,7 @@ wobbles = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(traffic, wobbles)
 def test_folded_or_played_every_instant_is_the_same_float(
