@@ -22,6 +22,7 @@ CHECKED = ("golden", "laws", "runtime")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--refresh", action="store_true", help="save golden texts anew")
+    parser.addoption("--exhaustive", action="store_true", help="all cases of the longest laws, not a sample")
 
 
 @pytest.fixture
@@ -37,3 +38,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.environ["SIM_CHECK"] = "1"
     else:
         os.environ.pop("SIM_CHECK", None)
+
+
+@pytest.fixture
+def exhaustive(request: pytest.FixtureRequest) -> bool:
+    """True when the longest laws go through all of their cases."""
+    return bool(request.config.getoption("--exhaustive"))

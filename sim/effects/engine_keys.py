@@ -273,7 +273,10 @@ ENGINE: dict[str, Rule] = {
     "capacity_scheduler_policy": unless(_decodes_nothing, then=kv_blocks),
     "async_scheduling": acted,
     "pipeline_split": unless(_no_stages, _other_rule),
-    "block_size": acted,
+    "block_size": where(
+        lambda use: not use.group.given or use.ran.caches_prefixes or use.group.blocks_bind,
+        "no prefix is kept, and KV blocks never ran short",
+    ),
     "gpu_memory_utilization": unless(
         given,
         because(
