@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from sim.cost.collectives.parameters import default_parameters
 from sim.cost.kernels.attention import prefill_variant
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.measured import MeasuredKernels
+from sim.cost.machine_basis import pcie_band, pcie_span
 from sim.cost.network import Network
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.gpu_kinds import distance
@@ -177,6 +178,7 @@ class Collectives:
     ranks: int
     across: bool = False
     joined_alike: bool = True
+    over_pcie: str | None = None  # how far apart they are there
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
@@ -185,12 +187,15 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
     across = len({place.get("node", 0) for place in places}) > 1
-    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike)
+    span = pcie_span(network, ranks)
+    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 
 
-def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
-    """What collectives rest on: `of` has the op, the size and the ranks of one, or nothing for those of a
-    run. `machine` is as `machine_origin` has it.
+def collective_basis(
+    who: Collectives, machine: str, library: str, n_bytes: float | None = None, **of: str
+) -> Basis:
+    """What collectives rest on: `of` has the op, the size and the ranks of one of `n_bytes`, or nothing for
+    those of a run. `machine` is as `machine_origin` has it.
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
@@ -206,13 +211,24 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
         keys = ("op size", "op", "all")
         errors = accuracy()["borrowed_collectives"].nearest({"all": "all", **of}, *keys)
         where = "measured GPUs as if priced by those of another kind, inside a server"
-        return _with_errors(Basis("stand-in", lender), errors, where)
+        lent = _with_errors(Basis("stand-in", lender), errors, where)
+        return lent if who.over_pcie is None else _over_pcie(lent, who.over_pcie, n_bytes)
     if who.across:
         errors = accuracy()["collectives_across"].nearest({"all": "all", **of}, "op size", "op", "all")
         return _with_errors(Basis("measured", lender), errors, FITTED_POINTS)
     levels = ("kind op size ranks", "kind op size", "kind op", "kind")
     errors = accuracy()["collectives"].nearest({"kind": who.kind, **of}, *levels)
     return _with_errors(Basis("measured", who.gpu), errors, "numbers of ranks, and systems, that no fit saw")
+
+
+def _over_pcie(lent: Basis, span: str, n_bytes: float | None) -> Basis:
+    """A box over PCIe that was not measured has the best case: boxes differ by factors in what their root
+    complexes pass on.
+    """
+    low, high = pcie_band(span, n_bytes)
+    if lent.band is not None:
+        low, high = min(low, lent.band[0]), max(high, lent.band[1])
+    return replace(lent, band=(low, high), points=f"measured servers whose GPUs are over PCIe on {span}")
 
 
 @cache

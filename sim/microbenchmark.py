@@ -45,7 +45,7 @@ class Collective(CollectiveTiming):
         """Where the library's times are from, with the errors that such collectives have."""
         of = {"op": self.op, "size": size_class(self.n_bytes), "ranks": str(self.ranks)}
         who = collectives_on(self.network, self.gpus)
-        return collective_basis(who, machine_origin(self.topology), self.library, **of)
+        return collective_basis(who, machine_origin(self.topology), self.library, self.n_bytes, **of)
 
 
 class Kernel(KernelTiming):

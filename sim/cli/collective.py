@@ -58,8 +58,6 @@ def collective(
 
     described = sim.load_topology(topology, nodes=nodes)
     machine = machine_basis(described, ranks)
-    if machine.told:
-        print(f"note: {machine.told}", file=sys.stderr)
     timings = [
         sim.collective(
             described,

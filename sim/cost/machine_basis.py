@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from sim.cost.collectives.direct_rings import direct_rings
 from sim.cost.collectives.parameters import collectives_folder
 from sim.cost.network import Network
 from sim.inputs.topology import Topology
@@ -35,9 +36,7 @@ class MachineBasis:
 
     def band(self, n_bytes: float) -> Band | None:
         """That of a collective of so many bytes."""
-        if self.bands is None:
-            return None
-        return next(band for most, band in sorted(self.bands.items()) if n_bytes <= most)
+        return None if self.span is None else pcie_band(self.span, n_bytes)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.source}" if self.source else self.kind
@@ -72,13 +71,15 @@ def machine_basis(
         return MachineBasis(kind, source)
     network = network or Network(topology.graph)
     span = pcie_span(network, network.gpus[:ranks])
-    return MachineBasis(kind, source, span, _bands()[span] if span is not None else None)
+    return MachineBasis(kind, source, span, pcie_bands()[span] if span is not None else None)
 
 
 def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
     """How far apart GPUs of one server are over PCIe: below one switch, on one socket, or on both. None
-    where no two talk over PCIe.
+    where no two talk over PCIe, or where collectives have rings over direct links.
     """
+    if all(_has_rings(network, beside) for beside in _by_server(network, ranks)):
+        return None
     farthest = -1
     last: dict[int, str] = {}
     first: dict[int, str] = {}
@@ -93,8 +94,28 @@ def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
     return SPANS[farthest] if farthest >= 0 else None
 
 
+def _by_server(network: Network, ranks: Sequence[str]) -> list[list[str]]:
+    beside: dict[int, list[str]] = {}
+    for rank in ranks:
+        beside.setdefault(network.node_of[rank], []).append(rank)
+    return list(beside.values())
+
+
+def _has_rings(network: Network, beside: Sequence[str]) -> bool:
+    """As the cube mesh of a DGX-1, where not every GPU is wired to every other."""
+    return len(beside) > 2 and bool(direct_rings(network, beside))
+
+
+def pcie_band(span: str, n_bytes: float | None = None) -> Band:
+    """Of a collective of so many bytes; without a size the widest."""
+    bands = pcie_bands()[span]
+    if n_bytes is not None:
+        return next(band for most, band in sorted(bands.items()) if n_bytes <= most)
+    return min(low for low, _ in bands.values()), max(high for _, high in bands.values())
+
+
 @cache
-def _bands() -> dict[str, dict[float, Band]]:
+def pcie_bands() -> dict[str, dict[float, Band]]:
     import yaml
 
     written = yaml.safe_load((collectives_folder() / "pcie_boxes.yaml").read_text())["pcie"]
