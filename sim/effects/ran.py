@@ -18,6 +18,7 @@ from sim.cost.network import Network
 from sim.deployment import Deployment, ReplicaPlan
 from sim.inputs.arrivals import Sessions, Trace
 from sim.inputs.engine import Engine
+from sim.inputs.errors import InputError
 from sim.inputs.model import Model
 from sim.inputs.workload import RequestClass, Workload
 from sim.results.columns import Table
@@ -69,7 +70,12 @@ class Ran:
         arrivals = workload.arrivals
         if isinstance(arrivals, Sessions):
             return True
-        return isinstance(arrivals, Trace) and played_part(arrivals).block_hashes is not None
+        if not isinstance(arrivals, Trace):
+            return False
+        try:
+            return played_part(arrivals).block_hashes is not None
+        except InputError:  # the file has gone since the run, and may have named blocks
+            return True
 
     @cached_property
     def longest_tokens(self) -> int:

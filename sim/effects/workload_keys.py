@@ -10,7 +10,6 @@ from sim.effects.rules import Rule, Use, acted, because, no_caching, plain, unle
 from sim.inputs.arrivals import ClosedLoop, Sessions, TimeVarying, Trace
 from sim.inputs.workload import RequestClass, Slo
 from sim.results.key_words import ACTED, DidNotBind, Word
-from sim.workload.request_sampler import played_part
 
 
 def _arrived(use: Use) -> int:
@@ -225,8 +224,9 @@ def _repeats(use: Use) -> Word:
 
 def _trace_rows(use: Use) -> Word:
     arrivals = use.ran.workload.arrivals
-    if isinstance(arrivals, Trace) and isinstance(use.value, int) and len(played_part(arrivals)) < use.value:
-        return DidNotBind(f"{use.value:,}, {len(played_part(arrivals)):,} rows are played")
+    played = len(use.ran.requests["arrival_s"])
+    if isinstance(arrivals, Trace) and isinstance(use.value, int) and played < use.value:
+        return DidNotBind(f"{use.value:,}, {played:,} rows are played")
     return ACTED
 
 

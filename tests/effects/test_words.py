@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +151,13 @@ def test_the_words_are_in_the_summary() -> None:
     assert "engine.block_size" in told["acted"]
     assert told["did_not_bind"]["engine.max_num_seqs"].startswith("64, peak ")
     assert told["no_effect"] == {key: why for key, why in told["no_effect"].items() if why}
+
+
+def test_words_are_there_when_the_trace_is_not_any_more(tmp_path: Path) -> None:
+    trace = tmp_path / "requests.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,100,5\n0.1,100,5\n")
+    arrivals = {"kind": "trace", "path": str(trace), "limit": 9}
+    scenario = {"topology": "nd-h100-v5", "model": small("llama-3-8b"), "workload": {"arrivals": arrivals}}
+    result = sim.simulate(sim.Scenario.model_validate(scenario))
+    trace.unlink()
+    assert result.summary()["keys"]["did_not_bind"]["workload.arrivals.limit"] == "9, 2 rows are played"
