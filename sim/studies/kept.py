@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from sim.studies.points import Point, Row
 
-ROW = {"key": str, "status": str, "reason": str, "summary": dict, "causes": dict, "wall_s": float}
+ROW = {
+    "key": str,
+    "status": str,
+    "reason": str,
+    "summary": dict,
+    "causes": dict,
+    "wall_s": float,
+    "links": dict,
+}
+OF_NUMBERS = ("causes", "links")
 REAL_TIME = ("wall_s",)  # columns that differ between two runs of the same study: in no file
 
 
@@ -164,7 +173,7 @@ def _is_row(line: Any) -> bool:
     return (
         isinstance(line, dict)
         and {name: type(value) for name, value in line.items()} == ROW
-        and all(isinstance(number, int | float) for number in line["causes"].values())
+        and all(isinstance(number, int | float) for name in OF_NUMBERS for number in line[name].values())
     )
 
 
