@@ -125,11 +125,14 @@ class Network:
             path = self._paths[source, target] = self._finder.between(source, target)
         return path
 
-    def loads_between(self, groups: Sequence[Sequence[str]], n_bytes: float) -> dict[int, float] | None:
-        """Bytes on each link when every GPU sends `n_bytes` to every GPU of every other group; None where
-        only the path of each pair tells. A group is an NVLink island, or a server without one.
+    def loads_between(
+        self, groups: Sequence[Sequence[str]], n_bytes: float, *, counterparts: bool = False
+    ) -> dict[int, float] | None:
+        """Bytes on each link when every GPU sends `n_bytes` to every GPU of every other group, or to those at
+        its place there; None where only the path of each pair tells. A group is an NVLink island, or a server
+        without one.
         """
-        return between_groups(self._finder, groups, n_bytes)
+        return between_groups(self._finder, groups, n_bytes, counterparts=counterparts)
 
     def own_link(self, place: str) -> int | None:
         """The link that stands for a place which can block by itself (a host's memory), or None."""

@@ -20,7 +20,7 @@ Where it stops: adaptive routing is perfect, and a pair of NICs is one flow to a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
@@ -68,6 +68,23 @@ class Path:
         return min(capacity[link] / share for link, share in self.bytes_on_links(1.0))
 
 
+class _OneMore(Mapping[str, int]):
+    """Hops to a place: `near` of it, and elsewhere one more than to the switch that it hangs on."""
+
+    def __init__(self, near: Mapping[str, int], to_switch: Mapping[str, int]) -> None:
+        self.near, self.to_switch = near, to_switch
+
+    def __getitem__(self, place: str) -> int:
+        hops = self.near.get(place)
+        return self.to_switch[place] + 1 if hops is None else hops
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.near, **self.to_switch})
+
+    def __len__(self) -> int:
+        return len({**self.near, **self.to_switch})
+
+
 class Paths:
     """Finds the path between two places, with the NICs and the host that a GPU uses on the way."""
 
@@ -80,7 +97,7 @@ class Paths:
         self._gpus = gpus
         self._nics: dict[str, tuple[str, ...]] = {}
         self._nearest: dict[str, tuple[str, ...]] = {}
-        self._distances: dict[str, dict[str, int]] = {}
+        self._distances: dict[str, Mapping[str, int]] = {}
         self._chip_hops: dict[str, dict[str, int]] = {}
         self._in_part: dict[tuple[str, str], bool] = {}
         self._between_leaves: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {}
@@ -287,16 +304,13 @@ class Paths:
         return self._graph.charged(self._required(source, target, _INTRA_NODE | {"nic"}, server), set())
 
     def to_leaf(self, nic: str, leaf: str) -> tuple[int, ...]:
+        """The link from a NIC to its leaf switch, or back."""
         return self._graph.leg((nic, leaf)).links
 
-    def over_switches(self, leaf: str, last: str, nic: str) -> tuple[tuple[int, float], ...]:
-        """The links from a leaf switch to a NIC whose only switch is `last`, each with its share of the
-        bytes, as `_leg_between_nics` spreads them where no switch routes statically.
+    def over_leaves(self, leaf: str, last: str) -> tuple[tuple[int, float], ...]:
+        """The links from one leaf switch to another, each with its share of the bytes, as
+        `_leg_between_nics` spreads them where no switch routes statically, with what the two themselves add.
         """
-        return (*self._over_leaves(leaf, last), *((link, 1.0) for link in self._graph.leg((last, nic)).links))
-
-    def _over_leaves(self, leaf: str, last: str) -> tuple[tuple[int, float], ...]:
-        """From one switch to another, with what the two themselves add."""
         graph = self._graph
         links = self._between_leaves.get((leaf, last))
         if links is None:
@@ -489,10 +503,22 @@ class Paths:
             links.add(link)
         return self._graph.leg(tuple(places), links)
 
-    def _distances_to(self, target: str) -> dict[str, int]:
-        if target not in self._distances:
-            self._distances[target] = self._graph.spread(target, frozenset({"switch"}), None, backwards=True)
-        return self._distances[target]
+    def _distances_to(self, target: str) -> Mapping[str, int]:
+        """Hops over switches from every place. To a NIC on one switch they are one more than to that switch,
+        so that a cluster has one table for each leaf, and not for each NIC.
+        """
+        found = self._distances.get(target)
+        if found is None:
+            graph = self._graph
+            beside = graph.into[target]
+            switches = [place for place in beside if graph.kind(place) == "switch"]
+            if graph.kind(target) == "nic" and len(switches) == 1:
+                near = {target: 0, **dict.fromkeys(beside, 1)}
+                found = _OneMore(near, self._distances_to(switches[0]))
+            else:
+                found = graph.spread(target, frozenset({"switch"}), None, backwards=True)
+            self._distances[target] = found
+        return found
 
     def _required(self, source: str, target: str, through: frozenset[str], server: int) -> Leg:
         leg = self._graph.shortest(source, target, through, server)

@@ -31,8 +31,8 @@ class Gpu(BaseModel):
     visible_hbm_bytes: MemoryBytes | None = None
     hbm_bytes_per_s: BytesPerSecond
     flops: dict[str, FlopPerSecond] = Field(min_length=1)
-    sms: Count
-    l2_bytes: Bytes
+    sms: Count = Field(gt=0)
+    l2_bytes: Bytes = Field(gt=0)
     pcie_generation: Count
     kernels: KernelParameters | None = None
     provenance: dict[str, Provenance] = {}

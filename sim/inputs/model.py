@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Annotated, NamedTuple
 
 from annotated_types import MaxLen
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.quantities import DTYPE_BYTES, NotBoolean
@@ -78,6 +78,22 @@ class Checkpoint(BaseModel):
 
     quantisation: str
     precision: dict[str, str] = {}
+
+    @field_validator("precision")
+    @classmethod
+    def _are_keys_of_precision(cls, formats: dict[str, str]) -> dict[str, str]:
+        from sim.inputs.engine import Precision  # which imports this module
+
+        known = Precision.model_fields
+        for key, written in formats.items():
+            if key not in known:
+                raise ValueError(f"{key!r}: must be one of {', '.join(known)}")
+            try:
+                Precision.model_validate({key: written})
+            except ValidationError as refusal:
+                what = refusal.errors()[0]["msg"].removeprefix("Input ")
+                raise ValueError(f"{key} = {written!r}: {what}") from None
+        return formats
 
 
 class Model(BaseModel):

@@ -61,7 +61,7 @@ class Strided:
     def __call__(self, gpus: Gpus, node_of: Mapping[str, int], sizes: Sequence[int]) -> list[tuple[str, ...]]:
         _refuse_too_few(gpus, sizes)
         stride = self.stride or len(sizes)
-        order = [gpu for start in range(stride) for gpu in gpus[start::stride]]
+        order = [gpu for start in range(min(stride, len(gpus))) for gpu in gpus[start::stride]]
         return Packed()(order, node_of, sizes)
 
 

@@ -49,7 +49,8 @@ def precision_note(model: Model, precision: Precision) -> str | None:
     if "weights" in taken:
         shown = ", ".join(f"precision.{key} = {value}" for key, value in taken.items())
         return f"{shown}, as quantization_config of {model.name} says ({words})"
-    if precision.weights == published["weights"] and precision.experts == published.get("experts"):
+    as_published = precision.weights == published.get("weights", precision.weights)
+    if as_published and precision.experts == published.get("experts"):
         return None
     return (
         f"precision.weights = {precision.weights}, as the scenario says; quantization_config of "

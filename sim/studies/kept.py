@@ -36,6 +36,7 @@ ROW = {
     "wall_s": float,
     "links": dict,
 }
+OF_NUMBERS = ("causes", "links")
 REAL_TIME = ("wall_s",)  # columns that differ between two runs of the same study: in no file
 
 
@@ -172,9 +173,7 @@ def _is_row(line: Any) -> bool:
     return (
         isinstance(line, dict)
         and {name: type(value) for name, value in line.items()} == ROW
-        and all(
-            isinstance(number, int | float) for name in ("causes", "links") for number in line[name].values()
-        )
+        and all(isinstance(number, int | float) for name in OF_NUMBERS for number in line[name].values())
     )
 
 

@@ -451,7 +451,7 @@ def _row_of_a_study(rng: random.Random) -> dict[str, Any]:
     """A line as a study keeps it, of the first run of a sweep."""
     key = json.dumps([0, [["replicas", rng.choice((1, 2))]], 0])
     row: dict[str, Any] = {"key": key, "status": "done", "reason": "", "summary": {"finished": 3}}
-    return {**row, "causes": {}, "wall_s": 0.1}
+    return {**row, "causes": {}, "wall_s": 0.1, "links": {"a->b": 0.5}}
 
 
 def study_case(rng: random.Random) -> Case:

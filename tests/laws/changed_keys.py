@@ -20,6 +20,9 @@ ECHOED = {("links", "bytes_per_s")}  # says what was written, whatever came of i
 BOTH_WAYS = ("latency_s", "hop_s")
 """Keys that have to act in both directions: less of a latency is faster, more is slower."""
 
+ABOUT_ITSELF = ("basis", "keys")
+"""Blocks of a summary that say what the scenario is, and no record of the run."""
+
 Outcome = Literal["acted", "same", "cannot be", "refused"]
 
 
@@ -90,11 +93,11 @@ def differ(one: sim.Result, other: sim.Result) -> bool:
 
 
 def _summary(result: sim.Result) -> list[float]:
-    """Its numbers, but not what it says of its keys and of what it rests on."""
-    numbers = {name: value for name, value in result.summary().items() if name not in ("keys", "basis")}
     return [
         math.nan if number is None else float(number)
-        for number in _leaves(numbers)
+        for number in _leaves(
+            {name: block for name, block in result.summary().items() if name not in ABOUT_ITSELF}
+        )
         if number is None or isinstance(number, int | float)
     ]
 

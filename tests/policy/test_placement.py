@@ -20,6 +20,8 @@ def test_packed_takes_consecutive_gpus() -> None:
 def test_strided_spreads_every_replica_over_the_machine() -> None:
     assert numbers(Strided()(GPUS, NODE_OF, [4, 4])) == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert numbers(Strided(stride=4)(GPUS, NODE_OF, [2, 2])) == [[0, 4], [1, 5]]
+    beyond = Strided(stride=10**12)  # no GPU is so far from another
+    assert beyond(GPUS, NODE_OF, [2, 2]) == Strided(stride=len(GPUS))(GPUS, NODE_OF, [2, 2])
 
 
 def test_rail_aligned_takes_the_same_gpu_of_every_server() -> None:

@@ -96,3 +96,25 @@ def test_a_run_is_told_what_decided() -> None:
     assert precision_note(scenario().model, scenario().precision) is None
     unknown = published()
     assert "weights are taken as bf16" in str(precision_note(unknown, scenario(model=unknown).precision))
+
+
+@pytest.mark.parametrize(
+    ("formats", "told"),
+    [
+        ({"weights": "s.yaml"}, "weights = 's.yaml': should be 'bf16'"),
+        ({"weight": "fp8"}, "'weight': must be one"),
+    ],
+)
+def test_formats_of_a_checkpoint_are_those_of_a_precision(formats: dict[str, str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        published(**formats)
+
+
+def test_a_checkpoint_may_say_nothing_of_its_weights() -> None:
+    notes = [
+        precision_note(found.model, found.precision)
+        for experts in ("w4a16", "bf16")
+        for found in (scenario(model=published(experts="w4a16"), precision={"experts": experts}),)
+    ]
+    assert notes[0] is None
+    assert str(notes[1]).startswith("precision.weights = bf16, as the scenario says")

@@ -115,13 +115,47 @@ def relay_beside(network: Network, source: str, target: str) -> str | None:
     crossbar = network.crossbar(target)
     if not network.peer_to_peer or crossbar is None or network.crossbar(source) == crossbar:
         return None
-    members = network.remembered.domain_members.get(crossbar)
-    if members is None:
-        there = [gpu for gpu in network.gpus if network.crossbar(gpu) == crossbar]
-        members = {int(network.places[gpu].get("index", 0)): gpu for gpu in there}
-        network.remembered.domain_members[crossbar] = members
-    relay = members.get(int(network.places[source].get("index", 0)))
+    relay = members_by_rail(network, crossbar).get(int(network.places[source].get("index", 0)))
     return relay if relay != target else None
+
+
+def members_by_rail(network: Network, crossbar: str) -> Mapping[int, str]:
+    """The GPUs of an NVLink domain by their number in the server."""
+    known = network.remembered.domain_members
+    if not known:
+        for gpu in network.gpus:
+            domain = network.crossbar(gpu)
+            if domain is not None:
+                known.setdefault(domain, {})[int(network.places[gpu].get("index", 0))] = gpu
+    return known[crossbar]
+
+
+def relayed_loads(
+    network: Network, islands: Sequence[Sequence[str]], between: float, within: float
+) -> tuple[Load, Load] | None:
+    """Bytes on each link inside islands and between them, when every GPU sends `between` bytes to its
+    counterpart in every other island, which passes `within` on to each GPU beside it; `within` also goes to
+    every GPU beside the sender. None where only each pair tells, as where islands are unlike.
+    """
+    places: set[tuple[int, ...]] = set()
+    for island in islands:
+        crossbar = network.crossbar(island[0])
+        if crossbar is None:
+            return None
+        numbers = tuple(int(network.places[gpu].get("index", 0)) for gpu in island)
+        by_rail = members_by_rail(network, crossbar)
+        if [by_rail[number] for number in numbers] != list(island):  # a domain of several servers
+            return None
+        places.add(numbers)
+    if len(places) != 1 or not network.peer_to_peer:
+        return None
+    far = network.loads_between(islands, between, counterparts=True)
+    if far is None:
+        return None
+    passed = sum(within for _ in islands)
+    near = {(a, b): passed for island in islands for a in island for b in island if a != b}
+    inside = pairs_demand(network, near)
+    return dict(zip(inside.links, inside.n_bytes, strict=True)), far
 
 
 def _add(load: Load, network: Network, source: str, target: str, n_bytes: float) -> None:
@@ -281,6 +315,14 @@ def _islands(network: Network, ranks: tuple[str, ...]) -> list[Sequence[str]]:
     return list(islands.values())
 
 
+def merged(load: Load, more: Load) -> Load:
+    """Bytes on each link of two loads together."""
+    both = dict(load)
+    for link, n_bytes in more.items():
+        both[link] = both.get(link, 0.0) + n_bytes
+    return both
+
+
 def one_shot_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
     """Every rank reads the whole buffer of every other: (n-1) S into each."""
     return _all_pairs(network, ranks, 1.0)
@@ -298,7 +340,12 @@ def direct_all_to_all(network: Network, ranks: tuple[str, ...]) -> Load:
 
 def relayed_all_to_all(network: Network, ranks: tuple[str, ...]) -> Load:
     """S/n from every rank to every other; between islands over the sender's rail, then NVLink."""
-    each = {(a, b): 1.0 / len(ranks) for a in ranks for b in ranks if a != b}
+    islands = _islands(network, ranks)
+    share = 1.0 / len(ranks)
+    parts = relayed_loads(network, islands, share * len(islands[0]), share) if len(islands) > 1 else None
+    if parts is not None:
+        return merged(*parts)
+    each = {(a, b): share for a in ranks for b in ranks if a != b}
     relayed = pairs_demand(network, each, relay=True)
     return dict(zip(relayed.links, relayed.n_bytes, strict=True))
 

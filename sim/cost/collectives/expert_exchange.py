@@ -25,7 +25,7 @@ from functools import cache
 from math import inf, log2
 from typing import Literal, NamedTuple
 
-from sim.cost.collectives.demands import Demand, pairs_demand, relay_beside
+from sim.cost.collectives.demands import Demand, Load, merged, pairs_demand, relay_beside, relayed_loads
 from sim.cost.collectives.parameters import collectives_folder, default_parameters
 from sim.cost.collectives.path_latency import Crossing, at_once, by_parts, longest_of
 from sim.cost.expert_load import distinct_places
@@ -299,16 +299,10 @@ def _demands(
     islands: dict[str, list[str]] = {}
     for rank in ranks:
         islands.setdefault(network.crossbar(rank) or rank, []).append(rank)
-    if copies == "expert" and len(islands) > 1 and len(islands) < len(ranks):  # as much from each to each
-        per_rank = choice.topk / len(ranks)
-        load = network.loads_between(list(islands.values()), per_rank)
-        if load is not None:
-            near = {(a, b): per_rank for island in islands.values() for a in island for b in island if a != b}
-            inside = pairs_demand(network, near)
-            outside = Demand(tuple(load), tuple(load.values()))
-            for link, n_bytes in zip(inside.links, inside.n_bytes, strict=True):
-                load[link] = load.get(link, 0.0) + n_bytes
-            return Demand(tuple(load), tuple(load.values())), inside, outside
+    parts = _by_islands(network, copies, ranks, choice, list(islands.values()))
+    if parts is not None:
+        near, far = parts
+        return _demand_of(merged(far, near)), _demand_of(near), _demand_of(far)
     sent = sends(network, copies, ranks, choice)
     if back:  # combine retraces dispatch: the same copies, added up on the way
         sent = {(target, source): amount for (source, target), amount in sent.items()}
@@ -316,6 +310,38 @@ def _demands(
     inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
     whole, inside, outside = (pairs_demand(network, pairs) for pairs in (sent, intra_domain, inter_domain))
     return whole, inside, outside
+
+
+def _by_islands(
+    network: Network,
+    copies: Copies,
+    ranks: Sequence[str],
+    choice: ExpertChoice,
+    islands: Sequence[Sequence[str]],
+) -> tuple[Load, Load] | None:
+    """What `sends` puts on each link inside islands and between them, without a look at every pair; None
+    where that is needed. There and back is the same: every GPU sends as much as it gets, on the same ways.
+    """
+    if len(islands) < 2 or len(islands) == len(ranks):
+        return None
+    if copies == "domain":
+        domains = len(ranks) / len(islands[0])
+        hit = choice.distinct(domains) / domains
+        return relayed_loads(network, islands, hit, choice.distinct(len(ranks)) / len(ranks))
+    if copies != "expert":
+        return None
+    per_rank = choice.topk / len(ranks)
+    far = network.loads_between(islands, per_rank)
+    if far is None:
+        return None
+    near = pairs_demand(
+        network, {(a, b): per_rank for island in islands for a in island for b in island if a != b}
+    )
+    return dict(zip(near.links, near.n_bytes, strict=True)), far
+
+
+def _demand_of(load: Load) -> Demand:
+    return Demand(tuple(load), tuple(load.values()))
 
 
 def _reach(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, filterfalse, islice, repeat, takewhile
 
 from sim.cost.block_groups import BlockGroups
 
@@ -60,20 +60,22 @@ class BlockPool:
         """How many of the first `most` hashes are present, up to the first that is not."""
         if not self.caches:
             return 0
-        present = self._unit_blocks
-        n = 0
-        for unit in hashes[:most]:
-            if unit not in present:
-                break
-            n += 1
-        return n
+        return len(tuple(takewhile(self._unit_blocks.__contains__, islice(hashes, most))))
+
+    # What a long text does with its blocks at every turn goes through them in C: it is as long as the text.
 
     def evictable(self, hashes: tuple[int, ...]) -> int:
         """How many free blocks these present prefixes span: `touch` takes them out of the free queue."""
-        return sum(self._unit_blocks[unit] for unit in hashes if not self._holders.get(unit))
+        return sum(map(self._unit_blocks.__getitem__, filterfalse(self._holders.get, hashes)))
 
     def touch(self, hashes: tuple[int, ...]) -> int:
         """Hold present prefixes, which keeps them from eviction; the blocks they span."""
+        one_each = dict.fromkeys(hashes, 1)
+        if len(one_each) == len(hashes) and not any(map(self._holders.get, hashes)):
+            spanned = sum(map(self._free_queue.pop, zip(repeat("unit"), hashes)))
+            self.free_blocks -= spanned
+            self._holders.update(one_each)
+            return spanned
         spanned = 0
         for unit in hashes:
             blocks = self._unit_blocks[unit]
@@ -139,6 +141,13 @@ class BlockPool:
         if unhashed:
             queue["run", next(self._run)] = unhashed
             self.free_blocks += unhashed
+        none_each = dict.fromkeys(units, 0)
+        if len(none_each) == len(units) and all(map((1).__eq__, map(self._holders.__getitem__, units))):
+            self._holders.update(none_each)
+            blocks_of_units = tuple(map(self._unit_blocks.__getitem__, reversed(units)))
+            queue.update(zip(zip(repeat("unit"), reversed(units)), blocks_of_units, strict=True))
+            self.free_blocks += sum(blocks_of_units)
+            units = ()
         for unit in reversed(units):
             self._holders[unit] -= 1
             if not self._holders[unit]:

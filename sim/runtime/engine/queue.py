@@ -156,8 +156,15 @@ class RequestQueue:
             sequence.block_hashes = ()
             return
         size = self.block_pool.block_size
-        longest = min(request.prompt_tokens + sequence.output_tokens, request.hashed_tokens)
-        ends = [int(min((i + 1) * tokens_per_hash, longest)) // size * size for i in range(len(hashes))]
+        longest = int(min(request.prompt_tokens + sequence.output_tokens, request.hashed_tokens))
+        if tokens_per_hash % size == 0:  # a hash is of whole blocks, but the last: in C, as texts are long
+            whole = min(len(hashes), longest // tokens_per_hash)
+            rest = longest // size * size if whole < len(hashes) else 0
+            last = (rest,) if rest > whole * tokens_per_hash else ()
+            sequence.block_hashes = hashes[: whole + len(last)]
+            sequence.hash_ends = (*range(tokens_per_hash, longest + 1, tokens_per_hash)[:whole], *last)
+            return
+        ends = [min((i + 1) * tokens_per_hash, longest) // size * size for i in range(len(hashes))]
         kept = [i for i, end in enumerate(ends) if end > (ends[i - 1] if i else 0)]
         sequence.block_hashes = tuple(hashes[i] for i in kept)
         sequence.hash_ends = tuple(ends[i] for i in kept)
