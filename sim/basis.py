@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 from typing import Any
 
 from sim.catalog import list_gpus, list_topologies, load_gpu, load_topology
@@ -19,8 +19,10 @@ from sim.cost.collectives.parameters import default_parameters
 from sim.cost.kernels.attention import prefill_variant
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.measured import MeasuredKernels
+from sim.cost.launches import HOSTS, launches_one_by_one
+from sim.cost.machine_basis import pcie_band, pcie_span
 from sim.cost.network import Network
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine, HostTime, Precision
 from sim.inputs.gpu_kinds import distance
 from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
@@ -33,6 +35,7 @@ from sim.results.basis import (
     Band,
     Basis,
     RunBasis,
+    size_class,
     together,
     users_band,
     weighed,
@@ -131,7 +134,7 @@ def model_kind(model: Model) -> str:
 def kernels_of(model: Model, precision: Precision) -> list[tuple[str, str]]:
     """The kernels that decide what a model's layers take, each with the format that it has constants by."""
     weights, cache_format = _plain(precision.weights), _plain(precision.kv_cache)
-    decode = "fp8" if cache_format in ("fp8", "int8") else "bf16"
+    decode = "fp8" if cache_format == "int8" else cache_format
     prefill = prefill_variant(_plain(precision.attention or "bf16"), cache_format)
     family = "mla" if model.mla is not None else "attention"
     found = [("gemm", weights), (f"{family}_prefill", prefill), (f"{family}_decode", decode)]
@@ -168,8 +171,8 @@ def _shipped(name: str) -> Topology | None:
 @dataclass(frozen=True, slots=True)
 class Collectives:
     """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are,
-    whether these are on several servers, and whether they are joined as the measured ones were (by NVLink or
-    PCIe, with copies from GPU to GPU).
+    whether these are on several servers, whether they are joined as the measured ones were (by NVLink or
+    PCIe, with copies from GPU to GPU), and how far apart those are that talk over PCIe (`pcie_span`).
     """
 
     gpu: str
@@ -177,6 +180,7 @@ class Collectives:
     ranks: int
     across: bool = False
     joined_alike: bool = True
+    span: str | None = None
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
@@ -185,7 +189,8 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
     across = len({place.get("node", 0) for place in places}) > 1
-    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike)
+    span = pcie_span(network, ranks)
+    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
@@ -206,7 +211,11 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
         keys = ("op size", "op", "all")
         errors = accuracy()["borrowed_collectives"].nearest({"all": "all", **of}, *keys)
         where = "measured GPUs as if priced by those of another kind, inside a server"
-        return _with_errors(Basis("stand-in", lender), errors, where)
+        basis = _with_errors(Basis("stand-in", lender), errors, where)
+        if who.span is None or machine == "measured":
+            return basis
+        band = together(basis.band or CERTAIN, pcie_band(who.span, of.get("size")))
+        return replace(basis, band=band, points=f"{where}, and measured servers over PCIe on {who.span}")
     if who.across:
         errors = accuracy()["collectives_across"].nearest({"all": "all", **of}, "op size", "op", "all")
         return _with_errors(Basis("measured", lender), errors, FITTED_POINTS)
@@ -279,13 +288,15 @@ def run_basis(
         if _weaker(kernels, by_gpu[one.gpu.name]) is not kernels:
             kernels, weakest = by_gpu[one.gpu.name], one
     libraries = {one.engine.collectives_library for one in served}
-    links = None
-    for who in collectives:
-        machine = machine_origin(topology)
-        for library in sorted(libraries):
-            basis = collective_basis(who, machine, library)
-            links = basis if links is None else _weaker(links, basis)
-    bands, points = _bands(numbers, weakest, kernels, links, load)
+    machine = machine_origin(topology)
+    decode = size_class(2.0 * weakest.model.hidden * load.users)  # activations of a token are in 16 bits
+    links, small = (
+        _weakest([
+            collective_basis(who, machine, library, **of) for who in collectives for library in sorted(libraries)
+        ])
+        for of in ({}, {"size": decode})
+    )
+    bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)
     return RunBasis(
         kernels, links, host_basis(first.engine), memory_basis(weakest.gpu), by_gpu, bands, points
     )
@@ -298,10 +309,21 @@ def _weaker(one: Basis, other: Basis) -> Basis:
     return min(one, other, key=lambda basis: WORST.index(basis.kind))
 
 
+def _weakest(parts: Sequence[Basis]) -> Basis | None:
+    return reduce(_weaker, parts) if parts else None
+
+
 def _bands(
-    numbers: Mapping[str, Any], served: Served, kernels: Basis, links: Basis | None, load: Load
+    numbers: Mapping[str, Any],
+    served: Served,
+    kernels: Basis,
+    links_of: Mapping[str, Basis | None],
+    links: Basis | None,
+    load: Load,
 ) -> tuple[dict[str, Band], str]:
-    """Lowest and highest of each quantity, and of which services the errors are."""
+    """Lowest and highest of each quantity, and of which services the errors are. `links_of` has collectives
+    by the latency that they are part of, `links` those of the others.
+    """
     bands: dict[str, Band] = {}
     points = ""
     if kernels.kind == "given":
@@ -314,9 +336,11 @@ def _bands(
         if quantity == "output_throughput" and load.arrivals == "open" and not numbers.get("saturated"):
             continue  # as much as arrives
         band = errors.eight_in_ten
+        causes = ((numbers.get("blame") or {}).get(latency) or {}).get("mean") or {}
+        others = [_launches_band(causes, served.engine)]
         if "stand-in" in (kernels.kind, links.kind if links else ""):
-            causes = ((numbers.get("blame") or {}).get(latency) or {}).get("mean") or {}
-            low, high = _steps_band(causes, served, kernels, links)
+            others.append(_steps_band(causes, served, kernels, links_of.get(latency, links)))
+        for low, high in others:
             band = together(band, (1.0 / high, 1.0 / low) if quantity == "output_throughput" else (low, high))
         bands[quantity] = value * band[0], value * band[1]
         points = points or _services(errors, served, load)
@@ -334,6 +358,16 @@ def _steps_band(causes: Mapping[str, float], served: Served, kernels: Basis, lin
             band = _bound_band(kernels, served, _BOUNDS.get(cause, ""))
         parts[cause] = mean_ms, band
     return weighed(parts)
+
+
+def _launches_band(causes: Mapping[str, float], engine: Engine) -> Band:
+    """The band of a latency whose steps wait for launches: those of another host take longer, all of them,
+    or less, down to what the kernels take.
+    """
+    waits, whole = causes.get("host", 0.0), sum(causes.values())
+    if not launches_one_by_one(engine) or engine.host.launch_s is not None or not 0.0 < waits <= whole:
+        return CERTAIN
+    return max(HOSTS[0], 1.0 - waits / whole), HOSTS[1]
 
 
 def _bound_band(kernels: Basis, served: Served, bound: str) -> Band:
@@ -389,8 +423,9 @@ def host_basis(engine: Engine) -> Basis:
     """What the host's time rests on: the fit of the engine, or what a scenario gives."""
     if engine.service_time is not None:
         return Basis("given", "with the service time")
-    own = {"host", "step_gap_s", "frontend_s", "frontend_token_s"} & engine.model_fields_set
-    if own and (engine.host.model_fields_set or own != {"host"}):
+    # By value: after `--set` and `with_changes` every field of an engine counts as set.
+    gaps = engine.step_gap_s, engine.frontend_s, engine.frontend_token_s
+    if any(gaps) or engine.host != HostTime.model_validate({}):
         return Basis("given", "by the scenario")
     of = {"quantity": "mean_tpot_ms", "engine": engine.backend, "users": users_band(1)}
     errors = accuracy()["closed_loops"].nearest(of, "quantity engine users", "quantity users")

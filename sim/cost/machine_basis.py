@@ -16,6 +16,7 @@ from typing import Literal
 from sim.cost.collectives.parameters import collectives_folder
 from sim.cost.network import Network
 from sim.inputs.topology import Topology
+from sim.results.basis import SIZES
 
 SPANS = ("one PCIe switch", "one socket", "both sockets")
 Band = tuple[float, float]
@@ -91,6 +92,16 @@ def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
                 farthest = max(farthest, 2 if "cpu" in crossed else 1 if "host" in crossed else 0)
         last[node] = rank
     return SPANS[farthest] if farthest >= 0 else None
+
+
+def pcie_band(span: str, size: str | None = None) -> Band:
+    """What measured servers take over the best case of GPUs so far apart, for messages of a class of sizes
+    (`sim.results.basis.SIZES`), or the widest of all.
+    """
+    bands = _bands()[span]
+    if size is not None:
+        return bands[SIZES[size]]
+    return min(low for low, _ in bands.values()), max(high for _, high in bands.values())
 
 
 @cache
