@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from sim.catalog import list_gpus, list_topologies, load_gpu, load_topology
@@ -19,9 +19,10 @@ from sim.cost.collectives.parameters import default_parameters
 from sim.cost.kernels.attention import prefill_variant
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.measured import MeasuredKernels
+from sim.cost.launches import HOSTS, launches_one_by_one
 from sim.cost.machine_basis import pcie_band, pcie_span
 from sim.cost.network import Network
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine, HostTime, Precision
 from sim.inputs.gpu_kinds import distance
 from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
@@ -34,6 +35,7 @@ from sim.results.basis import (
     Band,
     Basis,
     RunBasis,
+    size_class,
     together,
     users_band,
     weighed,
@@ -132,7 +134,7 @@ def model_kind(model: Model) -> str:
 def kernels_of(model: Model, precision: Precision) -> list[tuple[str, str]]:
     """The kernels that decide what a model's layers take, each with the format that it has constants by."""
     weights, cache_format = _plain(precision.weights), _plain(precision.kv_cache)
-    decode = "fp8" if cache_format in ("fp8", "int8") else "bf16"
+    decode = "fp8" if cache_format == "int8" else cache_format
     prefill = prefill_variant(_plain(precision.attention or "bf16"), cache_format)
     family = "mla" if model.mla is not None else "attention"
     found = [("gemm", weights), (f"{family}_prefill", prefill), (f"{family}_decode", decode)]
@@ -148,7 +150,7 @@ def _plain(dtype: str) -> str:
 
 def machine_origin(topology: Topology) -> str:
     """Whether a machine is a `shipped` one as its file has it, or one that is `described` by a user: in a
-    file or graph of one's own, or changed. A shipped one is `measured` or `idealised`, as its file says.
+    file or graph of one's own, or changed. A shipped one whose file says so is `measured`, or `idealised`.
     """
     shipped = _shipped(topology.name)
     if shipped is None or topology.own_graph is not None:
@@ -169,8 +171,8 @@ def _shipped(name: str) -> Topology | None:
 @dataclass(frozen=True, slots=True)
 class Collectives:
     """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are,
-    whether these are on several servers, and whether they are joined as the measured ones were (by NVLink or
-    PCIe, with copies from GPU to GPU).
+    whether these are on several servers, whether they are joined as the measured ones were (by NVLink or
+    PCIe, with copies from GPU to GPU), and how far apart those are that talk over PCIe (`pcie_span`).
     """
 
     gpu: str
@@ -178,7 +180,7 @@ class Collectives:
     ranks: int
     across: bool = False
     joined_alike: bool = True
-    over_pcie: str | None = None  # how far apart they are there
+    span: str | None = None
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
@@ -191,11 +193,9 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 
 
-def collective_basis(
-    who: Collectives, machine: str, library: str, n_bytes: float | None = None, **of: str
-) -> Basis:
-    """What collectives rest on: `of` has the op, the size and the ranks of one of `n_bytes`, or nothing for
-    those of a run. `machine` is as `machine_origin` has it.
+def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
+    """What collectives rest on: `of` has the op, the size and the ranks of one, or nothing for those of a
+    run. `machine` is as `machine_origin` has it.
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
@@ -211,24 +211,17 @@ def collective_basis(
         keys = ("op size", "op", "all")
         errors = accuracy()["borrowed_collectives"].nearest({"all": "all", **of}, *keys)
         where = "measured GPUs as if priced by those of another kind, inside a server"
-        lent = _with_errors(Basis("stand-in", lender), errors, where)
-        return lent if who.over_pcie is None else _over_pcie(lent, who.over_pcie, n_bytes)
+        basis = _with_errors(Basis("stand-in", lender), errors, where)
+        if who.span is None or machine == "measured":
+            return basis
+        band = together(basis.band or CERTAIN, pcie_band(who.span, of.get("size")))
+        return replace(basis, band=band, points=f"{where}, and measured servers over PCIe on {who.span}")
     if who.across:
         errors = accuracy()["collectives_across"].nearest({"all": "all", **of}, "op size", "op", "all")
         return _with_errors(Basis("measured", lender), errors, FITTED_POINTS)
     levels = ("kind op size ranks", "kind op size", "kind op", "kind")
     errors = accuracy()["collectives"].nearest({"kind": who.kind, **of}, *levels)
     return _with_errors(Basis("measured", who.gpu), errors, "numbers of ranks, and systems, that no fit saw")
-
-
-def _over_pcie(lent: Basis, span: str, n_bytes: float | None) -> Basis:
-    """A box over PCIe that was not measured has the best case: boxes differ by factors in what their root
-    complexes pass on.
-    """
-    low, high = pcie_band(span, n_bytes)
-    if lent.band is not None:
-        low, high = min(low, lent.band[0]), max(high, lent.band[1])
-    return replace(lent, band=(low, high), points=f"measured servers whose GPUs are over PCIe on {span}")
 
 
 @cache
@@ -295,13 +288,19 @@ def run_basis(
         if _weaker(kernels, by_gpu[one.gpu.name]) is not kernels:
             kernels, weakest = by_gpu[one.gpu.name], one
     libraries = {one.engine.collectives_library for one in served}
-    links = None
-    for who in collectives:
-        machine = machine_origin(topology)
-        for library in sorted(libraries):
-            basis = collective_basis(who, machine, library)
-            links = basis if links is None else _weaker(links, basis)
-    bands, points = _bands(numbers, weakest, kernels, links, load)
+    machine = machine_origin(topology)
+    decode = size_class(2.0 * weakest.model.hidden * load.users)  # activations of a token are in 16 bits
+    links, small = (
+        _weakest(
+            [
+                collective_basis(who, machine, library, **of)
+                for who in collectives
+                for library in sorted(libraries)
+            ]
+        )
+        for of in ({}, {"size": decode})
+    )
+    bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)
     return RunBasis(
         kernels, links, host_basis(first.engine), memory_basis(weakest.gpu), by_gpu, bands, points
     )
@@ -314,10 +313,21 @@ def _weaker(one: Basis, other: Basis) -> Basis:
     return min(one, other, key=lambda basis: WORST.index(basis.kind))
 
 
+def _weakest(parts: Sequence[Basis]) -> Basis | None:
+    return reduce(_weaker, parts) if parts else None
+
+
 def _bands(
-    numbers: Mapping[str, Any], served: Served, kernels: Basis, links: Basis | None, load: Load
+    numbers: Mapping[str, Any],
+    served: Served,
+    kernels: Basis,
+    links_of: Mapping[str, Basis | None],
+    links: Basis | None,
+    load: Load,
 ) -> tuple[dict[str, Band], str]:
-    """Lowest and highest of each quantity, and of which services the errors are."""
+    """Lowest and highest of each quantity, and of which services the errors are. `links_of` has collectives
+    by the latency that they are part of, `links` those of the others.
+    """
     bands: dict[str, Band] = {}
     points = ""
     if kernels.kind == "given":
@@ -330,9 +340,11 @@ def _bands(
         if quantity == "output_throughput" and load.arrivals == "open" and not numbers.get("saturated"):
             continue  # as much as arrives
         band = errors.eight_in_ten
+        causes = ((numbers.get("blame") or {}).get(latency) or {}).get("mean") or {}
+        others = [_launches_band(causes, served.engine)]
         if "stand-in" in (kernels.kind, links.kind if links else ""):
-            causes = ((numbers.get("blame") or {}).get(latency) or {}).get("mean") or {}
-            low, high = _steps_band(causes, served, kernels, links)
+            others.append(_steps_band(causes, served, kernels, links_of.get(latency, links)))
+        for low, high in others:
             band = together(band, (1.0 / high, 1.0 / low) if quantity == "output_throughput" else (low, high))
         bands[quantity] = value * band[0], value * band[1]
         points = points or _services(errors, served, load)
@@ -350,6 +362,16 @@ def _steps_band(causes: Mapping[str, float], served: Served, kernels: Basis, lin
             band = _bound_band(kernels, served, _BOUNDS.get(cause, ""))
         parts[cause] = mean_ms, band
     return weighed(parts)
+
+
+def _launches_band(causes: Mapping[str, float], engine: Engine) -> Band:
+    """The band of a latency whose steps wait for launches: those of another host take longer, all of them,
+    or less, down to what the kernels take.
+    """
+    waits, whole = causes.get("host", 0.0), sum(causes.values())
+    if not launches_one_by_one(engine) or engine.host.launch_s is not None or not 0.0 < waits <= whole:
+        return CERTAIN
+    return max(HOSTS[0], 1.0 - waits / whole), HOSTS[1]
 
 
 def _bound_band(kernels: Basis, served: Served, bound: str) -> Band:
@@ -405,8 +427,9 @@ def host_basis(engine: Engine) -> Basis:
     """What the host's time rests on: the fit of the engine, or what a scenario gives."""
     if engine.service_time is not None:
         return Basis("given", "with the service time")
-    own = {"host", "step_gap_s", "frontend_s", "frontend_token_s"} & engine.model_fields_set
-    if own and (engine.host.model_fields_set or own != {"host"}):
+    # By value: after `--set` and `with_changes` every field of an engine counts as set.
+    gaps = engine.step_gap_s, engine.frontend_s, engine.frontend_token_s
+    if any(gaps) or engine.host != HostTime.model_validate({}):
         return Basis("given", "by the scenario")
     of = {"quantity": "mean_tpot_ms", "engine": engine.backend, "users": users_band(1)}
     errors = accuracy()["closed_loops"].nearest(of, "quantity engine users", "quantity users")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from sim.cost.collectives.engine_allreduce import DEMAND_OF
 from sim.cost.kernels.attention import prefill_variant
 from sim.cost.kernels.kernels import KERNELS, formula
 from sim.cost.kernels.timing import KernelTiming
+from sim.cost.machine_basis import pcie_span
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
@@ -41,11 +42,18 @@ class Collective(CollectiveTiming):
     topology: Topology = field(repr=False, compare=False)
 
     @property
+    def pcie_span(self) -> str | None:
+        """How far apart over PCIe the GPUs are; None where no byte of this collective goes by PCIe."""
+        ends = (end for link in self.demand.links for end in self.network.ends[link])
+        over_pcie = any(self.network.kind(end) in ("pcie_switch", "host") for end in ends)
+        return pcie_span(self.network, self.gpus) if over_pcie else None
+
+    @property
     def basis(self) -> Basis:
         """Where the library's times are from, with the errors that such collectives have."""
         of = {"op": self.op, "size": size_class(self.n_bytes), "ranks": str(self.ranks)}
-        who = collectives_on(self.network, self.gpus)
-        return collective_basis(who, machine_origin(self.topology), self.library, self.n_bytes, **of)
+        who = replace(collectives_on(self.network, self.gpus), span=self.pcie_span)
+        return collective_basis(who, machine_origin(self.topology), self.library, **of)
 
 
 class Kernel(KernelTiming):

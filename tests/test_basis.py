@@ -16,6 +16,7 @@ from sim.inputs.engine import Engine, Precision
 from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
 from sim.results.basis import Basis, basis_lines, basis_notes, together, weighed
+from tests.cost.small_graphs import servers, wire
 
 # The datasheets of GPUs that no table here has: FLOP/s of bf16, bytes/s, SMs.
 MI300X = {
@@ -280,6 +281,69 @@ def test_the_lines_name_every_part_and_every_band() -> None:
 def test_host_and_memory_say_what_is_given_and_what_the_driver_reports() -> None:
     assert basis.host_basis(Engine()).kind == "fitted"
     assert basis.host_basis(Engine(step_gap_s=1e-3)).kind == "given"
+    assert basis.host_basis(Engine.model_validate({"host": {"step_s": "1 ms"}})).kind == "given"
     assert basis.memory_basis(load_gpu("h100-sxm")).kind == "measured"
     bare = load_gpu("h100-sxm").model_copy(update={"visible_hbm_bytes": None})
     assert basis.memory_basis(bare).kind == "datasheet"
+
+
+def test_a_change_of_something_else_gives_no_host_times() -> None:
+    scenario = sim.Scenario.model_validate(
+        {"topology": "nd-h100-v5", "model": "llama-3-8b", "workload": "single-user"}
+    )
+    changed = sim.with_changes(scenario, {"engine.max_num_seqs": 8})
+    assert basis.host_basis(changed.engine) == basis.host_basis(scenario.engine)
+    assert basis.host_basis(changed.engine).kind == "fitted"
+
+
+# ---- GPUs over PCIe
+
+
+def test_a_described_server_over_pcie_has_the_band_of_measured_ones_in_tables_and_runs() -> None:
+    large, small = (sim.collective("l40s-12", "all_gather", size, 12).basis for size in (2.0**28, 2.0**12))
+    assert large.band is not None and large.band[1] > 15.3
+    assert small.band is not None and small.band[1] < 2.0
+    assert "measured servers over PCIe on both sockets" in str(large)
+    assert "PCIe" not in str(sim.collective("l40s-8", "all_gather", 2.0**28, 8).basis)
+    apart = basis.Collectives("l40s", "ada", 4, span="one socket")
+    plain = basis.Collectives("l40s", "ada", 4)
+    wide, narrow = (basis.collective_basis(who, "described", "nccl").band for who in (apart, plain))
+    assert wide is not None and narrow is not None and wide[1] > 4.27 > narrow[1]
+    numbers = run("l40s-12", engine={"tensor_parallel_size": 4}).summary()["basis"]
+    assert numbers["collectives"]["band"][1] > 4.27
+    (_, tpot), (_, ttft) = (numbers["bands"][f"mean_{name}_ms"] for name in ("tpot", "ttft"))
+    assert ttft > tpot  # a prompt's messages are large, a token's are small
+
+
+def test_a_collective_that_goes_over_nvlink_has_no_band_of_pcie() -> None:
+    graph = servers(chips=0)
+    for gpu in range(8):
+        wire(graph, f"node0.gpu{gpu}", f"node0.gpu{(gpu + 1) % 8}", 250e9)
+    ring, pairs = (sim.collective(graph, op, 2.0**26) for op in ("all_reduce", "all_to_all"))
+    assert ring.pcie_span is None
+    assert "PCIe" not in str(ring.basis)
+    assert pairs.pcie_span == "both sockets"
+    assert "PCIe" in str(pairs.basis)
+
+
+# ---- launches
+
+
+def test_steps_that_wait_for_launches_have_the_band_of_measured_hosts() -> None:
+    eager = Engine(enforce_eager=True)
+    assert basis._launches_band({"host": 5.0, "memory": 10.0}, eager) == (0.85, 1.42)
+    assert basis._launches_band({"host": 1.0, "memory": 9.0}, eager) == (0.9, 1.42)
+    assert basis._launches_band({"memory": 9.0}, eager) == (1.0, 1.0)
+    assert basis._launches_band({"host": 5.0, "memory": 10.0}, Engine()) == (1.0, 1.0)
+    given = Engine.model_validate({"enforce_eager": True, "host": {"launch_s": "10 us"}})
+    assert basis._launches_band({"host": 5.0, "memory": 10.0}, given) == (1.0, 1.0)
+    low, high = run("dgx-a100", engine={"enforce_eager": True}).summary()["basis"]["bands"]["mean_tpot_ms"]
+    assert high / low > 1.5
+
+
+def test_a_kv_cache_in_four_bits_was_measured_on_no_gpu() -> None:
+    model = sim.load_model("llama-3-8b")
+    for cache, kind in (("bf16", "measured"), ("fp8", "measured"), ("int4", "stand-in")):
+        kernels = basis.kernels_of(model, Precision(kv_cache=cache))
+        found = basis.kernel_basis(load_gpu("h100-sxm"), formula, "vllm", kernels, "dense")
+        assert found.kind == kind, cache

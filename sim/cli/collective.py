@@ -70,6 +70,8 @@ def collective(
         )
         for n_bytes in sizes
     ]
+    if machine.told and any(timing.pcie_span for timing in timings):
+        print(f"note: {machine.told}", file=sys.stderr)
     from sim.results.basis import collective_note
 
     notes = [note for one, other in pairwise(timings) for note in _switch_point(one, other)]

@@ -13,7 +13,7 @@ from sim.inputs.errors import InputError
 
 Format = Literal["table", "json"]
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(iB|B)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(iB|B|b)?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -84,6 +84,10 @@ def size_bytes(written: str, option: str) -> int:
             f"{option} = {written!r}: must be a size in bytes, or as in 64K, 1M, 8G (powers of 1024)"
         )
     number, prefix, unit = found.groups()
+    if unit and unit.endswith("b"):
+        raise InputError(
+            f"{option} = {written!r} leaves open whether bits or bytes are meant; write B, as in '64 KB'"
+        )
     base = 1000 if (unit or "").upper() == "B" and prefix else 1024
     n_bytes = float(number) * float(base ** _POWERS[prefix.upper()])
     if n_bytes < 1 or n_bytes > 2**60:

@@ -30,6 +30,16 @@ MODULE_LAUNCH_S = {"vllm": 32e-6, "sglang": 28e-6, "trtllm": 7e-6}
 OLDER_HOST, OLDER_HOST_PCIE = 1.5, 4
 # assumed: code that torch.compile made launches without modules, the middle of the usual 5 to 10 us.
 COMPILED_LAUNCH_S = 7e-6
+HOSTS = (0.85, 1.42)
+"""What the launches of measured hosts take over these, lowest and highest: those above, and a 7B on an A800
+(vllm-project/vllm-omni#7960: 22 ms a token without graphs).
+"""
+
+
+def launches_one_by_one(engine: Engine) -> bool:
+    """Whether decode steps replay no CUDA graph and their modules launch every kernel."""
+    compiled = engine.backend == "vllm" and not engine.enforce_eager
+    return not compiled and (engine.enforce_eager or engine.max_cudagraph_capture_size == 0)
 
 
 def launch_s(engine: Engine, gpu: Gpu) -> float:

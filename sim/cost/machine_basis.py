@@ -17,6 +17,7 @@ from sim.cost.collectives.direct_rings import direct_rings
 from sim.cost.collectives.parameters import collectives_folder
 from sim.cost.network import Network
 from sim.inputs.topology import Topology
+from sim.results.basis import SIZES
 
 SPANS = ("one PCIe switch", "one socket", "both sockets")
 Band = tuple[float, float]
@@ -36,7 +37,9 @@ class MachineBasis:
 
     def band(self, n_bytes: float) -> Band | None:
         """That of a collective of so many bytes."""
-        return None if self.span is None else pcie_band(self.span, n_bytes)
+        if self.bands is None:
+            return None
+        return next(band for most, band in sorted(self.bands.items()) if n_bytes <= most)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.source}" if self.source else self.kind
@@ -71,7 +74,7 @@ def machine_basis(
         return MachineBasis(kind, source)
     network = network or Network(topology.graph)
     span = pcie_span(network, network.gpus[:ranks])
-    return MachineBasis(kind, source, span, pcie_bands()[span] if span is not None else None)
+    return MachineBasis(kind, source, span, _bands()[span] if span is not None else None)
 
 
 def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
@@ -106,16 +109,18 @@ def _has_rings(network: Network, beside: Sequence[str]) -> bool:
     return len(beside) > 2 and bool(direct_rings(network, beside))
 
 
-def pcie_band(span: str, n_bytes: float | None = None) -> Band:
-    """Of a collective of so many bytes; without a size the widest."""
-    bands = pcie_bands()[span]
-    if n_bytes is not None:
-        return next(band for most, band in sorted(bands.items()) if n_bytes <= most)
+def pcie_band(span: str, size: str | None = None) -> Band:
+    """What measured servers take over the best case of GPUs so far apart, for messages of a class of sizes
+    (`sim.results.basis.SIZES`), or the widest of all.
+    """
+    bands = _bands()[span]
+    if size is not None:
+        return bands[SIZES[size]]
     return min(low for low, _ in bands.values()), max(high for _, high in bands.values())
 
 
 @cache
-def pcie_bands() -> dict[str, dict[float, Band]]:
+def _bands() -> dict[str, dict[float, Band]]:
     import yaml
 
     written = yaml.safe_load((collectives_folder() / "pcie_boxes.yaml").read_text())["pcie"]

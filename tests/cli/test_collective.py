@@ -71,3 +71,9 @@ def test_a_collective_of_one_rank_is_refused(sim: Sim) -> None:
         "",
         "sim: --ranks 1: must be at least 2; one GPU has no other to exchange with\n",
     )
+
+
+def test_a_size_in_b_may_be_bits_and_is_refused(sim: Sim) -> None:
+    status, out, err = sim("collective", "all_reduce", "-t", "nd-h100-v5", "-b", "8Gb", "-e", "8Gb")
+    assert (status, out) == (2, "")
+    assert "'8Gb' leaves open whether bits or bytes are meant" in err
