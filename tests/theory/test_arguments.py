@@ -116,6 +116,7 @@ def test_a_value_beyond_its_bound_is_refused_by_name(function: Callable[..., Any
         (lambda: queueing.decode_batch(1.0, 10.0, 1.0, 0.01).chance(-1), "n = -1"),
         (lambda: queueing.decode_batch_with_seats(1.0, 10.0, 0.0, 0.0, 3), "fixed_s = 0"),
         (lambda: queueing.decode_loop(1, 10.0, 0.0, 0.0), "fixed_s = 0"),
+        (lambda: queueing.prefill_first_limit(0.5, 3, 1.0), "output_tokens = 0.5: must be at least 1"),
         (lambda: queueing.kv_memory_limit(10.0, 1.0, [1.0], [1.0, 2.0]), "1 prompts and 2 outputs"),
         (lambda: queueing.kv_memory_limit(10.0, 1.0, [1.0], [0.0]), "outputs = 0.0: must be"),
         (lambda: queueing.fluid_point([1.0], [1.0], [1.0, 2.0], 1.0, 0.0, 1.0), "must be as many"),

@@ -140,22 +140,19 @@ def mixed_batches_limit(
 def prefill_first_limit(output_tokens: float, seats: int, step_s: float) -> float:
     """Requests per second below which prompts before decodes is stable, where every step takes `step_s`.
 
-    A step with a prompt has no decodes, and short prompts are all taken by the next step: the share exp(-
-    lambda t) of the steps is left for decodes, `seats` tokens each, so lambda m_d t = m exp(-lambda t). (Own
-    algebra on the model of Li, Dai and Peng; the steps of `mixed_batches_limit` lose nothing.)
+    All seats taken, a step of decodes frees m/m_d of them, and the next step has prompts and no decodes: only
+    where none was free, (1 - 1/m_d)^m of the steps, the decodes go on. So lambda < m/(m_d t (2 - (1 -
+    1/m_d)^m)), half of what the steps could do, which `mixed_batches_limit` gets. Geometric lengths, and
+    prompts that fit in one step together. (Own algebra on the model of Li, Dai and Peng.)
 
     Example: 256 seats and tokens a step of 10 ms, prompts of 10, answers of 50.
         >>> round(prefill_first_limit(50.0, 256, 0.010)), round(mixed_batches_limit(10.0, 50.0, 256, 0.010))
-        (134, 427)
+        (257, 427)
     """
-    low, high = 0.0, seats / (output_tokens * step_s)
-    for _ in range(200):
-        rate = 0.5 * (low + high)
-        if rate * output_tokens * step_s < seats * exp(-rate * step_s):
-            low = rate
-        else:
-            high = rate
-    return low
+    if output_tokens < 1.0:
+        raise ValueError(f"prefill_first_limit: output_tokens = {output_tokens}: must be at least 1")
+    none_free = (1.0 - 1.0 / output_tokens) ** seats
+    return seats / (output_tokens * step_s * (2.0 - none_free))
 
 
 @bounded
