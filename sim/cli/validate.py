@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sim.validation.ledger import GroupErrors
 
 LEDGER_FIELDS = ("section", "size", "of")  # in JSON, beside what every row has
+BROKEN_LAW = 71  # the exit status of an invariant that broke
 BETWEEN_NOTES_S = 10.0  # where progress goes to a file
 
 
@@ -61,11 +62,12 @@ def validate(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes for services; default: all processors.")
     ] = None,
-) -> None:
+) -> int:
     """Simulate what was measured, and print published and simulated numbers side by side."""
     from sim.results.compared import Row
     from sim.validation.ledger import Services, chosen, grouped, ledger, summarised
     from sim.validation.services.tables import LOOPS, left_out
+    from sim.views.answer import number
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
@@ -131,6 +133,13 @@ def validate(
         with whole_file(write) as partial:
             partial.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
         note(f"wrote {write}")
+    broken = [row for row in rows if row.is_outside]
+    for row in broken:
+        note(
+            f"{row.case}: {row.quantity} {number(row.simulated)} is outside of its law, "
+            f"{number(row.published)}"
+        )
+    return BROKEN_LAW if broken else 0
 
 
 ERRORS = ("section", "quantity", "kind", "rows", "median error", "90th percentile", "bias")
@@ -175,7 +184,10 @@ def _print_rows(rows: Sequence[Row]) -> None:
     lines = []
     for row in rows:
         error = "" if row.error is None else f"{100 * row.error:+.1f} %"
-        numbers = (number(row.published), number(row.simulated), error)
+        simulated = number(row.simulated)
+        if row.interval is not None:
+            simulated += f" ({' to '.join(map(number, row.interval))})"
+        numbers = (number(row.published), simulated, error)
         lines.append((row.section, row.case, row.quantity, row.unit, *numbers, row.kind, row.source))
     print_table(columns, lines)
 

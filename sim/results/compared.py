@@ -24,7 +24,8 @@ class Row:
     none. `estimate` is what a few lines of arithmetic on the same inputs give: a check that owes nothing to
     the simulator. In the ledger of validation, `section` names the part, `size` says how large the case is
     (bytes, tokens, users), for errors against size, and `of` has what errors are grouped by: the model, the
-    GPU and the like.
+    GPU and the like. A law has the 95 % `interval` of what is simulated, and says whether the published value
+    `is_outside` of what chance explains.
     """
 
     case: str
@@ -38,6 +39,8 @@ class Row:
     section: str = ""
     size: float | None = None
     of: Mapping[str, str] = field(default_factory=dict, hash=False)
+    interval: tuple[float, float] | None = None
+    is_outside: bool = False
 
     @property
     def error(self) -> float | None:
@@ -46,7 +49,8 @@ class Row:
 
     def as_dict(self, *optional: str) -> dict[str, Any]:
         """The fields that every row has, those named, and the error: a row of JSON."""
-        return {name: getattr(self, name) for name in (*COMMON, *optional, "error")}
+        law = ("interval", "is_outside") if self.interval or self.is_outside else ()
+        return {name: getattr(self, name) for name in (*COMMON, *optional, *law, "error")}
 
 
 COMMON = ("case", "quantity", "unit", "published", "simulated", "kind", "source")

@@ -58,10 +58,20 @@ BOUNDS: Mapping[str, Bound] = {
     "arrival_rate": ANY, "service_rate": POSITIVE, "service_rates": POSITIVE, "rate": POSITIVE,
     "W": ANY, "cv2": ANY, "ca2": ANY, "cs2": ANY, "load": ANY, "patience_s": POSITIVE,
     "servers": _counted(1), "places": _counted(1), "again": BELOW_ONE, "rho": BELOW_ONE,
-    "choices": _counted(1, 1e9), "users": ANY, "response_s": ANY, "think_s": ANY,
+    "choices": _counted(1, 1e9), "users": _counted(0, 1e9), "response_s": ANY, "think_s": ANY,
     "each_s": ANY, "fixed_s": ANY, "batch": POSITIVE, "ranks": _counted(1, 1e15),
     "n": POSITIVE, "contention": SHARE, "coherence": ANY,
     "mean": ANY, "percent": Bound(maximum=100.0, open_above=True),
+    "mean_s": POSITIVE, "phases": _counted(1, 1e4), "size_s": ANY, "deviation": ANY, "after_s": ANY,
+    "batch_cv2": ANY, "vacation_s": ANY, "vacation_cv2": ANY, "delayed": Bound(maximum=1.0, open_below=True),
+    "beta": ANY, "failure_rate": POSITIVE, "repair_rate": POSITIVE, "crews": _counted(1),
+    "arrival_rates": ANY, "cv2s": ANY, "demands_s": ANY, "mean_bytes": POSITIVE,
+    "flow_bytes_per_s": POSITIVE, "through_load": BELOW_ONE, "loads": BELOW_ONE,
+    "link_loads_bytes_per_s": ANY, "link_capacities_bytes_per_s": POSITIVE,
+    # queues of LLM serving
+    "seats": _counted(1), "prompt_tokens": ANY, "output_tokens": POSITIVE, "token_budget": POSITIVE,
+    "full_step_s": POSITIVE, "token_s": ANY, "kv_tokens": POSITIVE, "step_s": POSITIVE, "prompts": ANY,
+    "outputs": POSITIVE, "kv_token_s": ANY,
     # pipelines
     "stage_s": ANY, "stages": _counted(1, 1e15), "micro_batches": _counted(1, 1e15),
     "in_flight": Bound(1.0), "work_s": ANY, "overhead_s": POSITIVE,
@@ -77,6 +87,11 @@ BOUNDS: Mapping[str, Bound] = {
     "all_reduces": ANY,
     "needed": _counted(0, 1e5), "units": _counted(0, 1e5), "unavailability": SHARE,
 }  # fmt: skip
+SEVERAL = frozenset(
+    "service_rates stage_s arrival_rates cv2s demands_s loads link_loads_bytes_per_s "
+    "link_capacities_bytes_per_s prompts outputs".split()
+)
+"""Arguments that are sequences: the bound is of every value."""
 
 
 def bounded(function: Callable[P, R]) -> Callable[P, R]:
@@ -105,7 +120,7 @@ def check(what: str, values: Mapping[str, Any]) -> None:
         bound = BOUNDS.get(name)
         if bound is None:
             continue
-        if name in ("service_rates", "stage_s"):
+        if name in SEVERAL:
             each: Sequence[Any] = value
             if not len(each):
                 raise ValueError(f"{what}: {name} is empty: must have one value or more")

@@ -20,12 +20,13 @@ from sim.reading.data_files import experiments
 from sim.reading.problems import unknown_name
 from sim.results.compared import BOX, ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
+from sim.validation.laws import law_rows
 from sim.validation.memory import memory_rows
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
 from sim.validation.services.closed_loops import read_point_rows
 from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
-from sim.validation.theory import formula_rows, law_rows
+from sim.validation.theory import formula_rows
 
 
 def experiment_rows() -> Iterator[Row]:
