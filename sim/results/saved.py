@@ -165,7 +165,7 @@ class SavedTables:
         }  # fmt: skip
         for name, table in tables.items():
             frame = getattr(self, name)
-            for row in frame.select(table.kinds).iter_rows():
+            for row in frame.select(list(table.kinds)).iter_rows():
                 table.append(*(math.nan if value is None else value for value in row))
         engines = list(self.summary()["engines"].values())
         sizes = self.kv_blocks.select("replica", "rank", "of_blocks", "block_size").unique()

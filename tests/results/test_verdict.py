@@ -1,4 +1,4 @@
-"""The verdict of a run names the limit that the run was built to have, with the numbers that its rows have."""
+"""The verdict of a run names the limit that it was built to have, with the numbers that its rows have."""
 
 from __future__ import annotations
 
