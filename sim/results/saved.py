@@ -207,7 +207,7 @@ def _groups(engines: Sequence[Mapping[str, Any]], of_blocks: int, block_size: in
     nearest = min(engines, key=lambda one: abs(one["kv_cache_blocks"] - of_blocks), default=None)
     if nearest is None or not nearest["kv_cache_tokens"]:
         return 1
-    groups = float(nearest["kv_cache_blocks"]) * block_size / nearest["kv_cache_tokens"]
+    groups: float = float(nearest["kv_cache_blocks"]) * block_size / nearest["kv_cache_tokens"]
     return max(1, round(groups))
 
 

@@ -280,6 +280,8 @@ def _load(told: Told) -> Iterator[Sentence]:
         "wait": told.waiting_share,
         "busy": told.busy,
         "users": told.setting.users or 0,
+        "plural": "" if told.setting.users == 1 else "s",
+        "verb": "s" if told.setting.users == 1 else "",
     }
     if numbers.get("saturated") and not told.setting.users:
         words = (
@@ -289,7 +291,7 @@ def _load(told: Told) -> Iterator[Sentence]:
         yield Sentence("load", words, values, "saturated")
     elif told.setting.users:
         words = (
-            "{users:,} users ask again as they are answered: {done:.3g} requests a second ended, and a "
+            "{users:,} user{plural} ask{verb} again when answered: {done:.3g} requests a second ended, and a "
             "request waited {wait:.0%} of its time to be let in."
         )
         yield Sentence("load", words, values, "users")
@@ -346,8 +348,8 @@ def _limit(told: Told) -> Iterator[Sentence]:
         values["computes"] = 1.0 - first.share
         values["stages"] = told.pools[first.pool].stages
         words = (
-            "What limits is {what}: each of {stages} stages computes {computes:.0%} of the time in which "
-            "requests are there"
+            "What limits the throughput is {what}: each of {stages} stages computes {computes:.0%} of the "
+            "time in which requests are there"
         )
     elif _is_idle(told):
         words = "Nothing limits the throughput; of a request's time {share:.0%} is {what}"

@@ -49,11 +49,12 @@ def lines_chart(
     up = alt.Y("y:Q", title=y, scale=alt.Scale(zero=True))
     ours = "datum.line != 'theory'"
     intervals = base.transform_filter("isValid(datum.low)").mark_rule()
-    chart: alt.LayerChart = alt.layer(
+    layers = (
         intervals.encode(y=alt.Y("low:Q", title=y), y2="high:Q"),
         base.transform_filter(ours).mark_line(point=True).encode(y=up),
         base.transform_filter("datum.line == 'theory'").mark_line(strokeDash=[5, 4]).encode(y=up),
-    ).properties(width=520, height=320)
+    )
+    chart: alt.LayerChart = alt.LayerChart(layer=list(layers)).properties(width=520, height=320)
     return chart
 
 
