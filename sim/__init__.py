@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sim.inputs.topology import Topology
     from sim.inputs.workload import Workload
     from sim.microbenchmark import collective, kernel
-    from sim.results.saved import SavedResult, load_result
     from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from sim.studies.recommend import Recommendation, recommend
     from sim.studies.sensitivity import Sensitivity, sensitivity
     from sim.studies.sweep import Sweep, sweep
+    from sim.views.saved import SavedResult, load_result
 
 _HOME = {
     "collective": "sim.microbenchmark",
@@ -54,8 +54,8 @@ _HOME = {
     "Topology": "sim.inputs.topology",
     "Workload": "sim.inputs.workload",
     "Scenario": "sim.scenario",
-    "SavedResult": "sim.results.saved",
-    "load_result": "sim.results.saved",
+    "SavedResult": "sim.views.saved",
+    "load_result": "sim.views.saved",
     "load_scenario": "sim.scenario",
     "with_changes": "sim.scenario",
     "Result": "sim.simulate",

@@ -25,20 +25,25 @@ from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
-from sim.results.metrics import Warmup, summary
+from sim.results.metrics import Warmup, objectives_kept, summary
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
+from sim.results.verdict import Effects, Told, Verdict, verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
+from sim.runtime.clock import events_so_far
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import Losses, schedule_faults
-from sim.runtime.interruption import Interruption
+from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
+from sim.setting import setting_of
+from sim.views.naming import scenario_text, title_of
+from sim.views.showing import Shown
 from sim.workload.generator import request_generator
 from sim.workload.random_streams import random_stream
 
@@ -50,7 +55,7 @@ ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(Shown):
     """What a run leaves: tables with one row per thing, and the numbers computed from them.
 
     `requests` `steps` `links` `gpus` `blame` `kv_tiers` `hand_overs` are polars DataFrames (times in
@@ -73,6 +78,16 @@ class Result:
     inputs: frozenset[Path] = frozenset()
     served: tuple[Served, ...] = ()
     collectives: tuple[Collectives, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Model and machine, as the report is called."""
+        return title_of(self.scenario)
+
+    @property
+    def scenario_text(self) -> str:
+        """The scenario as it was run, as YAML."""
+        return scenario_text(self.scenario)
 
     def __repr__(self) -> str:
         models = ", ".join(dict.fromkeys(pool.model.name for pool in self.scenario.all_pools.values()))
@@ -218,6 +233,26 @@ class Result:
         scenario = self.scenario
         return run_basis(numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load)
 
+    def explain(self, sensitivity: Effects | None = None) -> Verdict:
+        """What the run says, in three to ten sentences with their numbers: what limits it, whether the
+        objectives hold, what the slowest waited for, what would help most (by `sensitivity`, where given).
+        """
+        warmup = self.scenario.warmup
+        kept = objectives_kept(self.records, self.scenario.workload.slos, warmup)
+        return verdict(
+            Told(
+                setting_of(self.scenario, self.deployment),
+                self.records,
+                self.blame_records,
+                {name: self.link_rows[name] for name in self.link_rows.kinds},
+                {name: self.gpu_rows[name] for name in self.gpu_rows.kinds},
+                self.summary(),
+                *kept,
+                self.ended,
+                sensitivity,
+            )
+        )
+
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
         faults = self.scenario.faults
@@ -306,6 +341,7 @@ def simulate(
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)
+    interruption.watch(partial(_so_far, world, service))
     interruption.run(env, limit, lambda: len(world.records.requests) + len(service.open))
     waiting = tuple(waits(service, fabric)) if service.open else ()
     # Without a limit the run ends only when no event is left: an open request will never go on.
@@ -364,6 +400,19 @@ def _over(service: Service, *, stops: bool) -> None:
         raise StopSimulation(None)
     for replica in service.replicas:
         replica.halt()
+
+
+def _so_far(world: World, service: Service) -> SoFar:
+    """How far a run has come, from counters alone."""
+    env, workload = world.env, world.scenario.workload
+    ended, there = len(world.records.requests), len(service.open)
+    running = sum(len(queue.running) for replica in service.replicas for queue in replica.queues)
+    shares = [ended / workload.requests] if workload.requests else []
+    limits = (workload.duration_s, world.scenario.time_limit_s)
+    shares += [env.now / limit for limit in limits if limit]
+    return SoFar(
+        env.now, ended, running, max(0, there - running), events_so_far(env), max(shares, default=None)
+    )
 
 
 def _wait_for(link: object) -> str:

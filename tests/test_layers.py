@@ -23,7 +23,7 @@ LAYERS = """version workers inputs theory
             workload calibration microbenchmark
             scenario
             deployment
-            effects
+            effects setting
             runtime
             simulate
             studies validation testing
@@ -53,7 +53,6 @@ UNKNOWN_TO = {
         "sim.runtime.dispatcher",
         "sim.runtime.kv",
     ),
-    "studies": ("sim.views",),
 }
 # ... and by which alone something is imported.
 ONLY_IN = {

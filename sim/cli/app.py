@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 import sim
 from sim.cli.calibrate import calibrate
 from sim.cli.collective import collective
+from sim.cli.explain import explain
 from sim.cli.kernel import kernel
 from sim.cli.listing import listing
 from sim.cli.run import run
@@ -61,6 +62,7 @@ def options(
 
 
 app.command("run")(run)
+app.command("explain")(explain)
 app.command("sweep")(sweep)
 app.command("compare")(compare)
 app.command("capacity")(capacity)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sim.cli.budget import CpuBudget
     from sim.cli.written import Written
     from sim.inputs.quantities import QuantityKind
+    from sim.results.verdict import Verdict
     from sim.simulate import Result
 
 
@@ -95,6 +96,7 @@ def _simulated(
 ) -> tuple[Result, Written]:
     import sim
     from sim.cli.budget import memory_budget
+    from sim.cli.live import live
     from sim.cli.written import Written
     from sim.inputs.quantities import MEMORY
     from sim.runtime.interruption import Interruption
@@ -109,7 +111,7 @@ def _simulated(
     written = Written.read(scenario, changes)
     interruption = Interruption()
     try:
-        with signals.ends(interruption), memory_budget(max_bytes), cpu.held(interruption):
+        with signals.ends(interruption), memory_budget(max_bytes), cpu.held(interruption), live(interruption):
             result = sim.simulate(
                 described, seed=seed, fold=fold, check=check or None, interruption=interruption
             )
@@ -190,8 +192,8 @@ def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
     from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
+    from sim.views.naming import title_of
     from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
-    from sim.views.save import title_of
 
     numbers = result.summary(percentiles=percentiles)
     statistics: tuple[str, ...] = STATISTICS
@@ -205,6 +207,14 @@ def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
         print_table(BLAME_COLUMNS, causes)
     for line in (*(line for one in result.kv_capacities for line in one.lines()), *basis_lines(numbers)):
         print(line)
+    print_verdict(result.explain())
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """A heading, and a line for each sentence."""
+    print("\nVerdict")
+    for sentence in verdict:
+        print(f"  {sentence}")
 
 
 def _percentiles(text: str | None) -> tuple[float, ...]:

@@ -1,4 +1,6 @@
-"""`sim schema`: the JSON Schema of a scenario, for editors that complete and check YAML."""
+"""`sim schema`: the JSON Schema of a scenario, for editors that complete and check YAML; and what a run's
+tables have.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,20 @@ import typer
 
 from sim.cli.output import print_json
 
-Kind = Literal["scenario", "topology", "workload", "model"]
+Kind = Literal["scenario", "topology", "workload", "model", "columns"]
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="Of which kind of file.")] = "scenario",
+    kind: Annotated[Kind, typer.Argument(help="Of what; columns: of the tables of a run.")] = "scenario",
 ) -> None:
-    """Print the JSON Schema of a kind of file."""
+    """Print the JSON Schema of a kind of file, or the page of all columns of results."""
     import sim
 
+    if kind == "columns":
+        from sim.results.column_words import columns_page
+
+        print(columns_page(), end="")
+        return
     described: dict[Kind, Any] = {
         "scenario": sim.Scenario,
         "topology": sim.Topology,

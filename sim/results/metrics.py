@@ -115,6 +115,16 @@ def summary(
     return numbers
 
 
+def objectives_kept(
+    records: Records, slos: Mapping[str, Objectives] | None, warmup: Warmup = None
+) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Columns of the requests that a summary counts, which of them keep all their objectives, and which have
+    some.
+    """
+    rows = _Rows(records, warmup)
+    return rows.columns, *rows.objectives(slos or {})
+
+
 def meets(numbers: Mapping[str, Any], slo: Mapping[str, float]) -> bool:
     """Whether a summary keeps every limit in `slo`, such as `{"p99_ttft_ms": 500}`.
 

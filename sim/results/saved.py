@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +21,18 @@ from sim.results.records import (
     GapRecords,
     HandOverRecords,
     KvBlockRecords,
+    Records,
     RequestRecords,
     StepRecords,
 )
 from sim.results.saving import as_written
+from sim.results.verdict import Sentence, Verdict
 
 if TYPE_CHECKING:
     import polars
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, VERDICT, SCENARIO = "manifest.json", "verdict.json", "scenario.resolved.yaml"
 KINDS: dict[str, Mapping[str, Kind]] = {
     "requests": RequestRecords().kinds,
     "steps": StepRecords().kinds,
@@ -45,7 +48,7 @@ TABLES = tuple(KINDS)
 
 
 @dataclass(frozen=True)
-class SavedResult:
+class SavedTables:
     """What a saved run left, under the names of `Result`; each table is read when it is first asked for.
 
     In `summary()` an infinite percentile is None: JSON has none. `manifest` is the dictionary of the file.
@@ -73,9 +76,14 @@ class SavedResult:
         return bool(self.manifest["complete"])
 
     @property
+    def title(self) -> str:
+        """Model and machine, as the report is called."""
+        return str(self.manifest.get("title", self.folder.name))
+
+    @property
     def scenario_file(self) -> Path:
         """The scenario as it was run, for `sim.load_scenario`."""
-        return self.folder / "scenario.resolved.yaml"
+        return self.folder / SCENARIO
 
     @cached_property
     def requests(self) -> polars.DataFrame:
@@ -122,12 +130,57 @@ class SavedResult:
         return self._table("hand_overs")
 
     def summary(self) -> dict[str, Any]:
-        path = self.folder / "summary.json"
+        return self._json("summary.json")
+
+    def explain(self) -> Verdict:
+        """What the run said, in three to ten sentences with their numbers. InputError where an older version
+        has left the folder.
+        """
+        path = self.folder / VERDICT
+        if VERDICT not in self.manifest["files"]:
+            raise InputError(f"{self.folder} has no {VERDICT}: an older version left it; run it again")
         try:
-            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return Verdict(
+                Sentence(one["topic"], one["words"], one["numbers"], one["about"])
+                for one in self._json(VERDICT)["sentences"]
+            )
+        except (KeyError, TypeError) as error:
+            raise _edited(path, error) from error
+
+    @property
+    def scenario_text(self) -> str:
+        """The scenario as it was run, as YAML."""
+        try:
+            return (self.folder / SCENARIO).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise _edited(self.folder / SCENARIO, error) from error
+
+    @cached_property
+    def records(self) -> Records:
+        """The rows of the run as it had them, for the functions of `sim.results`."""
+        found = Records(end_s=self.end_s)
+        tables = {
+            "requests": found.requests, "steps": found.steps, "gaps": found.gaps,
+            "hand_overs": found.hand_overs, "kv_blocks": found.kv_blocks,
+        }  # fmt: skip
+        for name, table in tables.items():
+            frame = getattr(self, name)
+            for row in frame.select(list(table.kinds)).iter_rows():
+                table.append(*(math.nan if value is None else value for value in row))
+        engines = list(self.summary()["engines"].values())
+        sizes = self.kv_blocks.select("replica", "rank", "of_blocks", "block_size").unique()
+        for replica, rank, of_blocks, block_size in sizes.iter_rows():
+            groups = _groups(engines, of_blocks, block_size)
+            found.kv_blocks.pools[replica, rank] = of_blocks, block_size, groups
+        return found
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise _edited(path, error) from error
-        return numbers
+        return found
 
     def _table(self, name: str) -> polars.DataFrame:
         import polars
@@ -147,6 +200,17 @@ class SavedResult:
         return as_written(frame)
 
 
+def _groups(engines: Sequence[Mapping[str, Any]], of_blocks: int, block_size: int) -> int:
+    """Groups of layers that have blocks of their own, from what an engine with so many blocks holds: its
+    tokens are the blocks of one group.
+    """
+    nearest = min(engines, key=lambda one: abs(one["kv_cache_blocks"] - of_blocks), default=None)
+    if nearest is None or not nearest["kv_cache_tokens"]:
+        return 1
+    groups: float = float(nearest["kv_cache_blocks"]) * block_size / nearest["kv_cache_tokens"]
+    return max(1, round(groups))
+
+
 def _edited(path: Path, error: Exception) -> InputError:
     """A file that is gone, or was changed together with its digest."""
     said = str(error).partition("\n")[0][:200]
@@ -156,11 +220,10 @@ def _edited(path: Path, error: Exception) -> InputError:
 MANIFEST_KEYS = {"seed": int, "end_s": int | float, "ended": str, "complete": bool, "files": dict}
 
 
-def load_result(folder: str | Path) -> SavedResult:
-    """Read a saved run back. InputError for a folder without a manifest, or with a file that is not as the
-    run left it.
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a saved run. InputError for a folder without one, or with a file that is not as the run
+    left it.
     """
-    folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; name one that sim run --out or Result.save has left")
     try:
@@ -184,4 +247,4 @@ def load_result(folder: str | Path) -> SavedResult:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise InputError(f"{path} is not as the run left it (its digest differs); run it again")
-    return SavedResult(folder, manifest)
+    return manifest

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import simpy
 from simpy.core import StopSimulation
 from simpy.events import URGENT, Event
 
 from sim.runtime.standstill import let_time_pass
+
+
+class SoFar(NamedTuple):
+    """How far a run has come: simulated time, requests that have ended, run and wait, events, and the share
+    that is done (None: it cannot be known).
+    """
+
+    now_s: float
+    ended: int
+    running: int
+    waiting: int
+    events: int
+    share: float | None
 
 
 class Interruption:
@@ -19,6 +33,15 @@ class Interruption:
         self.why = "interrupted"  # how the run has ended, where it was asked for
         self._came_before = False
         self._env: simpy.Environment | None = None
+        self._looks: Callable[[], SoFar] | None = None
+
+    def watch(self, looks: Callable[[], SoFar]) -> None:
+        """`looks` says how far the run has come. It is asked from another thread: it reads counters alone."""
+        self._looks = looks
+
+    def so_far(self) -> SoFar | None:
+        """How far the run under way has come; None where none is."""
+        return self._looks() if self._env is not None and self._looks is not None else None
 
     def run(self, env: simpy.Environment, limit: float | None, requests: Callable[[], int]) -> None:
         """Let time pass to its end, to `limit`, or to an interruption. KeyboardInterrupt where one was asked

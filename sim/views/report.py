@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
+from sim.results.verdict import Verdict
 from sim.views import charts
 from sim.views.drawing import NotDrawnError
 from sim.views.files import page
@@ -71,14 +72,18 @@ class Run(Protocol):
     @property
     def blame(self) -> polars.DataFrame: ...
     def summary(self) -> dict[str, Any]: ...
+    def explain(self) -> Verdict: ...
 
 
-def write_report(run: Run, title: str, scenario: str, path: Path) -> tuple[str, ...]:
+def write_report(
+    run: Run, title: str, scenario: str, path: Path, numbers: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Write the page. `scenario` is the text of the resolved scenario, shown at the end. Returns what is
-    missing from the page: nothing, or why it has no charts.
+    missing from the page: nothing, or why it has no charts. `numbers` stand in for those of `run.summary()`.
     """
-    numbers = run.summary()
+    numbers = run.summary() if numbers is None else numbers
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
+    before += verdict_html(run.explain())
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
     before += basis_html(numbers)
     before += keys_html(numbers)
@@ -159,6 +164,11 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < float("inf") else f"{value:.4g}"
     return str(value)
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """What the run says, in sentences."""
+    return "<h2>Verdict</h2>\n" + "".join(f"<p>{escape(str(one))}</p>\n" for one in verdict)
 
 
 def counts_html(numbers: Mapping[str, Any]) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.reading.data_files import code_digest, data_folder
-from sim.results.saved import FORMAT, MANIFEST, TABLES
+from sim.results.saved import FORMAT, MANIFEST, SCENARIO, TABLES, VERDICT
 from sim.results.saving import save_summary, save_table
 from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
 from sim.version import __version__
+from sim.views.naming import scenario_text, title_of
 from sim.views.report import Run, write_report
 from sim.views.timeline import write_trace
 
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     import polars
 
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
-SCENARIO = "scenario.resolved.yaml"
 FILES = (
     *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
-    *(MANIFEST, SCENARIO, "summary.json", "trace.json", "report.html"),
+    *(MANIFEST, SCENARIO, "summary.json", VERDICT, "trace.json", "report.html"),
 )
 
 
@@ -77,6 +77,7 @@ def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
             suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
             save_table(frame, partial / f"{name}.{suffix}")
         save_summary(run.summary(), partial / "summary.json")
+        save_summary({"sentences": [one.as_dict() for one in run.explain()]}, partial / VERDICT)
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
         write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
@@ -85,6 +86,7 @@ def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
             "format": FORMAT,
             "version": __version__,
             "code": code_digest(),
+            "title": title_of(run.scenario),
             "seed": run.seed,
             "ended": run.ended,
             "complete": run.is_complete,
@@ -108,18 +110,3 @@ def _inputs(paths: Iterable[Path]) -> list[dict[str, str]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def scenario_text(scenario: Any) -> str:
-    """The whole scenario as YAML, defaults included."""
-    import yaml
-
-    described = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
-    text: str = yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110)
-    return text
-
-
-def title_of(scenario: Any) -> str:
-    """What the report is called."""
-    models = dict.fromkeys(str(model.name) for model in getattr(scenario, "models", ()) or (scenario.model,))
-    return f"{', '.join(models)} on {scenario.topology.name}, {scenario.topology.servers} node(s)"

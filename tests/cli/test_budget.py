@@ -9,8 +9,8 @@ import pytest
 from sim.cli import status_of
 from sim.cli.budget import CpuBudget, memory_budget, most_numerous, resident_bytes
 from sim.inputs.errors import InfeasibleError, UnfinishedError
-from sim.results.saved import load_result
 from sim.runtime.interruption import Interruption
+from sim.views.saved import load_result
 from sim.workload.request import Request
 from tests.cli.conftest import Sim
 

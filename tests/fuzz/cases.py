@@ -553,7 +553,7 @@ def whole_numbers() -> dict[str, tuple[str, tuple[str | int, ...]]]:
 
 @cache
 def _resolved(name: str) -> str:
-    from sim.views.save import scenario_text
+    from sim.views.naming import scenario_text
 
     return scenario_text(SCENARIOS[name].scenario)
 

@@ -1,0 +1,104 @@
+"""The setting of a run, for its verdict: words and limits from a scenario and its deployment. No clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.cost.network import Network
+from sim.deployment import Deployment
+from sim.inputs.faults import Fault
+from sim.results.setting import FaultSetting, PoolSetting, Setting
+from sim.scenario.scenario import Pool, Scenario
+
+
+def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
+    """Machine, pools, kinds of links and faults of a scenario as it was deployed."""
+    network = Network(scenario.wired.graph)
+    places = [network.places[gpu] for plan in deployment.replicas for gpu in plan.gpus]
+    return Setting(
+        scenario.topology.name,
+        scenario.topology.servers,
+        len(network.gpus),
+        tuple(dict.fromkeys(str(place.get("model", "")) for place in places)),
+        tuple(_pools(scenario, deployment)),
+        link_kinds(network, scenario),
+        tuple(
+            FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
+            for fault in scenario.faults
+        ),
+        getattr(scenario.workload.arrivals, "users", None),
+    )
+
+
+def _pools(scenario: Scenario, deployment: Deployment) -> Iterator[PoolSetting]:
+    first = 0
+    for name, pool in scenario.all_pools.items():
+        engines = pool.replicas * pool.ranks_apart
+        plans = deployment.replicas[first : first + engines]
+        least = min(plans, key=lambda plan: plan.limits.max_num_seqs)
+        in_step = len(least.shards[0].groups) if least.shards else pool.engine.data_parallel_size
+        yield PoolSetting(
+            name,
+            pool.role,
+            pool.model.name,
+            _layout(pool),
+            first,
+            engines,
+            len(least.gpus),
+            max(1, len(least.shards)),
+            least.limits.max_num_seqs * in_step,
+            least.limits.max_num_batched_tokens * in_step,
+            pool.model.is_moe,
+            pool.engine.scheduler == "static",
+            pool.engine.capacity_scheduler_policy == "guaranteed_no_evict",
+            pool.engine.service_time is not None,
+            bool(pool.engine.enforce_eager),
+        )
+        first += engines
+
+
+def _layout(pool: Pool) -> str:
+    """Degrees of parallelism of one engine that are not one: `TP 4 x PP 2`."""
+    engine = pool.engine
+    in_step = 1 if pool.ranks_apart > 1 else engine.data_parallel_size
+    degrees = {
+        "TP": engine.tensor_parallel_size,
+        "PP": engine.pipeline_parallel_size,
+        "DP": in_step,
+    }
+    found = " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1)
+    if pool.model.is_moe and engine.enable_expert_parallel and pool.engine.world_size > 1:
+        found += " with expert parallelism"
+    return found or "one GPU"
+
+
+def _what(fault: Fault) -> str:
+    """What a fault is of: `replica 1`, `link a->b at 50 % of its capacity`."""
+    if fault.replica is not None:
+        return f"replica {fault.replica}"
+    named = {"link": fault.link, "place": fault.place, "gpu": fault.gpu, "node": fault.node}
+    text = next((f"{kind} {name}" for kind, name in named.items() if name), "a part")
+    return f"{text} at {fault.capacity:.0%} of its capacity" if fault.capacity else text
+
+
+def link_kinds(network: Network, scenario: Scenario) -> dict[str, str]:
+    """The kind of each link by its name in the rows of a run, where chips of a crossbar, or spines that carry
+    traffic as one, are one place.
+    """
+    whole = {part: name for name, parts in network.stripes.items() for part in parts}
+    kinds = {name: store_kind(name) for name in network.places}
+    for one, other, attributes in scenario.wired.graph.edges(data=True):
+        kinds[f"{whole.get(one, one)}->{whole.get(other, other)}"] = (
+            str(attributes.get("link", "")) or "links"
+        )
+    return kinds
+
+
+def store_kind(place: str) -> str:
+    """The kind of a place that has a rate of its own, by its name.
+
+    >>> store_kind("node0.host1"), store_kind("node3.nvme0")
+    ('host memory', 'nvme')
+    """
+    name = place.rpartition(".")[2].rstrip("0123456789")
+    return "host memory" if name == "host" else name

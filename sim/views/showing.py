@@ -1,0 +1,137 @@
+"""What a run can show of itself in a notebook and a script, whether it has just ended or was read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from sim.results.laws import Little, little
+from sim.results.over_time import over_time
+
+if TYPE_CHECKING:
+    import altair
+    import polars
+
+    from sim.results.records import Records
+    from sim.results.verdict import Verdict
+    from sim.views.report import Run
+
+ROWS = 100  # of `over_time` where no interval is asked for
+
+
+class Rows(Protocol):
+    """A run with its rows, its title and its scenario."""
+
+    @property
+    def records(self) -> Records: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def scenario_text(self) -> str: ...
+    def explain(self) -> Verdict: ...
+
+
+class Shown:
+    """Views of a run that has rows: charts, its state at each moment, Little's law, HTML for a notebook."""
+
+    __slots__ = ()
+
+    def over_time(self: Rows, every_s: float | None = None, replica: int | None = None) -> polars.DataFrame:
+        """Requests running and waiting, tokens a second and KV blocks in use, one row per `every_s` seconds
+        (a hundredth of the run), of one replica or of all. ValueError unless `every_s` is above zero.
+        """
+        return over_time(
+            self.records, every_s if every_s is not None else (self.end_s or 1.0) / ROWS, replica
+        )
+
+    def little(self: Rows) -> Little | None:
+        """Both sides of Little's law over the whole run; None where no time passed."""
+        return little(self.records)
+
+    @property
+    def charts(self) -> RunCharts:
+        """Its charts: `result.charts.latency()`, `.load()`, `.causes()`, `.requests()`, `.links()`."""
+        return RunCharts(cast("Run", self))
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page that `save` leaves as report.html to a file of any name."""
+        return self._write_report(Path(path), None)
+
+    def _write_report(self, path: Path, numbers: Mapping[str, Any] | None) -> Path:
+        from sim.inputs.errors import InputError
+        from sim.results.whole_files import whole_file
+        from sim.views.report import write_report
+
+        if not path.parent.is_dir():
+            raise InputError(f"there is no folder {path.parent}; make it, or name another file")
+        with whole_file(path) as partial:
+            write_report(cast("Run", self), self.title, self.scenario_text, partial, numbers)  # type: ignore[attr-defined]
+        return path
+
+    def _repr_html_(self) -> str:
+        run = cast("Rows", self)
+        return f"<h3>{escape(run.title)}</h3>\n{run.explain()._repr_html_()}{self.charts._small()}"
+
+
+class RunCharts:
+    """The charts of a run, by name; each is an altair chart that a notebook shows and `save_chart` writes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<charts: {', '.join(f'{name}()' for name in CHARTS)}>"
+
+    def latency(self) -> altair.HConcatChart:
+        """The share of requests that had first token, next tokens and end within a time."""
+        from sim.views.charts import latency_cdf
+
+        return latency_cdf(self._run.requests)
+
+    def load(self) -> altair.VConcatChart:
+        """Requests waiting and running, and KV blocks in use, over time."""
+        from sim.views.charts import load_over_time
+
+        return load_over_time(self._run.requests, self._run.kv_blocks, self._run.end_s)
+
+    def causes(self) -> altair.Chart:
+        """Where the time of a request went."""
+        from sim.views.charts import blame_bars
+
+        return blame_bars(self._run.blame, self._run.requests)
+
+    def requests(self) -> altair.Chart:
+        """Requests in time: queue, prefill, decode."""
+        from sim.views.charts import request_timeline
+
+        return request_timeline(self._run.requests)
+
+    def links(self) -> altair.Chart:
+        """The busiest links."""
+        from sim.views.charts import link_use
+
+        return link_use(self._run.links, self._run.end_s)
+
+    def _small(self) -> str:
+        """Latencies and causes as one picture inside HTML; a line where it cannot be drawn."""
+        import json
+
+        import altair
+
+        from sim.views.drawing import NotDrawnError, drawn
+        from sim.views.files import specified
+
+        if not self._run.blame.height:
+            return ""
+        both = altair.vconcat(self.latency(), self.causes()).resolve_scale(color="independent")
+        try:
+            return drawn("vegalite_to_svg", json.dumps(specified(both))).decode()
+        except NotDrawnError as failure:
+            return f"<p>{escape(str(failure))}</p>"
+
+
+CHARTS = ("latency", "load", "causes", "requests", "links")
