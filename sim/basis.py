@@ -159,7 +159,17 @@ def machine_origin(topology: Topology) -> str:
     return str(getattr(topology, "basis", None) or "shipped")
 
 
-_WIRING = ("parts", "wires", "scale_out", "links", "transports", "peer_to_peer", "acs", "systems", "nics_per_gpu")
+_WIRING = (
+    "parts",
+    "wires",
+    "scale_out",
+    "links",
+    "transports",
+    "peer_to_peer",
+    "acs",
+    "systems",
+    "nics_per_gpu",
+)
 
 
 @cache

@@ -192,21 +192,27 @@ class LinkGraph:
         return collapsed
 
     def _add_tiers(self, graph: nx.DiGraph[str], domain: Any, chips: Sequence[str]) -> None:
-        """Two tiers of NVLink chips, striped alike: one place for the chips of each server, and one above all.
+        """Two tiers of NVLink chips, striped alike: one place for the chips of each server, one above.
 
         Every chip of a server carries as much as every other, so that the places carry what the chips do.
         """
         tiers: dict[str, list[str]] = {}
         for chip in sorted(chips, key=self.order):
             place = self.places[chip]
-            tiers.setdefault(f"nvlink{domain}.{'top' if place['tier'] == 2 else place['node']}", []).append(chip)
+            tiers.setdefault(f"nvlink{domain}.{'top' if place['tier'] == 2 else place['node']}", []).append(
+                chip
+            )
         joined = {chip: name for name, of_place in tiers.items() for chip in of_place}
         for number, (name, of_place) in enumerate(tiers.items()):
             first = self.places[of_place[0]]
             latency_s = sum(self.places[chip].get("latency_s", 0.0) for chip in of_place) / len(of_place)
             self.places[name] = {
-                "kind": "nvswitch", "node": first["node"], "index": number, "domain": domain, "latency_s": latency_s
-            }  # fmt: skip
+                "kind": "nvswitch",
+                "node": first["node"],
+                "index": number,
+                "domain": domain,
+                "latency_s": latency_s,
+            }
             self.out[name], self.into[name] = [], []
             if not self._unknown.isdisjoint(of_place):
                 self._unknown.add(name)

@@ -1,8 +1,8 @@
 """The same GPUs in NVLink domains of another size: cut into islands, or joined over several servers.
 
-Servers, trays, NICs and hosts stay as they are. Only switch chips change: every domain has as many as a server
-had, and a GPU as many links to them, so that its rate into its domain stays. What was inside a domain and is
-now between two goes over NICs.
+Servers, trays, NICs and hosts stay as they are. Only switch chips change: every domain has as many as a
+server had, and a GPU as many links to them, so that its rate into its domain stays. What was inside a domain
+and is now between two goes over NICs.
 
 Domains larger than a server stand on two tiers of chips: the chips of a server stay, and each has as many
 links up, to the one chip of the second tier with its number, as down to GPUs (full bisection). On one tier
@@ -87,7 +87,7 @@ def _cut(graph: nx.DiGraph[str], chips: Sequence[str], groups: Sequence[Sequence
 
 
 def _twin(chip: str, of_part: dict[str, int], number: int) -> str:
-    """The name of a chip's copy for the group of that number: `nvswitch3` of two is `nvswitch5` in the next."""
+    """The name of a chip's copy for that group: of two chips, `nvswitch1` is `nvswitch3` in group 1."""
     part = chip.rstrip("0123456789")
     return f"{part}{int(chip[len(part) :]) + number * of_part[part]}"
 

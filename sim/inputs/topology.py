@@ -23,7 +23,14 @@ from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
 from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
 from sim.inputs.provenance import Provenance
-from sim.inputs.server_graph import add_nics, number_domains, places_of_kind, server_edges, server_places, wire_pairs
+from sim.inputs.server_graph import (
+    add_nics,
+    number_domains,
+    places_of_kind,
+    server_edges,
+    server_places,
+    wire_pairs,
+)
 
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MAX_NODES = 16_384
@@ -153,7 +160,10 @@ class Topology(BaseModel):
         """What keeps the GPUs from standing in NVLink domains of the size asked for."""
         size, gpus = self.domain, self.gpus_per_node
         if self.domain_tiers is not None and (size is None or size <= gpus):
-            yield ("domain_tiers",), f"is for a domain over several servers; one of {self.name} has {gpus} GPUs"
+            yield (
+                ("domain_tiers",),
+                f"is for a domain over several servers; one of {self.name} has {gpus} GPUs",
+            )
         if size is None:
             return
         if self.systems or self.own_graph is not None:
@@ -162,12 +172,18 @@ class Topology(BaseModel):
             yield ("domain",), f"{self.name} has no NVSwitch whose GPUs could be grouped in another way"
         elif size > gpus * self.nodes:
             needed = -(-size // gpus)
-            yield ("domain",), f"{size} GPUs are more than the {gpus * self.nodes} there are; nodes: {needed} has them"
+            yield (
+                ("domain",),
+                f"{size} GPUs are more than the {gpus * self.nodes} there are; nodes: {needed} has them",
+            )
         elif size > gpus and size % gpus:
             near = " and ".join(map(str, nearest_sizes(gpus, self.nodes, size)))
             yield ("domain",), f"{size} GPUs are no whole number of servers of {gpus}; {near} are the nearest"
         elif size < gpus and not self.scale_out:
-            yield ("domain",), f"{self.name} has no scale_out that would join domains of {size} of its {gpus} GPUs"
+            yield (
+                ("domain",),
+                f"{self.name} has no scale_out that would join domains of {size} of its {gpus} GPUs",
+            )
 
     def _nic_problems(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
         """What keeps a server from having so many NICs for each GPU."""
@@ -177,12 +193,14 @@ class Topology(BaseModel):
         if self.systems or self.own_graph is not None or not own:
             yield ("nics_per_gpu",), "is for one kind of servers, whose parts have NICs on a scale_out"
         elif self.nics_per_gpu * gpus % own:
-            few = own // gpus
-            near = " and ".join(str(max(few, 1) * times) for times in (1, 2) if not max(few, 1) * times * gpus % own)
+            most = max(own // gpus, 1)
+            able = [number for number in (most, 2 * most) if number * gpus % own == 0] or ["no number"]
             yield (
                 ("nics_per_gpu",),
-                f"{self.nics_per_gpu} is no whole number of times the {own} NICs for {gpus} GPUs that a server "
-                f"of {self.name} has; {near or own} {'are' if ' and ' in near else 'is'}",
+                (
+                    f"{self.nics_per_gpu} is no whole number of times the {own} NICs for {gpus} GPUs; "
+                    f"{' and '.join(map(str, able))} would be"
+                ),
             )
 
     @property

@@ -5,9 +5,9 @@ One kernel launch, no channels and no protocol: each rank reads its peers' buffe
 That takes 3 to 6 us where NCCL takes 10 to 25, and it is what a tensor-parallel decode step runs. The
 engine's table of sizes per number of ranks decides; ranks that are not in the table, that reach over
 islands, or that are more than two on PCIe alone, go to NCCL. Over NVLink between servers FlashInfer and
-TensorRT-LLM have kernels of their own (`mnnvl_one_shot`, `mnnvl_two_shot`), in which the switch multicasts what a
-rank sends: its link up then carries less than here, the link down, which is the busiest, as much (vLLM `custom_all_reduce.py`,
-`all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it).
+TensorRT-LLM have kernels of their own (`mnnvl_one_shot`, `mnnvl_two_shot`), in which the switch multicasts
+what a rank sends: its link up then carries less than here, the link down, the busiest, as much (vLLM
+`custom_all_reduce.py`, `all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it).
 """
 
 from __future__ import annotations
