@@ -157,10 +157,22 @@ def machine_origin(topology: Topology) -> str:
         return "described"
     if not all(getattr(topology, field) == getattr(shipped, field) for field in _WIRING):
         return "described"
+    if topology.domain not in (None, topology.gpus_per_node):
+        return "described"
     return str(getattr(topology, "basis", None) or "shipped")
 
 
-_WIRING = ("parts", "wires", "scale_out", "links", "transports", "peer_to_peer", "acs", "systems")
+_WIRING = (
+    "parts",
+    "wires",
+    "scale_out",
+    "links",
+    "transports",
+    "peer_to_peer",
+    "acs",
+    "systems",
+    "nics_per_gpu",
+)
 
 
 @cache
@@ -188,7 +200,7 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     places = [network.places[rank] for rank in ranks]
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
-    across = len({place.get("node", 0) for place in places}) > 1
+    across = len({(place.get("node", 0), place.get("island", 0)) for place in places}) > 1
     span = pcie_span(network, ranks)
     return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 

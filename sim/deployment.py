@@ -125,6 +125,7 @@ def _replica_plan(
     if engine.service_time is not None:
         return ReplicaPlan(index, pool, gpus, (), None, _limits_of_given_times(engine), 0)
     shards = shards_of(pool, scenario, gpus)
+    _refuse_ranks_without_experts(shards[0])
     if scenario.kernels is formula:
         _refuse_checkpoint_beyond(pool, shards)
     memory, longest = memory_of(pool, shards, len(network.gpus))
@@ -136,6 +137,19 @@ def _replica_plan(
     limits = Limits(seqs, tokens, usable_blocks(memory, engine), longest)
     hops = hops_between(network, gateway_of(network), gpus[0])
     return ReplicaPlan(index, pool, gpus, tuple(shards), memory, limits, hops)
+
+
+def _refuse_ranks_without_experts(shard: Shard) -> None:
+    """Refuse expert parallelism over more GPUs than there are experts, redundant copies counted."""
+    ranks, experts = len(shard.ranks), shard.experts_with_copies
+    if shard.model.is_moe and shard.engine.enable_expert_parallel and ranks > experts:
+        copies = shard.engine.expert_routing.redundant_experts
+        beside = f" and {copies} redundant copies" if copies else ""
+        raise InfeasibleError(
+            f"enable_expert_parallel over {ranks} GPUs leaves some without an expert: {shard.model.name} has "
+            f"{shard.model.experts}{beside}",
+            f"expert_routing.redundant_experts: {copies + ranks - experts} gives each one",
+        )
 
 
 def _refuse_checkpoint_beyond(pool: Pool, shards: list[Shard]) -> None:

@@ -150,3 +150,28 @@ def test_a_checkpoint_in_a_format_that_the_gpu_does_not_compute_in_is_refused_by
         sim.simulate(sim.Scenario.model_validate(described))
     written = sim.Scenario.model_validate({**described, "precision": {"weights": "bf16"}})
     assert sim.simulate(written).kv_capacities[0].precision["weights"] == "bf16"
+
+
+def wide(ranks: int, copies: int) -> Deployment:
+    """DeepSeek-V3 with experts over so many GPUs of five racks."""
+    return deployed(
+        topology="gb200-nvl72",
+        nodes=5,
+        model="deepseek-v3",
+        precision={"weights": "nvfp4"},
+        engine={
+            "data_parallel_size": ranks,
+            "enable_expert_parallel": True,
+            "expert_routing": {"redundant_experts": copies},
+        },
+    )
+
+
+def test_expert_parallelism_reaches_as_many_gpus_as_there_are_experts_and_copies_of_them() -> None:
+    shard = wide(320, 64).replicas[0].shards[0]
+    assert (len(shard.ranks), shard.experts_with_copies) == (320, 256 + 64)
+    with pytest.raises(
+        InfeasibleError, match="320 GPUs leaves some without an expert: deepseek-v3 has 256"
+    ) as found:
+        wide(320, 0)
+    assert "redundant_experts: 64 gives each one" in str(found.value)

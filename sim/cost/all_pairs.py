@@ -57,10 +57,16 @@ def between_groups(
         if not _is_simple(paths, gpu) or None in leaves:
             return None
         leaf_of |= {nic: leaf for nic, leaf in zip(nics, leaves, strict=True) if leaf is not None}
-    servers = [{graph.places[gpu].get("node", 0) for gpu in island} for island in islands]
+    servers = [{_server(graph, gpu) for gpu in island} for island in islands]
     if sum(map(len, servers)) != len(set().union(*servers)):
         return None
     return _Sum(paths, groups, islands, leaf_of, n_bytes, counterparts).loads()
+
+
+def _server(graph: LinkGraph, gpu: str) -> tuple[int, int]:
+    """The server of a GPU, or the part of it that only NICs join to the rest."""
+    place = graph.places[gpu]
+    return place.get("node", 0), place.get("island", 0)
 
 
 def _island(paths: Paths, group: Sequence[str]) -> tuple[str, ...]:

@@ -184,7 +184,9 @@ def _busiest(price: Pricer, tokens: int) -> float:
 def _expert_choice(shard: Shard) -> ExpertChoice:
     """How the tokens of a model choose experts, as far as it shows in the traffic between ranks."""
     limit = limit_in_traffic(shard.engine.expert_routing, shard.model.group_limit)
-    return ExpertChoice(shard.model.experts, shard.model.experts_per_token, limit)
+    # Tokens choose among copies as among experts, but groups are of experts: within them copies are left out.
+    experts = shard.experts_with_copies if limit is None else shard.model.experts
+    return ExpertChoice(experts, shard.model.experts_per_token, limit)
 
 
 def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
@@ -203,7 +205,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         tokens=tokens,
         hidden=model.hidden,
         inter=model.moe_intermediate,
-        experts=model.experts,
+        experts=shard.experts_with_copies,
         topk=model.experts_per_token,
         tp=ranks // whole,
         ep=whole,

@@ -3,7 +3,8 @@
 The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU has
 one link up and one link down with the summed capacity. A domain built without one of 18 chips has 17/18 of
 the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which switches are
-wired to each other, or two GPUs share no chip, keep their chips: `tiered` has the GPUs of the former.
+wired to each other, or two GPUs share no chip, keep their chips: `tiered` has the GPUs of the former. Where
+every chip says its `tier`, those of a server become one place too, and those above.
 
 The spines over a set of leaves become one place too, where routing is adaptive: a leaf has one link up to
 all of them and one down. Parallel links from a switch that routes statically stay links of their own,
@@ -142,6 +143,10 @@ class LinkGraph:
         collapsed: set[str] = set()
         for domain, chips in domains.items():
             members = set(chips)
+            if any("tier" in self.places[chip] for chip in chips):
+                self._add_tiers(graph, domain, chips)
+                collapsed |= members
+                continue
             reached = {chip: set(graph.successors(chip)) for chip in chips}
             gpus = sorted(set().union(*reached.values()), key=self.order)
             if not gpus:  # chips that are wired to nothing carry nothing
@@ -185,6 +190,42 @@ class LinkGraph:
             self.reduces[crossbar] = all(self.places[chip].get("reduces", False) for chip in chips)
             collapsed |= members
         return collapsed
+
+    def _add_tiers(self, graph: nx.DiGraph[str], domain: Any, chips: Sequence[str]) -> None:
+        """Two tiers of NVLink chips, striped alike: one place for the chips of each server, one above.
+
+        Every chip of a server carries as much as every other, so that the places carry what the chips do.
+        """
+        tiers: dict[str, list[str]] = {}
+        for chip in sorted(chips, key=self.order):
+            place = self.places[chip]
+            tiers.setdefault(f"nvlink{domain}.{'top' if place['tier'] == 2 else place['node']}", []).append(
+                chip
+            )
+        joined = {chip: name for name, of_place in tiers.items() for chip in of_place}
+        for number, (name, of_place) in enumerate(tiers.items()):
+            first = self.places[of_place[0]]
+            latency_s = sum(self.places[chip].get("latency_s", 0.0) for chip in of_place) / len(of_place)
+            self.places[name] = {
+                "kind": "nvswitch",
+                "node": first["node"],
+                "index": number,
+                "domain": domain,
+                "latency_s": latency_s,
+            }
+            self.out[name], self.into[name] = [], []
+            if not self._unknown.isdisjoint(of_place):
+                self._unknown.add(name)
+            self.stripes[name] = dict.fromkeys(of_place, 1.0 / len(of_place))
+        pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for one, other in graph.edges:
+            if one in joined or other in joined:
+                pairs.setdefault((joined.get(one, one), joined.get(other, other)), []).append((one, other))
+        for ends, edges in pairs.items():
+            self._connect(*ends, *_sum_edges(graph, edges))
+            if any(_is_unknown(graph.edges[edge]) for edge in edges):
+                self._unknown.add(self.links[-1])
+            self.tiered.update((end, f"nvlink{domain}") for end in ends if self.places[end]["kind"] == "gpu")
 
     def _add_spines(self, graph: nx.DiGraph[str], bundle: str, spines: Sequence[str]) -> None:
         """One place for spines over which traffic is spread evenly, with one link to and from each leaf."""

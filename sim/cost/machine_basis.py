@@ -70,6 +70,9 @@ def machine_basis(
     source = "; ".join(
         dict.fromkeys(one.provenance["basis"].source for one in said if "basis" in one.provenance)
     )
+    if kind == "measured" and topology.domain not in (None, topology.gpus_per_node):
+        kind = "described"
+        source = f"NVLink domains of {topology.domain} GPUs, which the measured machine has not; {source}"
     if kind == "measured":
         return MachineBasis(kind, source)
     network = network or Network(topology.graph)

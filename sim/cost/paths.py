@@ -176,9 +176,14 @@ class Paths:
             if nvlink is not None:
                 return nvlink
         server, other = (self._graph.places[place].get("node", -1) for place in (source, target))
-        if server == other and server >= 0:
+        if server == other and server >= 0 and not (both_gpus and self._on_two_islands(source, target)):
             return self._path_in_server(source, target, server, both_gpus)
         return self._path_between_servers(source, target, server, other)
+
+    def _on_two_islands(self, source: str, target: str) -> bool:
+        """True for GPUs of one server that was cut into NVLink domains, which NICs join."""
+        here, there = (self._graph.places[gpu].get("island") for gpu in (source, target))
+        return bool(here != there)
 
     def _nvlink_path(self, source: str, target: str) -> Path | None:
         direct = [(link, latency_s) for place, link, latency_s in self._graph.out[source] if place == target]
@@ -190,9 +195,6 @@ class Paths:
             leg = self._graph.leg((source, crossbar, target))
             return Path(self._graph.charged(leg, {crossbar}), leg.latency_s, "nvlink", leg.crossed)
         chips = frozenset({"nvswitch"})
-        chained = self._graph.shortest(source, target, chips, None)
-        if chained is None:
-            return None
         tiered = self._graph.tiered
         if source in tiered and tiered[source] == tiered.get(target):
             # Over all chips at once, as a GPU stripes what it sends over its links.
@@ -202,8 +204,13 @@ class Paths:
                 kinds = ("gpu", "nvswitch")
                 left = {place: hop for place, hop in hops.items() if self.kind(place) in kinds}
                 self._chip_hops[target] = left
+            if source not in left:
+                return None
             way = self._graph.spread_leg(source, target, left)
             return Path(way.links, way.latency_s, "nvlink", way.crossed, way.shares)
+        chained = self._graph.shortest(source, target, chips, None)
+        if chained is None:
+            return None
         links = self._graph.charged(chained, set(chained.places))
         return Path(links, chained.latency_s, "nvlink", chained.crossed)
 
@@ -412,6 +419,8 @@ class Paths:
                 place for place, _, _ in self._graph.out[out_nic] if self.kind(place) in ("switch", "nic")
             }
             for in_nic in in_nics:
+                if in_nic == out_nic:  # GPUs of two islands at the same NIC: each takes one of its own
+                    continue
                 if in_nic in leaves or any(leaf in leaves for leaf in self._graph.into[in_nic]):
                     return out_nic, in_nic
         return None

@@ -52,6 +52,12 @@ class Shard:
         return -(-self.model.kv_heads // self.tensor_parallel_size)
 
     @property
+    def experts_with_copies(self) -> int:
+        """Experts of a layer that all GPUs of the stage hold between them, redundant copies counted."""
+        copies = self.engine.expert_routing.redundant_experts if self.engine.enable_expert_parallel else 0
+        return self.model.experts + copies
+
+    @property
     def dense_layers(self) -> int:
         """Layers of this stage without experts."""
         last = self.first_layer + self.layers

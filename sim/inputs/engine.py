@@ -287,7 +287,7 @@ class Engine(BaseModel):
     moe_backend: Literal["auto", "triton", "marlin"] = "auto"
     disable_hybrid_kv_cache_manager: bool = False
     disable_custom_all_reduce: bool = False
-    collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm"] = "auto"
+    collectives: Literal["auto", "nccl", "vllm", "sglang", "trtllm", "flashinfer"] = "auto"
 
     executor: Literal["uni", "mp", "ray"] = "mp"
     inter_node: str | None = None

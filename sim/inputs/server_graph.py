@@ -105,6 +105,27 @@ def server_edges(
     return edges
 
 
+def add_nics(
+    places: list[tuple[str, Attributes]],
+    edges: dict[tuple[str, str], Attributes],
+    parts: Sequence[str],
+    times: int,
+) -> None:
+    """Beside every NIC of these parts `times` - 1 more, each with wires of its own to the same places."""
+    for part in parts:
+        own = [(name, place) for name, place in places if name.rstrip("0123456789") == part]
+        for turn in range(1, times):
+            more = {name: f"{part}{turn * len(own) + number}" for number, (name, _) in enumerate(own)}
+            index = turn * len(own)
+            places += [(more[name], {**place, "index": place["index"] + index}) for name, place in own]
+            ends = {
+                (more.get(one, one), more.get(other, other)): edge
+                for (one, other), edge in edges.items()
+                if one in more or other in more
+            }
+            edges.update(ends)
+
+
 def edge_attributes(link: LinkType, count: int) -> Attributes:
     """Attributes of an edge of `count` parallel links: payload bytes/s of all together, latency of one."""
     attributes: Attributes = {

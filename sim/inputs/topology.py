@@ -20,9 +20,17 @@ from sim.inputs.errors import InfeasibleError, InputError, LocatedError, Problem
 from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
+from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
 from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
 from sim.inputs.provenance import Provenance
-from sim.inputs.server_graph import number_domains, places_of_kind, server_edges, server_places, wire_pairs
+from sim.inputs.server_graph import (
+    add_nics,
+    number_domains,
+    places_of_kind,
+    server_edges,
+    server_places,
+    wire_pairs,
+)
 
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MAX_NODES = 16_384
@@ -77,6 +85,10 @@ class Topology(BaseModel):
     what their datasheets state; `provenance` where. A script's own graph stands in `own_graph` (see
     `of_graph`) in place of parts and wires. So do `systems`, whose servers the networks of the same name
     join: kinds of servers beside each other, numbered one after the other.
+
+    `domain` puts the GPUs of servers with NVSwitches into NVLink domains of so many, the switches on
+    `domain_tiers` tiers where a domain is larger than a server (`nvlink_domains`); `nics_per_gpu` puts NICs
+    beside those that a server has, wired as they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +100,9 @@ class Topology(BaseModel):
     peer_to_peer: bool = True
     acs: bool = False
     inter_node: str = "infiniband"
+    domain: Annotated[Whole, Field(le=MAX_DOMAIN)] | None = None
+    domain_tiers: Annotated[Whole, Field(le=2)] | None = None
+    nics_per_gpu: Annotated[Whole, Field(le=64)] | None = None
     parts: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$", max_length=40)], Part] = {}
     wires: tuple[Wire, ...] = ()
     scale_out: tuple[ScaleOut, ...] = ()
@@ -105,6 +120,8 @@ class Topology(BaseModel):
             found += self._misfits()
         elif self.own_graph is None:
             found += self._inconsistencies()
+        if not found:
+            found += [*self._domain_problems(), *self._nic_problems()]
         if self.inter_node not in self.known_transports:
             known = ", ".join(self.known_transports)
             found.append(
@@ -138,6 +155,66 @@ class Topology(BaseModel):
                     yield ("systems", name, "gpus", model), "is described in another way by another system"
         if servers > MAX_NODES:
             yield ("systems",), f"have {servers} servers; {MAX_NODES} are the most that is simulated"
+
+    def _domain_problems(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """What keeps the GPUs from standing in NVLink domains of the size asked for."""
+        size, gpus = self.domain, self.gpus_per_node
+        if self.domain_tiers is not None and (size is None or size <= gpus):
+            yield (
+                ("domain_tiers",),
+                f"is for a domain over several servers; one of {self.name} has {gpus} GPUs",
+            )
+        if size is None:
+            return
+        if self.systems or self.own_graph is not None:
+            yield ("domain",), "is for one kind of servers, described by parts and wires"
+        elif not any(part.kind == "nvswitch" for part in self.parts.values()):
+            yield ("domain",), f"{self.name} has no NVSwitch whose GPUs could be grouped in another way"
+        elif size > gpus * self.nodes:
+            needed = -(-size // gpus)
+            yield (
+                ("domain",),
+                f"{size} GPUs are more than the {gpus * self.nodes} there are; nodes: {needed} has them",
+            )
+        elif size > gpus and size % gpus:
+            near = " and ".join(map(str, nearest_sizes(gpus, self.nodes, size)))
+            yield ("domain",), f"{size} GPUs are no whole number of servers of {gpus}; {near} are the nearest"
+        elif size < gpus and not self.scale_out:
+            yield (
+                ("domain",),
+                f"{self.name} has no scale_out that would join domains of {size} of its {gpus} GPUs",
+            )
+
+    def _nic_problems(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """What keeps a server from having so many NICs for each GPU."""
+        if self.nics_per_gpu is None:
+            return
+        own, gpus = sum(self.parts[nic].count for nic in self._nic_parts), self.gpus_per_node
+        if self.systems or self.own_graph is not None or not own:
+            yield ("nics_per_gpu",), "is for one kind of servers, whose parts have NICs on a scale_out"
+        elif self.nics_per_gpu * gpus % own:
+            most = max(own // gpus, 1)
+            able = [number for number in (most, 2 * most) if number * gpus % own == 0] or ["no number"]
+            yield (
+                ("nics_per_gpu",),
+                (
+                    f"{self.nics_per_gpu} is no whole number of times the {own} NICs for {gpus} GPUs; "
+                    f"{' and '.join(map(str, able))} would be"
+                ),
+            )
+
+    @property
+    def _nic_parts(self) -> tuple[str, ...]:
+        """The parts that are NICs between servers, Ethernet left out."""
+        parts = dict.fromkeys(part_of(network.of) for network in self.scale_out)
+        return tuple(part for part in parts if self.parts[part].transport != "ethernet")
+
+    @property
+    def _nic_times(self) -> int:
+        """How many NICs there are for each that the parts have."""
+        if self.nics_per_gpu is None:
+            return 1
+        return self.nics_per_gpu * self.gpus_per_node // sum(self.parts[nic].count for nic in self._nic_parts)
 
     def _inconsistencies(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
         if not any(part.kind == "gpu" for part in self.parts.values()):
@@ -330,6 +407,8 @@ class Topology(BaseModel):
         for kind in self.systems.values() or (self,):
             places = server_places(kind.parts)
             edges = server_edges(kind.parts, kind.wires, kind.links)
+            if self._nic_times > 1:
+                add_nics(places, edges, self._nic_parts, self._nic_times)
             for node in range(first, first + kind.nodes):
                 graph.add_nodes_from(
                     (f"node{node}.{name}", {**place, "node": node}) for name, place in places
@@ -343,8 +422,11 @@ class Topology(BaseModel):
                     _, joined = networks.setdefault(network.name, (network, []))
                     joined.append((nics, kind.links[network.link]))
             first += kind.nodes
+        islands = self.domain is not None and self.domain < self.gpus_per_node
+        if self.domain is not None:
+            regroup(graph, self.domain, self.domain_tiers or 2)
         number_domains(graph)
-        if first > 1:
+        if first > 1 or islands:
             for network, servers in networks.values():
                 join_servers(graph, servers, network)
         graph.graph["gpus"] = places_of_kind(graph, "gpu")
@@ -353,7 +435,8 @@ class Topology(BaseModel):
     def nics_of(self, network: ScaleOut) -> list[str]:
         """The NICs of one server that are on a network, in order."""
         part = part_of(network.of)
-        return [f"{part}{i}" for i in members(network.of, self.parts[part].count)]
+        count, times = self.parts[part].count, self._nic_times if part in self._nic_parts else 1
+        return [f"{part}{turn * count + i}" for turn in range(times) for i in members(network.of, count)]
 
     def __copy__(self) -> Self:
         copied = super().__copy__()

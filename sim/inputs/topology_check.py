@@ -241,8 +241,14 @@ def _planes(graph: nx.DiGraph[str]) -> dict[str, str]:
         for chip in chips
         if any(graph.nodes[near]["kind"] == "nvswitch" for near in graph.successors(chip))
     }
-    domains = {chip: graph.nodes[chip]["domain"] for chip in chips}
-    return {chip: f"domain{domain}" for chip, domain in domains.items() if domain not in tiered}
+    planes = {}
+    for chip in chips:
+        place = graph.nodes[chip]
+        if "tier" in place:  # striped over the chips of a server alike, and over those above
+            planes[chip] = f"domain{place['domain']}.{place['node']}"
+        elif place["domain"] not in tiered:
+            planes[chip] = f"domain{place['domain']}"
+    return planes
 
 
 def _is_scale_up(graph: nx.DiGraph[str], place: str) -> bool:

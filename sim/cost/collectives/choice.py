@@ -5,7 +5,8 @@ links.
     timing.total_s, timing.algorithm, timing.busbw_bytes_per_s, timing.demand
 
 A library is `nccl`, or an engine with all-reduce kernels of its own that calls NCCL for the rest (`vllm`,
-`sglang`, `trtllm`); `auto` is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything
+`sglang`, `trtllm`, and `flashinfer`, which vLLM calls where `VLLM_ALLREDUCE_USE_FLASHINFER` is set); `auto`
+is vLLM. Sizes are those of nccl-tests: the whole buffer of a rank. Everything
 that depends on (op, ranks, library) alone is worked out once and remembered in the network, so that a call
 costs microseconds.
 
@@ -26,7 +27,7 @@ from sim.cost.collectives.parameters import PROTOCOLS, Parameters, default_param
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 
-LIBRARIES = ("auto", "nccl", "vllm", "sglang", "trtllm", "none")
+LIBRARIES = ("auto", "nccl", "vllm", "sglang", "trtllm", "flashinfer", "none")
 LAUNCHES = ("graph", "eager")
 PROTOCOL_NAMES = {name.lower(): name for name in PROTOCOLS}
 

@@ -303,6 +303,10 @@ def _demands(
     if parts is not None:
         near, far = parts
         return _demand_of(merged(far, near)), _demand_of(near), _demand_of(far)
+    if len(ranks) > PAIR_BY_PAIR and network.same_domain(ranks):
+        held = choice.topk if copies == "expert" else choice.distinct(len(ranks))
+        whole = _alike(network, ranks, held / len(ranks))
+        return whole, whole, Demand((), ())
     sent = sends(network, copies, ranks, choice)
     if back:  # combine retraces dispatch: the same copies, added up on the way
         sent = {(target, source): amount for (source, target), amount in sent.items()}
@@ -310,6 +314,30 @@ def _demands(
     inter_domain = {pair: amount for pair, amount in sent.items() if pair not in intra_domain}
     whole, inside, outside = (pairs_demand(network, pairs) for pairs in (sent, intra_domain, inter_domain))
     return whole, inside, outside
+
+
+PAIR_BY_PAIR = 128
+"""Ranks; the pairs of more in one domain are not gone through one by one."""
+
+
+def _alike(network: Network, ranks: tuple[str, ...], n_bytes: float) -> Demand:
+    """As much from every rank of one NVLink domain to every other: first and last link of a way are the
+    GPUs' own, and what lies between is the same for all GPUs of two switches.
+    """
+    switches: dict[str, list[str]] = {}
+    load: dict[int, float] = {}
+    for rank, other in zip(ranks, (*ranks[1:], ranks[0]), strict=True):
+        up, down = network.path(rank, other).links[0], network.path(other, rank).links[-1]
+        load[up] = load[down] = (len(ranks) - 1) * n_bytes
+        switches.setdefault(network.ends[up][1], []).append(rank)
+    for here, members in switches.items():
+        for there, others in switches.items():
+            pairs = len(members) * (len(others) - (here == there))
+            if pairs:
+                between = network.path(members[0], others[1 if here == there else 0]).links[1:-1]
+                for link in between:
+                    load[link] = load.get(link, 0.0) + pairs * n_bytes
+    return Demand(tuple(load), tuple(load.values()))
 
 
 def _by_islands(

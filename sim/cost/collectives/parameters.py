@@ -8,7 +8,7 @@ takes the parameters of its nearest stand-in, by its NVLink rate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,17 +187,22 @@ def default_parameters() -> Parameters:
 
 
 def parameters_of(files: Mapping[str, Any]) -> Parameters:
-    """Parameters from the parsed files: `inside.yaml` (per kind of GPU) and `across.yaml` (media,
-    islands).
+    """Parameters from the parsed files: `inside.yaml` (per kind of GPU), `across.yaml` (media, islands), and
+    `mnnvl.yaml` (kernels over NVLink between servers) where it is there.
     """
     intra_node, inter_node = files["inside"], files["across"]
     blocks = intra_node["architectures"]
     architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
+    between_servers = files.get("mnnvl")
+    for name in between_servers["architectures"] if between_servers else ():
+        architectures[name] = _with_kernels(architectures[name], between_servers)
     gpus = {gpu: name for name, block in blocks.items() for gpu in block["gpus"]}
     stand_ins = tuple((float(block["nvlink_bytes_per_s"]), name) for name, block in blocks.items())
     ordered = dict(sorted(gpus.items(), key=lambda item: -len(item[0])))
     provenance = {name: block["provenance"] for name, block in blocks.items()}
     provenance |= {name: block["provenance"] for name, block in inter_node.items()}
+    if between_servers:
+        provenance["mnnvl"] = between_servers["provenance"]
     media = {name: block for name, block in inter_node["media"].items() if name != "provenance"}
     latencies = {
         kind: (float(least), float(most))
@@ -231,6 +236,27 @@ def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]
             for engine, parts in block["engines"].items()
         },
     )
+
+
+def _with_kernels(architecture: Architecture, block: Mapping[str, Any]) -> Architecture:
+    """A kind of GPU with the kernels over NVLink between servers beside those that engines have there."""
+    kernels = {kernel: _filled(EngineKernel, values) for kernel, values in block["kernels"].items()}
+    one_shot, two_shot = kernels
+    none = EngineAllReduce({}, {}, float(block["eager_launch_s"]))
+    engines = dict(architecture.engines)
+    for engine, largest in block["choice"].items():
+        own = engines.get(engine, none)
+        choice = {
+            int(ranks): (
+                (one_shot, float(block["one_shot_bytes"]) / int(ranks) + 1.0),
+                (two_shot, float(to_bytes)),
+            )
+            for ranks, to_bytes in largest.items()
+        }
+        engines[engine] = EngineAllReduce(
+            {**own.kernels, **kernels}, {**own.choice, **choice}, own.eager_launch_s
+        )
+    return replace(architecture, engines=engines)
 
 
 def _filled(kind: type[_Block], values: Mapping[str, Any]) -> _Block:

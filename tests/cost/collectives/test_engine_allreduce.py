@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 
+import sim
 from sim.catalog import load_topology
 from sim.cost.collectives import engine_allreduce
 from sim.cost.collectives.choice import CollectiveTiming, collective
@@ -93,3 +94,43 @@ def test_one_shot_reads_whole_buffers_and_adds_its_own() -> None:
     values = engine.kernels["one_shot"]
     curve = engine_allreduce.kernel_curve(there, "one_shot", there.gpus, engine, parameters)
     assert curve.pace_s == pytest.approx(7 / NVLINK / values.efficiency + 1 / values.local_bytes_per_s)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "n_bytes", "measured_us", "within"),
+    [
+        (16, 14_336, 5.0, 0.10),  # vLLM PR 46392
+        (16, 8_385_000, 36.92, 0.04),  # vLLM PR 53318
+        (8, 67_106_000, 180.87, 0.06),
+        (4, 83_879_000, 209.26, 0.02),
+        (8, 917_504, 14.0, 0.03),  # tokenspeed PR 1234
+        (16, 917_504, 15.0, 0.03),
+    ],
+)
+def test_kernels_over_nvlink_between_servers_take_what_was_measured(ranks, n_bytes, measured_us, within):
+    timing = sim.collective("gb300-nvl72", "all_reduce", n_bytes, ranks, library="flashinfer")
+    assert timing.total_s * 1e6 == pytest.approx(measured_us, rel=within)
+    assert timing.algorithm == ("mnnvl_one_shot" if ranks * n_bytes <= 1 << 20 else "mnnvl_two_shot")
+
+
+def test_nccl_takes_nine_times_as_long_on_sixteen_gpus_of_a_rack():
+    """46 us of vLLM PR 46392, for a message of 14 kB."""
+    assert sim.collective("gb300-nvl72", "all_reduce", 14_336, 16, library="nccl").total_s == pytest.approx(
+        46e-6, rel=0.05
+    )
+
+
+def test_tensorrt_llm_has_them_from_sixteen_ranks_on_and_vllm_calls_nccl():
+    algorithms = {
+        library: sim.collective("gb200-nvl72", "all_reduce", 14_336, 32, library=library).algorithm
+        for library in ("trtllm", "flashinfer", "vllm")
+    }
+    assert algorithms == {"trtllm": "mnnvl_one_shot", "flashinfer": "mnnvl_one_shot", "vllm": "nvls"}
+
+
+def test_they_need_switches_that_multicast_and_ranks_that_they_are_built_for():
+    rack = sim.load_topology("gb200-nvl72")
+    plain = {**rack.parts, "nvswitch": rack.parts["nvswitch"].model_copy(update={"reduces": False})}
+    deaf = sim.Topology.model_validate({**dict(rack), "parts": plain})
+    for topology, ranks in ((deaf, 16), (rack, 12), (rack, 72)):
+        assert sim.collective(topology, "all_reduce", 14_336, ranks, library="flashinfer").library == "nccl"

@@ -11,7 +11,9 @@ from itertools import combinations
 import networkx as nx
 import pytest
 
+import sim
 from sim.catalog import load_topology
+from sim.cost.collectives import expert_exchange
 from sim.cost.collectives.expert_exchange import Copies, ExpertChoice, chosen, exchange, kernels, sends
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
@@ -222,3 +224,20 @@ def test_staged_exchanges_are_never_quicker_than_peer_to_peer():
                     for there in (peers, staged)
                 )
                 assert off.isolated_s(staged.capacity) >= on.isolated_s(peers.capacity)
+
+
+@pytest.mark.parametrize(("nodes", "domain"), [(1, 72), (2, 144)])
+def test_ranks_of_one_domain_that_send_alike_need_no_look_at_every_pair(nodes, domain):
+    topology = sim.Topology.model_validate(
+        {**dict(load_topology("gb200-nvl72", nodes=nodes)), "domain": domain}
+    )
+    network = Network(topology.graph)
+    ranks = network.gpus[::5]
+    each = FREE.distinct(len(ranks)) / len(ranks)
+    summed, paired = (
+        expert_exchange._alike(network, ranks, each),
+        expert_exchange.pairs_demand(network, sends(network, "rank", ranks, FREE)),
+    )
+    assert dict(zip(summed.links, summed.n_bytes, strict=True)) == pytest.approx(
+        dict(zip(paired.links, paired.n_bytes, strict=True))
+    )
