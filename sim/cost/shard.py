@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.hardware import Gpu
@@ -50,6 +50,16 @@ class Shard:
     def kv_heads_of_rank(self) -> int:
         """KV heads that a tensor-parallel rank keeps; replicated where there are more ranks than heads."""
         return -(-self.model.kv_heads // self.tensor_parallel_size)
+
+    @property
+    def kinds_of_layers(self) -> tuple[tuple[Model, bool], ...]:
+        """Of every layer of the stage its shapes, and whether it has experts."""
+        layers = range(self.first_layer, self.first_layer + self.layers)
+        return tuple((self.model.shape_of(layer), self.model.is_moe_layer(layer)) for layer in layers)
+
+    def of_shape(self, shape: Model) -> Shard:
+        """The shard as if all its layers were of one shape; itself where they are."""
+        return self if shape is self.model else replace(self, model=shape)
 
     @property
     def dense_layers(self) -> int:
