@@ -30,8 +30,8 @@ class Config:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-                shown = str(value)[:40] if isinstance(value, bool | float | str) else shown(value)
-                self.problem(name, f"{shown!r} is not a count; a whole number from 0 to {most} is")
+                given = str(value)[:40] if isinstance(value, bool | float | str) else shown(value)
+                self.problem(name, f"{given!r} is not a count; a whole number from 0 to {most} is")
                 return 1
             return value
         if default is None:

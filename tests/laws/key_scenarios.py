@@ -155,6 +155,38 @@ BASES: dict[str, dict[str, Any]] = {
         },
         "workload": chat(),
     },
+    "layers with states": {
+        "topology": "nd-h100-v5",
+        "model": {
+            "name": "states", "architecture": "any", "layers": 6, "hidden": 1024, "intermediate": 4096,
+            "heads": 16, "kv_heads": 4, "head_dim": 128, "vocab": 32_000, "experts": 16,
+            "experts_per_token": 4, "zero_experts": 4, "moe_intermediate": 512, "moe_latent": 512,
+            "shared_experts": 1, "shared_intermediate": 512, "norms_per_layer": 2,
+            "linear": {"kind": "kda", "key_heads": 16, "value_heads": 16, "key_head_dim": 128,
+                       "value_head_dim": 128, "conv_kernel": 4, "state_dtype": "fp32", "gate_rank": 128},
+            "layer_shapes": [
+                {"at": [1, 3], "heads": 8, "kv_heads": 2, "head_dim": 64, "v_head_dim": 32,
+                 "intermediate": 2048, "experts": 0, "norms_per_layer": 4, "sliding_window": 256,
+                 "linear": {"kind": "mamba2", "key_heads": 8, "value_heads": 16, "key_head_dim": 64,
+                            "value_head_dim": 64, "conv_kernel": 4, "gate_rank": 0}},
+                {"at": [5], "shared_intermediate": 1024},
+            ],
+        },
+        "workload": chat(),
+    },
+    "tokens that an indexer chooses": {
+        "topology": "nd-h100-v5",
+        "model": small("deepseek-v3", 5, dense_layer_indices=(0, 1, 2))
+        | {"indexer": {"heads": 64, "head_dim": 128, "topk": 128}},
+        "precision": {"weights": "fp8_block"},
+        "engine": {"tensor_parallel_size": 8},
+        "workload": chat(),
+    },
+    "values narrower than keys": {
+        "topology": "nd-h100-v5",
+        "model": small("llama-3-8b", v_head_dim=64),
+        "workload": chat(),
+    },
     "experts of two servers": {
         "topology": "nd-h100-v5",
         "nodes": 2,
