@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from sim.cost.block_groups import BlockGroups
+from sim.cost.block_groups import BlockGroups, block_tokens
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import peak_flops
 from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
@@ -87,11 +87,12 @@ def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tup
         formats = pool.precision.model_dump(exclude={"activation_scales"}, exclude_none=True)
         groups = least.memory.groups
         windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
+        engine = least.pool.engine
         needed = groups.longest(longest, least.limits.max_num_batched_tokens)
         found.append(
             KvCapacity(
                 name, model.name, formats, precision_note(model, pool.precision), least.memory.blocks,
-                pool.engine.block_size, longest, 0 if groups.windowed else windowed, groups.groups, needed,
+                engine.block_size, longest, 0 if groups.windowed else windowed, groups.groups, needed,
             )
         )  # fmt: skip
     return tuple(found)
@@ -124,6 +125,8 @@ def _replica_plan(
     engine = pool.engine
     if engine.service_time is not None:
         return ReplicaPlan(index, pool, gpus, (), None, _limits_of_given_times(engine), 0)
+    pool = _with_states(pool)
+    engine = pool.engine
     shards = shards_of(pool, scenario, gpus)
     _refuse_ranks_without_experts(shards[0])
     if scenario.kernels is formula:
@@ -150,6 +153,24 @@ def _refuse_ranks_without_experts(shard: Shard) -> None:
             f"{shard.model.experts}{beside}",
             f"expert_routing.redundant_experts: {copies + ranks - experts} gives each one",
         )
+
+
+def _with_states(pool: Pool) -> Pool:
+    """The pool as its engine serves a model that keeps states: with larger blocks, and without prefix caching
+    unless the scenario asks for it, as in vLLM.
+    """
+    engine, model = pool.engine, pool.model
+    if not model.state_bytes_per_request:
+        return pool
+    if engine.kv_tiers is not None:
+        raise InfeasibleError(
+            f"{model.name} keeps states of texts, which tiers below HBM do not hold here",
+            "leave out kv_tiers",
+        )
+    changes: dict[str, object] = {"block_size": block_tokens(model, engine, pool.precision.kv_cache)}
+    if "enable_prefix_caching" not in engine.model_fields_set:
+        changes["enable_prefix_caching"] = False
+    return pool.model_copy(update={"engine": engine.model_copy(update=changes)})
 
 
 def _refuse_checkpoint_beyond(pool: Pool, shards: list[Shard]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -26,8 +27,18 @@ def listing(
         str | None, typer.Argument(help="One of them, with every constant and its source.")
     ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
+    configs: Annotated[
+        Path | None,
+        typer.Option(help="With models: the config.json files of a folder, not the shipped ones."),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="With --configs: put the table into this Markdown page.")
+    ] = None,
 ) -> None:
     """List systems, GPUs, links, models, workloads and experiments; with a name, constants and sources."""
+    if configs is not None or write is not None:
+        _configs(kind, configs, write)
+        return
     if kind is None:
         names = {each: _names(each) for each in LISTS}
         if format == "json":
@@ -41,6 +52,18 @@ def listing(
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print_table(columns, [[row[column][1] if column in row else "" for column in columns] for row in rows])
+
+
+def _configs(kind: Kind | None, folder: Path | None, page: Path | None) -> None:
+    from sim.cli.model_table import table_of, write_table
+    from sim.inputs.errors import InputError
+
+    if kind != "models" or folder is None:
+        raise InputError("--configs FOLDER, with or without --write PAGE, goes with `sim list models`")
+    if page is None:
+        typer.echo(table_of(folder))
+    else:
+        write_table(folder, page)
 
 
 def _names(kind: Kind) -> list[str]:

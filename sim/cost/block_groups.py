@@ -1,4 +1,4 @@
-"""KV blocks of a model in which some layers attend to a window of the text only.
+"""KV blocks of a model in which some layers attend to a window of the text only, or keep a state.
 
 As vLLM's hybrid KV cache manager has it (`kv_cache_utils.py`, `single_type_kv_cache_manager.py`): layers of
 one kind are cut into groups of equally many layers, a block holds `block_size` tokens of one group, and all
@@ -9,6 +9,8 @@ group without a window is what every other model has.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
 
 from sim.inputs.engine import Engine
 from sim.inputs.model import Model
@@ -16,21 +18,34 @@ from sim.inputs.model import Model
 # Where one kind of layer is not this much more frequent than the other, the groups are as large as the larger
 # kind, padded, instead of as large as the smaller (`_get_kv_cache_groups_uniform_page_size`).
 NEARLY_AS_MANY = 1.5
+STATE_BLOCK = 16  # tokens: what a block with a state beside it is a multiple of
 
 
 @dataclass(frozen=True, slots=True)
 class BlockGroups:
     """`whole` groups keep all tokens of a text and `windowed` ones the last `window`, each in blocks of
-    `block_size` tokens. A token attends to itself and `window` - 1 before it.
+    `block_size` tokens. A token attends to itself and `window` - 1 before it. `states` groups have one block
+    with the state of a text, however long it is.
     """
 
     block_size: int
     whole: int = 1
     windowed: int = 0
     window: int = 1
+    states: int = 0
 
     @property
     def groups(self) -> int:
+        return self.whole + self.windowed + self.states
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all layers keep whole texts."""
+        return not self.windowed and not self.states
+
+    @property
+    def paged(self) -> int:
+        """Groups that take a block for every `block_size` tokens."""
         return self.whole + self.windowed
 
     def gone(self, computed: int) -> int:
@@ -40,7 +55,8 @@ class BlockGroups:
     def during(self, computed: int, tokens: int) -> int:
         """Blocks of a text while `tokens` tokens are computed behind `computed` ones."""
         filled = -(-(computed + tokens) // self.block_size)
-        return self.groups * filled - self.windowed * self.gone(computed)
+        states = self.states if filled else 0
+        return self.paged * filled - self.windowed * self.gone(computed) + states
 
     def decoding(self, tokens: int) -> int:
         """Blocks of a text of `tokens` tokens, of which the last was computed alone."""
@@ -50,7 +66,7 @@ class BlockGroups:
         """Blocks that a text of `tokens` tokens takes and gives back over the next `more`, one at a time."""
         taken = -(-(tokens + more) // self.block_size) - -(-tokens // self.block_size)
         given = self.gone(tokens + more - 1) - self.gone(max(0, tokens - 1))
-        return self.groups * taken, self.windowed * given
+        return self.paged * taken, self.windowed * given
 
     def growth(self, tokens: int, more: int) -> int:
         """Blocks that a text of `tokens` tokens has more at most, at any time within the next `more` tokens,
@@ -63,13 +79,16 @@ class BlockGroups:
     def most(self, tokens: int, step_tokens: int) -> int:
         """Blocks that a text of `tokens` tokens ever holds at most, computed `step_tokens` at a time."""
         filled = -(-tokens // self.block_size)
-        return self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens))
+        return (
+            self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens)) + self.states
+        )
 
     def longest(self, tokens: int, step_tokens: int) -> int:
         """`most` as vLLM sizes its cache: with a block more for a window that begins within one."""
         in_flight = min(self.window - 1 + step_tokens, tokens)
         filled = -(-tokens // self.block_size)
-        return self.whole * filled + self.windowed * (-(-in_flight // self.block_size) + 1)
+        windowed = self.windowed * (-(-in_flight // self.block_size) + 1)
+        return self.whole * filled + windowed + self.states
 
     def _most_windowed(self, step_tokens: int) -> int:
         return -(-(self.window - 2 + step_tokens) // self.block_size) + 1
@@ -88,8 +107,11 @@ def block_groups(model: Model, engine: Engine) -> BlockGroups | None:
     """The groups that an engine makes of a model; None where one of whole texts is all.
 
     vLLM's alone, and those without KV caches that come and go: it has no groups either by default where a KV
-    connector is on. A window that holds every text is none, where all layers have it.
+    connector is on. A window that holds every text is none, where all layers have it. States are in groups in
+    every engine.
     """
+    if model.layer_shapes:
+        return _groups_of_kinds(model, engine)
     window, windowed = model.sliding_window, model.sliding_layers
     if window is None or not windowed or engine.backend != "vllm" or engine.kv_tiers is not None:
         return None
@@ -100,3 +122,64 @@ def block_groups(model: Model, engine: Engine) -> BlockGroups | None:
         return None
     whole, others, _ = layers_by_group(model.layers, windowed)
     return BlockGroups(engine.block_size, whole, others, window)
+
+
+def _groups_of_kinds(model: Model, engine: Engine) -> BlockGroups | None:
+    """The groups of a model whose layers differ: those with whole texts, with a window, and with a state."""
+    kinds = counted_kinds(model)
+    window = min((shape.sliding_window for shape in model.shapes if _is_windowed(shape)), default=None)
+    hybrid = (
+        engine.backend == "vllm" and engine.kv_tiers is None and not engine.disable_hybrid_kv_cache_manager
+    )
+    if not kinds.states and (not kinds.windowed or not hybrid):
+        return None
+    of_each = kinds.of_each
+    if not hybrid:  # windows are kept whole
+        kinds = kinds._replace(whole=kinds.whole + kinds.windowed, windowed=0)
+        of_each = kinds.of_each
+    groups = (-(-kinds.whole // of_each), -(-kinds.windowed // of_each), -(-kinds.states // of_each))
+    return BlockGroups(engine.block_size, groups[0], groups[1], window or 1, groups[2])
+
+
+class KindsOfLayers(NamedTuple):
+    """Layers that keep whole texts, a window of them, and a state."""
+
+    whole: int
+    windowed: int
+    states: int
+
+    @property
+    def of_each(self) -> int:
+        """Layers of a group: as many as the rarest kind has, unless the kinds are about as frequent."""
+        counts = [count for count in self if count] or [1]
+        return max(counts) if max(counts) < NEARLY_AS_MANY * min(counts) else min(counts)
+
+
+def counted_kinds(model: Model, first: int = 0, layers: int | None = None) -> KindsOfLayers:
+    """The layers of a stage by what they keep; layers without attention keep nothing."""
+    of = [
+        model.shape_of(layer) for layer in range(first, first + (model.layers if layers is None else layers))
+    ]
+    return KindsOfLayers(
+        sum(shape.keeps_kv and not _is_windowed(shape) for shape in of),
+        sum(shape.keeps_kv and _is_windowed(shape) for shape in of),
+        sum(shape.linear is not None for shape in of),
+    )
+
+
+def _is_windowed(shape: Model) -> bool:
+    return bool(shape.keeps_kv and shape.sliding_window and shape.sliding_layers)
+
+
+def block_tokens(model: Model, engine: Engine, kv_dtype: str) -> int:
+    """Tokens of a block: `block_size`, raised by vLLM until a block of the layer with the smallest KV holds a
+    state, in multiples of 16 (`HybridAttentionMambaModelConfig`). Qwen3-Next: 544.
+    """
+    states = [shape.linear for shape in model.shapes if shape.linear is not None]
+    kept = [shape for shape in model.shapes if shape.keeps_kv]
+    if not states or not kept or engine.backend != "vllm":
+        return engine.block_size
+    tp = engine.tensor_parallel_size
+    state_bytes = max(linear.of_rank(tp).state_bytes for linear in states)
+    smallest = min(shape.kv_bytes_of_layers(0, 1, tp, kv_dtype) for shape in kept)
+    return max(engine.block_size, ceil(state_bytes / smallest / STATE_BLOCK) * STATE_BLOCK)

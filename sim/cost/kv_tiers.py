@@ -19,6 +19,7 @@ from sim.cost.shard import Shard
 from sim.cost.step_cost import StepCost
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier, RemoteTier
+from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 
 Ends = dict[str, tuple[tuple[str, ...], ...]]
@@ -58,15 +59,27 @@ class Way:
 
 def kv_bytes_by_rank(shard: Shard, group: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
     """KV bytes of a token that each GPU of a tensor-parallel group reads, and writes, for its layers."""
-    model, ranks = shard.model, len(group)
-    width = DTYPE_BYTES[shard.precision.kv_cache] * shard.layers
-    if model.mla is not None:
-        whole = width * model.mla.cached_values
-        return dict.fromkeys(group, whole), dict.fromkeys(group, whole / ranks)
-    kept = max(1.0, model.kv_heads / ranks)
-    read = 2.0 * model.head_dim * width * kept
-    written = 2.0 * model.head_dim * width * model.kv_heads / ranks
+    ranks, width = len(group), DTYPE_BYTES[shard.precision.kv_cache]
+    if not shard.model.layer_shapes:
+        read, written = _bytes_of_layers(shard.model, ranks, width, shard.layers)
+    else:
+        layers = range(shard.first_layer, shard.first_layer + shard.layers)
+        each = [_bytes_of_layers(shard.model.shape_of(layer), ranks, width, 1) for layer in layers]
+        read, written = (sum(found) for found in zip(*each, strict=True))
     return dict.fromkeys(group, read), dict.fromkeys(group, written)
+
+
+def _bytes_of_layers(model: Model, ranks: int, dtype_bytes: float, layers: int) -> tuple[float, float]:
+    """KV bytes of a token in so many layers of one shape that a rank reads, and writes."""
+    if not model.keeps_kv:
+        return 0.0, 0.0
+    width = dtype_bytes * layers
+    if model.mla is not None:
+        whole = width * model.mla.cached_values + layers * model.index_bytes_per_token_per_layer
+        return whole, whole / ranks
+    kept = max(1.0, model.kv_heads / ranks)
+    values = model.head_dim + (model.v_head_dim or model.head_dim)
+    return float(values) * width * kept, float(values) * width * model.kv_heads / ranks
 
 
 def ends_of(network: Network, kind: str, tier: KvTier, gpus: Sequence[str]) -> Ends:

@@ -7,6 +7,7 @@ from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
 from sim.cost.pricing import stripped, together
 from sim.cost.shard import Shard
+from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 
 
@@ -31,9 +32,10 @@ def kv_cache(
         for receiver in target:
             first = max(sender.first_layer, receiver.first_layer)
             last = min(sender.first_layer + sender.layers, receiver.first_layer + receiver.layers)
-            if last > first:
-                for pair, values in _shares(sender, receiver, groups).items():
-                    amounts[pair] = amounts.get(pair, 0.0) + values * (last - first)
+            for shape, layers in _kinds(sender.model, first, last):
+                shares = _shares(sender.of_shape(shape), receiver.of_shape(shape), groups)
+                for pair, values in shares.items():
+                    amounts[pair] = amounts.get(pair, 0.0) + values * layers
     width = DTYPE_BYTES[source[0].precision.kv_cache] * tokens
     sends = [
         collective(network, "send_recv", values * width, pair).demand
@@ -41,6 +43,16 @@ def kv_cache(
         if pair[0] != pair[1]
     ]
     return stripped(together(sends), without) if sends else Demand((), ())
+
+
+def _kinds(model: Model, first: int, last: int) -> list[tuple[Model, int]]:
+    """The shapes of the layers from `first` to `last`, not included, that keep KV, and how many have each."""
+    found: dict[int, tuple[Model, int]] = {}
+    for layer in range(first, last):
+        shape = model.shape_of(layer)
+        if shape.keeps_kv:
+            found[id(shape)] = shape, found.get(id(shape), (shape, 0))[1] + 1
+    return list(found.values())
 
 
 def _shares(sender: Shard, receiver: Shard, groups: tuple[int, int]) -> dict[tuple[str, str], float]:
@@ -51,7 +63,7 @@ def _shares(sender: Shard, receiver: Shard, groups: tuple[int, int]) -> dict[tup
         whole = float(model.mla.cached_values)
         return {(givers[(turn + i) % len(givers)], taker): whole for i, taker in enumerate(takers)}
     heads = model.kv_heads
-    per_head = 2.0 * model.head_dim
+    per_head = float(model.head_dim + (model.v_head_dim or model.head_dim))
     shares: dict[tuple[str, str], float] = {}
     for j, taker in enumerate(takers):
         kept = _heads_of(j, len(takers), heads)

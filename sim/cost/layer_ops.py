@@ -21,9 +21,12 @@ from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
+from sim.inputs.model import Indexer, LinearAttention
 from sim.inputs.quantities import DTYPE_BYTES
 
 Ops = tuple[Priced, ...]
+
+NORMS_OF_TWO_BLOCKS = 2  # one before attention, one before the MLP; Gemma has one behind each as well
 
 # Tokens of a rank from which a step is split for dual-batch overlap: vLLM's defaults of
 # --dbo-decode-token-threshold and --dbo-prefill-token-threshold (ParallelConfig, 0.11).
@@ -39,9 +42,48 @@ def layer_around(price: Pricer, step: StepTokens, is_moe: bool) -> tuple[Ops, Op
     """The ops of one layer before and after its attention kernel."""
     if is_moe and _overlaps(price, step):
         return _two_batches(price, step)
-    before, after = attention_block(price, step.of_rank, step.has_prefill)
+    before, after = mixer(price, step.of_rank, step.has_prefill)
     rest = experts(price, step) if is_moe else mlp(price, step.of_rank, step.has_prefill)
     return before, (*after, *rest)
+
+
+def mixer(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
+    """The ops around what mixes the tokens of a text: attention, a state, or nothing."""
+    model = price.shard.model
+    if not model.attention:
+        return (), ()
+    if model.linear is not None:
+        return _state_block(price, model.linear, tokens, has_prefill)
+    return attention_block(price, tokens, has_prefill)
+
+
+def _state_block(price: Pricer, linear: LinearAttention, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
+    """The ops of `tokens` tokens around the kernel that reads and writes the states of one rank's heads."""
+    model, ranks = price.shard.model, price.shard.tensor_parallel_size
+    gemm = partial(price.gemm, sustained=has_prefill)
+    own = linear.of_rank(ranks)
+    before = [
+        *_norms(price, tokens),
+        gemm("state_in_proj", tokens, own.in_width, model.hidden),
+    ]
+    if own.gate_parameters:
+        before.append(
+            gemm("state_gate_proj", tokens, own.value_width, own.gate_parameters // own.value_width)
+        )
+    if own.conv_kernel:
+        before.append(price.elementwise("convolution", 2 * tokens * own.conv_width))
+    after = (
+        price.elementwise("gated_norm", 3 * tokens * own.value_width),
+        gemm("o_proj", tokens, model.hidden, own.value_width),
+    )
+    return tuple(before), (*after, *price.all_reduce(tokens))
+
+
+def _norms(price: Pricer, tokens: int) -> Ops:
+    """The norm before a block of a layer, and one behind it where layers have four."""
+    model = price.shard.model
+    norm = price.elementwise("norm", 4 * tokens * model.hidden)
+    return (norm, norm) if model.norms_per_layer > NORMS_OF_TWO_BLOCKS else (norm,)
 
 
 def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
@@ -50,33 +92,62 @@ def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops,
     heads, kv_heads = price.shard.heads_of_rank, price.shard.kv_heads_of_rank
     qkv = partial(gemm, dtype=price.shard.precision.qkv_weights or price.shard.precision.weights)
     hidden = model.hidden
-    norm = price.elementwise("norm", 4 * tokens * hidden)
+    norms = _norms(price, tokens)
     if model.mla is not None:
         mla = model.mla
         gemm = partial(gemm, quantised=not has_prefill)  # as the block was timed and fitted
         query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
         down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
-        before = [norm, qkv("qkv_down", tokens, down, hidden)]
+        before = [*norms, qkv("qkv_down", tokens, down, hidden)]
         if mla.q_lora_rank:
             before.append(qkv("q_up", tokens, query_width, mla.q_lora_rank))
         else:
             before.append(qkv("q", tokens, query_width, hidden))
         before.append(price.elementwise("rope", 2 * tokens * heads * mla.rope_head_dim))
+        if model.indexer is not None and not model.shares_index:
+            before += _indexer(price, model.indexer, tokens, has_prefill)
         absorbed = heads * (mla.nope_head_dim + mla.v_head_dim)
         after = [
             qkv("kv_up", tokens, absorbed, mla.kv_lora_rank),
+            *_output_gate(price, tokens, heads * mla.v_head_dim),
             gemm("o_proj", tokens, hidden, heads * mla.v_head_dim),
         ]
+        if model.attention_gate:
+            before.append(gemm("gate_proj", tokens, heads * mla.v_head_dim, hidden))
     else:
-        width = (heads + 2 * kv_heads) * model.head_dim
+        value_dim = model.v_head_dim or model.head_dim
+        width = heads * model.head_dim * (2 if model.attention_gate else 1)
+        width += kv_heads * (model.head_dim + (0 if model.values_are_keys else value_dim))
         before = [
-            norm,
+            *norms,
             qkv("qkv_proj", tokens, width, hidden),
             *_qk_norm(price, tokens, heads, kv_heads),
             price.elementwise("rope", 2 * tokens * (heads + kv_heads) * model.head_dim),
         ]
-        after = [gemm("o_proj", tokens, hidden, heads * model.head_dim)]
+        after = [
+            *_output_gate(price, tokens, heads * value_dim),
+            gemm("o_proj", tokens, hidden, heads * value_dim),
+        ]
     return tuple(before), (*after, *price.all_reduce(tokens))
+
+
+def _output_gate(price: Pricer, tokens: int, width: int) -> Ops:
+    if not price.shard.model.attention_gate:
+        return ()
+    return (price.elementwise("output_gate", 3 * tokens * width),)
+
+
+def _indexer(price: Pricer, indexer: Indexer, tokens: int, has_prefill: bool) -> Ops:
+    """Queries, key and head weights of the indexer, whole on every rank; its scores are in the attention."""
+    model = price.shard.model
+    assert model.mla is not None
+    queries = indexer.heads * indexer.head_dim
+    own = indexer.head_dim + indexer.heads
+    return (
+        price.gemm("index_q", tokens, queries, model.mla.q_lora_rank or model.hidden, sustained=has_prefill),
+        price.gemm("index_k", tokens, own, model.hidden, sustained=has_prefill),
+        price.elementwise("index_rope", 2 * tokens * (queries + indexer.head_dim)),
+    )
 
 
 def _qk_norm(price: Pricer, tokens: int, heads: int, kv_heads: int) -> Ops:
@@ -92,13 +163,15 @@ def _qk_norm(price: Pricer, tokens: int, heads: int, kv_heads: int) -> Ops:
 
 
 def mlp(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
-    """A dense gated MLP."""
+    """A dense MLP; nothing in a layer without."""
     model, ranks = price.shard.model, price.shard.tensor_parallel_size
-    width = -(-model.intermediate // ranks)
+    width, matrices = -(-model.intermediate // ranks), model.matrices_in
+    if not width:
+        return ()
     return (
-        price.elementwise("norm", 4 * tokens * model.hidden),
-        price.gemm("gate_up_proj", tokens, 2 * width, model.hidden, sustained=has_prefill),
-        price.elementwise("activation", 3 * tokens * width),
+        *_norms(price, tokens),
+        price.gemm("gate_up_proj", tokens, matrices * width, model.hidden, sustained=has_prefill),
+        price.elementwise("activation", (matrices + 1) * tokens * width),
         price.gemm("down_proj", tokens, model.hidden, width, sustained=has_prefill),
         *price.all_reduce(tokens),
     )
@@ -165,8 +238,8 @@ def _before_experts(price: Pricer, tokens: int) -> Ops:
     model = price.shard.model
     activations = price.shard.precision.activations
     return (
-        price.elementwise("norm", 4 * tokens * model.hidden),
-        price.gemm("router", tokens, model.experts, model.hidden, dtype=activations),
+        *_norms(price, tokens),
+        price.gemm("router", tokens, model.experts + model.zero_experts, model.hidden, dtype=activations),
     )
 
 
@@ -200,10 +273,11 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
     dtype = shard.precision.experts or shard.precision.weights
+    gated = {} if model.gated_mlp else {"gated": False}
     timing = kernels.moe(
         shard.gpu,
         tokens=tokens,
-        hidden=model.hidden,
+        hidden=model.expert_hidden,
         inter=model.moe_intermediate,
         experts=shard.experts_with_copies,
         topk=model.experts_per_token,
@@ -213,8 +287,22 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         load=load,
         present=present,
         sustained=has_prefill,
+        **gated,
     )
-    return price.kernel("experts", timing, expert_launches(dtype))
+    routed = price.kernel("experts", timing, expert_launches(dtype))
+    return routed if not model.moe_latent else _in_latent_width(price, routed, tokens, has_prefill)
+
+
+def _in_latent_width(price: Pricer, routed: Priced, tokens: int, has_prefill: bool) -> Priced:
+    """Experts with the projections of their tokens to a width of their own and back, whole on every rank."""
+    model = price.shard.model
+    own = -(-tokens // len(price.shard.groups))
+    ops = (
+        price.gemm("latent_down", own, model.moe_latent, model.hidden, sustained=has_prefill),
+        routed,
+        price.gemm("latent_up", own, model.hidden, model.moe_latent, sustained=has_prefill),
+    )
+    return Priced(Op("experts", seconds_of(ops)), causes_of(ops), launches_of(ops))
 
 
 def _shared_experts(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
@@ -223,8 +311,8 @@ def _shared_experts(price: Pricer, tokens: int, has_prefill: bool) -> Ops:
         return ()
     width = -(-(model.shared_intermediate or model.shared_experts * model.moe_intermediate) // ranks)
     return (
-        price.gemm("shared_gate_up", tokens, 2 * width, model.hidden, sustained=has_prefill),
-        price.elementwise("activation", 3 * tokens * width),
+        price.gemm("shared_gate_up", tokens, model.matrices_in * width, model.hidden, sustained=has_prefill),
+        price.elementwise("activation", (model.matrices_in + 1) * tokens * width),
         price.gemm("shared_down", tokens, model.hidden, width, sustained=has_prefill),
     )
 
@@ -293,7 +381,7 @@ def _exchange(price: Pricer, phase: Phase, all_tokens: int, has_prefill: bool) -
         phase,
         shard.ranks,
         all_tokens / len(shard.ranks),
-        shard.model.hidden * DTYPE_BYTES[dtype],
+        shard.model.expert_hidden * DTYPE_BYTES[dtype],
         _expert_choice(shard),
         has_prefill=has_prefill,
         library=shard.engine.all2all_backend,
@@ -324,7 +412,7 @@ def _two_batches(price: Pricer, step: StepTokens) -> tuple[Ops, Ops]:
     gain more than this says.
     """
     half, all_half, has_prefill = -(-step.of_rank // 2), -(-step.of_all // 2), step.has_prefill
-    before, after = attention_block(price, half, has_prefill)
+    before, after = mixer(price, half, has_prefill)
     after = (*after, *_before_experts(price, half))
     inner = (
         _routed(price, all_half, has_prefill),

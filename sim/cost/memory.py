@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from sim.cost.block_groups import BlockGroups, block_groups, layers_by_group
+from sim.cost.block_groups import BlockGroups, block_groups, counted_kinds, layers_by_group
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
@@ -101,20 +101,21 @@ def shard_weight_bytes(shard: Shard) -> float:
     plain = DTYPE_BYTES[shard.precision.activations] if width < 2 else width  # embedding, head, norms, router
     total = 0.0
     for layer in range(shard.first_layer, shard.first_layer + shard.layers):
-        projections = model.attention_parameters_per_gpu(ranks)
-        output = model.hidden * model.output_width // ranks
+        shape = model.shape_of(layer)
+        projections = shape.attention_parameters_per_gpu(ranks)
+        output = model.hidden * shape.output_width // ranks if shape.attention else 0
         total += (projections - output) * qkv_width + output * width
-        total += model.norm_parameters_per_layer * plain
+        total += shape.norm_parameters_per_layer * plain
         if model.is_moe_layer(layer):
-            routed = model.experts * model.expert_parameters / len(shard.ranks)
+            routed = shape.experts * shape.expert_parameters / len(shard.ranks)
             routed += (
-                shard.engine.expert_routing.redundant_experts / len(shard.ranks) * model.expert_parameters
+                shard.engine.expert_routing.redundant_experts / len(shard.ranks) * shape.expert_parameters
             )
             routed *= _padding(shard)
-            shared = model.shared_expert_parameters_per_layer / ranks
-            total += routed * expert_width + shared * width + model.router_parameters_per_layer * plain
+            shared = shape.shared_expert_parameters_per_layer / ranks
+            total += routed * expert_width + shared * width + shape.router_parameters_per_layer * plain
         else:
-            total += model.dense_mlp_parameters / ranks * width
+            total += shape.dense_mlp_parameters / ranks * width
     if shard.is_first or (shard.is_last and model.tie_embeddings):
         total += model.embedding_parameters / ranks * plain
     if shard.is_last:
@@ -124,8 +125,8 @@ def shard_weight_bytes(shard: Shard) -> float:
 
 def shard_kv_bytes_per_token(shard: Shard) -> float:
     """KV bytes one token takes on one GPU of a stage."""
-    return shard.model.kv_bytes_per_token_per_gpu(
-        shard.tensor_parallel_size, shard.precision.kv_cache, shard.layers
+    return shard.model.kv_bytes_of_layers(
+        shard.first_layer, shard.layers, shard.tensor_parallel_size, shard.precision.kv_cache
     )
 
 
@@ -172,7 +173,7 @@ def _mlp_values(shard: Shard, tokens: int) -> float:
     computed in chunks (`fused_moe.py`).
     """
     model, ranks = shard.model, shard.tensor_parallel_size
-    dense = 3 * model.intermediate / ranks * tokens
+    dense = 3 * max(shape.intermediate for shape in model.shapes) / ranks * tokens
     if not model.is_moe:
         return dense
     if shard.engine.backend != "vllm":
@@ -211,6 +212,12 @@ def plan(
     """
     plans = []
     model, engine = shards[0].model, shards[0].engine
+    if whole_texts and model.state_bytes_per_request:
+        raise InfeasibleError(
+            f"{model.name} keeps states of texts beside KV caches, which are not sent from prefill to decode "
+            "here",
+            "one pool with the role both serves it",
+        )
     windows = None if whole_texts else block_groups(model, engine)
     groups = windows or BlockGroups(engine.block_size)
     for shard in shards:
@@ -219,8 +226,7 @@ def plan(
         reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
         per_token = shard_kv_bytes_per_token(shard)
         left = (usable - weights - reserved) * (shard.engine.free_gpu_memory_fraction or 1.0)
-        layers = shard.layers if windows is None else _layers_of_a_block(shard)
-        block_bytes = per_token * layers / shard.layers * engine.block_size
+        block_bytes = _block_bytes(shard, per_token, windows)
         plans.append(
             MemoryPlan(
                 usable, weights, reserved, left, per_token, int(left // block_bytes), block_bytes, groups
@@ -233,6 +239,27 @@ def plan(
     if override is None:
         return tightest
     return replace(tightest, kv_bytes=override * tightest.block_bytes, blocks=override)
+
+
+def _block_bytes(shard: Shard, per_token: float, groups: BlockGroups | None) -> float:
+    """Bytes of a block on one GPU of a stage: of all layers, or of those of one group; all groups have blocks
+    of the same size, that of the largest, or of a state that is larger.
+    """
+    engine = shard.engine
+    if groups is None:
+        return per_token * engine.block_size
+    if not shard.model.layer_shapes:
+        return per_token * _layers_of_a_block(shard) / shard.layers * engine.block_size
+    stage, ranks = range(shard.first_layer, shard.first_layer + shard.layers), shard.tensor_parallel_size
+    of = [shard.model.shape_of(layer) for layer in stage]
+    pages = [
+        shape.kv_bytes_of_layers(0, 1, ranks, shard.precision.kv_cache) * engine.block_size for shape in of
+    ]
+    pages += [shape.linear.of_rank(ranks).state_bytes for shape in of if shape.linear is not None]
+    kinds = counted_kinds(shard.model, shard.first_layer, shard.layers)
+    counts = zip(kinds, (groups.whole, groups.windowed, groups.states), strict=True)
+    of_each = max(ceil(count / of_kind) for count, of_kind in counts if of_kind)
+    return max(pages) * max(1, of_each)
 
 
 def _layers_of_a_block(shard: Shard) -> int:

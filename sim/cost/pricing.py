@@ -14,6 +14,7 @@ from sim.cost.launches import gemm_launches
 from sim.cost.network import Network
 from sim.cost.program import Op
 from sim.cost.shard import Shard
+from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 
 
@@ -96,6 +97,14 @@ class Pricer:
         self.network = network
         self.without = without
         self._collectives: dict[tuple[str, float], tuple[Priced, ...]] = {}
+
+    def of_shape(self, shape: Model) -> Pricer:
+        """The prices of layers of another shape; equal collectives stay one object."""
+        if shape is self.shard.model:
+            return self
+        other = Pricer(self.shard.of_shape(shape), self.network, self.without, self.kernel_model)
+        other._collectives = self._collectives
+        return other
 
     def timing(self, op: str, **sizes: Any) -> KernelTiming:
         """A kernel of this shard's GPU, as the kernel model has it."""

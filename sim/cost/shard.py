@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.inputs.engine import Engine, Precision
 from sim.inputs.hardware import Gpu
@@ -56,6 +56,16 @@ class Shard:
         """Experts of a layer that all GPUs of the stage hold between them, redundant copies counted."""
         copies = self.engine.expert_routing.redundant_experts if self.engine.enable_expert_parallel else 0
         return self.model.experts + copies
+
+    @property
+    def kinds_of_layers(self) -> tuple[tuple[Model, bool], ...]:
+        """Of every layer of the stage its shapes, and whether it has experts."""
+        layers = range(self.first_layer, self.first_layer + self.layers)
+        return tuple((self.model.shape_of(layer), self.model.is_moe_layer(layer)) for layer in layers)
+
+    def of_shape(self, shape: Model) -> Shard:
+        """The shard as if all its layers were of one shape; itself where they are."""
+        return self if shape is self.model else replace(self, model=shape)
 
     @property
     def dense_layers(self) -> int:

@@ -7,32 +7,41 @@ a hole in every layer where attention goes; a run meets some hundreds of templat
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
+from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
 from sim.cost.memory import default_limits
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of
 from sim.cost.program import Block, Op, Program, Traffic
 from sim.inputs.engine import Engine
+from sim.inputs.model import Model
 
+Seconds = float | npt.NDArray[np.float64]
 _Key = tuple[int, int, int, bool]
+Key = TypeVar("Key", bound=Hashable)
 
+LONGEST_PERIOD = 16  # layers; published patterns have 2 to 13
 LARGEST_GRAPH = 1 << 20  # tokens: more than any step has, and sizes up to it are few enough to list
 
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
-    """`repeat` equal layers: ops before and after attention, with their sums.
+    """A layer: ops before and after attention, with their sums. `attention` is which of the stage's kinds of
+    attention it has; the last of them is none.
 
     `offsets_s` are those of the ops up to and with attention: the rest follow when attention is known.
     """
 
-    repeat: int
     before: tuple[Op, ...]
     after: tuple[Op, ...]
     before_s: float
@@ -41,11 +50,26 @@ class LayerKind:
     causes: Causes
     offsets_s: tuple[float, ...]
     transfers: tuple[tuple[int, Demand, float], ...]
+    attention: int = 0
 
-    def block(self, attention: Op, period_s: float, start_s: float) -> Block:
-        """These layers with their attention, from `start_s` on; one longer than its ops ends in a wait."""
-        ops = (*self.before, attention, *self.after)
-        seconds = attention.seconds, *[op.seconds for op in self.after]
+    def seconds(self, attention: Sequence[KernelTiming]) -> Seconds:
+        """Of the layer with its attention, a number or one for each of many steps."""
+        seconds = self.before_s + attention[self.attention].total_s + self.after_s
+        if not self.launch_s:
+            return seconds
+        if isinstance(seconds, np.ndarray):
+            return np.maximum(seconds, self.launch_s)
+        return max(seconds, self.launch_s)
+
+    def timed_ops(
+        self, attention: Sequence[KernelTiming], period_s: float
+    ) -> tuple[tuple[Op, ...], tuple[float, ...]]:
+        """The ops with attention among them, and when each begins; a layer longer than its ops ends in a
+        wait.
+        """
+        mixing = Op("attention", float(attention[self.attention].total_s))
+        ops = (*self.before, mixing, *self.after)
+        seconds = mixing.seconds, *[op.seconds for op in self.after]
         later = accumulate(seconds, initial=self.offsets_s[-1])
         offsets_s = (*self.offsets_s, *islice(later, 1, len(seconds)))
         if self.launch_s:
@@ -53,7 +77,52 @@ class LayerKind:
             if slack_s > 1e-12:  # what rounding leaves is no wait
                 ops = (*ops, Op("wait for launch", slack_s))
                 offsets_s = (*offsets_s, offsets_s[-1] + ops[-2].seconds)
-        return Block(ops, offsets_s, self.repeat, period_s, start_s, self.transfers)
+        return ops, offsets_s
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRun:
+    """Layers that follow each other, `repeat` times over: `first`, and those of `rest` behind it. A model whose
+    layers are all alike is one run of one layer.
+    """
+
+    repeat: int
+    first: LayerKind
+    rest: tuple[LayerKind, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        return (self.first, *self.rest)
+
+    @property
+    def causes(self) -> Causes:
+        """Of everything but attention, once through."""
+        if not self.rest:
+            return self.first.causes
+        return Causes(*map(sum, zip(*(kind.causes for kind in self.kinds), strict=True)))
+
+    def seconds(self, attention: Sequence[KernelTiming]) -> Seconds:
+        """Once through."""
+        seconds = self.first.seconds(attention)
+        for kind in self.rest:
+            seconds = seconds + kind.seconds(attention)
+        return seconds
+
+    def block(self, attention: Sequence[KernelTiming], start_s: float) -> Block:
+        """These layers with their attention, from `start_s` on."""
+        period_s = float(self.first.seconds(attention))
+        ops, offsets_s = self.first.timed_ops(attention, period_s)
+        transfers = self.first.transfers
+        for kind in self.rest:
+            layer_s = float(kind.seconds(attention))
+            more, later_s = kind.timed_ops(attention, layer_s)
+            transfers = (
+                *transfers,
+                *[(len(ops) + i, demand, flow_s) for i, demand, flow_s in kind.transfers],
+            )
+            offsets_s = (*offsets_s, *[period_s + offset_s for offset_s in later_s])
+            ops, period_s = (*ops, *more), period_s + layer_s
+        return Block(ops, offsets_s, self.repeat, period_s, start_s, transfers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +130,12 @@ class Template:
     """All of a step but its attention, for one number of tokens."""
 
     before_layers: tuple[Block, ...]
-    layers: tuple[LayerKind, ...]
+    layers: tuple[LayerRun, ...]
     tail: tuple[Op, ...]
     before_layers_s: float
     tail_s: float
     fixed: Causes  # of everything but attention, all layers together
-    repeats: int  # layers of all kinds
+    repeats: tuple[int, ...]  # layers with each kind of attention
     waits_for_launch: bool
     traffic: Traffic
 
@@ -85,12 +154,18 @@ class Templates:
         shard = price.shard
         self._shard = shard
         self._price = price
-        self._dense_layers = shard.dense_layers
+        kinds = shard.kinds_of_layers
+        shapes = tuple({id(shape): shape for shape, _ in kinds if shape.attention}.values())
+        self.with_attention = tuple(price.of_shape(shape) for shape in shapes)
+        self._prices = {id(shape): price.of_shape(shape) for shape, _ in kinds}
+        self._attention_of = {id(shape): i for i, shape in enumerate(shapes)}
+        self._kinds = {(id(shape), is_moe): (shape, is_moe) for shape, is_moe in kinds}
+        self._runs = runs_of([(id(shape), is_moe) for shape, is_moe in kinds])
         self._one_launch_s = launch_s(shard.engine, shard.gpu)
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._of: dict[_Key, Template] = {}
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
-        self._layers: dict[StepTokens, tuple[LayerKind, ...]] = {}
+        self._layers: dict[StepTokens, tuple[LayerRun, ...]] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
 
     def of(self, batch: Batch) -> Template:
@@ -154,11 +229,14 @@ class Templates:
         once = causes_of((*host, *first, *tail))
         # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
         # added is part of the result, down to the last bit.
-        fixed = [cause + sum(kind.repeat * kind.causes[i] for kind in layers) for i, cause in enumerate(once)]
+        fixed = [cause + sum(run.repeat * run.causes[i] for run in layers) for i, cause in enumerate(once)]
         host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
         parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
         before_layers = Program(parts).blocks
-        parts += [((*kind.before, *kind.after), kind.repeat, 0.0) for kind in layers]
+        parts += [
+            (tuple(op for kind in run.kinds for op in (*kind.before, *kind.after)), run.repeat, 0.0)
+            for run in layers
+        ]
         return Template(
             before_layers,
             layers,
@@ -166,17 +244,19 @@ class Templates:
             host_s + first_s,
             tail_s,
             Causes(*fixed),
-            self._shard.layers,
-            any(kind.launch_s for kind in layers),
+            tuple(
+                sum(run.repeat * (kind.attention == i) for run in layers for kind in run.kinds)
+                for i in range(len(self.with_attention))
+            ),
+            any(kind.launch_s for run in layers for kind in run.kinds),
             Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
         )
 
-    def _all_layers(self, step: StepTokens) -> tuple[LayerKind, ...]:
-        dense = self._dense_layers
+    def _all_layers(self, step: StepTokens) -> tuple[LayerRun, ...]:
+        priced = {key: self._layer(shape, step, is_moe) for key, (shape, is_moe) in self._kinds.items()}
         return tuple(
-            self._layer(repeat, step, is_moe)
-            for repeat, is_moe in ((dense, False), (self._shard.layers - dense, True))
-            if repeat
+            LayerRun(repeat, priced[keys[0]], tuple(priced[key] for key in keys[1:]))
+            for repeat, keys in self._runs
         )
 
     def _host(self, sequences: int) -> tuple[Priced, ...]:
@@ -188,14 +268,14 @@ class Templates:
             seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
         return self._price.host("host", seconds)
 
-    def _layer(self, repeat: int, step: StepTokens, is_moe: bool) -> LayerKind:
-        before, after = layer_around(self._price, step, is_moe)
-        launches = launches_of((*before, *after)) + attention_launches(step.has_prefill)
+    def _layer(self, shape: Model, step: StepTokens, is_moe: bool) -> LayerKind:
+        before, after = layer_around(self._prices[id(shape)], step, is_moe)
+        launches = launches_of((*before, *after))
+        launches += attention_launches(step.has_prefill) if shape.attention else 0
         launch_s = self._launch_s(step, launches)
         attention = Op("attention", 0.0)
-        block = Block.of((*_ops(before), attention, *_ops(after)), repeat, 0.0, 0.0)
+        block = Block.of((*_ops(before), attention, *_ops(after)), 1, 0.0, 0.0)
         return LayerKind(
-            repeat,
             _ops(before),
             _ops(after),
             seconds_of(before),
@@ -204,6 +284,7 @@ class Templates:
             causes_of((*before, *after)),
             block.offsets_s[: len(before) + 1],
             block.transfers,
+            self._attention_of.get(id(shape), len(self.with_attention)),
         )
 
     def _launch_s(self, step: StepTokens, launches: int) -> float:
@@ -215,6 +296,30 @@ class Templates:
         if not self._captured(step.of_rank):
             return launches * self._one_launch_s
         return PIECEWISE_LAUNCH_S if step.has_prefill else 0.0
+
+
+def runs_of(kinds: Sequence[Key]) -> list[tuple[int, tuple[Key, ...]]]:
+    """Layers as runs: (how often, which layers), so that as few layers as possible stand in the runs. From the
+    front, the period that covers most layers when it comes at least twice, else a layer alone.
+
+    >>> from sim.cost.step_templates import runs_of
+    >>> [(repeat, "".join(kinds)) for repeat, kinds in runs_of("DLLLFLLLFL")]
+    [(1, 'D'), (2, 'LLLF'), (1, 'L')]
+    """
+    runs: list[tuple[int, tuple[Key, ...]]] = []
+    names = list(kinds)
+    at = 0
+    while at < len(names):
+        best = (1, 1)  # layers of a period, times
+        for period in range(1, min(LONGEST_PERIOD, (len(names) - at) // 2) + 1):
+            times = 1
+            while names[at + times * period : at + (times + 1) * period] == names[at : at + period]:
+                times += 1
+            if times > 1 and times * period > best[0] * best[1]:
+                best = period, times
+        runs.append((best[1], tuple(names[at : at + best[0]])))
+        at += best[0] * best[1]
+    return runs
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:

@@ -35,6 +35,21 @@ def _window(use: Use) -> Word:
     return ACTED
 
 
+def _window_of_shape(use: Use) -> Word:
+    if isinstance(use.value, int) and use.group.longest_tokens <= use.value:
+        return DidNotBind(f"{use.value:,} tokens, longest text {use.group.longest_tokens:,}")
+    return ACTED
+
+
+def _chosen(use: Use) -> Word:
+    return _window_of_shape(use)
+
+
+def _no_narrow_gates(use: Use) -> str:
+    linear = use.group.model.linear
+    return "" if linear is not None and linear.kind == "kda" else "no gate is projected by way of few values"
+
+
 def _group_limit(use: Use) -> str:
     """A limit by groups shows in the traffic between whole experts only."""
     engine = use.group.engine
@@ -94,8 +109,52 @@ MODEL: dict[str, Rule] = {
     "mla.nope_head_dim": unless(given, _no_latent),
     "mla.v_head_dim": unless(given, _no_latent),
     "mla.q_lora_rank": unless(given, _no_latent),
+    "moe_latent": _experts,
+    "zero_experts": unless(given, dense),
+    "gated_mlp": _computed,
+    "attention": _computed,
+    "attention_gate": _computed,
+    "values_are_keys": unless(given, _latent),
+    "v_head_dim": unless(given, _latent),
+    "norms_per_layer": _computed,
+    "linear.kind": _computed,
+    "linear.key_heads": _computed,
+    "linear.value_heads": _computed,
+    "linear.key_head_dim": _computed,
+    "linear.value_head_dim": _computed,
+    "linear.conv_kernel": _computed,
+    "linear.state_dtype": _computed,
+    "linear.gate_rank": unless(given, _no_narrow_gates),
+    "indexer.heads": unless(given, _no_latent),
+    "indexer.head_dim": unless(given, _no_latent),
+    "indexer.topk": unless(given, _no_latent, then=_chosen),
+    "shares_index": unless(given, _no_latent),
     "sliding_window": unless(given, _no_sliding_layers, then=_window),
     "sliding_layers": unless(given, _no_window, then=_window),
+    "layer_shapes": _computed,
+    "layer_shapes[].at": _computed,
+    "layer_shapes[].at[]": _computed,
+    "layer_shapes[].attention": _computed,
+    "layer_shapes[].heads": _computed,
+    "layer_shapes[].kv_heads": unless(given, _latent),
+    "layer_shapes[].head_dim": unless(given, _latent),
+    "layer_shapes[].v_head_dim": unless(given, _latent),
+    "layer_shapes[].values_are_keys": unless(given, _latent),
+    "layer_shapes[].attention_sinks": _weights_only,
+    "layer_shapes[].sliding_window": unless(given, then=_window_of_shape),
+    "layer_shapes[].indexed": unless(given, _no_latent),
+    "layer_shapes[].linear.kind": _computed,
+    "layer_shapes[].linear.key_heads": _computed,
+    "layer_shapes[].linear.value_heads": _computed,
+    "layer_shapes[].linear.key_head_dim": _computed,
+    "layer_shapes[].linear.value_head_dim": _computed,
+    "layer_shapes[].linear.conv_kernel": _computed,
+    "layer_shapes[].linear.state_dtype": _computed,
+    "layer_shapes[].linear.gate_rank": _computed,
+    "layer_shapes[].intermediate": _computed,
+    "layer_shapes[].experts": _computed,
+    "layer_shapes[].shared_intermediate": _experts,
+    "layer_shapes[].norms_per_layer": _computed,
     "checkpoint.quantisation": acted,
     "checkpoint.precision.*": acted,
 }

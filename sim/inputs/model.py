@@ -1,4 +1,5 @@
-"""A transformer as its shapes: what it weighs, what a token reads of it, what a token leaves in the KV cache.
+"""A language model as its shapes: what it weighs, what a token reads of it, what a token leaves in the KV
+cache, and what a request keeps as state.
 
 Every figure is an exact sum over the tensors of the published checkpoint, not a rounded "70B". Multi-token
 prediction layers are not counted: they are a second, optional model (DeepSeek-V3: 671 B without, 685 B with).
@@ -6,8 +7,9 @@ prediction layers are not counted: they are a second, optional model (DeepSeek-V
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import MaxLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -59,6 +61,146 @@ class LatentAttention(BaseModel):
         return queries + keys_values + heads * self.v_head_dim * hidden
 
 
+class Indexer(BaseModel):
+    """The indexer of sparse attention (DeepSeek-V3.2): a few small heads score every cached token for each
+    new one, which then attends to the `topk` best.
+
+    Its keys are a cache of their own, one vector of `head_dim` values in 8 bits and a 32-bit scale a token
+    and layer, on every tensor-parallel rank (vLLM's `DeepseekV32IndexerCache`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: Heads
+    head_dim: Width = Field(gt=0)
+    topk: Width = Field(gt=0)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes per token and layer: 132 for heads of 128."""
+        return self.head_dim + 4
+
+    def parameters(self, hidden: int, query_width: int) -> int:
+        """Queries from the latent query, one key, its norm with bias, and a weight a head."""
+        queries = query_width * self.heads * self.head_dim
+        return queries + hidden * self.head_dim + 2 * self.head_dim + hidden * self.heads
+
+
+class LinearAttention(BaseModel):
+    """A layer that keeps a state of fixed size for a request, and no KV cache.
+
+    `gated_delta` is Gated DeltaNet (Qwen3-Next), `kda` Kimi Delta Attention, `mamba2` a state-space layer
+    (Nemotron-H; `key_heads` are its groups, `key_head_dim` its state size), `lightning` MiniMax-01's. Each of
+    `value_heads` heads has a state of `key_head_dim` x `value_head_dim` values in `state_dtype`; a short
+    convolution of `conv_kernel` taps keeps its last inputs in 16 bits. `gate_rank` is the width between the
+    two factors of a gate's projection (`kda`); 0: the output gate is one whole projection.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["gated_delta", "kda", "mamba2", "lightning"]
+    key_heads: Heads
+    value_heads: Heads
+    key_head_dim: Width = Field(gt=0)
+    value_head_dim: Width = Field(gt=0)
+    conv_kernel: Width = 0
+    state_dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    gate_rank: Width = 0
+
+    @property
+    def key_width(self) -> int:
+        return self.key_heads * self.key_head_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.value_heads * self.value_head_dim
+
+    def splits(self, tp: int) -> bool:
+        """Whether `tp` ranks can share the heads; groups of a state-space layer are replicated."""
+        keys = self.key_heads % tp == 0 or (self.kind == "mamba2" and tp % self.key_heads == 0)
+        return self.value_heads % tp == 0 and keys
+
+    def of_rank(self, tp: int) -> LinearAttention:
+        """What one of `tp` ranks has."""
+        heads = {"key_heads": max(1, self.key_heads // tp), "value_heads": self.value_heads // tp}
+        return self.model_copy(update=heads)
+
+    @property
+    def conv_width(self) -> int:
+        """Channels of the short convolution: queries, keys and values, or those of a state-space layer."""
+        return 2 * self.key_width + self.value_width if self.conv_kernel else 0
+
+    @property
+    def in_width(self) -> int:
+        """Columns of the projections that read the hidden state: queries, keys, values, gates."""
+        per_head = {"gated_delta": 2, "kda": 1, "mamba2": 1, "lightning": 0}[self.kind]
+        gates = self.value_width
+        if self.kind == "kda":
+            gates = self.head_of_gates + (self.gate_rank or self.value_width)
+        return 2 * self.key_width + self.value_width + gates + per_head * self.value_heads
+
+    @property
+    def head_of_gates(self) -> int:
+        """The width between the two factors of the decay's projection in `kda`: one head's."""
+        return self.value_head_dim
+
+    @property
+    def gate_parameters(self) -> int:
+        """The second factors of gates that are projected by way of a narrow vector."""
+        if self.kind != "kda":
+            return 0
+        return (self.head_of_gates + self.gate_rank) * self.value_width
+
+    def parameters(self, hidden: int) -> int:
+        """Projections, convolution, decays and the norm before the output projection."""
+        found = hidden * self.in_width + self.gate_parameters + self.conv_kernel * self.conv_width
+        if self.kind == "mamba2":
+            found += self.conv_width + 3 * self.value_heads + self.value_width
+        elif self.kind == "kda":
+            found += self.value_heads + self.value_width + self.value_head_dim
+        elif self.kind == "gated_delta":
+            found += 2 * self.value_heads + self.value_head_dim
+        else:
+            found += self.value_width
+        return found + self.value_width * hidden
+
+    @property
+    def recurrent_bytes(self) -> float:
+        """The state that every token reads and writes."""
+        return self.value_width * self.key_head_dim * DTYPE_BYTES[self.state_dtype]
+
+    @property
+    def state_bytes(self) -> float:
+        """What a layer keeps for a request: the state, and the last inputs of the convolution."""
+        return self.recurrent_bytes + max(0, self.conv_kernel - 1) * self.conv_width * DTYPE_BYTES["bf16"]
+
+
+class LayerShape(BaseModel):
+    """Layers whose shapes are not the model's: `at` says which, every other key what they have instead.
+
+    `attention: false` is a layer without attention, `experts: 0` one with a plain MLP, `intermediate: 0` one
+    without; with `linear` it keeps a state instead of a KV cache.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: Annotated[tuple[Annotated[int, NotBoolean], ...], MaxLen(MAX_LAYERS)]
+    attention: bool | None = None
+    heads: Heads | None = None
+    kv_heads: Heads | None = None
+    head_dim: Width | None = Field(default=None, gt=0)
+    v_head_dim: Width | None = Field(default=None, gt=0)
+    values_are_keys: bool | None = None
+    attention_sinks: bool | None = None
+    sliding_window: Width | None = Field(default=None, gt=0)
+    indexed: bool | None = None
+    linear: LinearAttention | None = None
+    intermediate: Width | None = None
+    experts: Experts | None = None
+    shared_intermediate: Width | None = None
+    norms_per_layer: Annotated[int, NotBoolean] | None = Field(default=None, ge=1, le=8)
+
+
 class GroupLimit(NamedTuple):
     """Experts lie in `groups` equal groups, and those of one token in `chosen` of them (DeepSeek's
     `n_group`, `topk_group`).
@@ -104,6 +246,9 @@ class Model(BaseModel):
     `dense_layer_indices` are the layers of a mixture-of-experts model that have a plain MLP.
     With `expert_groups` a token's experts are of `groups_per_token` of as many groups (DeepSeek-V3: 4 of 8).
     `sliding_layers` layers attend to the last `sliding_window` tokens only.
+    `moe_latent` is the width in which experts compute, where it is not `hidden` (Nemotron-3).
+    `zero_experts` are choices of the router that compute nothing (LongCat).
+    `layer_shapes` are the layers that differ from the rest.
     `checkpoint` is there where the published weights are quantised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -133,10 +278,22 @@ class Model(BaseModel):
     shared_intermediate: Width = Field(default=0, ge=0)
     shared_expert_gate: bool = False
     router_bias: bool = False
+    moe_latent: Width = 0
+    zero_experts: Experts = 0
+    gated_mlp: bool = True
+    attention: bool = True
+    attention_gate: bool = False
+    values_are_keys: bool = False
+    v_head_dim: Width | None = Field(default=None, gt=0)
+    norms_per_layer: Annotated[int, NotBoolean] = Field(default=2, ge=1, le=8)
+    linear: LinearAttention | None = None
+    indexer: Indexer | None = None
+    shares_index: bool = False
     dense_layer_indices: Annotated[tuple[Annotated[int, NotBoolean], ...], MaxLen(MAX_LAYERS)] = ()
     mla: LatentAttention | None = None
     sliding_window: Width | None = Field(default=None, gt=0)
     sliding_layers: Annotated[int, NotBoolean] = Field(default=0, ge=0, le=MAX_LAYERS)
+    layer_shapes: Annotated[tuple[LayerShape, ...], MaxLen(64)] = ()
     native_weights: str = "bf16"
     checkpoint: Checkpoint | None = None
 
@@ -159,6 +316,67 @@ class Model(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_layer_has_one_shape(self) -> Model:
+        seen: set[int] = set()
+        for shape in self.layer_shapes:
+            for layer in shape.at:
+                if not 0 <= layer < self.layers:
+                    raise ValueError(f"layer_shapes: layer {layer} is none of {self.layers}, counted from 0")
+                if layer in seen:
+                    raise ValueError(f"layer_shapes: layer {layer} has two shapes; one is")
+                seen.add(layer)
+        return self
+
+    @cached_property
+    def _shapes(self) -> tuple[Model, ...]:
+        """Of every layer, the model as if all its layers were like it; equal ones are one object."""
+        if not self.layer_shapes:
+            return (self,) * self.layers
+        of_layer = [self._with({})] * self.layers
+        for shape in self.layer_shapes:
+            model = self._with({key: value for key, value in shape if value is not None and key != "at"})
+            for layer in shape.at:
+                of_layer[layer] = model
+        return tuple(of_layer)
+
+    def _with(self, changes: dict[str, Any]) -> Model:
+        """The model with other shapes in all its layers."""
+        indexed = changes.pop("indexed", True)
+        found = (
+            {name: getattr(self, name) for name in type(self).model_fields} | changes | {"layer_shapes": ()}
+        )
+        if "sliding_window" in changes:
+            found["sliding_layers"] = self.layers
+        if not indexed:
+            found["shares_index"] = True
+        if not found["experts"]:
+            found["dense_layer_indices"] = ()
+        return Model.model_construct(**found)
+
+    def shape_of(self, layer: int) -> Model:
+        """The model as if all its layers were like this one; the same object for equal layers."""
+        return self._shapes[layer] if self.layer_shapes else self
+
+    @property
+    def shapes(self) -> tuple[Model, ...]:
+        """The kinds of layers, each as a model of them alone; for a model of equal layers itself."""
+        if not self.layer_shapes:
+            return (self,)
+        return tuple({id(shape): shape for shape in self._shapes}.values())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Model:
+        """A copy, without what was worked out from the shapes of this one."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("_shapes", "parameters", "active_parameters", "state_bytes_per_request"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @property
+    def keeps_kv(self) -> bool:
+        """Whether layers of this kind keep keys and values."""
+        return self.attention and self.linear is None
+
     @property
     def is_moe(self) -> bool:
         return self.experts > 0
@@ -173,6 +391,8 @@ class Model(BaseModel):
     @property
     def dense_layers(self) -> int:
         """Layers with a plain MLP: all of a dense model."""
+        if self.layer_shapes:
+            return sum(not self.is_moe_layer(layer) for layer in range(self.layers))
         return len(self.dense_layer_indices) if self.is_moe else self.layers
 
     @property
@@ -180,7 +400,7 @@ class Model(BaseModel):
         return self.layers - self.dense_layers
 
     def is_moe_layer(self, layer: int) -> bool:
-        return self.is_moe and layer not in self.dense_layer_indices
+        return self.shape_of(layer).is_moe and layer not in self.dense_layer_indices
 
     @property
     def query_width(self) -> int:
@@ -189,7 +409,9 @@ class Model(BaseModel):
     @property
     def output_width(self) -> int:
         """What the heads hand to the output projection."""
-        return self.heads * (self.mla.v_head_dim if self.mla else self.head_dim)
+        if self.linear is not None:
+            return self.linear.value_width
+        return self.heads * (self.mla.v_head_dim if self.mla else self.v_head_dim or self.head_dim)
 
     @property
     def attention_parameters_per_layer(self) -> int:
@@ -204,10 +426,16 @@ class Model(BaseModel):
         """
         tp = self.check_tensor_parallel(tensor_parallel_size)
         heads, kv_heads = self.heads // tp, self.kv_heads_per_gpu(tp)
+        if not self.attention:
+            return 0
+        if self.linear is not None:
+            return self.linear.of_rank(tp).parameters(self.hidden)
         if self.mla is not None:
-            return self.mla.parameters(self.hidden, heads)
-        qkv = (heads + 2 * kv_heads) * self.head_dim
-        parameters = self.hidden * qkv + heads * self.head_dim * self.hidden
+            return self.mla.parameters(self.hidden, heads) + self._latent_additions(heads)
+        value_dim = self.v_head_dim or self.head_dim
+        queries = heads * self.head_dim * (2 if self.attention_gate else 1)
+        qkv = queries + kv_heads * (self.head_dim + (0 if self.values_are_keys else value_dim))
+        parameters = self.hidden * qkv + heads * value_dim * self.hidden
         parameters += qkv if self.qkv_bias else 0
         parameters += self.hidden if self.output_bias else 0
         parameters += heads if self.attention_sinks else 0
@@ -217,37 +445,62 @@ class Model(BaseModel):
             parameters += (heads + kv_heads) * self.head_dim
         return parameters
 
+    def _latent_additions(self, heads: int) -> int:
+        """An output gate, and the indexer, which every rank has whole."""
+        assert self.mla is not None
+        gate = self.hidden * heads * self.mla.v_head_dim if self.attention_gate else 0
+        if self.indexer is None or self.shares_index:
+            return gate
+        return gate + self.indexer.parameters(self.hidden, self.mla.q_lora_rank or self.hidden)
+
     @property
     def norm_parameters_per_layer(self) -> int:
-        return 2 * self.hidden
+        return self.norms_per_layer * self.hidden
 
     @property
     def dense_mlp_parameters(self) -> int:
-        return self._gated_mlp(self.intermediate)
+        return self._mlp(self.intermediate, self.hidden)
 
     @property
     def expert_parameters(self) -> int:
         """One routed expert."""
-        return self._gated_mlp(self.moe_intermediate) if self.is_moe else 0
+        return self._mlp(self.moe_intermediate, self.expert_hidden) if self.is_moe else 0
+
+    @property
+    def expert_hidden(self) -> int:
+        """The width in which routed experts compute."""
+        return self.moe_latent or self.hidden
 
     @property
     def shared_expert_parameters_per_layer(self) -> int:
         gate = self.hidden if self.shared_expert_gate else 0
-        return self._gated_mlp(self.shared_intermediate) + gate if self.shared_intermediate else 0
+        return self._mlp(self.shared_intermediate, self.hidden) + gate if self.shared_intermediate else 0
 
     @property
     def router_parameters_per_layer(self) -> int:
-        return self.hidden * self.experts + (self.experts if self.router_bias else 0)
+        """Of a layer with experts, with the projections to and from their own width."""
+        choices = self.experts + self.zero_experts
+        router = self.hidden * choices + (choices if self.router_bias else 0)
+        return router + 2 * self.hidden * self.moe_latent
 
-    def _gated_mlp(self, width: int) -> int:
-        return 3 * self.hidden * width + (2 * width + self.hidden if self.mlp_bias else 0)
+    @property
+    def matrices_in(self) -> int:
+        """Matrices that read the input of an MLP: gate and up, or up alone."""
+        return 2 if self.gated_mlp else 1
+
+    def _mlp(self, width: int, hidden: int) -> int:
+        if not width:
+            return 0
+        bias = self.matrices_in * width + hidden if self.mlp_bias else 0
+        return (self.matrices_in + 1) * hidden * width + bias
 
     def mlp_parameters_per_layer(self, layer: int) -> int:
         """A dense MLP, or router, all experts and shared experts of one layer."""
+        shape = self.shape_of(layer)
         if not self.is_moe_layer(layer):
-            return self.dense_mlp_parameters
-        routed = self.experts * self.expert_parameters
-        return self.router_parameters_per_layer + routed + self.shared_expert_parameters_per_layer
+            return shape.dense_mlp_parameters
+        routed = shape.experts * shape.expert_parameters
+        return shape.router_parameters_per_layer + routed + shape.shared_expert_parameters_per_layer
 
     def active_mlp_parameters_per_layer(self, layer: int) -> int:
         """What one token uses of `mlp_parameters_per_layer`."""
@@ -255,9 +508,10 @@ class Model(BaseModel):
         return self.mlp_parameters_per_layer(layer) - idle * self.expert_parameters
 
     def layer_parameters(self, layer: int) -> int:
+        shape = self.shape_of(layer)
         return (
-            self.attention_parameters_per_layer
-            + self.norm_parameters_per_layer
+            shape.attention_parameters_per_layer
+            + shape.norm_parameters_per_layer
             + self.mlp_parameters_per_layer(layer)
         )
 
@@ -296,19 +550,36 @@ class Model(BaseModel):
         kept = DTYPE_BYTES[unquantised] if weights < 2 else weights
         routed = self.moe_layers * self.experts * self.expert_parameters
         plain = self.embedding_parameters + self.lm_head_parameters + self.hidden
-        plain += (
-            self.layers * self.norm_parameters_per_layer + self.moe_layers * self.router_parameters_per_layer
-        )
+        norms = sum(shape.norm_parameters_per_layer for shape in self._shapes)
+        plain += norms + self.moe_layers * self.router_parameters_per_layer
         rest = self.parameters - routed - plain
         return rest * weights + routed * DTYPE_BYTES[expert_dtype or dtype] + plain * kept
 
     @property
     def kv_values_per_token_per_layer(self) -> int:
-        return self.mla.cached_values if self.mla else 2 * self.kv_heads * self.head_dim
+        """Of a layer of this kind; none where it keeps a state instead."""
+        return self._kv_values(self.kv_heads)
+
+    def _kv_values(self, kv_heads: int) -> int:
+        if not self.keeps_kv:
+            return 0
+        if self.mla is not None:
+            return self.mla.cached_values
+        return kv_heads * (self.head_dim + (self.v_head_dim or self.head_dim))
+
+    @property
+    def index_bytes_per_token_per_layer(self) -> int:
+        """Keys of an indexer, where layers of this kind have one of their own."""
+        return 0 if self.indexer is None or self.shares_index else self.indexer.cached_bytes
 
     def kv_bytes_per_token(self, dtype: str = "bf16") -> float:
         """KV cache of one token over all layers, before any sharding."""
-        return self.layers * self.kv_values_per_token_per_layer * DTYPE_BYTES[dtype]
+        return self._sum_kv_bytes(1, dtype, range(self.layers))
+
+    @cached_property
+    def state_bytes_per_request(self) -> float:
+        """What a request keeps beside its KV cache, however long it is, over all layers."""
+        return sum(shape.linear.state_bytes for shape in self._shapes if shape.linear is not None)
 
     def kv_heads_per_gpu(self, tensor_parallel_size: int) -> int:
         """At least one: beyond `kv_heads` ranks, KV heads are replicated."""
@@ -321,9 +592,24 @@ class Model(BaseModel):
 
         More ranks than KV heads replicate them; a latent cache is on every rank whole.
         """
+        return self._sum_kv_bytes(tensor_parallel_size, dtype, range(layers or self.layers))
+
+    def kv_bytes_of_layers(
+        self, first: int, layers: int, tensor_parallel_size: int = 1, dtype: str = "bf16"
+    ) -> float:
+        """As `kv_bytes_per_token_per_gpu`, of `layers` layers from `first` on."""
+        return self._sum_kv_bytes(tensor_parallel_size, dtype, range(first, first + layers))
+
+    def _sum_kv_bytes(self, tensor_parallel_size: int, dtype: str, layers: range) -> float:
         tp = self.check_tensor_parallel(tensor_parallel_size)
-        values = self.mla.cached_values if self.mla else 2 * self.kv_heads_per_gpu(tp) * self.head_dim
-        return (layers or self.layers) * values * DTYPE_BYTES[dtype]
+        if not self.layer_shapes:
+            return len(layers) * self._kv_bytes_per_layer(tp, dtype)
+        return sum(self.shape_of(layer)._kv_bytes_per_layer(tp, dtype) for layer in layers)
+
+    def _kv_bytes_per_layer(self, tp: int, dtype: str) -> float:
+        return self._kv_values(self.kv_heads_per_gpu(tp)) * DTYPE_BYTES[dtype] + (
+            self.index_bytes_per_token_per_layer
+        )
 
     def check_tensor_parallel(self, tensor_parallel_size: int) -> int:
         """The size itself when the heads can be split so; else InfeasibleError with the sizes that can."""
@@ -344,6 +630,10 @@ class Model(BaseModel):
         return [size for size in range(1, self.heads + 1) if self._splits(size)]
 
     def _splits(self, tp: int) -> bool:
+        if self.layer_shapes:
+            return all(shape._splits(tp) for shape in self.shapes)
+        if self.linear is not None and tp >= 1:
+            return self.linear.splits(tp)
         if tp < 1 or self.heads % tp:
             return False
         return self.mla is not None or self.kv_heads % tp == 0 or tp % self.kv_heads == 0

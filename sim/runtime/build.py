@@ -139,7 +139,7 @@ def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[Requ
     )
 
     def block_pool(rank: int) -> BlockPool:
-        groups = None if plan.memory is None or not plan.memory.groups.windowed else plan.memory.groups
+        groups = None if plan.memory is None or plan.memory.groups.is_plain else plan.memory.groups
         pool = BlockPool(
             limits.kv_blocks,
             engine.block_size,

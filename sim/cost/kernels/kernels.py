@@ -16,7 +16,9 @@ from sim.cost.kernels.attention import (
     mla_prefill,
 )
 from sim.cost.kernels.gemm import gemm
+from sim.cost.kernels.index_scores import index_decode, index_prefill
 from sim.cost.kernels.moe import experts_hit, moe
+from sim.cost.kernels.recurrent import state_scan, state_update
 from sim.cost.kernels.small import elementwise, lm_head, sampling
 from sim.cost.kernels.timing import FORMATS, KernelTiming
 from sim.inputs.hardware import Gpu
@@ -32,11 +34,15 @@ __all__ = [
     "elementwise",
     "experts_hit",
     "gemm",
+    "index_decode",
+    "index_prefill",
     "lm_head",
     "mla_decode",
     "mla_prefill",
     "moe",
     "sampling",
+    "state_scan",
+    "state_update",
 ]
 
 
@@ -58,6 +64,10 @@ KERNELS: dict[str, Callable[..., KernelTiming]] = {
     "attention_mixed": attention_mixed,
     "mla_prefill": mla_prefill,
     "mla_decode": mla_decode,
+    "index_prefill": index_prefill,
+    "index_decode": index_decode,
+    "state_scan": state_scan,
+    "state_update": state_update,
     "moe": moe,
     "elementwise": elementwise,
     "lm_head": lm_head,

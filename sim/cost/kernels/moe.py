@@ -64,6 +64,7 @@ def moe(
     hit: float | None = None,
     present: float | None = None,
     sustained: bool = False,
+    gated: bool = True,
 ) -> KernelTiming:
     """`tokens` entering the layer (over all ranks), each sent to `topk` of `experts`; this rank has 1/ep
     of the experts and 1/tp of every expert's width.
@@ -71,7 +72,8 @@ def moe(
     `load`: token-expert pairs of this rank over an even share (the fullest rank sets the step); `hit`:
     experts of this rank that are hit; both default to what `routing` (uniform, balanced, power_law_1.2)
     gives. `present`: tokens that this rank sees at all and has to sort, where a dispatch has brought it only
-    its own; by default all, as where every rank has all tokens and keeps what its experts are for. 4-bit
+    its own; by default all, as where every rank has all tokens and keeps what its experts are for. Experts
+    that are not `gated` have two matrices, and no gate. 4-bit
     weights on a GPU without 4-bit arithmetic are expanded to 16 bits in the kernel.
     InputError: sizes below one, a split that leaves no expert or no width, a format that the GPU cannot
     compute in."""
@@ -98,10 +100,13 @@ def moe(
         hit = max(experts_hit(crowded, experts, topk, routing) / ep, min(1.0, pairs))
     hit = min(hit, experts / ep)
     padded = pairs + hit * (0.5 * p.tile_tokens)
-    compute_s = 6.0 * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)
+    matrices = 3.0 if gated else 2.0
+    compute_s = (
+        2.0 * matrices * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)
+    )
     if sustained:
         compute_s /= (gpu.kernels or UNMEASURED).sustained_flop_fraction
-    n_bytes = 3.0 * hit * hidden * width * weight_bytes
+    n_bytes = matrices * hit * hidden * width * weight_bytes
     n_bytes += pairs * (hidden * (activation_bytes + 4.0) + width * (activation_bytes + 6.0))
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
     busy_s = (compute_s**p.overlap + memory_s**p.overlap) ** (1.0 / p.overlap)

@@ -442,7 +442,7 @@ class RequestQueue:
         size = pool.block_size
         more = groups.during(computed, tokens) - held
         filled = -(-(computed + tokens) // size) - -(-computed // size)
-        taken = max(more, groups.groups * filled)
+        taken = max(more, groups.paged * filled)
         if more > pool.free_blocks:
             return False
         before = pool.used

@@ -5,7 +5,13 @@ import pytest
 from sim.catalog import load_gpu, load_model
 from sim.cost.kernels import kernels
 from sim.cost.kernels.kernels import KERNELS, KernelTiming
+from sim.inputs.model import Indexer, LinearAttention
 from tests.cost.kernels.round_gpu import MLA
+
+INDEXER = Indexer(heads=64, head_dim=128, topk=2048)
+LINEAR = LinearAttention(
+    kind="gated_delta", key_heads=16, value_heads=32, key_head_dim=128, value_head_dim=128, conv_kernel=4
+)
 
 
 def test_every_kernel_gives_a_timing_whose_parts_are_not_negative() -> None:
@@ -17,6 +23,10 @@ def test_every_kernel_gives_a_timing_whose_parts_are_not_negative() -> None:
         "attention_mixed": kernels.attention_mixed(g, [(512, 0)], 64, 64_000, 8, 1, 128),
         "mla_prefill": kernels.mla_prefill(g, [(512, 0)], 16, MLA),
         "mla_decode": kernels.mla_decode(g, 64, 64_000, 16, MLA),
+        "index_prefill": kernels.index_prefill(g, [(512, 4096)], INDEXER),
+        "index_decode": kernels.index_decode(g, 64, 64_000, INDEXER),
+        "state_scan": kernels.state_scan(g, [(512, 0), (64, 4096)], LINEAR),
+        "state_update": kernels.state_update(g, 64, LINEAR),
         "moe": kernels.moe(g, 64, 4096, 1536, 128, 8, ep=8, dtype="fp8_block"),
         "elementwise": kernels.elementwise(g, 1e6),
         "lm_head": kernels.lm_head(g, 64, 128_256, 8192),
