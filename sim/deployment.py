@@ -88,10 +88,12 @@ def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tup
         groups = least.memory.groups
         windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
         needed = groups.longest(longest, least.limits.max_num_batched_tokens)
+        lacking = least.memory.weight_bytes + least.memory.kv_bytes - least.shards[0].gpu.usable_hbm_bytes
         found.append(
             KvCapacity(
                 name, model.name, formats, precision_note(model, pool.precision), least.memory.blocks,
                 pool.engine.block_size, longest, 0 if groups.windowed else windowed, groups.groups, needed,
+                max(0.0, lacking),
             )
         )  # fmt: skip
     return tuple(found)

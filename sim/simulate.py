@@ -216,7 +216,13 @@ class Result:
             apart=any(pool.role == "prefill" for pool in pools.values()),
         )
         scenario = self.scenario
-        return run_basis(numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load)
+        unfelt = {key[1] for key, _ in self.faults_without_effect()}
+        degraded = any(
+            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(scenario.faults)
+        )
+        return run_basis(
+            numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load, degraded
+        )
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
