@@ -294,9 +294,13 @@ def run_basis(
     machine = "described" if degraded else machine_origin(topology)
     decode = size_class(2.0 * weakest.model.hidden * load.users)  # activations of a token are in 16 bits
     links, small = (
-        _weakest([
-            collective_basis(who, machine, library, **of) for who in collectives for library in sorted(libraries)
-        ])
+        _weakest(
+            [
+                collective_basis(who, machine, library, **of)
+                for who in collectives
+                for library in sorted(libraries)
+            ]
+        )
         for of in ({}, {"size": decode})
     )
     bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)

@@ -302,14 +302,18 @@ def test_a_change_of_something_else_gives_no_host_times() -> None:
 
 def test_a_described_server_over_pcie_has_the_band_of_measured_ones_in_tables_and_runs() -> None:
     large, small = (sim.collective("l40s-12", "all_gather", size, 12).basis for size in (2.0**28, 2.0**12))
-    assert large.band is not None and large.band[1] > 15.3
-    assert small.band is not None and small.band[1] < 2.0
+    assert large.band is not None
+    assert large.band[1] > 15.3
+    assert small.band is not None
+    assert small.band[1] < 2.0
     assert "measured servers over PCIe on both sockets" in str(large)
     assert "PCIe" not in str(sim.collective("l40s-8", "all_gather", 2.0**28, 8).basis)
     apart = basis.Collectives("l40s", "ada", 4, span="one socket")
     plain = basis.Collectives("l40s", "ada", 4)
     wide, narrow = (basis.collective_basis(who, "described", "nccl").band for who in (apart, plain))
-    assert wide is not None and narrow is not None and wide[1] > 4.27 > narrow[1]
+    assert wide is not None
+    assert narrow is not None
+    assert wide[1] > 4.27 > narrow[1]
     numbers = run("l40s-12", engine={"tensor_parallel_size": 4}).summary()["basis"]
     assert numbers["collectives"]["band"][1] > 4.27
     (_, tpot), (_, ttft) = (numbers["bands"][f"mean_{name}_ms"] for name in ("tpot", "ttft"))
@@ -370,7 +374,8 @@ def test_services_of_other_kinds_of_models_stand_in_with_their_wider_band_and_sa
         {"mean_tpot_ms": 10.0}, [served], formula, (), load_topology("nd-h100-v5"), basis.Load("closed", 1)
     )
     errors = basis.service_errors("mean_tpot_ms", served, basis.Load("closed", 1))
-    assert errors is not None and "model" not in errors.of
+    assert errors is not None
+    assert "model" not in errors.of
     assert found.bands["mean_tpot_ms"] == tuple(10.0 * side for side in errors.nine_in_ten)
     assert "of all models" in found.points
     assert found.points.endswith("too few of latent-attention models")

@@ -54,5 +54,7 @@ def test_an_unknown_number_format_is_refused_with_those_there_are() -> None:
 
 
 def test_a_memory_bandwidth_without_its_unit_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"3350 \(a bare number is in bytes/s\): must be at least 1 GB/s"):
+    with pytest.raises(
+        ValidationError, match=r"3350 \(a bare number is in bytes/s\): must be at least 1 GB/s"
+    ):
         gpu(hbm_bytes_per_s=3350)
