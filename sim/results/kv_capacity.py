@@ -66,7 +66,8 @@ class KvCapacity:
         if self.lacking_bytes > 0.0:
             found.append(
                 f"{of}num_gpu_blocks_override: {self.kv_cache_blocks:,} blocks take "
-                f"{self.lacking_bytes / 2**30:,.1f} GiB more than a GPU has beside its weights; no engine starts so"
+                f"{self.lacking_bytes / 2**30:,.1f} GiB more than a GPU has beside its weights; "
+                "no engine starts so"
             )
         return tuple(found)
 
