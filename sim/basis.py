@@ -285,8 +285,11 @@ def run_basis(
     collectives: Sequence[Collectives],
     topology: Topology,
     load: Load,
+    degraded: bool = False,
 ) -> RunBasis:
-    """What a run rests on, from the numbers of its summary and what served it."""
+    """What a run rests on, from the numbers of its summary and what served it. A machine that was `degraded`
+    during the run, by the loss of links or of switch chips, was not measured so.
+    """
     first = served[0]
     by_gpu: dict[str, Basis] = {}
     for one in served:
@@ -300,7 +303,7 @@ def run_basis(
         if _weaker(kernels, by_gpu[one.gpu.name]) is not kernels:
             kernels, weakest = by_gpu[one.gpu.name], one
     libraries = {one.engine.collectives_library for one in served}
-    machine = machine_origin(topology)
+    machine = "described" if degraded else machine_origin(topology)
     decode = size_class(2.0 * weakest.model.hidden * load.users)  # activations of a token are in 16 bits
     links, small = (
         _weakest(
@@ -351,7 +354,7 @@ def _bands(
             continue
         if quantity == "output_throughput" and load.arrivals == "open" and not numbers.get("saturated"):
             continue  # as much as arrives
-        band = errors.eight_in_ten
+        band = errors.eight_in_ten if "model" in errors.of else errors.nine_in_ten  # of other kinds: borrowed
         causes = ((numbers.get("blame") or {}).get(latency) or {}).get("mean") or {}
         others = [_launches_band(causes, served.engine)]
         if "stand-in" in (kernels.kind, links.kind if links else ""):
@@ -421,11 +424,13 @@ def service_errors(quantity: str, served: Served, load: Load) -> Errors | None:
 def _services(errors: Errors, served: Served, load: Load) -> str:
     """The services in words, and what they lack of this one."""
     of = errors.of
-    words = f"8 of 10 of {errors.n} measured services"
-    words += f" of {of['model']} models" if "model" in of else ""
+    kind = {"mla": "latent-attention"}.get(model_kind(served.model), model_kind(served.model))
+    words = f"{8 if 'model' in of else 9} of 10 of {errors.n} measured services"
+    words += f" of {kind} models" if "model" in of else " of all models"
     words += _of_gpu(errors)
     words += f" under {of['engine']}" if "engine" in of else ""
     words += f" with {of['users']} users" if "users" in of else ""
+    words += "" if "model" in of else f"; too few of {kind} models"
     if "gpu" not in of and served.gpu.name not in accuracy()["closed_loops"].values("gpu"):
         words += f"; none on {served.gpu.name}"
     return words
@@ -450,7 +455,13 @@ def host_basis(engine: Engine) -> Basis:
 
 
 def memory_basis(gpu: Gpu) -> Basis:
-    """What the room for weights and KV cache rests on: the bytes that the driver reports, or the datasheet's.
-    Published logs of what is left for the cache are too few for an error.
+    """What the room for weights and KV cache rests on: the bytes that the driver reports, as the shipped file
+    of a GPU or one of the user's has them, or the datasheet's. Published logs of what is left for the cache
+    are too few for an error.
     """
+    shipped = _shipped_gpu(gpu.name)
+    if gpu.visible_hbm_bytes is not None and (
+        shipped is None or shipped.visible_hbm_bytes != gpu.visible_hbm_bytes
+    ):
+        return Basis("given", f"by the description of {gpu.name}")
     return Basis("datasheet" if gpu.visible_hbm_bytes is None else "measured", gpu.name)

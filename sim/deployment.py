@@ -89,10 +89,12 @@ def _kv_capacities(scenario: Scenario, replicas: tuple[ReplicaPlan, ...]) -> tup
         windowed = model.sliding_layers if longest > (model.sliding_window or longest) else 0
         engine = least.pool.engine
         needed = groups.longest(longest, least.limits.max_num_batched_tokens)
+        lacking = least.memory.weight_bytes + least.memory.kv_bytes - least.shards[0].gpu.usable_hbm_bytes
         found.append(
             KvCapacity(
                 name, model.name, formats, precision_note(model, pool.precision), least.memory.blocks,
                 engine.block_size, longest, 0 if groups.windowed else windowed, groups.groups, needed,
+                max(0.0, lacking),
             )
         )  # fmt: skip
     return tuple(found)

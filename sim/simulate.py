@@ -231,7 +231,13 @@ class Result(Shown):
             apart=any(pool.role == "prefill" for pool in pools.values()),
         )
         scenario = self.scenario
-        return run_basis(numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load)
+        unfelt = {key[1] for key, _ in self.faults_without_effect()}
+        degraded = any(
+            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(scenario.faults)
+        )
+        return run_basis(
+            numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load, degraded
+        )
 
     def explain(self, sensitivity: Effects | None = None) -> Verdict:
         """What the run says, in three to ten sentences with their numbers: what limits it, whether the

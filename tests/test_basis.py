@@ -285,6 +285,9 @@ def test_host_and_memory_say_what_is_given_and_what_the_driver_reports() -> None
     assert basis.memory_basis(load_gpu("h100-sxm")).kind == "measured"
     bare = load_gpu("h100-sxm").model_copy(update={"visible_hbm_bytes": None})
     assert basis.memory_basis(bare).kind == "datasheet"
+    told = load_gpu("h100-sxm").model_copy(update={"visible_hbm_bytes": 90e9})
+    for mine in (told, load_gpu("h100-sxm").model_copy(update={"name": "mine"})):
+        assert str(basis.memory_basis(mine)) == f"given by the description of {mine.name}"
 
 
 def test_a_change_of_something_else_gives_no_host_times() -> None:
@@ -301,14 +304,18 @@ def test_a_change_of_something_else_gives_no_host_times() -> None:
 
 def test_a_described_server_over_pcie_has_the_band_of_measured_ones_in_tables_and_runs() -> None:
     large, small = (sim.collective("l40s-12", "all_gather", size, 12).basis for size in (2.0**28, 2.0**12))
-    assert large.band is not None and large.band[1] > 15.3
-    assert small.band is not None and small.band[1] < 2.0
+    assert large.band is not None
+    assert large.band[1] > 15.3
+    assert small.band is not None
+    assert small.band[1] < 2.0
     assert "measured servers over PCIe on both sockets" in str(large)
     assert "PCIe" not in str(sim.collective("l40s-8", "all_gather", 2.0**28, 8).basis)
     apart = basis.Collectives("l40s", "ada", 4, span="one socket")
     plain = basis.Collectives("l40s", "ada", 4)
     wide, narrow = (basis.collective_basis(who, "described", "nccl").band for who in (apart, plain))
-    assert wide is not None and narrow is not None and wide[1] > 4.27 > narrow[1]
+    assert wide is not None
+    assert narrow is not None
+    assert wide[1] > 4.27 > narrow[1]
     numbers = run("l40s-12", engine={"tensor_parallel_size": 4}).summary()["basis"]
     assert numbers["collectives"]["band"][1] > 4.27
     (_, tpot), (_, ttft) = (numbers["bands"][f"mean_{name}_ms"] for name in ("tpot", "ttft"))
@@ -347,3 +354,30 @@ def test_a_kv_cache_in_four_bits_was_measured_on_no_gpu() -> None:
         kernels = basis.kernels_of(model, Precision(kv_cache=cache))
         found = basis.kernel_basis(load_gpu("h100-sxm"), formula, "vllm", kernels, "dense")
         assert found.kind == kind, cache
+
+
+# ---- what was not measured as a whole
+
+
+def test_a_machine_that_lost_a_switch_chip_was_not_measured_so() -> None:
+    engine, chip = {"tensor_parallel_size": 8}, {"at_s": 0.01, "place": "node0.nvswitch1", "capacity": 0}
+    late = {**chip, "at_s": 1e4}
+    kinds = [
+        run("nd-h100-v5", engine=engine, faults=faults).summary()["basis"]["collectives"]["basis"]
+        for faults in ([], [chip], [late])
+    ]
+    assert kinds == ["measured", "stand-in", "measured"]
+
+
+def test_services_of_other_kinds_of_models_stand_in_with_their_wider_band_and_say_so() -> None:
+    gpu, model = load_gpu("h100-sxm"), sim.load_model("deepseek-v3")
+    served = basis.Served(gpu, model, Precision(), Engine())
+    found = basis.run_basis(
+        {"mean_tpot_ms": 10.0}, [served], formula, (), load_topology("nd-h100-v5"), basis.Load("closed", 1)
+    )
+    errors = basis.service_errors("mean_tpot_ms", served, basis.Load("closed", 1))
+    assert errors is not None
+    assert "model" not in errors.of
+    assert found.bands["mean_tpot_ms"] == tuple(10.0 * side for side in errors.nine_in_ten)
+    assert "of all models" in found.points
+    assert found.points.endswith("too few of latent-attention models")

@@ -15,6 +15,7 @@ from sim.inputs.quantities import (
     Fraction,
     LatencySeconds,
     MemoryBytes,
+    MemoryBytesPerSecond,
 )
 
 
@@ -29,7 +30,7 @@ class Gpu(BaseModel):
     name: str
     hbm_bytes: MemoryBytes
     visible_hbm_bytes: MemoryBytes | None = None
-    hbm_bytes_per_s: BytesPerSecond
+    hbm_bytes_per_s: MemoryBytesPerSecond
     flops: dict[str, FlopPerSecond] = Field(min_length=1)
     sms: Count = Field(gt=0)
     l2_bytes: Bytes = Field(gt=0)

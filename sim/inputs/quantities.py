@@ -209,6 +209,9 @@ MEMORY = QuantityKind("a memory", "bytes", _BYTES | _BITS, "80 GB", min_value=1e
 LINK_RATE = QuantityKind(
     "a bandwidth", "bytes/s", _per_second(_BYTES | _BITS), "450 GB/s", min_value=1e3, max_value=1e14
 )
+MEMORY_RATE = QuantityKind(
+    "a memory bandwidth", "bytes/s", _per_second(_BYTES | _BITS), "3.35 TB/s", min_value=1e9, max_value=1e15
+)
 COMPUTE_RATE = QuantityKind("a compute rate", "FLOP/s", _FLOPS, "989 TFLOP/s", min_value=1e9, max_value=1e18)
 RATE = QuantityKind("a rate", "1/s", _RATES, "2.5/s", max_value=1e9)
 
@@ -223,6 +226,7 @@ LatencySeconds = Annotated[float, BeforeValidator(LATENCY), _schema(LATENCY)]
 Bytes = Annotated[float, BeforeValidator(BYTES), _schema(BYTES)]
 MemoryBytes = Annotated[float, BeforeValidator(MEMORY), _schema(MEMORY)]
 BytesPerSecond = Annotated[float, BeforeValidator(LINK_RATE), _schema(LINK_RATE)]
+MemoryBytesPerSecond = Annotated[float, BeforeValidator(MEMORY_RATE), _schema(MEMORY_RATE)]
 FlopPerSecond = Annotated[float, BeforeValidator(COMPUTE_RATE), _schema(COMPUTE_RATE)]
 PerSecond = Annotated[float, BeforeValidator(RATE), _schema(RATE)]
 Fraction = Annotated[

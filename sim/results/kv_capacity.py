@@ -17,7 +17,8 @@ class KvCapacity:
     and `checkpoint` what decided them, where the published weights are quantised. `windowed_layers` keep a
     whole text although they attend to a window. Layers are in `groups`, each with blocks of its own, of which
     a request of `max_model_len` tokens holds `longest_blocks` at most in all (one for every `block_size`
-    tokens where that is None).
+    tokens where that is None). A number of blocks that the user gives takes `lacking_bytes` more than all of
+    a GPU's memory.
     """
 
     pool: str
@@ -30,6 +31,7 @@ class KvCapacity:
     windowed_layers: int = 0
     groups: int = 1
     longest_blocks: int | None = None
+    lacking_bytes: float = 0.0
 
     @property
     def kv_cache_tokens(self) -> int:
@@ -60,6 +62,12 @@ class KvCapacity:
             found.append(
                 f"{of}the {self.windowed_layers} sliding-window layers of {self.model} keep the KV of whole "
                 "texts; an engine that frees what has left the window holds more long requests"
+            )
+        if self.lacking_bytes > 0.0:
+            found.append(
+                f"{of}num_gpu_blocks_override: {self.kv_cache_blocks:,} blocks take "
+                f"{self.lacking_bytes / 2**30:,.1f} GiB more than a GPU has beside its weights; "
+                "no engine starts so"
             )
         return tuple(found)
 

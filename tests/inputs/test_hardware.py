@@ -51,3 +51,10 @@ def test_under_an_engine_only_what_was_measured_with_it_changes() -> None:
 def test_an_unknown_number_format_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValidationError, match="'fp7' is not a number format; fp32, bf16"):
         gpu(flops={"fp7": 1e15})
+
+
+def test_a_memory_bandwidth_without_its_unit_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match=r"3350 \(a bare number is in bytes/s\): must be at least 1 GB/s"
+    ):
+        gpu(hbm_bytes_per_s=3350)

@@ -220,6 +220,7 @@ def test_sessions_keep_their_turns_and_delays(tmp_path: Path):
         ("\n\n \n", "empty"),
         ("a,b,c\n1,2,3\n", "no known trace has the header 'a, b, c'"),
         ("TIMESTAMP,ContextTokens\n", "lacks GeneratedTokens"),
+        ("timestamp,input_length,output_length\n", "Mooncake trace, has them in a JSON object on each line"),
         ('[{"conversations": []}]', "ShareGPT"),
         ('{"conversations": []}', "ShareGPT"),
         ("arrival_s,prompt_tokens,output_tokens\n", "header only"),

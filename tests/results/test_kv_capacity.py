@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+import sim
+from sim.cost.network import Network
+from sim.deployment import deployment_of
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 
 # vllm#21348: "GPU KV cache size: 178,880 tokens"
@@ -31,3 +36,19 @@ def test_numbers_of_several_pools_stand_by_pool_only() -> None:
     }
     assert capacity_summary([QWEN3_235B])["kv_cache_blocks"] == 11_180
     assert capacity_summary([])["engines"] == {}
+
+
+def test_blocks_that_no_gpu_holds_are_noted() -> None:
+    scenario = sim.Scenario.model_validate(
+        {
+            "topology": "nd-h100-v5",
+            "model": "llama-3.1-8b",
+            "engine": {"num_gpu_blocks_override": 50_000},
+            "workload": "single-user",
+        }
+    )
+    (capacity,) = deployment_of(scenario, Network(scenario.wired.graph)).kv_capacities
+    # 50,000 blocks of 16 tokens of 131,072 B, beside 15 GiB of weights, on 79.2 GiB
+    assert capacity.lacking_bytes / 2**30 == pytest.approx(97.7 + 15.0 - 79.6, abs=0.6)
+    assert "50,000 blocks take 33" in capacity.notes()[-1]
+    assert QWEN3_235B.notes() == ()

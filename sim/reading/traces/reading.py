@@ -152,10 +152,12 @@ def _unknown(header: str, columns: list[str]) -> str:
 
     families = sorted(FAMILIES, key=likeness, reverse=True)
     lacking = ", ".join(sorted(families[0].columns - set(columns)))
+    as_lines = "a JSON object on each line" if families[0].lines == "json" else "a CSV file"
+    nearest = f"lacks {lacking}" if lacking else f"has them in {as_lines}"
     known = "; ".join(f"{family.name}: {family.header}" for family in families)
     return (
         f"no known trace has the header {shown_header(columns)!r}; the nearest, {families[0].name}, "
-        f"lacks {lacking}; known are {known}"
+        f"{nearest}; known are {known}"
     )
 
 
