@@ -23,10 +23,9 @@ from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.model import MAX_EXPERTS
+from sim.inputs.precision import Dtype as Dtype
+from sim.inputs.precision import Precision as Precision
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
-
-Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
-
 
 SCHEDULERS = ("vllm", "continuous", "static", "one_at_a_time")
 
@@ -62,28 +61,6 @@ Ranks = Annotated[int, NotBoolean, Field(gt=0, le=MAX_RANKS)]
 Limit = Annotated[int, NotBoolean, Field(gt=0, le=MAX_ENGINE_TOKENS)]
 LimitOrNone = Annotated[int, NotBoolean, Field(ge=0, le=MAX_ENGINE_TOKENS)]
 Share = Annotated[float, NotBoolean]
-
-
-class Precision(BaseModel):
-    """Storage formats: weights of the linear layers, KV cache entries and activations (also the collectives'
-    dtype).
-
-    `experts`: of the routed experts, where it is another than that of the other weights (gpt-oss: `w4a16`
-    beside bf16). `qkv_weights`: of the projections that make queries, keys and values, where a checkpoint
-    leaves these alone (DeepSeek-R1 in NVFP4: bf16). `activation_scales` static: the kernel before a product
-    writes its input in 8 or 4 bits; dynamic: a kernel of its own finds the scales and does so. `attention`:
-    what prefill multiplies in, 8 bits where an engine does so on an 8-bit cache.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: Dtype = "bf16"
-    kv_cache: Dtype = "bf16"
-    activations: Literal["bf16", "fp16"] = "bf16"
-    experts: Dtype | None = None
-    qkv_weights: Dtype | None = None
-    activation_scales: Literal["dynamic", "static"] = "dynamic"
-    attention: Literal["bf16", "fp16", "fp8"] | None = None
 
 
 class HostTime(BaseModel):

@@ -15,6 +15,7 @@ from annotated_types import MaxLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.precision import Precision
 from sim.inputs.quantities import DTYPE_BYTES, NotBoolean
 
 MAX_LAYERS = 4096  # sums run over layers; the deepest published transformer (DeepNet) has 1000
@@ -224,8 +225,6 @@ class Checkpoint(BaseModel):
     @field_validator("precision")
     @classmethod
     def _are_keys_of_precision(cls, formats: dict[str, str]) -> dict[str, str]:
-        from sim.inputs.engine import Precision  # which imports this module
-
         known = Precision.model_fields
         for key, written in formats.items():
             if key not in known:
