@@ -301,7 +301,7 @@ def speed_rows(lines: dict[int, list[Point]]) -> list[Row]:
             found = at_speed(lines[domain], speed)
             if found is not None:
                 what = f"domain of {domain}: tokens/s/GPU ({found.recipe})"
-                public = PUBLISHED[domain][number]
+                public = float(PUBLISHED[domain][number])
                 rows.append(Row(case, what, "tokens/s", public, found.per_gpu, source=SOURCE))
         ours = ratio(lines, speed)
         if ours is not None:

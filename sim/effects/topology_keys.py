@@ -163,6 +163,13 @@ def _no_traffic(use: Use) -> str:
     return "" if use.ran.bytes_in_all else "no byte crossed any link"
 
 
+def _idle_nics(use: Use) -> str:
+    topology = use.ran.scenario.topology
+    nics = {name for name, part in topology.parts.items() if part.kind == "nic"}
+    crossed = sum(n for place, n in use.ran.bytes_by_place.items() if part_of_place(place) in nics)
+    return "" if crossed else "no byte went through a NIC"
+
+
 def _other_transport(use: Use) -> str:
     used = use.ran.scenario.wired.inter_node
     return "" if _after(use, "transports") == used else f"the run goes over {used}"
@@ -327,6 +334,9 @@ TOPOLOGY: dict[str, Rule] = {
     "peer_to_peer": unless(_no_traffic),
     "acs": unless(_no_traffic, then=where(_turned_round, "no byte crossed a PCIe switch")),
     "inter_node": unless(one_server, _engine_names_transport),
+    "domain": unless(_no_traffic),
+    "domain_tiers": unless(_no_traffic),
+    "nics_per_gpu": unless(_idle_nics),
     "own_graph": acted,
     "systems": acted,
     "links.*.bytes_per_s": _link,

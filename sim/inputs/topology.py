@@ -194,12 +194,12 @@ class Topology(BaseModel):
             yield ("nics_per_gpu",), "is for one kind of servers, whose parts have NICs on a scale_out"
         elif self.nics_per_gpu * gpus % own:
             most = max(own // gpus, 1)
-            able = [number for number in (most, 2 * most) if number * gpus % own == 0] or ["no number"]
+            able = [number for number in (most, 2 * most) if number * gpus % own == 0]
             yield (
                 ("nics_per_gpu",),
                 (
                     f"{self.nics_per_gpu} is no whole number of times the {own} NICs for {gpus} GPUs; "
-                    f"{' and '.join(map(str, able))} would be"
+                    f"{' and '.join(map(str, able)) or 'none'} would be"
                 ),
             )
 

@@ -43,8 +43,8 @@ def test_the_two_graphs_differ_in_the_domain_alone(domains):
 
 
 def test_only_the_bytes_that_leave_an_island_make_the_step_longer(domains):
-    """24 tokens of a rank to 8 experts, three in four on other islands, at 49 GB/s; the kernel reaches 0.94 of that,
-    and the busiest rank gets more.
+    """24 tokens of a rank to 8 experts, three in four on other islands, at 49 GB/s; the kernel has 0.94 of
+    that, and the busiest rank gets more.
     """
     rack, island = (
         domains.steps(domain, domains.Shape(32), domains.MOST_DRAFTS, (6,))[0]

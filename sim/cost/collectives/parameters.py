@@ -194,8 +194,9 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
     blocks = intra_node["architectures"]
     architectures = {name: _architecture(name, block, blocks) for name, block in blocks.items()}
     between_servers = files.get("mnnvl")
-    for name in between_servers["architectures"] if between_servers else ():
-        architectures[name] = _with_kernels(architectures[name], between_servers)
+    if between_servers:
+        for name in between_servers["architectures"]:
+            architectures[name] = _with_kernels(architectures[name], between_servers)
     gpus = {gpu: name for name, block in blocks.items() for gpu in block["gpus"]}
     stand_ins = tuple((float(block["nvlink_bytes_per_s"]), name) for name, block in blocks.items())
     ordered = dict(sorted(gpus.items(), key=lambda item: -len(item[0])))

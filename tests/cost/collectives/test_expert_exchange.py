@@ -14,6 +14,7 @@ import pytest
 import sim
 from sim.catalog import load_topology
 from sim.cost.collectives import expert_exchange
+from sim.cost.collectives.demands import pairs_demand
 from sim.cost.collectives.expert_exchange import Copies, ExpertChoice, chosen, exchange, kernels, sends
 from sim.cost.expert_load import distinct_places
 from sim.cost.network import Network
@@ -236,7 +237,7 @@ def test_ranks_of_one_domain_that_send_alike_need_no_look_at_every_pair(nodes, d
     each = FREE.distinct(len(ranks)) / len(ranks)
     summed, paired = (
         expert_exchange._alike(network, ranks, each),
-        expert_exchange.pairs_demand(network, sends(network, "rank", ranks, FREE)),
+        pairs_demand(network, sends(network, "rank", ranks, FREE)),
     )
     assert dict(zip(summed.links, summed.n_bytes, strict=True)) == pytest.approx(
         dict(zip(paired.links, paired.n_bytes, strict=True))
