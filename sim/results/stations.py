@@ -109,9 +109,9 @@ def requests_of(records: Records) -> dict[str, NDArray[Any]]:
     return found
 
 
-def visits_of(pool: PoolSetting, records: Records, rows: Rows) -> Visits:
+def visits_of(pool: PoolSetting, records: Records, rows: Rows, *, unplaced: bool = False) -> Visits:
     """The visits of a pool; into a pool of decodes a request waits from the end of its prefill until blocks
-    are reserved for it.
+    are reserved for it. `unplaced`: requests that no engine was chosen for yet wait here.
     """
     size, groups = _block_size(pool, records)
     whole = np.ceil((rows["prompt_tokens"] + rows["output_tokens"]) / size) * groups
@@ -132,8 +132,8 @@ def visits_of(pool: PoolSetting, records: Records, rows: Rows) -> Visits:
         if pool.role == "both":
             left_s = rows["left_s"]
     mine = (at >= pool.first) & (at < pool.first + pool.engines)
-    if pool.role != "decode":
-        mine |= at < 0  # in no engine yet
+    if unplaced:
+        mine |= at < 0
     began = mine & ~np.isnan(start_s) & (at >= 0)
     waited_s = np.fmin(np.where(np.isnan(start_s), left_s, start_s), np.maximum(end_s, first_s))
     waits = mine & (waited_s > first_s)
@@ -157,22 +157,57 @@ def _block_size(pool: PoolSetting, records: Records) -> tuple[int, int]:
 
 def waits_of(setting: Setting, records: Records) -> Waits:
     """What every request waited for until it was admitted, and until a decode engine had room for it."""
-    rows = requests_of(records)
-    parts = [(number, *_waits(pool, setting, records, rows)) for number, pool in enumerate(setting.pools)]
-    ids = [np.asarray(one, dtype=np.int64) for _, one, _, _ in parts]
-    pools = [np.full(len(one), number) for (number, *_), one in zip(parts, ids, strict=True)]
-    return Waits(
-        np.concatenate(ids),
-        np.concatenate(pools),
-        np.concatenate([codes for _, _, codes, _ in parts]),
-        np.concatenate([seconds for _, _, _, seconds in parts]),
-    )
+    rows, engines = requests_of(records), _Engines(records)
+    entry = next((number for number, pool in enumerate(setting.pools) if pool.role != "decode"), 0)
+    parts = [
+        _waits(pool, setting, engines, visits_of(pool, records, rows, unplaced=number == entry))
+        for number, pool in enumerate(setting.pools)
+    ]
+    ids, codes, seconds = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    pools = np.concatenate([np.full(len(one), number) for number, (one, _, _) in enumerate(parts)])
+    return Waits(ids.astype(np.int64), pools, codes, seconds)
 
 
-def _waits(pool: PoolSetting, setting: Setting, records: Records, rows: Rows) -> tuple[Ints, Ints, Floats]:
-    visits = visits_of(pool, records, rows)
-    n = len(visits.waiting)
-    looks = LOOKS if n <= ROWS_LOOKED_AT else 1
+class _Engines:
+    """Steps of the first stage and KV blocks by engine, each split once."""
+
+    def __init__(self, records: Records) -> None:
+        steps = records.steps
+        first = steps["stage"] == 0
+        names = ("replica", "start_s", "end_s", "prefill_tokens", "decode_tokens")
+        self.steps = _by_replica({name: steps[name][first] for name in names}, "start_s")
+        rows = records.kv_blocks
+        self.kv = _by_replica({name: rows[name] for name in rows.kinds}, "at_s")
+        self.of_blocks: dict[int, int] = {}
+        for (replica, _), (blocks, _, _) in rows.pools.items():
+            self.of_blocks[replica] = self.of_blocks.get(replica, 0) + blocks
+
+    def step_at(self, replica: int, at_s: Floats) -> tuple[Rows, Ints, NDArray[np.bool_]]:
+        """The steps of an engine, the row of the one under way at each instant, and whether there is one."""
+        steps = self.steps.get(replica)
+        if steps is None:
+            return {}, np.zeros(len(at_s), np.int64), np.zeros(len(at_s), bool)
+        latest = np.searchsorted(steps["start_s"], at_s, side="right") - 1
+        row = np.maximum(latest, 0)
+        return steps, row, (latest >= 0) & (at_s < np.maximum.accumulate(steps["end_s"])[row])
+
+
+def _by_replica(columns: Rows, by: str) -> dict[int, dict[str, NDArray[Any]]]:
+    """Rows of each engine, in order of one column."""
+    order = np.lexsort((columns[by], columns["replica"]))
+    of = columns["replica"][order]
+    numbers, first = np.unique(of, return_index=True)
+    ends = [*first.tolist()[1:], len(of)][: len(numbers)]
+    return {
+        number: {name: column[order[begin:end]] for name, column in columns.items()}
+        for number, begin, end in zip(numbers.tolist(), first.tolist(), ends, strict=True)
+    }
+
+
+def _waits(
+    pool: PoolSetting, setting: Setting, engines: _Engines, visits: Visits
+) -> tuple[Ints, Ints, Floats]:
+    looks = LOOKS if len(visits.waiting) <= ROWS_LOOKED_AT else 1
     fractions = (np.arange(looks) + 0.5) / looks
     length_s = visits.wait_end_s - visits.wait_start_s
     at_s = (visits.wait_start_s[:, None] + fractions * length_s[:, None]).ravel()
@@ -180,25 +215,26 @@ def _waits(pool: PoolSetting, setting: Setting, records: Records, rows: Rows) ->
     codes = np.full(len(at_s), STATIONS.index("steps"))
     down = [fault for fault in setting.faults if fault.stops]
     for number in np.unique(replica).tolist():
-        here = replica == number
+        here = np.flatnonzero(replica == number)
         if number >= 0:
-            codes[here] = _stations_at(pool, records, visits, number, at_s[here])
-        out = here & (codes == STATIONS.index("steps"))
-        idle = out & ~_in_steps(records, number, at_s)
-        for fault in down:
-            until_s = np.inf if fault.until_s is None else fault.until_s
-            codes[idle & (at_s >= fault.at_s) & (at_s < until_s)] = STATIONS.index("down")
+            codes[here] = _stations_at(pool, engines, visits, number, at_s[here])
+        if down:
+            idle = ~engines.step_at(number, at_s[here])[2] & (codes[here] == STATIONS.index("steps"))
+            for fault in down:
+                until_s = np.inf if fault.until_s is None else fault.until_s
+                failed = idle & (at_s[here] >= fault.at_s) & (at_s[here] < until_s)
+                codes[here[failed]] = STATIONS.index("down")
     return np.repeat(visits.waiting, looks), codes, np.repeat(length_s / looks, looks)
 
 
-def _stations_at(pool: PoolSetting, records: Records, visits: Visits, replica: int, at_s: Floats) -> Ints:
+def _stations_at(pool: PoolSetting, engines: _Engines, visits: Visits, replica: int, at_s: Floats) -> Ints:
     """The station that holds up those who wait for one engine, at each of these instants."""
     mine = visits.replica == replica
     starts, ends = np.sort(visits.start_s[mine]), np.sort(visits.end_s[mine])
     inside = np.searchsorted(starts, at_s, side="right") - np.searchsorted(ends, at_s, side="right")
     codes = np.full(len(at_s), STATIONS.index("steps"))
-    codes[_prompts_at(pool, records, replica, at_s)] = STATIONS.index("prompts")
-    codes[_blocks_lack(pool, records, visits, replica, at_s) & (inside > 0)] = STATIONS.index("KV blocks")
+    codes[_prompts_at(pool, engines, replica, at_s)] = STATIONS.index("prompts")
+    codes[_blocks_lack(pool, engines, visits, replica, at_s) & (inside > 0)] = STATIONS.index("KV blocks")
     codes[inside >= pool.seats] = STATIONS.index("seats")
     if pool.waits_for_batch:
         codes[inside > 0] = STATIONS.index("batch")
@@ -206,27 +242,23 @@ def _stations_at(pool: PoolSetting, records: Records, visits: Visits, replica: i
 
 
 def _blocks_lack(
-    pool: PoolSetting, records: Records, visits: Visits, replica: int, at_s: Floats
+    pool: PoolSetting, engines: _Engines, visits: Visits, replica: int, at_s: Floats
 ) -> NDArray[np.bool_]:
     """Whether too few blocks are free for the prompt of the request that has waited longest."""
-    rows = {name: records.kv_blocks[name] for name in records.kv_blocks.kinds}
-    own = rows["replica"] == replica
-    of_blocks = sum(size[0] for (one, _), size in records.kv_blocks.pools.items() if one == replica)
     line = np.flatnonzero(visits.waits_at == replica)
-    if not of_blocks or not own.any() or not len(line):
+    if replica not in engines.kv or not len(line):
         return np.zeros(len(at_s), bool)
     if pool.reserves_all:
         mine = visits.replica == replica
         used = _sum_until(visits.start_s[mine], visits.blocks[mine], at_s)
         used -= _sum_until(visits.end_s[mine], visits.blocks[mine], at_s)
     else:
-        in_use = blocks_in_use(at_s, {name: column[own] for name, column in rows.items()})
-        used = np.sum(list(in_use.values()), axis=0)
+        used = np.sum(list(blocks_in_use(at_s, engines.kv[replica]).values()), axis=0)
     line = line[np.argsort(visits.wait_start_s[line], kind="stable")]
     # The first in line is the one that came first of those not yet let in: the highest end so far tells.
     until_s = np.maximum.accumulate(visits.wait_end_s[line])
     head = np.minimum(np.searchsorted(until_s, at_s, side="right"), len(line) - 1)
-    lacks: NDArray[np.bool_] = of_blocks - used < visits.needs[line][head]
+    lacks: NDArray[np.bool_] = engines.of_blocks[replica] - used < visits.needs[line][head]
     return lacks
 
 
@@ -236,39 +268,15 @@ def _sum_until(times_s: Floats, amounts: Floats, at_s: Floats) -> Floats:
     return sums[np.searchsorted(times_s[order], at_s, side="right")]
 
 
-def _first_stage(records: Records, replica: int) -> dict[str, NDArray[Any]]:
-    steps = records.steps
-    mine = (steps["replica"] == replica) & (steps["stage"] == 0)
-    order = np.argsort(steps["start_s"][mine], kind="stable")
-    names = ("start_s", "end_s", "prefill_tokens", "decode_tokens")
-    return {name: steps[name][mine][order] for name in names}
-
-
-def _in_steps(records: Records, replica: int, at_s: Floats) -> NDArray[np.bool_]:
-    steps = _first_stage(records, replica)
-    if not len(steps["start_s"]):
-        return np.zeros(len(at_s), bool)
-    latest = np.searchsorted(steps["start_s"], at_s, side="right") - 1
-    until_s = np.maximum.accumulate(steps["end_s"])
-    inside: NDArray[np.bool_] = (latest >= 0) & (at_s < until_s[np.maximum(latest, 0)])
-    return inside
-
-
-def _prompts_at(pool: PoolSetting, records: Records, replica: int, at_s: Floats) -> NDArray[np.bool_]:
+def _prompts_at(pool: PoolSetting, engines: _Engines, replica: int, at_s: Floats) -> NDArray[np.bool_]:
     """Whether the step under way has prompts, and its tokens are all that it may have."""
-    steps = _first_stage(records, replica)
-    if not len(steps["start_s"]):
-        return np.zeros(len(at_s), bool)
-    latest = np.searchsorted(steps["start_s"], at_s, side="right") - 1
-    row = np.maximum(latest, 0)
-    tokens = steps["prefill_tokens"][row] + steps["decode_tokens"][row]
-    full: NDArray[np.bool_] = (
-        (latest >= 0)
-        & (at_s < steps["end_s"][row])
-        & (steps["prefill_tokens"][row] > 0)
-        & (tokens >= FULL * pool.step_tokens)
-    )
-    return full
+    steps, row, under_way = engines.step_at(replica, at_s)
+    if not steps:
+        return under_way
+    prompts = steps["prefill_tokens"][row]
+    full = prompts + steps["decode_tokens"][row] >= FULL * pool.step_tokens
+    found: NDArray[np.bool_] = under_way & (prompts > 0) & full
+    return found
 
 
 # ---- how far each station was used
