@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
+from sim.results.nearest_theory import Nearest
 from sim.views import charts
 from sim.views.drawing import NotDrawnError
 from sim.views.files import page
@@ -30,6 +32,16 @@ BLAME_COLUMNS = (
     "where the time went (ms)",
     *(f"{metric}{of}" for metric in METRICS for of in ("", ", slowest tenth")),
     "share of e2el",
+)
+THEORY_COLUMNS = (
+    "station",
+    "nearest model",
+    "of",
+    "load",
+    "theory (s)",
+    "simulated (s)",
+    "gap",
+    "why they differ",
 )
 ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
 COUNTS = {
@@ -71,6 +83,7 @@ class Run(Protocol):
     @property
     def blame(self) -> polars.DataFrame: ...
     def summary(self) -> dict[str, Any]: ...
+    def theory(self) -> tuple[Nearest, ...]: ...
 
 
 def write_report(run: Run, title: str, scenario: str, path: Path) -> tuple[str, ...]:
@@ -81,6 +94,7 @@ def write_report(run: Run, title: str, scenario: str, path: Path) -> tuple[str, 
     before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
     before += basis_html(numbers)
+    before += theory_html(run.theory())
     before += keys_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
@@ -206,6 +220,17 @@ def basis_html(numbers: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     return "<h2>What it rests on</h2>\n" + "".join(f"<p>{escape(line)}</p>\n" for line in lines)
+
+
+def theory_html(stations: Sequence[Nearest]) -> str:
+    """The closed form that comes nearest to each station, beside what was simulated."""
+    rows = []
+    for one in stations:
+        if one.model != "none":
+            numbers = [shown(one.load), shown(one.predicted_s), shown(one.simulated_s)]
+            gap = f"{one.gap:+.1%}" if isfinite(one.gap) and isfinite(one.predicted_s) else ""
+            rows.append([one.station, one.model, one.quantity, *numbers, gap, one.reason])
+    return "<h2>Theory beside it</h2>\n" + _table(THEORY_COLUMNS, rows) if rows else ""
 
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:

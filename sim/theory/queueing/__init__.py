@@ -46,6 +46,7 @@ from sim.theory.queueing.many_servers import (
     square_root_staffing,
 )
 from sim.theory.queueing.networks import (
+    MOST_CONVOLVED,
     Closed,
     ClosedBounds,
     closed_bounds,
@@ -79,6 +80,7 @@ from sim.theory.queueing.shared_links import (
 from sim.theory.queueing.steady import Steady, exponential_percentile, little
 
 __all__ = [
+    "MOST_CONVOLVED",
     "Batching",
     "Closed",
     "ClosedBounds",
