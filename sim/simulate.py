@@ -19,6 +19,7 @@ from sim.effects.faults import faults_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.inputs.lengths import FixedWait, UniformWait, Waits
 from sim.policy.routing import CentralQueue
 from sim.reading.files_read import files_read
 from sim.results.basis import RunBasis
@@ -205,8 +206,8 @@ class Result:
 
     def _stations(self) -> Iterator[Station]:
         arrivals = self.scenario.workload.arrivals
-        users = int(getattr(arrivals, "users", 0) or 0) if arrivals.kind == "closed_loop" else 0
-        think_s = float(getattr(arrivals, "think_time_s", 0.0) or 0.0) if users else 0.0
+        users = arrivals.users if arrivals.kind == "closed_loop" else 0
+        think_s = mean_wait_s(arrivals.think_time_s) if arrivals.kind == "closed_loop" else 0.0
         plans = self.deployment.replicas
         if any(plan.pool.role != "both" for plan in plans):
             return
@@ -275,6 +276,17 @@ class Result:
         from sim.views.save import save
 
         return save(self, Path(folder), force=force)
+
+
+def mean_wait_s(wait: Waits) -> float:
+    """The mean of a client's wait, by its law."""
+    match wait:
+        case FixedWait():
+            return wait.value_s
+        case UniformWait():
+            return 0.5 * (wait.low_s + wait.high_s)
+        case _:
+            return wait.mean_s
 
 
 Beside = Callable[[simpy.Environment, Fabric], Generator[simpy.Event, object, object]]
