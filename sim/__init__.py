@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sim.inputs.topology import Topology
     from sim.inputs.workload import Workload
     from sim.microbenchmark import collective, kernel
+    from sim.runtime.shared_link import link
     from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOME = {
     "collective": "sim.microbenchmark",
     "kernel": "sim.microbenchmark",
+    "link": "sim.runtime.shared_link",
     "list_models": "sim.catalog",
     "list_topologies": "sim.catalog",
     "list_workloads": "sim.catalog",
@@ -91,6 +93,7 @@ __all__ = [
     "collective",
     "compare",
     "kernel",
+    "link",
     "list_models",
     "list_topologies",
     "list_workloads",

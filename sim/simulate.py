@@ -19,6 +19,8 @@ from sim.effects.faults import faults_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.inputs.lengths import FixedWait, UniformWait, Waits
+from sim.policy.routing import CentralQueue
 from sim.reading.files_read import files_read
 from sim.results.basis import RunBasis
 from sim.results.blame import CAUSES, BlameRecords
@@ -26,6 +28,7 @@ from sim.results.columns import Table
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
+from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.results.verdict import Effects, Told, Verdict, verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
@@ -210,6 +213,33 @@ class Result(Shown):
         """What came of every key that the scenario sets: it acted, did not bind, or nothing read it."""
         return key_words(self.ran)
 
+    def theory(self) -> tuple[Nearest, ...]:
+        """For each station (a replica, or all of them behind one queue) the closed form that comes nearest,
+        with the moments that this run had: its prediction, the gap, and what it leaves out.
+        """
+        return nearest_theory(self.records, tuple(self._stations()))
+
+    def _stations(self) -> Iterator[Station]:
+        arrivals = self.scenario.workload.arrivals
+        users = arrivals.users if arrivals.kind == "closed_loop" else 0
+        think_s = mean_wait_s(arrivals.think_time_s) if arrivals.kind == "closed_loop" else 0.0
+        plans = self.deployment.replicas
+        if any(plan.pool.role != "both" for plan in plans):
+            return
+        shared = self.scenario.router == CentralQueue()
+        groups = [tuple(plans)] if shared else [(plan,) for plan in plans]
+        for group in groups:
+            first = group[0]
+            name = f"{len(group)} replicas, one queue" if len(group) > 1 else f"replica {first.index}"
+            yield Station(
+                name,
+                tuple(plan.index for plan in group),
+                first.pool.engine.scheduler == "one_at_a_time",
+                first.limits.max_num_seqs,
+                users if shared else round(users / len(plans)),
+                think_s,
+            )
+
     @cached_property
     def basis(self) -> RunBasis | None:
         """What the run rests on, part by part, with the bands of its latencies and throughput; None where
@@ -287,6 +317,17 @@ class Result(Shown):
         from sim.views.save import save
 
         return save(self, Path(folder), force=force)
+
+
+def mean_wait_s(wait: Waits) -> float:
+    """The mean of a client's wait, by its law."""
+    match wait:
+        case FixedWait():
+            return wait.value_s
+        case UniformWait():
+            return 0.5 * (wait.low_s + wait.high_s)
+        case _:
+            return wait.mean_s
 
 
 Beside = Callable[[simpy.Environment, Fabric], Generator[simpy.Event, object, object]]

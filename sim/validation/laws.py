@@ -186,9 +186,8 @@ def memory_limit_row() -> Row:
         Scenario.model_validate({**_described({"kind": "burst"}, lengths), "engine": engine}), seed=1
     ).records
     rows, steps = records.requests, records.steps
-    finished_s = np.sort(rows["finished_s"])[
-        requests // 5 : -requests // 5
-    ]  # memory fills and empties outside
+    # Memory fills and empties outside of the middle.
+    finished_s = np.sort(rows["finished_s"])[requests // 5 : -requests // 5]
     begin_s, end_s = float(finished_s[0]), float(finished_s[-1])
     inside = (steps["start_s"] > begin_s) & (steps["start_s"] < end_s)
     step_s = (end_s - begin_s) / float(np.sum(steps["steps"][inside]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
+from sim.results.nearest_theory import Nearest
 from sim.results.verdict import Verdict
 from sim.views import charts
 from sim.views.drawing import NotDrawnError
@@ -31,6 +33,16 @@ BLAME_COLUMNS = (
     "where the time went (ms)",
     *(f"{metric}{of}" for metric in METRICS for of in ("", ", slowest tenth")),
     "share of e2el",
+)
+THEORY_COLUMNS = (
+    "station",
+    "nearest model",
+    "of",
+    "load",
+    "theory (s)",
+    "simulated (s)",
+    "gap",
+    "why they differ",
 )
 ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
 COUNTS = {
@@ -73,6 +85,7 @@ class Run(Protocol):
     def blame(self) -> polars.DataFrame: ...
     def summary(self) -> dict[str, Any]: ...
     def explain(self) -> Verdict: ...
+    def theory(self) -> tuple[Nearest, ...]: ...
 
 
 def write_report(
@@ -86,6 +99,7 @@ def write_report(
     before += verdict_html(run.explain())
     before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
     before += basis_html(numbers)
+    before += theory_html(run.theory())
     before += keys_html(numbers)
     after = (
         f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
@@ -216,6 +230,17 @@ def basis_html(numbers: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     return "<h2>What it rests on</h2>\n" + "".join(f"<p>{escape(line)}</p>\n" for line in lines)
+
+
+def theory_html(stations: Sequence[Nearest]) -> str:
+    """The closed form that comes nearest to each station, beside what was simulated."""
+    rows = []
+    for one in stations:
+        if one.model != "none":
+            numbers = [shown(one.load), shown(one.predicted_s), shown(one.simulated_s)]
+            gap = f"{one.gap:+.1%}" if isfinite(one.gap) and isfinite(one.predicted_s) else ""
+            rows.append([one.station, one.model, one.quantity, *numbers, gap, one.reason])
+    return "<h2>Theory beside it</h2>\n" + _table(THEORY_COLUMNS, rows) if rows else ""
 
 
 def latencies_html(numbers: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Rates are per second, times in seconds, and everything is the steady state of an endless run. W is the mean
 time from arrival to departure, Wq the part of it spent waiting, L and Lq the mean numbers there, rho the load
-per server. Each file is a subject of a course.
+per server. Each file is a subject of a course. Knows nothing of the simulator that it is to judge.
 """
 
 from sim.theory.queueing.barriers import (
@@ -46,6 +46,7 @@ from sim.theory.queueing.many_servers import (
     square_root_staffing,
 )
 from sim.theory.queueing.networks import (
+    MOST_CONVOLVED,
     Closed,
     ClosedBounds,
     closed_bounds,
@@ -79,6 +80,7 @@ from sim.theory.queueing.shared_links import (
 from sim.theory.queueing.steady import Steady, exponential_percentile, little
 
 __all__ = [
+    "MOST_CONVOLVED",
     "Batching",
     "Closed",
     "ClosedBounds",
