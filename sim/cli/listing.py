@@ -28,7 +28,8 @@ def listing(
     ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
     configs: Annotated[
-        Path | None, typer.Option(help="With models: the config.json files of a folder, not the shipped ones.")
+        Path | None,
+        typer.Option(help="With models: the config.json files of a folder, not the shipped ones."),
     ] = None,
     write: Annotated[
         Path | None, typer.Option(help="With --configs: put the table into this Markdown page.")

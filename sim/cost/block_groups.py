@@ -79,7 +79,9 @@ class BlockGroups:
     def most(self, tokens: int, step_tokens: int) -> int:
         """Blocks that a text of `tokens` tokens ever holds at most, computed `step_tokens` at a time."""
         filled = -(-tokens // self.block_size)
-        return self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens)) + self.states
+        return (
+            self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens)) + self.states
+        )
 
     def longest(self, tokens: int, step_tokens: int) -> int:
         """`most` as vLLM sizes its cache: with a block more for a window that begins within one."""
@@ -126,7 +128,9 @@ def _groups_of_kinds(model: Model, engine: Engine) -> BlockGroups | None:
     """The groups of a model whose layers differ: those with whole texts, with a window, and with a state."""
     kinds = counted_kinds(model)
     window = min((shape.sliding_window for shape in model.shapes if _is_windowed(shape)), default=None)
-    hybrid = engine.backend == "vllm" and engine.kv_tiers is None and not engine.disable_hybrid_kv_cache_manager
+    hybrid = (
+        engine.backend == "vllm" and engine.kv_tiers is None and not engine.disable_hybrid_kv_cache_manager
+    )
     if not kinds.states and (not kinds.windowed or not hybrid):
         return None
     of_each = kinds.of_each
@@ -153,7 +157,9 @@ class KindsOfLayers(NamedTuple):
 
 def counted_kinds(model: Model, first: int = 0, layers: int | None = None) -> KindsOfLayers:
     """The layers of a stage by what they keep; layers without attention keep nothing."""
-    of = [model.shape_of(layer) for layer in range(first, first + (model.layers if layers is None else layers))]
+    of = [
+        model.shape_of(layer) for layer in range(first, first + (model.layers if layers is None else layers))
+    ]
     return KindsOfLayers(
         sum(shape.keeps_kv and not _is_windowed(shape) for shape in of),
         sum(shape.keeps_kv and _is_windowed(shape) for shape in of),

@@ -54,12 +54,29 @@ def mixer(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
         return (), ()
     if model.linear is not None:
         return _state_block(price, model.linear, tokens, has_prefill)
-    return attention_block(price, tokens, has_prefill)
+    before, after = attention_block(price, tokens, has_prefill)
+    if price.shard.engine.decode_context_parallel_size == 1 or has_prefill:
+        return before, after
+    queries, outputs = _over_the_context(price, tokens)
+    return (*before, *queries), (*outputs, *after)
 
 
-def _state_block(
-    price: Pricer, linear: LinearAttention, tokens: int, has_prefill: bool
-) -> tuple[Ops, Ops]:
+def _over_the_context(price: Pricer, tokens: int) -> tuple[Ops, Ops]:
+    """Decode context parallelism: the queries of all heads to every rank that has a part of the tokens, and
+    what each of them says back, added up. Where it stops: steps with prompts are taken not to gather.
+    """
+    shard, mla = price.shard, price.shard.model.mla
+    heads = shard.heads_of_rank * shard.engine.decode_context_parallel_size
+    width = tokens * heads * DTYPE_BYTES[shard.precision.activations]
+    of_query = shard.model.head_dim if mla is None else mla.cached_values
+    of_output = shard.model.head_dim if mla is None else mla.kv_lora_rank
+    return (
+        price.among_context_ranks("all_gather", width * of_query),
+        price.among_context_ranks("reduce_scatter", width * of_output),
+    )
+
+
+def _state_block(price: Pricer, linear: LinearAttention, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
     """The ops of `tokens` tokens around the kernel that reads and writes the states of one rank's heads."""
     model, ranks = price.shard.model, price.shard.tensor_parallel_size
     gemm = partial(price.gemm, sustained=has_prefill)
@@ -69,7 +86,9 @@ def _state_block(
         gemm("state_in_proj", tokens, own.in_width, model.hidden),
     ]
     if own.gate_parameters:
-        before.append(gemm("state_gate_proj", tokens, own.value_width, own.gate_parameters // own.value_width))
+        before.append(
+            gemm("state_gate_proj", tokens, own.value_width, own.gate_parameters // own.value_width)
+        )
     if own.conv_kernel:
         before.append(price.elementwise("convolution", 2 * tokens * own.conv_width))
     after = (
@@ -228,7 +247,7 @@ def head(price: Pricer, sampled: int) -> Ops:
         ops += price.collective("all_gather", sampled * model.vocab * DTYPE_BYTES[activations])
         ops.append(price.kernel("sample", price.timing("sampling", sequences=sampled, vocab=model.vocab)))
         speculation = shard.engine.speculation
-        if speculation is not None:
+        if speculation is not None and speculation.draft is None:
             seconds = speculation.num_speculative_tokens * speculation.draft_s
             ops.append(price.kernel("draft", KernelTiming(seconds, 0.0, 0.0, seconds)))
     return (*ops, *price.host("step gap", shard.engine.step_gap_s))

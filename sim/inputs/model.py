@@ -327,7 +327,9 @@ class Model(BaseModel):
     def _with(self, changes: dict[str, Any]) -> Model:
         """The model with other shapes in all its layers."""
         indexed = changes.pop("indexed", True)
-        found = {name: getattr(self, name) for name in type(self).model_fields} | changes | {"layer_shapes": ()}
+        found = (
+            {name: getattr(self, name) for name in type(self).model_fields} | changes | {"layer_shapes": ()}
+        )
         if "sliding_window" in changes:
             found["sliding_layers"] = self.layers
         if not indexed:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS
 from sim.reading.config_keys import Config
-from sim.reading.families import deepseek, dense, group_limit, qwen3, sliding, with_first_dense
+from sim.reading.families import deepseek, dense, group_limit, qwen3
 
 Shapes = dict[str, Any]
 
@@ -46,7 +46,9 @@ def _nemotron_nas(config: Config) -> Shapes:
     layers = _layers(config)
     blocks = _listed(config, "block_configs", layers)
     if blocks is None:
-        config.problem("block_configs", f"is missing; a config.json of {config.keys.get('model_type')!r} has it")
+        config.problem(
+            "block_configs", f"is missing; a config.json of {config.keys.get('model_type')!r} has it"
+        )
         return dense(config.with_defaults({"intermediate_size": 1}))
     hidden, heads = config.count("hidden_size"), max(1, config.count("num_attention_heads"))
     kinds: dict[tuple[int, int], list[int]] = {}
@@ -60,7 +62,9 @@ def _nemotron_nas(config: Config) -> Shapes:
             width = -(-int(2 * float(mlp.get("ffn_mult") or 0.0) * hidden / 3) // 256) * 256
         kinds.setdefault((kv_heads, width), []).append(layer)
     whole = max(kinds, key=lambda kind: (kind[0] > 0, len(kinds[kind])))
-    filled = config.like({**config.keys, "intermediate_size": whole[1], "num_key_value_heads": whole[0] or heads})
+    filled = config.like(
+        {**config.keys, "intermediate_size": whole[1], "num_key_value_heads": whole[0] or heads}
+    )
     shapes = [
         {
             "at": at, "intermediate": width, "norms_per_layer": max(1, (kv_heads > 0) + (width > 0)),
@@ -179,7 +183,10 @@ def _longcat(config: Config) -> Shapes:
     taken to run behind the first half, and a token is sent to as many of them as it is on average.
     """
     layers, width = _layers(config), config.count("ffn_hidden_size")
-    experts, zero = config.count("n_routed_experts", most=MAX_EXPERTS), config.count("zero_expert_num", default=0)
+    experts, zero = (
+        config.count("n_routed_experts", most=MAX_EXPERTS),
+        config.count("zero_expert_num", default=0),
+    )
     chosen = config.count("moe_topk")
     filled = config.like(
         {**config.keys, "num_hidden_layers": 2 * layers, "intermediate_size": width, "first_k_dense_replace": 0,
@@ -203,7 +210,11 @@ def _qwen3_next(config: Config) -> Shapes:
     layers = shapes["layers"]
     every = max(1, config.count("full_attention_interval", default=4))
     kinds = _listed(config, "layer_types", layers)
-    linear = [kind == "linear_attention" for kind in kinds] if kinds else [(n + 1) % every != 0 for n in range(layers)]
+    linear = (
+        [kind == "linear_attention" for kind in kinds]
+        if kinds
+        else [(n + 1) % every != 0 for n in range(layers)]
+    )
     state = {
         "kind": "gated_delta",
         "key_heads": config.count("linear_num_key_heads"),

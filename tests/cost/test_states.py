@@ -52,7 +52,9 @@ def test_ranks_share_the_heads_of_a_state_and_replicate_its_groups() -> None:
     assert not mamba.splits(3)
     assert mamba.of_rank(16).key_heads == 1
     assert mamba.of_rank(16).value_heads == 4
-    delta = LinearAttention(kind="gated_delta", key_heads=16, value_heads=32, key_head_dim=128, value_head_dim=128)
+    delta = LinearAttention(
+        kind="gated_delta", key_heads=16, value_heads=32, key_head_dim=128, value_head_dim=128
+    )
     assert not delta.splits(32)
 
 
@@ -100,7 +102,9 @@ def test_a_run_keeps_every_invariant_and_gives_its_blocks_back() -> None:
 
 def test_prefixes_are_cached_where_asked_for_in_blocks_of_a_state() -> None:
     assert sim.simulate(scenario(shared=900)).requests["cached_tokens"].sum() == 0
-    found = sim.simulate(scenario(shared=900, enable_prefix_caching=True), check=True).requests["cached_tokens"]
+    found = sim.simulate(scenario(shared=900, enable_prefix_caching=True), check=True).requests[
+        "cached_tokens"
+    ]
     assert found.to_list() == [0, 544, 544, 544]
 
 

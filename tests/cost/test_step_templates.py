@@ -68,7 +68,9 @@ def test_graphs_are_captured_for_twice_what_may_run() -> None:
     """vLLM's `VllmConfig._set_cudagraph_sizes`: beyond the largest graph a step has the tokens it has."""
     few, many = templates(max_num_seqs=64), templates(max_num_seqs=256)
     mixed = Batch(chunks=((200, 0),), decodes=60, decode_kv_tokens=6000.0, sampled=61)
-    assert few.of(mixed).layers[0].first.launch_s > many.of(mixed).layers[0].first.launch_s == PIECEWISE_LAUNCH_S
+    assert (
+        few.of(mixed).layers[0].first.launch_s > many.of(mixed).layers[0].first.launch_s == PIECEWISE_LAUNCH_S
+    )
 
 
 def test_the_largest_capture_size_costs_no_memory_and_captures_every_step() -> None:

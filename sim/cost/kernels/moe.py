@@ -101,7 +101,9 @@ def moe(
     hit = min(hit, experts / ep)
     padded = pairs + hit * (0.5 * p.tile_tokens)
     matrices = 3.0 if gated else 2.0
-    compute_s = 2.0 * matrices * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)
+    compute_s = (
+        2.0 * matrices * padded * hidden * (width + p.k_half) / (peak_flops(gpu, dtype) * p.flop_fraction)
+    )
     if sustained:
         compute_s /= (gpu.kernels or UNMEASURED).sustained_flop_fraction
     n_bytes = matrices * hit * hidden * width * weight_bytes
