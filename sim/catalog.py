@@ -141,8 +141,8 @@ def load_model(name_or_path: str | Path, *, near: Path | None = None) -> Model:
 
 
 def load_draft(name_or_path: str | Path, *, near: Path | None = None) -> dict[str, int]:
-    """The shapes of a draft (`sim.inputs.engine.Draft`): a shipped model, or the `config.json` of a small model
-    or an EAGLE head.
+    """The shapes of a draft (`sim.inputs.engine.Draft`): a shipped model, or the `config.json` of a small
+    model or an EAGLE head.
     """
     from sim.reading.drafts import read_draft
 

@@ -79,8 +79,9 @@ class AttentionCost:
         return _sum(parts)
 
     def _of_chosen(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
-        """Attention to the tokens that an indexer has chosen, and its scores, where the layer has its own. Where
-        it stops: prompts attend as if keys and values were expanded, within as many tokens as are chosen.
+        """Attention to the tokens that an indexer has chosen, and its scores, where the layer has its own.
+        Where it stops: prompts attend as if keys and values were expanded, within as many tokens as are
+        chosen.
         """
         indexer = self.shard.model.indexer
         assert indexer is not None

@@ -290,7 +290,6 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
     dtype = shard.precision.experts or shard.precision.weights
-    gated = {} if model.gated_mlp else {"gated": False}
     timing = kernels.moe(
         shard.gpu,
         tokens=tokens,
@@ -304,7 +303,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         load=load,
         present=present,
         sustained=has_prefill,
-        **gated,
+        gated=model.gated_mlp,
     )
     routed = price.kernel("experts", timing, expert_launches(dtype))
     return routed if not model.moe_latent else _in_latent_width(price, routed, tokens, has_prefill)

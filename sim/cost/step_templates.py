@@ -83,8 +83,8 @@ class LayerKind:
 
 @dataclass(frozen=True, slots=True)
 class LayerRun:
-    """Layers that follow each other, `repeat` times over: `first`, and those of `rest` behind it. A model whose
-    layers are all alike is one run of one layer.
+    """Layers that follow each other, `repeat` times over: `first`, and those of `rest` behind it. A model
+    whose layers are all alike is one run of one layer.
     """
 
     repeat: int
@@ -332,8 +332,8 @@ class Templates:
 
 
 def runs_of(kinds: Sequence[Key]) -> list[tuple[int, tuple[Key, ...]]]:
-    """Layers as runs: (how often, which layers), so that as few layers as possible stand in the runs. From the
-    front, the period that covers most layers when it comes at least twice, else a layer alone.
+    """Layers as runs: (how often, which layers), so that as few layers as possible stand in the runs. From
+    the front, the period that covers most layers when it comes at least twice, else a layer alone.
 
     >>> from sim.cost.step_templates import runs_of
     >>> [(repeat, "".join(kinds)) for repeat, kinds in runs_of("DLLLFLLLFL")]

@@ -159,9 +159,9 @@ class Speculation(BaseModel):
     all before it were.
 
     `draft` is what drafts: the `config.json` of an EAGLE head or of a small model, in a scenario by its path,
-    or `mtp`, a layer like the model's last. Its time, weights and KV cache are then worked out: as many passes
-    as there are drafts, one after the other, each over one token of every sequence. Without it `draft_s` is
-    the cost of one drafted token.
+    or `mtp`, a layer like the model's last. Its time, weights and KV cache are then worked out: as many
+    passes as there are drafts, one after the other, each over one token of every sequence. Without it
+    `draft_s` is the cost of one drafted token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -255,8 +255,8 @@ class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
 
-    `decode_context_parallel_size` tensor-parallel ranks share the KV cache of a text by its tokens, where they
-    would each keep a copy of the same heads (vLLM's `-dcp`).
+    `decode_context_parallel_size` tensor-parallel ranks share the KV cache of a text by its tokens, where
+    they would each keep a copy of the same heads (vLLM's `-dcp`).
 
     `data_parallel_lock_step`: the data-parallel ranks go through every step together, as they must where they
     share experts; unset, where the model has any. Else each rank is a replica of its own, behind the router

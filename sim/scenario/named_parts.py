@@ -90,7 +90,9 @@ def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping
 def _with_draft(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
     """An engine's settings with the shapes of its draft read, where they name a model or a config.json."""
     speculation = engine.get("speculation")
-    draft = speculation.get("draft") if isinstance(speculation, Mapping) else None
+    if not isinstance(speculation, Mapping):
+        return engine
+    draft = speculation.get("draft")
     if not isinstance(draft, str | Path) or draft == "mtp":
         return engine
     return {**engine, "speculation": {**speculation, "draft": load_draft(draft, near=near)}}
