@@ -140,6 +140,15 @@ def load_model(name_or_path: str | Path, *, near: Path | None = None) -> Model:
     return read_model(path, named)
 
 
+def load_draft(name_or_path: str | Path, *, near: Path | None = None) -> dict[str, int]:
+    """The shapes of a draft (`sim.inputs.engine.Draft`): a shipped model, or the `config.json` of a small
+    model or an EAGLE head.
+    """
+    from sim.reading.drafts import read_draft
+
+    return read_draft(find("model", name_or_path, near))
+
+
 def load_workload(name_or_path: str | Path, *, near: Path | None = None) -> Workload:
     """A shipped workload by name, or one's own by path."""
     from sim.reading.workload_files import read_workload

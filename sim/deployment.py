@@ -13,6 +13,7 @@ from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError, InputError
+from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 from sim.policy.placement import Explicit
 from sim.results.kv_capacity import KvCapacity
@@ -248,6 +249,7 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
     engine, model = pool.engine, pool.model
     ranks, stages = engine.tensor_parallel_size, engine.pipeline_parallel_size
     model.check_tensor_parallel(ranks)
+    _check_context_parallel(model, engine)
     if stages > model.layers:
         raise InfeasibleError(
             f"pipeline_parallel_size = {stages}: must be at most {model.layers}, the layers of {model.name}",
@@ -269,6 +271,21 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
         shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers
     return shards
+
+
+def _check_context_parallel(model: Model, engine: Engine) -> None:
+    """InfeasibleError where ranks that would share a KV cache do not have the same heads."""
+    size, ranks = engine.decode_context_parallel_size, engine.tensor_parallel_size
+    copies = ranks if model.mla is not None else max(1, ranks // model.kv_heads)
+    if size == 1 or copies % size == 0:
+        return
+    able = [n for n in range(1, copies + 1) if copies % n == 0]
+    heads = "a latent cache" if model.mla is not None else f"{model.kv_heads} KV heads"
+    raise InfeasibleError(
+        f"decode_context_parallel_size = {size}: {ranks} tensor-parallel ranks keep {copies} copies of "
+        f"{heads} of {model.name}",
+        f"{', '.join(map(str, able))} {'do' if len(able) > 1 else 'does'}",
+    )
 
 
 def memory_of(pool: Pool, shards: list[Shard], gpus: int = 64) -> tuple[MemoryPlan, int]:

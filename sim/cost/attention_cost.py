@@ -24,6 +24,9 @@ class AttentionCost:
         self._price = price
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
         self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
+        # ranks that share a text's KV cache: each attends for the heads of all, to its part of the tokens
+        self._parts = shard.engine.decode_context_parallel_size
+        self._decode_heads = self._heads * self._parts
         # kernels count keys and values alike; with values narrower than keys both count as their mean
         self._head_dim = (
             model.head_dim if model.v_head_dim is None else (model.head_dim + model.v_head_dim) // 2
@@ -76,8 +79,9 @@ class AttentionCost:
         return _sum(parts)
 
     def _of_chosen(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
-        """Attention to the tokens that an indexer has chosen, and its scores, where the layer has its own. Where
-        it stops: prompts attend as if keys and values were expanded, within as many tokens as are chosen.
+        """Attention to the tokens that an indexer has chosen, and its scores, where the layer has its own.
+        Where it stops: prompts attend as if keys and values were expanded, within as many tokens as are
+        chosen.
         """
         indexer = self.shard.model.indexer
         assert indexer is not None
@@ -111,6 +115,8 @@ class AttentionCost:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
         if window is not None:
             kv_tokens = _at_most(kv_tokens, window * batch.decodes)
+        if self._parts > 1:
+            kv_tokens = kv_tokens / self._parts
         return self._decode_curve(batch.decodes)(kv_tokens)
 
     def _asked(self, batch: Batch, window: int | None) -> KernelTiming:
@@ -122,6 +128,8 @@ class AttentionCost:
         if window is not None:
             kv_tokens = _at_most(kv_tokens, window * batch.decodes)
             batch = batch._replace(chunks=_windowed(batch.chunks, window))
+        if self._parts > 1:
+            kv_tokens = kv_tokens / self._parts
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
         decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
         if model.mla is not None:
@@ -130,7 +138,7 @@ class AttentionCost:
             if batch.chunks:
                 parts.append(timing("mla_prefill", **chunks, **latent))
             if batch.decodes:
-                parts.append(timing("mla_decode", **decodes, **latent))
+                parts.append(timing("mla_decode", **decodes, **{**latent, "heads": self._decode_heads}))
             return _sum(parts)
         sizes = {
             "heads": self._heads,
@@ -139,7 +147,7 @@ class AttentionCost:
             "kv_dtype": kv_dtype,
         }
         if not batch.chunks:
-            return timing("attention_decode", **decodes, **sizes)
+            return timing("attention_decode", **decodes, **{**sizes, "heads": self._decode_heads})
         if not batch.decodes:
             return timing("attention_prefill", **chunks, **sizes)
         return timing("attention_mixed", **chunks, **decodes, **sizes)
@@ -151,9 +159,11 @@ class AttentionCost:
             shard, model = self.shard, self.shard.model
             gpu, kv_dtype = shard.gpu, shard.precision.kv_cache
             if model.mla is not None:
-                curve = mla_decode_curve(gpu, decodes, self._heads, model.mla, kv_dtype)
+                curve = mla_decode_curve(gpu, decodes, self._decode_heads, model.mla, kv_dtype)
             else:
-                curve = decode_curve(gpu, decodes, self._heads, self._kv_heads, self._head_dim, kv_dtype)
+                curve = decode_curve(
+                    gpu, decodes, self._decode_heads, self._kv_heads, self._head_dim, kv_dtype
+                )
             self._curves[decodes] = curve
         return curve
 

@@ -127,7 +127,8 @@ def block_groups(model: Model, engine: Engine) -> BlockGroups | None:
 def _groups_of_kinds(model: Model, engine: Engine) -> BlockGroups | None:
     """The groups of a model whose layers differ: those with whole texts, with a window, and with a state."""
     kinds = counted_kinds(model)
-    window = min((shape.sliding_window for shape in model.shapes if _is_windowed(shape)), default=None)
+    windows = [shape.sliding_window or 1 for shape in model.shapes if _is_windowed(shape)]
+    window = min(windows, default=1)
     hybrid = (
         engine.backend == "vllm" and engine.kv_tiers is None and not engine.disable_hybrid_kv_cache_manager
     )
@@ -138,7 +139,7 @@ def _groups_of_kinds(model: Model, engine: Engine) -> BlockGroups | None:
         kinds = kinds._replace(whole=kinds.whole + kinds.windowed, windowed=0)
         of_each = kinds.of_each
     groups = (-(-kinds.whole // of_each), -(-kinds.windowed // of_each), -(-kinds.states // of_each))
-    return BlockGroups(engine.block_size, groups[0], groups[1], window or 1, groups[2])
+    return BlockGroups(engine.block_size, groups[0], groups[1], window, groups[2])
 
 
 class KindsOfLayers(NamedTuple):

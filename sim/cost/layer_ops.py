@@ -54,7 +54,26 @@ def mixer(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
         return (), ()
     if model.linear is not None:
         return _state_block(price, model.linear, tokens, has_prefill)
-    return attention_block(price, tokens, has_prefill)
+    before, after = attention_block(price, tokens, has_prefill)
+    if price.shard.engine.decode_context_parallel_size == 1 or has_prefill:
+        return before, after
+    queries, outputs = _over_the_context(price, tokens)
+    return (*before, *queries), (*outputs, *after)
+
+
+def _over_the_context(price: Pricer, tokens: int) -> tuple[Ops, Ops]:
+    """Decode context parallelism: the queries of all heads to every rank that has a part of the tokens, and
+    what each of them says back, added up. Where it stops: steps with prompts are taken not to gather.
+    """
+    shard, mla = price.shard, price.shard.model.mla
+    heads = shard.heads_of_rank * shard.engine.decode_context_parallel_size
+    width = tokens * heads * DTYPE_BYTES[shard.precision.activations]
+    of_query = shard.model.head_dim if mla is None else mla.cached_values
+    of_output = shard.model.head_dim if mla is None else mla.kv_lora_rank
+    return (
+        price.among_context_ranks("all_gather", width * of_query),
+        price.among_context_ranks("reduce_scatter", width * of_output),
+    )
 
 
 def _state_block(price: Pricer, linear: LinearAttention, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
@@ -228,7 +247,7 @@ def head(price: Pricer, sampled: int) -> Ops:
         ops += price.collective("all_gather", sampled * model.vocab * DTYPE_BYTES[activations])
         ops.append(price.kernel("sample", price.timing("sampling", sequences=sampled, vocab=model.vocab)))
         speculation = shard.engine.speculation
-        if speculation is not None:
+        if speculation is not None and speculation.draft is None:
             seconds = speculation.num_speculative_tokens * speculation.draft_s
             ops.append(price.kernel("draft", KernelTiming(seconds, 0.0, 0.0, seconds)))
     return (*ops, *price.host("step gap", shard.engine.step_gap_s))
@@ -273,7 +292,6 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
     dtype = shard.precision.experts or shard.precision.weights
-    gated = {} if model.gated_mlp else {"gated": False}
     timing = kernels.moe(
         shard.gpu,
         tokens=tokens,
@@ -287,7 +305,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         load=load,
         present=present,
         sustained=has_prefill,
-        **gated,
+        gated=model.gated_mlp,
     )
     routed = price.kernel("experts", timing, expert_launches(dtype))
     return routed if not model.moe_latent else _in_latent_width(price, routed, tokens, has_prefill)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from sim.cost.block_groups import BlockGroups, block_groups, counted_kinds, layers_by_group
+from sim.cost.drafting import draft_kv_bytes_per_token, draft_weight_bytes
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
@@ -120,14 +121,17 @@ def shard_weight_bytes(shard: Shard) -> float:
         total += model.embedding_parameters / ranks * plain
     if shard.is_last:
         total += (model.lm_head_parameters / ranks + model.hidden) * plain
+        total += draft_weight_bytes(shard)
     return total
 
 
 def shard_kv_bytes_per_token(shard: Shard) -> float:
     """KV bytes one token takes on one GPU of a stage."""
-    return shard.model.kv_bytes_of_layers(
+    of_layers = shard.model.kv_bytes_of_layers(
         shard.first_layer, shard.layers, shard.tensor_parallel_size, shard.precision.kv_cache
     )
+    whole = of_layers + draft_kv_bytes_per_token(shard)
+    return whole / shard.engine.decode_context_parallel_size
 
 
 def reserved_bytes(shard: Shard, max_num_seqs: int, max_num_batched_tokens: int) -> float:

@@ -174,6 +174,19 @@ class Pricer:
         priced = self._collectives[op, n_bytes] = (self.transfer(op, together(demands)),)
         return priced
 
+    def among_context_ranks(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
+        """A collective among ranks that share the KV cache of texts, in all such groups at once."""
+        size = self.shard.engine.decode_context_parallel_size
+        key = (f"{op} of the context", n_bytes)
+        if size > 1 and key not in self._collectives:
+            library = self.shard.engine.collectives_library
+            groups = [group[i : i + size] for group in self.shard.groups for i in range(0, len(group), size)]
+            demands = [
+                collective(self.network, op, n_bytes, group, library=library).demand for group in groups
+            ]
+            self._collectives[key] = (self.transfer(op, together(demands)),)
+        return self._collectives.get(key, ())
+
     def all_reduce(self, tokens: int) -> tuple[Priced, ...]:
         """Of the hidden states of `tokens` tokens of each group."""
         shard = self.shard

@@ -18,6 +18,7 @@ import numpy as np
 
 from sim.cost.attention_cost import AttentionCost, Seconds
 from sim.cost.batch import Batch, Causes
+from sim.cost.drafting import NO_ATTENTION, DraftAttention
 from sim.cost.kernels.kernels import KernelModel, KernelTiming, formula
 from sim.cost.network import Network
 from sim.cost.pricing import Pricer
@@ -25,8 +26,6 @@ from sim.cost.program import Block, Program, Traffic
 from sim.cost.shard import Shard
 from sim.cost.step_cost import FloatArray
 from sim.cost.step_templates import Template, Templates
-
-NO_ATTENTION = KernelTiming(0.0, 0.0, 0.0, 0.0)
 
 FEW_STEPS = 8
 """So many decode steps are priced one by one; more of them as arrays, at the price of about eight."""
@@ -53,7 +52,11 @@ class StageCost:
         self._price = Pricer(shard, network, without, kernel_model)
         templates = Templates(self._price)
         self._template = templates.of
-        self._attentions = tuple(AttentionCost(price) for price in templates.with_attention)
+        self._attentions: tuple[AttentionCost | DraftAttention, ...] = tuple(
+            AttentionCost(price) for price in templates.with_attention
+        )
+        if templates.draft is not None:
+            self._attentions = (*self._attentions[:-1], DraftAttention(templates.draft))
         self._attention_of_one = self._attentions[0] if len(self._attentions) == 1 else None
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> tuple[KernelTiming, ...]:

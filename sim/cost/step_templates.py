@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
+from sim.cost.drafting import draft_head, draft_shard
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
@@ -82,8 +83,8 @@ class LayerKind:
 
 @dataclass(frozen=True, slots=True)
 class LayerRun:
-    """Layers that follow each other, `repeat` times over: `first`, and those of `rest` behind it. A model whose
-    layers are all alike is one run of one layer.
+    """Layers that follow each other, `repeat` times over: `first`, and those of `rest` behind it. A model
+    whose layers are all alike is one run of one layer.
     """
 
     repeat: int
@@ -157,6 +158,11 @@ class Templates:
         kinds = shard.kinds_of_layers
         shapes = tuple({id(shape): shape for shape, _ in kinds if shape.attention}.values())
         self.with_attention = tuple(price.of_shape(shape) for shape in shapes)
+        own = draft_shard(shard)
+        self.draft: Pricer | None = None
+        if own is not None:
+            self.draft = Pricer(own, price.network, price.without, price.kernel_model)
+            self.with_attention += (self.draft,)
         self._prices = {id(shape): price.of_shape(shape) for shape, _ in kinds}
         self._attention_of = {id(shape): i for i, shape in enumerate(shapes)}
         self._kinds = {(id(shape), is_moe): (shape, is_moe) for shape, is_moe in kinds}
@@ -224,6 +230,8 @@ class Templates:
         if ends is None:
             tail = head(self._price, sampled) if self._shard.is_last else ()
             ends = self._ends[sampled] = _Ends(self._host(sampled), tail)
+        if self.draft is not None and sampled:
+            layers = (*layers, self._drafting(self.draft, sampled))
         host, tail = ends
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
@@ -259,6 +267,28 @@ class Templates:
             for repeat, keys in self._runs
         )
 
+    def _drafting(self, price: Pricer, sampled: int) -> LayerRun:
+        """The passes of the draft: its layers, and behind the last of them its output head."""
+        speculation = self._shard.engine.speculation
+        assert speculation is not None
+        drafts, own = speculation.num_speculative_tokens, price.shard
+        sequences = -(-sampled // (1 + drafts))
+        step = StepTokens(sequences, sequences * len(own.groups), False)
+        layer = self._priced_layer(price, step, own.model.is_moe_layer(own.first_layer))
+        layer = replace(layer, attention=len(self.with_attention) - 1)
+        ends = draft_head(price, self._shard, sequences)
+        after = (*layer.after, *_ops(ends))
+        block = Block.of((*layer.before, Op("attention", 0.0), *after), 1, 0.0, 0.0)
+        last = replace(
+            layer,
+            after=after,
+            after_s=layer.after_s + seconds_of(ends),
+            causes=Causes(*map(sum, zip(layer.causes, causes_of(ends), strict=True))),
+            transfers=block.transfers,
+        )
+        layers = [layer] * (own.layers - 1) + [last]
+        return LayerRun(drafts, layers[0], tuple(layers[1:]))
+
     def _host(self, sequences: int) -> tuple[Priced, ...]:
         """Host work that the GPUs of this stage wait for."""
         engine, host = self._shard.engine, self._shard.engine.host
@@ -269,9 +299,13 @@ class Templates:
         return self._price.host("host", seconds)
 
     def _layer(self, shape: Model, step: StepTokens, is_moe: bool) -> LayerKind:
-        before, after = layer_around(self._prices[id(shape)], step, is_moe)
+        layer = self._priced_layer(self._prices[id(shape)], step, is_moe)
+        return replace(layer, attention=self._attention_of.get(id(shape), len(self.with_attention)))
+
+    def _priced_layer(self, price: Pricer, step: StepTokens, is_moe: bool) -> LayerKind:
+        before, after = layer_around(price, step, is_moe)
         launches = launches_of((*before, *after))
-        launches += attention_launches(step.has_prefill) if shape.attention else 0
+        launches += attention_launches(step.has_prefill) if price.shard.model.attention else 0
         launch_s = self._launch_s(step, launches)
         attention = Op("attention", 0.0)
         block = Block.of((*_ops(before), attention, *_ops(after)), 1, 0.0, 0.0)
@@ -284,7 +318,6 @@ class Templates:
             causes_of((*before, *after)),
             block.offsets_s[: len(before) + 1],
             block.transfers,
-            self._attention_of.get(id(shape), len(self.with_attention)),
         )
 
     def _launch_s(self, step: StepTokens, launches: int) -> float:
@@ -299,8 +332,8 @@ class Templates:
 
 
 def runs_of(kinds: Sequence[Key]) -> list[tuple[int, tuple[Key, ...]]]:
-    """Layers as runs: (how often, which layers), so that as few layers as possible stand in the runs. From the
-    front, the period that covers most layers when it comes at least twice, else a layer alone.
+    """Layers as runs: (how often, which layers), so that as few layers as possible stand in the runs. From
+    the front, the period that covers most layers when it comes at least twice, else a layer alone.
 
     >>> from sim.cost.step_templates import runs_of
     >>> [(repeat, "".join(kinds)) for repeat, kinds in runs_of("DLLLFLLLFL")]

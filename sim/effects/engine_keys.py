@@ -337,6 +337,21 @@ ENGINE: dict[str, Rule] = {
     "step_gap_s": unless(given, without_host),
     "speculation.num_speculative_tokens": unless(_decodes_nothing),
     "speculation.acceptance_rate": unless(_decodes_nothing),
+    "speculation.draft": unless(given),
+    **{
+        f"speculation.draft.{key}": unless(given)
+        for key in (
+            "layers",
+            "hidden",
+            "intermediate",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "vocab",
+            "fused_states",
+        )
+    },
+    "decode_context_parallel_size": unless(given),
     "speculation.draft_s": unless(
         given,
         because(

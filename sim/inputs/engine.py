@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
-from sim.inputs.model import MAX_EXPERTS
+from sim.inputs.model import MAX_EXPERTS, Heads, Model, Width
 from sim.inputs.precision import Dtype as Dtype
 from sim.inputs.precision import Precision as Precision
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
@@ -107,11 +107,38 @@ class HostTime(BaseModel):
     )
 
 
+class Draft(BaseModel):
+    """The shapes of a dense draft: a small model, or the layer of an EAGLE head.
+
+    `fused_states` hidden states of the served model are joined into one by a projection (2 in EAGLE, 3 in
+    EAGLE-3; 0: none, a model of its own). `vocab` is that of its own output head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: Annotated[int, NotBoolean, Field(gt=0, le=256)]
+    hidden: Annotated[Width, Field(gt=0)]
+    intermediate: Width
+    heads: Heads
+    kv_heads: Heads
+    head_dim: Annotated[Width, Field(gt=0)]
+    vocab: Annotated[Width, Field(gt=0)]
+    fused_states: Annotated[int, NotBoolean, Field(ge=0, le=16)] = 0
+
+    @property
+    def model(self) -> Model:
+        shapes = self.model_dump(exclude={"fused_states"})
+        return Model(name="the draft", architecture="draft", **shapes)
+
+
 class Speculation(BaseModel):
     """Speculative decoding: `num_speculative_tokens` drafts a step, each accepted with `acceptance_rate` if
     all before it were.
 
-    `draft_s` is the cost of one drafted token (a draft model's step, or an MTP head).
+    `draft` is what drafts: the `config.json` of an EAGLE head or of a small model, in a scenario by its path,
+    or `mtp`, a layer like the model's last. Its time, weights and KV cache are then worked out: as many
+    passes as there are drafts, one after the other, each over one token of every sequence. Without it
+    `draft_s` is the cost of one drafted token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,6 +146,15 @@ class Speculation(BaseModel):
     num_speculative_tokens: Annotated[int, NotBoolean, Field(gt=0, le=MAX_DRAFTS)]
     acceptance_rate: Fraction
     draft_s: Seconds = 0.0
+    draft: Draft | Literal["mtp"] | None = None
+
+    @model_validator(mode="after")
+    def _time_is_given_once(self) -> Speculation:
+        if self.draft is not None and self.draft_s:
+            raise ValueError(
+                "draft_s is the time of a draft whose shapes are not known; leave out one of draft, draft_s"
+            )
+        return self
 
     @property
     def tokens_per_step(self) -> float:
@@ -196,6 +232,9 @@ class Engine(BaseModel):
     """One engine: a replica of the model over tensor_parallel_size x pipeline_parallel_size GPUs, and its
     scheduler.
 
+    `decode_context_parallel_size` tensor-parallel ranks share the KV cache of a text by its tokens, where
+    they would each keep a copy of the same heads (vLLM's `-dcp`).
+
     `data_parallel_lock_step`: the data-parallel ranks go through every step together, as they must where they
     share experts; unset, where the model has any. Else each rank is a replica of its own, behind the router
     of all.
@@ -227,6 +266,7 @@ class Engine(BaseModel):
     tensor_parallel_size: Ranks = 1
     pipeline_parallel_size: Ranks = 1
     data_parallel_size: Ranks = 1
+    decode_context_parallel_size: Ranks = 1
     data_parallel_lock_step: bool | None = None
     enable_expert_parallel: bool = False
     expert_routing: ExpertRouting = ExpertRouting()

@@ -1,4 +1,6 @@
-"""Families of models whose layers are alike: one small function each, since each spells its shapes its own way."""
+"""Families of models whose layers are alike: one small function each, since each spells its shapes its own
+way.
+"""
 
 from __future__ import annotations
 

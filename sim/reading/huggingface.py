@@ -1,5 +1,5 @@
-"""A Hugging Face `config.json` -> `Model`: the family, by its class or model_type, and the number formats. Of a
-wrapper with several modalities the language model is read.
+"""A Hugging Face `config.json` -> `Model`: the family, by its class or model_type, and the number formats.
+Of a wrapper with several modalities the language model is read.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ _TEXT_ENDINGS = ("_text", "_language")
 
 
 def text_part(keys: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model of a wrapper (vision, audio), with what the wrapper says for all of it; other keys as
-    they are.
+    """The language model of a wrapper (vision, audio), with what the wrapper says for all of it; other keys
+    as they are.
     """
     found = next((keys[name] for name in _TEXT_PARTS if isinstance(keys.get(name), Mapping)), None)
     if found is None:
@@ -120,8 +120,8 @@ def text_part(keys: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 _OF_ALL = (
-    "quantization_config", "compression_config", "quantization", "tie_word_embeddings", "torch_dtype", "dtype",
-)  # fmt: skip
+    "quantization_config", "compression_config", "quantization", "tie_word_embeddings", "torch_dtype",
+"dtype", )  # fmt: skip
 
 
 def _family(config: Config) -> tuple[str, Callable[[Config], dict[str, Any]]]:

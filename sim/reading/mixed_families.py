@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS
 from sim.reading.config_keys import Config
-from sim.reading.families import deepseek, dense, group_limit, qwen3, sliding, with_first_dense
+from sim.reading.families import deepseek, dense, group_limit, qwen3
 
 Shapes = dict[str, Any]
 
@@ -145,11 +145,14 @@ def _mimo_v2(config: Config) -> Shapes:
 
 def _step3p(config: Config) -> Shapes:
     """Step-3.5 and 3.7 Flash: three layers with a window, some with more heads, to one without."""
-    names = {"num_key_value_heads": ("num_attention_groups",), "n_routed_experts": ("num_experts", "moe_num_experts"),
-             "num_experts_per_tok": ("moe_top_k",)}  # fmt: skip
+    names = {
+        "num_key_value_heads": ("num_attention_groups",),
+        "n_routed_experts": ("num_experts", "moe_num_experts"),
+        "num_experts_per_tok": ("moe_top_k",),
+    }
     keys = dict(config.keys)
-    for name, others in names.items():
-        for other in others:
+    for name, spellings in names.items():
+        for other in spellings:
             keys.setdefault(name, keys.get(other))
     listed = keys.get("moe_layers_enum")
     named = config.like(keys)
@@ -160,11 +163,11 @@ def _step3p(config: Config) -> Shapes:
     else:
         sparse = set(range(named.count("first_k_dense_replace", default=0), layers))
     kinds = _listed(named, "layer_types", layers) or []
-    other = keys.get("attention_other_setting") or {}
+    others = keys.get("attention_other_setting") or {}
     near: Shapes = {"sliding_window": named.count("sliding_window")}
-    if other.get("attention_type", "sliding_attention") == "sliding_attention":
+    if others.get("attention_type", "sliding_attention") == "sliding_attention":
         sizes = {"heads": "num_attention_heads", "kv_heads": "num_attention_groups", "head_dim": "head_dim"}
-        near |= {size: other[key] for size, key in sizes.items() if key in other}
+        near |= {size: others[key] for size, key in sizes.items() if key in others}
     shared = named.count("share_expert_dim", "share_expert_dims", default=0)
     return shapes | {
         "experts": named.count("n_routed_experts", most=MAX_EXPERTS),
@@ -189,9 +192,9 @@ def _longcat(config: Config) -> Shapes:
     )
     chosen = config.count("moe_topk")
     filled = config.like(
-        {**config.keys, "num_hidden_layers": 2 * layers, "intermediate_size": width, "first_k_dense_replace": 0,
-         "moe_intermediate_size": config.count("expert_ffn_hidden_size"), "num_experts_per_tok": chosen}
-    )  # fmt: skip
+        {**config.keys, "num_hidden_layers": 2 * layers, "intermediate_size": width,
+         "first_k_dense_replace": 0, "moe_intermediate_size": config.count("expert_ffn_hidden_size"),
+    "num_experts_per_tok": chosen} )  # fmt: skip
     return deepseek(filled) | {
         "experts_per_token": max(1, round(chosen * experts / max(1, experts + zero))),
         "zero_experts": zero,
@@ -248,8 +251,8 @@ _NEMOTRON_BLOCKS = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
 
 
 def _nemotron_h(config: Config) -> Shapes:
-    """Nemotron-H and Nemotron-3: every layer is one block alone: Mamba-2 (M), attention (*), experts (E) or an
-    MLP (-), none of them gated.
+    """Nemotron-H and Nemotron-3: every layer is one block alone: Mamba-2 (M), attention (*), experts (E) or
+    an MLP (-), none of them gated.
     """
     pattern = config.keys.get("hybrid_override_pattern")
     if not isinstance(pattern, str):

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 from pydantic import BaseModel
 
-from sim.catalog import load_model, load_topology, load_workload, system_of
+from sim.catalog import load_draft, load_model, load_topology, load_workload, system_of
 from sim.inputs.errors import InputError, LocatedError
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.expert_counts import read_expert_counts
@@ -36,7 +36,7 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
     elif near is not None:
         data["workload"] = with_paths_from(near, data.get("workload"))
     if isinstance(data.get("engine"), Mapping):
-        data["engine"] = _with_expert_counts(data["engine"], near)
+        data["engine"] = _with_draft(_with_expert_counts(data["engine"], near), near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.
     if isinstance(data.get("pools"), Mapping):
         data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
@@ -87,6 +87,17 @@ def _with_expert_counts(engine: Mapping[str, Any], near: Path | None) -> Mapping
     return {**engine, "expert_routing": counted}
 
 
+def _with_draft(engine: Mapping[str, Any], near: Path | None) -> Mapping[str, Any]:
+    """An engine's settings with the shapes of its draft read, where they name a model or a config.json."""
+    speculation = engine.get("speculation")
+    if not isinstance(speculation, Mapping):
+        return engine
+    draft = speculation.get("draft")
+    if not isinstance(draft, str | Path) or draft == "mtp":
+        return engine
+    return {**engine, "speculation": {**speculation, "draft": load_draft(draft, near=near)}}
+
+
 def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | None) -> Any:
     """A pool with what it leaves out taken from the scenario, key by key inside `engine` and `precision`."""
     if not isinstance(pool, Mapping):
@@ -107,5 +118,5 @@ def _inherited(name: str, pool: Any, scenario: Mapping[str, Any], near: Path | N
         if isinstance(above, Mapping) and isinstance(own, Mapping):
             pool[block] = {**above, **own}
     if isinstance(pool.get("engine"), Mapping):
-        pool["engine"] = _with_expert_counts(pool["engine"], near)
+        pool["engine"] = _with_draft(_with_expert_counts(pool["engine"], near), near)
     return pool

@@ -17,8 +17,8 @@ from sim.reading.huggingface import read_model
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 
 NANO_9B_V2 = Model(
-    name="nemotron-nano-9b-v2", architecture="nemotron_h", layers=2, hidden=4480, intermediate=0, heads=40, kv_heads=8,
-    head_dim=128, vocab=131_072,
+    name="nemotron-nano-9b-v2", architecture="nemotron_h", layers=2, hidden=4480, intermediate=0, heads=40,
+    kv_heads=8, head_dim=128, vocab=131_072,
     layer_shapes=[{"at": [0], "linear": {
         "kind": "mamba2", "key_heads": 8, "value_heads": 128, "key_head_dim": 128, "value_head_dim": 80,
         "conv_kernel": 4}}],

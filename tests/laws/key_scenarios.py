@@ -219,6 +219,28 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 8},
         "workload": chat(),
     },
+    "drafts of an EAGLE head": {
+        "topology": "nd-h100-v5",
+        "model": small("llama-3-8b"),
+        "engine": {
+            "tensor_parallel_size": 2,
+            "speculation": {
+                "num_speculative_tokens": 3,
+                "acceptance_rate": 0.7,
+                "draft": {
+                    "layers": 1,
+                    "hidden": 4096,
+                    "intermediate": 14_336,
+                    "heads": 32,
+                    "kv_heads": 8,
+                    "head_dim": 128,
+                    "vocab": 32_000,
+                    "fused_states": 3,
+                },
+            },
+        },
+        "workload": chat(),
+    },
     "values narrower than keys": {
         "topology": "nd-h100-v5",
         "model": small("llama-3-8b", v_head_dim=64),

@@ -181,3 +181,23 @@ def test_a_key_of_another_kind_is_refused(key: str, value: object, said: str) ->
     }  # fmt: skip
     with pytest.raises(InputError, match=said):
         model_of({**keys, key: value}, "x")
+
+
+def test_the_language_model_of_a_wrapper_is_read_with_the_wrapper_s_formats() -> None:
+    inner = changed("qwen3-30b-a3b", architectures=None, model_type="qwen3_vl_moe_text")
+    wrapper = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "model_type": "qwen3_vl_moe",
+        "text_config": inner,
+        "vision_config": {"hidden_size": 1152},
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    }
+    model = model_of(wrapper, "wrapped")
+    assert model.parameters == read_model(MODELS / "qwen3-30b-a3b.json").parameters
+    assert model.checkpoint is not None
+    assert model.checkpoint.precision["weights"] == "fp8_block"
+
+
+def test_a_copy_of_a_model_forgets_what_was_worked_out_from_other_shapes() -> None:
+    model = read_model(MODELS / "llama-3-8b.json")
+    assert model.parameters > model.model_copy(update={"layers": 2}).parameters

@@ -23,8 +23,8 @@ LOGIT_BYTES = 8.0  # a score in 32 bits, written and read
 
 
 def index_decode(gpu: Gpu, batch: int, kv_tokens: Any, indexer: Indexer) -> KernelTiming:
-    """One new token for each of `batch` sequences with `kv_tokens` cached tokens in all, which may be an array
-    with one value for each of many steps.
+    """One new token for each of `batch` sequences with `kv_tokens` cached tokens in all, which may be an
+    array with one value for each of many steps.
     """
     if batch < 1:
         raise InputError(f"batch = {batch}: must be at least 1")
@@ -34,7 +34,7 @@ def index_decode(gpu: Gpu, batch: int, kv_tokens: Any, indexer: Indexer) -> Kern
     compute_s = kv_tokens * (_flops(indexer) / (_peak_flops(gpu) * p.flop_fraction))
     floor_s = 2.0 * kernels.elementwise.floor_s
     squared = memory_s * memory_s + compute_s * compute_s
-    busy_s = np.sqrt(squared) if isinstance(squared, np.ndarray) else math.sqrt(squared)
+    busy_s: Any = np.sqrt(squared) if isinstance(squared, np.ndarray) else math.sqrt(squared)
     return KernelTiming(floor_s + busy_s, floor_s, compute_s, memory_s)
 
 
