@@ -37,7 +37,8 @@ def read_draft(path: Path) -> dict[str, int]:
     given = isinstance(vocab, int) and not isinstance(vocab, bool) and vocab > 0
     sizes = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim")
     shapes = {name: int(getattr(model, name)) for name in sizes}
-    return shapes | {"vocab": vocab if given else model.vocab, "fused_states": fused}
+    words = vocab if isinstance(vocab, int) and given else model.vocab
+    return shapes | {"vocab": words, "fused_states": fused}
 
 
 def _keys_of(path: Path) -> dict[str, Any]:

@@ -6,8 +6,10 @@ inputs. A theory is no verdict on a run: the reason says what the formula leaves
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf, nan
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import inf, isfinite, nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +57,22 @@ class Nearest:
     arrival_cv2: float = nan
     service_cv2: float = nan
     load: float = nan
+
+    def as_dict(self) -> dict[str, float | str]:
+        """For JSON, which has no infinity: that is a word."""
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {
+            name: str(value) if isinstance(value, float) and not isfinite(value) else value
+            for name, value in values
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Nearest:
+        """What `as_dict` has written. KeyError, TypeError, ValueError for anything else."""
+        values: dict[str, Any] = {
+            one.name: (float if one.type == "float" else str)(saved[one.name]) for one in fields(cls)
+        }
+        return cls(**values)
 
     @property
     def gap(self) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sim.inputs.errors import InputError
 from sim.results.blame import BlameRecords
 from sim.results.columns import Kind
+from sim.results.nearest_theory import Nearest
 from sim.results.records import (
     GPU_COLUMNS,
     KV_TIER_COLUMNS,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, VERDICT, SCENARIO = "manifest.json", "verdict.json", "scenario.resolved.yaml"
+THEORY = "theory.json"
 KINDS: dict[str, Mapping[str, Kind]] = {
     "requests": RequestRecords().kinds,
     "steps": StepRecords().kinds,
@@ -131,6 +133,17 @@ class SavedTables:
 
     def summary(self) -> dict[str, Any]:
         return self._json("summary.json")
+
+    def theory(self) -> tuple[Nearest, ...]:
+        """The closed form that came nearest to each station. InputError where an older version has left the
+        folder.
+        """
+        if THEORY not in self.manifest["files"]:
+            raise InputError(f"{self.folder} has no {THEORY}: an older version left it; run it again")
+        try:
+            return tuple(Nearest.from_dict(one) for one in self._json(THEORY)["stations"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folder / THEORY} is not as a run leaves it; run it again") from error
 
     def explain(self) -> Verdict:
         """What the run said, in three to ten sentences with their numbers. InputError where an older version
