@@ -20,7 +20,7 @@ from sim.cost.kernels.attention import prefill_variant
 from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.measured import MeasuredKernels
 from sim.cost.launches import HOSTS, launches_one_by_one
-from sim.cost.machine_basis import pcie_band, pcie_span
+from sim.cost.machine_basis import pcie_band, pcie_span, rings_stay_on_links
 from sim.cost.network import Network
 from sim.inputs.engine import Engine, HostTime, Precision
 from sim.inputs.gpu_kinds import distance
@@ -201,7 +201,7 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
     across = len({(place.get("node", 0), place.get("island", 0)) for place in places}) > 1
-    span = pcie_span(network, ranks)
+    span = None if rings_stay_on_links(network, ranks) else pcie_span(network, ranks)
     return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 
 

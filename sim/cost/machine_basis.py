@@ -82,10 +82,8 @@ def machine_basis(
 
 def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
     """How far apart GPUs of one server are over PCIe: below one switch, on one socket, or on both. None
-    where no two talk over PCIe, or where collectives have rings over direct links.
+    where no two talk over PCIe.
     """
-    if all(_has_rings(network, beside) for beside in _by_server(network, ranks)):
-        return None
     farthest = -1
     last: dict[int, str] = {}
     first: dict[int, str] = {}
@@ -100,16 +98,14 @@ def pcie_span(network: Network, ranks: Sequence[str]) -> str | None:
     return SPANS[farthest] if farthest >= 0 else None
 
 
-def _by_server(network: Network, ranks: Sequence[str]) -> list[list[str]]:
+def rings_stay_on_links(network: Network, ranks: Sequence[str]) -> bool:
+    """Whether the GPUs of every server have rings over direct links, as those of a DGX-1's cube mesh, where
+    not every GPU is wired to every other.
+    """
     beside: dict[int, list[str]] = {}
     for rank in ranks:
         beside.setdefault(network.node_of[rank], []).append(rank)
-    return list(beside.values())
-
-
-def _has_rings(network: Network, beside: Sequence[str]) -> bool:
-    """As the cube mesh of a DGX-1, where not every GPU is wired to every other."""
-    return len(beside) > 2 and bool(direct_rings(network, beside))
+    return all(len(gpus) > 2 and direct_rings(network, gpus) for gpus in beside.values())
 
 
 def pcie_band(span: str, size: str | None = None) -> Band:
