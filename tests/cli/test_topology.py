@@ -65,7 +65,7 @@ def test_a_collective_over_pcie_of_a_machine_that_was_not_measured_has_a_band(si
     asked = ("collective", "all_reduce", "-b", "1M", "-e", "1M", "--format", "json", "-t")
     _, out, err = sim(*asked, "l40s-12", "-n", "4")
     assert json.loads(out)["machine"]["band"] == [1.0, 4.27]
-    assert "measured servers whose GPUs are over PCIe on one socket" in err
+    assert "note: the machine is idealised" in err
     _, out, err = sim(*asked, "l40s-8")
     assert json.loads(out)["machine"]["band"] is None
     assert "best case" not in err
