@@ -34,11 +34,10 @@ def read_draft(path: Path) -> dict[str, int]:
         raise InputError(Problem(what, str(path)))
     vocab = keys.get("draft_vocab_size")
     fused = (FUSED_BY_EAGLE_3 if "eagle3" in architecture or vocab else FUSED_BY_EAGLE) if eagle else 0
-    given = isinstance(vocab, int) and not isinstance(vocab, bool) and vocab > 0
     sizes = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim")
     shapes = {name: int(getattr(model, name)) for name in sizes}
-    words = vocab if isinstance(vocab, int) and given else model.vocab
-    return shapes | {"vocab": words, "fused_states": fused}
+    given = isinstance(vocab, int) and not isinstance(vocab, bool) and vocab > 0
+    return shapes | {"vocab": int(vocab or 0) if given else model.vocab, "fused_states": fused}
 
 
 def _keys_of(path: Path) -> dict[str, Any]:
