@@ -359,6 +359,7 @@ def test_a_kv_cache_in_four_bits_was_measured_on_no_gpu() -> None:
 # ---- what was not measured as a whole
 
 
+@pytest.mark.slow
 def test_a_machine_that_lost_a_switch_chip_was_not_measured_so() -> None:
     engine, chip = {"tensor_parallel_size": 8}, {"at_s": 0.01, "place": "node0.nvswitch1", "capacity": 0}
     late = {**chip, "at_s": 1e4}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Sim
 from tests.cli.test_run import GOOD
 
 
+@pytest.mark.slow
 def test_a_saved_run_is_explained_as_it_was_when_it_ended(sim: Sim, tmp_path: Path) -> None:
     path, folder = tmp_path / "good.yaml", tmp_path / "out"
     path.write_text(GOOD)

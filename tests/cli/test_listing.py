@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import Sim
 
 
+@pytest.mark.slow
 def test_lists_name_what_is_shipped_and_the_source_of_every_constant(sim: Sim) -> None:
     _, out, _ = sim("list", "--format", "json")
     names = json.loads(out)

@@ -104,6 +104,7 @@ def test_a_table_is_refused_before_the_runs_where_it_exists_or_cannot_be_made(
     assert (tmp_path / "table.csv").read_text() == "of a night"
 
 
+@pytest.mark.slow
 def test_an_interrupted_table_goes_on_to_the_same_bytes(
     sim: Sim, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def test_rows_and_errors_of_json_have_the_columns_that_scripts_read() -> None:
     assert list(found["errors"][0]) == ["section", "quantity", "kind", "rows", "median", "p90", "bias"]
 
 
+@pytest.mark.slow
 def test_a_folder_gets_the_ledger_as_json(tmp_path: Path) -> None:
     assert status_of(["validate", "formulas", "--summary", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "ledger.json").read_text())

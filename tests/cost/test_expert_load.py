@@ -84,6 +84,7 @@ def test_tokens_held_to_groups_crowd_on_ranks_as_drawn_ones_do(ranks):
     assert expert_load(spread, 256, ranks, 8, limit) == expert_load(spread, 256, ranks)
 
 
+@pytest.mark.slow
 def test_expected_distinct_experts_are_those_of_drawn_tokens():
     from sim.cost.kernels.moe import experts_hit
 

@@ -109,6 +109,7 @@ def test_arrays_give_what_plain_python_gives(traffic: list[Flow], capacity: list
     assert table.levels() == pytest.approx(fair_levels(traffic, capacity), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.lists(flows(), min_size=2, max_size=12), capacities, st.data())
 def test_a_table_from_which_flows_have_left_is_like_one_that_never_had_them(
     traffic: list[Flow], capacity: list[float], data: st.DataObject

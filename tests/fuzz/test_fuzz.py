@@ -54,6 +54,7 @@ def test_what_once_went_wrong_is_refused_or_runs(path: Path, worker: Worker) -> 
     assert fault is None, told(case, fault)
 
 
+@pytest.mark.slow
 def test_faults_are_seen(worker: Worker) -> None:
     """The harness itself: a case that is in order is none, and nonsense on the command line is refused."""
     assert worker.run(Case(("list",))) is None

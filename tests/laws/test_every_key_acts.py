@@ -20,6 +20,7 @@ def keys() -> list[str]:
     return sorted({name for case in SCENARIOS.values() for name in case.keys})
 
 
+@pytest.mark.slow
 def test_every_number_of_the_schema_stands_in_some_scenario() -> None:
     assert schema_keys() - {starred(name) for name in keys()} == set(UNREACHED)
 

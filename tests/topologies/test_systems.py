@@ -115,6 +115,7 @@ def test_a_tray_of_an_nvl72_has_two_graces_four_gpus_and_four_nics() -> None:
     assert len(set(leaves)) == 4, "NICs of one tray are on four rails"
 
 
+@pytest.mark.slow
 def test_eight_racks_are_576_gpus_with_18_times_less_between_racks_than_within() -> None:
     figures = checked(catalog.load_topology("gb200-nvl72", nodes=8))
     assert figures.gpus == 576

@@ -84,6 +84,7 @@ def test_the_table_names_each_case_once_and_keeps_brackets(monkeypatch: pytest.M
     assert text.rstrip().endswith("Takeaway: Yes, by 5 %.")
 
 
+@pytest.mark.slow
 def test_a_folder_gets_a_picture_the_numbers_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:
     paths = an_answer().save(tmp_path / "new" / "folder")
     assert [path.name for path in paths] == ["bars.png", "answer.json", "report.html"]

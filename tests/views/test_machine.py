@@ -92,6 +92,7 @@ def test_an_unknown_suffix_and_a_missing_folder_are_refused(tmp_path: Path) -> N
         draw_topology(topology, tmp_path / "nowhere" / "machine.svg")
 
 
+@pytest.mark.slow
 def test_a_name_cannot_end_the_script_of_a_page_nor_hide_its_end(tmp_path: Path) -> None:
     """HTML's tokenizer: after `<!--<script` a script ends at the second `</script>` only."""
     hostile = "<!--<script>x</script><img src=x>"

@@ -92,6 +92,7 @@ def test_a_folder_without_manifest_and_one_that_was_changed_are_refused(
         sim.load_result(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_force_leaves_nothing_of_the_old_run_and_removes_nothing_else(result: Result, tmp_path: Path) -> None:
     saved = result.save(tmp_path / "run")
     (saved / "requests.parquet").write_bytes(b"of the old run")

@@ -249,6 +249,7 @@ def test_a_sequence_that_recomputes_gets_one_token_from_it_and_drafts_only_after
 # ---- the one door
 
 
+@pytest.mark.slow
 def test_nothing_but_a_replica_reaches_its_engine() -> None:
     """`core` is private to Replica: no other module of the simulator reads it."""
     root = Path(sim.__file__).parent
