@@ -488,7 +488,7 @@ def _result(
         world.seed,
         records,
         blame,
-        _link_rows(world.fabric),
+        _link_rows(world.fabric, records.end_s),
         _gpu_rows(world.network, replicas),
         records.end_s,
         waiting,
@@ -506,12 +506,12 @@ def _collectives(network: Network, deployment: Deployment) -> Iterator[Collectiv
             yield collectives_on(network, plan.gpus)
 
 
-def _link_rows(fabric: Fabric) -> Table:
+def _link_rows(fabric: Fabric, end_s: float) -> Table:
     """One row per link: capacity (the mean over the run), bytes, and seconds with at least one, and at least
     two, transfers.
     """
     rows = Table(LINK_COLUMNS)
-    for row in fabric.rows():
+    for row in fabric.rows(end_s):
         rows.append(str(row.link), row.bytes_per_s, row.n_bytes, row.busy_s, row.shared_s)
     return rows
 

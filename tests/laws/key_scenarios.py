@@ -211,6 +211,43 @@ BASES: dict[str, dict[str, Any]] = {
         },
         "workload": chat(),
     },
+    "layers of three shapes": {
+        "topology": "nd-h100-v5",
+        "model": {
+            "name": "shapes",
+            "architecture": "any",
+            "layers": 6,
+            "hidden": 1024,
+            "intermediate": 4096,
+            "heads": 16,
+            "kv_heads": 4,
+            "head_dim": 128,
+            "vocab": 32_000,
+            "layer_shapes": [
+                {
+                    "at": [1, 3],
+                    "heads": 8,
+                    "kv_heads": 2,
+                    "head_dim": 64,
+                    "v_head_dim": 32,
+                    "sliding_window": 64,
+                },
+                {
+                    "at": [5],
+                    "linear": {
+                        "kind": "kda",
+                        "key_heads": 16,
+                        "value_heads": 16,
+                        "key_head_dim": 128,
+                        "value_head_dim": 128,
+                        "conv_kernel": 4,
+                        "gate_rank": 64,
+                    },
+                },
+            ],
+        },
+        "workload": chat(),
+    },
     "tokens that an indexer chooses": {
         "topology": "nd-h100-v5",
         "model": small("deepseek-v3", 5, dense_layer_indices=(0, 1, 2))

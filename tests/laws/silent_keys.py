@@ -10,6 +10,7 @@ FITS = "does not bind: one KV head of all decodes is far below the level-2 cache
 AN_END = "a path counts the latencies of what lies between its ends"
 
 SILENT: dict[str, str] = {
+    "model.layer_shapes[].at[]": "which of a stage's layers has a shape changes no sum over them",
     "topology.gpus.*.kernels.attention_decode.*.flop_fraction": PLAIN,
     "topology.gpus.*.kernels.attention_decode.*.l2_share": WARM,
     "topology.gpus.*.kernels.attention_decode.*.l2_time": WARM,
@@ -35,6 +36,15 @@ UNREACHED = {
 }
 
 _HEARD: dict[str, tuple[str, ...]] = {
+    "experts of one GPU": ("model.moe_latent", "model.zero_experts"),
+    "layers of three shapes": (
+        "model.layer_shapes[].heads",
+        "model.layer_shapes[].kv_heads",
+        "model.layer_shapes[].head_dim",
+        "model.layer_shapes[].v_head_dim",
+        "model.layer_shapes[].sliding_window",
+        "model.layer_shapes[].linear.gate_rank",
+    ),
     "tiers": (
         "engine.block_size",
         "engine.watermark",

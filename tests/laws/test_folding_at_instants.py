@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.laws.folding_scenarios import small
 from tests.laws.instants import Attack, attacked, holds
 
+pytestmark = pytest.mark.unchecked  # hundreds of runs a test, whose rows are held against each other
 seeds = st.integers(0, 10**6)
 
 

@@ -48,7 +48,7 @@ def test_kv_memory_lets_through_what_the_formula_says() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [laws.queue_rows, laws.decode_rows], ids=["queues", "decode batches"])
 def test_no_law_is_outside_of_its_interval(rows: Callable[[float], Iterator[Row]]) -> None:
-    found = list(rows(0.2))
+    found = list(rows(1.0))  # shorter runs at load 0.95 have too few busy periods for their intervals
     assert len(found) > 6
     assert [row.case for row in found if row.is_outside] == []
 

@@ -41,7 +41,7 @@ from sim.runtime.fabric.compiled_demands import CompiledDemands
 from sim.runtime.fabric.fair_rates import FairRates
 from sim.runtime.fabric.link_counters import LinkCounters, LinkRow
 from sim.runtime.fabric.occupancy import LinkOccupancy
-from sim.runtime.fabric.readings import check_rates, link_rows, load_by_link, stalled_transfers
+from sim.runtime.fabric.readings import check_rates, link_rows, load_by_link, mean_capacity, stalled_transfers
 from sim.runtime.fabric.transfer import Bytes, CompiledDemand, DemandLike, LinkSet, State, Transfer, Watcher
 
 __all__ = ["Fabric", "Transfer", "Watcher"]
@@ -96,8 +96,8 @@ class Fabric:
         # Changes of this instant, not settled yet. Dicts stand in for sets, whose order is not reproducible.
         self._began: list[Transfer] = []
         self._new_capacity: dict[int, float] = {}
-        # of links whose capacity has changed: the bytes that could have flowed until it did last, and when
-        self._could_carry: dict[int, tuple[float, float]] = {}
+        # of links whose capacity has changed: until when it was what
+        self._capacity_until: dict[int, list[tuple[float, float]]] = {}
         self._unsettled: dict[LinkSet, None] = {}
         self._flush_due = False  # something is to be settled at this instant
         self._flush_scheduled = False  # and an event will do it
@@ -218,15 +218,16 @@ class Fabric:
 
     # ---- readings
 
-    def rows(self) -> list[LinkRow]:
+    def rows(self, until_s: float | None = None) -> list[LinkRow]:
         """Every link's traffic so far, with transfers under way counted up to now, and its capacity, the mean
-        up to now.
+        up to now or to an earlier instant.
         """
         self._compiled.settle()
         now, capacity = self.env.now, list(self.capacity)
-        for link, (n_bytes, since_s) in self._could_carry.items():
-            if now > 0.0:
-                capacity[link] = (n_bytes + capacity[link] * (now - since_s)) / now
+        end_s = now if until_s is None else until_s
+        for link, pieces in self._capacity_until.items():
+            if end_s > 0.0:
+                capacity[link] = mean_capacity([*pieces, (inf, capacity[link])], end_s)
         return link_rows(self.links, capacity, self._counters, self._link_sets(), now)
 
     def load(self) -> list[float]:
@@ -459,8 +460,7 @@ class Fabric:
             self._unsettled.update(there)
             self._rates.forget()
             for link, value in changes.items():
-                n_bytes, since_s = self._could_carry.get(link, (0.0, 0.0))
-                self._could_carry[link] = n_bytes + self.capacity[link] * (now - since_s), now
+                self._capacity_until.setdefault(link, []).append((now, self.capacity[link]))
                 self.capacity[link] = value
                 self._occupancy.change(link, as_built=value == self._built[link])
             transfers = [transfer for link_set in there for transfer in link_set.transfers()]

@@ -14,6 +14,20 @@ ROUNDING = 1.0 + 1e-9
 """Relative difference that is put down to rounding when rates are held against capacities."""
 
 
+def mean_capacity(pieces: Sequence[tuple[float, float]], end_s: float) -> float:
+    """The mean up to `end_s` of a capacity in pieces: until when, and how much.
+
+    >>> mean_capacity([(1.0, 8.0), (3.0, 0.0), (9.0, 8.0)], end_s=4.0)
+    4.0
+    """
+    since_s, n_bytes = 0.0, 0.0
+    for until_s, bytes_per_s in pieces:
+        until_s = min(until_s, end_s)
+        n_bytes += bytes_per_s * (until_s - since_s)
+        since_s = until_s
+    return n_bytes / end_s
+
+
 def link_rows(
     links: Sequence[Hashable],
     capacity: Sequence[float],

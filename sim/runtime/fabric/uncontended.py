@@ -32,8 +32,8 @@ class UncontendedFabric(Fabric):
             self._counters.carry(transfer.demand.links, transfer.demand.n_bytes, part, lasted_s)
         return part
 
-    def rows(self) -> list[LinkRow]:
-        now, rows = self.env.now, super().rows()
+    def rows(self, until_s: float | None = None) -> list[LinkRow]:
+        now, rows = self.env.now, super().rows(until_s)
         for transfer in self._under_way:
             part, lasted_s = transfer.done_part(now), max(0.0, now - transfer.flows_s)
             for link, amount in zip(transfer.demand.links, transfer.demand.n_bytes, strict=True):
