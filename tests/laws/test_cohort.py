@@ -19,6 +19,8 @@ from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import scenarios, small, split_scenarios
 from tests.laws.test_scheduler_invariants import services
 
+pytestmark = pytest.mark.unchecked  # many runs a test, whose rows are held against each other
+
 
 def rows(result: Result) -> dict[str, Any]:
     """All that a run leaves, in the order in which it came."""

@@ -10,6 +10,8 @@ from sim.inputs.errors import InfeasibleError
 from sim.scenario import load_scenario, with_changes
 from tests.laws.folded_and_played import differences
 
+pytestmark = pytest.mark.unchecked  # many runs a test, whose rows are held against each other
+
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted(path for path in (ROOT / "experiments").glob("*.yaml") if "workload:" in path.read_text())
 PLAYED_REQUESTS = 3  # a played step of a model of 80 layers takes a thousand events

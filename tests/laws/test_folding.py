@@ -26,6 +26,8 @@ from tests.laws.folding_scenarios import (
     step_boundaries,
 )
 
+pytestmark = pytest.mark.unchecked  # many runs a test, whose rows are held against each other
+
 seeds = st.integers(0, 1000)
 few = settings(max_examples=20)
 
