@@ -22,6 +22,9 @@ ACT_UNSEEN: set[tuple[str, str]] = {
     ("whole prompts, kernel by kernel", "topology.gpus.*.pcie_generation"),  # the next ones launch as fast
     ("tiers written on eviction, over PCIe 4", "topology.parts.host.latency_s"),
     ("tiers written on eviction, over PCIe 4", "kv_reload{cost}.margin"),  # no reload is near the balance
+    ("layers with states", "model.heads"),  # every layer there has states, or heads of its own
+    ("layers with states", "model.layer_shapes[].at[]"),  # a stage sums over its layers
+    ("layers of three shapes", "model.layer_shapes[].at[]"),
     ("faults", "faults[].at_s"),  # what comes while it is down would have gone to the other replica
 }
 COPIES_BESIDE = (
