@@ -479,7 +479,7 @@ def picture(lines: dict[int, list[Point]], folder: Path) -> Path:
         )
         if found is not None
     ]
-    x = alt.X("per_user:Q", title="tokens/s of one user", scale=alt.Scale(domain=[0, 300]))
+    x = alt.X("per_user:Q", title="tokens/s of one user")
     y = alt.Y("per_gpu:Q", title="tokens/s of one GPU, prompts counted (log)", scale=alt.Scale(type="log"))
     colour = alt.Color("domain:N", title=None, legend=alt.Legend(orient="top"))
     dash = alt.StrokeDash("kind:N", title=None, sort=list(kinds), legend=alt.Legend(orient="top"))
