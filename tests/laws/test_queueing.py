@@ -21,6 +21,8 @@ from sim.simulate import simulate
 from sim.theory import queueing
 from tests.laws.servers import TOKENS, server
 
+pytestmark = pytest.mark.unchecked  # tens of thousands of customers a run
+
 CUSTOMERS = 40_000
 slow = pytest.mark.slow
 WARM_UP = 2_000
