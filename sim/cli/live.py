@@ -23,7 +23,7 @@ IN_A_FILE_S = 10.0  # a line now and then, in a log
 
 @contextmanager
 def live(run: Interruption) -> Iterator[None]:
-    """Show how far a run has come while the block lasts, from its third second on."""
+    """Show how far a run has come while the block lasts, on a terminal from its third second on."""
     over = threading.Event()
     show = threading.Thread(target=_show, args=(run, over), daemon=True)
     show.start()
