@@ -23,8 +23,6 @@ from pydantic_core import PydanticKnownError
 
 from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.model import MAX_EXPERTS, Heads, Model, Width
-from sim.inputs.precision import Dtype as Dtype
-from sim.inputs.precision import Precision as Precision
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 
 SCHEDULERS = ("vllm", "continuous", "static", "one_at_a_time")

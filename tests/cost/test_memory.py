@@ -19,9 +19,10 @@ from sim.cost.memory import (
 )
 from sim.cost.shard import Shard
 from sim.deployment import memory_of, shards_of
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import Model
+from sim.inputs.precision import Precision
 
 TRAFFIC = {
     "arrivals": {"kind": "closed_loop", "users": 1},
