@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS
+from sim.inputs.model_bounds import MAX_EXPERTS, MAX_LAYERS
 from sim.reading.config_keys import Config
 
 
