@@ -30,7 +30,9 @@ from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
 from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
-from sim.results.verdict import Effects, Told, Verdict, verdict
+from sim.results.sentences import Verdict
+from sim.results.told import Effects, Told
+from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
 from sim.runtime.clock import events_so_far
 from sim.runtime.dispatcher import Routing

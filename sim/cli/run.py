@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.cli.budget import CpuBudget
     from sim.cli.written import Written
     from sim.inputs.quantities import QuantityKind
-    from sim.results.verdict import Verdict
+    from sim.results.sentences import Verdict
     from sim.simulate import Result
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars
 
     from sim.results.records import Records
-    from sim.results.verdict import Verdict
+    from sim.results.sentences import Verdict
     from sim.views.report import Run
 
 ROWS = 100  # of `over_time` where no interval is asked for
