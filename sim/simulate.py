@@ -34,7 +34,6 @@ from sim.results.sentences import Verdict
 from sim.results.told import Effects, Told
 from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
-from sim.runtime.clock import events_so_far
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
@@ -451,7 +450,7 @@ def _over(service: Service, *, stops: bool) -> None:
         replica.halt()
 
 
-def _so_far(world: World, service: Service) -> SoFar:
+def _so_far(world: World, service: Service, events: int) -> SoFar:
     """How far a run has come, from counters alone."""
     env, workload = world.env, world.scenario.workload
     ended, there = len(world.records.requests), len(service.open)
@@ -459,9 +458,7 @@ def _so_far(world: World, service: Service) -> SoFar:
     shares = [ended / workload.requests] if workload.requests else []
     limits = (workload.duration_s, world.scenario.time_limit_s)
     shares += [env.now / limit for limit in limits if limit]
-    return SoFar(
-        env.now, ended, running, max(0, there - running), events_so_far(env), max(shares, default=None)
-    )
+    return SoFar(env.now, ended, running, max(0, there - running), events, max(shares, default=None))
 
 
 def _wait_for(link: object) -> str:
