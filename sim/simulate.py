@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -175,6 +176,17 @@ class Result(Shown):
         `blame` has the mean ms by cause of TTFT, ITL and end to end, of all requests and of the slowest
         tenth by each.
         """
+        percentiles = tuple(percentiles)
+        if warmup is None and not percentiles:
+            return deepcopy(self._numbers)
+        return self._summary(warmup, percentiles)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Any]:
+        """The usual summary, once for the views and the verdict that read it."""
+        return self._summary(None, ())
+
+    def _summary(self, warmup: Warmup, percentiles: tuple[float, ...]) -> dict[str, Any]:
         numbers = summary(
             self.records,
             gpus=int((self.gpu_rows["replica"] >= 0).sum()),
@@ -246,7 +258,7 @@ class Result(Shown):
         """What the run rests on, part by part, with the bands of its latencies and throughput; None where
         service times were given.
         """
-        return self._basis(self.summary())
+        return self._basis(self._numbers)
 
     def _basis(self, numbers: dict[str, Any]) -> RunBasis | None:
         # Rows, not frames: a sweep's workers are forked, and polars' threads do not live through that.
@@ -283,7 +295,7 @@ class Result(Shown):
                 self.blame_records,
                 {name: self.link_rows[name] for name in self.link_rows.kinds},
                 {name: self.gpu_rows[name] for name in self.gpu_rows.kinds},
-                self.summary(),
+                self._numbers,
                 *kept,
                 self.ended,
                 sensitivity,
