@@ -21,7 +21,8 @@ from sim.cost.batch import Batch
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.cost.stage_cost import StageCost
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
+from sim.inputs.precision import Precision
 from sim.runtime.engine.stage import Passed, Stage
 from sim.runtime.fabric.fabric import Fabric
 

@@ -22,10 +22,11 @@ from sim.cost.kernels.measured import MeasuredKernels
 from sim.cost.launches import HOSTS, launches_one_by_one
 from sim.cost.machine_basis import pcie_band, pcie_span, rings_stay_on_links
 from sim.cost.network import Network
-from sim.inputs.engine import Engine, HostTime, Precision
+from sim.inputs.engine import Engine, HostTime
 from sim.inputs.gpu_kinds import distance
 from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
+from sim.inputs.precision import Precision
 from sim.inputs.topology import Topology
 from sim.reading.accuracy import Errors, accuracy
 from sim.results.basis import (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sim.cost.network import Network
 from sim.deployment import Deployment
 from sim.inputs.faults import Fault
+from sim.inputs.parts import part_of_place
 from sim.results.setting import FaultSetting, PoolSetting, Setting
 from sim.scenario.scenario import Pool, Scenario
 
@@ -100,5 +101,5 @@ def store_kind(place: str) -> str:
     >>> store_kind("node0.host1"), store_kind("node3.nvme0")
     ('host memory', 'nvme')
     """
-    name = place.rpartition(".")[2].rstrip("0123456789")
-    return "host memory" if name == "host" else name
+    part = part_of_place(place)
+    return "host memory" if part == "host" else part

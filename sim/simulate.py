@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,9 +31,10 @@ from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
 from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
-from sim.results.verdict import Effects, Told, Verdict, verdict
+from sim.results.sentences import Verdict
+from sim.results.told import Effects, Told
+from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
-from sim.runtime.clock import events_so_far
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
@@ -174,6 +176,17 @@ class Result(Shown):
         `blame` has the mean ms by cause of TTFT, ITL and end to end, of all requests and of the slowest
         tenth by each.
         """
+        percentiles = tuple(percentiles)
+        if warmup is None and not percentiles:
+            return deepcopy(self._numbers)
+        return self._summary(warmup, percentiles)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Any]:
+        """The usual summary, once for the views and the verdict that read it."""
+        return self._summary(None, ())
+
+    def _summary(self, warmup: Warmup, percentiles: tuple[float, ...]) -> dict[str, Any]:
         numbers = summary(
             self.records,
             gpus=int((self.gpu_rows["replica"] >= 0).sum()),
@@ -245,7 +258,7 @@ class Result(Shown):
         """What the run rests on, part by part, with the bands of its latencies and throughput; None where
         service times were given.
         """
-        return self._basis(self.summary())
+        return self._basis(self._numbers)
 
     def _basis(self, numbers: dict[str, Any]) -> RunBasis | None:
         # Rows, not frames: a sweep's workers are forked, and polars' threads do not live through that.
@@ -282,7 +295,7 @@ class Result(Shown):
                 self.blame_records,
                 {name: self.link_rows[name] for name in self.link_rows.kinds},
                 {name: self.gpu_rows[name] for name in self.gpu_rows.kinds},
-                self.summary(),
+                self._numbers,
                 *kept,
                 self.ended,
                 sensitivity,
@@ -449,7 +462,7 @@ def _over(service: Service, *, stops: bool) -> None:
         replica.halt()
 
 
-def _so_far(world: World, service: Service) -> SoFar:
+def _so_far(world: World, service: Service, events: int) -> SoFar:
     """How far a run has come, from counters alone."""
     env, workload = world.env, world.scenario.workload
     ended, there = len(world.records.requests), len(service.open)
@@ -457,9 +470,7 @@ def _so_far(world: World, service: Service) -> SoFar:
     shares = [ended / workload.requests] if workload.requests else []
     limits = (workload.duration_s, world.scenario.time_limit_s)
     shares += [env.now / limit for limit in limits if limit]
-    return SoFar(
-        env.now, ended, running, max(0, there - running), events_so_far(env), max(shares, default=None)
-    )
+    return SoFar(env.now, ended, running, max(0, there - running), events, max(shares, default=None))
 
 
 def _wait_for(link: object) -> str:

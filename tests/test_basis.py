@@ -12,9 +12,10 @@ import sim
 from sim import basis
 from sim.catalog import load_gpu, load_topology
 from sim.cost.kernels import formula
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
+from sim.inputs.precision import Precision
 from sim.results.basis import Basis, basis_lines, basis_notes, together, weighed
 from tests.cost.small_graphs import servers, wire
 

@@ -10,7 +10,7 @@ import sim
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of, gateway_of, hops_between, usable_blocks
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.model import Checkpoint
+from sim.inputs.precision import Checkpoint
 from sim.scenario.scenario import Scenario
 
 WORKLOAD = {"arrivals": {"kind": "burst"}, "prompt_tokens": 8, "output_tokens": 2, "requests": 1}

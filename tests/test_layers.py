@@ -32,6 +32,7 @@ LAYERS = """version workers inputs theory
 RANK = {name: rank for rank, names in enumerate(LAYERS.splitlines()) for name in names.split()}
 
 # Beside the layers, so that they hold however the layers are ordered: what a folder must not import ...
+VIEWS = [f"sim.views.{path.stem}" for path in sorted((ROOT / "sim/views").glob("[!_]*.py"))]
 CLOCK = ("simpy", "sim.runtime", "sim.simulate")
 UNKNOWN_TO = {
     "inputs": ("yaml", "sim.reading", *CLOCK),
@@ -44,6 +45,8 @@ UNKNOWN_TO = {
     "scenario": ("sim.deployment", *CLOCK),
     "deployment": CLOCK,
     "effects": CLOCK,
+    # A sweep shows its means, as a run shows itself, and draws nothing.
+    "studies": ("altair", *(module for module in VIEWS if module != "sim.views.showing")),
     "cost/kernels": ("sim.cost.network", "sim.cost.paths", "sim.cost.link_graph"),
     "runtime": ("sim.reading.yaml_lines", "sim.views", "sim.catalog"),
     "runtime/fabric": ("sim.runtime.engine", "sim.runtime.kv", "sim.runtime.service"),
@@ -194,6 +197,7 @@ def test_the_rules_are_seen_to_break() -> None:
         ("inputs/x.py", "import yaml"),
         ("views/x.py", "from sim.cost.network import Network"),
         ("theory/x.py", "from sim.inputs.model import Model"),
+        ("studies/x.py", "def f(): from sim.views.lines import lines_chart"),
         ("studies/x.py", "from sim.validation.ledger import ledger"),
         ("simulate.py", "import sim.validation"),
         ("cli/x.py", "import simpy"),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import number_format
+from sim.inputs.attention_kinds import LatentAttention
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import (
     DecodeParameters,
@@ -25,7 +26,6 @@ from sim.inputs.kernel_parameters import (
     PrefillParameters,
     SmallKernelParameters,
 )
-from sim.inputs.model import LatentAttention
 from sim.reading.measurements import Measurement
 
 Parameters = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.cli.budget import CpuBudget
     from sim.cli.written import Written
     from sim.inputs.quantities import QuantityKind
-    from sim.results.verdict import Verdict
+    from sim.results.sentences import Verdict
     from sim.simulate import Result
 
 
@@ -131,7 +131,7 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     """Notes on what a reader would miss in the numbers, and the numbers."""
     from sim.results.basis import basis_notes
 
-    numbers = result.summary()
+    numbers = result.summary(percentiles=percentiles)
     for what in basis_notes(numbers):
         note(f"note: {what}")
     for capacity in result.kv_capacities:
@@ -141,9 +141,9 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     if "cut_answers" in numbers:
         note(f"note: {_cut_answers(result)}")
     if format == "json":
-        print_json(result.summary(percentiles=percentiles))
+        print_json(numbers)
     else:
-        print_summary(result, percentiles)
+        print_summary(result, numbers, percentiles)
     # What is printed goes out before anything is saved: a full disk costs the folder, not the numbers.
     sys.stdout.flush()
     if numbers["rejected"]:
@@ -188,14 +188,13 @@ def _end(result: Result, cpu: CpuBudget) -> None:
         signals.end("the run had ended")
 
 
-def print_summary(result: Result, percentiles: tuple[float, ...] = ()) -> None:
+def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
     from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
     from sim.views.naming import title_of
     from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
 
-    numbers = result.summary(percentiles=percentiles)
     statistics: tuple[str, ...] = STATISTICS
     if percentiles:
         statistics = ("mean", *map(percent_name, percentiles), "max", "std")

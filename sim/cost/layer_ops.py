@@ -21,7 +21,7 @@ from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
-from sim.inputs.model import Indexer, LinearAttention
+from sim.inputs.attention_kinds import Indexer, LinearAttention
 from sim.inputs.quantities import DTYPE_BYTES
 
 Ops = tuple[Priced, ...]

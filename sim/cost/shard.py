@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
+from sim.inputs.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from sim.cost import kv_transfer, stage_sends
 from sim.cost.batch import Batch
@@ -112,23 +112,23 @@ def _over(batch: Batch, ranks: int) -> Batch:
 def scaled_links(name: str, attribute: str) -> Scaled:
     """What a type of link says, of all links of this type."""
 
-    def scale(topology: Topology, factor: float) -> Topology:
-        if name not in topology.links:
-            return topology
-        link = _scaled(topology.links[name], attribute, factor)
-        return topology.model_copy(update={"links": {**topology.links, name: link}})
-
-    return scale
+    return _scaled_entry("links", name, attribute)
 
 
 def scaled_part(name: str, attribute: str) -> Scaled:
     """What a part says, of all of its places."""
 
+    return _scaled_entry("parts", name, attribute)
+
+
+def _scaled_entry(table: Literal["links", "parts"], name: str, attribute: str) -> Scaled:
     def scale(topology: Topology, factor: float) -> Topology:
-        if name not in topology.parts:
+        entries = getattr(topology, table)
+        if name not in entries:
             return topology
-        part = _scaled(topology.parts[name], attribute, factor)
-        return topology.model_copy(update={"parts": {**topology.parts, name: part}})
+        return topology.model_copy(
+            update={table: {**entries, name: _scaled(entries[name], attribute, factor)}}
+        )
 
     return scale
 
@@ -169,12 +169,3 @@ def _everywhere(topology: Topology, scale: Scaled, factor: float) -> Topology:
         return scale(topology, factor)
     systems = {name: scale(system, factor) for name, system in topology.systems.items()}
     return topology.model_copy(update={"systems": systems})
-
-
-def part_of_place(place: str) -> str:
-    """The part that a place is one of.
-
-    >>> part_of_place("node0.gpu3")
-    'gpu'
-    """
-    return place.rpartition(".")[2].rstrip("0123456789")

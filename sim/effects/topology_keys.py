@@ -8,7 +8,6 @@ from sim.cost.kernels.kernels import formula
 from sim.cost.kernels.timing import FORMATS, STAND_INS
 from sim.effects.engine_keys import pays_for_launches
 from sim.effects.prices import (
-    part_of_place,
     prices_move,
     scaled_links,
     scaled_network,
@@ -18,7 +17,7 @@ from sim.effects.prices import (
 from sim.effects.ran import Group
 from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless, where
 from sim.inputs.hardware import Gpu
-from sim.inputs.parts import part_of
+from sim.inputs.parts import part_of, part_of_place
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
 

@@ -194,3 +194,12 @@ class Transport(_Described):
     kind: Literal["infiniband", "tcp"]
     hop_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
+
+
+def part_of_place(place: str) -> str:
+    """The part that a place is one of.
+
+    >>> part_of_place("node0.gpu3")
+    'gpu'
+    """
+    return place.rpartition(".")[2].rstrip("0123456789")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "fp4", "nvfp4", "int4", "w4a16", "w4a8"]
 
@@ -29,3 +29,29 @@ class Precision(BaseModel):
     qkv_weights: Dtype | None = None
     activation_scales: Literal["dynamic", "static"] = "dynamic"
     attention: Literal["bf16", "fp16", "fp8"] | None = None
+
+
+class Checkpoint(BaseModel):
+    """What a published checkpoint says of its number formats: in words, and as keys of `Precision`.
+
+    No keys where its format is not known here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantisation: str
+    precision: dict[str, str] = {}
+
+    @field_validator("precision")
+    @classmethod
+    def _are_keys_of_precision(cls, formats: dict[str, str]) -> dict[str, str]:
+        known = Precision.model_fields
+        for key, written in formats.items():
+            if key not in known:
+                raise ValueError(f"{key!r}: must be one of {', '.join(known)}")
+            try:
+                Precision.model_validate({key: written})
+            except ValidationError as refusal:
+                what = refusal.errors()[0]["msg"].removeprefix("Input ")
+                raise ValueError(f"{key} = {written!r}: {what}") from None
+        return formats

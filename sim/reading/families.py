@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS
+from sim.inputs.model_bounds import MAX_EXPERTS, MAX_LAYERS
 from sim.reading.config_keys import Config
 
 
@@ -84,16 +84,23 @@ def mixtral(config: Config) -> dict[str, Any]:
     }
 
 
+def experts_of_one_width(config: Config, experts: str, chosen: str, shared: str) -> dict[str, int]:
+    """Routed experts and shared ones as wide as they, by the keys of their numbers."""
+    width, always = config.count("moe_intermediate_size"), config.count(shared, default=0)
+    return {
+        "experts": config.count(experts, most=MAX_EXPERTS),
+        "experts_per_token": config.count(chosen),
+        "moe_intermediate": width,
+        "shared_experts": always,
+        "shared_intermediate": always * width,
+    }
+
+
 def with_first_dense(config: Config, shapes: dict[str, Any]) -> dict[str, Any]:
-    width, shared = config.count("moe_intermediate_size"), config.count("n_shared_experts", default=0)
     first = config.count("first_k_dense_replace", default=0)
     step = max(1, config.count("moe_layer_freq", default=1))
     return shapes | {
-        "experts": config.count("n_routed_experts", most=MAX_EXPERTS),
-        "experts_per_token": config.count("num_experts_per_tok"),
-        "moe_intermediate": width,
-        "shared_experts": shared,
-        "shared_intermediate": shared * width,
+        **experts_of_one_width(config, "n_routed_experts", "num_experts_per_tok", "n_shared_experts"),
         **group_limit(config),
         "dense_layer_indices": tuple(n for n in range(shapes["layers"]) if n < first or n % step),
     }
@@ -274,16 +281,11 @@ def _ernie(config: Config) -> dict[str, Any]:
 
 def _ernie_moe(config: Config) -> dict[str, Any]:
     shapes = _ernie(config)
-    width, shared = config.count("moe_intermediate_size"), config.count("moe_num_shared_experts", default=0)
     first = config.count("moe_layer_start_index", default=0)
     last = config.count("moe_layer_end_index", default=shapes["layers"] - 1)
     step = max(1, config.count("moe_layer_interval", default=1))
     return shapes | {
-        "experts": config.count("moe_num_experts", most=MAX_EXPERTS),
-        "experts_per_token": config.count("moe_k"),
-        "moe_intermediate": width,
-        "shared_experts": shared,
-        "shared_intermediate": shared * width,
+        **experts_of_one_width(config, "moe_num_experts", "moe_k", "moe_num_shared_experts"),
         "router_bias": True,
         "dense_layer_indices": tuple(
             n for n in range(shapes["layers"]) if not first <= n <= last or (n + 1) % step

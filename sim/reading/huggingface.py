@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sim.inputs.attention_kinds import LatentAttention
 from sim.inputs.errors import InputError, Problem
-from sim.inputs.model import LatentAttention, Model
+from sim.inputs.model import Model
 from sim.reading.config_keys import Config, shown
 from sim.reading.families import FAMILIES as UNIFORM
 from sim.reading.mixed_families import MIXED

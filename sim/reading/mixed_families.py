@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sim.inputs.model import MAX_EXPERTS, MAX_LAYERS
+from sim.inputs.model_bounds import MAX_EXPERTS, MAX_LAYERS
 from sim.reading.config_keys import Config
-from sim.reading.families import deepseek, dense, group_limit, qwen3
+from sim.reading.families import deepseek, dense, experts_of_one_width, group_limit, qwen3
 
 Shapes = dict[str, Any]
 
@@ -131,13 +131,8 @@ def _mimo_v2(config: Config) -> Shapes:
         "attention_sinks": config.flag("add_swa_attention_sink_bias"),
         "sliding_window": config.count("sliding_window", "sliding_window_size"),
     }
-    shared, width = config.count("n_shared_experts", default=0), config.count("moe_intermediate_size")
     return shapes | group_limit(config) | {
-        "experts": config.count("n_routed_experts", most=MAX_EXPERTS),
-        "experts_per_token": config.count("num_experts_per_tok"),
-        "moe_intermediate": width,
-        "shared_experts": shared,
-        "shared_intermediate": shared * width,
+        **experts_of_one_width(config, "n_routed_experts", "num_experts_per_tok", "n_shared_experts"),
         "dense_layer_indices": _where([not is_sparse for is_sparse in sparse or []]),
         "layer_shapes": [{"at": _where([bool(is_near) for is_near in windowed]), **near}],
     }  # fmt: skip

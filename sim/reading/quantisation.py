@@ -15,7 +15,8 @@ from fnmatch import translate
 from itertools import accumulate
 from typing import Any
 
-from sim.inputs.model import Checkpoint, Model
+from sim.inputs.model import Model
+from sim.inputs.precision import Checkpoint
 
 PLAIN = "bf16"  # what is left out of a quantised checkpoint; fp16 has the same size and speed
 

@@ -27,7 +27,7 @@ from sim.results.records import (
     StepRecords,
 )
 from sim.results.saving import as_written
-from sim.results.verdict import Sentence, Verdict
+from sim.results.sentences import Sentence, Verdict
 
 if TYPE_CHECKING:
     import polars

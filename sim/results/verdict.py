@@ -7,217 +7,30 @@ what they waited for (`stations`) and how far every station was used; nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.results.basis import part_of
-from sim.results.blame import CAUSES, BlameRecords
-from sim.results.records import Records
-from sim.results.setting import FaultSetting, PoolSetting, Setting
-from sim.results.stations import (
-    LinkUse,
-    PoolUse,
-    Waits,
-    link_uses,
-    pool_use,
-    requests_of,
-    waits_of,
-)
-from sim.results.verdict_words import BOUND, GROUPS, HELP, HOLDUPS, INSIDE, WORDS
+from sim.results.changes import changes
+from sim.results.sentences import Number, Sentence, Verdict
+from sim.results.setting import PoolSetting
+from sim.results.told import IDLE, WAITING, Effects, Share, Told, behind, is_idle, limits, words_of
+from sim.results.verdict_words import BOUND, GROUPS, HELP, HOLDUPS
 
-Ints = NDArray[np.int64]
-Rows = Mapping[str, NDArray[Any]]
-Number = float | int | str
-
-IDLE = 0.2  # share of the time in steps below which nothing is called a limit
-WAITING = 0.05  # share of a request's time below which it is said not to wait
-BUBBLES = 0.6  # share of the time in which a stage computes, below which bubbles are called the limit
+# Assumed: they choose words, and every number that they choose by is in the sentence.
 ALIKE = 0.8  # of the largest share: another one is too near to say which matters more
 LATE = 0.1  # difference of shares from which classes or lengths are told apart
 LONGER = 1.5  # times the mean answer: the slowest are then said to have asked for more
-SHOWN_LINKS, SHOWN_POOLS, SHOWN_FAULTS = 4, 3, 3
-# All of these are assumed: they choose words, and every number that they choose by is in the sentence.
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """Words with a place for every number, and the numbers. `topic`: run, load, limit, use, links,
-    objectives, slowest, changes or help; `about` is the one thing that it names, as a word to look up.
-
-    >>> str(Sentence("limit", "{what} take {share:.0%}.", {"what": "seats", "share": 0.5}, "seats"))
-    'seats take 50%.'
-    """
-
-    topic: str
-    words: str
-    numbers: Mapping[str, Number] = field(default_factory=dict, hash=False)
-    about: str = ""
-
-    def __str__(self) -> str:
-        return self.words.format(**self.numbers)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; `text` is the whole sentence."""
-        return {
-            "topic": self.topic, "about": self.about, "text": str(self), "words": self.words,
-            "numbers": dict(self.numbers),
-        }  # fmt: skip
-
-
-class Verdict(tuple[Sentence, ...]):
-    """The sentences of a run. Printed, and in a notebook, a line each.
-
-    >>> Verdict([Sentence("load", "All is well.")])
-    All is well.
-    """
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
-
-    __repr__ = __str__
-
-    def about(self, topic: str) -> tuple[str, ...]:
-        """What the sentences of a topic name."""
-        return tuple(one.about for one in self if one.topic == topic)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return "".join(f"<p>{escape(str(one))}</p>\n" for one in self)
-
-
-class Effects(Protocol):
-    """What a study of sensitivity found: `sim.studies.sensitivity.Sensitivity` is one."""
-
-    @property
-    def metric(self) -> str: ...
-    @property
-    def effects(self) -> Sequence[Any]: ...
-
-
-@dataclass(frozen=True)
-class Told:
-    """A run that has ended, as its verdict asks about it. `met` and `promised` say which rows of `kept` keep
-    their objectives and which have some.
-    """
-
-    setting: Setting
-    records: Records
-    blame: BlameRecords
-    links: Rows
-    gpus: Rows
-    numbers: Mapping[str, Any]
-    kept: Rows
-    met: NDArray[np.bool_]
-    promised: NDArray[np.bool_]
-    ended: str
-    sensitivity: Effects | None = None
-
-    @property
-    def pools(self) -> tuple[PoolSetting, ...]:
-        return self.setting.pools
-
-    @cached_property
-    def requests(self) -> dict[str, NDArray[Any]]:
-        return requests_of(self.records)
-
-    @cached_property
-    def waits(self) -> Waits:
-        return waits_of(self.setting, self.records)
-
-    @cached_property
-    def uses(self) -> tuple[PoolUse, ...]:
-        """By pool."""
-        found = []
-        for pool in self.pools:
-            mine = (self.gpus["replica"] >= pool.first) & (self.gpus["replica"] < pool.first + pool.engines)
-            busy_s = float(self.gpus["busy_s"][mine].mean()) if mine.any() else 0.0
-            found.append(pool_use(pool, self.records, busy_s))
-        return tuple(found)
-
-    @cached_property
-    def link_uses(self) -> tuple[LinkUse, ...]:
-        return link_uses(self.links, self.setting.link_kinds, self.records.end_s)
-
-    @cached_property
-    def causes(self) -> tuple[Ints, NDArray[np.float64]]:
-        """Ids and seconds by cause, from arrival to the end."""
-        return self.blame.in_order()
-
-    @cached_property
-    def shares(self) -> tuple[Share, ...]:
-        """Where the time of all requests went, the largest share first."""
-        return self.shares_of(None)
-
-    def shares_of(self, ids: Ints | None) -> tuple[Share, ...]:
-        """Where the time of some requests went; None: of all."""
-        seconds = self.seconds_of(ids)
-        total = sum(seconds.values())
-        found = [Share(kind, number, s / total, s) for (kind, number), s in seconds.items() if s > 0.0]
-        return tuple(sorted(found, key=lambda one: -one.share))
-
-    def seconds_of(self, ids: Ints | None) -> dict[tuple[str, int], float]:
-        """Seconds by kind of time and pool (-1: of all pools)."""
-        waits = self.waits.by_station(ids)
-        found = {(station, number): s for (number, station), s in waits.items()}
-        of, table = self.causes
-        table = table if ids is None else table[np.isin(of, ids)]
-        sums = dict(zip(CAUSES, table.sum(axis=0).tolist(), strict=True))
-        for kind, names in GROUPS.items():
-            found[kind, -1] = sum(sums[name] for name in names)
-        lost = sums["preempted"] + sums["recompute"]
-        failed = bool((self.requests["resubmissions"] > 0).any())
-        found["failure" if failed else "KV blocks", -1] = lost
-        apart = sum(s for (number, _), s in waits.items() if self.pools[number].role == "decode")
-        found["hand_over", -1] = max(0.0, sums["hand_over"] - apart)
-        merged = {key: s for key, s in found.items() if s > 0.0}
-        if ("KV blocks", -1) in merged and len(self.pools) == 1:
-            merged["KV blocks", 0] = merged.pop(("KV blocks", -1)) + merged.get(("KV blocks", 0), 0.0)
-        return merged
-
-    @cached_property
-    def prompt_steps(self) -> tuple[Share, ...]:
-        """What the steps that computed a request's own prompt went to, the largest share first."""
-        sums = dict(zip(CAUSES, self.blame.ttft.in_order()[1].sum(axis=0).tolist(), strict=True))
-        seconds = {
-            kind: sum(sums[name] for name in names) for kind, names in GROUPS.items() if kind in INSIDE
-        }
-        total = sum(seconds.values())
-        found = [Share(kind, -1, s / total, s) for kind, s in seconds.items() if s > 0.0]
-        return tuple(sorted(found, key=lambda one: -one.share))
-
-    @property
-    def waiting_share(self) -> float:
-        """Share of their time that requests wait to be let in, or in for room elsewhere."""
-        return sum(one.share for one in self.shares if one.kind in HOLDUPS)
-
-    @property
-    def busy(self) -> float:
-        """Share of the run in which the busiest pool is in a step."""
-        return max((use.busy for use in self.uses), default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A kind of time, in the engines of one pool or (-1) of all, as a share of what requests spent."""
-
-    kind: str
-    pool: int
-    share: float
-    seconds: float
+HALF = 0.5  # of the steps of prompts: one thing makes up most of them
+FULL_KV = 0.9  # peak of the blocks in use: a larger batch would only wait for those
+SHOWN_LINKS, SHOWN_POOLS = 4, 3
 
 
 def verdict(told: Told) -> Verdict:
     """The sentences of a run, in the order of a reader's questions."""
     parts: tuple[Callable[[Told], Iterator[Sentence]], ...] = (
-        _run, _load, _limit, _use, _links, _objectives, _slowest, _changes, _help,
+        _run, _load, _limit, _use, _links, _objectives, _slowest, changes, _help,
     )  # fmt: skip
     return Verdict(sentence for part in parts for sentence in part(told))
 
@@ -309,35 +122,6 @@ def _load(told: Told) -> Iterator[Sentence]:
         yield Sentence("load", words, values, "idle" if told.busy < IDLE else "keeps up")
 
 
-def _is_idle(told: Told) -> bool:
-    return told.busy < IDLE and told.waiting_share <= WAITING
-
-
-def limits(told: Told) -> tuple[Share, ...]:
-    """What limits, the first first; bubbles where stages stand idle although requests are there."""
-    found = list(told.shares)
-    if told.pools and all(pool.is_given for pool in told.pools):
-        found = [
-            Share("service", one.pool, one.share, one.seconds) if one.kind in GROUPS else one for one in found
-        ]
-    for number, use in enumerate(told.uses):
-        if use.stages is not None and use.stages < BUBBLES:
-            found.insert(0, Share("bubbles", number, 1.0 - use.stages, 0.0))
-    return tuple(found)
-
-
-def words_of(told: Told, share: Share) -> str:
-    """A kind of time in words, with the pool or the kind of link that it is of."""
-    text = WORDS[share.kind]
-    over = next((use.kind for use in told.link_uses if use.joins), None)
-    if share.kind == "collectives" and over is not None:
-        text += f" over {over}"
-    pool = told.pools[share.pool] if share.pool >= 0 else None
-    if pool is not None and pool.name and len(told.pools) > 1:
-        text += f" of pool {pool.name}"
-    return text
-
-
 def _limit(told: Told) -> Iterator[Sentence]:
     found = limits(told)
     if not found:
@@ -351,7 +135,7 @@ def _limit(told: Told) -> Iterator[Sentence]:
             "What limits the throughput is {what}: each of {stages} stages computes {computes:.0%} of the "
             "time in which requests are there"
         )
-    elif _is_idle(told):
+    elif is_idle(told):
         words = "Nothing limits the throughput; of a request's time {share:.0%} is {what}"
     else:
         words = "What limits is {what}: {share:.0%} of the time of requests"
@@ -370,14 +154,7 @@ def _limit(told: Told) -> Iterator[Sentence]:
         values |= {f"what{number}": words_of(told, one), f"share{number}": one.share}
         words += f"{'; then' if number == 2 else ','} {{what{number}}} {{share{number}:.0%}}"
     about = first.kind if inner is None else f"{first.kind}, {inner.kind}"
-    yield Sentence("limit", f"{words}.", values, "nothing" if _is_idle(told) else about)
-
-
-def behind(told: Told, share: Share) -> Share | None:
-    """What the steps of prompts are made of, where others' prompts hold requests up; else None."""
-    if share.kind not in ("prompts", "interference", "steps") or told.pools[0].is_given:
-        return None
-    return next(iter(told.prompt_steps), None)
+    yield Sentence("limit", f"{words}.", values, "nothing" if is_idle(told) else about)
 
 
 # ---- how far stations were used
@@ -516,99 +293,6 @@ def _slowest(told: Told) -> Iterator[Sentence]:
     yield Sentence("slowest", f"{words}.", values, kind)
 
 
-# ---- what changed
-
-
-def _changes(told: Told) -> Iterator[Sentence]:
-    found = list(_changed(told))
-    if not found:
-        words = "Nothing changed on the way: no saturation, fault, preemption or resubmission."
-        yield Sentence("changes", words, {}, "nothing")
-        return
-    texts, values = [], dict[str, Number]()
-    for number, (_, text, numbers) in enumerate(found):
-        texts.append(text.replace("{", f"{{c{number}_"))
-        values |= {f"c{number}_{name}": value for name, value in numbers.items()}
-    about = ", ".join(dict.fromkeys(kind for kind, _, _ in found))
-    yield Sentence("changes", f"On the way: {'; '.join(texts)}.", values, about)
-
-
-def _changed(told: Told) -> Iterator[tuple[str, str, dict[str, Number]]]:
-    """What changed in a run: a word to look up, the words, and their numbers."""
-    numbers, rows = told.numbers, told.requests
-    if not len(rows["request_id"]):
-        return
-    since_s = _waiting_since(rows, told.records.end_s)
-    if numbers.get("saturated") and since_s is not None:
-        yield (
-            "saturation",
-            "from {since_s:.3g} s on there were always requests that waited",
-            {"since_s": since_s},
-        )
-    begun = [fault for fault in told.setting.faults if fault.at_s <= told.records.end_s]
-    for fault in begun[:SHOWN_FAULTS]:
-        yield "fault", *_fault(told, fault)
-    if len(begun) > SHOWN_FAULTS:
-        yield "fault", "and {more:,} more faults", {"more": len(begun) - SHOWN_FAULTS}
-    hit = rows["preemptions"] > 0
-    if hit.any():
-        words = (
-            "KV blocks ran out {n:,} times, for {hit:,} of {all:,} requests, which ran between {from_s:.3g} "
-            "s and {to_s:.3g} s (preemptions)"
-        )
-        began_s = rows["admitted_s"][hit]
-        yield "preemptions", words, {
-            "n": int(rows["preemptions"].sum()), "hit": int(hit.sum()), "all": len(hit),
-            "from_s": float(began_s[~np.isnan(began_s)].min(initial=told.records.end_s)),
-            "to_s": float(rows["left_s"][hit].max()),
-        }  # fmt: skip
-    resubmitted = int(rows["resubmissions"].sum())
-    if resubmitted:
-        words = "{n:,} requests went to another engine when theirs failed (resubmissions)"
-        yield "resubmissions", words, {"n": resubmitted}
-    lost = {name: int(numbers.get(name) or 0) for name in ("unfinished", "aborted", "rejected")}
-    if any(lost.values()):
-        counts = {name: count for name, count in lost.items() if count}
-        told_of = ", ".join(f"{{{name}:,}} {name}" for name in counts)
-        yield "lost", f"of all requests {told_of}", {**counts}
-
-
-def _waiting_since(rows: Rows, end_s: float) -> float | None:
-    """From when on, to the last arrival, at least one request waited; None where none did then."""
-    arrival_s, admitted_s = np.sort(rows["arrival_s"]), rows["admitted_s"]
-    admitted_s = np.sort(np.where(np.isnan(admitted_s), np.inf, admitted_s))
-    last_s = float(arrival_s[-1])
-    at_s = np.unique(np.concatenate((arrival_s, admitted_s[admitted_s <= last_s])))
-    waiting = np.searchsorted(arrival_s, at_s, side="right") - np.searchsorted(admitted_s, at_s, side="right")
-    empty = np.flatnonzero(waiting <= 0)
-    since_s = float(at_s[empty[-1]]) if len(empty) else 0.0
-    return since_s if since_s < last_s else None
-
-
-def _fault(told: Told, fault: FaultSetting) -> tuple[str, dict[str, Number]]:
-    rows = told.requests
-    ends_s = told.records.end_s if fault.until_s is None else fault.until_s
-    ttft_s = rows["first_token_s"] - rows["arrival_s"]
-    during = (rows["arrival_s"] >= fault.at_s) & (rows["arrival_s"] < ends_s) & ~np.isnan(ttft_s)
-    others = ~during & ~np.isnan(ttft_s)
-    values: dict[str, Number] = {"what": fault.what, "at_s": fault.at_s, "until_s": ends_s}
-    until = "until {until_s:.3g} s" if fault.until_s is not None else "to the end"
-    words = (
-        f"{{what}} from {{at_s:.3g}} s {until}"
-        if fault.slows
-        else f"{{what}} was down from {{at_s:.3g}} s {until}"
-    )
-    if during.any() and others.any():
-        values |= {
-            "during_ms": float(ttft_s[during].mean()) * 1e3, "others_ms": float(ttft_s[others].mean()) * 1e3
-        }  # fmt: skip
-        words += (
-            " (requests that came then had their first token after {during_ms:,.0f} ms in the mean, others "
-            "after {others_ms:,.0f} ms)"
-        )
-    return words, values
-
-
 # ---- what would help
 
 
@@ -655,10 +339,6 @@ def help_of(told: Told, share: Share) -> str:
     if share.kind == "collectives" and any(pool.is_moe for pool in told.pools):
         return "faster links between the GPUs of an engine, or experts on fewer servers"
     return HELP[share.kind]
-
-
-HALF = 0.5  # of the steps of prompts: one thing makes up most of them (assumed)
-FULL_KV = 0.9  # peak of the blocks in use: a larger batch would only wait for those
 
 
 def _by_sensitivity(found: Effects) -> Sentence:

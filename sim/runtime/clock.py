@@ -108,17 +108,3 @@ def _schedule_exactly(env: Environment, time: float, alarm: Alarm, priority: Eve
         env.schedule(alarm, priority, time - env.now)
 
     env.schedule(Alarm(env, go_on), COMPLETION, 0.75 * time - now)
-
-
-def events_so_far(env: Environment) -> int:
-    """How many events have happened: those that SimPy has numbered, less those that wait.
-
-    >>> env = Environment()
-    >>> alarms = [at(env, float(i), print) for i in (1, 2)]
-    >>> env.step()
-    None
-    >>> events_so_far(env)
-    1
-    """
-    # The counter shows its next number in its repr; to ask it for one would use it up.
-    return int(repr(env._eid).strip("count()")) - len(env._queue)

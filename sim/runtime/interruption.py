@@ -9,7 +9,7 @@ import simpy
 from simpy.core import StopSimulation
 from simpy.events import URGENT, Event
 
-from sim.runtime.standstill import let_time_pass
+from sim.runtime.standstill import EventCount, let_time_pass
 
 
 class SoFar(NamedTuple):
@@ -33,15 +33,18 @@ class Interruption:
         self.why = "interrupted"  # how the run has ended, where it was asked for
         self._came_before = False
         self._env: simpy.Environment | None = None
-        self._looks: Callable[[], SoFar] | None = None
+        self._events = EventCount()
+        self._looks: Callable[[int], SoFar] | None = None
 
-    def watch(self, looks: Callable[[], SoFar]) -> None:
-        """`looks` says how far the run has come. It is asked from another thread: it reads counters alone."""
+    def watch(self, looks: Callable[[int], SoFar]) -> None:
+        """`looks` says how far the run has come, given its events so far. It is asked from another thread: it
+        reads counters alone.
+        """
         self._looks = looks
 
     def so_far(self) -> SoFar | None:
         """How far the run under way has come; None where none is."""
-        return self._looks() if self._env is not None and self._looks is not None else None
+        return None if self._env is None or self._looks is None else self._looks(self._events.so_far)
 
     def run(self, env: simpy.Environment, limit: float | None, requests: Callable[[], int]) -> None:
         """Let time pass to its end, to `limit`, or to an interruption. KeyboardInterrupt where one was asked
@@ -52,7 +55,7 @@ class Interruption:
             raise KeyboardInterrupt
         self._env = env
         try:
-            let_time_pass(env, limit, requests)
+            let_time_pass(env, limit, requests, self._events)
         finally:
             self._env = None
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sim.inputs.engine import Precision
-from sim.inputs.model import Checkpoint, Model
+from sim.inputs.model import Model
+from sim.inputs.precision import Checkpoint, Precision
 
 FORMATS_OF_WEIGHTS = ("weights", "experts", "qkv_weights", "activation_scales")
 

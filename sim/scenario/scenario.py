@@ -22,10 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
 from sim.inputs.model import Model
+from sim.inputs.precision import Precision
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload

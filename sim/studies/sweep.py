@@ -4,7 +4,7 @@ or on a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sim.inputs.errors import InputError
-from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
 from sim.studies.intervals import mean_interval
 from sim.studies.key_notes import notes_of
 from sim.studies.points import Keeps, Point, Row, run_points
 from sim.studies.store import stored
+from sim.views.showing import ShownMeans
 
 if TYPE_CHECKING:
-    import altair
     import polars
 
 Changes: TypeAlias = tuple[tuple[str, Any], ...]
@@ -29,7 +28,7 @@ Grid: TypeAlias = Mapping[str, Iterable[Any]] | Mapping[tuple[str, ...], Iterabl
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(ShownMeans):
     """The rows of a sweep, in the order of the grid, seeds innermost.
 
     `table()` has one line a run: the changes, the seed, `status` (`done`, or why there are no numbers, with
@@ -77,22 +76,6 @@ class Sweep:
                     for one in found
                 ]
         return polars.DataFrame(columns, strict=False)
-
-    def chart(
-        self, x: str, y: str, theory: Callable[[float], float] | Mapping[float, float] | None = None
-    ) -> altair.LayerChart:
-        """`y` against `x`, the mean over seeds with its 95 % interval, a line for each combination of the
-        other changes; `theory`, a function of `x` or its values, is dashed beside them.
-        `sim.views.files.save_chart` writes it. InputError for an `x` or `y` that the sweep does not have.
-        """
-        from sim.views.lines import lines_chart
-
-        means = self.means()
-        for name in (x, y):
-            if name not in means.columns:
-                raise InputError(f"{name!r} is no column of this sweep{did_you_mean(name, means.columns)}")
-        changed = [key for key in self._changed(self.rows) if key != x]
-        return lines_chart(means.to_dicts(), x, y, changed, theory)
 
     @property
     def notes(self) -> tuple[str, ...]:

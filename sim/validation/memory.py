@@ -12,8 +12,9 @@ from typing import Any
 from sim.catalog import load_gpu, load_model
 from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.model import Model
+from sim.inputs.precision import Precision
 from sim.reading.data_files import measured
 from sim.reading.huggingface import model_of
 from sim.results.compared import Row

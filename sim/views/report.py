@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sim.results.basis import basis_lines, basis_notes
 from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
 from sim.results.nearest_theory import Nearest
-from sim.results.verdict import Verdict
+from sim.results.sentences import Verdict
 from sim.views import charts
 from sim.views.drawing import NotDrawnError
 from sim.views.files import page

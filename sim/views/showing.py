@@ -1,4 +1,6 @@
-"""What a run can show of itself in a notebook and a script, whether it has just ended or was read back."""
+"""What a run can show of itself in a notebook and a script, whether it has just ended or was read back; and
+a sweep of runs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     import polars
 
     from sim.results.records import Records
-    from sim.results.verdict import Verdict
+    from sim.results.sentences import Verdict
+    from sim.views.lines import Theory
     from sim.views.report import Run
 
 ROWS = 100  # of `over_time` where no interval is asked for
@@ -132,6 +135,35 @@ class RunCharts:
             return drawn("vegalite_to_svg", json.dumps(specified(both))).decode()
         except NotDrawnError as failure:
             return f"<p>{escape(str(failure))}</p>"
+
+
+class Means(Protocol):
+    """Several runs: a column for each number that was changed, then `seeds`, then those of the results."""
+
+    def means(self) -> polars.DataFrame: ...
+
+
+class ShownMeans:
+    """Views of several runs, from the means over their seeds."""
+
+    __slots__ = ()
+
+    def chart(self: Means, x: str, y: str, theory: Theory | None = None) -> altair.LayerChart:
+        """`y` against `x`, the mean over seeds with its 95 % interval, a line for each combination of the
+        other changes; `theory`, a function of `x` or its values, is dashed beside them.
+        `sim.views.files.save_chart` writes it. InputError for an `x` or `y` that the sweep does not have.
+        """
+        from sim.inputs.errors import InputError
+        from sim.reading.problems import did_you_mean
+        from sim.views.lines import lines_chart
+
+        means = self.means()
+        names = means.columns
+        for name in (x, y):
+            if name not in names:
+                raise InputError(f"{name!r} is no column of this sweep{did_you_mean(name, names)}")
+        others = [name for name in names[: names.index("seeds")] if name != x]
+        return lines_chart(means.to_dicts(), x, y, others, theory)
 
 
 CHARTS = ("latency", "load", "causes", "requests", "links")

@@ -12,9 +12,10 @@ from sim.cost.batch import Batch
 from sim.cost.kv_tiers import Way, break_even_bytes_per_s, ends_of, kv_bytes_by_rank, prefill_seconds, way
 from sim.cost.network import Network
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.kv_tiers import KvTier, NvmeTier, RemoteTier
+from sim.inputs.precision import Precision
 from sim.inputs.topology import Topology
 
 TIER = {"capacity_bytes": 1e12}

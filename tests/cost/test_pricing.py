@@ -11,7 +11,8 @@ from sim.cost.network import Network
 from sim.cost.pricing import Priced, Pricer, causes_of, kernel_causes, seconds_of, stripped, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
+from sim.inputs.precision import Precision
 from tests.cost.small_graphs import NVLINK, servers
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from sim.catalog import load_gpu, load_model
 from sim.cost.shard import Shard
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
+from sim.inputs.precision import Precision
 
 
 def shard(

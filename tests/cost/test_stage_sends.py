@@ -7,7 +7,8 @@ from sim.cost.collectives import collective
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.cost.stage_sends import activations
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
+from sim.inputs.precision import Precision
 from tests.cost.small_graphs import servers
 
 NETWORK = Network(servers(nodes=2))

@@ -9,9 +9,10 @@ import pytest
 import sim
 from sim.cost.block_groups import BlockGroups, block_groups, block_tokens, counted_kinds
 from sim.cost.step_templates import runs_of
+from sim.inputs.attention_kinds import LinearAttention
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.model import LinearAttention, Model
+from sim.inputs.model import Model
 from sim.reading.huggingface import read_model
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"

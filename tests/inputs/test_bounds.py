@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from sim.inputs.arrivals import OnOff, Sessions, TimeVarying
 from sim.inputs.engine import Engine, ExpertRouting, Speculation
-from sim.inputs.model import MAX_LAYERS, Model
+from sim.inputs.model import Model
+from sim.inputs.model_bounds import MAX_LAYERS
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sim.inputs.attention_kinds import LatentAttention
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.model import LatentAttention, Model
+from sim.inputs.model import Model
 
 
 def dense(**changes: object) -> Model:
@@ -64,9 +65,7 @@ def test_latent_attention_caches_one_vector_on_every_rank() -> None:
     model = dense(mla=mla, kv_heads=8)
     assert model.kv_bytes_per_token("bf16") == 2 * 20 * 2
     assert model.kv_bytes_per_token_per_gpu(8, "bf16") == model.kv_bytes_per_token("bf16")
-    queries = 64 * 24 + 24 + 24 * 8 * 12
-    keys_values = 64 * 20 + 16 + 16 * 8 * 16
-    assert model.attention_parameters_per_layer == queries + keys_values + 8 * 8 * 64
+    assert model.attention_parameters_per_layer == mla.parameters(64, 8)
 
 
 def test_a_tensor_parallel_size_that_does_not_divide_is_refused_with_those_that_do() -> None:

@@ -15,8 +15,9 @@ from sim.cost.memory import shard_kv_bytes_per_token
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.cost.stage_cost import StageCost
-from sim.inputs.engine import Engine, Precision
+from sim.inputs.engine import Engine
 from sim.inputs.hardware import Gpu
+from sim.inputs.precision import Precision
 from sim.reading.huggingface import read_model
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import sim
+from sim.results.sentences import Sentence, Verdict
 from sim.results.stations import STATIONS, waits_of
-from sim.results.verdict import Sentence, Verdict
 from sim.results.verdict_words import GROUPS, HELP, HOLDUPS, WORDS
 from sim.setting import setting_of, store_kind
 from tests.results.verdict_scenarios import BURST, KNOWN, described, poisson, pool, users
@@ -30,14 +30,6 @@ def test_the_verdict_names_the_limit_that_a_run_was_built_to_have(name: str) -> 
     assert all(str(one).endswith(".") and "{" not in str(one) for one in verdict)
     topics = [one.topic for one in verdict]
     assert topics == sorted(topics, key=TOPICS.index)
-
-
-def test_words_stand_apart_from_numbers() -> None:
-    one = Sentence("limit", "{what} take {share:.0%}.", {"what": "{odd} names", "share": 0.25}, "seats")
-    assert str(one) == "{odd} names take 25%."
-    assert one.as_dict()["numbers"] == {"what": "{odd} names", "share": 0.25}
-    assert repr(Verdict([one, one])) == "{odd} names take 25%.\n{odd} names take 25%."
-    assert Verdict([Sentence("run", "<b>")])._repr_html_() == "<p>&lt;b&gt;</p>\n"
 
 
 def test_every_kind_of_time_has_words_and_a_change_that_asks_for_less_of_it() -> None:
@@ -97,22 +89,6 @@ def test_the_slowest_are_told_by_what_they_have_more_of_than_the_mean() -> None:
     verdict = sim.simulate(described(engine={"max_num_seqs": 2}, workload=BURST)).explain()
     assert verdict.about("slowest") == ("seats",)
     assert numbers_of(verdict, "slowest")["share"] > numbers_of(verdict, "limit")["share"]
-
-
-def test_preemptions_faults_and_resubmissions_are_told_with_their_times() -> None:
-    few = {"num_gpu_blocks_override": 40, "max_model_len": 600, "watermark": 0.0}
-    longer = {**BURST, "prompt_tokens": 60, "output_tokens": 200, "requests": 8}
-    result = sim.simulate(described(engine=few, workload=longer))
-    told = result.explain()
-    assert "preemptions" in told.about("changes")[0]
-    assert numbers_of(told, "changes")["c0_n"] == result.summary()["preemptions"] > 0
-    tiers = {"tensor_parallel_size": 2, "kv_tiers": {"host": {"capacity_bytes": "1 GB"}}}
-    fault = {"at_s": 0.3, "until_s": 0.6, "replica": 1}
-    told = sim.simulate(
-        described(engine=tiers, replicas=2, faults=[fault], workload=poisson(40, 40, 100, 60))
-    ).explain()
-    assert told.about("changes") == ("fault, resubmissions",)
-    assert "replica 1 was down from 0.3 s until 0.6 s" in str(told[-2])
 
 
 def test_links_are_told_by_kind_with_what_the_busiest_carried() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import sim
-from sim.inputs.model import Checkpoint, Model
+from sim.inputs.model import Model
+from sim.inputs.precision import Checkpoint
 from sim.scenario import Scenario, with_changes
 from sim.scenario.precision import precision_note
 from tests.scenario.small import scenario

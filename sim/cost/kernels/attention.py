@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from sim.cost.kernels.timing import FORMATS, UNMEASURED, KernelTiming, number_format, peak_flops
+from sim.inputs.attention_kinds import LatentAttention
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import DecodeParameters, PrefillParameters
-from sim.inputs.model import LatentAttention
 
 # Sequences of about this many tokens begin to be split over several blocks whose results are joined: read
 # off the tables, where vLLM's and TRT-LLM's times step up by 2 to 5 us between 256 and 1024.

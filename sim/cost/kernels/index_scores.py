@@ -15,9 +15,9 @@ import numpy as np
 
 from sim.cost.kernels.attention import DECODE, PREFILL, Chunks
 from sim.cost.kernels.timing import UNMEASURED, KernelTiming, peak_flops
+from sim.inputs.attention_kinds import Indexer
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
-from sim.inputs.model import Indexer
 
 LOGIT_BYTES = 8.0  # a score in 32 bits, written and read
 

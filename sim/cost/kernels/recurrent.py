@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from sim.cost.kernels.attention import PREFILL, Chunks
 from sim.cost.kernels.timing import UNMEASURED, KernelTiming, peak_flops
+from sim.inputs.attention_kinds import LinearAttention
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
-from sim.inputs.model import LinearAttention
 from sim.inputs.quantities import DTYPE_BYTES
 
 # Tokens of a block: 64 in flash-linear-attention (`chunk_gated_delta_rule`), 128 and 256 in Mamba-2's configs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sim.inputs.attention_kinds import LatentAttention
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import KernelParameters
-from sim.inputs.model import LatentAttention
 
 MLA = LatentAttention(kv_lora_rank=512, rope_head_dim=64, nope_head_dim=128, v_head_dim=128, q_lora_rank=1536)
 

@@ -5,7 +5,7 @@ import pytest
 from sim.catalog import load_gpu, load_model
 from sim.cost.kernels import kernels
 from sim.cost.kernels.kernels import KERNELS, KernelTiming
-from sim.inputs.model import Indexer, LinearAttention
+from sim.inputs.attention_kinds import Indexer, LinearAttention
 from tests.cost.kernels.round_gpu import MLA
 
 INDEXER = Indexer(heads=64, head_dim=128, topk=2048)
