@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
-from sim.reading.problems import did_you_mean
 from sim.results.metrics import SLO_FIELDS, meets, more_is_better
 from sim.scenario import Scenario, with_changes
 from sim.studies.intervals import Interval, mean_interval
+from sim.studies.metric_names import check_metric
 from sim.studies.points import Keeps, Point, Row, rows_here, run_points
-from sim.studies.rate_search import RATE, Bracket, holds
+from sim.studies.rate_search import FURTHEST, RATE, Bracket, holds, rate_of
 
 if TYPE_CHECKING:
     import polars
 
-FURTHEST = 2.0**20  # times the written rate, up and down
 INTERRUPTED = "interrupted: not known yet; a higher rate may hold"
 TAIL = 90.0  # percentiles from here up are explained by the slowest tenth
 LATENCIES = {  # what a metric of this name is blamed on, in words; others on the whole way of a request
@@ -144,13 +143,7 @@ def capacity(
     An interrupt ends the search with the trials that there are. Raises InputError for arrivals without a rate
     or an unknown metric, and whatever a run raises.
     """
-    arrivals = scenario.workload.arrivals
-    rate = getattr(arrivals, "rate_per_s", None)
-    if rate is None:
-        raise InputError(
-            f"workload.arrivals.kind = {arrivals.kind!r}: must have a rate to search over, as poisson, "
-            "constant and gamma have"
-        )
+    rate = rate_of(scenario)
     if not slo:
         raise InputError("slo is empty: name an objective, as in p99_ttft_ms=500")
     if not 0.0 < tolerance < 1.0:
@@ -161,7 +154,7 @@ def capacity(
     # the tolerance is relative.
     search = _Search(scenario, dict(slo), list(seeds), executor, keep)
     try:
-        return _searched(search, float(rate), tolerance)
+        return _searched(search, rate, tolerance)
     except KeyboardInterrupt:
         holding = max((trial.rate_per_s for trial in search.trials if trial.holds), default=0.0)
         return Capacity(holding, INTERRUPTED, tuple(search.trials))
@@ -188,12 +181,12 @@ def _searched(search: _Search, rate: float, tolerance: float) -> Capacity:
         while not search.holds(lowest := lowest / 2.0):
             highest = lowest
             if lowest < rate / FURTHEST:
-                return Capacity(0.0, search.limit(None), tuple(search.trials))
+                return Capacity(0.0, search.limit(), tuple(search.trials))
     while highest / lowest > 1.0 + tolerance:
         middle = math.sqrt(lowest * highest)
         lowest, highest = (middle, highest) if search.holds(middle) else (lowest, middle)
     interval = search.interval(tolerance)
-    return Capacity(lowest, search.limit(lowest), tuple(search.trials), interval)
+    return Capacity(lowest, search.limit(), tuple(search.trials), interval)
 
 
 class _Search:
@@ -255,23 +248,19 @@ class _Search:
         return rows_here(self.scenario, points, self.keep)
 
     def _trial(self, rate_per_s: float, rows: list[Row]) -> Trial:
-        known = rows[0].summary
         for name in self.slo:
-            if name not in known:
-                raise InputError(
-                    f"there is no metric {name!r}{did_you_mean(name, known)}; p99_ttft_ms is one"
-                )
-        metrics = {name: _mean([row.summary[name] for row in rows]) for name in self.slo}
+            check_metric(name, rows[0].summary)
+        metrics = {name: mean_of([row.summary[name] for row in rows]) for name in self.slo}
         broken = [name for name, limit in self.slo.items() if not meets(metrics, {name: limit})]
         if any(row.summary["unfinished"] for row in rows):
             broken.append(UNFINISHED)
-        causes = {cause: _mean([row.causes[cause] for row in rows]) for cause in rows[0].causes}
+        causes = {cause: mean_of([row.causes[cause] for row in rows]) for cause in rows[0].causes}
         blame = {name: blame_of(blamed_on(self.scenario, name), rows) for name in (*self.slo, UNFINISHED)}
         by_seed = {row.point.seed: holds(row, self.slo) for row in rows}
         requests = min(row.summary["completed"] + row.summary["unfinished"] for row in rows)
         return Trial(rate_per_s, metrics, tuple(broken), causes, blame, by_seed, requests)
 
-    def limit(self, holding_rate: float | None) -> str:
+    def limit(self) -> str:
         """What broke at the lowest rate that does not hold, and which cause of it had grown most."""
         failing = min((trial for trial in self.trials if not trial.holds), key=lambda one: one.rate_per_s)
         worst = max(failing.broken, key=lambda name: self._excess(failing, name))
@@ -339,9 +328,9 @@ def blame_of(latency: tuple[str, str], rows: list[Row]) -> dict[str, float]:
     found = [row.summary["blame"][metric][group] for row in rows]
     if not all(found):
         return {}
-    return {cause: _mean([one[cause] for one in found]) for cause in found[0]}
+    return {cause: mean_of([one[cause] for one in found]) for cause in found[0]}
 
 
-def _mean(values: list[float | None]) -> float:
+def mean_of(values: Sequence[float | None]) -> float:
     """The mean; a metric that does not exist (no request got so far) holds nothing."""
     return math.nan if None in values else math.fsum(value or 0.0 for value in values) / len(values)

@@ -98,7 +98,7 @@ class Kept:
         """The row of a point, if it has run before."""
         from sim.studies.points import Row
 
-        line = self._rows.get(_key(point))
+        line = self._rows.get(point_key(point.scenario, point))
         if line is None:
             return None
         numbers = line["summary"], line["causes"], line["wall_s"], line["links"]
@@ -110,7 +110,14 @@ class Kept:
         """
         if row.status == "done":
             numbers = {"summary": row.summary, "causes": row.causes, "wall_s": row.wall_s, "links": row.links}
-            self._add({"key": _key(row.point), "status": row.status, "reason": row.reason, **numbers})
+            self._add(
+                {
+                    "key": point_key(row.point.scenario, row.point),
+                    "status": row.status,
+                    "reason": row.reason,
+                    **numbers,
+                }
+            )
 
     def _add(self, line: dict[str, Any]) -> None:
         if self.failure:
@@ -177,8 +184,9 @@ def _is_row(line: Any) -> bool:
     )
 
 
-def _key(point: Point) -> str:
-    return json.dumps([point.scenario, [*map(list, point.changes)], point.seed], default=repr)
+def point_key(scenario: int | str, point: Point) -> str:
+    """A point as text; `scenario` is its number, or its digest where numbers do not last."""
+    return json.dumps([scenario, [*map(list, point.changes)], point.seed], default=repr)
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from sim.inputs.errors import InputError
 from sim.inputs.kv_tiers import TIERS
+from sim.reading.problems import did_you_mean
 from sim.results.columns import Table
 from sim.results.kv_capacity import KEYS
 from sim.results.metrics import summary
@@ -19,3 +23,9 @@ def metric_names() -> tuple[str, ...]:
     for tier in ("hbm", *TIERS):
         tiers.append(*({"text": tier, "count": 0, "number": 0.0}[kind] for kind in KV_TIER_COLUMNS.values()))
     return (*of_requests, *KEYS, *kv_tier_summary(tiers))
+
+
+def check_metric(name: str, known: Iterable[str]) -> None:
+    """InputError for a metric that a summary does not have."""
+    if name not in known:
+        raise InputError(f"there is no metric {name!r}{did_you_mean(name, known)}; p99_ttft_ms is one")

@@ -16,13 +16,13 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import sim
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 from sim.scenario import Scenario, with_changes
 from sim.simulate import Result, simulate
-from sim.studies.progress import Progress
+from sim.studies.progress import Progress, is_shown
 from sim.workers import first_done, worker_pool
 
 Status = Literal["done", "infeasible", "wrong input", "unfinished", "failed", "not run"]
@@ -34,13 +34,16 @@ LOOKS_AT_OTHERS_S = 0.2  # how long to wait for points that other processes have
 BUSIEST_LINKS = 16  # of each run, that a comparison can name
 END = -1  # no point has this number
 
+Changes: TypeAlias = tuple[tuple[str, Any], ...]
+"""Dotted paths, as in `with_changes`, with values."""
+
 
 @dataclass(frozen=True)
 class Point:
     """One run: `changes` to scenario number `scenario`, and a seed."""
 
     scenario: int
-    changes: tuple[tuple[str, Any], ...]
+    changes: Changes
     seed: int
 
 
@@ -120,8 +123,7 @@ def run_points(
 
     Points that are no sequence are drawn as workers become free, and may add their scenario to `scenarios`.
     """
-    show = sys.stderr.isatty() if progress is None else progress
-    work = _Work(scenarios, points, keep, show)
+    work = _Work(scenarios, points, keep, is_shown(progress))
     try:
         if executor is not None:
             for number, reason in _run_on(executor, work, work.numbers()).items():
@@ -146,7 +148,9 @@ def _busiest_links(result: Result) -> dict[str, float]:
 
 
 class Keeps(Protocol):
-    """What keeps rows while a study runs: a file beside its table (`kept.py`), or a store (`store.py`)."""
+    """What keeps rows while a study runs. Lines beside its table (`kept.py`) are for one process, and go when
+    the table is whole; a store (`store.py`) stays, and several processes and studies fill it.
+    """
 
     failure: str
 

@@ -8,6 +8,11 @@ import time
 BETWEEN_S = 0.2
 
 
+def is_shown(progress: bool | None) -> bool:
+    """Whether a study says how far it has come: as asked for, else where standard error is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
 class Progress:
     """`12 of 40 points, about 2 min left`: at the pace of those that have run here. Without a total, how many
     there are so far and how long they took.

@@ -10,18 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 from sim.inputs.errors import InputError
-from sim.reading.problems import did_you_mean
 from sim.results.metrics import meets
 from sim.scenario import Scenario
-from sim.studies.points import Keeps, Point, Row, run_points
+from sim.studies.metric_names import check_metric
+from sim.studies.points import Changes, Keeps, Point, Row, run_points
 
 RATE = "workload.arrivals.rate_per_s"
 FURTHEST = 2.0**20  # times the rate at which a search begins, up and down
-
-Changes = tuple[tuple[str, Any], ...]
 
 
 class Bracket:
@@ -153,7 +150,5 @@ def highest_rates(
 
 def holds(row: Row, slo: Mapping[str, float]) -> bool:
     for name in slo:
-        if name not in row.summary:
-            hint = did_you_mean(name, row.summary)
-            raise InputError(f"there is no metric {name!r}{hint}; p99_ttft_ms is one")
+        check_metric(name, row.summary)
     return not row.summary["unfinished"] and meets(row.summary, slo)

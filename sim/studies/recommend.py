@@ -16,7 +16,6 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -27,10 +26,11 @@ from sim.inputs.errors import InfeasibleError, InputError
 from sim.results.metrics import meets, more_is_better
 from sim.scenario import Scenario, with_changes
 from sim.scenario.writing import write_scenario
-from sim.studies.capacity import blame_of, blamed_on, in_words
-from sim.studies.points import Keeps, Point, Row, run_points
-from sim.studies.rate_search import RATE, Changes, Rates, Variant, highest_rates, rate_of
-from sim.studies.store import stored
+from sim.studies.capacity import blame_of, blamed_on, in_words, mean_of
+from sim.studies.points import Changes, Keeps, Point, Row, run_points
+from sim.studies.progress import is_shown
+from sim.studies.rate_search import RATE, Rates, Variant, highest_rates, rate_of
+from sim.studies.store import kept_or_stored
 
 if TYPE_CHECKING:
     import polars
@@ -171,10 +171,8 @@ def recommend(
         raise InputError("pools are what is looked for: leave them out of the scenario")
     gpus = len(Network(scenario.wired.graph).gpus)
     tried = list(candidates) if candidates is not None else layouts(scenario, gpus, space)
-    with ExitStack() as held:
-        if store is not None:
-            keep = held.enter_context(stored(store))
-        runs = _Runs(scenario, objectives, seeds, executor, progress, keep)
+    with kept_or_stored(keep, store) as rows_kept:
+        runs = _Runs(scenario, objectives, seeds, executor, progress, rows_kept)
         return _recommended(runs, tried, gpus, halving)
 
 
@@ -262,7 +260,7 @@ class _Runs:
         return found
 
     def say(self, text: str) -> None:
-        if sys.stderr.isatty() if self.progress is None else self.progress:
+        if is_shown(self.progress):
             print(text, file=sys.stderr)
 
 
@@ -388,11 +386,7 @@ def _runner_up(runs: _Runs, ranked: Sequence[Ranked], length: int | None) -> str
 
 
 def _means(rows: Sequence[Row], names: Iterable[str]) -> dict[str, float]:
-    found = {}
-    for name in names:
-        values = [row.summary[name] for row in rows]
-        found[name] = math.nan if None in values else math.fsum(values) / len(values)
-    return found
+    return {name: mean_of([row.summary[name] for row in rows]) for name in names}
 
 
 def _said(slo: Mapping[str, float]) -> str:

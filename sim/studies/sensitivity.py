@@ -12,19 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.inputs.errors import InputError
-from sim.reading.problems import did_you_mean
 from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.knobs import Knob, knobs_of
-from sim.studies.points import Keeps, Point, Row, run_points
-from sim.studies.rate_search import Changes, Variant, highest_rates, rate_of
-from sim.studies.store import stored
+from sim.studies.metric_names import check_metric
+from sim.studies.points import Changes, Keeps, Point, Row, run_points
+from sim.studies.rate_search import Variant, highest_rates, rate_of
+from sim.studies.store import kept_or_stored
 
 if TYPE_CHECKING:
     import polars
@@ -140,15 +139,13 @@ def sensitivity(
             else:
                 sides.append((knob, tuple(found[0].items()), found[1]))
     changes: list[Changes] = [(), *(one for _, one, _ in sides)]
-    with ExitStack() as held:
-        if store is not None:
-            keep = held.enter_context(stored(store))
+    with kept_or_stored(keep, store) as rows_kept:
         if metric == CAPACITY:
             values, reasons, rows = _of_searches(
-                scenario, slo or {}, changes, seeds, executor, progress, keep
+                scenario, slo or {}, changes, seeds, executor, progress, rows_kept
             )
         else:
-            values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, keep)
+            values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, rows_kept)
     if not values[0]:
         raise InputError(f"{metric} has no number to compare with: {reasons[0]}")
     resolution = RESOLUTION if metric == CAPACITY else 0.0
@@ -221,9 +218,7 @@ def _of_runs(
             if row.status != "done":
                 reason = row.reason
                 continue
-            if metric not in row.summary:
-                hint = did_you_mean(metric, row.summary)
-                raise InputError(f"there is no metric {metric!r}{hint}; p99_ttft_ms is one")
+            check_metric(metric, row.summary)
             value = row.summary[metric]
             if isinstance(value, int | float) and math.isfinite(value):
                 found[row.point.seed] = float(value)

@@ -21,11 +21,11 @@ import sim
 from sim.inputs.errors import InputError
 from sim.reading.data_files import code_digest
 from sim.results.whole_files import check_writable, locked
-from sim.studies.kept import plain, scenario_digest
+from sim.studies.kept import plain, point_key, scenario_digest
 
 if TYPE_CHECKING:
     from sim.scenario import Scenario
-    from sim.studies.points import Point, Row
+    from sim.studies.points import Keeps, Point, Row
 
 APPLICATION_ID = 0x66736D73  # "fsms", in the header of the file (PRAGMA application_id)
 BUSY_S = 60.0  # waits so long for another process's write, each of which takes milliseconds
@@ -95,10 +95,7 @@ class Store:
                     values,
                 ).fetchone()
                 if row[0] and not self._recompute:
-                    raise InputError(
-                        f"{self.path} has {row[0]} rows of {what} (fabricsim {row[1]}); add --recompute "
-                        "(recompute=True) to run them again, or name another store"
-                    )
+                    raise self._stale(f"{row[0]} rows", what, row[1])
                 self._database.execute(f"DELETE FROM rows WHERE status IS NOT NULL AND {condition}", values)
 
     def row(self, point: Point) -> Row | None:
@@ -178,7 +175,7 @@ class Store:
 
     def _key(self, point: Point) -> str:
         name = self._digest_of(point.scenario) if self._is_drawn else point.scenario
-        return json.dumps([name, [*map(list, point.changes)], point.seed], default=repr)
+        return point_key(name, point)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -211,6 +208,22 @@ def stored(path: str | Path, *, resume: bool = True, recompute: bool = False) ->
         store = Store(path, owner, recompute=recompute)
         held.callback(store.close)
         yield store
+
+
+@contextmanager
+def kept_or_stored(
+    keep: Keeps | None, store: str | Path | None, *, recompute: bool = False
+) -> Iterator[Keeps | None]:
+    """What keeps the rows of a study: what its caller holds already, or a store, open until the study ends.
+    InputError for both.
+    """
+    if store is None:
+        yield keep
+        return
+    if keep is not None:
+        raise InputError("keep= and store= are two places for the same rows; give one of them")
+    with stored(store, recompute=recompute) as rows:
+        yield rows
 
 
 def _mark(path: Path, owner: str) -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,14 +15,13 @@ from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.intervals import mean_interval
 from sim.studies.key_notes import notes_of
-from sim.studies.points import Keeps, Point, Row, run_points
-from sim.studies.store import stored
+from sim.studies.points import Changes, Keeps, Point, Row, run_points
+from sim.studies.store import kept_or_stored
 from sim.views.showing import ShownMeans
 
 if TYPE_CHECKING:
     import polars
 
-Changes: TypeAlias = tuple[tuple[str, Any], ...]
 Grid: TypeAlias = Mapping[str, Iterable[Any]] | Mapping[tuple[str, ...], Iterable[Any]] | Mapping[Any, Any]
 
 
@@ -142,8 +140,6 @@ def sweep(
     seeds = list(seeds)
     if not seeds:
         raise InputError("seeds is empty: give one or more, as in range(5)")
-    if keep is not None and store is not None:
-        raise InputError("keep= and store= are two places for the same rows; give one of them")
     names: list[str] = []
     scenarios: list[Scenario] = []
     points: Iterable[Point]
@@ -156,10 +152,8 @@ def sweep(
         raise InputError("changes are for one scenario; scenarios that are drawn are run as they are")
     else:
         points = _drawn(scenario, scenarios, names, seeds)
-    with ExitStack() as held:
-        if store is not None:
-            keep = held.enter_context(stored(store, recompute=recompute))
-        rows = run_points(scenarios, points, executor, progress, keep)
+    with kept_or_stored(keep, store, recompute=recompute) as rows_kept:
+        rows = run_points(scenarios, points, executor, progress, rows_kept)
     return Sweep(tuple(rows), tuple(names))
 
 

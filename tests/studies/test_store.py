@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_a_study_that_grows_runs_what_is_new(tmp_path: Path) -> None:
             points = [Point(0, (("replicas", replicas),), 0) for replicas in (1, 2)]
             run_points([scenario()], points, executor, keep=rows)
             assert rows.taken_up == 1
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        lambda **where: sim.sweep(scenario(), {}, **where),
+        lambda **where: sim.sensitivity(scenario(), "mean_ttft_ms", **where),
+        lambda **where: sim.recommend(scenario(), {"p99_ttft_ms": 500.0}, candidates=[], **where),
+    ],
+)
+def test_rows_that_are_kept_in_one_place_are_not_stored_in_another(
+    study: Callable[..., object], tmp_path: Path
+) -> None:
+    with stored(tmp_path / "one.sqlite") as rows, pytest.raises(InputError, match="two places"):
+        study(keep=rows, store=tmp_path / "other.sqlite")
+    assert not (tmp_path / "other.sqlite").exists()
 
 
 def test_another_version_is_refused_or_run_again_by_choice(
