@@ -71,6 +71,11 @@ class MemoryPlan:
     block_bytes: float
     groups: BlockGroups
 
+    @property
+    def kv_tokens(self) -> float:
+        """Tokens whose KV fits, before they are cut into blocks."""
+        return self.kv_bytes / self.kv_bytes_per_token
+
 
 def default_limits(engine: Engine, gpu: Gpu) -> tuple[int, int]:
     """(max_num_seqs, max_num_batched_tokens) where the engine leaves them open.

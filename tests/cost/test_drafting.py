@@ -107,8 +107,8 @@ def test_ranks_that_share_a_latent_cache_hold_as_many_times_the_tokens() -> None
         for n in (1, 8)
     )
     alone, shared = (sim.with_changes(one, {"precision.weights": "w4a16"}) for one in (alone, shared))
-    tokens = [plan.kv_bytes / plan.kv_bytes_per_token for plan in map(memory_of, (alone, shared))]
-    assert tokens[1] == pytest.approx(8 * tokens[0])
+    plans = [memory_of(one) for one in (alone, shared)]
+    assert plans[1].kv_tokens == pytest.approx(8 * plans[0].kv_tokens)
     assert step_s(shared, 100_000) < step_s(alone, 100_000)
 
 

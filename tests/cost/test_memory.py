@@ -224,7 +224,8 @@ def test_data_parallel_ranks_gather_their_tokens_for_the_experts() -> None:
 
 def test_tokens_that_fit_are_the_bytes_for_kv_over_those_of_a_token() -> None:
     memory = planned("nd-h100-v5", "qwen2.5-72b", tensor_parallel_size=4, max_model_len=2048)
-    assert 0 <= memory.kv_bytes / memory.kv_bytes_per_token - memory.blocks * 16 < 16
+    assert memory.kv_tokens == memory.kv_bytes / memory.kv_bytes_per_token
+    assert 0 <= memory.kv_tokens - memory.blocks * 16 < 16
 
 
 def test_weights_of_experts_and_of_their_router_are_all_weights() -> None:
