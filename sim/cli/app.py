@@ -12,6 +12,7 @@ from sim.cli.calibrate import calibrate
 from sim.cli.collective import collective
 from sim.cli.explain import explain
 from sim.cli.kernel import kernel
+from sim.cli.lesson import lesson
 from sim.cli.listing import listing
 from sim.cli.run import run
 from sim.cli.schema import schema
@@ -74,4 +75,5 @@ app.add_typer(topology, name="topology")
 app.add_typer(calibrate, name="calibrate")
 app.command("validate")(validate)
 app.command("list")(listing)
+app.add_typer(lesson, name="lesson")
 app.command("schema")(schema)

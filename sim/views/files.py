@@ -81,13 +81,14 @@ def page(title: str, charts: Sequence[tuple[str, AnyChart]], before: str = "", a
         before=before,
         charts="\n".join(parts),
         after=after,
-        library=_vega() if charts else "",
+        library=vega_script() if charts else "",
         calls="\n".join(calls),
     )
 
 
 @cache
-def _vega() -> str:
+def vega_script() -> str:
+    """Vega, for the script of a page: `vegaEmbed(place, specification, options)` draws."""
     bundle = drawn("javascript_bundle", None).decode()
     return bundle.replace("</script", "<\\/script")
 
