@@ -47,12 +47,12 @@ with app.setup:
         title="The hockey stick",
         goal="Tell how waiting grows with load, and which utilisation to put on the axis.",
         misconception="A server that is busy 90 % of the time makes requests a little slower.",
-        scenario="""<p>Requests come at random to <b>one server</b>, which serves them one by one. A service
-        takes a second in the mean (exponential). Nothing is ever lost.</p>
-        <p>Beside it: <b>llama-3-70b on eight H100</b>, 500 tokens in and 200 out. Load is the rate over the most
-        that each of the two can sustain: 1 and 33 requests a second.</p>""",
-        question="""At load 0.9 the server idles a tenth of the time. How long does a request take there, from
-        arrival to end, <b>as a multiple of its service</b> of one second?""",
+        scenario="""<p>Requests come at random to <b>one server</b>, which serves them one by one. A
+        service takes a second in the mean (exponential). Nothing is ever lost.</p> <p>Beside it:
+        <b>llama-3-70b on eight H100</b>, 500 tokens in and 200 out. Load is the rate over the most that
+        each of the two can sustain: 1 and 33 requests a second.</p>""",
+        question="""At load 0.9 the server idles a tenth of the time. How long does a request take there,
+        from arrival to end, <b>as a multiple of its service</b> of one second?""",
         unit="times a request alone",
         asked=0.9,
         line=SERVER,
@@ -63,21 +63,24 @@ with app.setup:
         y="mean time / time of a request alone",
         run=run,
         curves={SERVER: lambda load: queueing.mm1(load, 1.0).W},
-        page_share=4.0,
+        page_share=2.0,
         formula="<i>T</i> / <i>S</i> = 1 / (1 − <i>ρ</i>)",
-        why="""<p>An arrival finds <i>ρ</i>/(1 − <i>ρ</i>) requests before it in the mean, and waits a service for
-        each. From 0.8 to 0.9 the time doubles, from 0.9 to 0.95 again: the last tenth of the load costs as much as
-        the first nine.</p><p>The GPUs bend later, as a longer queue makes a larger batch, and a larger batch serves
-        more requests a second. They bend all the same.</p>""",
-        takeaway="Time goes with 1/(1 − ρ): plan for the load that is left over, not for the load that is used.",
+        why="""<p>An arrival finds <i>ρ</i>/(1 − <i>ρ</i>) requests before it in the mean, and waits a
+        service for each. From 0.8 to 0.9 the time doubles, from 0.9 to 0.95 again: the last tenth of the
+        load costs as much as the first nine.</p><p>The GPUs bend later, as a longer queue makes a larger
+        batch, and a larger batch serves more requests a second. They bend all the same.</p>""",
+        takeaway=(
+            "Time goes with 1/(1 − ρ): plan for the load that is left over, not for the load that is used."
+        ),
         exercises=(
             Exercise(
                 "At 5 requests a second the GPUs are at load 0.15. Which utilisation does nvidia-smi show?",
-                "99.6 %: it counts time in which any kernel runs, and a single request keeps kernels running. "
-                "Load is the rate over the highest rate that can be sustained.",
+                "99.6 %: it counts time in which any kernel runs, and a single request keeps kernels "
+                "running. Load is the rate over the highest rate that can be sustained.",
             ),
             Exercise(
-                "One server is at load 0.95. You buy one twice as fast. By what factor does the mean time fall?",
+                "One server is at load 0.95. You buy one twice as fast. By what factor does the mean "
+                "time fall?",
                 "By 21, not by 2: from 1/(1 − 0.95) = 20 services to 1/(1 − 0.475) = 1.9, each half as long.",
             ),
         ),

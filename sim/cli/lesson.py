@@ -36,7 +36,9 @@ def opened(
     number: Annotated[int, typer.Argument(help="The number of a lab.")],
     edit: Annotated[bool, typer.Option("--edit", help="With its code, to change it.")] = False,
     headless: Annotated[bool, typer.Option("--headless", help="Start no browser; say the address.")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The port; by default a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port; by default a free one.")
+    ] = None,
 ) -> None:
     """Open a lab in the browser, with its slider; Ctrl-C ends it."""
     import subprocess

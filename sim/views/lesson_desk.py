@@ -50,7 +50,9 @@ class Desk:
         """The slider and its button."""
         import marimo
 
-        slider = marimo.ui.slider(steps=list(self.lesson.positions), show_value=True, label=self.lesson.slider)
+        slider = marimo.ui.slider(
+            steps=list(self.lesson.positions), show_value=True, label=self.lesson.slider
+        )
         return slider.form(submit_button_label="Run", bordered=False)
 
     def screen(self, form: Any, dial: Any) -> Any:
