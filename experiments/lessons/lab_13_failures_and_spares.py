@@ -44,17 +44,16 @@ with app.setup:
         rows = sim.simulate(sim.with_changes(service, {"faults": faults}), seed=1).records.requests
         late = 100.0 * float(np.mean(np.asarray(rows["admitted_s"] - rows["arrival_s"]) > 10.0))
         exact = unavailable(engines)
-        # The mean of a state over time: its variance is 2 p (1 - p) times how long it is remembered over how long
-        # it was watched. An engine forgets at the rate 1/up + 1/down.
+        # The mean of a state over time has the variance 2 p (1 - p) times how long it is remembered, over how
+        # long it was watched. An engine forgets at the rate 1/up + 1/down.
         forgets_s = 1.0 / (1.0 / UP_S + 1.0 / DOWN_S)
         half = 1.96 * (2.0 * exact * (100.0 - exact) * forgets_s / end_s) ** 0.5
         return Point(SHORT, short_of_engines(engines, faults, end_s), half, exact), Point(LATE, late)
 
     def unavailable(engines):
         """The percentage of time with too few up, a repair crew for each."""
-        return 100.0 * (
-            1.0 - queueing.repairable(NEEDED, int(engines), 1 / UP_S, 1 / DOWN_S, int(engines)).availability
-        )
+        up = queueing.repairable(NEEDED, int(engines), 1 / UP_S, 1 / DOWN_S, crews=int(engines)).availability
+        return 100.0 * (1.0 - up)
 
     LESSON = Lesson(
         number=13,
@@ -93,8 +92,8 @@ with app.setup:
             Exercise(
                 "72 of 76 GPUs are needed; each fails once in 50,000 hours and is replaced in a day. "
                 "How often too few?",
-                "<code>queueing.repairable(72, 76, 1/50_000, 1/24, 76)</code>: some 2e-9 of the time. "
-                "With no spare of 72 it is 3.4 %.",
+                "<code>queueing.repairable(72, 76, 1/50_000, 1/24, 76)</code>: some 5e-10 of the "
+                "time. With no spare of 72 it is 3.4 %.",
             ),
             Exercise(
                 "All four engines hang on one switch that is down 1 % of the time. What do spares help?",

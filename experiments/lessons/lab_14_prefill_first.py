@@ -43,7 +43,7 @@ with app.setup:
         return load * MOST_PER_S * SHORT_ANSWER * STEP_S
 
     def first_there(load):
-        """By hand: e^(rate x step) steps, of prompts but one, for each token; 256 seats; and what is in excess."""
+        """By hand: e^(rate x step) steps a token, all of prompts but one; 256 seats; and the excess."""
         rate_per_s = load * MOST_PER_S
         seated = min(mixed_there(load) * np.exp(rate_per_s * STEP_S), BUDGET)
         return seated + max(rate_per_s - FIRST_PER_S, 0.0) * SECONDS

@@ -63,23 +63,22 @@ class Desk:
             for line in told(self.lesson):
                 print(line)
             return None
-        lesson, html = self.lesson, marimo.Html
+        lesson = self.lesson
         self.lock(form.value)
         self.measure(dial.value)
-        left = [html(f"<h2>Lab {lesson.number}: {lesson.title}</h2>{lesson.scenario}"), html(lesson.question)]
+        title = f'<p style="font-size: 1.4em"><b>Lab {lesson.number}: {lesson.title}</b></p>'
+        left = [_html(title + lesson.scenario), _html(f"<p>{lesson.question}</p>")]
         if self.guess is None:
-            closed = html("<p>The instruments open when your prediction is locked.</p>")
-            return marimo.hstack([marimo.vstack([*left, form]), closed], widths=[2, 3], gap=2)
-        left.append(html(f"<p>Locked: <b>{self.guess:g} {lesson.unit}</b></p>"))
-        right = [dial, self.chart(), html(self.reading(dial.value))]
+            closed = _html("<p>The instruments open when your prediction is locked.</p>")
+            return _beside(marimo.vstack([*left, form]), closed)
+        left.append(_html(f"<p>Locked: <b>{self.guess:g} {lesson.unit}</b></p>"))
+        right = marimo.vstack([dial, self.chart(), _html(self.reading(dial.value))])
         if self.truth is None:
-            desk = marimo.hstack([marimo.vstack(left), marimo.vstack(right)], widths=[2, 3], gap=2)
-            return desk
-        left.append(marimo.callout(html(verdict(lesson, self.guess, self.truth)), kind="warn"))
-        desk = marimo.hstack([marimo.vstack(left), marimo.vstack(right)], widths=[2, 3], gap=2)
-        why = html(f"<p><b>{lesson.formula}</b></p>{lesson.why}<p><b>Takeaway.</b> {lesson.takeaway}</p>")
-        exercises = html("".join(exercise_html(i, each) for i, each in enumerate(lesson.exercises, 1)))
-        return marimo.vstack([desk, marimo.hstack([why, exercises], widths=[1, 1], gap=2)])
+            return _beside(marimo.vstack(left), right)
+        left.append(marimo.callout(_html(verdict(lesson, self.guess, self.truth)), kind="warn"))
+        why = _html(f"<p><b>{lesson.formula}</b></p>{lesson.why}<p><b>Takeaway.</b> {lesson.takeaway}</p>")
+        exercises = _html("".join(exercise_html(i, each) for i, each in enumerate(lesson.exercises, 1)))
+        return marimo.vstack([_beside(marimo.vstack(left), right), _beside(why, exercises)])
 
     def chart(self) -> Any:
         """Runs, theory beside them once there is one, and the prediction."""
@@ -101,3 +100,15 @@ class Desk:
             )
         said = "; ".join(f"{point.line} {measured(point)}" for point in self.runs[position])
         return f"<p>At {position:g}: {said}.</p>"
+
+
+def _html(text: str) -> Any:
+    import marimo
+
+    return marimo.Html(f"<div>{text}</div>")
+
+
+def _beside(left: Any, right: Any) -> Any:
+    import marimo
+
+    return marimo.hstack([left, right], widths=[2, 3], gap=2)

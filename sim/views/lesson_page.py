@@ -73,15 +73,24 @@ def index_page(lessons: Sequence[Lesson], names: Mapping[int, str]) -> str:
 
 STYLE = """
 [hidden] {display: none !important}
-body {font: 14px/1.45 system-ui, sans-serif; max-width: 1240px; margin: 12px auto; padding: 0 16px; color: #222}
-h1 {font-size: 1.35em; margin: 0 0 8px} h2 {font-size: 1em; margin: 10px 0 2px; color: #0072b2} p {margin: 4px 0}
+body {font: 14px/1.45 system-ui, sans-serif; max-width: 1240px; margin: 12px auto; padding: 0 16px}
+body {color: #222}
+h1 {font-size: 1.35em; margin: 0 0 8px}
+h2 {font-size: 1em; margin: 10px 0 2px; color: #0072b2}
+p {margin: 4px 0}
 .desk {display: grid; grid-template-columns: minmax(330px, 1fr) 690px; gap: 0 28px; align-items: start}
-.after {display: grid; grid-template-columns: 1fr 1fr; gap: 0 28px; border-top: 1px solid #ddd; margin-top: 6px}
-input[type=number] {width: 7em; font: inherit; padding: 2px 4px} button {font: inherit; padding: 2px 10px}
-input[type=range] {width: 300px; vertical-align: middle} .closed {color: #777; padding: 60px 0; text-align: center}
-.formula {background: #f4f7fa; padding: 6px 10px; margin: 4px 0} .verdict {background: #fff4e0; padding: 6px 10px}
-.takeaway {border-left: 4px solid #0072b2; padding: 2px 10px; margin: 6px 0} details {margin: 0 0 4px 1em}
-summary {cursor: pointer; color: #0072b2} .reading {min-height: 1.45em; font-variant-numeric: tabular-nums}
+.after {display: grid; grid-template-columns: 1fr 1fr; gap: 0 28px; margin-top: 6px}
+.after {border-top: 1px solid #ddd}
+input[type=number] {width: 7em; font: inherit; padding: 2px 4px}
+button {font: inherit; padding: 2px 10px}
+input[type=range] {width: 300px; vertical-align: middle}
+.closed {color: #777; padding: 60px 0; text-align: center}
+.formula {background: #f4f7fa; padding: 6px 10px; margin: 4px 0}
+.verdict {background: #fff4e0; padding: 6px 10px}
+.takeaway {border-left: 4px solid #0072b2; padding: 2px 10px; margin: 6px 0}
+details {margin: 0 0 4px 1em}
+summary {cursor: pointer; color: #0072b2}
+.reading {min-height: 1.45em; font-variant-numeric: tabular-nums}
 @media (max-width: 1060px) {.desk, .after {grid-template-columns: 1fr}}
 """
 
@@ -109,8 +118,8 @@ $scenario
 <p><label for="dial">$slider</label> <input type="range" id="dial" min="0" max="$last" step="1" value="0">
 <b id="at"></b> <button id="run">Run</button></p>
 <div id="chart"></div>
-<p class="reading" id="reading">Dots are runs, with their 95 % interval; broken lines are theory; the diamond is
-your prediction. Run $asked, and what is around it.</p>
+<p class="reading" id="reading">Dots are runs, with their 95 % interval; broken lines are theory; the
+diamond is your prediction. Run $asked, and what is around it.</p>
 </div>
 </div>
 </div>
@@ -137,15 +146,19 @@ let guess = null;
 const seen = new Map();
 
 function draw() {
-  const some = seen.size > 0;
-  const datasets = {runs: [...seen.values()].flat(), theory: some ? lab.theory : [], guess: [{x: lab.asked, y: guess}]};
+  const datasets = {
+    runs: [...seen.values()].flat(),
+    theory: seen.size > 0 ? lab.theory : [],
+    guess: [{x: lab.asked, y: guess}],
+  };
   vegaEmbed("#chart", {...lab.chart, datasets}, {actions: false, renderer: "svg"});
 }
 
 function off(truth, half) {
   if (Math.abs(guess - truth) <= Math.max(half, 0.1 * Math.abs(truth))) return "That is right.";
   const side = guess > truth ? "high" : "low";
-  if (guess > 0 && truth > 0) return `You are a factor of ${shown(Math.max(guess / truth, truth / guess))} too ${side}.`;
+  const ratio = shown(Math.max(guess / truth, truth / guess));
+  if (guess > 0 && truth > 0) return `You are a factor of ${ratio} too ${side}.`;
   return `You are ${shown(Math.abs(guess - truth))} too ${side}.`;
 }
 
@@ -179,8 +192,8 @@ part("run").addEventListener("click", () => {
   draw();
   if (lab.positions[place] !== lab.asked) return;
   const truth = points.find((point) => point.line === lab.line);
-  part("error").textContent = `You predicted ${shown(guess)} ${lab.unit}. The run gives ${measured(truth)}. ` +
-    off(truth.y, truth.half);
+  const said = `You predicted ${shown(guess)} ${lab.unit}. The run gives ${measured(truth)}.`;
+  part("error").textContent = `${said} ${off(truth.y, truth.half)}`;
   part("verdict").hidden = false;
   part("after").hidden = false;
 });
