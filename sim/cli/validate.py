@@ -29,7 +29,7 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[SECTION]...",
-            help="laws, formulas, experiments, kernels, collectives, memory, services, throughput, "
+            help="laws, formulas, experiments, kernels, collectives, memory, power, services, throughput, "
             "pools, closed-loops; default: all.",
             show_default=False,
         ),
