@@ -29,8 +29,8 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="[SECTION]...",
-            help="laws, formulas, experiments, kernels, collectives, memory, power, services, throughput, "
-            "pools, closed-loops; default: all.",
+            help="laws, formulas, experiments, kernels, collectives, memory, services, throughput, "
+            "pools, power, closed-loops; default: all.",
             show_default=False,
         ),
     ] = None,
