@@ -66,7 +66,9 @@ def run(
     window = trace.window_of("--trace-window", trace_window)
     requests = trace.request_numbers("--trace-requests", trace_requests)
     if out is None and (window or requests or trace_slowest):
-        raise InputError("--trace-window, --trace-requests and --trace-slowest need --out, a folder to write to")
+        raise InputError(
+            "--trace-window, --trace-requests and --trace-slowest need --out, a folder to write to"
+        )
     with ExitStack() as held:
         place = None
         if out is not None:

@@ -15,8 +15,8 @@ OUTSIDE = -1  # the layer of an op before or behind all layers
 
 
 class RecordedTransfer(NamedTuple):
-    """Bytes on links: they flow from `flows_s`, after the latency, to `end_s`. From each `since_s` of `shares`
-    on, so much of all bytes flows a second. `requests` are those whose bytes they are, where it is known.
+    """Bytes on links: they flow from `flows_s`, after the latency, to `end_s`; from each instant of `shares`
+    on, so much of all bytes a second. `requests` are those whose bytes they are, where it is known.
     """
 
     name: str
@@ -31,9 +31,7 @@ class RecordedTransfer(NamedTuple):
 
 
 class RecordedOp(NamedTuple):
-    """A kernel, a wait or a collective of one step, on all GPUs of its stage; `latency_s` and `flow_s` are
-    those of a collective alone.
-    """
+    """A kernel, a wait or a collective of one step, on all GPUs of its stage."""
 
     name: str
     layer: int
@@ -66,8 +64,8 @@ class RecordedStep:
 
 
 class RecordedCause(NamedTuple):
-    """Time of a request in one piece: waiting for one cause, or in `steps` (prefill, decode or recompute; empty
-    where it waits) with their causes.
+    """Time of a request in one piece: waiting for one cause, or in `steps` (prefill, decode or recompute;
+    empty where it waits) with their causes.
     """
 
     begin_s: float

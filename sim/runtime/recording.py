@@ -1,10 +1,10 @@
-"""A run that keeps what it does in some windows of time: every step, op, transfer and cause, for a timeline.
+"""A run that keeps what it does in some windows of time, for a timeline: steps, ops, transfers, causes.
 
-The parts of a recorded run are those of any other, each with a note of what it did; a run that is not recorded
-has none of them, so that it pays nothing. Folded steps stay folded. Kept of a step is what its instants follow
-from (its batch, its start, and where a transfer that shared a link moved what came behind it), and the ops are
-worked out from the same expressions by which they are played: so what is recorded of a folded run is what
-would be recorded of a played one, to the last bit.
+The parts of a recorded run are those of any other, each with a note of what it did; a run that is not
+recorded has none of them, so that it pays nothing. Folded steps stay folded. Kept of a step is what its
+instants follow from (its batch, its start, and where a transfer that shared a link moved what came behind
+it), and the ops are worked out from the same expressions by which they are played: so what is recorded of a
+folded run is what would be recorded of a played one, to the last bit.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Recorder:
         return self.windows.replicas is None or replica in self.windows.replicas
 
     def charged(self, sequence: _RecordedSequence, begin_s: float, was: list[float], steps: str) -> None:
-        """A request's time has been charged, from `begin_s` on; `was` are its causes before. Steps of one kind
-        that follow each other are one row, so that rows do not depend on how many were charged at once.
+        """A request's time has been charged, from `begin_s` on; `was` are its causes before. Steps of one
+        kind that follow each other are one row, however many were charged at once.
         """
         request, wanted = sequence.request.request_id, self.windows.requests
         if wanted is not None and request not in wanted:
@@ -146,9 +146,14 @@ class Recorder:
             )
         )
 
+    def levels_of(self, transfer: Transfer) -> Levels | None:
+        """The levels at which a transfer flowed; None where it lost nothing to others. Asked once."""
+        levels = self.levels.pop(transfer, None)
+        return None if levels is None or not transfer.rate_changed else levels
+
     def transferred(self, transfer: Transfer, end_s: float) -> None:
         """Keep a transfer that is no op of a step, and has ended or was cut off."""
-        label, levels = self.labels.pop(transfer, None), self.levels.pop(transfer, None)
+        label, levels = self.labels.pop(transfer, None), self.levels_of(transfer)
         if label is None or not self.windows.meet(label.begin_s, end_s):
             return
         compiled = transfer.demand
@@ -233,9 +238,7 @@ def _sent(op: Op, replica: int, began_s: float, end_s: float, mark: Mark | None)
         shares = ((flows_s, 1.0 / flow_s if flow_s > 0.0 else 0.0),)
     else:
         shares = _shares(mark.levels, max(demand.n_bytes, default=0.0), flows_s, 0.0)
-    return RecordedTransfer(
-        op.name, replica, began_s, flows_s, end_s, demand.links, demand.n_bytes, shares
-    )
+    return RecordedTransfer(op.name, replica, began_s, flows_s, end_s, demand.links, demand.n_bytes, shares)
 
 
 # ---- the parts of a recorded run
@@ -343,7 +346,7 @@ class _RecordedRun(_Run):
         super()._transferred(transfer)
 
     def _mark(self, transfer: Transfer, now: float) -> None:
-        levels = self.recorder.levels.pop(transfer, None)
+        levels = self.recorder.levels_of(transfer)
         if levels is not None:
             here = Position(self.number, self.repetition, self.op)
             # The same floats as those by which the run goes on.

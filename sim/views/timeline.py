@@ -1,9 +1,9 @@
 """A run as a timeline that Perfetto (ui.perfetto.dev) opens: replicas, requests, faults; and, in windows of
 time that were recorded, GPUs and links op by op (`timeline_window.py`).
 
-Categories are those of torch's profiler (`kernel`, `gpu_user_annotation`, `user_annotation`, `cpu_op`), so that
-the trace of a real engine opens beside it. Steps of the engine are `user_annotation`; what only a simulator
-knows has categories of its own (`request`, `cause`, `transfer`, `fault`). A span of equal steps is one slice.
+Categories are those of torch's profiler (`kernel`, `gpu_user_annotation`, `user_annotation`), so that the
+trace of a real engine opens beside it. Steps of the engine are `user_annotation`; what only a simulator knows
+has categories of its own (`request`, `cause`, `transfer`, `fault`). A span of equal steps is one slice.
 """
 
 from __future__ import annotations

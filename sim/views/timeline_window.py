@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from sim.views.track_events import TrackEvents
 
 MOST_SLICES = 600_000
-"""Slices of ops on GPUs that are drawn, of all windows together: some 40 bytes each, 25 MB."""
+"""Slices of ops on GPUs that are drawn, of all windows together; with the links under them some 45 MB. Where
+there are more, one GPU of each stage stands for all, and then the first ops for those that follow.
+"""
 MOST_ON_LINKS = 400_000
 """Changes of a link's rate up to which every link has a track; of more, every kind of link."""
 SHOWN_REQUESTS = 16  # by number, of those in a step
@@ -113,22 +115,33 @@ class Window:
         """GPUs, links and transfers, a process for each node; returns what is missing."""
         transfers = list(self.recorded.transfers)
         arrows: dict[int, int] = {}  # from an op to its transfer, by the transfer's place
-        by_stage: dict[tuple[int, int], list[RecordedGpu]] = defaultdict(list)
+        by_stage: dict[tuple[int, int], list[RecordedGpu]] = {}
         for gpu in self.recorded.gpus:
-            by_stage[gpu.replica, gpu.stage].append(gpu)
+            by_stage.setdefault((gpu.replica, gpu.stage), []).append(gpu)
+        missing = []
+        whole = sum(
+            step.n_ops * len(by_stage.get((step.replica, step.stage), ())) for step in self.recorded.steps
+        )
+        if whole > MOST_SLICES:
+            by_stage = {stage: gpus[:1] for stage, gpus in by_stage.items()}
+            missing.append(
+                f"one GPU of each stage is drawn, the others go through the same ops: all of them have "
+                f"{whole:,} slices, more than {MOST_SLICES:,}"
+            )
         drawn = {(step.replica, step.stage) for step in self.recorded.steps}
         nodes: dict[str, int] = {}
         tracks: dict[str, int] = {}
-        for gpu in sorted(self.recorded.gpus, key=lambda one: _natural(one.name)):
+        shown = [gpu for gpus in by_stage.values() for gpu in gpus]
+        for gpu in sorted(shown, key=lambda one: _natural(one.name)):
             if (gpu.replica, gpu.stage) in drawn:
                 node = nodes.get(gpu.node)
                 if node is None:
                     node = nodes[gpu.node] = self.out.process(gpu.node)
-                place = f"replica {gpu.replica}, stage {gpu.stage}, rank {gpu.rank}"
-                tracks[gpu.name] = self.out.track(node, f"{gpu.name.rpartition('.')[2]} ({place})")
-        slices, missing = 0, []
+                words = f"replica {gpu.replica}, stage {gpu.stage}, rank {gpu.rank}"
+                tracks[gpu.name] = self.out.track(node, f"{gpu.name.rpartition('.')[2]} ({words})")
+        slices = 0
         for place, step in enumerate(self.recorded.steps):
-            gpus = by_stage[step.replica, step.stage]
+            gpus = by_stage.get((step.replica, step.stage), [])
             slices += step.n_ops * max(1, len(gpus))
             if slices > MOST_SLICES:
                 missing.append(
@@ -138,9 +151,9 @@ class Window:
                 break
             ops = list(step.ops())
             flows = {}
-            for i, op in enumerate(ops):
+            for number, op in enumerate(ops):
                 if op.transfer is not None and op.transfer.links:
-                    flows[i] = arrows[len(transfers)] = self._flow()
+                    flows[number] = arrows[len(transfers)] = self._flow()
                     transfers.append(op.transfer)
             for gpu in gpus:
                 first = gpu.rank == 0
@@ -177,7 +190,9 @@ class Window:
     ) -> Iterator[str]:
         """Rates and transfers of each kind of link of each node, and of each link."""
         out, names = self.out, self.recorded.links
-        groups = {link: _group(names[link], self.recorded.link_kinds) for one in transfers for link in one.links}
+        groups = {
+            link: _group(names[link], self.recorded.link_kinds) for one in transfers for link in one.links
+        }
         order = sorted({*groups.values()}, key=lambda group: (_natural(group[0]), group[1]))
         members: dict[tuple[str, str], list[int]] = defaultdict(list)
         for link, group in groups.items():
@@ -198,7 +213,9 @@ class Window:
             if node not in nodes:
                 nodes[node] = out.process(node)
             whole = out.track(nodes[node], f"{kind}, {len(members[group])} links")
-            self._rates(out.track(whole, f"{kind}: bytes/s, all links", "bytes/s"), transfers, of_group[group])
+            self._rates(
+                out.track(whole, f"{kind}: bytes/s, all links", "bytes/s"), transfers, of_group[group]
+            )
             lanes = Lanes(out, whole, f"{kind}: transfers")
             for i, _ in of_group[group]:
                 one = transfers[i]
@@ -218,8 +235,8 @@ class Window:
                         out.slice(lane, one.flows_s, one.end_s, one.name, "transfer")
         if changes > MOST_ON_LINKS:
             yield (
-                f"links are drawn by kind: their rates change {changes:,} times, more than {MOST_ON_LINKS:,}; "
-                "ask for a narrower window to see each"
+                f"links are drawn by kind: their rates change {changes:,} times, more than "
+                f"{MOST_ON_LINKS:,}; ask for a narrower window to see each"
             )
 
     def _transfer(self, track: int, one: RecordedTransfer, flows: tuple[int, ...]) -> None:

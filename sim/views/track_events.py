@@ -8,7 +8,7 @@ https://perfetto.dev/docs/reference/synthetic-track-event
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Value = int | float | str | Mapping[str, "Value"]
@@ -23,7 +23,9 @@ class TrackEvents:
     """Writes events to a binary file. Tracks are numbers; those of one track come in the order of time."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
+        from perfetto.trace_builder.proto_builder import (  # type: ignore[import-untyped]
+            StreamingTraceProtoBuilder,
+        )
 
         self._builder = StreamingTraceProtoBuilder(file)
         self._tracks = 0
@@ -116,7 +118,7 @@ class TrackEvents:
     # ---- packets
 
     def _packet(self) -> Any:
-        packet = self._builder.create_packet()  # type: ignore[no-untyped-call]
+        packet = self._builder.create_packet()
         packet.trusted_packet_sequence_id = SEQUENCE
         packet.sequence_flags = FOLLOWING if self._begun else FIRST
         self._begun = True
@@ -162,7 +164,7 @@ class TrackEvents:
         return number
 
     def _write(self, packet: Any) -> None:
-        self._builder.write_packet(packet)  # type: ignore[no-untyped-call]
+        self._builder.write_packet(packet)
 
 
 class Lanes:
@@ -189,4 +191,4 @@ def nanoseconds(at_s: float) -> int:
     >>> nanoseconds(0.25)
     250000000
     """
-    return cast(int, round(at_s * 1e9))
+    return round(at_s * 1e9)

@@ -14,9 +14,9 @@ from sim.scenario.scenario import Scenario
 from sim.simulate import Result, simulate
 from tests.laws.folding_scenarios import small
 
-WINDOW = (0.05, 0.11)
+WINDOW = (0.05, 0.2)
 BURST = {"kind": "poisson", "rate_per_s": 300.0}
-LENGTHS = {"prompt_tokens": 900, "output_tokens": 12, "requests": 24}
+LENGTHS = {"prompt_tokens": 900, "output_tokens": 30, "requests": 24}
 SERVICES: dict[str, dict[str, Any]] = {
     # KV caches cross the links of both engines' collectives.
     "prefill and decode apart": {
@@ -48,7 +48,16 @@ def recorded(scenario: Scenario, *, fold: bool) -> tuple[Result, Recorded]:
 
 def steps_of(rows: Recorded) -> list[tuple[Any, ...]]:
     return [
-        (one.replica, one.stage, one.begin_s, one.end_s, one.decodes, one.chunks, one.is_whole, list(one.ops()))
+        (
+            one.replica,
+            one.stage,
+            one.begin_s,
+            one.end_s,
+            one.decodes,
+            one.chunks,
+            one.is_whole,
+            list(one.ops()),
+        )
         for one in rows.steps
     ]
 
@@ -79,9 +88,7 @@ def test_what_is_recorded_of_a_folded_run_is_what_a_played_one_does(
 
     assert steps_of(rows) == steps_of(of_played)
     assert rows.transfers == of_played.transfers
-    expanded = {
-        (step.replica, step.stage, op.name, op.begin_s) for step in rows.steps for op in step.ops()
-    }
+    expanded = {(step.replica, step.stage, op.name, op.begin_s) for step in rows.steps for op in step.ops()}
     assert len(expanded) > 1000
     assert expanded <= begun, "each op begins when it is played"
     shared = [op for step in rows.steps for op in step.ops() if op.transfer and len(op.transfer.shares) > 1]
@@ -92,6 +99,7 @@ def test_what_is_recorded_of_a_folded_run_is_what_a_played_one_does(
         assert any(not step.is_whole for step in rows.steps), "the fault cut a step off"
 
 
+@pytest.mark.slow
 def test_bytes_of_a_recorded_transfer_are_those_that_flowed() -> None:
     _, rows = recorded(Scenario.model_validate(SERVICES["prefill and decode apart"]), fold=True)
     ops = [op.transfer for step in rows.steps for op in step.ops() if op.transfer is not None]
