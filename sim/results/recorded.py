@@ -125,7 +125,9 @@ class Windows:
 
 @dataclass
 class Recorded:
-    """The rows of all windows. Links are numbers: `links` has their names, `link_kinds` the kind by name."""
+    """The rows of all windows. Links are numbers: `links` has their names, `bytes_per_s` their capacities as
+    built, `link_kinds` the kind by name.
+    """
 
     windows: Windows
     steps: list[RecordedStep] = field(default_factory=list)
@@ -133,5 +135,6 @@ class Recorded:
     causes: dict[int, list[RecordedCause]] = field(default_factory=dict)
     gpus: tuple[RecordedGpu, ...] = ()
     links: tuple[str, ...] = ()
+    bytes_per_s: tuple[float, ...] = ()
     link_kinds: Mapping[str, str] = field(default_factory=dict)
     end_s: float = inf

@@ -178,6 +178,7 @@ class Recorder:
         recorded.steps.sort(key=lambda step: (step.begin_s, step.replica, step.stage, step.end_s))
         recorded.transfers.sort(key=lambda row: (row.begin_s, row.replica, row.end_s))
         recorded.links = tuple(str(link) for link in network.links)
+        recorded.bytes_per_s = tuple(network.capacity)
         recorded.gpus = tuple(
             RecordedGpu(gpu, f"node{network.node_of[gpu]}", replica.index, stage, rank)
             for replica in replicas

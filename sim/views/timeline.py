@@ -229,6 +229,8 @@ def _request(
     values = {name: value for name, value in values.items() if value != {}}
     out.begin(track, request["arrival_s"], f"request {number}", "request", values)
     for phase, begin_s, end_s in phases(request):
+        if begin_s == end_s:
+            continue
         flows = [] if window is None else window.arrows_from(number, phase)
         out.begin(track, begin_s, LIFE[phase], "request", None, flows)
         for what, since_s, until_s in _inside(request, phase, sent):

@@ -6,6 +6,7 @@ links that carry them. The GPUs of a stage go through the same ops at the same i
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,9 @@ class Window:
         self._to_step: dict[int, list[int]] = defaultdict(list)  # arrows that end at a step, by its place
         self._from_request: dict[tuple[int, str], list[int]] = defaultdict(list)
         self._to_gpu: dict[int, int] = {}
+        self._of_transfer: dict[int, list[int]] = defaultdict(list)  # arrows of a transfer, by its place
         self._join_requests()
+        self._join_transfers()
 
     def _flow(self) -> int:
         self._flows += 1
@@ -69,6 +72,29 @@ class Window:
                     flow = self._flow()
                     self._from_request[number, phase].append(flow)
                     self._to_step[place].append(flow)
+
+    def _join_transfers(self) -> None:
+        """Arrows from the step that a transfer follows on to the transfer, and on to the first step behind it
+        that has the same request: activations between stages, KV caches between replicas.
+        """
+        wanted = {one.requests[0] for one in self.recorded.transfers if one.requests}
+        steps: dict[int, list[int]] = defaultdict(list)  # places, in the order of time
+        for place, step in enumerate(self.recorded.steps):
+            for request in wanted.intersection(step.requests):
+                steps[request].append(place)
+        for number, one in enumerate(self.recorded.transfers):
+            mine = steps[one.requests[0]] if one.requests else []
+            begins = [self.recorded.steps[place].begin_s for place in mine]
+            before = [
+                place
+                for place in mine[: bisect_right(begins, one.begin_s)]
+                if self.recorded.steps[place].replica == one.replica
+            ]
+            behind = mine[bisect_left(begins, one.end_s) :]
+            for place in (*before[-1:], *behind[:1]):
+                flow = self._flow()
+                self._to_step[place].append(flow)
+                self._of_transfer[number].append(flow)
 
     def arrows_from(self, request: int, phase: str) -> list[int]:
         """The arrows that begin at a phase of a request."""
@@ -114,7 +140,7 @@ class Window:
     def machine(self) -> tuple[str, ...]:
         """GPUs, links and transfers, a process for each node; returns what is missing."""
         transfers = list(self.recorded.transfers)
-        arrows: dict[int, int] = {}  # from an op to its transfer, by the transfer's place
+        arrows = {place: tuple(flows) for place, flows in self._of_transfer.items()}
         by_stage: dict[tuple[int, int], list[RecordedGpu]] = {}
         for gpu in self.recorded.gpus:
             by_stage.setdefault((gpu.replica, gpu.stage), []).append(gpu)
@@ -153,7 +179,8 @@ class Window:
             flows = {}
             for number, op in enumerate(ops):
                 if op.transfer is not None and op.transfer.links:
-                    flows[number] = arrows[len(transfers)] = self._flow()
+                    flows[number] = self._flow()
+                    arrows[len(transfers)] = (flows[number],)
                     transfers.append(op.transfer)
             for gpu in gpus:
                 first = gpu.rank == 0
@@ -186,7 +213,7 @@ class Window:
         out.end(track, step.end_s)
 
     def _links(
-        self, transfers: list[RecordedTransfer], arrows: dict[int, int], nodes: dict[str, int]
+        self, transfers: list[RecordedTransfer], arrows: dict[int, tuple[int, ...]], nodes: dict[str, int]
     ) -> Iterator[str]:
         """Rates and transfers of each kind of link of each node, and of each link."""
         out, names = self.out, self.recorded.links
@@ -212,7 +239,9 @@ class Window:
             node, kind = group
             if node not in nodes:
                 nodes[node] = out.process(node)
-            whole = out.track(nodes[node], f"{kind}, {len(members[group])} links")
+            rates = sorted({self.recorded.bytes_per_s[link] for link in members[group]})
+            each = " to ".join(f"{rate / 1e9:.4g}" for rate in dict.fromkeys((rates[0], rates[-1])))
+            whole = out.track(nodes[node], f"{kind}, {len(members[group])} links of {each} GB/s")
             self._rates(
                 out.track(whole, f"{kind}: bytes/s, all links", "bytes/s"), transfers, of_group[group]
             )
@@ -220,8 +249,7 @@ class Window:
             for i, _ in of_group[group]:
                 one = transfers[i]
                 if one.end_s > one.begin_s:
-                    flow = (arrows[i],) if i in arrows else ()
-                    self._transfer(lanes.free(one.begin_s, one.end_s), one, flow)
+                    self._transfer(lanes.free(one.begin_s, one.end_s), one, arrows.get(i, ()))
             for link in sorted(members[group], key=lambda one: _natural(names[one])):
                 if link not in of_link:
                     continue

@@ -107,7 +107,10 @@ def test_arrows_lead_from_a_request_to_its_step_to_its_gpus_and_to_links(window:
         for flow in one.flows:
             by_flow.setdefault(flow, []).append(one)
     kinds = {tuple(_place(one) for one in slices) for slices in by_flow.values()}
-    assert kinds == {("request", "step"), ("step", "gpu", "gpu"), ("op", "link")}
+    # The GPUs of a stage, and the links of a kind in both directions: activations before and behind a step.
+    assert kinds == {
+        ("request", "step"), ("step", "gpu", "gpu"), ("op", "link"), ("step", "link"),
+    }  # fmt: skip
     for slices in by_flow.values():
         request, step = slices[0], slices[1]
         if _place(request) == "request":
@@ -124,7 +127,7 @@ def _place(one: Slice) -> str:
 
 
 def test_the_bytes_under_a_link_counter_are_those_of_its_transfers(window: Read) -> None:
-    link = "node0/nvlink4, 8 links/node0.gpu0->nvlink0: "
+    link = "node0/nvlink4, 8 links of 369 GB/s/node0.gpu0->nvlink0: "
     counter = window.counters[f"{link}bytes/s"]
     n_bytes = sum(value * (until_ns - at_ns) / 1e9 for (at_ns, value), (until_ns, _) in pairwise(counter))
     assert counter[-1][1] == 0
