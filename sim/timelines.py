@@ -97,7 +97,10 @@ def record(run: Result | SavedResult, windows: Windows, scenario: Scenario) -> R
     """Run a run again up to the end of its last window, and keep what it does in all of them. InputError
     where it does something else now: code or files have changed, or a script put its own traffic beside it.
     """
-    recorder = Recorder(windows, _settled_s(run.records, run.end_s, windows.end_s))
+    until_s = _settled_s(run.records, windows.end_s)
+    if until_s >= run.end_s:  # one that was interrupted went no further
+        until_s = math.inf if run.is_complete else run.end_s
+    recorder = Recorder(windows, until_s)
     again = simulate(scenario, seed=run.seed, check=False, recorder=recorder)
     assert again.recorded is not None
     before, now = (
@@ -118,14 +121,11 @@ def record(run: Result | SavedResult, windows: Windows, scenario: Scenario) -> R
     return again.recorded
 
 
-def _settled_s(records: Records, end_s: float, at_s: float) -> float:
-    """When the last step and the last KV transfer have ended that are under way at `at_s`; never, where that
-    is when the run has ended.
-    """
+def _settled_s(records: Records, at_s: float) -> float:
+    """When the last step and the last KV transfer have ended that are under way at `at_s`."""
     steps, sent = records.steps, records.hand_overs
     here = (steps["start_s"] <= at_s) & (steps["end_s"] >= at_s)
     longest_s = np.maximum(steps["first_step_s"], steps["last_step_s"])[here].max(initial=0.0)
     under_way = (sent["prefilled_s"] <= at_s) & (sent["arrived_s"] >= at_s)
     # Steps of a row bend a little off the line from the first to the last: another one lets them end too.
-    last_s = max(at_s + 2.0 * longest_s, sent["arrived_s"][under_way].max(initial=0.0))
-    return float(last_s) if last_s < end_s else math.inf
+    return float(max(at_s + 2.0 * longest_s, sent["arrived_s"][under_way].max(initial=0.0)))

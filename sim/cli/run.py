@@ -97,6 +97,8 @@ def run(
 
                 if requests or trace_slowest:
                     result = _with_ops(result, window, requests, trace_slowest)
+                if window is not None and window[0] >= result.end_s:
+                    note(f"note: --trace-window begins after the run has ended, at {result.end_s:g} s")
                 for what in save_into(result, place):
                     note(f"note: {what}")
                 note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")

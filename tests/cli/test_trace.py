@@ -26,6 +26,8 @@ def test_a_window_is_drawn_by_the_run_and_from_its_folder_and_nonsense_is_refuse
     assert own.all("node0/gpu0") == again.all("node0/gpu0")
     assert sim("run", scenario, "--out", out, "--force", "--trace-slowest", "1")[0] == 0
     assert read(out / "trace.perfetto-trace").all("where its time went")
+    status, _, err = sim("run", scenario, "--out", out, "--force", "--trace-window", "3s..4s")
+    assert (status, "--trace-window begins after the run has ended, at 0." in err) == (0, True)
     for words, said in (
         (["trace", out, "--window", "2s"], "--window '2s': must be two instants, as in 2s..2.2s"),
         (["trace", out, "--window", "2s..1s"], "must begin at 0 or later and end after that"),
