@@ -28,8 +28,9 @@ def trace(
     from sim.cli.output import note
     from sim.timelines import timeline
 
-    path = folder.with_name(f"{folder.resolve().name}.perfetto-trace") if out is None else out
     saved = sim.load_result(folder)
+    whole = folder.resolve() if folder.name in ("", "..") else folder
+    path = whole.with_name(f"{whole.name}.perfetto-trace") if out is None else out
     missing = timeline(
         saved,
         path,
