@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.views.track_events import TrackEvents
 
 MOST_SLICES = 600_000
-"""Slices of ops on GPUs that are drawn, of all windows together; with the links under them some 45 MB. Where
+"""Slices of ops on GPUs that are drawn, of all windows together; with the links under them some 55 MB. Where
 there are more, one GPU of each stage stands for all, and then the first ops for those that follow.
 """
 MOST_ON_LINKS = 400_000
