@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sim.studies.recommend import Recommendation, recommend
     from sim.studies.sensitivity import Sensitivity, sensitivity
     from sim.studies.sweep import Sweep, sweep
+    from sim.timelines import timeline
     from sim.views.saved import SavedResult, load_result
 
 _HOME = {
@@ -72,6 +73,7 @@ _HOME = {
     "sensitivity": "sim.studies.sensitivity",
     "Sweep": "sim.studies.sweep",
     "sweep": "sim.studies.sweep",
+    "timeline": "sim.timelines",
 }
 
 __all__ = [
@@ -106,6 +108,7 @@ __all__ = [
     "sensitivity",
     "simulate",
     "sweep",
+    "timeline",
     "with_changes",
 ]
 

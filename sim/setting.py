@@ -23,11 +23,16 @@ def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
         tuple(dict.fromkeys(str(place.get("model", "")) for place in places)),
         tuple(_pools(scenario, deployment)),
         link_kinds(network, scenario),
-        tuple(
-            FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
-            for fault in scenario.faults
-        ),
+        fault_settings(scenario),
         getattr(scenario.workload.arrivals, "users", None),
+    )
+
+
+def fault_settings(scenario: Scenario) -> tuple[FaultSetting, ...]:
+    """The faults of a scenario in words."""
+    return tuple(
+        FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
+        for fault in scenario.faults
     )
 
 

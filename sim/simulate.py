@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,10 @@ from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
 from sim.results.nearest_theory import Nearest, Station, nearest_theory
+from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.results.sentences import Verdict
+from sim.results.setting import FaultSetting
 from sim.results.told import Effects, Told
 from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
@@ -43,11 +46,12 @@ from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import Losses, schedule_faults
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
+from sim.runtime.recording import Recorder, recorded_fabric
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.setting import setting_of
+from sim.setting import fault_settings, link_kinds, setting_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -84,6 +88,12 @@ class Result(Shown):
     inputs: frozenset[Path] = frozenset()
     served: tuple[Served, ...] = ()
     collectives: tuple[Collectives, ...] = ()
+    recorded: Recorded | None = None
+
+    @property
+    def faults(self) -> tuple[FaultSetting, ...]:
+        """What failed and when, in words."""
+        return fault_settings(self.scenario)
 
     @property
     def title(self) -> str:
@@ -367,6 +377,7 @@ def simulate(
     beside: Sequence[Beside] = (),
     check: bool | None = None,
     interruption: Interruption | None = None,
+    recorder: Recorder | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
 
@@ -379,6 +390,9 @@ def simulate(
 
     `interruption` ends the run between two events when it is asked for; the books are closed there, as at a
     time limit.
+
+    `recorder` keeps every step, op and transfer of its windows for a timeline (`Result.recorded`); the rows
+    are the same.
 
     `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
     `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
@@ -400,9 +414,15 @@ def simulate(
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     losses = Losses(network, scenario.faults)
-    fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
+    is_contended = "sharing" not in scenario.without
+    if recorder is None:
+        fabric = (Fabric if is_contended else UncontendedFabric)(env, network)
+    else:
+        fabric = recorded_fabric(recorder, env, network, is_contended=is_contended)
+        limit = min(recorder.ends_at_s, inf if limit is None else limit)
+        limit = None if limit == inf else limit
     blame = BlameRecords()
-    world = World(scenario, env, network, fabric, Records(), fold, seed)
+    world = World(scenario, env, network, fabric, Records(), fold, seed, is_recorded=recorder is not None)
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
@@ -429,7 +449,12 @@ def simulate(
     if checks is not None:
         shares = "sharing" not in scenario.without
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
-    return replace(result, ended=ended, inputs=scenario.files_read | traces)
+    result = replace(result, ended=ended, inputs=scenario.files_read | traces)
+    if recorder is not None:
+        recorded = recorder.close(network, list(service.replicas), env.now)
+        recorded.link_kinds = link_kinds(network, scenario)
+        result = replace(result, recorded=recorded)
+    return result
 
 
 def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Service:

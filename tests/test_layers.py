@@ -26,6 +26,7 @@ LAYERS = """version workers inputs theory
             effects setting energy
             runtime
             simulate
+            timelines
             studies validation testing
             cli __init__
             __main__"""

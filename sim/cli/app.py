@@ -17,6 +17,7 @@ from sim.cli.run import run
 from sim.cli.schema import schema
 from sim.cli.studies import capacity, compare, recommend, sensitivity, sweep
 from sim.cli.topology import topology
+from sim.cli.trace import trace
 from sim.cli.validate import validate
 
 
@@ -63,6 +64,7 @@ def options(
 
 app.command("run")(run)
 app.command("explain")(explain)
+app.command("trace")(trace)
 app.command("sweep")(sweep)
 app.command("compare")(compare)
 app.command("capacity")(capacity)

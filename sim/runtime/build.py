@@ -30,6 +30,7 @@ from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.build_tiers import SharedTiers, attach, queue_maker
 from sim.runtime.kv.transfer import KvTransfers
 from sim.runtime.kv.transfer_demands import TransferDemands
+from sim.runtime.recording import RecordedCore, RecordedKvTransfers, RecordedReplica, RecordedStage
 from sim.scenario.scenario import Scenario
 
 
@@ -53,7 +54,9 @@ def scheduling_rule(engine: Engine) -> Rule:
 
 @dataclass(frozen=True)
 class World:
-    """What all replicas of a run share: the clock, the fabric, the rows, and how steps are run."""
+    """What all replicas of a run share: the clock, the fabric, the rows, and how steps are run; and whether
+    they note what they do for a recording.
+    """
 
     scenario: Scenario
     env: simpy.Environment
@@ -63,6 +66,7 @@ class World:
     fold: bool
     seed: int
     tiers: SharedTiers = field(default_factory=dict)
+    is_recorded: bool = False
 
     @property
     def without(self) -> frozenset[str]:
@@ -89,10 +93,13 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
         source, target = plan.shards[stage], plan.shards[stage + 1]
         return stage_sends.activations(network, source, target, n_tokens, world.without)
 
-    core = EngineCore(
+    stage_of, core_of, replica_of = (
+        (RecordedStage, RecordedCore, RecordedReplica) if world.is_recorded else (Stage, EngineCore, Replica)
+    )
+    core = core_of(
         world.env,
         world.fabric,
-        [Stage(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
+        [stage_of(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
         _queues(plan, world, costs),
         stage_send,
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
@@ -104,7 +111,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
             seed=world.seed,
         ),
     )
-    replica = Replica(core, plan)
+    replica = replica_of(core, plan)
     attach(replica)
     return replica
 
@@ -164,7 +171,7 @@ def kv_transfers_of(
     if not senders:
         return None
     network, hand_over = world.network, world.scenario.hand_over
-    kv_transfers = KvTransfers(
+    kv_transfers = (RecordedKvTransfers if world.is_recorded else KvTransfers)(
         world.fabric,
         receivers,
         hand_over.router,

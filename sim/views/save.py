@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,15 +20,20 @@ from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
 from sim.version import __version__
 from sim.views.naming import scenario_text, title_of
 from sim.views.report import Run, write_report
-from sim.views.timeline import write_trace
+from sim.views.timeline import TRACE, write_trace
 
 if TYPE_CHECKING:
     import polars
 
+    from sim.results.recorded import Recorded
+    from sim.results.setting import FaultSetting
+
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
+OF_OLDER_VERSIONS = ("trace.json",)  # --force replaces their folders too
 FILES = (
     *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
-    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, "trace.json", "report.html"),
+    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, TRACE, "report.html"),
+    *OF_OLDER_VERSIONS,
 )
 
 
@@ -54,6 +59,12 @@ class Saveable(Run, Protocol):
     @property
     def is_complete(self) -> bool: ...
     @property
+    def title(self) -> str: ...
+    @property
+    def recorded(self) -> Recorded | None: ...
+    @property
+    def faults(self) -> Sequence[FaultSetting]: ...
+    @property
     def inputs(self) -> Iterable[Path]: ...
 
 
@@ -69,7 +80,7 @@ def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
 
 def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
     """Write a run into a folder that is locked, in place of what it holds. Returns what is missing from it:
-    nothing, or why the report has no charts.
+    nothing, or why the report has no charts, or up to when the timeline has every op.
     """
     with whole_folder(folder) as partial:
         for name in TABLES:
@@ -81,8 +92,8 @@ def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
         save_summary({"stations": [one.as_dict() for one in run.theory()]}, partial / THEORY)
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
-        write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
-        missing = write_report(run, title_of(run.scenario), scenario, partial / "report.html")
+        missing = write_trace(run, partial / TRACE, run.recorded, run.faults)
+        missing += write_report(run, title_of(run.scenario), scenario, partial / "report.html")
         manifest = {
             "format": FORMAT,
             "version": __version__,

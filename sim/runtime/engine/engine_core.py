@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Literal
 
 import simpy
@@ -369,7 +369,7 @@ class EngineCore:
         self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
     def _on_passed(self, stage: int, flight: Flight) -> Callable[[Passed], None]:
-        return lambda passed: self._passed(stage, flight, passed)
+        return partial(self._passed, stage, flight)
 
     def _passed(self, stage: int, flight: Flight, passed: Passed) -> None:
         """A stage has computed a batch: its tokens are delivered, or its activations sent on."""
