@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.reading.data_files import code_digest, data_folder
-from sim.results.saved import FORMAT, MANIFEST, SCENARIO, TABLES, THEORY, VERDICT
+from sim.results.saved import FORMAT, MANIFEST, SCENARIO, SETTING, TABLES, THEORY, VERDICT
 from sim.results.saving import save_summary, save_table
 from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
 from sim.version import __version__
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
 FILES = (
     *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
-    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, "trace.json", "report.html"),
+    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, SETTING, "trace.json", "report.html"),
 )
 
 
@@ -38,15 +38,7 @@ class Saveable(Run, Protocol):
     @property
     def gaps(self) -> polars.DataFrame: ...
     @property
-    def blame_ttft(self) -> polars.DataFrame: ...
-    @property
-    def blame_itl(self) -> polars.DataFrame: ...
-    @property
     def gpus(self) -> polars.DataFrame: ...
-    @property
-    def kv_tiers(self) -> polars.DataFrame: ...
-    @property
-    def hand_overs(self) -> polars.DataFrame: ...
     @property
     def scenario(self) -> Any: ...
     @property
@@ -79,6 +71,7 @@ def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
         save_summary(run.summary(), partial / "summary.json")
         save_summary({"sentences": [one.as_dict() for one in run.explain()]}, partial / VERDICT)
         save_summary({"stations": [one.as_dict() for one in run.theory()]}, partial / THEORY)
+        save_summary(run.surroundings.as_dict(), partial / SETTING)
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
         write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
