@@ -33,7 +33,10 @@ if (machine) {
     }).join("; ") + ".";
   };
   const draw = () => {
-    element("when-s").textContent = slider.value < 0 ? "mean of the run, 0 to " + machine.at.at(-1) : machine.at[slider.value];
+    const at = machine.at[slider.value];
+    const faults = machine.faults.filter(([, from, until]) => from <= at && at < until).map(([what]) => what);
+    element("when-s").textContent = slider.value < 0 ? `mean of the run, 0 to ${machine.at.at(-1)}`
+      : faults.length ? `${at} (fault: ${faults.join(", ")})` : `${at}`;
     for (const wire of wires) {
       const most = Math.max(...wire.dataset.links.split(",").map(use));
       const step = LIMITS.findIndex((limit) => most < limit);

@@ -230,6 +230,10 @@ def machine(of: Shown) -> Section | None:
     kinds = of.surroundings.setting.link_kinds
     rates = dict(zip(of.links["link"].tolist(), of.links["bytes_per_s"].tolist(), strict=True))
     data = {
+        "faults": [
+            [fault.what, fault.at_s, of.run.end_s if fault.until_s is None else fault.until_s]
+            for fault in of.faults
+        ],
         "at": [float(f"{at:.5g}") for at in of.edges[1:].tolist()],
         "traffic": [_traffic(of, number) for number in range(len(of.surroundings.traffic))],
         "links": [
