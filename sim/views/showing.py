@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     from sim.results.records import Records
     from sim.results.sentences import Verdict
-    from sim.studies.compare import Comparison
-    from sim.studies.recommend import Recommendation
-    from sim.studies.sensitivity import Sensitivity
-    from sim.studies.sweep import Sweep
+    from sim.views import studied
     from sim.views.lines import Theory
     from sim.views.report import Run
 
@@ -175,7 +172,7 @@ class ShownMeans:
         """
         from sim.views.study_page import sweep_page
 
-        return sweep_page(cast("Sweep", self), Path(path))
+        return sweep_page(cast("studied.Sweep", self), Path(path))
 
 
 class ShownComparison:
@@ -187,7 +184,7 @@ class ShownComparison:
         """Write one page: differences with their intervals, causes, metrics, tables."""
         from sim.views.study_page import compare_page
 
-        return compare_page(cast("Comparison", self), Path(path))
+        return compare_page(cast("studied.Comparison", self), Path(path))
 
 
 class ShownSensitivity:
@@ -199,7 +196,7 @@ class ShownSensitivity:
         """Write one page: what each constant and knob would do, with its interval."""
         from sim.views.study_page import sensitivity_page
 
-        return sensitivity_page(cast("Sensitivity", self), Path(path))
+        return sensitivity_page(cast("studied.Sensitivity", self), Path(path))
 
 
 class ShownRecommendation:
@@ -211,7 +208,7 @@ class ShownRecommendation:
         """Write one page: the frontier with its recipes, and every layout."""
         from sim.views.study_page import recommend_page
 
-        return recommend_page(cast("Recommendation", self), Path(path))
+        return recommend_page(cast("studied.Recommendation", self), Path(path))
 
 
 CHARTS = ("latency", "load", "causes", "requests", "links")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.inputs.errors import InputError
 from sim.results.blame import CAUSES
@@ -20,17 +20,11 @@ from sim.views.charts import CAUSE_COLOURS
 from sim.views.drawing import NotDrawnError
 from sim.views.report_page import report_page
 from sim.views.report_run import Section, chart_html, swatches_html
+from sim.views.studied import Comparison, Difference, Recommendation, Row, Sensitivity, Sweep
 from sim.views.study_charts import Dot, Span
 from sim.views.table_html import shown, table
 from sim.views.words import CAUSES as CAUSE_NAMES
 from sim.views.words import MEANINGS
-
-if TYPE_CHECKING:
-    from sim.studies.compare import Comparison, Difference
-    from sim.studies.points import Row
-    from sim.studies.recommend import Recommendation
-    from sim.studies.sensitivity import Sensitivity
-    from sim.studies.sweep import Sweep
 
 USER, GPU = "output_throughput_per_user", "output_throughput_per_gpu"
 METRICS = {  # the small multiples, with their words
@@ -169,11 +163,11 @@ def _pareto_of(dots: Sequence[Dot]) -> Section | None:
     )
 
 
-Bounds = Mapping[tuple[str, str], tuple[float, float]]
+Intervals = Mapping[tuple[str, str], tuple[float, float]]
 """The interval of 95 % over seeds, by recipe and metric; of one seed there is none."""
 
 
-def _multiples(named: Mapping[str, Sequence[Row]], bounds: Bounds) -> Section | None:
+def _multiples(named: Mapping[str, Sequence[Row]], bounds: Intervals) -> Section | None:
     """One small chart a metric, a bar a recipe, with its interval over seeds."""
     drawn, html = {}, []
     for metric, words in METRICS.items():
@@ -191,7 +185,7 @@ def _multiples(named: Mapping[str, Sequence[Row]], bounds: Bounds) -> Section | 
     return Section("metrics", "Metric by metric", f'{intro}<div class="two">{"".join(html)}</div>', drawn)
 
 
-def _means_table(named: Mapping[str, Sequence[Row]], bounds: Bounds) -> Section | None:
+def _means_table(named: Mapping[str, Sequence[Row]], bounds: Intervals) -> Section | None:
     metrics = [
         metric for metric in METRICS if any(_mean(rows, metric) is not None for rows in named.values())
     ]
@@ -276,7 +270,7 @@ def _relative(one: Difference) -> Span:
 def _difference_table(found: Comparison) -> Section | None:
     rows = [
         [one.scenario, METRICS[one.metric], str(one.pairs), shown(one.mean_of_first), shown(one.mean),
-         f"{one.difference.mean:+.4g}", f"{one.difference.low:+.4g}", f"{one.difference.high:+.4g}",
+         f"{one.difference[0]:+.4g}", f"{one.difference[1]:+.4g}", f"{one.difference[2]:+.4g}",
          "clear" if one.is_clear else ""]
         for one in found.differences
         if one.metric in METRICS
@@ -316,8 +310,8 @@ def sensitivity_page(found: Sensitivity, path: Path) -> Path:
     felt = [one for one in found.effects if one.note != "no effect"]
     spans = [Span(one.key, *one.elasticity, clear=one.is_clear) for one in felt[:MOST]]
     rows = [
-        [one.key, f"{one.value:.4g}", f"{one.elasticity.mean:+.3g}", _bound(one.elasticity.low),
-         _bound(one.elasticity.high), f"{100 * one.more.mean:+.3g} % for {100 * (one.factor - 1):+.3g} %",
+        [one.key, f"{one.value:.4g}", f"{one.elasticity[0]:+.3g}", _bound(one.elasticity[1]),
+         _bound(one.elasticity[2]), f"{100 * one.more[0]:+.3g} % for {100 * (one.factor - 1):+.3g} %",
          one.note or ("" if one.is_clear else "not clear over these seeds")]
         for one in felt
     ]  # fmt: skip
