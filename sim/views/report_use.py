@@ -19,7 +19,7 @@ from sim.views.table_html import shown, table
 if TYPE_CHECKING:
     import altair
 
-ENGINES = 16  # that a chart has lines for
+ENGINES = 8  # that a chart has lines for, as many as there are colours
 LINKS_OF_A_KIND = 4
 BY = {"pool": "by pool", "replica": "by engine"}
 
@@ -60,7 +60,7 @@ def over_time(of: Shown) -> Section | None:
         options = "".join(f'<option value="{value}">{words}</option>' for value, words in BY.items())
         chooser = f'<p><label>Lines <select id="by">{options}</select></label></p>'
         if len(engines) > ENGINES:
-            chooser += f'<p class="small">By engine: the first {ENGINES} of {len(engines)}.</p>'
+            chooser += f'<p class="small">By engine: the {ENGINES} busiest of {len(engines)}.</p>'
     faults = ""
     if of.faults:
         named = "; ".join(_fault(fault, of.run.end_s) for fault in of.faults[:6])
@@ -101,10 +101,16 @@ def _lines(
         if found is not None:
             yield Line(of.pool_name(pool), "pool", found, detail(engines), number)
     if len(of.engines) > 1:
-        for number, engine in enumerate(of.engines[:ENGINES]):
+        for number, engine in enumerate(_busiest(of, ENGINES)):
             found = values([engine])
             if found is not None:
                 yield Line(of.engine_name(engine.replica), "replica", found, detail([engine]), number)
+
+
+def _busiest(of: Shown, most: int) -> list[EngineOverTime]:
+    """The engines that were longest in steps, in order of their numbers."""
+    longest = sorted(of.engines, key=lambda engine: (-float(engine.busy.sum()), engine.replica))[:most]
+    return sorted(longest, key=lambda engine: engine.replica)
 
 
 def _sum(name: str) -> Callable[[Engines], Floats | None]:
@@ -146,7 +152,7 @@ def _link_lines(of: Shown) -> Iterator[Line]:
         named.append((f"{kind}, other traffic (mean)", "pool", found.get(-1, [])))
     if len(of.engines) > 1:
         for kind, found in by_kind.items():
-            for engine in of.engines[: max(1, ENGINES // len(by_kind))]:
+            for engine in _busiest(of, max(1, ENGINES // len(by_kind))):
                 name = f"{kind}, {of.engine_name(engine.replica)}"
                 named.append((name, "replica", found.get(engine.replica, [])))
     for by in BY:
