@@ -99,7 +99,8 @@ def write_report(
 
 def verdict_html(verdict: Verdict) -> str:
     """What the run says, in sentences."""
-    return "<h2>Verdict</h2>\n" + "".join(f"<p>{escape(str(one))}</p>\n" for one in verdict)
+    said = "".join(f'<p class="{escape(one.topic)}">{escape(str(one))}</p>\n' for one in verdict)
+    return f'<h2>Verdict</h2>\n<div class="verdict">\n{said}</div>\n'
 
 
 def engines_html(numbers: Mapping[str, Any]) -> str:
