@@ -20,7 +20,7 @@ run: $(READY)  ## why is a model served over two nodes slower than over one? fro
 	$(PY) experiments/why_is_tp16_slower_than_tp8.py --out out/why_is_tp16_slower_than_tp8
 
 test: lint  ## everything: ruff, mypy --strict, all tests
-	$(PY) -m pytest -q -n 2 --dist worksteal -m ""
+	$(PY) -m pytest -q -rs -n 2 --dist worksteal -m ""
 
 quick: $(READY)  ## the usual loop: the tests that are not slow
 	$(PY) -m pytest -q -n 2 --dist worksteal

@@ -35,7 +35,7 @@ from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.results.sentences import Verdict
-from sim.results.setting import FaultSetting
+from sim.results.setting import FaultSetting, Surroundings
 from sim.results.told import Effects, Told
 from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
@@ -51,7 +51,7 @@ from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.setting import fault_settings, link_kinds, setting_of
+from sim.setting import fault_settings, link_kinds, setting_of, surroundings_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -324,6 +324,12 @@ class Result(Shown):
                 sensitivity,
             )
         )
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Machine, pools, faults and objectives, as the report shows them beside the rows."""
+        names, n_bytes = self.link_rows["link"], self.link_rows["n_bytes"]
+        return surroundings_of(self.scenario, self.deployment, names[n_bytes > 0.0].tolist())
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""

@@ -237,7 +237,7 @@ def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple
     from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
     from sim.views.naming import title_of
-    from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
+    from sim.views.number_rows import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
 
     statistics: tuple[str, ...] = STATISTICS
     if percentiles:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,21 @@ class Table:
     def order(self) -> NDArray[np.int64]:
         """The order in which rows are shown, where it is to differ from that of appending."""
         return np.arange(len(self))
+
+    def sorted_copy(self) -> Self:
+        """A copy with its rows in `order()`, to be read and not appended to."""
+        found, order = copy(self), self.order()
+        found.columns = {}
+        for name, kind in self.kinds.items():
+            column = self.columns[name]
+            if kind == "text":
+                found.columns[name] = texts = TextColumn()
+                texts.texts = column.texts
+                texts.codes = array("i", np.array(column.codes, dtype=np.intc)[order].tobytes())
+            else:
+                found.columns[name] = array(column.typecode, np.array(column)[order].tobytes())
+        found._in_order = tuple(found.columns.values())
+        return found
 
     def frame(self) -> polars.DataFrame:
         """The rows as a polars DataFrame, in `order()`."""

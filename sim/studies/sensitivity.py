@@ -24,6 +24,7 @@ from sim.studies.metric_names import check_metric
 from sim.studies.points import Changes, Keeps, Point, Row, run_points
 from sim.studies.rate_search import Variant, highest_rates, rate_of
 from sim.studies.store import kept_or_stored
+from sim.views.showing import ShownSensitivity
 
 if TYPE_CHECKING:
     import polars
@@ -56,7 +57,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(ShownSensitivity):
     """`effects`, the strongest first; `metric` is `base` where nothing is changed. `left_out` has the knobs
     that no run has numbers for, with the reason. `resolution` is relative, 0 where the metric is exact.
     """

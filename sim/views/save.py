@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.reading.data_files import code_digest, data_folder
-from sim.results.saved import FORMAT, MANIFEST, SCENARIO, TABLES, THEORY, VERDICT
+from sim.results.saved import FORMAT, MANIFEST, SCENARIO, SETTING, TABLES, THEORY, VERDICT
 from sim.results.saving import save_summary, save_table
 from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
 from sim.version import __version__
@@ -32,7 +32,7 @@ MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parque
 OF_OLDER_VERSIONS = ("trace.json",)  # --force replaces their folders too
 FILES = (
     *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
-    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, TRACE, "report.html"),
+    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, SETTING, TRACE, "report.html"),
     *OF_OLDER_VERSIONS,
 )
 
@@ -43,15 +43,7 @@ class Saveable(Run, Protocol):
     @property
     def gaps(self) -> polars.DataFrame: ...
     @property
-    def blame_ttft(self) -> polars.DataFrame: ...
-    @property
-    def blame_itl(self) -> polars.DataFrame: ...
-    @property
     def gpus(self) -> polars.DataFrame: ...
-    @property
-    def kv_tiers(self) -> polars.DataFrame: ...
-    @property
-    def hand_overs(self) -> polars.DataFrame: ...
     @property
     def scenario(self) -> Any: ...
     @property
@@ -90,6 +82,7 @@ def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
         save_summary(run.summary(), partial / "summary.json")
         save_summary({"sentences": [one.as_dict() for one in run.explain()]}, partial / VERDICT)
         save_summary({"stations": [one.as_dict() for one in run.theory()]}, partial / THEORY)
+        save_summary(run.surroundings.as_dict(), partial / SETTING)
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
         missing = write_trace(run, partial / TRACE, run.recorded, run.faults)

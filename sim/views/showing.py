@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sim.results.records import Records
     from sim.results.sentences import Verdict
+    from sim.views import studied
     from sim.views.lines import Theory
     from sim.views.report import Run
 
@@ -164,6 +165,50 @@ class ShownMeans:
                 raise InputError(f"{name!r} is no column of this sweep{did_you_mean(name, names)}")
         others = [name for name in names[: names.index("seeds")] if name != x]
         return lines_chart(means.to_dicts(), x, y, others, theory)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page of the sweep: tokens/s of a GPU against those of a user, every metric with its
+        intervals, tables. `sim.compare`, `sim.sensitivity` and `sim.recommend` have one too.
+        """
+        from sim.views.study_page import sweep_page
+
+        return sweep_page(cast("studied.Sweep", self), Path(path))
+
+
+class ShownComparison:
+    """The page of a comparison."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: differences with their intervals, causes, metrics, tables."""
+        from sim.views.study_page import compare_page
+
+        return compare_page(cast("studied.Comparison", self), Path(path))
+
+
+class ShownSensitivity:
+    """The page of a sensitivity study."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: what each constant and knob would do, with its interval."""
+        from sim.views.study_page import sensitivity_page
+
+        return sensitivity_page(cast("studied.Sensitivity", self), Path(path))
+
+
+class ShownRecommendation:
+    """The page of a recommendation."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: the frontier with its recipes, and every layout."""
+        from sim.views.study_page import recommend_page
+
+        return recommend_page(cast("studied.Recommendation", self), Path(path))
 
 
 CHARTS = ("latency", "load", "causes", "requests", "links")
