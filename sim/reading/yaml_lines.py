@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sim.inputs.errors import InputError, Problem
+from sim.reading.known_files import known_kind
 from sim.reading.text_files import text_of
 
 MAX_BYTES = 4_000_000
@@ -54,7 +55,11 @@ def dotted(key: Key) -> str:
 def read_yaml(path: str | Path) -> Document:
     """The file as plain data with line numbers. InputError where it cannot be read."""
     path = Path(path)
-    return parse_yaml(text_of(path, "a YAML file", MAX_BYTES), path)
+    text = text_of(path, "a YAML file", MAX_BYTES)
+    other = known_kind(text)
+    if other:
+        raise InputError(Problem(f"is no YAML file: {other.replace('FILE', path.name)}", str(path)))
+    return parse_yaml(text, path)
 
 
 def parse_yaml(text: str, path: str | Path = "<text>") -> Document:
