@@ -44,7 +44,7 @@ def compare_run(
     import sim
     from sim.inputs.errors import InputError
     from sim.reading.benchmark_results import read_benchmark_result
-    from sim.results.beside_measured import causes_beside, differences_of_traffic, metrics_beside
+    from sim.results.beside_measured import NEAR, causes_beside, differences_of_traffic, metrics_beside
 
     numbers, real = sim.load_result(run).summary(), read_benchmark_result(measured)
     rows = metrics_beside(numbers, real.numbers)
@@ -66,16 +66,18 @@ def compare_run(
         ["metric", "simulated", "measured", "error", "in its band"],
         [
             [
-                row.metric,
-                f"{row.simulated:.4g}",
-                f"{row.measured:.4g}",
-                f"{row.error:+.1%}",
-                in_band[row.in_band],
+                one.metric,
+                f"{one.simulated:.4g}",
+                f"{one.measured:.4g}",
+                f"{one.error:+.1%}",
+                in_band[one.in_band],
             ]
-            for row in rows
+            for one in rows
         ],
     )
     for line in traffic:
         print(f"Not the same traffic: {line}.")
     for line in causes:
-        print(f"Possible: {line}." if rows else line)
+        print(f"Possible: {line}.")
+    if not causes:
+        print(f"Mean latencies and throughput are within {NEAR:.0%}, and tails near: nothing to explain.")

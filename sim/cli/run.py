@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,10 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, timeline and report.")] = None,
+    tables: Annotated[
+        Literal["csv", "parquet"] | None,
+        typer.Option(help="How --out keeps tables; by default by their rows."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
@@ -78,7 +82,7 @@ def run(
             if place is not None:
                 from sim.views.save import save_into
 
-                for what in save_into(result, place):
+                for what in save_into(result, place, tables or ""):
                     note(f"note: {what}")
                 note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")
         _end(result, cpu)

@@ -35,7 +35,7 @@ _ABOUT = ("completed", "failed", "duration", "max_concurrency", "request_rate", 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a benchmark measured: `numbers` under the names of `summary()`, and what it says of its traffic."""
+    """What a benchmark measured, under the names of `summary()`, and what it says of its traffic."""
 
     kind: str
     numbers: Mapping[str, float]
@@ -109,6 +109,10 @@ def _aiperf(found: Mapping[str, Any], path: Path) -> BenchmarkResult:
     for metric, name in (*VALUES.items(), *LENGTHS.items()):
         block = found.get(metric)
         value = block.get("avg") if isinstance(block, Mapping) else None
-        if _is_number(value):
-            (about if name in ("completed", "duration") or metric in LENGTHS else numbers)[name] = value
+        if value is None or not _is_number(value):
+            continue
+        if name in ("completed", "duration") or metric in LENGTHS:
+            about[name] = value
+        else:
+            numbers[name] = float(value)
     return BenchmarkResult("AIPerf", numbers, about)

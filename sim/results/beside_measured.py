@@ -1,5 +1,5 @@
-"""A run beside a benchmark of the same workload on a real service: every metric that both have, its error, and
-which causes could explain it.
+"""A run beside a benchmark of the same workload on a real service: every metric that both have, its error,
+and which causes could explain it.
 
 A cause is said only where its size fits. Where the run is slower than what was measured, it must have had at
 least the missing time in the run; where it is faster, what a simulation leaves out, or has borrowed, is
@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.results.column_words import CAUSE_WORDS
+
 SAME = 0.05  # relative difference of lengths, counts and rates up to which two workloads count as the same
-NEAR = 0.10  # relative error of a metric below which no cause is looked for; measured runs repeat to some 5 %
-STATISTICS = ("mean", "median", "p90", "p95", "p99", "std")
+NEAR = 0.10
+"""Relative error of a metric below which no cause is looked for: benchmarks of one service, repeated, differ
+by up to that (assumed)."""
+STATISTICS = ("mean", "median", "p90", "p95", "p99")
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 THROUGHPUTS = ("request_throughput", "output_throughput", "total_token_throughput", "request_goodput")
 CAUSES_OF = {"ttft": "ttft", "tpot": "itl", "itl": "itl", "e2el": "e2el"}
@@ -88,7 +92,7 @@ def differences_of_traffic(numbers: Mapping[str, Any], about: Mapping[str, Any])
 
 
 def causes_beside(numbers: Mapping[str, Any], rows: list[MetricBeside]) -> list[str]:
-    """Sentences on what could explain the errors of mean latencies, and of tails and throughputs after them."""
+    """Sentences on what could explain the errors of mean latencies, of tails and of throughputs."""
     by_name = {row.metric: row for row in rows}
     told: list[str] = []
     for latency in LATENCIES:
@@ -98,9 +102,7 @@ def causes_beside(numbers: Mapping[str, Any], rows: list[MetricBeside]) -> list[
         told += _of_mean(latency, mean, numbers)
         told += _of_tail(latency, mean, by_name)
     told += _of_throughput(by_name)
-    return told or [
-        f"every error is below {NEAR:.0%}: repeated measurements of one service differ by as much"
-    ]
+    return told
 
 
 def _of_mean(latency: str, mean: MetricBeside, numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _of_mean(latency: str, mean: MetricBeside, numbers: Mapping[str, Any]) -> It
     blame = ((numbers.get("blame") or {}).get(CAUSES_OF[latency]) or {}).get("mean") or {}
     able = sorted(((ms, cause) for cause, ms in blame.items() if ms >= off_ms), reverse=True)
     if able:
-        listed = ", ".join(f"{cause} ({ms:.3g} ms)" for ms, cause in able[:4])
+        listed = "; ".join(f"{cause}, {ms:.3g} ms ({CAUSE_WORDS[cause]})" for ms, cause in able[:4])
         yield f"{name} {off_ms:.3g} ms too long: the causes that have as much in the run are {listed}"
     else:
         yield f"{name} {off_ms:.3g} ms too long: no single cause of the run has as much; several together do"
@@ -129,7 +131,7 @@ def _of_tail(latency: str, mean: MetricBeside, by_name: Mapping[str, MetricBesid
     if tail.error < 0:
         yield (
             f"p99 {latency.upper()} {tail.error:+.0%}, its mean {mean.error:+.0%}: the measured tail is of "
-            "single steps (garbage collection, other processes, bursts of arrivals), which the run does not have"
+            "single steps (garbage collection, other processes, bursts of arrivals), which the run lacks"
         )
     else:
         yield (

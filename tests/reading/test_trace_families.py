@@ -133,7 +133,7 @@ def test_a_tree_of_conversations_is_read_with_what_each_inherits(tmp_path: Path)
         {"session_id": "s", "turns": [turn()]},
     )
     found = read(tmp_path, lines(*rows), IN_MS)
-    # Ten tokens of text a turn (a line break is rounded away); the fork has its parent's text and answer first.
+    # Ten tokens of text a turn, a line break rounded away; the fork has its parent's text and answer first.
     assert found.prompt_tokens.tolist() == [10, 20 + 7, 30 + 14, 10]
     assert found.after == (None, (0, 0), None, (0, 0))
     assert found.delay_s is not None
