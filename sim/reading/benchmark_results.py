@@ -76,7 +76,9 @@ def _is_number(value: Any) -> bool:
 
 def _vllm(found: Mapping[str, Any]) -> BenchmarkResult:
     numbers = {
-        name: float(value)
+        str(name).replace("_e2e_latency_ms", "_e2el_ms"): float(
+            value
+        )  # SGLang's bench_serving has the former
         for name, value in found.items()
         if _is_number(value) and name.endswith(_METRICS) and not name.startswith("max_output")
     }

@@ -13,6 +13,7 @@ for or are all there is. What is read is the time in microseconds, not the bandw
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ RCCL_NAMES = {
     "SendRecv": "send_recv",
 }
 MAX_BYTES = 200_000_000
-_HEAD = re.compile(r"# nThread|# Using devices|# Collective test starting|\bsize\s+count\b.*\btime\s+algbw\b")
+_HEAD = re.compile(
+    r"# nThread|# Using devices|# Collective test starting|\bsize\s+count\b.*\btime\s+algbw\b"
+    r"|^\s*\d+\s+\d+\s+(?:u?int8|u?int32|u?int64|half|float|double|bfloat16)\s+\w+\s+-?[\d.]+\s+[\d.]+\s",
+    re.MULTILINE,
+)
 _DEVICE = re.compile(
     r"#\s+Rank\s+(\d+)(?:\s+Group\s+(\d+))?.*?\bon\s+(\S+)\s+device\s+\S+\s+(?:\[\S+\]\s*)?(.*\S)"
 )
@@ -118,7 +123,8 @@ def _run(section: str, text: str, path: Path, op: str, in_place: bool) -> NcclTe
     first_group = min((group for group, _ in devices), default="")
     of_one = [place for (group, _), place in devices.items() if group == first_group]
     hosts = {host for host, _ in of_one}
-    gpus, device = len(of_one) or _launched(section, text, path), of_one[0][1] if of_one else ""
+    gpus = len(of_one) or _ranks_by_rates(section, named) or _launched(section, text, path)
+    device = of_one[0][1] if of_one else ""
     return _checked(NcclTest(named, gpus, max(1, len(hosts)), device, times), path)
 
 
@@ -145,6 +151,28 @@ def _op_of(programs: Sequence[str], path: Path) -> str:
     if programs:
         raise InputError(Problem(f"ran {programs[0]}, which is not modelled; {listed} are", str(path)))
     raise InputError(Problem(f"does not say which collective ran; name it with --op: {listed}", str(path)))
+
+
+def _ranks_by_rates(section: str, op: str) -> int:
+    """Ranks by the ratio of busbw and algbw, 2 (n - 1) / n of an all-reduce and (n - 1) / n of gathers and
+    exchanges; 0 where their rounding leaves more than one number.
+    """
+    share = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}.get(op)
+    able: set[int] | None = None
+    for _, _, _, rest in _ROW.findall(section) if share else ():
+        values = _STAMP.sub("", rest).split()
+        values = values[1:] if values[0].isalpha() else values
+        rates = values[len(values) % len(_BLOCK) :][1:3]  # without the root and the time
+        if not share or len(rates) < 2 or _number(rates[0]) < 1.0 or not _number(rates[1]):
+            continue
+        halves = [0.5 * 10.0 ** -len(rate.partition(".")[2]) for rate in rates]
+        low = (float(rates[1]) - halves[1]) / (float(rates[0]) + halves[0]) / share
+        high = (float(rates[1]) + halves[1]) / (float(rates[0]) - halves[0]) / share
+        if high >= 1.0:
+            continue
+        found = set(range(math.ceil(1.0 / (1.0 - low)), math.floor(1.0 / (1.0 - high)) + 1))
+        able = found if able is None else able & found
+    return able.pop() if able and len(able) == 1 else 0
 
 
 def _launched(section: str, text: str, path: Path) -> int:

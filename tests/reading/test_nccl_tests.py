@@ -162,6 +162,13 @@ def test_the_json_of_both_suites_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_ranks_follow_from_the_rates_where_nothing_else_says_them(tmp_path: Path) -> None:
+    rows = "  33554432  8388608  float  sum  -1  140.20  239.33  418.8  0  141.10  237.80  237.80  0\n"
+    assert [run.gpus for run in of_text(tmp_path, rows, "all_reduce")] == [8]
+    with pytest.raises(InputError, match="no list of devices"):
+        of_text(tmp_path, rows.replace("418.8", "480.0"), "all_reduce")
+
+
 def test_a_log_stands_beside_any_machine_by_name_or_beside_none(tmp_path: Path) -> None:
     path = tmp_path / "bare.log"
     path.write_text("mpirun -np 16 all_reduce_perf\n1048576 262144 float sum -1 354.9 2.95 5.76 0 345.7 3.03 5.92 0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,17 +11,14 @@ from sim.inputs.errors import InputError, Problem
 from sim.reading.machines.machine import NVLINKS, Machine, Place
 
 _COLOURS = re.compile(r"\x1b\[\d*m")
+_NAME = re.compile(r"GPU\d+|NIC\d+|(?:mlx|bnxt|roce|ib|hfi|irdma|rdma)\S*")
 PATHS = ("X", "PIX", "PXB", "PHB", "NODE", "SYS", "SOC")
 
 
 def read_matrix(machine: Machine, text: str, path: Path, known: Sequence[str], gpu: str) -> None:
     lines = _COLOURS.sub("", text).splitlines()
     start = next(i for i, line in enumerate(lines) if re.match(r"\s*GPU0\b", line))
-    heads = [head for head in re.split(r"\t|\s{2,}", lines[start].strip()) if head]
-    heads = [word for head in heads for word in (head.split() if not head.endswith("Affinity") else [head])]
-    names = [
-        head for head in heads if re.fullmatch(r"GPU\d+|NIC\d+|(?:mlx|bnxt|rocep|ib|hfi|irdma|rdma)\S*", head)
-    ]
+    names = list(itertools.takewhile(_NAME.fullmatch, lines[start].split()))
     rows: dict[str, list[str]] = {}
     affinity: dict[str, str] = {}
     for line in lines[start + 1 :]:
