@@ -214,7 +214,8 @@ def _times(text: str, path: Path, in_place: bool) -> Iterator[tuple[int, float]]
 
 def _block(values: list[str], columns: Sequence[str], in_place: bool) -> tuple[float, float] | None:
     """Seconds of a row and how many elements came out wrong; None where it is no row of times."""
-    columns = columns or (*_BLOCK, *_BLOCK)
+    if len(columns) < len(_BLOCK) or columns[0] != "time":
+        columns = (*_BLOCK, *_BLOCK)
     if values and values[0].isalpha() and values[0] != "N/A":
         values = values[1:]  # the reduction, which tests without one once left out
     starts = [index for index, name in enumerate(columns) if name == "time"]
@@ -227,8 +228,7 @@ def _block(values: list[str], columns: Sequence[str], in_place: bool) -> tuple[f
     for block in reversed(blocks) if in_place else blocks:
         seconds = 1e-6 * _number(block[0])
         if seconds > 0.0:
-            counts = columns[starts[0] + 3] == "#wrong" if len(columns) > 3 else False
-            return seconds, _number(block[3]) if counts else 0.0
+            return seconds, _number(block[3]) if columns[3] == "#wrong" else 0.0
     return None
 
 

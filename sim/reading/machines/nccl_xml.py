@@ -44,6 +44,7 @@ BY_SM = {
     120: "rtx-pro-6000",
 }
 GT_PER_S = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
+LANES = (1, 2, 4, 8, 16, 32)
 _SOCKETS = {  # NCCL tells its own rates by the same vendor and model of a processor (src/graph/topo.h)
     ("GenuineIntel", "106"): "upi-ice-lake",
     ("GenuineIntel", "143"): "upi-sapphire-rapids",
@@ -108,7 +109,7 @@ class _Tree:
                 "switch" if end.get("tclass", "").startswith("0x0680") else end.get("target", "").lower()
                 for end in element.iter("nvlink")
             ]
-            counts = [int(end.get("count") or 0) for end in element.iter("nvlink")]
+            counts = [_whole(end.get("count")) for end in element.iter("nvlink")]
             self.links.append(list(zip(targets, counts, strict=True)))
         elif element.tag == "pci" and kind.startswith(("0x0200", "0x0207")):
             self._nic(element, above, _pcie(element), kind)
@@ -152,16 +153,21 @@ def _is_device(element: ElementTree.Element) -> bool:
 
 def _pcie(element: ElementTree.Element) -> str:
     """`pcie5-x16` by the speed and width of a link; empty where it says none."""
-    speed = re.match(r"[\d.]+", element.get("link_speed") or "")
-    width = element.get("link_width") or "0"
+    speed = re.match(r"\d+(?:\.\d+)?", element.get("link_speed") or "")
+    width = _whole(element.get("link_width"))
     generation = GT_PER_S.get(float(speed[0])) if speed else None
-    return f"pcie{generation}-x{width}" if generation and width not in ("0", "255") else ""
+    return f"pcie{generation}-x{width}" if generation and width in LANES else ""
+
+
+def _whole(written: str | None) -> int:
+    """A whole number as NCCL writes one; 0 for what is none."""
+    return int(written) if written and re.fullmatch(r"\d{1,6}", written) else 0
 
 
 def _choose_gpu_of_xml(machine: Machine, tree: _Tree, known: Sequence[str], gpu: str) -> None:
     element = next(iter(tree.gpus.values()))
     inner = element.find("gpu")
-    device, sm = element.get("device", "").lower(), int((inner.get("sm") if inner is not None else None) or 0)
+    device, sm = element.get("device", "").lower(), _whole(inner.get("sm") if inner is not None else None)
     named = [name for name in DEVICES.get(device, ()) if name in known]
     if gpu:
         machine.gpu = gpu
