@@ -223,8 +223,8 @@ class Clients(BaseModel, frozen=True, extra="forbid"):
     """Clients that send each by a process of their own, as ServeGen describes services: the requests of the
     client `name` are of the class `name`, which has its lengths, prefix and objectives.
 
-    Xiang et al., ServeGen (NSDI 2026): few clients send most requests, each with its own burstiness (gamma or
-    Weibull gaps) and its own lengths (Pareto and lognormal prompts, exponential answers).
+    Xiang et al., ServeGen (arXiv 2505.09999): few clients send most requests, each with its own burstiness
+    (gamma or Weibull gaps) and its own lengths (Pareto and lognormal prompts, exponential answers).
     """
 
     kind: Literal["clients"] = "clients"

@@ -223,7 +223,7 @@ def _block(values: list[str], columns: Sequence[str], in_place: bool) -> tuple[f
     if len(values) % width == 1:
         values = values[1:]  # the root
     blocks = [values[start : start + width] for start in range(0, len(values), width)]
-    if not blocks or len(blocks[-1]) < width:
+    if not blocks or len(blocks[-1]) < width or width < len(_BLOCK):
         return None
     for block in reversed(blocks) if in_place else blocks:
         seconds = 1e-6 * _number(block[0])

@@ -403,6 +403,9 @@ class TraceGenerator(RequestGenerator):
         self._trace = played_part(arrivals)
         if self._trace.block_hashes is not None and self.sampler.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
+        own = [kind.output_tokens or workload.output_tokens for kind in self.sampler.classes]
+        if not all(own):
+            self._trace.refuse_unknown_answers()
         self.closed = self._trace.session is not None
         self._waiting: dict[int, deque[tuple[float, Request]]] = {}  # turns to come, with their delays
         self._after: dict[tuple[int, int], list[tuple[float, Request]]] = {}  # the same of trees of sessions

@@ -78,6 +78,9 @@ class RequestSampler:
         self.names = list(named)
         self.classes = list(named.values())
         self.models = [kind.model or workload.model for kind in self.classes]
+        for distribution in (workload.output_tokens, *(kind.output_tokens for kind in self.classes)):
+            if isinstance(distribution, TraceLength):
+                recorded_trace(distribution).refuse_unknown_answers()
         self._class = choices_by(
             np.array([kind.share for kind in self.classes]), random_stream(seed, "classes")
         )

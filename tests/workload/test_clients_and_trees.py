@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from sim.inputs.arrivals import Weibull
+from sim.inputs.errors import InputError
 from sim.inputs.lengths import ParetoLength
 from sim.inputs.workload import Workload
 from sim.workload.arrival_times import arrival_times
@@ -71,6 +72,19 @@ def test_clients_and_classes_belong_together(classes: dict[str, Any], says: str)
         Workload.model_validate(
             {"arrivals": {"kind": "clients", "clients": CLIENTS}, "classes": classes, "requests": 9}
         )
+
+
+def test_prompts_without_answers_need_a_length_of_answers(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "abcdefgh"}\n{"prompt": "abcd", "output_tokens": 7}\n')
+    file = {"kind": "trace", "path": str(path), "characters_per_token": 4}
+    block: dict[str, Any] = {"arrivals": {"kind": "burst"}, "prompt_tokens": file, "requests": 9}
+    requests = request_generator(Workload.model_validate({**block, "output_tokens": 5}), seed=0)
+    assert {(one.prompt_tokens, one.output_tokens) for one in requests} == {(2, 5), (1, 5)}
+    with pytest.raises(
+        InputError, match=r"1 of 2 rows have no answer and no output_tokens; write output_tokens"
+    ):
+        request_generator(Workload.model_validate({**block, "output_tokens": file}), seed=0)
 
 
 def trace(tmp_path: Path, **more: Any) -> Any:

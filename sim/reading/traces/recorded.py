@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.inputs.errors import InputError, Problem
+
 
 @dataclass(frozen=True)
 class RecordedTrace:
@@ -41,6 +43,15 @@ class RecordedTrace:
     is_whole: bool = True
     after: tuple[tuple[int, int] | None, ...] | None = None
     time_unit: str = ""
+
+    def refuse_unknown_answers(self) -> None:
+        """InputError where a row does not say how long its answer was, for what needs that."""
+        unknown = int((self.output_tokens == 0).sum())
+        if unknown:
+            what = (
+                f"{unknown} of {len(self)} rows have no answer and no output_tokens; write output_tokens: 128"
+            )
+            raise InputError(Problem(f"{what} (or a distribution) in the workload", self.path))
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)

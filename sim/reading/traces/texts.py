@@ -60,13 +60,14 @@ def _time_s(fields: Fields, how: How) -> float:
 
 
 def _answer_tokens(fields: Fields, counter: Callable[[], TextCounter]) -> int:
+    """Tokens of the answer; 0 where a row has neither an answer nor its length."""
     for name in ANSWER_TOKENS:
         if fields.get(name) is not None:
             return tokens(fields, name)
     for name in ANSWERS:
         if isinstance(fields.get(name), str) and fields[name]:
             return counter().count(fields[name])
-    raise BadRow("neither an answer nor output_tokens")
+    return 0
 
 
 def _prompt(how: How) -> RowReader:
