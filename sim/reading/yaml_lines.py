@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from sim.inputs.errors import InputError, Problem
-from sim.reading.known_files import known_kind
 from sim.reading.text_files import text_of
 
 MAX_BYTES = 4_000_000
@@ -68,6 +67,8 @@ def read_yaml(path: str | Path) -> Document:
 
 def _refuse_by_kind(text: str, path: Path) -> None:
     """InputError for a file of another kind, with what it is and what reads it."""
+    from sim.reading.known_files import known_kind
+
     other = known_kind(text)
     if other:
         raise InputError(Problem(f"is no YAML file: {other.replace('FILE', path.name)}", str(path))) from None
