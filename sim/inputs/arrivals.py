@@ -258,7 +258,7 @@ class Sessions(BaseModel, frozen=True, extra="forbid"):
             fewest = turns.low if isinstance(turns, LognormalLength) else 1
             largest = max(turns.mean, fewest)  # the tail beyond is cut off
         else:
-            largest = longest_of(turns) or 0
+            largest = turns.high if turns.kind == "pareto" else longest_of(turns) or 0
         if largest > MAX_TURNS:
             raise ValueError(f"turns: {largest:g} are more than {MAX_TURNS}, the most that a session takes")
         return self

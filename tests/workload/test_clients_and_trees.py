@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sim.inputs.arrivals import Weibull
+from sim.inputs.arrivals import Sessions, Weibull
 from sim.inputs.errors import InputError
 from sim.inputs.lengths import ParetoLength
 from sim.inputs.workload import Workload
@@ -45,6 +45,12 @@ def test_pareto_lengths_have_their_tail() -> None:
     assert (drawn.min(), drawn.max()) == (100, 10_000)
     for length in (200, 1000):
         assert (drawn > length).mean() == pytest.approx((100 / length) ** 1.5, rel=0.06)
+
+
+def test_turns_with_a_long_tail_need_an_end() -> None:
+    turns = {"kind": "pareto", "shape": 1.0, "low": 1}
+    with pytest.raises(ValidationError, match=r"turns: 1e\+08 are more than 10000"):
+        Sessions.model_validate({"starts": {"kind": "poisson", "rate_per_s": 1}, "turns": turns})
 
 
 def test_clients_send_by_their_own_processes_and_lengths() -> None:
