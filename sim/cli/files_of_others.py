@@ -31,7 +31,14 @@ def export(
 
 
 def compare_run(
-    run: Run,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A folder that sim run --out has left, or what sim run --format json printed.",
+            show_default=False,
+        ),
+    ],
     measured: Annotated[
         Path,
         typer.Argument(
@@ -43,10 +50,11 @@ def compare_run(
     """Put a saved run beside a benchmark of the same workload: every metric, its error, possible causes."""
     import sim
     from sim.inputs.errors import InputError
-    from sim.reading.benchmark_results import read_benchmark_result
+    from sim.reading.benchmark_results import read_benchmark_result, summary_in
     from sim.results.beside_measured import NEAR, causes_beside, differences_of_traffic, metrics_beside
 
-    numbers, real = sim.load_result(run).summary(), read_benchmark_result(measured)
+    numbers = summary_in(run) if run.is_file() else sim.load_result(run).summary()
+    real = read_benchmark_result(measured)
     rows = metrics_beside(numbers, real.numbers)
     if not rows:
         raise InputError(f"{run} and {measured} have no metric in common")

@@ -70,6 +70,21 @@ def read_benchmark_result(path: str | Path) -> BenchmarkResult:
     raise InputError(Problem(what, str(path)))
 
 
+def summary_in(path: Path) -> dict[str, Any]:
+    """The summary of a run in a file. InputError for what is none."""
+    text = text_of(path, "the summary of a run", MAX_BYTES)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    needed = ("completed", "total_input_tokens", "total_generated_tokens", "mean_ttft_ms")
+    lacking = [name for name in needed if not isinstance(found, dict) or name not in found]
+    if lacking:
+        what = f"is no summary of a run (it lacks {lacking[0]}); name a folder of sim run --out"
+        raise InputError(Problem(what, str(path)))
+    return dict(found)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

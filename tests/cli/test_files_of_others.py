@@ -30,5 +30,8 @@ def test_a_run_is_exported_and_stands_beside_a_measured_one(sim: Sim, tmp_path: 
     found = json.loads(sim("compare-run", run, file, "--format", "json")[1])
     assert found["measured_by"] == "vllm bench serve"
     assert {row["metric"]: row["measured"] for row in found["rows"]}["mean_ttft_ms"] == 90.0
+    assert sim("compare-run", run / "summary.json", file)[1] == out
+    status, _, err = sim("compare-run", scenario, file)
+    assert (status, "is no summary of a run (it lacks completed)" in err) == (2, True)
     status, _, err = sim("compare-run", run, scenario)
     assert (status, "is no JSON" in err) == (2, True)

@@ -62,6 +62,9 @@ def read_xml(machine: Machine, text: str, path: Path, known: Sequence[str], gpu:
     except ElementTree.ParseError as error:
         line = text[: text.index("<system")].count("\n") + error.position[0]
         raise InputError(Problem(f"is not whole XML: {error.msg}", str(path), line)) from None
+    if next(root.iter("xgmi"), None) is not None:
+        what = "is of AMD GPUs (xgmi links), which are not read; describe them as parts and wires"
+        raise InputError(Problem(what, str(path)))
     servers = {cpu.get("host_hash", "") for cpu in root.iter("cpu")}
     first = next(iter([cpu.get("host_hash", "") for cpu in root.iter("cpu")]), "")
     cpus = [cpu for cpu in root.iter("cpu") if cpu.get("host_hash", "") == first]

@@ -93,6 +93,7 @@ def _native(how: How) -> RowReader:
 
 def _mooncake(how: How) -> RowReader:
     block_tokens = how.block_tokens or MOONCAKE_BLOCK_TOKENS
+    per_unit_s = how.seconds(1e-3)
     sessions: dict[str, int] = {}
     turns: dict[int, int] = {}
 
@@ -101,13 +102,13 @@ def _mooncake(how: How) -> RowReader:
         hashes = block_ids(fields, prompt_tokens, block_tokens)
         lengths = prompt_tokens, tokens(fields, "output_length")
         if fields.get("session_id") is None:
-            yield Row(time(fields, "timestamp", how.seconds(1e-3)), *lengths, hashes=hashes)
+            yield Row(time(fields, "timestamp", per_unit_s), *lengths, hashes=hashes)
             return
         # A turn comes at its own time or, in the form of AIPerf and Dynamo, so long after the answer before.
         waits = fields.get("delay") is not None and fields.get("timestamp") is None
         session = sessions.setdefault(str(fields["session_id"]), len(sessions))
         if not waits:
-            at_s = time(fields, "timestamp", how.seconds(1e-3))
+            at_s = time(fields, "timestamp", per_unit_s)
             if session in turns:  # timed by the recording, and hence no turn that waits
                 session = sessions[str(fields["session_id"])] = max(sessions.values()) + 1
             turns[session] = 0
@@ -115,7 +116,7 @@ def _mooncake(how: How) -> RowReader:
             return
         if session not in turns:
             raise BadRow("a delay, and no turn of its session before it")
-        delay_s = time(fields, "delay", how.seconds(1e-3))
+        delay_s = time(fields, "delay", per_unit_s)
         turns[session] += 1
         yield Row(math.nan, *lengths, session, turns[session], delay_s, hashes=hashes)
 
@@ -124,11 +125,12 @@ def _mooncake(how: How) -> RowReader:
 
 def _bailian(how: How) -> RowReader:
     block_tokens = how.block_tokens or BAILIAN_BLOCK_TOKENS
+    per_unit_s = how.seconds(1.0)
 
     def read(fields: Fields) -> Iterator[Row]:
         prompt_tokens = tokens(fields, "input_length")
         hashes = block_ids(fields, prompt_tokens, block_tokens)
-        at_s = time(fields, "timestamp", how.seconds(1.0))
+        at_s = time(fields, "timestamp", per_unit_s)
         kind = str(fields.get("type") or "")
         yield Row(at_s, prompt_tokens, tokens(fields, "output_length"), request_class=kind, hashes=hashes)
 

@@ -124,6 +124,7 @@ def test_the_xml_says_models_lanes_and_switches(tmp_path: Path) -> None:
         (xml(1, 1, "<pci/>"), "has no GPU"),
         (xml(2, 4, GPU_AND_NIC)[:-20], "ends before </system>"),
         (xml(2, 4, "<pci>"), "is not whole XML"),
+        (xml(1, 2, '<pci class="0x038000"><gpu gcn="gfx942"><xgmi target="1"/></gpu></pci>'), "AMD GPUs"),
     ],
 )
 def test_what_is_cut_off_is_refused_with_the_reason(tmp_path: Path, text: str, says: str) -> None:
