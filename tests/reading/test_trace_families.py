@@ -66,6 +66,12 @@ def test_turns_of_mooncake_sessions_wait_wherever_they_stand(tmp_path: Path) -> 
     assert read(tmp_path, lines(first, second, turn), wanted=Wanted(limit=1)).is_whole
 
 
+def test_a_mooncake_trace_without_times_gives_lengths(tmp_path: Path) -> None:
+    turn = {"session_id": "a", "input_length": 600, "output_length": 50, "hash_ids": [1, 2]}
+    found = read(tmp_path, lines(turn, {**turn, "delay": 500, "input_length": 700}))
+    assert (found.arrival_s, found.prompt_tokens.tolist()) == (None, [600, 700])
+
+
 LONG, SHORT = "x" * 40, "y" * 8
 USER, ASSISTANT = {"role": "user", "content": LONG}, {"role": "assistant", "content": SHORT}
 IN_PARTS = {"role": "user", "content": [{"type": "text", "text": LONG}]}

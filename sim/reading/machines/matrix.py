@@ -19,6 +19,8 @@ def read_matrix(machine: Machine, text: str, path: Path, known: Sequence[str], g
     lines = _COLOURS.sub("", text).splitlines()
     start = next(i for i, line in enumerate(lines) if re.match(r"\s*GPU0\b", line))
     names = list(itertools.takewhile(_NAME.fullmatch, lines[start].split()))
+    if len(set(names)) < len(names):
+        raise InputError(Problem("names a GPU or a NIC twice in its first row; paste one table", str(path)))
     rows: dict[str, list[str]] = {}
     affinity: dict[str, str] = {}
     for line in lines[start + 1 :]:

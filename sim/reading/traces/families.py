@@ -123,6 +123,17 @@ def _mooncake(how: How) -> RowReader:
     return read
 
 
+def _untimed_mooncake(how: How) -> RowReader:
+    """The same without times, as generators of sessions write it for a benchmark that sets its own pace."""
+    read_timed = _mooncake(how)
+
+    def read(fields: Fields) -> Iterator[Row]:
+        waits = fields.get("delay") is not None
+        yield from read_timed(fields if waits else {"timestamp": 0, **fields})
+
+    return read
+
+
 def _bailian(how: How) -> RowReader:
     block_tokens = how.block_tokens or BAILIAN_BLOCK_TOKENS
     per_unit_s = how.seconds(1.0)
@@ -228,6 +239,15 @@ FAMILIES: tuple[Family, ...] = (
         arrivals="timestamp",
         hash_block_tokens=MOONCAKE_BLOCK_TOKENS,
         time_unit="ms",
+        scattered_sessions=True,
+    ),
+    Family(
+        "Mooncake trace without times",
+        "github.com/ai-dynamo/aiperf, Apache-2.0",
+        frozenset({"input_length", "output_length"}),
+        _untimed_mooncake,
+        lines="json",
+        hash_block_tokens=MOONCAKE_BLOCK_TOKENS,
         scattered_sessions=True,
     ),
     Family(
