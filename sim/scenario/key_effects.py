@@ -38,6 +38,7 @@ SCENARIO: Effects = {
         "kernels": "where kernel times come from: formulas, measured tables, or a script's function",
         "placement": "which GPUs a replica gets",
         "workload": "the requests: a shipped name, a file, or the block below",
+        "prices": "dollars of GPUs and electricity, for dollars a million output tokens",
         "faults": "what breaks, and when",
         "on_failure": "whether requests of a failed engine go back to the router or end with an error",
         "time_limit_s": "the run ends at this instant; what is open then is `unfinished`",
@@ -56,6 +57,11 @@ SCENARIO: Effects = {
         "kv": "`whole`: the cache is sent after the prefill; `layerwise`: behind it, layer by layer",
         "first_token": "the pool that shows the first token, and with it where TTFT ends",
         "router": "which decode replica takes a cache",
+    },
+    "Prices": {
+        "gpu_hour": "dollars of a GPU and hour",
+        "kwh": "dollars of a kWh of GPUs and servers, where `gpu_hour` leaves it out",
+        "published": "the published price of the GPU's kind, electricity included",
     },
     "Fault": {
         "at_s": "when it begins",
@@ -339,7 +345,18 @@ MACHINE: Effects = {
         "sms": "multiprocessors: how tiles fill waves",
         "l2_bytes": "level-2 cache",
         "pcie_generation": "generation of its host link",
+        "power": "what it draws; left out, a run has no watts",
         "kernels": "how fast it runs each kind of kernel; left out, an H100's shares of its datasheet",
+    },
+    "GpuPower": {
+        "idle_w": "watts with weights in memory and nothing to do",
+        "step_w": "watts more in a step",
+        "hbm_w": "watts more at the datasheet's memory bandwidth",
+        "tensor_w": "watts more at the datasheet's dense FLOP/s",
+        "nvlink_pj_per_bit": "picojoules of a bit over NVLink",
+        "max_w": "the limit of the board, near which less flows than is asked for",
+        "server_w": "a GPU's share of what stands around it, at its most",
+        "provisioned_w": "what a data centre sets aside for a GPU, all in",
     },
     "Provenance": {
         "tag": "`datasheet`, `measured`, `fitted` or `assumed`",
