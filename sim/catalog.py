@@ -48,11 +48,12 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
     looks_like_path = (
         isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml", ".json"))
     )
-    if looks_like_path:
+    if looks_like_path or Path(text).suffix:
         for base in (near, Path()) if near else (Path(),):
             path = base / Path(text).expanduser()
-            if path.exists():
+            if path.exists() if looks_like_path else path.is_file():
                 return path
+    if looks_like_path:
         raise InputError(
             Problem(f"there is no file {text}; give a path, or one of {', '.join(names_of(kind))}")
         )
@@ -229,3 +230,30 @@ def _gpu(path: Path) -> Gpu:
 def _gpu_as_of(path: Path, changed_ns: int, kernels_changed_ns: int | None) -> Gpu:
     fitted = kernels_of(read_yaml(kernels_file(path))) if kernels_changed_ns is not None else None
     return gpu_of(read_yaml(path), path.stem, fitted)
+
+
+def imported_topology(file: str | Path, gpu: str = "") -> tuple[str, Topology]:
+    """A topology file for the server that `nvidia-smi topo -m` or NCCL's XML shows: its text, in which what
+    had to be assumed is marked, and the topology that this text describes.
+    """
+    from sim.reading.machines import MAX_BYTES, read_machine, topology_text
+    from sim.reading.text_files import text_of
+    from sim.reading.yaml_lines import parse_yaml
+
+    path = Path(file)
+    text = text_of(path, "what nvidia-smi topo -m prints, or NCCL's XML", MAX_BYTES)
+    machine = read_machine(path, text, list_gpus(), gpu)
+    generation = load_gpu(machine.gpu).pcie_generation
+    written = topology_text(machine, path.name, list_links(), generation)
+    return written, topology_of(parse_yaml(written, path), library(path.parent))
+
+
+def is_machine_file(file: str | Path) -> bool:
+    """Whether a file is one that `imported_topology` reads."""
+    from sim.reading.machines.kinds import machine_kind
+
+    path = Path(file)
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return bool(machine_kind(lines.read(20_000)))

@@ -42,7 +42,7 @@ class NoEnergy:
 
     why: str
 
-    def as_dict(self, output_throughput: float = 0.0) -> dict[str, Any]:
+    def as_dict(self, output_throughput: float | None = None) -> dict[str, Any]:
         """What stands in a summary instead of numbers."""
         return {"unavailable": self.why}
 
@@ -141,7 +141,7 @@ class Energy:
         prefill = float(np.dot(self.row_j, self.prefill_share))
         return prefill, float(self.row_j.sum()) - prefill
 
-    def as_dict(self, output_throughput: float = 0.0) -> dict[str, Any]:
+    def as_dict(self, output_throughput: float | None = None) -> dict[str, Any]:
         """The numbers of a summary. Joules a token and a request count GPUs and servers."""
         tokens, total = float(self.generated_tokens.sum()), self.total_j
         prefill, decode = self.parts_j
@@ -161,7 +161,8 @@ class Energy:
         }
         if self.provisioned_w is not None:
             found["provisioned_w"] = self.provisioned_w
-            found["output_tokens_per_s_per_mw"] = output_throughput / self.provisioned_w * 1e6
+            rate = output_throughput
+            found["output_tokens_per_s_per_mw"] = None if rate is None else rate / self.provisioned_w * 1e6
         return found
 
 
@@ -312,7 +313,7 @@ FLAT = (
 
 
 def money_of(
-    prices: Prices | None, deployment: Deployment, energy: Energy | NoEnergy, rate: float
+    prices: Prices | None, deployment: Deployment, energy: Energy | NoEnergy, rate: float | None
 ) -> dict[str, Any]:
     """Dollars a million output tokens at `rate` tokens a second, all GPUs of all pools counted; nothing
     without prices, and why where there is no price.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import simpy
 from simpy.core import StopSimulation
@@ -352,13 +352,16 @@ class Result(Shown):
         )
         return list(found)
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, force: bool = False, tables: Literal["csv", "parquet"] | None = None
+    ) -> Path:
         """Write tables, summary, trace, report and manifest into `folder`, which is whole or absent; one that
-        holds files is refused unless `force`, and then nothing of them stays. `sim.load_result` reads it.
+        holds files is refused unless `force`, and then nothing of them stays. Tables are CSV up to a million
+        rows, unless `tables` says otherwise. `sim.load_result` reads it.
         """
         from sim.views.save import save
 
-        return save(self, Path(folder), force=force)
+        return save(self, Path(folder), force=force, tables=tables or "")
 
 
 def mean_wait_s(wait: Waits) -> float:

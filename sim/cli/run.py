@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,10 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, timeline and report.")] = None,
+    tables: Annotated[
+        Literal["csv", "parquet"] | None,
+        typer.Option(help="How --out keeps tables; by default by their rows."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
     trace_window: Annotated[str | None, trace.WINDOW] = None,
     trace_requests: Annotated[str | None, trace.REQUESTS] = None,
@@ -99,7 +103,7 @@ def run(
                     result = _with_ops(result, window, requests, trace_slowest)
                 if window is not None and window[0] >= result.end_s:
                     note(f"note: --trace-window begins after the run has ended, at {result.end_s:g} s")
-                for what in save_into(result, place):
+                for what in save_into(result, place, tables or ""):
                     note(f"note: {what}")
                 note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")
         _end(result, cpu)

@@ -89,11 +89,12 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     send over what its uplinks carry.
     """
     import sim
+    from sim.catalog import is_machine_file
     from sim.cost.machine_basis import machine_basis
     from sim.cost.network import Network
     from sim.inputs.topology_check import checked, halves
 
-    described = sim.load_topology(name, nodes=nodes)
+    described = _imported(name, nodes) if is_machine_file(name) else sim.load_topology(name, nodes=nodes)
     found = checked(described)
     network = Network(described.graph)
     paths, basis = _paths(network), machine_basis(described, network=network)
@@ -140,6 +141,50 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
             for path in paths
         ],
     )
+
+
+@topology.command("import")
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What nvidia-smi topo -m printed, or NCCL's XML.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; without it the text is printed.")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="The model of the GPUs, where the file does not name it.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a topology file from what a machine says of itself, with what had to be assumed marked."""
+    from sim.catalog import imported_topology
+    from sim.results.whole_files import whole_file
+
+    if out is not None and out.exists() and not force:
+        raise InputError(f"{out} exists; name another file with --out, or add --force")
+    text, described = imported_topology(file, gpu)
+    if out is None:
+        print(text, end="")
+        return
+    with whole_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    gpus = ", ".join(described.gpu_models)
+    note(f"written to {out}: {described.gpus_per_node} GPUs ({gpus}); sim topology check {out}")
+    _note_assumed(text)
+
+
+def _note_assumed(text: str) -> None:
+    for line in text.splitlines():
+        if line.startswith("# - "):
+            note(f"assumed: {line[4:]}")
+
+
+def _imported(name: str, nodes: int | None) -> Topology:
+    """The machine of a file that is no topology file, with a note of what was assumed."""
+    from sim.catalog import imported_topology, load_topology
+
+    text, described = imported_topology(name)
+    note(f"{text.splitlines()[0][2:].split('. ')[0]}; to edit it: sim topology import {name} --out my.yaml")
+    _note_assumed(text)
+    return load_topology(described, nodes=nodes)
 
 
 def basis_of(basis: MachineBasis) -> dict[str, Any]:

@@ -201,8 +201,7 @@ class Service:
         self._followed_up = {}
         for number in sorted(ended):
             request, missing_tokens = ended[number]
-            following = self.generator.next_request(request.session, now, missing_tokens)
-            if following is not None:
+            for following in self.generator.next_requests(request, now, missing_tokens):
                 self._expected += 1
                 at(self.env, max(now, following.arrival_s), self._follows, ARRIVAL, following)
 

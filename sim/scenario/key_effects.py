@@ -12,6 +12,13 @@ _LENGTH = {
     "low": "the shortest that is drawn",
     "high": "the longest that is drawn",
 }
+_TRACE_FILE = {
+    "columns": "which column of a table of your own is `arrived_at`, `prompt_tokens`, `output_tokens`, ...",
+    "time_unit": "the unit of its times, where the kind of file does not fix it",
+    "block_tokens": "tokens that one of its `hash_ids` stands for",
+    "tokenizer": "a tokenizer.json that counts the tokens of text",
+    "characters_per_token": "an estimate of the tokens of text instead",
+}
 _SHAPE = "width of a matrix: weights, arithmetic and bytes grow with it"
 
 SCENARIO: Effects = {
@@ -458,6 +465,8 @@ WORKLOAD: Effects = {
         "burstiness": "shape of the gaps (vLLM's word): below 1 is burstier than Poisson",
         "cv": "the same as a coefficient of variation",
     },
+    "Weibull": {"rate_per_s": "mean rate", "shape": "shape of the gaps: below 1 is burstier than Poisson"},
+    "Clients": {"clients": "a process for each client; the class of its name has its lengths"},
     "OnOff": {
         "on_rate_per_s": "rate in busy stays",
         "off_rate_per_s": "rate in quiet stays",
@@ -476,6 +485,8 @@ WORKLOAD: Effects = {
         "limit": "how many are read",
         "duration_s": "how much of it is read",
         "start_s": "from where on",
+        "cache_bust": "a prefix of its own before every session or request, so that they share no text",
+        **_TRACE_FILE,
     },
     "Sessions": {
         "starts": "when sessions begin",
@@ -492,12 +503,17 @@ WORKLOAD: Effects = {
     "UniformLength": _LENGTH,
     "LognormalLength": {"mean": "mean", "cv": "standard deviation over mean", **_LENGTH},
     "ZipfLength": {"exponent": "how fast long ones get rare", **_LENGTH},
+    "ParetoLength": {
+        "shape": "how fast long ones get rare: P(longer than x) = (low / x) ** shape",
+        **_LENGTH,
+    },
     "GeometricLength": {"mean": "mean", "high": _LENGTH["high"]},
     "EmpiricalLength": {"values": "lengths", "weights": "how often each comes; left out, alike"},
     "TraceLength": {
         "name": "a shipped trace whose lengths are drawn",
         "path": "a file whose lengths are drawn",
         "order": "drawn at random, or one after the other as recorded",
+        **_TRACE_FILE,
         **_LENGTH,
     },
 }

@@ -40,6 +40,12 @@ COUNTS = {
     "mean_concurrency": "requests at a time (mean)",
     "preemptions": "preemptions",
     "prefix_hit_rate": "prompt tokens found in the cache",
+    "mean_gpu_w": "W a GPU (mean)",
+    "peak_w": "W of all GPUs at most",
+    "gpu_j_per_output_token": "J of GPUs an output token",
+    "j_per_output_token": "J an output token, servers too",
+    "output_tokens_per_s_per_mw": "output tokens/s a provisioned MW",
+    "usd_per_million_output_tokens": "dollars a million output tokens",
     "saturated": "saturated",
 }
 

@@ -60,24 +60,25 @@ class Saveable(Run, Protocol):
     def inputs(self) -> Iterable[Path]: ...
 
 
-def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
-    """Write a run into `folder`. InputError if it holds files already, unless `force`, and if it cannot be
+def save(run: Saveable, folder: Path, *, force: bool = False, tables: str = "") -> Path:
+    """Write a run into `folder`, its tables as csv or parquet; by default as CSV as long as a spreadsheet can
+    open them. InputError if it holds files already, unless `force`, and if it cannot be
     written or is being written by another run.
     """
     with locked(folder) as place:
         refuse_what_is_there(folder, force=force, own=FILES)
-        save_into(run, place)
+        save_into(run, place, tables)
     return folder
 
 
-def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
+def save_into(run: Saveable, folder: Path, tables: str = "") -> tuple[str, ...]:
     """Write a run into a folder that is locked, in place of what it holds. Returns what is missing from it:
     nothing, or why the report has no charts, or up to when the timeline has every op.
     """
     with whole_folder(folder) as partial:
         for name in TABLES:
             frame: polars.DataFrame = getattr(run, name)
-            suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
+            suffix = tables or ("csv" if frame.height <= MAX_CSV_ROWS else "parquet")
             save_table(frame, partial / f"{name}.{suffix}")
         save_summary(run.summary(), partial / "summary.json")
         save_summary({"sentences": [one.as_dict() for one in run.explain()]}, partial / VERDICT)

@@ -4,7 +4,8 @@ a sweep of runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -65,6 +66,37 @@ class Shown:
         """Write the page that `save` leaves as report.html to a file of any name."""
         return self._write_report(Path(path), None)
 
+    def to_pandas(self, table: str = "requests") -> Any:
+        """A table as a pandas DataFrame: requests, steps, links, gpus, blame, ...
+
+        InputError for an unknown table, and where pandas and pyarrow are not installed
+        (`pip install fabricsim[arrow]`).
+        """
+        with _extra("pandas"):
+            return table_of(self, table).to_pandas()
+
+    def to_arrow(self, table: str = "requests") -> Any:
+        """A table as a pyarrow Table; otherwise as `to_pandas`."""
+        with _extra("pyarrow"):
+            return table_of(self, table).to_arrow()
+
+    def export(
+        self,
+        path: str | Path,
+        kind: str | None = None,
+        *,
+        table: str = "requests",
+        force: bool = False,
+    ) -> Path:
+        """Write the run as others write theirs: `aiperf` or `vllm` (JSON), or a table as `csv` or `parquet`.
+
+        Without a `kind` the ending of `path` says it; of .json it is AIPerf's. InputError for other endings,
+        and for a file that is there, unless `force`.
+        """
+        from sim.views.exporting import export
+
+        return export(cast("Rows", self), Path(path), kind, table=table, force=force)
+
     def _write_report(self, path: Path, numbers: Mapping[str, Any] | None) -> Path:
         from sim.inputs.errors import InputError
         from sim.results.whole_files import whole_file
@@ -79,6 +111,29 @@ class Shown:
     def _repr_html_(self) -> str:
         run = cast("Rows", self)
         return f"<h3>{escape(run.title)}</h3>\n{run.explain()._repr_html_()}{self.charts._small()}"
+
+
+def table_of(run: object, name: str) -> polars.DataFrame:
+    """A table of a run by its name. InputError for another."""
+    from sim.inputs.errors import InputError
+    from sim.reading.problems import unknown_name
+    from sim.results.saved import TABLES
+
+    if name not in TABLES:
+        raise InputError(unknown_name("table", name, list(TABLES)))
+    frame: polars.DataFrame = getattr(run, name)
+    return frame
+
+
+@contextmanager
+def _extra(library: str) -> Iterator[None]:
+    """InputError where an optional library is not installed."""
+    from sim.inputs.errors import InputError
+
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{library} is not installed: pip install fabricsim[arrow] ({error})") from error
 
 
 class RunCharts:
