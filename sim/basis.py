@@ -25,6 +25,7 @@ from sim.cost.network import Network
 from sim.inputs.engine import Engine, HostTime
 from sim.inputs.gpu_kinds import distance
 from sim.inputs.hardware import Gpu
+from sim.inputs.kernel_parameters import LENT
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
 from sim.inputs.topology import Topology
@@ -43,7 +44,6 @@ from sim.results.basis import (
 )
 
 DEFAULTS_OF = "h100-sxm"  # whose constants, rounded, a GPU without any takes (`sim.inputs.kernel_parameters`)
-_LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
 _NEAR = {
     "architecture": "measured GPUs as if priced by another one of their architecture",
     "vendor": "measured GPUs of other architectures as if priced by an H100",
@@ -112,7 +112,7 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
             said = parameters.provenance.get(f"{op}.{dtype}") or parameters.provenance.get("*")
             if said is None or said.tag != "assumed":
                 return None
-            lender = _LENT.search(said.source)
+            lender = LENT.search(said.source)
             return lender[1] if lender else DEFAULTS_OF
     formats = getattr(known, op)
     return f"{gpu.name} in {next(iter(formats))}" if formats else DEFAULTS_OF
@@ -202,6 +202,7 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
     across = len({(place.get("node", 0), place.get("island", 0)) for place in places}) > 1
+    alike = alike and not (across and network.inter_node in ("roce", "efa"))
     span = None if rings_stay_on_links(network, ranks) else pcie_span(network, ranks)
     return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
 

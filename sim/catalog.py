@@ -228,4 +228,4 @@ def _gpu(path: Path) -> Gpu:
 @cache
 def _gpu_as_of(path: Path, changed_ns: int, kernels_changed_ns: int | None) -> Gpu:
     fitted = kernels_of(read_yaml(kernels_file(path))) if kernels_changed_ns is not None else None
-    return gpu_of(read_yaml(path), path.stem, fitted)
+    return gpu_of(read_yaml(path), path.stem, fitted, load_gpu)

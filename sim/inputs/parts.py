@@ -13,6 +13,9 @@ from sim.inputs.quantities import BytesPerSecond, LatencySeconds, NotBoolean
 
 PartKind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
+NicTransport = Literal["infiniband", "roce", "efa", "ethernet"]
+CARRIERS = {"infiniband": "infiniband", "roce": "roce", "efa": "efa", "tcp": "ethernet"}
+"""Which NICs carry each kind of transport."""
 
 MAX_OF_A_PART = 4096
 _SELECTION = re.compile(r"([a-z][a-z_]*)(?:\[(\d*)(:?)(\d*)(?::(\d+))?\])?")
@@ -48,7 +51,7 @@ class Part(_Described):
     forwards_peers: bool = True
     latency_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
-    transport: Literal["infiniband", "ethernet"] | None = None
+    transport: NicTransport | None = None
 
     @model_validator(mode="after")
     def _fields_that_belong_to_a_kind(self) -> Part:
@@ -184,14 +187,15 @@ class ScaleOut(_Described):
 
 
 class Transport(_Described):
-    """How traffic between servers is carried: which NICs, and what software adds or takes away.
+    """How traffic between servers is carried: which NICs, and what software adds or takes away. `roce` is
+    RDMA over Ethernet, `efa` that of AWS.
 
     `hop_s` is the time a small message of a collective takes from one server's NIC proxy to another's; None
     leaves the collective library's own constants. `bytes_per_s` is what one server can move per direction;
     None leaves the NICs'.
     """
 
-    kind: Literal["infiniband", "tcp"]
+    kind: Literal["infiniband", "roce", "efa", "tcp"]
     hop_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
 

@@ -21,7 +21,7 @@ from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
-from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
+from sim.inputs.parts import CARRIERS, Part, ScaleOut, Transport, Whole, Wire, members, part_of
 from sim.inputs.provenance import Provenance
 from sim.inputs.server_graph import (
     add_nics,
@@ -35,7 +35,7 @@ from sim.inputs.server_graph import (
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MAX_NODES = 16_384
 MAX_PLACES = 500_000
-BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
+BUILT_IN_TRANSPORTS = {kind: Transport(kind=kind) for kind in ("infiniband", "roce", "efa", "tcp")}
 
 
 def _graph_of(given: Any) -> Any:
@@ -112,6 +112,19 @@ class Topology(BaseModel):
     systems: _Systems = {}
     own_graph: _Graph = Field(default=None, repr=False)
     provenance: dict[str, Provenance] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _transport_of_its_nics(cls, data: Any) -> Any:
+        """Where nothing names a transport, the one that the NICs of the servers are for."""
+        if not isinstance(data, Mapping) or "inter_node" in data or not isinstance(data.get("parts"), Mapping):
+            return data
+        parts = [dict(part) for part in data["parts"].values() if isinstance(part, Mapping | Part)]
+        said = {part.get("transport") or "infiniband" for part in parts if part.get("kind") == "nic"}
+        of_rdma = sorted(kind for kind in said if kind in ("roce", "efa"))
+        if "infiniband" in said or not of_rdma:
+            return data
+        return {**data, "inter_node": of_rdma[0]}
 
     @model_validator(mode="after")
     def _parts_and_names_go_together(self) -> Self:
@@ -456,7 +469,7 @@ class Topology(BaseModel):
 def _limit_servers(graph: nx.DiGraph[str], transport: Transport) -> None:
     """Hold what each server sends and receives over the transport's NICs to `transport.bytes_per_s`."""
     assert transport.bytes_per_s is not None
-    carrier = "ethernet" if transport.kind == "tcp" else "infiniband"
+    carrier = CARRIERS[transport.kind]
     nics: dict[int, list[str]] = {}
     for place, attributes in graph.nodes(data=True):
         if attributes["kind"] == "nic" and attributes["transport"] == carrier:
