@@ -23,7 +23,7 @@ from sim.cost.launches import HOSTS, launches_one_by_one
 from sim.cost.machine_basis import pcie_band, pcie_span, rings_stay_on_links
 from sim.cost.network import Network
 from sim.inputs.engine import Engine, HostTime
-from sim.inputs.gpu_kinds import distance
+from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import LENT
 from sim.inputs.model import Model
@@ -319,7 +319,7 @@ def run_basis(
     )
     bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)
     return RunBasis(
-        kernels, links, host_basis(first.engine), memory_basis(weakest.gpu), by_gpu, bands, points
+        kernels, links, host_basis(first.engine, weakest.gpu), memory_basis(weakest.gpu), by_gpu, bands, points
     )
 
 
@@ -442,8 +442,13 @@ def _of_gpu(errors: Errors | None) -> str:
     return f" on {errors.of['gpu']}" if errors is not None and "gpu" in errors.of else " on all measured GPUs"
 
 
-def host_basis(engine: Engine) -> Basis:
-    """What the host's time rests on: the fit of the engine, or what a scenario gives."""
+HOST_LENDER = "servers with NVIDIA GPUs"
+
+
+def host_basis(engine: Engine, gpu: Gpu | None = None) -> Basis:
+    """What the host's time rests on: the fit of the engine, or what a scenario gives. With a GPU that is not
+    known as NVIDIA's it is borrowed: every service of the fit, and every launch, was CUDA's.
+    """
     if engine.service_time is not None:
         return Basis("given", "with the service time")
     # By value: after `--set` and `with_changes` every field of an engine counts as set.
@@ -453,6 +458,8 @@ def host_basis(engine: Engine) -> Basis:
     of = {"quantity": "mean_tpot_ms", "engine": engine.backend, "users": users_band(1)}
     errors = accuracy()["closed_loops"].nearest(of, "quantity engine users", "quantity users")
     points = f"time per token of services{_of_gpu(errors)} with {of['users']} users"
+    if gpu is not None and kind_of(gpu.name)[0] != "nvidia":
+        return Basis("stand-in", HOST_LENDER, points=points)
     return _with_errors(Basis("fitted", "for vLLM on one service"), errors, points)
 
 
