@@ -135,7 +135,8 @@ def _format(kind: str, shape: Mapping[str, Any]) -> str:
     """The number format by which a kernel of this shape has its constants."""
     if kind.endswith("prefill"):
         return prefill_variant(shape.get("dtype", "bf16"), shape.get("kv_dtype", "bf16"))
-    return str(shape.get("kv_dtype" if kind.startswith(("attention", "mla")) else "dtype", "bf16"))
+    named = str(shape.get("kv_dtype" if kind.startswith(("attention", "mla")) else "dtype", "bf16"))
+    return "bf16" if named == "fp16" else named  # which have the same constants
 
 
 def _topology(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Topology:
