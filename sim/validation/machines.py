@@ -20,8 +20,6 @@ from sim.inputs.topology_check import bisection_bytes_per_s
 from sim.microbenchmark import collective, kernel
 from sim.reading.huggingface import model_of
 from sim.reading.yaml_lines import read_yaml
-from sim.scenario.scenario import Scenario
-from sim.simulate import simulate
 
 POINTS = Path(__file__).parents[1] / "data" / "machine_points.yaml"
 Band = tuple[float, float]
@@ -29,12 +27,12 @@ Band = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class MachinePoint:
-    """A published number of a machine, with what it is of, as written."""
+    """A published number of a machine, with what it is of, as written; `outside`: why it is not in the band."""
 
     system: str
     written: Mapping[str, Any]
     source: str
-    fitted: str = ""
+    outside: str = ""
 
     @property
     def what(self) -> str:
@@ -48,7 +46,8 @@ class MachinePoint:
             model = of["model"] if isinstance(of["model"], str) else of["model"]["name"]
             users = "1 user" if of["users"] == 1 else f"{of['users']} users"
             ranks = f" on {of['tensor_parallel_size']} GPUs" if "tensor_parallel_size" in of else ""
-            return f"time per output token of {model}{ranks}, {users}"
+            quantity = "decode step" if "step" in self.written else "time per output token"
+            return f"{quantity} of {model}{ranks}, {users}"
         if kind == "kernel":
             return f"memory of one {of['gpu']}, as a product of one token streams weights"
         return f"bisection, {of}" if kind == "bisection" else f"{of[0]} to {of[1]}"
@@ -74,6 +73,7 @@ _UNITS = (
     ("rate", _RATE, 1e-9, "GB/s"),
     ("time", _SECONDS, 1e6, "us"),
     ("tpot", _SECONDS, 1e3, "ms"),
+    ("step", _SECONDS, 1e3, "ms"),
 )
 
 
@@ -81,7 +81,7 @@ def machine_points() -> Iterator[MachinePoint]:
     """All of them, in the order of the file."""
     for system, points in read_yaml(POINTS).data.items():
         for written in points:
-            yield MachinePoint(system, written, written["source"], written.get("fitted", ""))
+            yield MachinePoint(system, written, written["source"], written.get("outside", ""))
 
 
 def _of_collective(point: MachinePoint) -> tuple[float, Band | None]:
@@ -113,6 +113,9 @@ def _of_kernel(point: MachinePoint) -> tuple[float, Band | None]:
 
 
 def _of_run(point: MachinePoint) -> tuple[float, Band | None]:
+    from sim.scenario.scenario import Scenario
+    from sim.simulate import simulate
+
     of = dict(point.written["run"])
     users = of["users"]
     model = of["model"]
@@ -135,7 +138,10 @@ def _of_run(point: MachinePoint) -> tuple[float, Band | None]:
         }
     )
     result = simulate(scenario)
-    return result.summary()["mean_tpot_ms"], result.basis.bands.get("mean_tpot_ms")
+    numbers = result.summary()
+    value = numbers["median_itl_ms" if "step" in point.written else "mean_tpot_ms"]
+    low, high = (side / numbers["mean_tpot_ms"] for side in result.basis.bands["mean_tpot_ms"])
+    return value, (value * low, value * high)
 
 
 SIMULATED = {

@@ -13,13 +13,13 @@ from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, layout_of
 from sim.views.machine import draw_topology, topology_chart
 
 CLUSTERS = ("nd-h100-v5", "gb200-nvl72", "l40s-12")
-SYSTEMS = [(name, 1) for name in sim.list_topologies()] + [
+SYSTEMS: list[tuple[str, int | None]] = [(name, None) for name in sim.list_topologies()] + [
     (name, nodes) for name in CLUSTERS for nodes in (2, 5)
 ]
 
 
 @pytest.mark.parametrize(("name", "nodes"), SYSTEMS)
-def test_no_two_parts_overlap_and_all_lie_inside_the_picture(name: str, nodes: int) -> None:
+def test_no_two_parts_overlap_and_all_lie_inside_the_picture(name: str, nodes: int | None) -> None:
     drawn = layout_of(sim.load_topology(name, nodes=nodes).graph)
     for one, other in combinations(drawn.boxes.values(), 2):
         apart = abs(one.x - other.x) >= BOX_WIDTH or abs(one.y - other.y) >= BOX_HEIGHT
