@@ -103,7 +103,9 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
     if known is None:
         return DEFAULTS_OF
     shipped = _shipped_gpu(gpu.name)
-    if shipped is not None and _datasheet(gpu) != _datasheet(shipped):
+    whole = known.provenance.get("*")
+    lent = whole is not None and LENT.search(whole.source)
+    if shipped is not None and _datasheet(gpu) != _datasheet(shipped) and not lent:
         return f"{gpu.name} as shipped"
     own = known.engines.get(engine)
     for parameters in (own, known) if own is not None else (known,):
