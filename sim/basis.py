@@ -175,6 +175,7 @@ _WIRING = (
     "acs",
     "systems",
     "nics_per_gpu",
+    "collectives",
 )
 
 
@@ -187,7 +188,8 @@ def _shipped(name: str) -> Topology | None:
 class Collectives:
     """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are,
     whether these are on several servers, whether they are joined as the measured ones were (by NVLink or
-    PCIe, with copies from GPU to GPU), and how far apart those are that talk over PCIe (`pcie_span`).
+    PCIe, with copies from GPU to GPU), how far apart those are that talk over PCIe (`pcie_span`), and
+    whether the topology gives their times.
     """
 
     gpu: str
@@ -196,6 +198,7 @@ class Collectives:
     across: bool = False
     joined_alike: bool = True
     span: str | None = None
+    given: bool = False
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
@@ -206,7 +209,8 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     across = len({(place.get("node", 0), place.get("island", 0)) for place in places}) > 1
     alike = alike and not (across and network.inter_node in ("roce", "efa"))
     span = None if rings_stay_on_links(network, ranks) else pcie_span(network, ranks)
-    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
+    given = network.own_collectives is not None
+    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span, given)
 
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
@@ -215,6 +219,8 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
+    if who.given and not who.across:
+        return Basis("given", "by the topology")
     measured = _gpus_measured(who.kind)
     lender = ", ".join(measured)
     there = machine in ("shipped", "measured") and who.gpu.startswith(measured) and who.joined_alike

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sim.inputs.provenance import Provenance
-from sim.inputs.quantities import BytesPerSecond, LatencySeconds, NotBoolean
+from sim.inputs.quantities import Bytes, BytesPerSecond, LatencySeconds, NotBoolean, Seconds
 
 PartKind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
@@ -198,6 +208,62 @@ class Transport(_Described):
     kind: Literal["infiniband", "roce", "efa", "tcp"]
     hop_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
+
+
+class OwnCollectives(_Described):
+    """A collective library's times on this machine: those of a kind of `topologies/collectives/inside.yaml`
+    (`like`; by default the kind of its GPU), with other values in the same blocks, `nccl` and `engines`.
+    """
+
+    like: str | None = None
+    nccl: dict[str, Any] = {}
+    engines: dict[str, Any] = {}
+
+    @field_validator("nccl")
+    @classmethod
+    def _of_nccl(cls, block: dict[str, Any]) -> dict[str, Any]:
+        return _in_base_units(block, _NCCL, "nccl")
+
+    @field_validator("engines")
+    @classmethod
+    def _of_engines(cls, block: dict[str, Any]) -> dict[str, Any]:
+        return _in_base_units(block, _ENGINES, "engines")
+
+
+_SECONDS, _RATE, _BYTES = TypeAdapter(Seconds), TypeAdapter(BytesPerSecond), TypeAdapter(Bytes)
+_NUMBERS: dict[str, Any] = {"*": None}  # any names, a number each
+_NCCL: dict[str, Any] = {
+    "ring": {"LL": _NUMBERS, "LL128": _NUMBERS, "Simple": _NUMBERS},
+    "local_bytes_per_s": None, "through_host_efficiency": None, "switch": _NUMBERS, "direct": _NUMBERS,
+}  # fmt: skip
+_ENGINES: dict[str, Any] = {"*": {"kernels": {"*": _NUMBERS}, "eager_launch_s": None}}
+
+
+def _in_base_units(block: Any, shape: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """A block of numbers in seconds, bytes and bytes/s, by the end of each name. ValueError for anything else."""
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{at} = {block!r} is not a mapping; {', '.join(shape)} may stand in it")
+    found = {}
+    for name, value in block.items():
+        if name not in shape and "*" not in shape:
+            raise ValueError(f"{at}.{name} is not a known key; {', '.join(shape)} are")
+        below = shape.get(name, shape.get("*"))
+        place = f"{at}.{name}"
+        found[name] = _number(str(name), value, place) if below is None else _in_base_units(value, below, place)
+    return found
+
+
+def _number(name: str, value: Any, at: str) -> float:
+    kind = _RATE if name.endswith("bytes_per_s") else _SECONDS if name.endswith("_s") else _BYTES
+    if isinstance(value, str) and name.endswith(("_s", "_bytes")):
+        try:
+            return float(kind.validate_python(value))
+        except ValidationError as error:
+            raise ValueError(f"{at}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    least = 0.0 if kind is _SECONDS else 1e-12  # what is divided by
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e30:
+        raise ValueError(f"{at} = {value!r} is not a number {'of at least' if least == 0.0 else 'above'} 0")
+    return float(value)
 
 
 def part_of_place(place: str) -> str:

@@ -21,7 +21,7 @@ from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
-from sim.inputs.parts import CARRIERS, Part, ScaleOut, Transport, Whole, Wire, members, part_of
+from sim.inputs.parts import CARRIERS, OwnCollectives, Part, ScaleOut, Transport, Whole, Wire, members, part_of
 from sim.inputs.provenance import Provenance
 from sim.inputs.server_graph import (
     add_nics,
@@ -81,7 +81,7 @@ class Topology(BaseModel):
     `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold
     the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
     sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
-    three change paths. `basis` says whether collectives were measured on this very machine, or its links have
+    three change paths. `collectives` gives a library's own times. `basis` says whether collectives were measured on this very machine, or its links have
     what their datasheets state; `provenance` where. A script's own graph stands in `own_graph` (see
     `of_graph`) in place of parts and wires. So do `systems`, whose servers the networks of the same name
     join: kinds of servers beside each other, numbered one after the other.
@@ -107,6 +107,7 @@ class Topology(BaseModel):
     wires: tuple[Wire, ...] = ()
     scale_out: tuple[ScaleOut, ...] = ()
     transports: dict[str, Transport] = {}
+    collectives: OwnCollectives | None = None
     links: dict[str, LinkType] = {}
     gpus: dict[str, Gpu] = {}
     systems: _Systems = {}
@@ -354,6 +355,8 @@ class Topology(BaseModel):
             transport=self.inter_node,
             transport_hop_s=transport.hop_s,
         )
+        if self.collectives is not None:
+            graph.graph["collectives"] = self.collectives
         return graph
 
     def with_inter_node(self, transport: str) -> Topology:

@@ -185,6 +185,8 @@ class _Reading:
         if isinstance(data.get("scale_out"), Mapping):
             data["scale_out"] = [data["scale_out"]]
         self._check_levels(data)
+        if isinstance(data.get("collectives"), Mapping):
+            data["collectives"] = self._separated(data["collectives"], ("collectives",))
         for name in ("parts", "transports"):
             if isinstance(data.get(name), Mapping):
                 data[name] = {key: self._separated(block, (name, key)) for key, block in data[name].items()}
