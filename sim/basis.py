@@ -327,7 +327,13 @@ def run_basis(
     )
     bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)
     return RunBasis(
-        kernels, links, host_basis(first.engine, weakest.gpu), memory_basis(weakest.gpu), by_gpu, bands, points
+        kernels,
+        links,
+        host_basis(first.engine, weakest.gpu),
+        memory_basis(weakest.gpu),
+        by_gpu,
+        bands,
+        points,
     )
 
 

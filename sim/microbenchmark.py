@@ -63,7 +63,7 @@ class Kernel(KernelTiming):
 
 
 def collective(
-    topology: Topology | nx.DiGraph[str] | str | Path,
+    topology: Topology | nx.DiGraph[str] | str | Path | Mapping[str, Any],
     op: str,
     n_bytes: float,
     ranks: int | Sequence[int] | Sequence[str] | None = None,
@@ -76,8 +76,8 @@ def collective(
 ) -> Collective:
     """Seconds and bandwidth of one collective of `n_bytes` (nccl-tests' size: a rank's whole buffer), alone.
 
-    `topology` is a name, a file, a Topology or a script's own graph; `ranks` are how many GPUs, or which
-    (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks algorithm and
+    `topology` is a name, a file, what a file would say, a Topology or a script's own graph; `ranks` are how
+    many GPUs, or which (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks algorithm and
     protocol as that library would, unless they are named. InputError for wrong names, InfeasibleError where
     there is no path.
     """
@@ -139,7 +139,9 @@ def _format(kind: str, shape: Mapping[str, Any]) -> str:
     return "bf16" if named == "fp16" else named  # which have the same constants
 
 
-def _topology(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Topology:
+def _topology(
+    topology: Topology | nx.DiGraph[str] | str | Path | Mapping[str, Any], nodes: int | None
+) -> Topology:
     if isinstance(topology, str | Path):
         path = find("topology", topology)
         return _described(path, path.stat().st_mtime_ns, nodes)

@@ -1,5 +1,5 @@
-"""The tables of docs/machines.md: what each shipped machine has and rests on, and what others have published of it
-beside what is simulated.
+"""The tables of docs/machines.md: what each shipped machine has and rests on, and what others have published
+of it beside what is simulated.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 MACHINES = "<!-- table of machines -->", "<!-- end of the machines -->"
 POINTS = "<!-- table of published numbers -->", "<!-- end of the published numbers -->"
 HEAD = (
-    "machine", "GPUs", "memory of one", "GB/s", "dense TFLOP/s: 16, 8, 4 bits", "joined by NVLink or the like",
-    "GB/s of one into it", "GB/s of one across", "kernels", "collectives in a server", "published",
+    "machine", "GPUs", "memory of one", "its GB/s", "dense TFLOP/s: 16, 8, 4 bits",
+    "NVLink, or its like, joins", "GB/s of one into it", "GB/s of one across", "kernels",
+    "collectives in a server", "published",
 )  # fmt: skip
 POINT_HEAD = ("machine", "quantity", "published", "simulated", "off by", "band", "source")
 
@@ -47,7 +48,9 @@ def _machine(topology: Topology) -> str:
     network = Network(topology.graph)
     gpu = topology.gpu(network.gpus[0])
     graph = topology.graph
-    domain = [one for one in network.gpus if graph.nodes[one]["domain"] == graph.nodes[network.gpus[0]]["domain"]]
+    domain = [
+        one for one in network.gpus if graph.nodes[one]["domain"] == graph.nodes[network.gpus[0]]["domain"]
+    ]
     joined = topology.peer_to_peer and len(domain) > 1
     pair = _two(topology)
     leaves = topology.scale_out and (pair is not topology or len(domain) < len(network.gpus))
@@ -58,7 +61,11 @@ def _machine(topology: Topology) -> str:
         who = collectives_on(network, ranks)
         collectives = _basis(collective_basis(who, machine_origin(topology), "vllm"))
     published = sum(point.system == topology.name for point in machine_points())
-    peaks = [gpu.flops.get("bf16", gpu.flops.get("fp16")), gpu.flops.get("fp8", gpu.flops.get("int8")), gpu.flops.get("fp4")]
+    peaks = [
+        gpu.flops.get("bf16", gpu.flops.get("fp16")),
+        gpu.flops.get("fp8", gpu.flops.get("int8")),
+        gpu.flops.get("fp4"),
+    ]
     cells = (
         topology.name,
         f"{len(network.gpus)} {gpu.name}",
@@ -70,7 +77,11 @@ def _machine(topology: Topology) -> str:
         "none" if across is None else f"{across:,.1f}",
         _basis(kernel_basis(gpu, formula, "vllm", [("gemm", "bf16")], "memory")),
         collectives,
-        str(published) if published else "[fits](accuracy.md)" if topology.basis == "measured" else "none found",
+        str(published)
+        if published
+        else "[fits](accuracy.md)"
+        if topology.basis == "measured"
+        else "none found",
     )
     return "| " + " | ".join(cells) + " |"
 
@@ -83,7 +94,13 @@ def _two(topology: Topology) -> Topology:
 
 
 def _basis(part: Basis) -> str:
-    return "measured" if part.kind == "measured" else f"{part.of}'s, scaled" if part.kind == "stand-in" else part.kind
+    return (
+        "measured"
+        if part.kind == "measured"
+        else f"{part.of}'s, scaled"
+        if part.kind == "stand-in"
+        else part.kind
+    )
 
 
 def points_table() -> str:
@@ -98,8 +115,8 @@ def points_table() -> str:
         if point.outside:
             within += f"; {point.outside}"
         cells = (
-            point.system, point.what, f"{published:.4g} {unit}", f"{value:.4g}", f"{value / published - 1.0:+.0%}",
-            within, point.source,
+            point.system, point.what, f"{published:.4g} {unit}", f"{value:.4g}",
+            f"{value / published - 1.0:+.0%}", within, point.source,
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""What a topology leaves open, and what is taken in its place: the lines of `sim topology check` that say how much of
-an answer is this machine's and how much is another one's.
+"""What a topology leaves open, and what is taken in its place: the lines of `sim topology check` that say how
+much of an answer is this machine's and how much is another one's.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ def _of_gpu(gpu: Gpu) -> Iterator[Gap]:
     known = FORMATS[:1] if _is_shipped(gpu) else FORMATS
     missing = [name for name in known if name not in gpu.flops]
     if missing:
-        yield f"gpus.{gpu.name}.flops: {', '.join(missing)}", "none: what computes in these formats is refused, or in wider ones"
+        yield (
+            f"gpus.{gpu.name}.flops: {', '.join(missing)}",
+            "none: what computes in these formats is refused, or in wider ones",
+        )
     kernels = kernel_basis(gpu, formula, "vllm", [("gemm", "bf16")], "memory")
     if kernels.kind == "stand-in":
         yield f"kernels of {gpu.name}", _borrowed(kernels)
-    if host_basis(Engine(), gpu).kind == "stand-in":
+    if host_basis(Engine.model_validate({}), gpu).kind == "stand-in":
         yield f"steps and launches on the host of {gpu.name}", f"those of {HOST_LENDER}"
 
 

@@ -158,7 +158,9 @@ class LinkGraph:
                 joined = [gpu for gpu in gpus if self.places[gpu]["kind"] == "gpu"]
                 wired = any(self.places[near]["kind"] == "gpu" for gpu in joined for near in graph[gpu])
                 planes = nx.weakly_connected_components(graph.subgraph(chips))
-                whole = all(set(joined) <= set().union(*(reached[chip] for chip in plane)) for plane in planes)
+                whole = all(
+                    set(joined) <= set().union(*(reached[chip] for chip in plane)) for plane in planes
+                )
                 if whole and not wired:
                     self.tiered.update(dict.fromkeys(joined, f"nvlink{domain}"))
                 continue

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
-from typing import Literal
+from typing import Literal, cast
 
 import networkx as nx
 
@@ -276,7 +276,7 @@ class Paths:
             for following in legs[1:]:
                 leg = self._graph.join(leg, following)
             ways.append(leg)
-        return self._spread(ways, staged, self.inter_node)
+        return self._spread(ways, staged, cast(Medium, self.inter_node))
 
     def _nics_between(
         self, source: str, target: str, out_nics: Sequence[str], in_nics: Sequence[str]

@@ -5,7 +5,8 @@ Names as the vendors' product pages have them. A GPU of another name has neither
 
 from __future__ import annotations
 
-# NVIDIA: the product pages and white papers of each line; AMD: CDNA white papers; Intel: Gaudi's; Huawei: Ascend's.
+# NVIDIA: the product pages and white papers of each line; AMD: CDNA white papers; Intel: Gaudi's;
+# Huawei: Ascend's.
 _KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("nvidia", "volta"): ("v100", "titan-v"),
     ("nvidia", "turing"): ("t4", "rtx-2080", "rtx-8000"),

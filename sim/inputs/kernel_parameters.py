@@ -166,7 +166,9 @@ class KernelParameters(BaseModel):
         """The same for a GPU that was not measured: every set says whose it is. What the lender has borrowed
         itself keeps its first owner.
         """
-        provenance = {"*": Provenance(tag="assumed", source=_lent(self.provenance.get("*"), lender, borrower))}
+        provenance = {
+            "*": Provenance(tag="assumed", source=_lent(self.provenance.get("*"), lender, borrower))
+        }
         for op in _OPS:
             for number_format in getattr(self, op):
                 key = f"{op}.{number_format}"
@@ -176,7 +178,15 @@ class KernelParameters(BaseModel):
         return self.model_copy(update={"provenance": provenance, "engines": engines})
 
 
-_OPS = ("gemm", "attention_prefill", "attention_decode", "attention_mixed", "mla_prefill", "mla_decode", "moe")
+_OPS = (
+    "gemm",
+    "attention_prefill",
+    "attention_decode",
+    "attention_mixed",
+    "mla_prefill",
+    "mla_decode",
+    "moe",
+)
 LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
 
 

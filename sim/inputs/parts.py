@@ -240,7 +240,7 @@ _ENGINES: dict[str, Any] = {"*": {"kernels": {"*": _NUMBERS}, "eager_launch_s": 
 
 
 def _in_base_units(block: Any, shape: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """A block of numbers in seconds, bytes and bytes/s, by the end of each name. ValueError for anything else."""
+    """A block of numbers in seconds, bytes and bytes/s, by the end of each name; ValueError for others."""
     if not isinstance(block, Mapping):
         raise ValueError(f"{at} = {block!r} is not a mapping; {', '.join(shape)} may stand in it")
     found = {}
@@ -249,7 +249,9 @@ def _in_base_units(block: Any, shape: Mapping[str, Any], at: str) -> dict[str, A
             raise ValueError(f"{at}.{name} is not a known key; {', '.join(shape)} are")
         below = shape.get(name, shape.get("*"))
         place = f"{at}.{name}"
-        found[name] = _number(str(name), value, place) if below is None else _in_base_units(value, below, place)
+        found[name] = (
+            _number(str(name), value, place) if below is None else _in_base_units(value, below, place)
+        )
     return found
 
 

@@ -21,7 +21,17 @@ from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
-from sim.inputs.parts import CARRIERS, OwnCollectives, Part, ScaleOut, Transport, Whole, Wire, members, part_of
+from sim.inputs.parts import (
+    CARRIERS,
+    OwnCollectives,
+    Part,
+    ScaleOut,
+    Transport,
+    Whole,
+    Wire,
+    members,
+    part_of,
+)
 from sim.inputs.provenance import Provenance
 from sim.inputs.server_graph import (
     add_nics,
@@ -81,10 +91,11 @@ class Topology(BaseModel):
     `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold
     the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
     sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
-    three change paths. `collectives` gives a library's own times. `basis` says whether collectives were measured on this very machine, or its links have
-    what their datasheets state; `provenance` where. A script's own graph stands in `own_graph` (see
-    `of_graph`) in place of parts and wires. So do `systems`, whose servers the networks of the same name
-    join: kinds of servers beside each other, numbered one after the other.
+    three change paths. `collectives` gives a library's own times. `basis` says whether collectives were
+    measured on this very machine, or its links have what their datasheets state; `provenance` where. A
+    script's own graph stands in `own_graph` (see `of_graph`) in place of parts and wires. So do
+    `systems`, whose servers the networks of the same name join: kinds of servers beside each other,
+    numbered one after the other.
 
     `domain` puts the GPUs of servers with NVSwitches into NVLink domains of so many, the switches on
     `domain_tiers` tiers where a domain is larger than a server (`nvlink_domains`); `nics_per_gpu` puts NICs
@@ -118,7 +129,11 @@ class Topology(BaseModel):
     @classmethod
     def _transport_of_its_nics(cls, data: Any) -> Any:
         """Where nothing names a transport, the one that the NICs of the servers are for."""
-        if not isinstance(data, Mapping) or "inter_node" in data or not isinstance(data.get("parts"), Mapping):
+        if (
+            not isinstance(data, Mapping)
+            or "inter_node" in data
+            or not isinstance(data.get("parts"), Mapping)
+        ):
             return data
         parts = [dict(part) for part in data["parts"].values() if isinstance(part, Mapping | Part)]
         said = {part.get("transport") or "infiniband" for part in parts if part.get("kind") == "nic"}

@@ -289,7 +289,8 @@ def _remedy(graph: nx.DiGraph[str]) -> str:
     there = {graph.nodes[nic]["transport"] for nic in places_of_kind(graph, "nic")}
     others = [other for other, carrier in CARRIERS.items() if carrier in there]
     if kind in ("infiniband", "roce", "efa") and others and CARRIERS[kind] not in there:
-        return f"no NIC is for {kind}; inter_node: {others[0]}, or transport: {kind} of the NICs, would join them"
+        either = f"inter_node: {others[0]}, or transport: {kind} of the NICs"
+        return f"no NIC is for {kind}; {either}, would join them"
     if graph.graph.get("inter_node") == "tcp" and not any(
         graph.nodes[nic]["transport"] == "ethernet" for nic in places_of_kind(graph, "nic")
     ):

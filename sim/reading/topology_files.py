@@ -73,7 +73,9 @@ def lend_kernels(
         problems += [document.problem(at, problem.what) for problem in error.problems]
     else:
         if kernels is None:
-            what = f"{lender} has no kernels of its own that could stand in; sim list gpus names those that have"
+            what = (
+                f"{lender} has no kernels of its own that could stand in; sim list gpus names those that have"
+            )
             problems.append(document.problem(at, what))
     block["kernels"] = kernels.lent(lender, str(block.get("name", ""))) if kernels is not None else None
 

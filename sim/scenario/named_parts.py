@@ -5,7 +5,7 @@ plain values out, before anything of them is checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,20 @@ def _is_said_as_in_files(written: Mapping[str, Any]) -> bool:
     """
     if "node" in written or isinstance(written.get("scale_out"), Mapping):
         return True
-    node = written.get("parts"), written.get("wires"), written.get("scale_out")
-    parts, wires, networks = ([*block.values()] if isinstance(block, Mapping) else block or () for block in node)
-    own = {*(written.get("links") or {}), *(written.get("gpus") or {})}
-    named = [block.get(key) for key, blocks in (("model", parts), ("link", (*wires, *networks))) for block in blocks
-             if isinstance(block, Mapping)]  # fmt: skip
-    return any(name is not None and name not in own for name in named) or _has_sources(written)
+    parts, wires, networks = (_blocks(written.get(key)) for key in ("parts", "wires", "scale_out"))
+    own = {
+        name for key in ("links", "gpus") if isinstance(block := written.get(key), Mapping) for name in block
+    }
+    named = [*(part.get("model") for part in parts), *(wire.get("link") for wire in (*wires, *networks))]
+    return any(isinstance(name, str) and name not in own for name in named) or _has_sources(written)
+
+
+def _blocks(written: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a mapping or a list; other things are left to the check of the whole."""
+    every = written.values() if isinstance(written, Mapping) else written
+    if not isinstance(every, Iterable) or isinstance(every, str):
+        return []
+    return [block for block in every if isinstance(block, Mapping)]
 
 
 def _has_sources(written: Any) -> bool:

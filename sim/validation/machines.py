@@ -1,7 +1,8 @@
-"""What others have published of the shipped machines, beside what is simulated: `sim/data/machine_points.yaml`.
+"""What others have published of the shipped machines, beside what is simulated:
+`sim/data/machine_points.yaml`.
 
-A point is a collective alone, a path, a bisection, a kernel that streams memory, or a run. The band is that of
-its basis, in the unit of the point; a figure of the links alone has none.
+A point is a collective alone, a path, a bisection, a kernel that streams memory, or a run. The band is that
+of its basis, in the unit of the point; a figure of the links alone has none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Band = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class MachinePoint:
-    """A published number of a machine, with what it is of, as written; `outside`: why it is not in the band."""
+    """A published number of a machine, with what it is of, as written; `outside`: why the band has it not."""
 
     system: str
     written: Mapping[str, Any]
@@ -41,7 +42,9 @@ class MachinePoint:
         if kind == "collective":
             servers = f" of {of['nodes']} servers" if of.get("nodes", 1) > 1 else ""
             unit = "time" if "time" in self.written else "bus bandwidth"
-            return f"{unit} of {of['op'].replace('_', '-')} of {of['n_bytes']} over {of['ranks']} GPUs{servers}"
+            return (
+                f"{unit} of {of['op'].replace('_', '-')} of {of['n_bytes']} over {of['ranks']} GPUs{servers}"
+            )
         if kind == "run":
             model = of["model"] if isinstance(of["model"], str) else of["model"]["name"]
             users = "1 user" if of["users"] == 1 else f"{of['users']} users"
@@ -138,6 +141,7 @@ def _of_run(point: MachinePoint) -> tuple[float, Band | None]:
         }
     )
     result = simulate(scenario)
+    assert result.basis is not None
     numbers = result.summary()
     value = numbers["median_itl_ms" if "step" in point.written else "mean_tpot_ms"]
     low, high = (side / numbers["mean_tpot_ms"] for side in result.basis.bands["mean_tpot_ms"])

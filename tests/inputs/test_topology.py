@@ -160,7 +160,9 @@ def test_a_transport_decides_which_nics_carry_and_how_much() -> None:
 
 
 def test_an_unknown_transport_is_refused_by_name() -> None:
-    with pytest.raises(ValidationError, match="'smoke' is not a transport of small; infiniband, roce, efa, tcp are"):
+    with pytest.raises(
+        ValidationError, match="'smoke' is not a transport of small; infiniband, roce, efa, tcp are"
+    ):
         cluster(inter_node="smoke")
     with pytest.raises(InputError, match="'smoke' is not a transport of small"):
         cluster().with_inter_node("smoke")
@@ -250,7 +252,7 @@ def test_fields_of_a_part_belong_to_its_kind(fields: dict[str, Any], says: str) 
 
 
 def test_a_server_with_roce_cards_alone_is_joined_by_them() -> None:
-    """RoCE is a kind of its own: cards of one kind do not carry the other, and no transport has to be named."""
+    """RoCE is a kind of its own: its cards do not carry InfiniBand, and no transport has to be named."""
     parts = {**cluster().parts, "nic": Part(kind="nic", count=2, transport="roce")}
     described = cluster(parts=parts, nodes=2)
     assert (described.inter_node, described.graph.graph["inter_node"]) == ("roce", "roce")
@@ -258,5 +260,7 @@ def test_a_server_with_roce_cards_alone_is_joined_by_them() -> None:
     across = network.path(network.gpus[0], network.gpus[-1])
     assert across.medium == "roce"
     alone = cluster(parts=parts, nodes=2, inter_node="infiniband")
-    with pytest.raises(InfeasibleError, match=r"no NIC is for infiniband; inter_node: roce, or transport: infini"):
+    with pytest.raises(
+        InfeasibleError, match=r"no NIC is for infiniband; inter_node: roce, or transport: infini"
+    ):
         refuse_unreachable(alone.graph)

@@ -33,7 +33,11 @@ def test_every_gpu_of_a_system_reaches_every_other(name: str) -> None:
 @pytest.mark.parametrize("name", CLUSTERS)
 @pytest.mark.parametrize("nodes", [2, 3, 40])
 def test_every_gpu_of_a_cluster_reaches_every_other(name: str, nodes: int) -> None:
-    refuse_unreachable(catalog.load_topology(name, nodes=min(nodes, 8) if DESCRIBED[name].gpus_per_node > 16 else nodes).graph)
+    refuse_unreachable(
+        catalog.load_topology(
+            name, nodes=min(nodes, 8) if DESCRIBED[name].gpus_per_node > 16 else nodes
+        ).graph
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if DESCRIBED[name].domain is None])

@@ -36,7 +36,10 @@ def test_every_machine_passes_its_check_reduces_and_serves_a_llama() -> None:
             timing = sim.collective(topology, "all_reduce", 2**26, ranks)
             best = found.in_domain_raw_bytes_per_s or 64e9  # in-switch sums may pass the rate of a ring
             assert 0.0 < timing.busbw_bytes_per_s < 2.0 * best, name
-            low, high = timing.basis.band or (1.0, 1.0)  # without points of its kind a measured machine has none
+            low, high = timing.basis.band or (
+                1.0,
+                1.0,
+            )  # without points of its kind a measured machine has none
             assert 0.4 < low <= 1.1 <= high + 0.2 < 20.0, name
             assert timing.basis.band is not None or timing.basis.kind == "measured", name
         service = sim.Scenario.model_validate(
@@ -45,7 +48,12 @@ def test_every_machine_passes_its_check_reduces_and_serves_a_llama() -> None:
                 "model": "llama-3-8b",
                 "precision": {"weights": "fp16", "kv_cache": "fp16"},
                 "engine": {"tensor_parallel_size": ranks, "max_model_len": 2048},
-                "workload": {"arrivals": {"kind": "burst"}, "prompt_tokens": 100, "output_tokens": 5, "requests": 1},
+                "workload": {
+                    "arrivals": {"kind": "burst"},
+                    "prompt_tokens": 100,
+                    "output_tokens": 5,
+                    "requests": 1,
+                },
             }
         )
         result = sim.simulate(service)

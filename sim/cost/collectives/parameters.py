@@ -153,7 +153,7 @@ class Parameters:
     blocks: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as the file has them
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
-        """The kind of a GPU by its model's name, or its nearest stand-in by NVLink rate; or a machine's own."""
+        """The kind of a GPU by its model's name, or its nearest stand-in by NVLink rate; or the machine's."""
         if network.own_collectives is not None:
             return self._own(network.own_collectives, self._named_or_near(network, gpu).name)
         return self._named_or_near(network, gpu)
