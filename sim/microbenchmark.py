@@ -77,9 +77,9 @@ def collective(
     """Seconds and bandwidth of one collective of `n_bytes` (nccl-tests' size: a rank's whole buffer), alone.
 
     `topology` is a name, a file, what a file would say, a Topology or a script's own graph; `ranks` are how
-    many GPUs, or which (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks algorithm and
-    protocol as that library would, unless they are named. InputError for wrong names, InfeasibleError where
-    there is no path.
+    many GPUs, or which (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks
+    algorithm and protocol as that library would, unless they are named. InputError for wrong names,
+    InfeasibleError where there is no path.
     """
     if not n_bytes > 0:
         raise InputError(f"n_bytes = {n_bytes:g}: must be more than 0")
