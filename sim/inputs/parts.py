@@ -51,7 +51,8 @@ class Part(_Described):
 
     `forwards_peers: false` is a host whose root complex passes no PCIe traffic from one GPU to another, so
     that copies between GPUs on different switches are staged in its memory. A `latency_s` that is left out
-    is, to collectives, that of the machines on which they were measured.
+    is, to collectives, that of the machines on which they were measured. `trays`: of a rack, in how many they
+    stand, as many in each, in order; only the picture is drawn by it.
     """
 
     kind: PartKind
@@ -59,6 +60,7 @@ class Part(_Described):
     model: str | None = None
     reduces: bool = False
     forwards_peers: bool = True
+    trays: Whole | None = None
     latency_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
     transport: NicTransport | None = None
@@ -73,6 +75,8 @@ class Part(_Described):
             raise ValueError(f"transport is for nics; a {self.kind} has none")
         if self.reduces and self.kind not in ("nvswitch", "switch"):
             raise ValueError(f"reduces is for switches that add numbers on the way; a {self.kind} does not")
+        if self.trays is not None and self.count % self.trays:
+            raise ValueError(f"{self.trays} trays do not divide the {self.count} there are")
         if not self.forwards_peers and self.kind != "host":
             raise ValueError(f"forwards_peers is for hosts (root complexes); a {self.kind} has none")
         return self

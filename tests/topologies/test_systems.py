@@ -243,7 +243,7 @@ def constants(block: object, path: str = "") -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("kind", ["topology", "gpu", "links"])
 def test_every_shipped_constant_has_a_tag_and_a_source(kind: str) -> None:
-    structure = {"count", "of", "links", "switch_ports", "rails", "nodes", "domain", "domain_tiers"}
+    structure = {"count", "of", "links", "switch_ports", "rails", "nodes", "domain", "domain_tiers", "trays"}
     for name in catalog.names_of(kind):  # type: ignore[arg-type]
         for path, value in constants(yaml.safe_load(catalog.find(kind, name).read_text())):  # type: ignore[arg-type]
             key = path.rpartition(".")[2].partition("[")[0]
