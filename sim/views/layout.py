@@ -77,6 +77,7 @@ class Layout:
     notes: list[Box] = field(default_factory=list)
     bundles: list[Bundle] = field(default_factory=list)
     bundled: set[tuple[str, str]] = field(default_factory=set)
+    folded: dict[str, str] = field(default_factory=dict)  # a part to the one whose box stands for it too
     width: float = 0.0
     height: float = 0.0
 
@@ -88,7 +89,9 @@ def layout_of(graph: Graph[str]) -> Layout:
     racks = any("tray" in data for _, data in graph.nodes(data=True))
     most = 1 if racks else MAX_SERVERS
     shown = servers[:most] if len(servers) > most + (not racks) else servers
-    fabric = [place for place, data in graph.nodes(data=True) if data["node"] == -1]
+    above = [place for place, data in graph.nodes(data=True) if data["node"] == -1]
+    upper = _sorted(graph, (place for place in above if graph.nodes[place]["kind"] == "nvswitch"))
+    fabric = [place for place in above if place not in set(upper)]
     leaves, spines = _tiers(graph, fabric)
     row_of = {place: _row(graph, place, set(spines)) for place in graph.nodes}
     height_of = _heights(set(row_of.values()))
@@ -115,11 +118,20 @@ def layout_of(graph: Graph[str]) -> Layout:
             )
         )
         left += 3 * COLUMN
-    kept = max(len(tier[:MAX_SWITCHES]) + (len(tier) > MAX_SWITCHES) for tier in (leaves, spines))
+    kept = max(len(tier[:MAX_SWITCHES]) + (len(tier) > MAX_SWITCHES) for tier in (leaves, spines, upper))
     drawn.width = max(left - COLUMN * 0.6 + MARGIN, 7 * COLUMN, kept * COLUMN + 2 * MARGIN)
     for row, switches in (("leaf", leaves), ("spine", spines)):
         _add_switches(drawn, switches, height_of.get(row, 0.0))
     _join_folded(drawn, graph, {*servers} - {*shown})
+    if upper:  # NVLink chips over several servers, below all of these
+        bottom += ROW
+        for number, place in enumerate(upper[:MAX_SWITCHES]):
+            x = drawn.width * (number + 0.5) / len(upper[:MAX_SWITCHES])
+            drawn.boxes[place] = Box(place, place.rpartition(".")[2], "nvswitch", x, bottom)
+        if len(upper) > MAX_SWITCHES:
+            drawn.notes.append(
+                _note(f"{len(upper) - MAX_SWITCHES} more", drawn.width / 2, bottom + BOX_HEIGHT)
+            )
     drawn.height = max([bottom, *(box.y + BOX_HEIGHT for box in drawn.boxes.values())]) + MARGIN
     return drawn
 
@@ -175,8 +187,9 @@ def _add_server(
     for number, gpu in enumerate([*first, *last]):
         columns[gpu] = number + (gap if number >= len(first) else 0.0)
     width = (max(columns.values()) if columns else 0.0) + 1.0
+    labels = _fold_nics(drawn, graph, own, len(gpus))
     for row in ("pcie_switch", "host", "host_nic", "nic", "leaf", "spine", "nvswitch"):
-        parts = _sorted(graph, (place for place in own if row_of[place] == row))
+        parts = _sorted(graph, (place for place in own if row_of[place] == row and place not in drawn.folded))
         if row == "nvswitch":
             chips, last_chips = _kept(parts, MAX_CHIPS)
             note = _spread_evenly(columns, chips, last_chips, width)
@@ -191,7 +204,7 @@ def _add_server(
         kind = graph.nodes[place]["kind"]
         at_x = left + (column + 0.5) * COLUMN
         drawn.boxes[place] = Box(
-            place, place.partition(".")[2] or place, kind, at_x, height_of[row_of[place]]
+            place, labels.get(place) or place.partition(".")[2] or place, kind, at_x, height_of[row_of[place]]
         )
     own_boxes = [box for place, box in drawn.boxes.items() if graph.nodes[place]["node"] == server]
     span = max(max(box.x for box in own_boxes) + COLUMN * 0.5, left + width * COLUMN)
@@ -203,10 +216,29 @@ def _add_server(
     arcs = [
         arc_depth(drawn.boxes[one], drawn.boxes[other])
         for one, other in graph.edges(drawn.boxes.keys() & set(own))
-        if other in drawn.boxes and graph.nodes[one]["kind"] == graph.nodes[other]["kind"] == "gpu"
+        if other in drawn.boxes and has_arc(drawn.boxes[one], drawn.boxes[other])
     ]
     drawn.frames.append(Frame(title, left - 8, tops - 28, span + 8, bottoms + 40 + max(arcs, default=0.0)))
     return span + 8
+
+
+def _fold_nics(drawn: Layout, graph: Graph[str], own: Sequence[str], gpus: int) -> dict[str, str]:
+    """Where a server has far more NICs than GPUs, those on one part share a box; the labels of such boxes."""
+    nics = _sorted(graph, (place for place in own if graph.nodes[place]["kind"] == "nic"))
+    if gpus and len(nics) <= 2 * max(gpus, 4):
+        return {}
+    beside: dict[tuple[str, ...], list[str]] = {}
+    for nic in nics:
+        near = (place for place in graph.successors(nic) if graph.nodes[place]["node"] >= 0)
+        beside.setdefault(tuple(near), []).append(nic)
+    for first, *others in beside.values():
+        drawn.folded.update(dict.fromkeys(others, first))
+    return {first: f"{len(others) + 1} nics" for first, *others in beside.values() if others}
+
+
+def has_arc(one: Box, other: Box) -> bool:
+    """Whether a wire is drawn as an arc below its row: between two GPUs, or two NVLink chips."""
+    return one.y == other.y and one.kind == other.kind and one.kind in ("gpu", "nvswitch")
 
 
 def arc_depth(one: Box, other: Box) -> float:
@@ -250,9 +282,10 @@ def add_rack(
                 else middle + RACK_GAP + deep - row * TRAY_ROW
             )
             places = kinds.get(kind, [])
-            shown = places if len(places) <= gpus else places[:1]
+            labels = _fold_nics(drawn, graph, places, 0) if len(places) > gpus else {}
+            shown = [place for place in places if place not in drawn.folded]
             for column, place in enumerate(shown):
-                label = place.partition(".")[2] if len(shown) == len(places) else f"{len(places)} {kind}s"
+                label = labels.get(place) or place.partition(".")[2]
                 x = at + gpus * TRAY_COLUMN * (column + 0.5) / len(shown)
                 drawn.boxes[place] = Box(place, label, kind, x, y, TRAY_BOX)
         ends = middle - RACK_GAP, middle - RACK_GAP - deep

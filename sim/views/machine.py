@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.inputs.topology_check import tiers
 from sim.views.files import check_suffix, rows, save_chart
-from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, arc_depth, layout_of
+from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, arc_depth, has_arc, layout_of
 
 if TYPE_CHECKING:
     import altair
@@ -48,7 +48,7 @@ LINK_COLOURS = {  # by how the name begins, so that a generation of PCIe is the 
 }
 OTHER_COLOURS = ("#00897b", "#546e7a", "#c0a000", "#5c6bc0")
 ARC_STEPS = 16
-MANY_LINES = 200  # from here on lines are thin and pale, so that the boxes stay readable
+MANY_LINES = 120  # from here on lines are thin and pale, so that the boxes stay readable
 
 
 def draw_topology(topology: Topology, path: Path) -> Path:
@@ -257,7 +257,8 @@ def _lines(graph: Graph[str], drawn: Layout, named: Mapping[str, str]) -> list[d
     """The points of every wire between two parts that are shown, one wire per pair."""
     points: list[dict[str, Any]] = []
     for wire, (source, target, edge) in enumerate(graph.edges(data=True)):
-        one, other = drawn.boxes.get(source), drawn.boxes.get(target)
+        one = drawn.boxes.get(drawn.folded.get(source, source))
+        other = drawn.boxes.get(drawn.folded.get(target, target))
         if one is None or other is None or (graph.has_edge(target, source) and source > target):
             continue
         if (source, target) in drawn.bundled:
@@ -283,7 +284,7 @@ def _points(
 def _corners(one: Box, other: Box, drawn: Layout) -> list[tuple[float, float]]:
     """A straight line; along a row it dips below the boxes between, out of a server it begins upright."""
     start, end = (one.x, one.y), (other.x, other.y)
-    if one.kind == other.kind == "gpu" and one.y == other.y:
+    if has_arc(one, other):
         half, depth = (other.x - one.x) / 2, arc_depth(one, other)
         angles = [pi * step / ARC_STEPS for step in range(ARC_STEPS + 1)]
         base = one.y + BOX_HEIGHT / 2
