@@ -61,6 +61,7 @@ def test_every_machine_passes_its_check_reduces_and_serves_a_llama() -> None:
         assert read_s < result.summary()["mean_tpot_ms"] / 1e3 < 2.5 * read_s + 8e-3, name
 
 
+@pytest.mark.slow
 def test_a_gpu_of_another_make_borrows_the_times_of_the_host_and_says_so() -> None:
     bases = {}
     for name in ("mi300x-x8", "hgx-h20"):

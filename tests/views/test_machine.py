@@ -71,6 +71,7 @@ def test_a_rack_stands_in_trays_and_every_two_of_them_share_one_line() -> None:
     assert [note.label for note in several.notes] == ["... 3 more racks"]
 
 
+@pytest.mark.slow
 def test_a_cluster_keeps_every_leaf_and_spine_and_joins_them_to_the_servers_left_out() -> None:
     graph = sim.load_topology("nd-h100-v5", nodes=40).graph
     drawn = layout_of(graph)
