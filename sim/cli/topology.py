@@ -81,7 +81,8 @@ def draw(
 
 @topology.command()
 def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
-    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle.
+    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle, and what the
+    description leaves out or borrows.
 
     Rates are payload per direction. The bisection is what the first half of the servers (of one server: of
     its GPUs) can send to the second by the best routing, and where the paths that traffic takes carry less
@@ -90,6 +91,7 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     """
     import sim
     from sim.catalog import is_machine_file
+    from sim.cli.topology_gaps import gaps
     from sim.cost.machine_basis import machine_basis
     from sim.cost.network import Network
     from sim.inputs.topology_check import checked, halves
@@ -98,16 +100,19 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     found = checked(described)
     network = Network(described.graph)
     paths, basis = _paths(network), machine_basis(described, network=network)
+    left_open = list(gaps(described, network))
     senders, receivers = halves(described.graph)
     routed = network.bisection_bytes_per_s([*senders, *receivers[: len(senders)]])
     if format == "json":
         written = {**asdict(found), "routed_bisection_bytes_per_s": routed, "paths": paths}
-        print_json({**written, "basis": basis_of(basis)})
+        open_json = [{"what": what, "taken": taken} for what, taken in left_open]
+        print_json({**written, "basis": basis_of(basis), "left_open": open_json})
         return
     print(f"# {found.name}: every GPU reaches every other")
     nvlink = found.largest_domain if described.peer_to_peer and found.largest_domain > 1 else None
+    joins = _scale_up(described) if nvlink else "NVLink"
     rates = {
-        "one GPU into its NVLink domain": found.in_domain_bytes_per_s if nvlink else None,
+        f"one GPU into its {joins} domain": found.in_domain_bytes_per_s if nvlink else None,
         "the same, raw": found.in_domain_raw_bytes_per_s if nvlink else None,
         "one GPU across the middle": found.across_bytes_per_s,
     }
@@ -121,7 +126,7 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
             ["servers", found.nodes],
             ["GPUs", f"{found.gpus} {', '.join(found.gpu_models)}"],
             ["peer-to-peer", "on" if described.peer_to_peer else "off: copies are staged in host memory"],
-            ["GPUs that NVLink joins", nvlink or "none"],
+            [f"GPUs that {joins} joins", nvlink or "none"],
             *(["switches" if not one.name else f"switches, {one.name}", str(one)] for one in found.switches),
             *([what, si(rate, "B/s", 4)] for what, rate in rates.items() if rate is not None),
             *([what, f"{rate / 1e9:.6g} GB/s"] for what, rate in across.items()),
@@ -134,13 +139,27 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
         [
             [
                 f"{path['from']} to {path['to']}",
-                path["medium"],
+                joins.lower() if path["medium"] == "nvlink" else path["medium"],
                 si(path["bytes_per_s"], "B/s", 4),
                 si(path["latency_s"], "s"),
             ]
             for path in paths
         ],
     )
+    if left_open:
+        print_table(["left out or borrowed", "taken instead"], left_open)
+
+
+def _scale_up(described: Topology) -> str:
+    """What joins the GPUs of a domain: NVLink, or a link of another name."""
+    graph = described.graph
+    links = {
+        edge["link"]
+        for one, other, edge in graph.edges(data=True)
+        if graph.nodes[one]["kind"] == "gpu" and graph.nodes[other]["kind"] in ("gpu", "nvswitch")
+    }
+    others = sorted(link for link in links if not link.startswith("nvlink"))
+    return " and ".join(others) if others and len(others) == len(links) else "NVLink"
 
 
 @topology.command("import")

@@ -24,6 +24,7 @@ from sim.cost.all_pairs import between_groups
 from sim.cost.link_graph import LinkGraph
 from sim.cost.paths import Path, Paths
 from sim.cost.remembered import Remembered
+from sim.inputs.parts import OwnCollectives
 
 
 class Network:
@@ -41,6 +42,7 @@ class Network:
         self.peer_to_peer: bool = graph.graph.get("peer_to_peer", True)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
         self.transport_hop_s: float | None = graph.graph.get("transport_hop_s")
+        self.own_collectives: OwnCollectives | None = graph.graph.get("collectives")
         self._graph = compiled = LinkGraph(graph)
         self.places: dict[str, dict[str, Any]] = compiled.places
         self.links: list[str] = compiled.links
