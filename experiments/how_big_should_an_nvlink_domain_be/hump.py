@@ -245,6 +245,10 @@ def acceptances() -> list[float]:
     return found
 
 
+def mean_acceptance() -> float:
+    return fmean(acceptances())
+
+
 def decoding() -> float:
     """The share of users that decode, counted from the public runs whose recipe is told (0.70 to 0.87)."""
     return fmean(run.decoding for run in RUNS)
