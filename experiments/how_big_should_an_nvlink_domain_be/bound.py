@@ -111,7 +111,7 @@ def section(quick: bool) -> Section:
             "on a clock with links. The rack's own layer, with kernels and all-reduces as they were measured, "
             "is the second chart.",
             "A switch that adds halves what an all-reduce sends, and moves Y* only where bytes count: with 1 "
-            "us and a batch of 16 hardly, with 512 nearly by half.",
+            "us and a batch of 16 by a fifth, with 512 by two thirds.",
         ),
         tuple(rows),
         _takeaway(layers, decoded),
@@ -130,7 +130,7 @@ def section(quick: bool) -> Section:
             Figure(
                 "rate",
                 "ten times the rate of NVLink moves Y* by less than ten times as soon as there is latency; "
-                "adding in the switch helps large batches, and small ones hardly.",
+                "adding in the switch helps large batches most.",
                 rate_chart,
             ),
             Figure(

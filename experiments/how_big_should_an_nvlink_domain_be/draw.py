@@ -37,7 +37,7 @@ def _channel(kind: Any, described: Mapping[str, Any]) -> Any:
         f"{described['field']}:Q",
         title=described["title"],
         scale=alt.Scale(**scale),
-        axis=alt.Axis(grid=described["log"] is False, labelOverlap=True, format="~s", **ticks),
+        axis=alt.Axis(grid=described["log"] is False, labelOverlap=True, format=",~g", **ticks),
     )
 
 
@@ -58,12 +58,14 @@ def lines(
     import altair as alt
 
     encoded: dict[str, Any] = {"x": _channel(alt.X, x), "y": _channel(alt.Y, y)}
-    above = alt.Legend(orient="bottom", columns=3, labelLimit=300, symbolStrokeWidth=2)
+    below = alt.Legend(
+        orient="bottom", columns=2, labelLimit=320, symbolType="stroke", symbolStrokeWidth=2, symbolSize=200
+    )
     if colour is not None:
-        encoded["color"] = alt.Color(f"{colour}:N", title=legend, sort=list(colours or []) or None, legend=above)
+        encoded["color"] = alt.Color(f"{colour}:N", title=legend, sort=list(colours or []) or None, legend=below)
     if dash is not None:
         encoded["strokeDash"] = alt.StrokeDash(
-            f"{dash}:N", title=None, sort=list(order or []) or None, legend=above
+            f"{dash}:N", title=None, sort=list(order or []) or None, legend=below
         )
     mark: Any = alt.OverlayMarkDef(filled=True, size=30) if points else False
     return (
