@@ -87,7 +87,7 @@ def section(quick: bool) -> Section:
     batches = (16, 128) if quick else BATCHES
     decoded = [point for batch in batches for size in SIZES for point in decode_points(base, batch, size)]
     played = knees(quick)
-    layers = [layer for batch in (16, 128) for layer in layer_points(base, batch)]
+    layers = [layer for batch in (16, 128) for layer in layer_points(base, batch, 1 if quick else RACKS)]
     rows = [
         *roofline_rows(base),
         *model_rows(base),
@@ -98,7 +98,7 @@ def section(quick: bool) -> Section:
         *rack_layer_rows(base, layers),
         *kernel_rows(base),
         *decode_rows(decoded),
-        *racks_rows(base),
+        *([] if quick else racks_rows(base)),
     ]
     return Section(
         "A talk's bound, its correction, and the simulated knee",
@@ -448,9 +448,9 @@ def racks(nodes: int) -> Network:
     return Network(sim.load_topology("gb200-nvl72", nodes=nodes).graph)
 
 
-def layer_points(base: Scenario, batch: int) -> Iterator[dict[str, Any]]:
+def layer_points(base: Scenario, batch: int, most: int = RACKS) -> Iterator[dict[str, Any]]:
     """Llama's MLP (three matrices, FP8) on Y GPUs of the NVL72, and on whole racks beyond 72, by cause."""
-    for size in (*RACK_SIZES, *(RACK * number for number in (2, 4, RACKS))):
+    for size in (*RACK_SIZES, *(RACK * number for number in (2, 4, RACKS) if number <= most)):
         yield rack_layer(base, batch, size)
 
 

@@ -48,7 +48,7 @@ MEAN = 0.9  # lengths are drawn between 0.8 and 1 times 1024
 CONTEXT = round(MEAN * 1.5 * 1024)  # of a sequence in the middle of its answer
 PER_OUTPUT = 2.0  # tokens counted for one of an answer, whose prompt is as long
 MOST_DRAFTS = 3
-DRAFTS = (1, 2, MOST_DRAFTS)
+DRAFTS = {True: (1, MOST_DRAFTS), False: (1, 2, MOST_DRAFTS)}
 BATCHES = {
     True: (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     False: (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768),
@@ -263,10 +263,11 @@ def points(
     batches: tuple[int, ...],
     without: frozenset[str] = frozenset(),
     shapes: tuple[Shape, ...] = SHAPES,
+    quick: bool = False,
 ) -> Iterable[Point]:
     """Every recipe: replicas of a shape that share whole prefill replicas."""
     for shape in shapes:
-        for drafts in DRAFTS:
+        for drafts in DRAFTS[quick]:
             tokens = tokens_per_step(acceptance, drafts)
             for step in steps(domain, shape, drafts, batches, without):
                 rate = step.batch * shape.data * tokens / step.seconds
@@ -341,7 +342,7 @@ def run_rows(acceptance: float) -> list[Row]:
     for run in RUNS:
         tpots = [
             step.seconds / tokens_per_step(acceptance, drafts)
-            for drafts in DRAFTS
+            for drafts in DRAFTS[True]
             for step in steps(run.domain, run.shape, drafts, (run.batch,))
         ]
         if tpots:
@@ -405,7 +406,10 @@ def domain_rows(acceptance: float, batches: tuple[int, ...]) -> list[Row]:
 def frontiers(quick: bool, acceptance: float, without: frozenset[str] = frozenset()) -> dict[int, list[Point]]:
     """Of the rack and of islands, by the size of their domains."""
     batches = BATCHES[quick]
-    return {domain: frontier(points(domain, acceptance, batches, without)) for domain in (RACK, ISLAND)}
+    return {
+        domain: frontier(points(domain, acceptance, batches, without, quick=quick))
+        for domain in (RACK, ISLAND)
+    }
 
 
 def section(quick: bool) -> Section:
@@ -426,7 +430,7 @@ def section(quick: bool) -> Section:
         *speed_rows(lines),
         *run_rows(acceptance),
         *cause_rows(lines, free),
-        *wider_rows(lines, acceptance, batches),
+        *([] if quick else wider_rows(lines, acceptance, batches)),
         *([] if quick else domain_rows(acceptance, batches)),
     ]  # fmt: skip
     return Section(

@@ -110,7 +110,7 @@ class Switchless:
 def machines(quick: bool) -> tuple[Switchless, ...]:
     found = []
     for name, build in MACHINES.items():
-        if quick and "4 x 4" in name:
+        if quick and name not in ("a switch", "torus 8 x 8"):
             continue
         topology = build()
         network = Network(topology.graph)

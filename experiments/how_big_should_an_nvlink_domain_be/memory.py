@@ -30,6 +30,7 @@ CAPACITIES = {"186 GB": 1.0, "288 GB": 288 / 186}  # of GB200 and GB300, by thei
 RATES = {"8 TB/s": 1.0, "12 TB/s": 1.5}
 CONTEXT = 8704  # of a sequence in the middle of its answer: 8k in, 1k out
 BATCHES = tuple(dict.fromkeys(round(2.0 ** (step / 4)) for step in range(45)))  # of a rank, to 2,048
+FEW_BATCHES = BATCHES[::3]
 SLOW = (5, 10)  # tokens/s/user, where batches are as large as memory holds
 DEEPSEEK, LLAMA = "DeepSeek-R1", "Llama-3.1-405B"
 GROUPS = {DEEPSEEK: (4, 8, 16, 32, 64), LLAMA: (4, 8, 16)}
@@ -60,12 +61,12 @@ def replica(model: str, group: int, capacity: float, rate: float) -> Replica | N
         return None
 
 
-def points(model: str, capacity: float, rate: float) -> list[tuple[float, float, int, int]]:
+def points(model: str, capacity: float, rate: float, quick: bool) -> list[tuple[float, float, int, int]]:
     """Tokens/s of a user and of a GPU, with the group and its sequences, over groups and batches."""
     found = []
     for group in GROUPS[model]:
         one = replica(model, group, capacity, rate)
-        for batch in BATCHES if one is not None else ():
+        for batch in () if one is None else FEW_BATCHES if quick else BATCHES:
             assert one is not None
             sequences = batch * one.plan.pool.engine.data_parallel_size
             try:
@@ -84,7 +85,7 @@ def best_at(found: list[tuple[float, float, int, int]], speed: float) -> tuple[f
 
 def section(quick: bool) -> Section:
     lines = {
-        (model, size, rate): points(model, CAPACITIES[size], RATES[rate])
+        (model, size, rate): points(model, CAPACITIES[size], RATES[rate], quick)
         for model in GROUPS
         for size in CAPACITIES
         for rate in RATES
