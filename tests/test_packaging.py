@@ -23,7 +23,6 @@ SCRIPTS = {path.stem: path.name for path in experiment_scripts()}
 EXPERIMENTS = sorted(SCRIPTS)
 FEW_SECONDS = (
     "does_llama70b_need_nvlink",
-    "how_big_should_an_nvlink_domain_be",
     "how_to_split_twelve_l40s",
     "why_is_tp16_slower_than_tp8",
 )

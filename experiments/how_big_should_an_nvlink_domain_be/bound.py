@@ -111,7 +111,7 @@ def section(quick: bool) -> Section:
             "on a clock with links. The rack's own layer, with kernels and all-reduces as they were measured, "
             "is the second chart.",
             "A switch that adds halves what an all-reduce sends, and moves Y* only where bytes count: with 1 "
-            "us and a batch of 16 by a fifth, with 512 by two thirds.",
+            "us and a batch of 16 by an eighth, with 512 by two thirds.",
         ),
         tuple(rows),
         _takeaway(layers, decoded),

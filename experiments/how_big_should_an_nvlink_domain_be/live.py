@@ -29,9 +29,9 @@ from .machines import RACK, Machine, changed
 TTFT_MS = 2000.0
 TPOT_MS = (30.0, 50.0)  # objectives, of 90 % of requests each
 PUBLIC_PP = "SGLang PR 32592: Kimi-K3 prefill on 16 GB200"
-SECONDS = {True: 2.0, False: 12.0}  # of arrivals
-RATES = {True: (1.0, 3.0), False: (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)}  # requests/s a GPU
-SEEDS = {True: 1, False: 2}
+SECONDS = {True: 2.0, False: 6.0}  # of arrivals
+RATES = {True: (1.0, 3.0), False: (1.0, 2.0, 3.0, 4.5, 6.0)}  # requests/s a GPU
+SEEDS = {True: 1, False: 1}
 NIC_BYTES_PER_S = 50e9
 
 PER: Mapping[str, Callable[[int, int], float]] = {"GPU": lambda gpus, domain: float(gpus)}
@@ -73,8 +73,8 @@ LAYOUTS = (
     Layout(144, 8, 8), Layout(144, RACK, RACK), Layout(144, 144, 144),
 )  # fmt: skip
 LARGE = (Layout(576, 8, 8), Layout(576, RACK, RACK), Layout(576, 576, 576))
-LARGE_RATES = (2.0, 4.0)
-LARGE_SECONDS = 4.0
+LARGE_RATES = (1.0, 3.0)
+LARGE_SECONDS = 3.0
 
 
 @cache
