@@ -70,9 +70,9 @@ NOTES = (
     ),
     (
         "'8 is quickest' rests on kernels that are missing, and not on the machine: vLLM's own all-reduce "
-        "kernels stop at 8 ranks, and beyond them NCCL adds in the switch, which takes tens of microseconds on "
-        "GB200. It was measured. The kernels of FlashInfer and TensorRT-LLM over NVLink between servers take "
-        "5 us on 16 GB300 (measured); at 32 and 64 they are taken to be alike (assumed)."
+        "kernels stop at 8 ranks, and beyond them NCCL adds in the switch, which takes tens of microseconds "
+        "on GB200. It was measured. The kernels of FlashInfer and TensorRT-LLM over NVLink between servers "
+        "take 5 us on 16 GB300 (measured); at 32 and 64 they are taken to be alike (assumed)."
     ),
     (
         "Between racks the latencies are NCCL's planning constants, measured on no NVL72: the step from 72 "
@@ -103,15 +103,22 @@ def section(quick: bool) -> Section:
     return Section(
         "A talk's bound, its correction, and the simulated knee",
         (
-            "A talk derives the size of a domain from two times. Spread over Y GPUs, an MLP layer's weights "
-            "are read in 2DF/(Y Mem); adding up its result takes 2BD/Net whatever Y is. Where the two are "
-            "equal, at Y* = F Net/(B Mem), more GPUs buy little: 200 of them for a batch of 16, 25 for 128.",
-            "The talk's next slide calls latency dominant, and its bound leaves it out. With a latency a in "
-            "the sum Y* is (2DF/Mem)/(a + 2BD/Net): 1 us makes 45 of the 200. The dots are the layer played "
-            "on a clock with links. The rack's own layer, with kernels and all-reduces as they were measured, "
-            "is the second chart.",
-            "A switch that adds halves what an all-reduce sends, and moves Y* only where bytes count: with 1 "
-            "us and a batch of 16 by an eighth, with 512 by two thirds.",
+            (
+                "A talk derives the size of a domain from two times. Spread over Y GPUs, an MLP layer's "
+                "weights are read in 2DF/(Y Mem); adding up its result takes 2BD/Net whatever Y is. Where "
+                "the two are equal, at Y* = F Net/(B Mem), more GPUs buy little: 200 of them for a "
+                "batch of 16, 25 for 128."
+            ),
+            (
+                "The talk's next slide calls latency dominant, and its bound leaves it out. With a latency a "
+                "in the sum Y* is (2DF/Mem)/(a + 2BD/Net): 1 us makes 45 of the 200. The dots are the layer "
+                "played on a clock with links. The rack's own layer, with kernels and all-reduces as they "
+                "were measured, is the second chart."
+            ),
+            (
+                "A switch that adds halves what an all-reduce sends, and moves Y* only where bytes count: "
+                "with 1 us and a batch of 16 by an eighth, with 512 by two thirds."
+            ),
         ),
         tuple(rows),
         _takeaway(layers, decoded),
@@ -346,7 +353,7 @@ def largest(batch: int, latency_s: float, rate: float, in_switch: bool) -> float
 
 
 def rate_rows(quick: bool) -> Iterator[Row]:
-    """Y* against the rate of NVLink and the latency, by a ring and in the switch; played and in closed form."""
+    """Y* against rate and latency of NVLink, by a ring and in the switch; played and in closed form."""
     for algorithm in ("ring", "nvls"):
         how = "a ring" if algorithm == "ring" else "added in the switch"
         for batch in (16, 128):
@@ -376,8 +383,8 @@ def deepseek_bound(rate: float) -> float:
 
 
 def sync_bound(latency_s: float) -> float:
-    """Tokens/s of a user if only synchronisation took time: four times a layer of Llama-3.1-405B's 126, for an
-    all-reduce is a reduce-scatter and an all-gather.
+    """Tokens/s of a user if only synchronisation took time: four times a layer of Llama-3.1-405B's 126, for
+    an all-reduce is a reduce-scatter and an all-gather.
 
     Example:
         >>> round(sync_bound(1e-6))
@@ -388,7 +395,7 @@ def sync_bound(latency_s: float) -> float:
 
 @cache
 def simulated_lines() -> dict[str, float]:
-    """Tokens/s of a user: DeepSeek-V3 with 32 sequences a GPU, Llama-3.1-405B with one sequence over 64 GPUs."""
+    """Tokens/s of a user: DeepSeek-V3 with 32 sequences a GPU, Llama-3.1-405B with one over 64 GPUs."""
     from .machines import Machine, Replica, changed
     from .sizes import DEEPSEEK, base
 
@@ -632,7 +639,10 @@ def lines_chart() -> draw.Chart:
     rates = [50e9 * 1.2**step for step in range(20)]
     waits = [0.5e-6 * 1.2**step for step in range(18)]
     nics, nvlink, dense = simulated_lines().values()
-    x, y = draw.axis("rate", "bytes/s of a GPU, GB/s (log)", log=True), draw.axis("user", "tokens/s of a user (log)", log=True)
+    x, y = (
+        draw.axis("rate", "bytes/s of a GPU, GB/s (log)", log=True),
+        draw.axis("user", "tokens/s of a user (log)", log=True),
+    )
     bound = draw.lines(
         [{"rate": rate / 1e9, "user": deepseek_bound(rate), "kind": "DeepSeek's bound"} for rate in rates],
         x, y, colour="kind", title="expert traffic alone",

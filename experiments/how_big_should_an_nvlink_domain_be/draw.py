@@ -62,7 +62,9 @@ def lines(
         orient="bottom", columns=2, labelLimit=320, symbolType="stroke", symbolStrokeWidth=2, symbolSize=200
     )
     if colour is not None:
-        encoded["color"] = alt.Color(f"{colour}:N", title=legend, sort=list(colours or []) or None, legend=below)
+        encoded["color"] = alt.Color(
+            f"{colour}:N", title=legend, sort=list(colours or []) or None, legend=below
+        )
     if dash is not None:
         encoded["strokeDash"] = alt.StrokeDash(
             f"{dash}:N", title=None, sort=list(order or []) or None, legend=below

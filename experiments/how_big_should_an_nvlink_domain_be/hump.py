@@ -403,7 +403,9 @@ def domain_rows(acceptance: float, batches: tuple[int, ...]) -> list[Row]:
 
 
 @cache
-def frontiers(quick: bool, acceptance: float, without: frozenset[str] = frozenset()) -> dict[int, list[Point]]:
+def frontiers(
+    quick: bool, acceptance: float, without: frozenset[str] = frozenset()
+) -> dict[int, list[Point]]:
     """Of the rack and of islands, by the size of their domains."""
     batches = BATCHES[quick]
     return {
@@ -443,20 +445,14 @@ def section(quick: bool) -> Section:
             "machines; the rack cut into islands is a machine that was never built. One open constant: the "
             f"share of drafts accepted, {acceptance:.2f} ({min(each):.2f} to {max(each):.2f})."
         ),
-        (
-            Figure(
-                "hump", figure_takeaway(lines, band), lambda: picture(lines, free)
-            ),
-        ),
+        (Figure("hump", figure_takeaway(lines, band), lambda: picture(lines, free)),),
     )
 
 
 BYTES_FREE = frozenset({"collective_bytes"})
 
 
-def wider_rows(
-    lines: dict[int, list[Point]], acceptance: float, batches: tuple[int, ...]
-) -> list[Row]:
+def wider_rows(lines: dict[int, list[Point]], acceptance: float, batches: tuple[int, ...]) -> list[Row]:
     """What decode replicas of 64 would bring the rack, which no public recipe has."""
     found = points(RACK, acceptance, batches, shapes=(*SHAPES, WIDER))
     line = {RACK: frontier(found), ISLAND: lines[ISLAND]}
@@ -496,10 +492,10 @@ def text(
     fastest = lines[RACK][-1].per_user
     return (
         (
-            "DeepSeek-R1 in FP4 writes answers of 1k tokens to prompts of 1k. The same graph is priced twice: "
-            "a rack of 72 GPUs in one NVLink domain, and the rack cut into nine islands of eight, between "
-            "which a NIC carries 50 GB/s in place of 900. The same recipes are tried on both, and for every "
-            "speed of a user the one that gives most tokens/s a GPU stays."
+            "DeepSeek-R1 in FP4 writes answers of 1k tokens to prompts of 1k. The same graph is priced "
+            "twice: a rack of 72 GPUs in one NVLink domain, and the rack cut into nine islands of eight, "
+            "between which a NIC carries 50 GB/s in place of 900. The same recipes are tried on both, and "
+            "for every speed of a user the one that gives most tokens/s a GPU stays."
         ),
         (
             "Public runs exist of just this pair. They count tokens of prompts and answers, and a user who "

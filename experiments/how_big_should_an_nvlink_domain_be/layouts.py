@@ -24,7 +24,6 @@ import networkx as nx
 import sim
 from sim.cost.collectives.choice import collective
 from sim.cost.network import Network
-
 from sim.views.answer import Row
 
 from . import draw
@@ -143,14 +142,17 @@ def rows(quick: bool) -> Iterator[Row]:
     switch, *others = machines(quick)
     for one in machines(quick):
         case = f"64 GPUs on {one.name}"
-        yield Row(case, "all-to-all, over that of a switch", "ratio", None, one.all_to_all_s / switch.all_to_all_s,
+        longer = one.all_to_all_s / switch.all_to_all_s
+        yield Row(case, "all-to-all, over that of a switch", "ratio", None, longer,
                   estimate=4.0 if one.name.startswith("torus 8") else None)  # fmt: skip
         for per_gpu, step_s in zip(PER_GPU, one.steps_s, strict=True):
             yield Row(case, f"DeepSeek-V3, EP64, {per_gpu} a GPU: step", "ms", None, step_s * 1e3)
     for one in others:
         for per_gpu, ours, theirs in zip(PER_GPU, one.steps_s, switch.steps_s, strict=True):
             what = f"share of the price from which the switch does not pay, {per_gpu} a GPU"
-            yield Row(f"{one.name} against a switch", what, "", None, max(0.0, 1.0 - theirs / ours), source=CLAIM)
+            yield Row(
+                f"{one.name} against a switch", what, "", None, max(0.0, 1.0 - theirs / ours), source=CLAIM
+            )
 
 
 def finding(quick: bool) -> str:
@@ -160,8 +162,8 @@ def finding(quick: bool) -> str:
     return (
         f"An 8 x 8 torus of the same links takes {torus_8x8.all_to_all_s / switch.all_to_all_s:.1f} times as "
         f"long for an all-to-all, and {torus_8x8.steps_s[1] / switch.steps_s[1]:.2f} to "
-        f"{torus_8x8.steps_s[3] / switch.steps_s[3]:.2f} times as long for a decode step of 16 to 256 sequences "
-        f"a GPU: it is as good per dollar where switches are {few:.0%} to {many:.0%} of the price"
+        f"{torus_8x8.steps_s[3] / switch.steps_s[3]:.2f} times as long for a decode step of 16 to 256 "
+        f"sequences a GPU: it is as good per dollar where switches are {few:.0%} to {many:.0%} of the price"
     )
 
 

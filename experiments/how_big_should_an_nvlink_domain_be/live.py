@@ -183,7 +183,9 @@ class Live:
 
 def run(quick: bool, store: Path | None) -> Live:
     """All runs as one sweep, which a store keeps: the same command goes on with what is there."""
-    streams = [(layout, rate, SECONDS[quick]) for layout in (SMALL if quick else LAYOUTS) for rate in RATES[quick]]
+    streams = [
+        (layout, rate, SECONDS[quick]) for layout in (SMALL if quick else LAYOUTS) for rate in RATES[quick]
+    ]
     if not quick:
         streams += [(layout, rate, LARGE_SECONDS) for layout in LARGE for rate in LARGE_RATES]
     scenarios = {f"{layout} at {rate}": served(layout, rate, seconds) for layout, rate, seconds in streams}
@@ -206,13 +208,13 @@ def section(quick: bool, store: Path | None) -> Section:
     return Section(
         "Equal GPU counts under live traffic",
         (
-            "Steady steps flatter large groups: everything in a group waits for its slowest member, and a "
+            ("Steady steps flatter large groups: everything in a group waits for its slowest member, and a "
             "prompt that one GPU computes holds up all the others. So the same stream is served by the same "
             "GPUs in different domains: requests arrive at random, 920 tokens in and 200 out, prompts and "
             f"answers share the GPUs. A rate holds where 90 % of requests have their first token in "
-            f"{TTFT_MS / 1e3:.0f} s, and 90 % their tokens within the objective.",
-            "A rack can always be run as islands, so an island never serves more than a rack with the same "
-            "GPUs; where it serves as much, it wins by its price.",
+            f"{TTFT_MS / 1e3:.0f} s, and 90 % their tokens within the objective."),
+            ("A rack can always be run as islands, so an island never serves more than a rack with the same "
+            "GPUs; where it serves as much, it wins by its price."),
         ),
         (*rows(live), *prefill_rows(live), *layouts.rows(quick)),
         takeaway(live, quick),
@@ -238,7 +240,9 @@ def rows(live: Live) -> Iterator[Row]:
         for name, unit in (("p90_tpot_ms", "ms"), ("p90_ttft_ms", "ms")):
             value = live.metric(layout, rate, name)
             if value is not None:
-                yield Row(f"{layout.gpus} GPUs: {layout}", f"{name} at {rate:g} requests/s a GPU", unit, None, value)
+                yield Row(
+                    f"{layout.gpus} GPUs: {layout}", f"{name} at {rate:g} requests/s a GPU", unit, None, value
+                )
     for layout in of_layouts(live):
         for tpot_ms in TPOT_MS:
             for unit, per in PER.items():
@@ -265,12 +269,13 @@ def takeaway(live: Live, quick: bool) -> str:
     tight, loose = TPOT_MS
     mine = [layout for layout in of_layouts(live) if layout.gpus == RACK]
     told = "; ".join(
-        f"{layout}: {live.capacity(layout, tight):.1f} and {live.capacity(layout, loose):.1f}" for layout in mine
+        f"{layout}: {live.capacity(layout, tight):.1f} and {live.capacity(layout, loose):.1f}"
+        for layout in mine
     )
     return (
         f"72 GPUs serve, in requests/s a GPU with {tight:.0f} and {loose:.0f} ms a token (searched up to "
-        f"{max(at for _, at in live.streams):g}): {told}. Experts spread over islands by NICs lose to islands "
-        "by themselves at every rate: prompts, not answers, fill the NICs."
+        f"{max(at for _, at in live.streams):g}): {told}. Experts spread over islands by NICs lose to "
+        "islands by themselves at every rate: prompts, not answers, fill the NICs."
     )
 
 

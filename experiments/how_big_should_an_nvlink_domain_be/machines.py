@@ -101,9 +101,7 @@ def spread(replica: ReplicaPlan, sequences: int, context: int) -> Batch:
     most = -(-sequences // ranks)
     assert replica.memory is not None
     if most * context > replica.memory.kv_tokens:
-        raise Refused(
-            f"KV tokens = {most * context}: must be at most {replica.memory.kv_tokens:.0f} a rank"
-        )
+        raise Refused(f"KV tokens = {most * context}: must be at most {replica.memory.kv_tokens:.0f} a rank")
     each = [sequences // ranks + (rank < sequences % ranks) for rank in range(ranks)]
     batches = [Batch((), one, one * context, one) for one in each]
     return Batch.of_ranks(batches) if ranks > 1 else batches[0]

@@ -95,9 +95,12 @@ def section(quick: bool) -> Section:
     return Section(
         "Memory apart from the domain",
         (
-            "A larger domain brings memory with it, and a newer GPU brings more of it in the same domain. To "
-            "tell the two apart the rack stays as it is, and the memory of its GPUs is made larger, faster, "
-            "or both. Every point is a decode replica of 4 to 64 GPUs with as many sequences as fit.",
+            (
+                "A larger domain brings memory with it, and a newer GPU brings more of it in the same "
+                "domain. To tell the two apart the rack stays as it is, and the memory of its GPUs is made "
+                "larger, faster, or both. Every point is a decode replica of 4 to 64 GPUs with as "
+                "many sequences as fit."
+            ),
         ),
         tuple(rows),
         takeaway(gains),
@@ -153,7 +156,7 @@ def holding_rows() -> list[Row]:
                 one = replica(model, group, capacity, 1.0)
                 if one is not None and one.plan.memory is not None:
                     held = float(one.plan.memory.kv_tokens)
-                    rows.append(Row(f"{model}: KV tokens of a rank of {group} GPUs", size, "tokens", None, held))
+                    rows.append(Row(f"{model}: KV tokens a rank, {group} GPUs", size, "tokens", None, held))
     return rows
 
 
@@ -179,8 +182,8 @@ def takeaway(gains: dict[tuple[str, str, str], tuple[float, int]]) -> str:
 
 def figure_takeaway(gains: dict[tuple[str, str, str], tuple[float, int]]) -> str:
     return (
-        "capacity lets slow batches grow, and changes nothing where a batch is bound by its speed; rate lifts "
-        "the line wherever reading memory is the step."
+        "capacity lets slow batches grow, and changes nothing where a batch is bound by its speed; rate "
+        "lifts the line wherever reading memory is the step."
     )
 
 
@@ -203,5 +206,7 @@ def picture(lines: Lines) -> draw.Chart:
             )
         )  # fmt: skip
     return draw.beside(
-        panels, "More memory and faster memory in the same domain", "decode on a rack of 72, contexts of 8,704 tokens"
+        panels,
+        "More memory and faster memory in the same domain",
+        "decode on a rack of 72, contexts of 8,704 tokens",
     )

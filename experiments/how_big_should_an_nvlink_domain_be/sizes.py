@@ -3,7 +3,7 @@
 A group serves a batch. Its GPUs are all in one NVLink domain, or in domains of 72 or 8 that NICs join.
 Llama-3-70B splits its heads over at most 64 GPUs; what a group has beyond is further replicas, which share
 the batch. DeepSeek-V3 and Qwen3-235B keep attention data-parallel and spread their experts over the group;
-where experts do not lie evenly, redundant copies make them (EP72: 256 + 32, EP320: 256 + 64, EP576: 256 + 320).
+where experts do not lie evenly, redundant copies make them (EP72 has 256 + 32, EP320 256 + 64).
 
 By hand: with one sequence Llama-3-70B reads 70 GB at 0.86 of 8 TB/s, ten milliseconds on one GPU and a
 thirty-second of that on 32, where 160 all-reduces of 10 us and more have long become the step.
@@ -133,21 +133,21 @@ def section(quick: bool) -> Section:
     return Section(
         "A user and a GPU, in groups of 1 to 576 GPUs",
         (
-            "A group of GPUs serves a batch, all of it decoding with 4,096 tokens of context. More GPUs share "
-            "the reading of weights and caches, so a user's tokens come faster, and each GPU gives fewer of "
+            ("A group of GPUs serves a batch, all of it decoding with 4,096 tokens of context. More GPUs "
+            "share the reading of weights and caches, so a user's tokens come faster, and each GPU gives fewer of "
             "them. Lines that go on are groups in one NVLink domain of any size, dashed and dotted ones the "
-            "same groups in domains of 72 and of 8, joined by NICs of 50 GB/s a GPU.",
-            "A dense model is split over attention heads, so at most over 64 GPUs, and every layer waits for "
-            "two all-reduces; a larger group is further replicas. A mixture of experts keeps each user's "
+            "same groups in domains of 72 and of 8, joined by NICs of 50 GB/s a GPU."),
+            ("A dense model is split over attention heads, so at most over 64 GPUs, and every layer waits "
+            "for two all-reduces; a larger group is further replicas. A mixture of experts keeps each user's "
             "attention on one GPU and spreads the experts, and every layer waits for tokens to go to their "
-            "experts and back. A batch smaller than the group leaves GPUs without a user of their own.",
+            "experts and back. A batch smaller than the group leaves GPUs without a user of their own."),
         ),
         tuple(rows(found)),
         takeaway(found),
         (
             "kernels measured on GB200 under TensorRT-LLM; all-reduces over NVLink measured to 16 GPUs and "
-            "taken to be alike at 32 and 64, expert exchanges measured to 72; domains of 144 and more, on one "
-            "tier of chips, exist nowhere: there it is links and latencies by the datasheet."
+            "taken to be alike at 32 and 64, expert exchanges measured to 72; domains of 144 and more, on "
+            "one tier of chips, exist nowhere: there it is links and latencies by the datasheet."
         ),
         (
             Figure("sizes", figure_takeaway(found), lambda: picture(found, quick)),
@@ -206,19 +206,23 @@ def takeaway(found: list[Point]) -> str:
 
 def figure_takeaway(found: list[Point]) -> str:
     return (
-        "a user gains from more GPUs until latencies are the step, and a group that outgrows its domain falls "
-        "off a cliff where its bytes or its waits meet the NIC."
+        "a user gains from more GPUs until latencies are the step, and a group that outgrows its domain "
+        "falls off a cliff where its bytes or its waits meet the NIC."
     )
 
 
 def bytes_takeaway(found: list[Point]) -> str:
-    mine = [one for one in found if one.model == DEEPSEEK and one.domain == ISLAND and one.batch == 512 and one.step]
+    mine = [
+        one
+        for one in found
+        if one.model == DEEPSEEK and one.domain == ISLAND and one.batch == 512 and one.step
+    ]
     largest = max(mine, key=lambda one: one.group)
     assert largest.step is not None
     share = largest.step.outside_bytes / (largest.step.inside_bytes + largest.step.outside_bytes)
     return (
-        f"in domains of 8, {share:.0%} of what DeepSeek-V3's GPUs send in a step of {largest.layout} leaves the "
-        "domain; in one domain nothing does."
+        f"in domains of 8, {share:.0%} of what DeepSeek-V3's GPUs send in a step of {largest.layout} leaves "
+        "the domain; in one domain nothing does."
     )
 
 
@@ -239,10 +243,13 @@ def picture(found: list[Point], quick: bool) -> draw.Chart:
                     draw.axis("group", "GPUs of the group (log)", log=True, values=draw.SIZES),
                     draw.axis(field, title, log=field == "per_gpu"),
                     colour="batch", colours=[str(batch) for batch in shown], legend="batch of the group",
-                    dash="kind", order=["one domain", "domains of 72", "domains of 8"], points=True, title=NAMES[model],
+                    dash="kind", order=["one domain", "domains of 72", "domains of 8"],
+                    points=True, title=NAMES[model],
                 )
             )  # fmt: skip
-    return draw.beside(panels, "What a user and a GPU get, by the size of the group", "decode, 4 K of context")
+    return draw.beside(
+        panels, "What a user and a GPU get, by the size of the group", "decode, 4 K of context"
+    )
 
 
 def joined(found: list[Point], model: str) -> Iterator[Point]:

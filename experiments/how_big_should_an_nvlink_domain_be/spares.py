@@ -1,4 +1,4 @@
-"""Spare GPUs: 64 of a rack's 72 serve. GPUs that fail alone, trays that fail together, and the operators' rule.
+"""Spare GPUs: 64 of a rack's 72 serve. GPUs fail alone, trays together, and operators have a rule.
 
 A unit is up for an exponential time and then in repair for another (a crew for each), so that the chance of a
 unit being down is q = MTTR / (MTBF + MTTR), and that of enough being up a binomial. Operators of GB200 racks
@@ -6,8 +6,8 @@ do not repair every tray at once: they go on with two of 18 trays down, and when
 whole rack, with its 72 GPUs, until all three are repaired (CoreWeave's documentation of GB200 racks). That is
 a chain of four states: 0, 1 and 2 trays down and waiting, and the rack in repair.
 
-By hand: a tray of four GPUs, each of which fails every 50,700 hours, fails every 12,675; of 18 trays the third
-has failed after (1/18 + 1/17 + 1/16) of that, 93 days. A repair of three days then costs 3 % of the time.
+By hand: a tray of four GPUs, each of which fails every 50,700 hours, fails every 12,675; of 18 trays the
+third has failed after (1/18 + 1/17 + 1/16) of that, 93 days. A repair of three days then costs 3 % of the time.
 Where it stops: failures are exponential, where field data are Weibull with a falling rate; one rack.
 """
 
@@ -117,12 +117,12 @@ def section(quick: bool) -> Section:
     return Section(
         "Spares: 64 GPUs and 8",
         (
-            "72 divides neither the 64 heads of a model nor its 256 experts, so that 64 GPUs serve and eight "
-            "are spare. Whether eight are enough depends on what fails together. A GPU that fails alone takes "
-            "one; a tray takes its four. Operators wait longer: two of 18 trays may be down, and the third "
-            "takes the rack until all are repaired.",
-            "Every point is worked out in closed form and counted on a clock, on which units fail and are "
-            "repaired.",
+            ("72 divides neither the 64 heads of a model nor its 256 experts, so that 64 GPUs serve and "
+            "eight are spare. Whether eight are enough depends on what fails together. A GPU that fails alone "
+            "takes one; a tray takes its four. Operators wait longer: two of 18 trays may be down, and the "
+            "third takes the rack until all are repaired."),
+            ("Every point is worked out in closed form and counted on a clock, on which units fail and are "
+            "repaired."),
         ),
         tuple(rows(failures)),
         takeaway(),
@@ -147,7 +147,9 @@ def rows(failures: int) -> Iterator[Row]:
         at_once = TOGETHER.short(down)
         yield Row(case, "the same if each tray is repaired at once", "", None, at_once, source=BINOMIAL)
         alone = NO_SPARES.short(repair_h / (GPU_MTBF_H + repair_h))
-        yield Row(case, "the same without spares, each GPU repaired at once", "", None, alone, source=BINOMIAL)
+        yield Row(
+            case, "the same without spares, each GPU repaired at once", "", None, alone, source=BINOMIAL
+        )
 
 
 def takeaway() -> str:
@@ -155,8 +157,8 @@ def takeaway() -> str:
     rule, at_once = rule_closed(72.0), TOGETHER.short(72.0 / (GPU_MTBF_H / TRAY + 72.0))
     none = NO_SPARES.short(72.0 / (GPU_MTBF_H + 72.0))
     return (
-        f"Eight spares are far too many for GPUs that fail alone (fewer than 64 up {alone:.1e} of the time at "
-        f"2 % down) and just enough for trays ({together:.2%}). With repairs of three days the operators' "
+        f"Eight spares are far too many for GPUs that fail alone (fewer than 64 up {alone:.1e} of the time "
+        f"at 2 % down) and just enough for trays ({together:.2%}). With repairs of three days the operators' "
         f"rule costs {rule:.1%} of the rack's time, repairing each tray at once {at_once:.1e}, and no spares "
         f"at all {none:.1%}: the rule buys one visit in place of three, not hours."
     )
@@ -164,8 +166,8 @@ def takeaway() -> str:
 
 def figure_takeaway() -> str:
     return (
-        "what fails together decides how many spares a domain needs; lines are closed forms, dots are counted "
-        "on a clock."
+        "what fails together decides how many spares a domain needs; lines are closed forms, dots are "
+        "counted on a clock."
     )
 
 

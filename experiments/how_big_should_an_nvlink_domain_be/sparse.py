@@ -1,4 +1,4 @@
-"""Memory pressure gets worse with sparse models: what a decode step reads, holds and computes, dense to sparse.
+"""Memory pressure gets worse with sparse models: what a decode step reads, holds and computes.
 
 A dense model reads all its weights in a step and uses each for every sequence. A mixture of experts reads
 those experts that any of its tokens chose: with few sequences few, with some tens nearly all of them, each
@@ -19,6 +19,7 @@ from sim.theory import domain_sizing as theory
 from sim.views.answer import Figure, Row, Section
 
 from . import draw
+
 MODELS = ("llama-3-70b", "mixtral-8x22b", "qwen3-235b-a22b", "deepseek-v3", "kimi-k2.5")
 CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
 BATCHES = tuple(1 << power for power in range(15))
@@ -67,8 +68,14 @@ def shape(name: str) -> Shape:
     model = sim.load_model(name)
     experts = model.experts if model.is_moe else 0
     chosen = model.experts_per_token if model.is_moe else 0
-    return Shape(name, float(model.parameters), float(model.active_parameters), experts, chosen, 
-                 model.kv_bytes_per_token("fp8"))
+    return Shape(
+        name,
+        float(model.parameters),
+        float(model.active_parameters),
+        experts,
+        chosen,
+        model.kv_bytes_per_token("fp8"),
+    )
 
 
 def section(quick: bool) -> Section:
@@ -90,26 +97,28 @@ def section(quick: bool) -> Section:
     return Section(
         "Memory pressure gets worse with sparse models",
         (
-            "A weight that is read from memory is used for every sequence that needs it. In a dense model "
-            "that is the whole batch; in a mixture of experts it is the few that chose the expert, while a "
-            "batch of some tens already reads nearly all of them. The first chart has the arithmetic that a "
-            "byte of weights is read for. The second has what follows for the domain: how many GPUs hold the "
-            "model and the sequences that would keep its arithmetic busy.",
+            (
+                "A weight that is read from memory is used for every sequence that needs it. In a dense "
+                "model that is the whole batch; in a mixture of experts it is the few that chose the expert, "
+                "while a batch of some tens already reads nearly all of them. The first chart has the "
+                "arithmetic that a byte of weights is read for. The second has what follows for the domain: "
+                "how many GPUs hold the model and the sequences that would keep its arithmetic busy."
+            ),
         ),
         tuple(rows),
         (
             f"{dense.name} keeps its arithmetic busy from {dense.balanced:.0f} sequences on, {sparse.name} "
-            f"from {sparse.balanced:,.0f}: it holds {sparse.held / sparse.active:.0f} weights for each that a "
-            f"token uses. With 4 K of context that takes {dense.gpus(4096):.0f} and {sparse.gpus(4096):.0f} GPUs "
-            "of 186 GB. A large domain gathers that many sequences: it spreads the experts, frees memory for "
-            "caches, and brings each expert the tokens of all GPUs."
+            f"from {sparse.balanced:,.0f}: it holds {sparse.held / sparse.active:.0f} weights for each that "
+            f"a token uses. With 4 K of context that takes {dense.gpus(4096):.0f} and "
+            f"{sparse.gpus(4096):.0f} GPUs of 186 GB. A large domain gathers that many sequences: it spreads the experts, frees "
+            "memory for caches, and brings each expert the tokens of all GPUs."
         ),
         "parameters and caches by the models' configurations, in FP8; peaks and memory by the datasheet.",
         (
             Figure(
                 "sparse",
-                "at equal batches a sparse model does a fraction of the arithmetic for every byte that it reads, "
-                "and the batch that makes up for it fills the memory of many GPUs.",
+                "at equal batches a sparse model does a fraction of the arithmetic for every byte that it "
+                "reads, and the batch that makes up for it fills the memory of many GPUs.",
                 lambda: picture(shapes),
             ),
         ),

@@ -31,12 +31,12 @@ def takeaway(sections: tuple[Section, ...]) -> str:
     lines = hump.frontiers(True, hump.mean_acceptance())
     ratio, at = hump.highest(lines)
     return (
-        f"As big as what has to be spread. A domain of 72 gives up to {ratio:.1f} times the tokens of domains of "
-        f"8 for a large mixture of experts, and only in the middle, at {at} tokens/s of a user: there experts "
-        "are spread over more GPUs than an island has, and what goes between islands would be half the step. "
-        "Dense models end at 8 to 64 GPUs, by their heads and by latencies; slow answers need memory and not "
-        "links; the fastest come from eight GPUs either way. Latency, more than bandwidth, says where a domain "
-        "stops to pay, and kernels decide the latency."
+        f"As big as what has to be spread. A domain of 72 gives up to {ratio:.1f} times the tokens of "
+        f"domains of 8 for a large mixture of experts, and only in the middle, at {at} tokens/s of a user: "
+        "there experts are spread over more GPUs than an island has, and what goes between islands would be "
+        "half the step. Dense models end at 8 to 64 GPUs, by their heads and by latencies; slow answers need "
+        "memory and not links; the fastest come from eight GPUs either way. Latency, more than bandwidth, "
+        "says where a domain stops to pay, and kernels decide the latency."
     )
 
 

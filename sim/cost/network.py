@@ -89,8 +89,8 @@ class Network:
         return domain is not None and self.same_domain(gpus) and self._graph.reduces.get(domain, False)
 
     def switch_of(self, gpu: str) -> str:
-        """The place of the NVLink chips that a GPU hangs on, where they add: its crossbar, or of two tiers the
-        lower one.
+        """The place of the NVLink chips that a GPU hangs on, where they add: its crossbar, or of two tiers
+        the lower one.
         """
         return self._graph.crossbars.get(gpu) or self._graph.leaf_chips[gpu]
 

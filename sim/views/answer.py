@@ -37,7 +37,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a study: what is asked and done, in paragraphs, what its numbers rest on, and what came out."""
+    """A part of a study: what is asked and done, in paragraphs, what numbers rest on, and what came out."""
 
     title: str
     text: tuple[str, ...]
@@ -198,9 +198,7 @@ def _print(answer: Answer) -> None:
     def table_of(title: str, rows: tuple[Row, ...]) -> Table:
         table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for name in shown:
-            table.add_column(
-                name, justify="right" if name in NUMBERS else "left", no_wrap=name != "quantity"
-            )
+            table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "quantity")
         case = None
         for row in rows:
             if row.case != case:

@@ -1,5 +1,5 @@
-"""An experiment's answer as one HTML page that stands alone: pictures and all are inside. That of a study goes
-from section to section, and its tables are folded.
+"""An experiment's answer as one HTML page that stands alone: pictures and all are inside. That of a study
+goes from section to section, and its tables are folded.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ MORE_STYLE = """
 img {max-width: 100%; height: auto; margin: 1em 0}
 th {border-bottom: 2px solid #444; white-space: nowrap} th.number {text-align: right}
 tr.case td {border-top: 1px solid #bbb} td {vertical-align: top} td.source {color: #666; font-size: 13px}
-figure {margin: 1em 0} figcaption, p {max-width: 50em} p.takeaway {font-size: 17px} p.basis {color: #555; font-size: 13px}
-summary {cursor: pointer; color: #245}
+figure {margin: 1em 0} figcaption, p {max-width: 50em} p.takeaway {font-size: 17px}
+p.basis {color: #555; font-size: 13px} summary {cursor: pointer; color: #245}
 """
 
 CASE = ' class="case"'

@@ -31,8 +31,7 @@ def test_only_the_bytes_that_leave_an_island_make_the_step_longer():
     that, and the busiest rank gets more.
     """
     rack, island = (
-        hump.steps(domain, hump.Shape(32), hump.MOST_DRAFTS, (6,))[0]
-        for domain in (hump.RACK, hump.ISLAND)
+        hump.steps(domain, hump.Shape(32), hump.MOST_DRAFTS, (6,))[0] for domain in (hump.RACK, hump.ISLAND)
     )
     longer_s = island.seconds - rack.seconds
     assert longer_s == pytest.approx(island.causes.collective_bytes - rack.causes.collective_bytes, rel=0.01)

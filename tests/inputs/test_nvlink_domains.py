@@ -117,8 +117,8 @@ def test_a_scenario_sets_the_domain_by_its_path():
 
 
 def test_switches_on_two_tiers_add_what_those_on_one_add():
-    """Sixteen GPUs below two tiers: each sends S(1 + 1/16) as on one switch, and a server's chips send one sum
-    of S up and get one down; sends and demand agree. Chips that do not add refuse.
+    """Sixteen GPUs below two tiers: each sends S(1 + 1/16) as on one switch, and a server's chips send one
+    sum of S up and get one down; sends and demand agree. Chips that do not add refuse.
     """
     n_bytes = 1e9
     network = Network(regrouped("hgx-b200", nodes=2, domain=16).graph)
@@ -145,6 +145,11 @@ def test_switches_on_two_tiers_add_what_those_on_one_add():
     assert one.algorithm == two.algorithm == "mnnvl_two_shot"
     still = regrouped("hgx-b200", nodes=2, domain=16)
     still = still.model_copy(
-        update={"parts": {**still.parts, "nvswitch": still.parts["nvswitch"].model_copy(update={"reduces": False})}}
+        update={
+            "parts": {
+                **still.parts,
+                "nvswitch": still.parts["nvswitch"].model_copy(update={"reduces": False}),
+            }
+        }
     )
     assert not Network(still.graph).reduces(Network(still.graph).gpus)

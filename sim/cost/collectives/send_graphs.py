@@ -227,8 +227,8 @@ def _read_reduced(book: _Book, n_bytes: float, ranks: Sequence[str], queued: Seq
 def _multicast(
     book: _Book, n_bytes: float, ranks: Sequence[str], after: Sequence[Sequence[int]], queued: Sequence[int]
 ) -> list[int]:
-    """Each rank sends its n-th up once and the switch copies it down to all, over a second tier where there is
-    one.
+    """Each rank sends its n-th up once and the switch copies it down to all, over a second tier where there
+    is one.
     """
     network = book.network
     switches = ranks_by_switch(network, ranks)
