@@ -168,8 +168,8 @@ def takeaway(gains: dict[tuple[str, str, str], tuple[float, int]]) -> str:
             gains[model, *key][0]
             for key in ((sizes[1], rates[0]), (sizes[0], rates[1]), (sizes[1], rates[1]))
         )
-        told.append(f"{model} {larger:.2f} with 288 GB in place of 186, {faster:.2f} with 12 TB/s in place of "
-                    f"8, {both:.2f} with both")  # fmt: skip
+        told.append(f"{model} {larger:.2f} with 288 GB in place of 186, {faster:.2f} with 12 TB/s in place "
+                    f"of 8, {both:.2f} with both")  # fmt: skip
     return (
         "In one and the same domain, tokens/s of a GPU at one speed of a user grow by up to: "
         + "; ".join(told)

@@ -7,7 +7,8 @@ whole rack, with its 72 GPUs, until all three are repaired (CoreWeave's document
 a chain of four states: 0, 1 and 2 trays down and waiting, and the rack in repair.
 
 By hand: a tray of four GPUs, each of which fails every 50,700 hours, fails every 12,675; of 18 trays the
-third has failed after (1/18 + 1/17 + 1/16) of that, 93 days. A repair of three days then costs 3 % of the time.
+third has failed after (1/18 + 1/17 + 1/16) of that, 93 days. A repair of three days then costs 3 %
+of the time.
 Where it stops: failures are exponential, where field data are Weibull with a falling rate; one rack.
 """
 
@@ -118,8 +119,8 @@ def section(quick: bool) -> Section:
         "Spares: 64 GPUs and 8",
         (
             ("72 divides neither the 64 heads of a model nor its 256 experts, so that 64 GPUs serve and "
-            "eight are spare. Whether eight are enough depends on what fails together. A GPU that fails alone "
-            "takes one; a tray takes its four. Operators wait longer: two of 18 trays may be down, and the "
+            "eight are spare. Whether eight are enough depends on what fails together. A GPU that fails "
+            "alone takes one; a tray takes its four. Operators wait longer: two of 18 trays may be down, and the "
             "third takes the rack until all are repaired."),
             ("Every point is worked out in closed form and counted on a clock, on which units fail and are "
             "repaired."),

@@ -110,8 +110,8 @@ def section(quick: bool) -> Section:
             f"{dense.name} keeps its arithmetic busy from {dense.balanced:.0f} sequences on, {sparse.name} "
             f"from {sparse.balanced:,.0f}: it holds {sparse.held / sparse.active:.0f} weights for each that "
             f"a token uses. With 4 K of context that takes {dense.gpus(4096):.0f} and "
-            f"{sparse.gpus(4096):.0f} GPUs of 186 GB. A large domain gathers that many sequences: it spreads the experts, frees "
-            "memory for caches, and brings each expert the tokens of all GPUs."
+            f"{sparse.gpus(4096):.0f} GPUs of 186 GB. A large domain gathers that many sequences: it "
+            "spreads the experts, frees memory for caches, and brings each expert the tokens of all GPUs."
         ),
         "parameters and caches by the models' configurations, in FP8; peaks and memory by the datasheet.",
         (
