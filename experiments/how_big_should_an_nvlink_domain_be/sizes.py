@@ -135,8 +135,8 @@ def section(quick: bool) -> Section:
         (
             ("A group of GPUs serves a batch, all of it decoding with 4,096 tokens of context. More GPUs "
             "share the reading of weights and caches, so a user's tokens come faster, and each GPU gives "
-            "fewer of them. Lines that go on are groups in one NVLink domain of any size, dashed and dotted ones the "
-            "same groups in domains of 72 and of 8, joined by NICs of 50 GB/s a GPU."),
+            "fewer of them. Lines that go on are groups in one NVLink domain of any size, dashed and "
+            "dotted ones the same groups in domains of 72 and of 8, joined by NICs of 50 GB/s a GPU."),
             ("A dense model is split over attention heads, so at most over 64 GPUs, and every layer waits "
             "for two all-reduces; a larger group is further replicas. A mixture of experts keeps each user's "
             "attention on one GPU and spreads the experts, and every layer waits for tokens to go to their "

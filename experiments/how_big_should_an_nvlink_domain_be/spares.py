@@ -120,8 +120,8 @@ def section(quick: bool) -> Section:
         (
             ("72 divides neither the 64 heads of a model nor its 256 experts, so that 64 GPUs serve and "
             "eight are spare. Whether eight are enough depends on what fails together. A GPU that fails "
-            "alone takes one; a tray takes its four. Operators wait longer: two of 18 trays may be down, and the "
-            "third takes the rack until all are repaired."),
+            "alone takes one; a tray takes its four. Operators wait longer: two of 18 trays may be down, "
+            "and the third takes the rack until all are repaired."),
             ("Every point is worked out in closed form and counted on a clock, on which units fail and are "
             "repaired."),
         ),
