@@ -437,7 +437,7 @@ def lines_takeaway() -> str:
 
 
 def kernel_rows(base: Scenario) -> Iterator[Row]:
-    """An all-reduce of 64 KiB by who does it: what '8 is quickest' rests on."""
+    """An all-reduce of 64 KiB by the library that does it: what '8 is quickest' rests on."""
     network = racks(1)
     for library, words in (("nccl", "NCCL"), ("vllm", "vLLM"), ("trtllm", "TensorRT-LLM"),
                            ("flashinfer", "vLLM with FlashInfer")):  # fmt: skip

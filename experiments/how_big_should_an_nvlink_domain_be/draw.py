@@ -37,7 +37,7 @@ def _channel(kind: Any, described: Mapping[str, Any]) -> Any:
         f"{described['field']}:Q",
         title=described["title"],
         scale=alt.Scale(**scale),
-        axis=alt.Axis(grid=described["log"] is False, labelOverlap=True, format=",~g", **ticks),
+        axis=alt.Axis(grid=described["log"] is False, labelOverlap=True, format=",~r", **ticks),
     )
 
 
@@ -67,7 +67,10 @@ def lines(
         )
     if dash is not None:
         encoded["strokeDash"] = alt.StrokeDash(
-            f"{dash}:N", title=None, sort=list(order or []) or None, legend=below
+            f"{dash}:N",
+            title=None,
+            sort=list(order or []) or None,
+            legend=alt.Legend(**{**below.to_dict(), "symbolStrokeColor": "#444"}),
         )
     mark: Any = alt.OverlayMarkDef(filled=True, size=30) if points else False
     return (

@@ -498,7 +498,7 @@ def text(
             "for every speed of a user the one that gives most tokens/s a GPU stays."
         ),
         (
-            "Public runs exist of just this pair. They count tokens of prompts and answers, and a user who "
+            "Public runs exist of just this pair. They count tokens of prompts and answers, and a user that "
             "waits for a first token counts as a user: of the five runs whose recipe is told, "
             f"{min(run.decoding for run in RUNS):.0%} to {max(run.decoding for run in RUNS):.0%} of the "
             f"users decode at a time. Their mean, {decoding():.0%}, is in all simulated numbers here; it "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sim.views.answer import Answer, Section, tell_study
+from sim.views.answer import Answer, tell_study
 
 from . import bound, hump, live, memory, sizes, spares, sparse
 
@@ -23,12 +23,12 @@ def answer(quick: bool, store: Path | None = None) -> Answer:
         sparse.section(quick),
     )
     rows = tuple(row for section in sections for row in section.rows)
-    return Answer(QUESTION, rows, takeaway(sections), bound.NOTES, sections=sections)
+    return Answer(QUESTION, rows, takeaway(quick), bound.NOTES, sections=sections)
 
 
-def takeaway(sections: tuple[Section, ...]) -> str:
+def takeaway(quick: bool) -> str:
     """One paragraph, with the numbers of the hump."""
-    lines = hump.frontiers(True, hump.mean_acceptance())
+    lines = hump.frontiers(quick, hump.mean_acceptance())
     ratio, at = hump.highest(lines)
     return (
         f"As big as what has to be spread. A domain of 72 gives up to {ratio:.1f} times the tokens of "
