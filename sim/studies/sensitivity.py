@@ -239,8 +239,8 @@ def _of_searches(
     keep: Keeps | None,
 ) -> tuple[list[dict[int, float]], list[str], list[Row]]:
     """The capacity by seed of every set of changes. The unchanged one first, from afar; then it and the
-    others from where it came to, all by the same steps: a short run may hold a rate above one that it does not hold,
-    and two searches that look at other rates end at other ones.
+    others from where it came to, all by the same steps: a short run may hold a rate above one that it does
+    not hold, and two searches that look at other rates end at other ones.
     """
     begins = Variant(changes[0], rate_of(scenario))
     (afar,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
