@@ -72,13 +72,17 @@ def lines(
             sort=list(order or []) or None,
             legend=alt.Legend(**{**below.to_dict(), "symbolStrokeColor": "#444"}),
         )
-    mark: Any = alt.OverlayMarkDef(filled=True, size=30) if points else False
-    return (
+    drawn: Any = (
         alt.Chart(rows(data), title=title)
-        .mark_line(point=mark, clip=y["domain"] is not None)
+        .mark_line(clip=y["domain"] is not None)
         .encode(**encoded)
         .properties(**SIZE)
     )
+    if not points:
+        return drawn
+    # Points of their own: as part of the line they would leave the legend of its dashes empty.
+    dots = {name: channel for name, channel in encoded.items() if name != "strokeDash"}
+    return alt.layer(drawn, alt.Chart(rows(data)).mark_point(filled=True, size=30, opacity=1).encode(**dots))
 
 
 def beside(
