@@ -302,9 +302,9 @@ def figure_takeaway(live: Live) -> str:
     for rate in (min(at for _, at in live.streams), 3.0):
         few, wide = (live.metric(one, rate, "p90_tpot_ms") for one in (island, rack))
         if few is not None and wide is not None:
-            told.append(f"at {rate:g} requests/s a GPU {few:.0f} and {wide:.0f}")
+            told.append(f"{few:.0f} and {wide:.0f} ms at {rate:g} requests/s a GPU")
     return (
-        "ms a token in islands of eight and in the rack as one replica: " + ", ".join(told) + ". A wide "
+        "a token takes, in islands of eight and in the rack as one replica, " + ", ".join(told) + ". A wide "
         "replica waits for every prompt of its 72 GPUs, an island for those of eight; what the wide one wins "
         "is the reading of experts, which grows with traffic."
     )

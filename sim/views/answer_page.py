@@ -83,8 +83,8 @@ def study_page(
     for number, section in enumerate(answer.sections, 1):
         contents.append(f'<li><a href="#section{number}">{escape(section.title)}</a></li>')
         figures = "\n".join(
-            f"<figure>{_image(pictures[one.name])}<figcaption><b>Takeaway.</b> {escape(one.takeaway)}"
-            "</figcaption></figure>"
+            f"<figure>{_image(pictures[one.name])}<figcaption><b>Takeaway.</b> "
+            f"{escape(one.takeaway[:1].upper() + one.takeaway[1:])}</figcaption></figure>"
             for one in section.figures
         )
         text = "\n".join(f"<p>{escape(paragraph)}</p>" for paragraph in section.text)
