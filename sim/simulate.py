@@ -203,6 +203,7 @@ class Result(Shown):
             gpus=int((self.gpu_rows["replica"] >= 0).sum()),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
+            cooldown=self.scenario.cooldown,
             percentiles=percentiles,
             blame=self.blame_records,
         )
@@ -309,8 +310,8 @@ class Result(Shown):
         """What the run says, in three to ten sentences with their numbers: what limits it, whether the
         objectives hold, what the slowest waited for, what would help most (by `sensitivity`, where given).
         """
-        warmup = self.scenario.warmup
-        kept = objectives_kept(self.records, self.scenario.workload.slos, warmup)
+        scenario = self.scenario
+        kept = objectives_kept(self.records, scenario.workload.slos, scenario.warmup, scenario.cooldown)
         return verdict(
             Told(
                 setting_of(self.scenario, self.deployment),

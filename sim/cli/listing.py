@@ -198,11 +198,12 @@ def _experiments() -> list[Row]:
     """Each experiment's question: the first line of its docstring."""
     import ast
 
-    from sim.reading.data_files import experiments
+    from sim.reading.data_files import experiment_scripts, experiment_source
 
     rows = []
-    for path in sorted(experiments().glob("[a-z]*.py")):
-        question = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    for path in experiment_scripts():
+        text = experiment_source(path).read_text(encoding="utf-8")
+        question = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
         rows.append(_row(name=path.stem, question=question))
     return rows
 

@@ -64,7 +64,8 @@ class LinkGraph:
         self.own_link: dict[str, int] = {}
         self.crossbars: dict[str, str] = {}
         self.tiered: dict[str, str] = {}  # the domain of a GPU whose NVLink switches stand in tiers
-        self.reduces: dict[str, bool] = {}
+        self.reduces: dict[str, bool] = {}  # by crossbar, or by domain where its switches stand in tiers
+        self.leaf_chips: dict[str, str] = {}  # of GPUs below two tiers, the place of their server's chips
         self.stripes: dict[str, dict[str, float]] = {}
         self.bundled: dict[str, dict[int, float]] = {}
         self._unknown: set[str] = {  # links and places whose latency is not stated
@@ -231,6 +232,9 @@ class LinkGraph:
             if any(_is_unknown(graph.edges[edge]) for edge in edges):
                 self._unknown.add(self.links[-1])
             self.tiered.update((end, f"nvlink{domain}") for end in ends if self.places[end]["kind"] == "gpu")
+            if self.places[ends[0]]["kind"] == "gpu":
+                self.leaf_chips[ends[0]] = ends[1]
+        self.reduces[f"nvlink{domain}"] = all(self.places[chip].get("reduces", False) for chip in chips)
 
     def _add_spines(self, graph: nx.DiGraph[str], bundle: str, spines: Sequence[str]) -> None:
         """One place for spines over which traffic is spread evenly, with one link to and from each leaf."""

@@ -192,6 +192,7 @@ SERVICE: dict[str, Rule] = {
     "on_failure": unless(_nothing_fails),
     "time_limit_s": _time_limit,
     "warmup": _warmup,
+    "cooldown": _warmup,
     "without": unless(_without_nothing),
     "without[]": unless(_without_nothing),
 }

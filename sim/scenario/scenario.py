@@ -61,6 +61,17 @@ def _share_or_rule(written: Any) -> float | str:
     return share
 
 
+def _share(written: Any) -> float:
+    """A cool-down: a share below 1."""
+    try:
+        share = _WARMUP_SHARE.validate_python(written)
+    except ValidationError:
+        share = 1.0
+    if share >= 1.0:
+        raise ValueError(f"{written!r}: must be a share from 0 to below 1, as in 0.1")
+    return share
+
+
 def _with_precision(data: Any) -> Any:
     """A scenario or pool as written, with what its model's checkpoint says of the precision."""
     if not isinstance(data, Mapping):
@@ -121,7 +132,8 @@ class Scenario(BaseModel):
     replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
     come (`on_failure: resubmit`), or ends there with an error (`abort`).
     `warmup`: the requests that come first are served and left out of the summary, a share of them,
-    or as many as `mser5` finds in their latencies (White's rule on means of five).
+    or as many as `mser5` finds in their latencies (White's rule on means of five). `cooldown`: a share of
+    the requests, those that come last, is left out as well: they end when traffic has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,6 +158,7 @@ class Scenario(BaseModel):
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
     warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
+    cooldown: Annotated[float, BeforeValidator(_share)] | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
     ] = ()
@@ -167,6 +180,16 @@ class Scenario(BaseModel):
             near = (info.context or {}).get("near")
             scenario.__dict__["keys_written"] = keys_written(data, near)
         return scenario
+
+    @model_validator(mode="after")
+    def _some_requests_are_counted(self) -> Self:
+        if isinstance(self.warmup, float) and (self.cooldown or 0.0) + self.warmup >= 1.0:
+            what = (
+                f"{self.cooldown:g} and warmup = {self.warmup:g} leave out every request; together they must "
+                "be below 1"
+            )
+            raise LocatedError([(("cooldown",), what)])
+        return self
 
     @model_validator(mode="after")
     def _what_it_names_is_there(self) -> Self:

@@ -239,12 +239,15 @@ def _of_searches(
     progress: bool | None,
     keep: Keeps | None,
 ) -> tuple[list[dict[int, float]], list[str], list[Row]]:
-    """The capacity by seed of every set of changes. The unchanged one first, from afar; the others begin
-    where it came to.
+    """The capacity by seed of every set of changes. The unchanged one first, from afar; then it and the
+    others from where it came to, all by the same steps: a short run may hold a rate above one that it does
+    not hold, and two searches that look at other rates end at other ones.
     """
     begins = Variant(changes[0], rate_of(scenario))
-    (base,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
-    variants = [Variant(one, base.mean, FIRST_STEP) for one in changes[1:]] if base.by_seed else []
-    found = [base, *highest_rates(scenario, variants, slo, seeds, RESOLUTION, executor, progress, keep)]
-    rows = [row for one in found for row in one.rows]
+    (afar,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
+    if not afar.by_seed:
+        return [{} for _ in changes], [afar.reason] * len(changes), list(afar.rows)
+    variants = [Variant(one, afar.mean, FIRST_STEP) for one in changes]
+    found = highest_rates(scenario, variants, slo, seeds, RESOLUTION, executor, progress, keep)
+    rows = [row for one in (afar, *found) for row in one.rows]
     return [dict(one.by_seed) for one in found], [one.reason for one in found], rows

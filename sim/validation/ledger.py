@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InputError, Problem
-from sim.reading.data_files import experiments
+from sim.reading.data_files import experiment_scripts, experiment_source
 from sim.reading.problems import unknown_name
 from sim.results.compared import BOX, ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
@@ -32,9 +32,10 @@ from sim.validation.theory import formula_rows
 
 def experiment_rows() -> Iterator[Row]:
     """The rows of every experiment that have a published number, from its quick run."""
-    folder = experiments()
-    for path in sorted(folder.glob("*.py")):
-        described = importlib.util.spec_from_file_location(f"sim_experiment_{path.stem}", path)
+    for path in experiment_scripts():
+        described = importlib.util.spec_from_file_location(
+            f"sim_experiment_{path.stem}", experiment_source(path)
+        )
         assert described is not None
         assert described.loader is not None
         module = sys.modules[described.name] = importlib.util.module_from_spec(described)

@@ -30,6 +30,7 @@ COUNTS = {
     "rejected": "requests rejected",
     "cut_answers": "answers cut at max_model_len",
     "warmup_requests": "requests left out as warm-up",
+    "cooldown_requests": "requests left out as cool-down",
     "duration": "duration (s)",
     "request_throughput": "requests/s",
     "output_throughput": "output tokens/s",

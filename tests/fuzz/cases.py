@@ -230,7 +230,7 @@ KEYS = (
     "topology", "kernels", "kernels.path", "placement.kind", "precision.weights",
     "engine.kv_tiers.host.capacity_bytes",
     "engine.speculation.acceptance_rate", "pools.prefill.replicas", "hand_over.kv", "time_limit_s",
-    "warmup", "without",
+    "warmup", "cooldown", "without",
     "", ".", "..", "engine.", ".engine", "engine..x", "a" * 300, "workload.arrivals.kind",
     "topology.gpus.h100-sxm.hbm_bytes",
     "topology.wires.0.links", "topology.wires", "workload.classes", "engine.host", "engine.host.step_s.x",

@@ -521,7 +521,7 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 4},
         "workload": chat(arrivals={"kind": "closed_loop", "users": 3, "think_time_s": 0.02, "ramp_s": 0.1}),
     },
-    "textbook server": {**server(), "time_limit_s": 3.0, "warmup": 0.2},
+    "textbook server": {**server(), "time_limit_s": 3.0, "warmup": 0.2, "cooldown": 0.1},
     "impatient clients": {
         "topology": "a100-x4",
         "model": small("llama-3-8b"),
@@ -683,5 +683,6 @@ KERNEL_SCENARIOS = (
 )
 """Where kernels' parameters are changed: each of them stands in every scenario."""
 SCENARIOS["textbook server"] = replace(
-    SCENARIOS["textbook server"], only=("engine", "workload", "time_limit_s", "warmup", "replicas")
+    SCENARIOS["textbook server"],
+    only=("engine", "workload", "time_limit_s", "warmup", "cooldown", "replicas"),
 )

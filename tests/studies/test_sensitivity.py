@@ -61,6 +61,14 @@ def test_a_capacity_follows_the_formula_finer_than_what_it_reports() -> None:
     )
 
 
+def test_a_knob_that_nothing_reads_leaves_a_capacity_as_it_is_to_the_last_digit() -> None:
+    """The unchanged service is searched by the steps of the changed ones, and not from afar."""
+    described = server(requests=30, arrivals={"kind": "poisson", "rate_per_s": 1.0})
+    key, slo = "engine.gpu_memory_utilization", {"p90_ttft_ms": 150.0}
+    _, by_key = effects_of(described, "capacity", seeds=range(4), keys=key, slo=slo)
+    assert (by_key[key].note, by_key[key].more.mean) == ("no effect", 0.0)
+
+
 def test_knobs_are_the_numbers_of_the_machine_and_of_the_engine_also_those_left_to_defaults() -> None:
     described = sim.with_changes(scenario(), {"topology": "nd-h100-v5", "nodes": 2})
     keys = {knob.key for knob in knobs_of(described)}
