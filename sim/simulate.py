@@ -83,6 +83,7 @@ class Result(Shown):
     inputs: frozenset[Path] = frozenset()
     served: tuple[Served, ...] = ()
     collectives: tuple[Collectives, ...] = ()
+    hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
 
     @property
     def title(self) -> str:
@@ -198,6 +199,8 @@ class Result(Shown):
         basis = self._basis(numbers)
         if basis is not None:
             numbers["basis"] = basis.as_dict()
+        if self.hedges is not None:
+            numbers["hedged_requests"], numbers["hedges_won"] = self.hedges
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
 
@@ -448,6 +451,7 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
         blame,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
+        hedge_after_s=None if scenario.hedge is None else scenario.hedge.after_s,
     )
 
 
@@ -507,6 +511,7 @@ def _result(
         deployment,
         served=tuple(served.values()),
         collectives=tuple(dict.fromkeys(_collectives(world.network, deployment))),
+        hedges=None if service.hedging is None else (service.hedging.sent, service.hedging.won),
     )
 
 

@@ -520,6 +520,13 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 4},
         "workload": chat(arrivals={"kind": "closed_loop", "users": 3, "think_time_s": 0.02, "ramp_s": 0.1}),
     },
+    "second copies": {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "replicas": 2,
+        "hedge": {"after_s": 0.02},
+        "workload": chat(24, 300.0),
+    },
     "uneven ranks": {
         "topology": "a100-x4",
         "model": small("llama-3-8b"),
