@@ -29,24 +29,20 @@ from sim.results.columns import Table
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
-from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
-from sim.results.sentences import Verdict
-from sim.results.told import Effects, Told
-from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import Losses, schedule_faults
+from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.setting import setting_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -54,6 +50,10 @@ from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
     import polars
+
+    from sim.results.nearest_theory import Nearest, Station
+    from sim.results.sentences import Verdict
+    from sim.results.told import Effects
 
 
 ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
@@ -233,12 +233,16 @@ class Result(Shown):
         """For each station (a replica, or all of them behind one queue) the closed form that comes nearest,
         with the moments that this run had: its prediction, the gap, and what it leaves out.
         """
+        from sim.results.nearest_theory import nearest_theory
+
         return nearest_theory(self.records, tuple(self._stations()))
 
     def _stations(self) -> Iterator[Station]:
         arrivals = self.scenario.workload.arrivals
         users = arrivals.users if arrivals.kind == "closed_loop" else 0
         think_s = mean_wait_s(arrivals.think_time_s) if arrivals.kind == "closed_loop" else 0.0
+        from sim.results.nearest_theory import Station
+
         plans = self.deployment.replicas
         if any(plan.pool.role != "both" for plan in plans):
             return
@@ -289,6 +293,10 @@ class Result(Shown):
         """What the run says, in three to ten sentences with their numbers: what limits it, whether the
         objectives hold, what the slowest waited for, what would help most (by `sensitivity`, where given).
         """
+        from sim.results.told import Told
+        from sim.results.verdict import verdict
+        from sim.setting import setting_of
+
         warmup = self.scenario.warmup
         kept = objectives_kept(self.records, self.scenario.workload.slos, warmup)
         return verdict(
@@ -400,7 +408,13 @@ def simulate(
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
-    service.begin()
+    folded_s = None
+    if fold and checks is None and not beside:
+        folded_s = fold_queue(scenario, list(service.replicas), service.generator, world.records, blame)
+    if folded_s is None:
+        service.begin()
+    else:
+        service.has_served(folded_s)
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)

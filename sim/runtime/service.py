@@ -86,6 +86,11 @@ class Service:
         """Wait for the first arrival; every arrival waits for the next."""
         self._await_next()
 
+    def has_served(self, end_s: float) -> None:
+        """All requests have come and gone without the clock, the last one at this instant."""
+        self._more_arrive = False
+        self.ended_s = end_s
+
     @property
     def awaits_more(self) -> bool:
         """Whether a request is still to arrive."""
