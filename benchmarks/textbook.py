@@ -59,9 +59,7 @@ def main() -> None:
             run(seed) if not seed else None  # the first time imports and warms up
             seconds[name].append(cpu_s(lambda run=run, seed=seed: run(seed)))  # type: ignore[misc]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    figures = [
-        Figure(f"{name}: CPU time of {CUSTOMERS:,} customers", one, "s") for name, one in medians.items()
-    ]
+    figures = [Figure(f"{name}: CPU time of {CUSTOMERS:,}", one, "s") for name, one in medians.items()]
     if "Ciw" in medians:
         for name, goal in (("folded", 1.0), ("played", None)):
             ratio = medians[name] / medians["Ciw"]
