@@ -34,6 +34,7 @@ def kernels_and_transfers_s(result: sim.Result) -> tuple[float, float]:
     return kernels, sums["collective_latency"] + sums["collective_bytes"]
 
 
+@pytest.mark.slow
 def test_a_straggler_slows_all_kernels_and_no_transfer() -> None:
     engine = {"tensor_parallel_size": 8}
     even, slowed = run(engine), run({**engine, "stragglers": [{"rank": 3, "factor": 1.5}]}, check=True)
@@ -44,6 +45,7 @@ def test_a_straggler_slows_all_kernels_and_no_transfer() -> None:
     assert slowed.key_words.summary()["did_not_bind"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [
@@ -59,6 +61,7 @@ def test_steps_with_jitter_are_the_same_folded_and_played(engine: dict[str, Any]
     assert np.allclose(folded.blame.to_numpy(), played.blame.to_numpy(), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_jitter_draws_from_streams_of_its_own() -> None:
     even, uneven = run({}), run({"jitter": {"cv": 0.5}})
     for column in ("arrival_s", "prompt_tokens"):
@@ -83,6 +86,7 @@ def test_many_steps_at_one_pace_are_the_steps_one_by_one() -> None:
     assert cost.traffic(batch).links == ()
 
 
+@pytest.mark.slow
 def test_a_server_with_exponential_jitter_is_mm1() -> None:
     engine = {
         "scheduler": "one_at_a_time",
@@ -109,6 +113,7 @@ def test_what_cannot_be_is_refused(engine: dict[str, Any], why: str) -> None:
         sim.Scenario.model_validate({**ALONE, "engine": engine})
 
 
+@pytest.mark.slow
 def test_a_straggler_beside_a_slower_one_does_not_bind() -> None:
     slow = [{"rank": 0, "factor": 1.2}, {"rank": 1, "factor": 1.5}]
     words = run({"tensor_parallel_size": 2, "stragglers": slow}).key_words.summary()
