@@ -19,6 +19,7 @@ from sim.deployment import Deployment, deployment_of
 from sim.effects.faults import faults_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
+from sim.energy import FLAT, Energy, NoEnergy, energy_of, money_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.inputs.lengths import FixedWait, UniformWait, Waits
 from sim.policy.routing import CentralQueue
@@ -201,8 +202,20 @@ class Result(Shown):
             numbers["basis"] = basis.as_dict()
         if self.hedges is not None:
             numbers["hedged_requests"], numbers["hedges_won"] = self.hedges
+        rate = numbers["output_throughput"]
+        energy = self.energy.as_dict(rate)
+        cost = money_of(self.scenario.prices, self.deployment, self.energy, rate)
+        numbers |= {name: {**energy, **cost}.get(name) for name in FLAT}
+        numbers["energy"] = energy
+        if cost:
+            numbers["cost"] = cost
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
+
+    @cached_property
+    def energy(self) -> Energy | NoEnergy:
+        """Watts and joules of the GPUs that served, by request too; or why there are none."""
+        return energy_of(self.deployment, self.records, self.link_rows, self.end_s)
 
     @property
     def kv_capacities(self) -> tuple[KvCapacity, ...]:

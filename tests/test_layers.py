@@ -23,7 +23,7 @@ LAYERS = """version workers inputs theory
             workload calibration microbenchmark
             scenario
             deployment
-            effects setting
+            effects setting energy
             runtime
             simulate
             studies validation testing

@@ -249,6 +249,47 @@ def _inter_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[
     return [_row(one, "servers") for one in both]
 
 
+@calibrate.command("power")
+def power(
+    path: Annotated[Path, typer.Argument(help="A CSV of services with watts.", show_default=False)],
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of config.json files of models that are not shipped.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
+) -> None:
+    """Fit what GPUs draw to services with watts, and print errors on models that no fit saw."""
+    from sim.calibration.power import fits, read_power_rows
+    from sim.results.compared import ErrorSummary
+
+    _existing([path])
+    found, unknown = fits(read_power_rows(path), models)
+    if unknown:
+        note(f"left out, for want of a config.json: {', '.join(unknown)}")
+    if not found:
+        raise InputError("there is nothing to fit to; no row is of a known model and a GPU with idle watts")
+    rows = []
+    for one in found:
+        errors, constant = ErrorSummary.of(one.errors), ErrorSummary.of(one.constant_errors)
+        rows.append(
+            {
+                "gpu": one.gpu,
+                **one.power.model_dump(include={"idle_w", "step_w", "hbm_w", "tensor_w", "max_w"}),
+                "rows": errors.count,
+                "median_error": errors.median,
+                "p90_error": errors.p90,
+                "median_error_of_constant_watts": constant.median,
+            }
+        )
+    if format == "json":
+        print_json(rows)
+    else:
+        print_table(tuple(rows[0]), ([_cell(value) for value in row.values()] for row in rows))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _row(one: CurveErrors, sizes: str) -> dict[str, Any]:
     return {
         "parameters": one.how if one.how == "shipped" else f"held out: {one.how}",

@@ -190,6 +190,7 @@ def _end(result: Result, cpu: CpuBudget) -> None:
 
 def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
+    from sim.energy import energy_lines
     from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
     from sim.views.naming import title_of
@@ -204,7 +205,9 @@ def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple
     causes = blame_rows(numbers)
     if causes:
         print_table(BLAME_COLUMNS, causes)
-    for line in (*(line for one in result.kv_capacities for line in one.lines()), *basis_lines(numbers)):
+    capacities = (line for one in result.kv_capacities for line in one.lines())
+    energy = energy_lines(numbers["energy"], numbers.get("cost", {}))
+    for line in (*capacities, *energy, *basis_lines(numbers)):
         print(line)
     print_verdict(result.explain())
 

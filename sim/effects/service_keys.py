@@ -138,6 +138,10 @@ def _nothing_fails(use: Use) -> str:
     return "" if felt else "no engine fails"
 
 
+def _on_no_gpu(use: Use) -> str:
+    return "" if any(group.plans[0].shards for group in use.ran.groups.values()) else "no GPU is at work"
+
+
 def _time_limit(use: Use) -> Word:
     if use.ran.ended != "time limit" and use.value is not None:
         return DidNotBind(f"{plain(float(use.value))} s, the run ended at {plain(use.ran.end_s)} s")
@@ -176,6 +180,9 @@ def _rules(place: str, *obstacles: Callable[[Use], str]) -> dict[str, Rule]:
 SERVICE: dict[str, Rule] = {
     "nodes": acted,
     "replicas": unless(_beside_pools),
+    "prices.gpu_hour": unless(_on_no_gpu),
+    "prices.kwh": unless(_on_no_gpu),
+    "prices.published": unless(_on_no_gpu),
     "pools.*.replicas": acted,
     "pools.*.role": acted,
     "pools.*.gpu": _one_kind,

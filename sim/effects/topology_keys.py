@@ -383,4 +383,5 @@ TOPOLOGY: dict[str, Rule] = {
     "gpus.*.l2_bytes": unless(_unserved, _other_kernels, _hits_no_cache),
     "gpus.*.pcie_generation": unless(_unserved, _no_kernel_by_kernel),
     "gpus.*.kernels.**": unless(_unserved, _other_kernels, then=_kernel),
+    "gpus.*.power.**": _on_gpu,
 }

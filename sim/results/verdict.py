@@ -215,7 +215,7 @@ def _links(told: Told) -> Iterator[Sentence]:
 def _objectives(told: Told) -> Iterator[Sentence]:
     promised, met, rows = told.promised, told.met, told.kept
     if not promised.any():
-        yield Sentence("objectives", "The scenario sets no objectives (workload.slos).", {}, "none")
+        yield Sentence("objectives", "The scenario sets no objectives (workload.slo).", {}, "none")
         return
     share = float(met.sum() / promised.sum())
     values: dict[str, Number] = {"share": share, "n": int(promised.sum())}

@@ -28,6 +28,7 @@ from sim.inputs.faults import Fault
 from sim.inputs.hedging import Hedge
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
+from sim.inputs.prices import Prices
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
@@ -143,6 +144,7 @@ class Scenario(BaseModel):
     kernels: KernelRule = Field(default="formula", validate_default=True)
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
+    prices: Prices | None = None
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None

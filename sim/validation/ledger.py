@@ -23,6 +23,7 @@ from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.laws import law_rows
 from sim.validation.memory import memory_rows
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
+from sim.validation.power import power_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
 from sim.validation.services.closed_loops import read_point_rows
 from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
@@ -50,6 +51,7 @@ ALONE: dict[str, Callable[[], Iterable[Row]]] = {
     "kernels": kernel_rows,
     "collectives": collective_rows,
     "memory": memory_rows,
+    "power": power_rows,
 }
 SECTIONS = (*ALONE, *dict.fromkeys(table.section for table in TABLES.values()))
 """The first of them are functions of nothing; the rest are tables of services, row by row."""

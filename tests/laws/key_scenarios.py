@@ -99,6 +99,7 @@ BASES: dict[str, dict[str, Any]] = {
         "topology": "nd-h100-v5",
         "model": small("llama-3-8b", 8),
         "precision": {"weights": "fp8"},
+        "prices": {"gpu_hour": 2.5, "kwh": 0.08},
         "workload": chat(prompt_tokens=3000),
     },
     "two servers": {
