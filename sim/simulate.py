@@ -31,19 +31,16 @@ from sim.results.columns import Table
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
-from sim.results.nearest_theory import Nearest, Station, nearest_theory
 from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
-from sim.results.sentences import Verdict
 from sim.results.setting import FaultSetting, Surroundings
-from sim.results.told import Effects, Told
-from sim.results.verdict import verdict
 from sim.runtime.build import World, kv_transfers_of, replicas_of
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import Losses, schedule_faults
+from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.recording import Recorder, recorded_fabric
@@ -59,6 +56,10 @@ from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
     import polars
+
+    from sim.results.nearest_theory import Nearest, Station
+    from sim.results.sentences import Verdict
+    from sim.results.told import Effects
 
 
 ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
@@ -88,6 +89,7 @@ class Result(Shown):
     inputs: frozenset[Path] = frozenset()
     served: tuple[Served, ...] = ()
     collectives: tuple[Collectives, ...] = ()
+    hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
 
     @property
@@ -210,6 +212,8 @@ class Result(Shown):
         basis = self._basis(numbers)
         if basis is not None:
             numbers["basis"] = basis.as_dict()
+        if self.hedges is not None:
+            numbers["hedged_requests"], numbers["hedges_won"] = self.hedges
         rate = numbers["output_throughput"]
         energy = self.energy.as_dict(rate)
         cost = money_of(self.scenario.prices, self.deployment, self.energy, rate)
@@ -254,12 +258,16 @@ class Result(Shown):
         """For each station (a replica, or all of them behind one queue) the closed form that comes nearest,
         with the moments that this run had: its prediction, the gap, and what it leaves out.
         """
+        from sim.results.nearest_theory import nearest_theory
+
         return nearest_theory(self.records, tuple(self._stations()))
 
     def _stations(self) -> Iterator[Station]:
         arrivals = self.scenario.workload.arrivals
         users = arrivals.users if arrivals.kind == "closed_loop" else 0
         think_s = mean_wait_s(arrivals.think_time_s) if arrivals.kind == "closed_loop" else 0.0
+        from sim.results.nearest_theory import Station
+
         plans = self.deployment.replicas
         if any(plan.pool.role != "both" for plan in plans):
             return
@@ -310,6 +318,9 @@ class Result(Shown):
         """What the run says, in three to ten sentences with their numbers: what limits it, whether the
         objectives hold, what the slowest waited for, what would help most (by `sensitivity`, where given).
         """
+        from sim.results.told import Told
+        from sim.results.verdict import verdict
+
         scenario = self.scenario
         kept = objectives_kept(self.records, scenario.workload.slos, scenario.warmup, scenario.cooldown)
         return verdict(
@@ -440,7 +451,13 @@ def simulate(
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
-    service.begin()
+    folded_s = None
+    if fold and checks is None and not beside:
+        folded_s = fold_queue(scenario, list(service.replicas), service.generator, world.records, blame)
+    if folded_s is None:
+        service.begin()
+    else:
+        service.has_served(folded_s)
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)
@@ -496,6 +513,7 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
         blame,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
+        hedge_after_s=None if scenario.hedge is None else scenario.hedge.after_s,
     )
 
 
@@ -555,6 +573,7 @@ def _result(
         deployment,
         served=tuple(served.values()),
         collectives=tuple(dict.fromkeys(_collectives(world.network, deployment))),
+        hedges=None if service.hedging is None else (service.hedging.sent, service.hedging.won),
     )
 
 

@@ -24,6 +24,22 @@ def _nothing_to_choose(use: Use) -> str:
     return "there is one replica to choose from" if one else ""
 
 
+def _one_replica(use: Use) -> str:
+    one = all(len(plans) < 2 for plans in use.ran.entries.values())
+    return "there is one replica, and a second copy has no other to go to" if one else ""
+
+
+def _hedge(use: Use) -> Word:
+    """A second copy is sent where a first token is late."""
+    rows = use.ran.requests
+    late_s = rows["first_token_s"] - rows["arrival_s"]
+    if (late_s > use.value).any() or (rows["status"] != "finished").any():
+        return ACTED
+    return DidNotBind(
+        f"{plain(use.value)} s, the latest first token came after {late_s.max(initial=0.0):.4g} s"
+    )
+
+
 def _is_known(router: object) -> bool:
     return type(router).__module__ == "sim.policy.routing"
 
@@ -173,6 +189,7 @@ SERVICE: dict[str, Rule] = {
     "default_model": unless(_one_model),
     **_rules("router", _nothing_to_choose),
     "router_staleness_s": unless(_nothing_to_choose, _reads_no_report, _only_sessions),
+    "hedge.after_s": unless(_one_replica, then=_hedge),
     "hand_over.kv": unless(_no_hand_over),
     "hand_over.first_token": unless(_no_hand_over),
     **_rules("hand_over.router", _no_hand_over, _one_receiver),

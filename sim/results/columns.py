@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -31,6 +31,15 @@ class TextColumn:
             code = self._code_of[text] = len(self.texts)
             self.texts.append(text)
         self.codes.append(code)
+
+    def extend(self, texts: str | Sequence[str], rows: int) -> None:
+        """So many more rows: each its own text, or all the same one."""
+        if isinstance(texts, str):
+            self.append(texts)
+            self.codes.extend(array("i", self.codes[-1:]) * (rows - 1))
+        else:
+            for text in texts:
+                self.append(text)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,6 +74,17 @@ class Table:
         """One row, in the order of the columns. TypeError if a value is of another kind than its column."""
         for column, value in zip(self._in_order, row, strict=True):
             column.append(value)
+
+    def extend(self, columns: Mapping[str, Any]) -> None:
+        """Rows by their columns, at least one: an array for each, in the kind that it has, and a text or a
+        list of them for a column of texts.
+        """
+        rows = max(len(values) for values in columns.values() if isinstance(values, np.ndarray))
+        for name, column in self.columns.items():
+            if isinstance(column, TextColumn):
+                column.extend(columns[name], rows)
+            else:
+                column.frombytes(np.ascontiguousarray(columns[name], dtype=column.typecode).tobytes())
 
     def __len__(self) -> int:
         return len(self._in_order[0])

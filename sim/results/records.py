@@ -64,6 +64,7 @@ GPU_COLUMNS: dict[str, Kind] = {
 }
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class RequestRecords(Table):
@@ -467,6 +468,29 @@ class KvBlockRecords(Table):
         elif before != blocks or before != self._blocks[last]:
             self._last[pool] = len(self)
             self.append(replica, rank, at_s, before, blocks)
+
+    def one_by_one(self, replica: int, rank: int, start_s: Floats, end_s: Floats, blocks: Ints) -> None:
+        """The changes of a scheduler whose sequences hold their blocks one after the other."""
+        if not len(blocks):
+            return
+        last = self._last[replica, rank]
+        follows = np.concatenate((start_s[1:] == end_s[:-1], (False,)))  # the next begins as this one ends
+        after = np.where(follows, np.concatenate((blocks[1:], (0,))), 0)
+        begins = ~np.concatenate(((False,), follows[:-1]))
+        if start_s[0] == self._at_s[last]:  # several changes of one instant are one
+            self._blocks[last] = int(blocks[0])
+            begins[0] = False
+        zeros = np.zeros(len(blocks), dtype=np.int64)
+        pairs = {
+            "replica": (zeros + replica, zeros + replica),
+            "rank": (zeros + rank, zeros + rank),
+            "at_s": (start_s, end_s),
+            "before": (zeros, blocks),
+            "blocks": (blocks, after),
+        }
+        kept = np.stack((begins, np.ones(len(blocks), dtype=np.bool_)), axis=1).ravel()
+        self.extend({name: np.stack(pair, axis=1).ravel()[kept] for name, pair in pairs.items()})
+        self._last[replica, rank] = len(self) - 1
 
     def order(self) -> NDArray[np.int64]:
         """By replica, rank and time."""

@@ -22,6 +22,7 @@ from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.checked_rule import CheckedRule
 from sim.runtime.engine.engine_core import EngineCore, EngineSettings, Rule
+from sim.runtime.engine.pace import Pace
 from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
@@ -32,6 +33,7 @@ from sim.runtime.kv.transfer import KvTransfers
 from sim.runtime.kv.transfer_demands import TransferDemands
 from sim.runtime.recording import RecordedCore, RecordedKvTransfers, RecordedReplica, RecordedStage
 from sim.scenario.scenario import Scenario
+from sim.workload.random_streams import random_stream
 
 
 def scheduling_rule(engine: Engine) -> Rule:
@@ -99,7 +101,10 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
     core = core_of(
         world.env,
         world.fabric,
-        [stage_of(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
+        [
+            stage_of(world.env, world.fabric, cost, fold=world.fold, pace=_pace(plan, stage, world))
+            for stage, cost in enumerate(costs)
+        ],
         _queues(plan, world, costs),
         stage_send,
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
@@ -123,6 +128,20 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
         return [GivenCost(given.step_s, given.sequence_s, given.token_s)]
     kernels = world.scenario.kernels
     return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+
+
+def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:
+    """The pace of a stage's ranks; None where all are alike in every step."""
+    engine = plan.pool.engine
+    if engine.jitter is None and not engine.stragglers:
+        return None
+    slow = {straggler.rank: straggler.factor for straggler in engine.stragglers}
+    ranks = list(range(engine.world_size))
+    if plan.shards:
+        here = set(plan.shards[stage].ranks)
+        ranks = [rank for rank, gpu in enumerate(plan.gpus) if gpu in here]
+    stream = random_stream(world.seed, f"jitter of replica {plan.index}, stage {stage}")
+    return Pace([slow.get(rank, 1.0) for rank in ranks], engine.jitter, stream)
 
 
 def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[RequestQueue]:

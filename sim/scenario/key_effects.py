@@ -33,6 +33,7 @@ SCENARIO: Effects = {
         "default_model": "the model of requests that ask for none, where pools serve several",
         "router": "which replica serves a request",
         "router_staleness_s": "the router sees queues and caches as they were up to so long ago",
+        "hedge": "a second copy of a request that waits for its first token",
         "hand_over": "how KV caches get from prefill pools to decode pools",
         "kv_reload": "whether a prefix found in a lower tier is loaded or computed again",
         "kernels": "where kernel times come from: formulas, measured tables, or a script's function",
@@ -52,6 +53,9 @@ SCENARIO: Effects = {
         "model": "as in the scenario, for this pool",
         "precision": "as in the scenario, for this pool",
         "engine": "as in the scenario, for this pool",
+    },
+    "Hedge": {
+        "after_s": "a copy is sent when a replica has had the request for so long without a first token",
     },
     "HandOverRule": {
         "kv": "`whole`: the cache is sent after the prefill; `layerwise`: behind it, layer by layer",
@@ -122,6 +126,16 @@ ENGINE: Effects = {
         "step_gap_s": "time between two steps in which GPUs idle",
         "speculation": "drafts: several tokens a step for a longer step",
         "service_time": "steps take given times, on no GPU: the servers of queueing theory",
+        "jitter": "kernels of every rank take longer or shorter in each step, by a law",
+        "stragglers": "ranks whose kernels take longer in every step",
+    },
+    "Jitter": {
+        "kind": "the law of the factor, whose mean is 1; a gamma of cv 1 is exponential",
+        "cv": "its coefficient of variation",
+    },
+    "Straggler": {
+        "rank": "a GPU of the engine, counted from 0",
+        "factor": "its kernels take so many times as long",
     },
     "ExpertRouting": {
         "popularity": "the law of how often experts are chosen",

@@ -25,6 +25,7 @@ from pydantic import (
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
+from sim.inputs.hedging import Hedge
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
 from sim.inputs.prices import Prices
@@ -131,6 +132,7 @@ class Scenario(BaseModel):
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
     replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
     come (`on_failure: resubmit`), or ends there with an error (`abort`).
+    `hedge`: a second copy of a request that waits for its first token (`sim.inputs.hedging`).
     `warmup`: the requests that come first are served and left out of the summary, a share of them,
     or as many as `mser5` finds in their latencies (White's rule on means of five). `cooldown`: a share of
     the requests, those that come last, is left out as well: they end when traffic has.
@@ -148,6 +150,7 @@ class Scenario(BaseModel):
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
     router_staleness_s: Seconds = 0.0
+    hedge: Hedge | None = None
     hand_over: HandOverRule = HandOverRule()
     kv_reload: ReloadingRule = Field(default_factory=ByCost, validate_default=True)
     kernels: KernelRule = Field(default="formula", validate_default=True)
@@ -206,6 +209,9 @@ class Scenario(BaseModel):
         if self.faults:
             replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
+        if self.hedge is not None and any(pool.role != "both" for pool in self.all_pools.values()):
+            what = "a second copy has no way from prefill to decode; leave it out, or let all have role: both"
+            found.append((("hedge", "after_s"), what))
         if found:
             raise LocatedError(found)
         return self

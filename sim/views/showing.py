@@ -206,7 +206,8 @@ class ShownMeans:
 
     def chart(self: Means, x: str, y: str, theory: Theory | None = None) -> altair.LayerChart:
         """`y` against `x`, the mean over seeds with its 95 % interval, a line for each combination of the
-        other changes; `theory`, a function of `x` or its values, is dashed beside them.
+        other changes; `theory`, a function of `x` or its values, is dashed beside them, and ends where it
+        refuses (ValueError) or is infinite.
         `sim.views.files.save_chart` writes it. InputError for an `x` or `y` that the sweep does not have.
         """
         from sim.inputs.errors import InputError

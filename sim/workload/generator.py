@@ -22,7 +22,7 @@ from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.workload import Workload
 from sim.reading.traces import RecordedTrace
 from sim.workload.arrival_times import BLOCK, arrival_times
-from sim.workload.random_streams import Ints, lengths_by, random_stream, waits_by
+from sim.workload.random_streams import Floats, Ints, lengths_by, random_stream, waits_by
 from sim.workload.request import Request
 from sim.workload.request_sampler import RequestSampler, played_part, recorded_trace, session_blocks
 
@@ -128,6 +128,15 @@ class OpenGenerator(RequestGenerator):
     """Arrivals of a process that does not depend on the service."""
 
     def __iter__(self) -> Iterator[Request]:
+        for made, times_s, classes, prompts, outputs in self.blocks():
+            yield from self._requests(made, times_s.tolist(), classes, prompts, outputs)
+
+    def fresh(self) -> OpenGenerator:
+        """Another one of the same requests, from the first on."""
+        return OpenGenerator(self.workload, self.seed)
+
+    def blocks(self) -> Iterator[tuple[int, Floats, Ints, Ints, Ints]]:
+        """How many came before, and the arrivals, classes, prompts and answers of the next requests."""
         assert not isinstance(self.workload.arrivals, Clients | ClosedLoop | Sessions | Trace)
         made = 0
         for block in arrival_times(self.workload.arrivals, self.seed):
@@ -138,7 +147,7 @@ class OpenGenerator(RequestGenerator):
             classes = self.sampler.draw_classes(BLOCK)
             prompts, outputs = self.sampler.draw_lengths(classes)
             n = len(times_s)
-            yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
+            yield made, times_s, classes[:n], prompts[:n], outputs[:n]
             made += n
             if n < len(block) or made >= self.max_requests:
                 return

@@ -521,6 +521,23 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 4},
         "workload": chat(arrivals={"kind": "closed_loop", "users": 3, "think_time_s": 0.02, "ramp_s": 0.1}),
     },
+    "second copies": {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "replicas": 2,
+        "hedge": {"after_s": 0.02},
+        "workload": chat(24, 300.0),
+    },
+    "uneven ranks": {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "engine": {
+            "pipeline_parallel_size": 2,
+            "jitter": {"cv": 0.3},
+            "stragglers": [{"rank": 1, "factor": 1.5}],
+        },
+        "workload": chat(6),
+    },
     "textbook server": {**server(), "time_limit_s": 3.0, "warmup": 0.2, "cooldown": 0.1},
     "impatient clients": {
         "topology": "a100-x4",

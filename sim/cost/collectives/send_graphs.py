@@ -61,6 +61,10 @@ class _Book:
         return len(self.sends) - 1
 
 
+Writer = Callable[[_Book, float, tuple[str, ...], int], None]
+"""Writes the sends of so many bytes among ranks, a message cut into so many chunks, into a book."""
+
+
 def send_graph(
     network: Network, op: str, algorithm: str, n_bytes: float, ranks: Sequence[str], chunks: int = 1
 ) -> tuple[Send, ...]:
@@ -73,8 +77,15 @@ def send_graph(
         raise InfeasibleError(
             f"algorithm = {algorithm!r}: send graphs of {op} are {', '.join(writers) or 'none'}"
         )
+    return sends_of(writers[algorithm], network, n_bytes, ranks, chunks)
+
+
+def sends_of(
+    writer: Writer, network: Network, n_bytes: float, ranks: Sequence[str], chunks: int = 1
+) -> tuple[Send, ...]:
+    """The sends that one function writes, also one that stands in no table."""
     book = _Book(network)
-    writers[algorithm](book, float(n_bytes), tuple(ranks), chunks)
+    writer(book, float(n_bytes), tuple(ranks), chunks)
     return tuple(book.sends)
 
 
@@ -334,7 +345,7 @@ def _send_recv(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int)
         book.add(here, there, n_bytes)
 
 
-SEND_GRAPHS: dict[str, dict[str, Callable[[_Book, float, tuple[str, ...], int], None]]] = {
+SEND_GRAPHS: dict[str, dict[str, Writer]] = {
     "all_reduce": {
         "ring": _ring_all_reduce,
         "tree": _tree_all_reduce,
