@@ -223,8 +223,8 @@ def section(quick: bool, store: Path | None) -> Section:
             "GPUs in different domains: requests arrive at random, 920 tokens in and 200 out, prompts and "
             f"answers share the GPUs. A rate holds where 90 % of requests have their first token in "
             f"{TTFT_MS / 1e3:.0f} s, and 90 % their tokens within the objective. "
-                f"Requests arrive for {SECONDS[quick]:.0f} s, little longer than an answer takes: a rate that "
-                "holds here may not hold for an hour."),
+            f"Requests arrive for {SECONDS[quick]:.0f} s, little longer than an answer takes: a rate "
+            "that holds here may not hold for an hour."),
             ("A rack can always be run as islands, so an island never serves more than a rack with the same "
             "GPUs; where it serves as much, it wins by its price."),
         ),
