@@ -44,6 +44,7 @@ SCENARIO: Effects = {
         "on_failure": "whether requests of a failed engine go back to the router or end with an error",
         "time_limit_s": "the run ends at this instant; what is open then is `unfinished`",
         "warmup": "the first requests that the summary leaves out: a share, or as many as `mser5` finds",
+        "cooldown": "the share of the last requests that the summary leaves out",
         "without": "causes that are taken to cost nothing, to see what they cost",
     },
     "Pool": {
@@ -307,6 +308,7 @@ MACHINE: Effects = {
         "links": "kinds of links, by name",
         "gpus": "kinds of GPUs, by name",
         "systems": "several kinds of servers in one network, by name",
+        "collectives": "a collective library's times on this machine, where they are not the shipped ones",
         "own_graph": "a graph of a script's own, instead of parts and wires",
     },
     "Part": {
@@ -315,9 +317,15 @@ MACHINE: Effects = {
         "model": "which GPU it is",
         "reduces": "whether the switch adds up on the way (NVLS, SHARP)",
         "forwards_peers": "whether the root complex passes PCIe traffic from GPU to GPU",
+        "trays": "in how many trays a rack's picture puts them",
         "latency_s": "time to pass it; left out, that of the measured machines",
         "bytes_per_s": "what the thing itself can pass, where that is less than its links",
         "transport": "what a NIC speaks",
+    },
+    "OwnCollectives": {
+        "like": "the kind of machine whose times are taken",
+        "nccl": "NCCL's constants that are others",
+        "engines": "constants of engines' own kernels that are others",
     },
     "Wire": {
         "source": "the parts at one end, written `from`: `gpu`, `gpu[0:4]`",

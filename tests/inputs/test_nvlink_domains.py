@@ -83,7 +83,10 @@ def test_what_cannot_be_is_refused_with_the_nearest_that_can(changes, nodes, wha
     topology = sim.load_topology("gb200-nvl72", nodes=nodes)
     data = {**dict(topology), **changes}
     if changes.get("parts"):
-        data["parts"] = {**topology.parts, "gpu": topology.parts["gpu"].model_copy(update={"count": 64})}
+        data["parts"] = {
+            **topology.parts,
+            "gpu": topology.parts["gpu"].model_copy(update={"count": 64, "trays": 16}),
+        }
         data["wires"] = tuple(wire for wire in topology.wires if wire.to != "host" or wire.source == "nic")
     with pytest.raises(ValueError, match=what):
         Topology.model_validate(data)
