@@ -6,6 +6,7 @@ from math import inf
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,11 +43,14 @@ def test_the_last_hash_may_be_of_fewer_blocks(
     assert sequence.hash_ends == tuple(wanted.values())
 
 
-def test_a_prefix_that_one_sequence_holds_is_taken_and_freed_as_if_block_by_block() -> None:
+@pytest.mark.parametrize("spans", [(2, 1, 3), (2, 2, 2)])
+def test_a_prefix_that_one_sequence_holds_is_taken_and_freed_as_if_block_by_block(
+    spans: tuple[int, ...],
+) -> None:
     pools = [BlockPool(20, 1, enable_prefix_caching=True) for _ in range(2)]
     for pool in pools:
         pool.allocate(6)
-        for unit, blocks in ((1, 2), (2, 1), (3, 3)):
+        for unit, blocks in zip((1, 2, 3), spans, strict=True):
             assert pool.cache(unit, blocks)
     together, apart = pools
     for _ in range(2):
