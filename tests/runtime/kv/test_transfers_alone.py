@@ -217,7 +217,7 @@ def test_one_that_leaves_the_line_lets_those_behind_it_go() -> None:
 
 
 def test_what_stood_in_line_for_a_replica_that_is_down_goes_to_the_first_that_is_up_again() -> None:
-    world = World()
+    world = World(blocks=3)  # for one of the two
     for receiver in world.receivers:
         receiver.is_up = False
     world.prefilled(0, 0, 0)
@@ -227,6 +227,6 @@ def test_what_stood_in_line_for_a_replica_that_is_down_goes_to_the_first_that_is
     world.chosen.extend((0, 0))
     world.transfers.recovered(world.receivers[1])  # type: ignore[arg-type]
     assert [one.routed for one in world.receivers] == [0, 2]
-    assert [len(line) for line in world.transfers._lines.values()] == [0, 0]
+    assert [len(line) for line in world.transfers._lines.values()] == [0, 1]
     world.env.run()
-    assert sorted(world.receivers[1].came) == [0, 1]
+    assert world.receivers[1].came == [1]  # the one that stood there before
