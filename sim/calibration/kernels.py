@@ -121,7 +121,7 @@ def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
             raise InputError(f"a row of {one.op} on {one.gpu} does not have its arguments: {error}") from None
         try:
             KERNELS[one.op](load_gpu(one.gpu), **one.sizes)
-        except (InputError, ValueError, ArithmeticError) as error:
+        except (InputError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"a row of {one.op} on {one.gpu} is none of this kernel: {error}") from None
     groups = grouped(measured)
     if not groups:
