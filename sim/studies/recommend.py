@@ -257,6 +257,8 @@ class _Runs:
 
     def run(self, points: list[Point]) -> list[Row]:
         found = run_points([self.scenario], points, self.executor, self.progress, self.keep)
+        if any(row.status == "not run" for row in found):
+            raise KeyboardInterrupt
         self.rows += found
         return found
 

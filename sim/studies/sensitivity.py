@@ -148,6 +148,8 @@ def sensitivity(
         else:
             values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, rows_kept)
     if not values[0]:
+        if any(row.status == "not run" for row in rows):
+            raise KeyboardInterrupt  # it says nothing of the metric
         raise InputError(f"{metric} has no number to compare with: {reasons[0]}")
     resolution = RESOLUTION if metric == CAPACITY else 0.0
     by_knob: dict[str, list[tuple[float, dict[int, float], str]]] = {}

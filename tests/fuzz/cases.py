@@ -447,11 +447,18 @@ STUDIES: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
-def _row_of_a_study(rng: random.Random) -> dict[str, Any]:
+@cache
+def _row_of_a_study(replicas: int) -> dict[str, Any]:
     """A line as a study keeps it, of the first run of a sweep."""
-    key = json.dumps([0, [["replicas", rng.choice((1, 2))]], 0])
-    row: dict[str, Any] = {"key": key, "status": "done", "reason": "", "summary": {"finished": 3}}
-    return {**row, "causes": {}, "wall_s": 0.1, "links": {"a->b": 0.5}}
+    import sim
+    from sim.studies.kept import plain, row_digest
+    from sim.studies.points import Point, row_of
+
+    row = row_of(sim.Scenario.model_validate(OPEN), Point(0, (("replicas", replicas),), 0))
+    numbers = {"summary": row.summary, "causes": row.causes, "wall_s": 0.1, "links": row.links}
+    key = json.dumps([0, [["replicas", replicas]], 0])
+    line = {"key": key, "status": row.status, "reason": row.reason, **numbers}
+    return json.loads(json.dumps({**line, "digest": row_digest(line)}, default=plain))  # type: ignore[no-any-return]
 
 
 def study_case(rng: random.Random) -> Case:
@@ -470,7 +477,7 @@ def study_case(rng: random.Random) -> Case:
         words[at] = (value if isinstance(value, str) else json.dumps(value)).replace("\0", "")
     files = [("s.yaml", as_yaml(scenario)), ("other.yaml", as_yaml(SMALL))]
     if rng.random() < 0.5:
-        lines = [{"study": STUDY}, _row_of_a_study(rng), _row_of_a_study(rng)]
+        lines = [{"study": STUDY}, _row_of_a_study(1), _row_of_a_study(rng.choice((1, 2)))]
         text = "".join(json.dumps(line) + "\n" for line in mutated(lines, rng, rng.randint(0, 2)))
         files.append(("t.csv.rows", noisy(text, rng) if rng.random() < 0.4 else text))
     if rng.random() < 0.2:
