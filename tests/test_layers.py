@@ -23,7 +23,8 @@ LAYERS = """version workers inputs theory
             workload calibration microbenchmark
             scenario
             deployment
-            effects setting energy
+            energy
+            effects setting
             runtime
             simulate
             timelines

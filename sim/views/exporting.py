@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
@@ -13,7 +13,21 @@ from sim.results.saving import save_summary, save_table
 from sim.results.whole_files import whole_file
 
 if TYPE_CHECKING:
-    from sim.views.showing import Rows
+    import polars
+
+    from sim.results.records import Records
+
+
+class Rows(Protocol):
+    """A run, just ended or read back."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def scenario_text(self) -> str: ...
+    @property
+    def records(self) -> Records: ...
+
 
 KINDS = ("aiperf", "vllm", "csv", "parquet")
 BY_SUFFIX = {".json": "aiperf", ".csv": "csv", ".parquet": "parquet"}
@@ -21,8 +35,6 @@ BY_SUFFIX = {".json": "aiperf", ".csv": "csv", ".parquet": "parquet"}
 
 def export(run: Rows, path: Path, kind: str | None, *, table: str, force: bool) -> Path:
     """Write the file, whole or not at all."""
-    from sim.views.showing import table_of
-
     chosen = kind or BY_SUFFIX.get(path.suffix, "")
     if chosen not in KINDS:
         known = ", ".join(KINDS)
@@ -46,3 +58,15 @@ def _model_and_arrivals(run: Rows) -> tuple[str, dict[str, Any]]:
     workload = written.get("workload")
     arrivals = workload.get("arrivals") if isinstance(workload, dict) else None
     return run.title.split(" on ")[0], arrivals if isinstance(arrivals, dict) else {}
+
+
+def table_of(run: object, name: str) -> polars.DataFrame:
+    """A table of a run by its name. InputError for another."""
+    from sim.inputs.errors import InputError
+    from sim.reading.problems import unknown_name
+    from sim.results.saved import TABLES
+
+    if name not in TABLES:
+        raise InputError(unknown_name("table", name, list(TABLES)))
+    frame: polars.DataFrame = getattr(run, name)
+    return frame

@@ -73,11 +73,15 @@ class Shown:
         (`pip install fabricsim[arrow]`).
         """
         with _extra("pandas"):
+            from sim.views.exporting import table_of
+
             return table_of(self, table).to_pandas()
 
     def to_arrow(self, table: str = "requests") -> Any:
         """A table as a pyarrow Table; otherwise as `to_pandas`."""
         with _extra("pyarrow"):
+            from sim.views.exporting import table_of
+
             return table_of(self, table).to_arrow()
 
     def export(
@@ -111,18 +115,6 @@ class Shown:
     def _repr_html_(self) -> str:
         run = cast("Rows", self)
         return f"<h3>{escape(run.title)}</h3>\n{run.explain()._repr_html_()}{self.charts._small()}"
-
-
-def table_of(run: object, name: str) -> polars.DataFrame:
-    """A table of a run by its name. InputError for another."""
-    from sim.inputs.errors import InputError
-    from sim.reading.problems import unknown_name
-    from sim.results.saved import TABLES
-
-    if name not in TABLES:
-        raise InputError(unknown_name("table", name, list(TABLES)))
-    frame: polars.DataFrame = getattr(run, name)
-    return frame
 
 
 @contextmanager

@@ -485,6 +485,14 @@ def study_case(rng: random.Random) -> Case:
     return Case(tuple(words), tuple(files))  # fmt: skip
 
 
+def as_bytes(text: str) -> bytes:
+    """The bytes of a file: those of a binary one as they were, and of what no text can have as it can be."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
 @cache
 def _saved_run() -> tuple[tuple[str, str], ...]:
     """The files of a folder that a run has left."""
@@ -493,7 +501,7 @@ def _saved_run() -> tuple[tuple[str, str], ...]:
     with tempfile.TemporaryDirectory() as folder:
         sim.simulate(sim.Scenario.model_validate(SMALL)).save(Path(folder) / "o")
         paths = sorted((Path(folder) / "o").iterdir())
-        return tuple((path.name, path.read_text(encoding="utf-8")) for path in paths)
+        return tuple((path.name, path.read_bytes().decode("utf-8", "surrogateescape")) for path in paths)
 
 
 def saved_case(rng: random.Random) -> Case:
@@ -512,7 +520,7 @@ def saved_case(rng: random.Random) -> Case:
             _cells(text, rng) if broken.endswith(".csv") and text and rng.random() < 0.6 else noisy(text, rng)
         )
         if rng.random() < 0.7:  # as somebody who edits a table and mends its digest
-            content = saved[broken].encode("utf-8", "surrogatepass")
+            content = as_bytes(saved[broken])
             manifest["files"][broken] = hashlib.sha256(content).hexdigest()
             saved["manifest.json"] = json.dumps(manifest)
     words: tuple[str, ...] = rng.choice((

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tests.fuzz.cases import LOAD, STUDY, Case
+from tests.fuzz.cases import LOAD, STUDY, Case, as_bytes
 
 DOCUMENTED = (0, 2, 3, 4, 130)
 SECONDS = 20.0
@@ -97,7 +97,7 @@ def _once(case: Case, seconds: float) -> tuple[tuple[str, str, str] | None, str]
         try:
             for name, text in case.files:
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
-                Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
+                Path(name).write_bytes(as_bytes(text))
             signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -574,6 +574,7 @@ LENGTHS: tuple[Any, ...] = (
     {"kind": "uniform", "low": 20, "high": 60},
     {"kind": "lognormal", "mean": 40, "cv": 1.0, "low": 20, "high": 100},
     {"kind": "zipf", "exponent": 1.1, "low": 5, "high": 60},
+    {"kind": "pareto", "shape": 1.2, "low": 20, "high": 60},
     {"kind": "geometric", "mean": 40, "high": 80},
     {"kind": "empirical", "values": (20, 60, 90), "weights": (1.0, 2.0, 1.0)},
     {"kind": "trace", "name": "azure-llm-2023-conversation", "low": 600, "high": 1200},
@@ -584,6 +585,7 @@ TURNS: tuple[Any, ...] = (
     {"kind": "uniform", "low": 2, "high": 4},
     {"kind": "lognormal", "mean": 2, "cv": 1.0, "low": 2, "high": 3},
     {"kind": "zipf", "exponent": 1.1, "low": 2, "high": 4},
+    {"kind": "pareto", "shape": 1.2, "low": 2, "high": 4},
     {"kind": "geometric", "mean": 2, "high": 3},
     {"kind": "empirical", "values": (1, 2, 4), "weights": (1.0, 2.0, 1.0)},
 )
@@ -598,6 +600,7 @@ ARRIVALS: tuple[Any, ...] = (
     {"kind": "constant", "rate_per_s": 20.0},
     {"kind": "gamma", "rate_per_s": 20.0, "cv": 2.0},
     {"kind": "gamma", "rate_per_s": 20.0, "burstiness": 2.0},
+    {"kind": "weibull", "rate_per_s": 20.0, "shape": 0.7},
     {"kind": "on_off", "on_rate_per_s": 40.0, "off_rate_per_s": 2.0, "mean_on_s": 0.1, "mean_off_s": 0.1},
     {"kind": "mmpp", "states": ({"rate_per_s": 40.0, "mean_stay_s": 0.1}, {"rate_per_s": 2.0,
     "mean_stay_s": 0.1})},
@@ -641,6 +644,8 @@ def _laws() -> Iterator[tuple[str, dict[str, Any]]]:
         ("patience_s of a class", WAITS, lambda law: classes({"patience_s": law})),
         ("timeout_s of a class", WAITS, lambda law: classes({"timeout_s": law})),
         ("arrivals", (*ARRIVALS, TRACE), lambda law: {"arrivals": law}),
+        ("clients", ARRIVALS[:-1], lambda law: {"arrivals": {"kind": "clients", "clients": {"one": law}},
+        "classes": {"one": {}}}),
         ("starts", ARRIVALS, lambda law: {"arrivals": {**sessions, "starts": law}, "prefix": {"tokens": 32}}),
     )  # fmt: skip
     for place, laws, workload in places:
