@@ -2,7 +2,7 @@
 # requirements.lock, each with its digest; where an index or a Python lacks one of them, or with LOCKED=0, those
 # that pyproject.toml allows.
 .DEFAULT_GOAL := help
-.PHONY: help run test quick lint bench fuzz lock audit clean
+.PHONY: help run test quick lint docs bench fuzz lock audit clean
 SHELL := /bin/sh
 
 PY := .venv/bin/python
@@ -20,7 +20,7 @@ run: $(READY)  ## why is a model served over two nodes slower than over one? fro
 	$(PY) experiments/why_is_tp16_slower_than_tp8.py --out out/why_is_tp16_slower_than_tp8
 
 test: lint  ## everything: ruff, mypy --strict, all tests
-	$(PY) -m pytest -q -n 2 --dist worksteal -m ""
+	$(PY) -m pytest -q -rs -n 2 --dist worksteal -m ""
 
 quick: $(READY)  ## the usual loop: the tests that are not slow
 	$(PY) -m pytest -q -n 2 --dist worksteal
@@ -31,6 +31,10 @@ lint: $(READY)  ## ruff and mypy
 
 fuzz: $(READY)  ## a minute of broken inputs; fails where one ends with a traceback, a hang or all memory
 	$(PY) -m tests.fuzz --minutes 1
+
+docs: $(READY)  ## the site, to open at out/site/index.html; runs every experiment in short for its picture
+	$(PY) docs/site/gallery.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q
 
 bench: $(READY)  ## the benchmarks: ratios measured within one run, written to docs/performance.md
 	$(PY) -m benchmarks --out docs/performance.md

@@ -1,12 +1,15 @@
 """How time grows with the size of what is simulated, as an exponent: 1 is linear, 2 is quadratic.
 
-Each row is CPU time at one size against a quarter of it, in one process, of the quickest of two runs. What is
-the same at every size (start-up, tables that are read once) is in both, so that small exponents are flattered
-where it counts.
+Each row is CPU time at one size against a quarter of it, in one process, of the quickest of two runs, or of
+as many as fit in a second. What is the same at every size (start-up, tables that are read once) is in both,
+so that small exponents are flattered where it counts. The goal is n log n, a little more than 1 at these
+sizes. A later turn of a session goes once through the blocks of its text, some 0.2 us each: the turns of one
+session grow with the square where that is most of their time.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,6 @@ from typing import Any
 from benchmarks._tables import Figure, show
 
 TIMES = 4
-GOAL = 1.1
 Work = Callable[[int], Callable[[], object]]
 
 
@@ -24,20 +26,23 @@ def main() -> None:
 
 
 def _figures() -> Iterator[Figure]:
-    for what, size, work, goal in CASES:
+    for what, size, work in CASES:
         small, large = _seconds(work(size // TIMES)), _seconds(work(size))
         exponent = math.log(large / small) / math.log(TIMES)
+        n_log_n = 1.0 + math.log(math.log(size) / math.log(size // TIMES)) / math.log(TIMES)
+        goal = math.ceil(100 * n_log_n) / 100
         yield Figure(f"{what}: {size // TIMES:,} to {size:,}", exponent, "", goal, at_most=True)
         yield Figure("... CPU time at the larger size", large, "s")
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    least = math.inf
-    for _ in range(2):
+    taken: list[float] = []
+    while len(taken) < 2 or (sum(taken) < 1.0 and len(taken) < 10):
+        gc.collect()  # what the run before has left is not this one's
         began = time.process_time()
         run()
-        least = min(least, time.process_time() - began)
-    return least
+        taken.append(time.process_time() - began)
+    return min(taken)
 
 
 def _service(**changes: Any) -> Callable[[], object]:
@@ -164,18 +169,18 @@ def sweep_points(n: int) -> Callable[[], object]:
     return lambda: [row_of(scenario, Point(0, (), seed)) for seed in range(n)]
 
 
-CASES: tuple[tuple[str, int, Work, float], ...] = (
-    ("requests", 20_000, requests, GOAL),
-    ("requests that wait by priority", 12_000, waiting, GOAL),
-    ("turns of sessions of ten turns", 12_000, turns_of_many, GOAL),
-    ("turns of one session", 4_000, turns_of_one, GOAL),
-    ("replicas, with as many requests each", 64, replicas, GOAL),
-    ("classes, with as many requests each", 256, classes, GOAL),
-    ("faults of a link, with as many requests each", 256, faults, GOAL),
-    ("layers, played", 128, layers, GOAL),
-    ("servers of a compiled network", 256, compiled_links, GOAL),
-    ("ranks of an all-to-all", 1_024, all_to_all, GOAL),
-    ("ranks of an expert exchange", 1_024, experts, GOAL),
-    ("rows of a trace", 400_000, trace_rows, GOAL),
-    ("points of a sweep", 64, sweep_points, GOAL),
+CASES: tuple[tuple[str, int, Work], ...] = (
+    ("requests", 20_000, requests),
+    ("requests that wait by priority", 12_000, waiting),
+    ("turns of sessions of ten turns", 12_000, turns_of_many),
+    ("turns of one session", 4_000, turns_of_one),
+    ("replicas, with as many requests each", 64, replicas),
+    ("classes, with as many requests each", 256, classes),
+    ("faults of a link, with as many requests each", 256, faults),
+    ("layers, played", 128, layers),
+    ("servers of a compiled network", 256, compiled_links),
+    ("ranks of an all-to-all", 1_024, all_to_all),
+    ("ranks of an expert exchange", 1_024, experts),
+    ("rows of a trace", 400_000, trace_rows),
+    ("points of a sweep", 64, sweep_points),
 )

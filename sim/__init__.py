@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sim.inputs.workload import Workload
     from sim.microbenchmark import collective, kernel
     from sim.runtime.shared_link import link
+    from sim.runtime.small_systems import barrier, fork_join, queue, tandem
     from sim.scenario import Scenario, load_scenario, with_changes
     from sim.simulate import Result, simulate
     from sim.studies.capacity import Capacity, capacity
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
     from sim.studies.recommend import Recommendation, recommend
     from sim.studies.sensitivity import Sensitivity, sensitivity
     from sim.studies.sweep import Sweep, sweep
+    from sim.timelines import timeline
     from sim.views.saved import SavedResult, load_result
 
 _HOME = {
+    "barrier": "sim.runtime.small_systems",
     "collective": "sim.microbenchmark",
+    "fork_join": "sim.runtime.small_systems",
     "kernel": "sim.microbenchmark",
     "link": "sim.runtime.shared_link",
     "list_models": "sim.catalog",
@@ -55,6 +59,8 @@ _HOME = {
     "Model": "sim.inputs.model",
     "Topology": "sim.inputs.topology",
     "Workload": "sim.inputs.workload",
+    "queue": "sim.runtime.small_systems",
+    "tandem": "sim.runtime.small_systems",
     "Scenario": "sim.scenario",
     "SavedResult": "sim.views.saved",
     "load_result": "sim.views.saved",
@@ -72,6 +78,7 @@ _HOME = {
     "sensitivity": "sim.studies.sensitivity",
     "Sweep": "sim.studies.sweep",
     "sweep": "sim.studies.sweep",
+    "timeline": "sim.timelines",
 }
 
 __all__ = [
@@ -89,9 +96,11 @@ __all__ = [
     "Topology",
     "UnfinishedError",
     "Workload",
+    "barrier",
     "capacity",
     "collective",
     "compare",
+    "fork_join",
     "kernel",
     "link",
     "list_models",
@@ -102,10 +111,13 @@ __all__ = [
     "load_scenario",
     "load_topology",
     "load_workload",
+    "queue",
     "recommend",
     "sensitivity",
     "simulate",
     "sweep",
+    "tandem",
+    "timeline",
     "with_changes",
 ]
 

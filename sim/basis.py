@@ -23,8 +23,9 @@ from sim.cost.launches import HOSTS, launches_one_by_one
 from sim.cost.machine_basis import pcie_band, pcie_span, rings_stay_on_links
 from sim.cost.network import Network
 from sim.inputs.engine import Engine, HostTime
-from sim.inputs.gpu_kinds import distance
+from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
+from sim.inputs.kernel_parameters import LENT
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
 from sim.inputs.topology import Topology
@@ -43,7 +44,6 @@ from sim.results.basis import (
 )
 
 DEFAULTS_OF = "h100-sxm"  # whose constants, rounded, a GPU without any takes (`sim.inputs.kernel_parameters`)
-_LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
 _NEAR = {
     "architecture": "measured GPUs as if priced by another one of their architecture",
     "vendor": "measured GPUs of other architectures as if priced by an H100",
@@ -103,7 +103,9 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
     if known is None:
         return DEFAULTS_OF
     shipped = _shipped_gpu(gpu.name)
-    if shipped is not None and _datasheet(gpu) != _datasheet(shipped):
+    whole = known.provenance.get("*")
+    lent = whole is not None and LENT.search(whole.source)
+    if shipped is not None and _datasheet(gpu) != _datasheet(shipped) and not lent:
         return f"{gpu.name} as shipped"
     own = known.engines.get(engine)
     for parameters in (own, known) if own is not None else (known,):
@@ -112,7 +114,7 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
             said = parameters.provenance.get(f"{op}.{dtype}") or parameters.provenance.get("*")
             if said is None or said.tag != "assumed":
                 return None
-            lender = _LENT.search(said.source)
+            lender = LENT.search(said.source)
             return lender[1] if lender else DEFAULTS_OF
     formats = getattr(known, op)
     return f"{gpu.name} in {next(iter(formats))}" if formats else DEFAULTS_OF
@@ -173,6 +175,7 @@ _WIRING = (
     "acs",
     "systems",
     "nics_per_gpu",
+    "collectives",
 )
 
 
@@ -185,7 +188,8 @@ def _shipped(name: str) -> Topology | None:
 class Collectives:
     """Whose collectives run: the model of GPU, the kind whose parameters they take, how many ranks there are,
     whether these are on several servers, whether they are joined as the measured ones were (by NVLink or
-    PCIe, with copies from GPU to GPU), and how far apart those are that talk over PCIe (`pcie_span`).
+    PCIe, with copies from GPU to GPU), how far apart those are that talk over PCIe (`pcie_span`), and
+    whether the topology gives their times.
     """
 
     gpu: str
@@ -194,6 +198,7 @@ class Collectives:
     across: bool = False
     joined_alike: bool = True
     span: str | None = None
+    given: bool = False
 
 
 def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
@@ -202,8 +207,10 @@ def collectives_on(network: Network, ranks: Sequence[str]) -> Collectives:
     kind = default_parameters().architecture(network, ranks[0])
     alike = network.peer_to_peer and (kind.medium == "nvlink") == (network.nvlink_bytes_per_s(ranks[0]) > 0.0)
     across = len({(place.get("node", 0), place.get("island", 0)) for place in places}) > 1
+    alike = alike and not (across and network.inter_node in ("roce", "efa"))
     span = None if rings_stay_on_links(network, ranks) else pcie_span(network, ranks)
-    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span)
+    given = network.own_collectives is not None
+    return Collectives(str(places[0].get("model", "")), kind.name, len(ranks), across, alike, span, given)
 
 
 def collective_basis(who: Collectives, machine: str, library: str, **of: str) -> Basis:
@@ -212,6 +219,8 @@ def collective_basis(who: Collectives, machine: str, library: str, **of: str) ->
     """
     if library == "none":
         return Basis("datasheet", "its links, without a library's time")
+    if who.given and not who.across:
+        return Basis("given", "by the topology")
     measured = _gpus_measured(who.kind)
     lender = ", ".join(measured)
     there = machine in ("shipped", "measured") and who.gpu.startswith(measured) and who.joined_alike
@@ -318,7 +327,13 @@ def run_basis(
     )
     bands, points = _bands(numbers, weakest, kernels, {"itl": small}, links, load)
     return RunBasis(
-        kernels, links, host_basis(first.engine), memory_basis(weakest.gpu), by_gpu, bands, points
+        kernels,
+        links,
+        host_basis(first.engine, weakest.gpu),
+        memory_basis(weakest.gpu),
+        by_gpu,
+        bands,
+        points,
     )
 
 
@@ -441,8 +456,13 @@ def _of_gpu(errors: Errors | None) -> str:
     return f" on {errors.of['gpu']}" if errors is not None and "gpu" in errors.of else " on all measured GPUs"
 
 
-def host_basis(engine: Engine) -> Basis:
-    """What the host's time rests on: the fit of the engine, or what a scenario gives."""
+HOST_LENDER = "servers with NVIDIA GPUs"
+
+
+def host_basis(engine: Engine, gpu: Gpu | None = None) -> Basis:
+    """What the host's time rests on: the fit of the engine, or what a scenario gives. With a GPU that is not
+    known as NVIDIA's it is borrowed: every service of the fit, and every launch, was CUDA's.
+    """
     if engine.service_time is not None:
         return Basis("given", "with the service time")
     # By value: after `--set` and `with_changes` every field of an engine counts as set.
@@ -452,6 +472,8 @@ def host_basis(engine: Engine) -> Basis:
     of = {"quantity": "mean_tpot_ms", "engine": engine.backend, "users": users_band(1)}
     errors = accuracy()["closed_loops"].nearest(of, "quantity engine users", "quantity users")
     points = f"time per token of services{_of_gpu(errors)} with {of['users']} users"
+    if gpu is not None and kind_of(gpu.name)[0] != "nvidia":
+        return Basis("stand-in", HOST_LENDER, points=points)
     return _with_errors(Basis("fitted", "for vLLM on one service"), errors, points)
 
 

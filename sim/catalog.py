@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 
@@ -15,7 +15,7 @@ from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.data_files import data_folder, workloads
 from sim.reading.problems import unknown_name
 from sim.reading.topology_files import Library, gpu_of, kernels_of, links_of, topology_of
-from sim.reading.yaml_lines import read_yaml
+from sim.reading.yaml_lines import Document, read_yaml
 
 if TYPE_CHECKING:
     from sim.inputs.model import Model
@@ -48,11 +48,12 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
     looks_like_path = (
         isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml", ".json"))
     )
-    if looks_like_path:
+    if looks_like_path or Path(text).suffix:
         for base in (near, Path()) if near else (Path(),):
             path = base / Path(text).expanduser()
-            if path.exists():
+            if path.exists() if looks_like_path else path.is_file():
                 return path
+    if looks_like_path:
         raise InputError(
             Problem(f"there is no file {text}; give a path, or one of {', '.join(names_of(kind))}")
         )
@@ -63,12 +64,13 @@ def find(kind: Kind, name: str | Path, near: Path | None = None) -> Path:
 
 
 def load_topology(
-    name_or_path: str | Path | nx.DiGraph[str] | Topology,
+    name_or_path: str | Path | nx.DiGraph[str] | Topology | Mapping[str, Any],
     nodes: int | None = None,
     *,
     near: Path | None = None,
 ) -> Topology:
-    """A shipped system by name, one's own by path, or a script's own graph; of `nodes` servers if given.
+    """A shipped system by name, one's own by path, as a mapping that says what a file would, or a script's
+    own graph; of `nodes` servers if given.
 
     >>> topology = load_topology("nd-h100-v5", nodes=2)
     >>> len(topology.graph.graph["gpus"]), topology.graph.edges["node0.gpu0", "node0.nvswitch0"]["count"]
@@ -82,6 +84,9 @@ def load_topology(
         return (
             name_or_path if nodes is None else Topology.model_validate({**dict(name_or_path), "nodes": nodes})
         )
+    if isinstance(name_or_path, Mapping):
+        written = Document(Path("topology"), dict(name_or_path), {})
+        return topology_of(written, library(near), nodes=nodes)
     document = read_yaml(find("topology", name_or_path, near))
     return topology_of(document, library(document.path.parent), nodes=nodes)
 
@@ -228,4 +233,31 @@ def _gpu(path: Path) -> Gpu:
 @cache
 def _gpu_as_of(path: Path, changed_ns: int, kernels_changed_ns: int | None) -> Gpu:
     fitted = kernels_of(read_yaml(kernels_file(path))) if kernels_changed_ns is not None else None
-    return gpu_of(read_yaml(path), path.stem, fitted)
+    return gpu_of(read_yaml(path), path.stem, fitted, load_gpu)
+
+
+def imported_topology(file: str | Path, gpu: str = "") -> tuple[str, Topology]:
+    """A topology file for the server that `nvidia-smi topo -m` or NCCL's XML shows: its text, in which what
+    had to be assumed is marked, and the topology that this text describes.
+    """
+    from sim.reading.machines import MAX_BYTES, read_machine, topology_text
+    from sim.reading.text_files import text_of
+    from sim.reading.yaml_lines import parse_yaml
+
+    path = Path(file)
+    text = text_of(path, "what nvidia-smi topo -m prints, or NCCL's XML", MAX_BYTES)
+    machine = read_machine(path, text, list_gpus(), gpu)
+    generation = load_gpu(machine.gpu).pcie_generation
+    written = topology_text(machine, path.name, list_links(), generation)
+    return written, topology_of(parse_yaml(written, path), library(path.parent))
+
+
+def is_machine_file(file: str | Path) -> bool:
+    """Whether a file is one that `imported_topology` reads."""
+    from sim.reading.machines.kinds import machine_kind
+
+    path = Path(file)
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return bool(machine_kind(lines.read(20_000)))

@@ -63,7 +63,7 @@ class Kernel(KernelTiming):
 
 
 def collective(
-    topology: Topology | nx.DiGraph[str] | str | Path,
+    topology: Topology | nx.DiGraph[str] | str | Path | Mapping[str, Any],
     op: str,
     n_bytes: float,
     ranks: int | Sequence[int] | Sequence[str] | None = None,
@@ -76,10 +76,10 @@ def collective(
 ) -> Collective:
     """Seconds and bandwidth of one collective of `n_bytes` (nccl-tests' size: a rank's whole buffer), alone.
 
-    `topology` is a name, a file, a Topology or a script's own graph; `ranks` are how many GPUs, or which
-    (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks algorithm and
-    protocol as that library would, unless they are named. InputError for wrong names, InfeasibleError where
-    there is no path.
+    `topology` is a name, a file, what a file would say, a Topology or a script's own graph; `ranks` are how
+    many GPUs, or which (indices in rank order, or names); by default all. `library` auto, nccl or vllm picks
+    algorithm and protocol as that library would, unless they are named. InputError for wrong names,
+    InfeasibleError where there is no path.
     """
     if not n_bytes > 0:
         raise InputError(f"n_bytes = {n_bytes:g}: must be more than 0")
@@ -135,10 +135,13 @@ def _format(kind: str, shape: Mapping[str, Any]) -> str:
     """The number format by which a kernel of this shape has its constants."""
     if kind.endswith("prefill"):
         return prefill_variant(shape.get("dtype", "bf16"), shape.get("kv_dtype", "bf16"))
-    return str(shape.get("kv_dtype" if kind.startswith(("attention", "mla")) else "dtype", "bf16"))
+    named = str(shape.get("kv_dtype" if kind.startswith(("attention", "mla")) else "dtype", "bf16"))
+    return "bf16" if named == "fp16" else named  # which have the same constants
 
 
-def _topology(topology: Topology | nx.DiGraph[str] | str | Path, nodes: int | None) -> Topology:
+def _topology(
+    topology: Topology | nx.DiGraph[str] | str | Path | Mapping[str, Any], nodes: int | None
+) -> Topology:
     if isinstance(topology, str | Path):
         path = find("topology", topology)
         return _described(path, path.stat().st_mtime_ns, nodes)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, permutations, product
 
 from sim.cost.network import Network
 from sim.deployment import Deployment
+from sim.inputs.errors import InfeasibleError
 from sim.inputs.faults import Fault
 from sim.inputs.parts import part_of_place
-from sim.results.setting import FaultSetting, PoolSetting, Setting
+from sim.results.setting import FaultSetting, PoolSetting, Setting, Surroundings, Traffic
 from sim.scenario.scenario import Pool, Scenario
+from sim.views.machine_map import machine_map
+
+MAX_PAIRS = 5200  # of GPUs whose way is looked up for one kind of traffic: all of a rack of 72, in 0.1 s
+MANY_PAIRS = 64  # of engines that hand over: of more, only GPUs at the same place are looked up
 
 
 def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
@@ -23,11 +30,16 @@ def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
         tuple(dict.fromkeys(str(place.get("model", "")) for place in places)),
         tuple(_pools(scenario, deployment)),
         link_kinds(network, scenario),
-        tuple(
-            FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
-            for fault in scenario.faults
-        ),
+        fault_settings(scenario),
         getattr(scenario.workload.arrivals, "users", None),
+    )
+
+
+def fault_settings(scenario: Scenario) -> tuple[FaultSetting, ...]:
+    """The faults of a scenario in words."""
+    return tuple(
+        FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
+        for fault in scenario.faults
     )
 
 
@@ -103,3 +115,61 @@ def store_kind(place: str) -> str:
     """
     part = part_of_place(place)
     return "host memory" if part == "host" else part
+
+
+def surroundings_of(scenario: Scenario, deployment: Deployment, used_links: Iterable[str]) -> Surroundings:
+    """What the report of a run shows beside its rows; `used_links` are those that carried anything."""
+    network = Network(scenario.wired.graph)
+    setting = setting_of(scenario, deployment)
+    used = list(used_links)
+    traffic, traffic_on = _traffic(network, deployment, set(used))
+    whole = {part: name for name, parts in network.stripes.items() for part in parts}
+    return Surroundings(
+        replace(setting, link_kinds={link: setting.link_kinds.get(link, "links") for link in used}),
+        {name: slo.model_dump(exclude_none=True) for name, slo in scenario.workload.slos.items()},
+        traffic,
+        traffic_on,
+        machine_map(scenario.wired.graph, whole),
+    )
+
+
+def _traffic(
+    network: Network, deployment: Deployment, used: set[str]
+) -> tuple[tuple[Traffic, ...], dict[str, tuple[int, ...]]]:
+    """All that puts bytes on links, and the numbers of it by link."""
+    found: list[Traffic] = []
+    by_link: dict[str, list[int]] = {}
+
+    def add(one: Traffic, pairs: Iterable[tuple[str, str]]) -> None:
+        names = _links_between(network, pairs) & used
+        for name in names:
+            by_link.setdefault(name, []).append(len(found))
+        found.append(one)
+
+    for plan in deployment.replicas:
+        ranks = [shard.ranks for shard in plan.shards]
+        for stage, members in enumerate(ranks):
+            add(Traffic("steps", plan.index, stage), permutations(members, 2))
+            if stage + 1 < len(ranks):
+                add(Traffic("sends", plan.index, stage), product(members, ranks[stage + 1]))
+    senders = [plan for plan in deployment.replicas if plan.pool.role == "prefill"]
+    receivers = [plan for plan in deployment.replicas if plan.pool.role == "decode"]
+    for sender, receiver in product(senders, receivers):
+        if sender.pool.model.name == receiver.pool.model.name:
+            many = len(senders) * len(receivers) > MANY_PAIRS
+            pairs = (
+                zip(sender.gpus, receiver.gpus, strict=False) if many else product(sender.gpus, receiver.gpus)
+            )
+            add(Traffic("hand-overs", sender.index, to=receiver.index), pairs)
+    return tuple(found), {name: tuple(numbers) for name, numbers in sorted(by_link.items())}
+
+
+def _links_between(network: Network, pairs: Iterable[tuple[str, str]]) -> set[str]:
+    """The links on the ways of pairs of places, and the memories that they are staged in."""
+    links: set[int] = set()
+    for source, target in islice(pairs, MAX_PAIRS):
+        try:
+            links.update(network.path(source, target).links)
+        except InfeasibleError:
+            continue
+    return {network.links[link] for link in links}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import simpy
 from simpy.core import StopSimulation
@@ -19,6 +20,7 @@ from sim.deployment import Deployment, deployment_of
 from sim.effects.faults import faults_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
+from sim.energy import FLAT, Energy, NoEnergy, energy_of, money_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.inputs.lengths import FixedWait, UniformWait, Waits
 from sim.policy.routing import CentralQueue
@@ -29,24 +31,24 @@ from sim.results.columns import Table
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
-from sim.results.nearest_theory import Nearest, Station, nearest_theory
+from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
-from sim.results.sentences import Verdict
-from sim.results.told import Effects, Told
-from sim.results.verdict import verdict
+from sim.results.setting import FaultSetting, Surroundings
 from sim.runtime.build import World, kv_transfers_of, replicas_of
 from sim.runtime.dispatcher import Routing
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.fabric.uncontended import UncontendedFabric
 from sim.runtime.faults import Losses, schedule_faults
+from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
+from sim.runtime.recording import Recorder, recorded_fabric
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.setting import setting_of
+from sim.setting import fault_settings, link_kinds, setting_of, surroundings_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -54,6 +56,10 @@ from sim.workload.random_streams import random_stream
 
 if TYPE_CHECKING:
     import polars
+
+    from sim.results.nearest_theory import Nearest, Station
+    from sim.results.sentences import Verdict
+    from sim.results.told import Effects
 
 
 ALL_ENDED, TIME_LIMIT = "all requests ended", "time limit"
@@ -83,6 +89,13 @@ class Result(Shown):
     inputs: frozenset[Path] = frozenset()
     served: tuple[Served, ...] = ()
     collectives: tuple[Collectives, ...] = ()
+    hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
+    recorded: Recorded | None = None
+
+    @property
+    def faults(self) -> tuple[FaultSetting, ...]:
+        """What failed and when, in words."""
+        return fault_settings(self.scenario)
 
     @property
     def title(self) -> str:
@@ -192,14 +205,29 @@ class Result(Shown):
             gpus=int((self.gpu_rows["replica"] >= 0).sum()),
             slos=self.scenario.workload.slos,
             warmup=self.scenario.warmup if warmup is None else warmup,
+            cooldown=self.scenario.cooldown,
             percentiles=percentiles,
             blame=self.blame_records,
         )
         basis = self._basis(numbers)
         if basis is not None:
             numbers["basis"] = basis.as_dict()
+        if self.hedges is not None:
+            numbers["hedged_requests"], numbers["hedges_won"] = self.hedges
+        rate = numbers["output_throughput"]
+        energy = self.energy.as_dict(rate)
+        cost = money_of(self.scenario.prices, self.deployment, self.energy, rate)
+        numbers |= {name: {**energy, **cost}.get(name) for name in FLAT}
+        numbers["energy"] = energy
+        if cost:
+            numbers["cost"] = cost
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
+
+    @cached_property
+    def energy(self) -> Energy | NoEnergy:
+        """Watts and joules of the GPUs that served, by request too; or why there are none."""
+        return energy_of(self.deployment, self.records, self.link_rows, self.end_s)
 
     @property
     def kv_capacities(self) -> tuple[KvCapacity, ...]:
@@ -230,12 +258,16 @@ class Result(Shown):
         """For each station (a replica, or all of them behind one queue) the closed form that comes nearest,
         with the moments that this run had: its prediction, the gap, and what it leaves out.
         """
+        from sim.results.nearest_theory import nearest_theory
+
         return nearest_theory(self.records, tuple(self._stations()))
 
     def _stations(self) -> Iterator[Station]:
         arrivals = self.scenario.workload.arrivals
         users = arrivals.users if arrivals.kind == "closed_loop" else 0
         think_s = mean_wait_s(arrivals.think_time_s) if arrivals.kind == "closed_loop" else 0.0
+        from sim.results.nearest_theory import Station
+
         plans = self.deployment.replicas
         if any(plan.pool.role != "both" for plan in plans):
             return
@@ -286,8 +318,11 @@ class Result(Shown):
         """What the run says, in three to ten sentences with their numbers: what limits it, whether the
         objectives hold, what the slowest waited for, what would help most (by `sensitivity`, where given).
         """
-        warmup = self.scenario.warmup
-        kept = objectives_kept(self.records, self.scenario.workload.slos, warmup)
+        from sim.results.told import Told
+        from sim.results.verdict import verdict
+
+        scenario = self.scenario
+        kept = objectives_kept(self.records, scenario.workload.slos, scenario.warmup, scenario.cooldown)
         return verdict(
             Told(
                 setting_of(self.scenario, self.deployment),
@@ -301,6 +336,12 @@ class Result(Shown):
                 sensitivity,
             )
         )
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Machine, pools, faults and objectives, as the report shows them beside the rows."""
+        names, n_bytes = self.link_rows["link"], self.link_rows["n_bytes"]
+        return surroundings_of(self.scenario, self.deployment, names[n_bytes > 0.0].tolist())
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
@@ -323,13 +364,16 @@ class Result(Shown):
         )
         return list(found)
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, force: bool = False, tables: Literal["csv", "parquet"] | None = None
+    ) -> Path:
         """Write tables, summary, trace, report and manifest into `folder`, which is whole or absent; one that
-        holds files is refused unless `force`, and then nothing of them stays. `sim.load_result` reads it.
+        holds files is refused unless `force`, and then nothing of them stays. Tables are CSV up to a million
+        rows, unless `tables` says otherwise. `sim.load_result` reads it.
         """
         from sim.views.save import save
 
-        return save(self, Path(folder), force=force)
+        return save(self, Path(folder), force=force, tables=tables or "")
 
 
 def mean_wait_s(wait: Waits) -> float:
@@ -354,6 +398,7 @@ def simulate(
     beside: Sequence[Beside] = (),
     check: bool | None = None,
     interruption: Interruption | None = None,
+    recorder: Recorder | None = None,
 ) -> Result:
     """Run a scenario. The same scenario, seed and version give the same rows, folded or played.
 
@@ -366,6 +411,9 @@ def simulate(
 
     `interruption` ends the run between two events when it is asked for; the books are closed there, as at a
     time limit.
+
+    `recorder` keeps every step, op and transfer of its windows for a timeline (`Result.recorded`); the rows
+    are the same.
 
     `check` looks at every invariant after every instant (`sim.runtime.self_checks`) and raises
     `BrokenInvariantError`, which names the first that breaks; the rows are the same, and the run takes a
@@ -387,9 +435,15 @@ def simulate(
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
     losses = Losses(network, scenario.faults)
-    fabric = (UncontendedFabric if "sharing" in scenario.without else Fabric)(env, network)
+    is_contended = "sharing" not in scenario.without
+    if recorder is None:
+        fabric = (Fabric if is_contended else UncontendedFabric)(env, network)
+    else:
+        fabric = recorded_fabric(recorder, env, network, is_contended=is_contended)
+        limit = min(recorder.ends_at_s, inf if limit is None else limit)
+        limit = None if limit == inf else limit
     blame = BlameRecords()
-    world = World(scenario, env, network, fabric, Records(), fold, seed)
+    world = World(scenario, env, network, fabric, Records(), fold, seed, is_recorded=recorder is not None)
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
@@ -397,7 +451,13 @@ def simulate(
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
-    service.begin()
+    folded_s = None
+    if fold and checks is None and not beside:
+        folded_s = fold_queue(scenario, list(service.replicas), service.generator, world.records, blame)
+    if folded_s is None:
+        service.begin()
+    else:
+        service.has_served(folded_s)
     for process in beside:
         env.process(process(env, fabric))
     service.on_over = partial(_over, service, stops=not beside)
@@ -416,7 +476,12 @@ def simulate(
     if checks is not None:
         shares = "sharing" not in scenario.without
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
-    return replace(result, ended=ended, inputs=scenario.files_read | traces)
+    result = replace(result, ended=ended, inputs=scenario.files_read | traces)
+    if recorder is not None:
+        recorded = recorder.close(network, list(service.replicas), env.now)
+        recorded.link_kinds = link_kinds(network, scenario)
+        result = replace(result, recorded=recorded)
+    return result
 
 
 def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Service:
@@ -448,6 +513,7 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
         blame,
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
+        hedge_after_s=None if scenario.hedge is None else scenario.hedge.after_s,
     )
 
 
@@ -507,6 +573,7 @@ def _result(
         deployment,
         served=tuple(served.values()),
         collectives=tuple(dict.fromkeys(_collectives(world.network, deployment))),
+        hedges=None if service.hedging is None else (service.hedging.sent, service.hedging.won),
     )
 
 

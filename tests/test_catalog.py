@@ -87,8 +87,8 @@ def test_a_script_s_own_graph_is_a_topology_with_the_shipped_gpus() -> None:
     topology = catalog.load_topology(graph)
     assert topology.gpu("a") == catalog.load_gpu("rtx-4090")
     assert topology.name == "pair"
-    graph.nodes["b"]["model"] = "rtx-5090"
-    with pytest.raises(InputError, match=r"there is no gpu named 'rtx-5090'.*did you mean 'rtx-4090'"):
+    graph.nodes["b"]["model"] = "rtx-4091"
+    with pytest.raises(InputError, match=r"there is no gpu named 'rtx-4091'.*did you mean 'rtx-4090'"):
         catalog.load_topology(graph)
 
 

@@ -24,7 +24,7 @@ PAGES = sorted(
 )
 MODULES = sorted(path for path in (ROOT / "sim").rglob("*.py") if ">>>" in path.read_text())
 RUN_ELSEWHERE = ("sim/README.md",)  # tests/test_how_to.py runs its recipes, each in an interpreter of its own
-SLOW = ("docs/queueing.md",)  # it serves tens of thousands of customers
+SLOW = ("docs/queueing.md", "docs/rules_of_your_own.md")  # they serve tens of thousands of customers
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

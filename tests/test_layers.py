@@ -23,9 +23,11 @@ LAYERS = """version workers inputs theory
             workload calibration microbenchmark
             scenario
             deployment
+            energy
             effects setting
             runtime
             simulate
+            timelines
             studies validation testing
             cli __init__
             __main__"""

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from sim.reading.data_files import experiment_scripts
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[a-z]*.py"))
+SCRIPTS = {path.stem: path.name for path in experiment_scripts()}
+EXPERIMENTS = sorted(SCRIPTS)
 FEW_SECONDS = (
     "does_llama70b_need_nvlink",
-    "how_big_should_an_nvlink_domain_be",
     "how_to_split_twelve_l40s",
     "why_is_tp16_slower_than_tp8",
 )
@@ -49,7 +51,7 @@ class Installed:
         return self.python("-m", "sim", *words)
 
     def experiment(self, name: str, *words: str) -> str:
-        return self.python(str(self.site / "sim/data/experiments" / f"{name}.py"), *words)
+        return self.python(str(self.site / "sim/data/experiments" / SCRIPTS[name]), *words)
 
 
 @pytest.fixture(scope="module")

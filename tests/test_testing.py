@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.cost.collectives.demands import ALGORITHMS
+from sim.cost.collectives.send_graphs import SEND_GRAPHS
 from sim.inputs.engine import Engine
-from sim.inputs.errors import InputError
+from sim.inputs.errors import InfeasibleError, InputError
 from sim.policy.routing import ROUTERS
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.scenario.changes import with_changes
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
-from sim.testing import check_router, check_scheduler
+from sim.testing import check_collective, check_router, check_scheduler
 
 BURST = {"arrivals": {"kind": "burst"}, "prompt_tokens": 200, "output_tokens": 9, "requests": 6}
 
@@ -143,3 +145,48 @@ def test_a_router_may_answer_with_an_integer_of_numpy() -> None:
 def test_a_router_that_waits_for_ever_is_found() -> None:
     with pytest.raises(InputError, match="one replica: 24 requests are open"):
         check_router(lambda request, replicas, random: None)
+
+
+def _refuses(network: Any, ranks: Any) -> Any:
+    raise InfeasibleError("not here")
+
+
+RING, SENDS = ALGORITHMS["all_reduce"]["ring"], SEND_GRAPHS["all_reduce"]["ring"]
+NOT_COLLECTIVES: dict[str, tuple[str, Any, Any, str]] = {
+    "another op": ("all_sum", RING, SENDS, "op = all_sum: must be one of all_reduce"),
+    "bytes that cannot be": ("all_reduce", lambda network, ranks: {0: -1.0}, SENDS, "has -1.0 on link 0"),
+    "other bytes": (
+        "all_reduce",
+        lambda network, ranks: {link: 2.0 * share for link, share in RING(network, ranks).items()},
+        SENDS,
+        "two GPUs: link .*: the load has 2 bytes per byte of message, the sends have 1",
+    ),
+    "half of the way": (
+        "all_reduce",
+        ALGORITHMS["broadcast"]["ring"],
+        SEND_GRAPHS["broadcast"]["ring"],
+        "two GPUs: node0.gpu0 hears nothing of node0.gpu1, whose bytes it needs in all_reduce",
+    ),
+    "sends that do not overlap": (
+        "broadcast",
+        ALGORITHMS["broadcast"]["ring"],
+        lambda book, n_bytes, ranks, chunks: SEND_GRAPHS["broadcast"]["ring"](book, n_bytes, ranks, 1),
+        "four GPUs wired to each other: in 64 chunks the sends take .* they must overlap",
+    ),
+    "no machine": ("all_reduce", _refuses, SENDS, "refuses every group: must run on one of two GPUs"),
+}
+
+
+@pytest.mark.parametrize(("op", "load", "sends", "why"), NOT_COLLECTIVES.values(), ids=NOT_COLLECTIVES)
+def test_a_collective_whose_forms_differ_is_refused(op: str, load: Any, sends: Any, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        check_collective(op, load, sends)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [("all_reduce", "nvls"), ("all_gather", "ring"), ("all_to_all", "direct"), ("send_recv", "direct")],
+)
+def test_shipped_collectives_pass(op: str, name: str) -> None:
+    check_collective(op, ALGORITHMS[op][name], SEND_GRAPHS[op][name])

@@ -1,5 +1,5 @@
-"""Measured collectives inside one server or NVLink domain, from tables and logs of nccl-tests, and the
-islands of GPUs that they ran on.
+"""Measured collectives inside one server or NVLink domain, from tables, and the islands of GPUs that they
+ran on.
 
 Tables have the columns `system, op, gpus, size_bytes, latency_us` (and `nccl` or `framework, launch`), as
 the samples in `sim/data/measured/collectives` have. Of a point that was measured more than once the median
@@ -18,8 +18,7 @@ import numpy as np
 
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
-from sim.reading.nccl_tests import is_nccl_tests, read_nccl_tests
-from sim.reading.problems import unknown_name
+from sim.reading.nccl_tests import is_nccl_tests
 from sim.reading.text_files import shown_header
 
 
@@ -140,51 +139,18 @@ def over_several_servers(columns: Iterable[str]) -> bool:
     return {"nodes", "op", "size_bytes"} <= columns and bool({"gpus_per_node", "reference"} & columns)
 
 
-def measured_in(
-    paths: Iterable[Path], *, op: str = "", system: str = "", may_be_none: bool = False
-) -> list[CollectivePoint]:
-    """Points of CSV files and of nccl-tests logs, of one server. InputError where there are none."""
-    logs, tables = [], []
+def measured_in(paths: Iterable[Path], *, may_be_none: bool = False) -> list[CollectivePoint]:
+    """Points of CSV files inside one server. InputError where there are none; logs are passed over."""
+    tables = []
     for path in paths:
         if path.is_dir():
             tables += sorted(path.glob("*.csv"))
-        elif is_nccl_tests(path):
-            logs.append(path)
-        else:
+        elif not is_nccl_tests(path):
             tables.append(path)
     found = [point for point in read_points(tables) if is_modelled(point)]
-    for path in logs:
-        run = read_nccl_tests(path, op)
-        if run.nodes > 1:
-            raise InputError(
-                Problem("ran on several servers; the parameters fitted here are of one", str(path))
-            )
-        name = _known_system(system) if system else system_of(run.device, str(path))
-        found += [
-            CollectivePoint(name, "nccl", run.op, run.gpus, float(n_bytes), seconds)
-            for n_bytes, seconds in run.times
-        ]
     if not found and not may_be_none:
         raise InputError(f"the files have no collective of a system that is known: {', '.join(ISLANDS)}")
     return found
-
-
-def _known_system(system: str) -> str:
-    """A system that measurements are known of, in either of its spellings."""
-    name = system.replace("-", "_")
-    if name in ISLANDS:
-        return name
-    raise InputError(unknown_name("measured system", system, list(ISLANDS)))
-
-
-def system_of(device: str, where: str) -> str:
-    """The system that has GPUs of this name, as nccl-tests prints it (`NVIDIA H100 80GB HBM3`)."""
-    words = device.lower().replace("-", " ").split()
-    able = [name for name, island in ISLANDS.items() if island.model.split("-")[0] in words]
-    if len(able) != 1:
-        which = f"is in {', '.join(able)}" if able else f"is in none of {', '.join(ISLANDS)}"
-        raise InputError(Problem(f"{device!r} {which}; name the system", where))
-    return able[0]
 
 
 def _usable(row: Mapping[str, str]) -> bool:

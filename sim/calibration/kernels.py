@@ -119,6 +119,10 @@ def checked(measured: Sequence[Measurement]) -> Sequence[Measurement]:
             inspect.signature(KERNELS[one.op]).bind(load_gpu(one.gpu), **one.sizes)
         except TypeError as error:
             raise InputError(f"a row of {one.op} on {one.gpu} does not have its arguments: {error}") from None
+        try:
+            KERNELS[one.op](load_gpu(one.gpu), **one.sizes)
+        except (InputError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"a row of {one.op} on {one.gpu} is none of this kernel: {error}") from None
     groups = grouped(measured)
     if not groups:
         counts = Counter(f"{one.op} {one.variant} on {one.gpu}" for one in measured)

@@ -11,6 +11,7 @@ import sim
 from sim.cli.calibrate import calibrate
 from sim.cli.collective import collective
 from sim.cli.explain import explain
+from sim.cli.files_of_others import compare_run, export
 from sim.cli.kernel import kernel
 from sim.cli.lesson import lesson
 from sim.cli.listing import listing
@@ -18,6 +19,7 @@ from sim.cli.run import run
 from sim.cli.schema import schema
 from sim.cli.studies import capacity, compare, recommend, sensitivity, sweep
 from sim.cli.topology import topology
+from sim.cli.trace import trace
 from sim.cli.validate import validate
 
 
@@ -64,6 +66,9 @@ def options(
 
 app.command("run")(run)
 app.command("explain")(explain)
+app.command("trace")(trace)
+app.command("export")(export)
+app.command("compare-run")(compare_run)
 app.command("sweep")(sweep)
 app.command("compare")(compare)
 app.command("capacity")(capacity)

@@ -16,6 +16,7 @@ from sim.reading.text_files import refuse_what_is_no_file
 
 if TYPE_CHECKING:
     from sim.calibration.fitting import CurveErrors
+    from sim.reading.nccl_tests import NcclTest
     from sim.results.compared import ErrorSummary
 
 calibrate = typer.Typer(
@@ -62,7 +63,10 @@ def collectives(
         list[Path], typer.Argument(help="CSV files, or logs of nccl-tests.", show_default=False)
     ],
     op: Annotated[str, typer.Option(help="Which collective a log is of, where it does not say.")] = "",
-    system: Annotated[str, typer.Option(help="Which system a log is of, where its GPU is in several.")] = "",
+    system: Annotated[
+        str, typer.Option(help="Which machine a log is of: a shipped system, or the file of your own.")
+    ] = "",
+    in_place: Annotated[bool, typer.Option("--in-place", help="Take a log's times in place.")] = False,
     write: Annotated[
         Path | None,
         typer.Option(help="File for the parameters inside a server; topologies/collectives/inside.yaml."),
@@ -77,19 +81,25 @@ def collectives(
 
     The refitted ones predict numbers of ranks, and systems, that the fit did not see; between servers
     (tables with the columns nodes and gpus_per_node) systems, numbers of servers and operations.
-    A plain alpha-beta model stands beside them.
+    A plain alpha-beta model stands beside them. A log of a machine that is not named is printed as it is.
     """
     from sim.calibration import collectives as study
     from sim.calibration import multinode
     from sim.calibration.collective_points import measured_in
     from sim.calibration.multinode_points import multinode_points
+    from sim.calibration.nccl_logs import points_of_logs, server_errors
 
     paths = _existing(paths)
     tables = [file for path in paths for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
-    inter_node = multinode_points(tables, note)
-    intra_node = measured_in(paths, op=op, system=system, may_be_none=bool(inter_node))
+    logs = points_of_logs(paths, op=op, system=system, in_place=in_place)
+    inter_node = [*multinode_points(tables, note), *logs.across]
+    intra_node = [*measured_in(paths, may_be_none=bool(inter_node or logs)), *logs.inside]
     shipped = study.shipped()
-    rows = [*_intra_node_rows(intra_node, shipped), *_inter_node_rows(inter_node, shipped)]
+    rows = [
+        *_intra_node_rows(intra_node, shipped),
+        *(_row(one, "ranks") for one in (server_errors(logs.server, shipped) if logs.server else ())),
+        *_inter_node_rows(inter_node, shipped),
+    ]
     for path, measured in ((write, intra_node), (write_across, inter_node)):
         if path is not None and not measured:
             raise InputError(f"there is nothing to write to {path}; the files have no such collectives")
@@ -100,8 +110,17 @@ def collectives(
         text = multinode.inter_node_text(multinode.fitted(shipped, inter_node))
         _write(write_across, text)
         note(f"written to {write_across}")
+    unknown = [_as_read(path, run) for path, run in logs.unknown]
     if format == "json":
-        print_json(rows)
+        print_json(rows + [row for of_run in unknown for row in of_run])
+        return
+    for (path, run), of_run in zip(logs.unknown, unknown, strict=True):
+        note(
+            f"note: {path}: {run.op} on {run.gpus} ranks of GPUs that the log does not name; name the "
+            "machine with --system to compare it"
+        )
+        print_table(("size_bytes", "time_us", "algbw_gb_per_s"), [list(row.values())[3:] for row in of_run])
+    if not rows:
         return
     names = tuple(rows[0])
     shares = ("median_error", "p90_error", "bias", "alpha_beta_error")
@@ -247,6 +266,62 @@ def _inter_node_rows(measured: list[Any], shipped: dict[str, Any]) -> list[dict[
         return []
     both = (*multinode_errors(measured, shipped, "shipped"), *held_out_multinode(measured, shipped))
     return [_row(one, "servers") for one in both]
+
+
+def _as_read(path: Path, run: NcclTest) -> list[dict[str, Any]]:
+    """The rows of a log, beside no prediction."""
+    return [
+        {
+            "file": str(path),
+            "op": run.op,
+            "ranks": run.gpus,
+            "size_bytes": n_bytes,
+            "time_us": round(1e6 * seconds, 3),
+            "algbw_gb_per_s": round(1e-9 * n_bytes / seconds, 3),
+        }
+        for n_bytes, seconds in run.times
+    ]
+
+
+@calibrate.command("power")
+def power(
+    path: Annotated[Path, typer.Argument(help="A CSV of services with watts.", show_default=False)],
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of config.json files of models that are not shipped.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
+) -> None:
+    """Fit what GPUs draw to services with watts, and print errors on models that no fit saw."""
+    from sim.calibration.power import fits, read_power_rows
+    from sim.results.compared import ErrorSummary
+
+    _existing([path])
+    found, unknown = fits(read_power_rows(path), models)
+    if unknown:
+        note(f"left out, for want of a config.json: {', '.join(unknown)}")
+    if not found:
+        raise InputError("there is nothing to fit to; no row is of a known model and a GPU with idle watts")
+    rows = []
+    for one in found:
+        errors, constant = ErrorSummary.of(one.errors), ErrorSummary.of(one.constant_errors)
+        rows.append(
+            {
+                "gpu": one.gpu,
+                **one.power.model_dump(include={"idle_w", "step_w", "hbm_w", "tensor_w", "max_w"}),
+                "rows": errors.count,
+                "median_error": errors.median,
+                "p90_error": errors.p90,
+                "median_error_of_constant_watts": constant.median,
+            }
+        )
+    if format == "json":
+        print_json(rows)
+    else:
+        print_table(tuple(rows[0]), ([_cell(value) for value in row.values()] for row in rows))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _row(one: CurveErrors, sizes: str) -> dict[str, Any]:

@@ -32,10 +32,16 @@ def listing(
         typer.Option(help="With models: the config.json files of a folder, not the shipped ones."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(help="With --configs: put the table into this Markdown page.")
+        Path | None,
+        typer.Option(help="Put the table of --configs, or of topologies, into this Markdown page."),
     ] = None,
 ) -> None:
     """List systems, GPUs, links, models, workloads and experiments; with a name, constants and sources."""
+    if kind == "topologies" and name is None and configs is None and write is not None:
+        from sim.cli.machine_table import write_tables
+
+        write_tables(write)
+        return
     if configs is not None or write is not None:
         _configs(kind, configs, write)
         return
@@ -59,7 +65,10 @@ def _configs(kind: Kind | None, folder: Path | None, page: Path | None) -> None:
     from sim.inputs.errors import InputError
 
     if kind != "models" or folder is None:
-        raise InputError("--configs FOLDER, with or without --write PAGE, goes with `sim list models`")
+        raise InputError(
+            "--configs FOLDER, with or without --write PAGE, goes with `sim list models`; --write PAGE alone "
+            "with `sim list topologies`"
+        )
     if page is None:
         typer.echo(table_of(folder))
     else:
@@ -94,15 +103,28 @@ def _in_billions(count: float) -> tuple[float, str]:
 
 
 def _topologies() -> list[Row]:
+    from collections import Counter
+
     from sim import catalog
+    from sim.basis import kernel_basis
+    from sim.cost.kernels.kernels import formula
+    from sim.validation.machines import machine_points
 
     described = [catalog.load_topology(name) for name in catalog.list_topologies()]
+    published = Counter(point.system for point in machine_points())
+
+    def kernels(gpu: Gpu) -> str:
+        part = kernel_basis(gpu, formula, "vllm", [("gemm", "bf16")], "memory")
+        return "measured" if part.kind == "measured" else f"{part.of}'s"
+
     return [
         _row(
             name=each.name,
             gpus=each.gpus_per_node * each.nodes,
             gpu=" ".join(each.gpus),
             basis=each.basis,
+            kernels=" ".join(kernels(gpu) for gpu in each.gpus.values()),
+            published=(published[each.name], published[each.name] or "none found"),
             what=each.description,
         )
         for each in described
@@ -176,11 +198,12 @@ def _experiments() -> list[Row]:
     """Each experiment's question: the first line of its docstring."""
     import ast
 
-    from sim.reading.data_files import experiments
+    from sim.reading.data_files import experiment_scripts, experiment_source
 
     rows = []
-    for path in sorted(experiments().glob("[a-z]*.py")):
-        question = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    for path in experiment_scripts():
+        text = experiment_source(path).read_text(encoding="utf-8")
+        question = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
         rows.append(_row(name=path.stem, question=question))
     return rows
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.cli.output import note
+from sim.cli.output import note, put_between
 
 if TYPE_CHECKING:
     from sim.inputs.model import Model
@@ -55,14 +55,7 @@ def table_of(folder: Path) -> str:
 
 def write_table(folder: Path, page: Path) -> None:
     """Put the table between its two marks in a page. InputError where the page has none."""
-    from sim.inputs.errors import InputError, Problem
-
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    before, begins, rest = text.partition(BEGIN)
-    _, ends, after = rest.partition(END)
-    if not begins or not ends:
-        raise InputError(Problem(f"has no lines {BEGIN} and {END}, between which the table goes", str(page)))
-    page.write_text(f"{before}{BEGIN}\n\n{table_of(folder)}\n\n{END}{after}", encoding="utf-8")
+    put_between(page, BEGIN, END, table_of(folder))
     note(f"written to {page}")
 
 

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sim.cli import trace
 from sim.cli.key_notes import note_keys
 from sim.cli.output import Format, note, print_json, print_table
 from sim.cli.signals import signals
@@ -31,7 +32,14 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, timeline and report.")] = None,
+    tables: Annotated[
+        Literal["csv", "parquet"] | None,
+        typer.Option(help="How --out keeps tables; by default by their rows."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")] = "table",
+    trace_window: Annotated[str | None, trace.WINDOW] = None,
+    trace_requests: Annotated[str | None, trace.REQUESTS] = None,
+    trace_slowest: Annotated[int, trace.SLOWEST] = 0,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="Play every op of every layer; same numbers.")
     ] = False,
@@ -59,6 +67,12 @@ def run(
     from sim.inputs.quantities import SECONDS
 
     wanted = _percentiles(percentiles)
+    window = trace.window_of("--trace-window", trace_window)
+    requests = trace.request_numbers("--trace-requests", trace_requests)
+    if out is None and (window or requests or trace_slowest):
+        raise InputError(
+            "--trace-window, --trace-requests and --trace-slowest need --out, a folder to write to"
+        )
     with ExitStack() as held:
         place = None
         if out is not None:
@@ -71,14 +85,25 @@ def run(
             check_writable(place.parent)
         cpu = CpuBudget(_quantity("--max-cpu", SECONDS, max_cpu))
         result, written = _simulated(
-            scenario, changes or (), seed, fold=not no_fold, check=check, max_memory=max_memory, cpu=cpu
+            scenario,
+            changes or (),
+            seed,
+            fold=not no_fold,
+            check=check,
+            max_memory=max_memory,
+            cpu=cpu,
+            window=None if requests or trace_slowest else window,
         )
         with signals.waits():
             _tell(result, written, format, wanted)
             if place is not None:
                 from sim.views.save import save_into
 
-                for what in save_into(result, place):
+                if requests or trace_slowest:
+                    result = _with_ops(result, window, requests, trace_slowest)
+                if window is not None and window[0] >= result.end_s:
+                    note(f"note: --trace-window begins after the run has ended, at {result.end_s:g} s")
+                for what in save_into(result, place, tables or ""):
                     note(f"note: {what}")
                 note(f"saved in {out}" if result.is_complete else f"saved in {out}, marked incomplete")
         _end(result, cpu)
@@ -93,13 +118,16 @@ def _simulated(
     check: bool,
     max_memory: str | None,
     cpu: CpuBudget,
+    window: tuple[float, float] | None,
 ) -> tuple[Result, Written]:
     import sim
     from sim.cli.budget import memory_budget
     from sim.cli.live import live
     from sim.cli.written import Written
     from sim.inputs.quantities import MEMORY
+    from sim.results.recorded import Windows
     from sim.runtime.interruption import Interruption
+    from sim.runtime.recording import Recorder
     from sim.workload.request_sampler import describe_traces
 
     max_bytes = _quantity("--max-memory", MEMORY, max_memory)
@@ -113,11 +141,30 @@ def _simulated(
     try:
         with signals.ends(interruption), memory_budget(max_bytes), cpu.held(interruption), live(interruption):
             result = sim.simulate(
-                described, seed=seed, fold=fold, check=check or None, interruption=interruption
+                described,
+                seed=seed,
+                fold=fold,
+                check=check or None,
+                interruption=interruption,
+                recorder=None if window is None else Recorder(Windows.of([window])),
             )
     except InfeasibleError as refusal:
         raise refusal.at(written.named_in(refusal.reason)) from refusal
     return result, written
+
+
+def _with_ops(
+    result: Result, window: tuple[float, float] | None, requests: Sequence[int], slowest: int
+) -> Result:
+    """The run with every op of the time in which these requests were there. Which they are is known only now,
+    so the run is run once more.
+    """
+    from dataclasses import replace
+
+    from sim.timelines import record, windows_of
+
+    windows = windows_of(result.records, result.end_s, window=window, requests=requests, slowest=slowest)
+    return replace(result, recorded=record(result, windows, result.scenario))
 
 
 def _quantity(option: str, kind: QuantityKind, text: str | None) -> float | None:
@@ -190,10 +237,11 @@ def _end(result: Result, cpu: CpuBudget) -> None:
 
 def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
+    from sim.energy import energy_lines
     from sim.results.basis import basis_lines
     from sim.results.metrics import percent_name
     from sim.views.naming import title_of
-    from sim.views.report import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
+    from sim.views.number_rows import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
 
     statistics: tuple[str, ...] = STATISTICS
     if percentiles:
@@ -204,7 +252,9 @@ def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple
     causes = blame_rows(numbers)
     if causes:
         print_table(BLAME_COLUMNS, causes)
-    for line in (*(line for one in result.kv_capacities for line in one.lines()), *basis_lines(numbers)):
+    capacities = (line for one in result.kv_capacities for line in one.lines())
+    energy = energy_lines(numbers["energy"], numbers.get("cost", {}))
+    for line in (*capacities, *energy, *basis_lines(numbers)):
         print(line)
     print_verdict(result.explain())
 

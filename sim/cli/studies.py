@@ -18,11 +18,13 @@ from sim.cli.study_options import (
     Metrics,
     OutputFormat,
     Recompute,
+    Report,
     Resume,
     Scheduler,
     StoreFile,
     Table,
     check_metrics,
+    check_report,
     grid_of,
     objective_of,
     scenario_of,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from sim.studies.compare import Comparison
     from sim.studies.points import Row
+    from sim.studies.recommend import Recommendation
     from sim.studies.sensitivity import Sensitivity
     from sim.studies.sweep import Sweep
 
@@ -63,11 +66,13 @@ def sweep(
     store: StoreFile = None,
     resume: Resume = False,
     recompute: Recompute = False,
+    report: Report = None,
     format: OutputFormat = "table",
 ) -> None:
     """Run every combination of some values; what cannot be is a line with its reason."""
     import sim
 
+    check_report(report)
     grid = grid_of(over)
     described = scenario_of(scenario, changes)
     changed = [name for key in grid for name in ((key,) if isinstance(key, str) else key)]
@@ -83,6 +88,7 @@ def sweep(
             if seeds > 1 and format == "table":
                 _show_means(found, changed, shown)
             save(table, out_file, out, found.rows)
+            _write_report(found, report)
             _note_stand_ins(found.rows)
     end(found.rows)
 
@@ -98,11 +104,13 @@ def compare(
     store: StoreFile = None,
     resume: Resume = False,
     recompute: Recompute = False,
+    report: Report = None,
     format: OutputFormat = "table",
 ) -> None:
     """Compare scenarios with the first, seed by seed, with 95 % intervals of the differences."""
     import sim
 
+    check_report(report)
     names = {_name(path, scenarios): scenario_of(path, changes) for path in scenarios}
     check_metrics(metrics)
     with places_of(out, force, store, resume, recompute) as (out_file, keep):
@@ -124,6 +132,7 @@ def compare(
                 if format == "table":
                     _show_ranking(found, shown["metric"].unique(maintain_order=True).to_list())
                 save(table, out_file, out, rows)
+                _write_report(found, report)
             _note_stand_ins(rows)
     end(rows)
     if not table.height:
@@ -224,11 +233,13 @@ def sensitivity(
     store: StoreFile = None,
     resume: Resume = False,
     recompute: Recompute = False,
+    report: Report = None,
     format: OutputFormat = "table",
 ) -> None:
     """What a tenth more of every hardware constant and engine knob would do to a metric, strongest first."""
     import sim
 
+    check_report(report)
     objectives = dict(objective_of(text) for text in slo or ()) or None
     described = scenario_of(scenario, changes)
     with places_of(out, force, store, resume, recompute) as (out_file, keep):
@@ -245,6 +256,7 @@ def sensitivity(
             else:
                 _show_effects(found)
             save(table, out_file, out, found.rows)
+            _write_report(found, report)
     end(found.rows)
 
 
@@ -271,11 +283,13 @@ def recommend(
     store: StoreFile = None,
     resume: Resume = False,
     recompute: Recompute = False,
+    report: Report = None,
     format: OutputFormat = "table",
 ) -> None:
     """Find the layouts of a model on given GPUs that hold the objectives at the highest rate per GPU."""
     import sim
 
+    check_report(report)
     objectives = dict(objective_of(text) for text in slo or ()) or None
     space = grid_of(over) if over else None
     linked = next((key for key in space or () if not isinstance(key, str)), None)
@@ -300,9 +314,16 @@ def recommend(
         print_table(columns, [[_cell(value) for value in one.values()] for one in frontier])
     for name, reason in list(found.infeasible.items())[:MOST_NAMED]:
         note(f"cannot be: {name}: {reason}")
+    _write_report(found, report)
     if write is not None:
         sys.stdout.flush()
         note(f"wrote {len(found.write(write))} scenarios into {write}")
+
+
+def _write_report(found: Sweep | Comparison | Sensitivity | Recommendation, path: Path | None) -> None:
+    if path is not None:
+        sys.stdout.flush()  # a full disk costs the page, not the numbers
+        note(f"wrote {found.report(path)}")
 
 
 def _show_effects(found: Sensitivity) -> None:

@@ -40,6 +40,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the runs that
 Recompute = Annotated[
     bool, typer.Option("--recompute", help="Run again what another version or scenario left in --store.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", help="One page that shows the study; it needs no network."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out already holds.")]
 OutputFormat = Annotated[Format, typer.Option(help="A table, or JSON alone on standard output.")]
 
@@ -126,3 +130,11 @@ def check_metrics(wanted: list[str] | None, beside: Sequence[str] = ()) -> None:
     for name in wanted or ():
         if name not in names:
             raise InputError(f"--metric {name}: there is no such metric{did_you_mean(name, names)}")
+
+
+def check_report(path: Path | None) -> None:
+    """InputError where the page of a study cannot be written, before one of its runs begins."""
+    if path is not None:
+        from sim.views.study_page import check_place
+
+        check_place(path)

@@ -81,7 +81,8 @@ def draw(
 
 @topology.command()
 def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
-    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle.
+    """Check that every GPU reaches every other; print bandwidth per GPU and across the middle, and what the
+    description leaves out or borrows.
 
     Rates are payload per direction. The bisection is what the first half of the servers (of one server: of
     its GPUs) can send to the second by the best routing, and where the paths that traffic takes carry less
@@ -89,24 +90,29 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
     send over what its uplinks carry.
     """
     import sim
+    from sim.catalog import is_machine_file
+    from sim.cli.topology_gaps import gaps
     from sim.cost.machine_basis import machine_basis
     from sim.cost.network import Network
     from sim.inputs.topology_check import checked, halves
 
-    described = sim.load_topology(name, nodes=nodes)
+    described = _imported(name, nodes) if is_machine_file(name) else sim.load_topology(name, nodes=nodes)
     found = checked(described)
     network = Network(described.graph)
     paths, basis = _paths(network), machine_basis(described, network=network)
+    left_open = list(gaps(described, network))
     senders, receivers = halves(described.graph)
     routed = network.bisection_bytes_per_s([*senders, *receivers[: len(senders)]])
     if format == "json":
         written = {**asdict(found), "routed_bisection_bytes_per_s": routed, "paths": paths}
-        print_json({**written, "basis": basis_of(basis)})
+        open_json = [{"what": what, "taken": taken} for what, taken in left_open]
+        print_json({**written, "basis": basis_of(basis), "left_open": open_json})
         return
     print(f"# {found.name}: every GPU reaches every other")
     nvlink = found.largest_domain if described.peer_to_peer and found.largest_domain > 1 else None
+    joins = _scale_up(described) if nvlink else "NVLink"
     rates = {
-        "one GPU into its NVLink domain": found.in_domain_bytes_per_s if nvlink else None,
+        f"one GPU into its {joins} domain": found.in_domain_bytes_per_s if nvlink else None,
         "the same, raw": found.in_domain_raw_bytes_per_s if nvlink else None,
         "one GPU across the middle": found.across_bytes_per_s,
     }
@@ -120,7 +126,7 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
             ["servers", found.nodes],
             ["GPUs", f"{found.gpus} {', '.join(found.gpu_models)}"],
             ["peer-to-peer", "on" if described.peer_to_peer else "off: copies are staged in host memory"],
-            ["GPUs that NVLink joins", nvlink or "none"],
+            [f"GPUs that {joins} joins", nvlink or "none"],
             *(["switches" if not one.name else f"switches, {one.name}", str(one)] for one in found.switches),
             *([what, si(rate, "B/s", 4)] for what, rate in rates.items() if rate is not None),
             *([what, f"{rate / 1e9:.6g} GB/s"] for what, rate in across.items()),
@@ -133,13 +139,71 @@ def check(name: Name, nodes: Nodes = None, format: Shape = "table") -> None:
         [
             [
                 f"{path['from']} to {path['to']}",
-                path["medium"],
+                joins.lower() if path["medium"] == "nvlink" else path["medium"],
                 si(path["bytes_per_s"], "B/s", 4),
                 si(path["latency_s"], "s"),
             ]
             for path in paths
         ],
     )
+    if left_open:
+        print_table(["left out or borrowed", "taken instead"], left_open)
+
+
+def _scale_up(described: Topology) -> str:
+    """What joins the GPUs of a domain: NVLink, or a link of another name."""
+    graph = described.graph
+    links = {
+        edge["link"]
+        for one, other, edge in graph.edges(data=True)
+        if graph.nodes[one]["kind"] == "gpu" and graph.nodes[other]["kind"] in ("gpu", "nvswitch")
+    }
+    others = sorted(link for link in links if not link.startswith("nvlink"))
+    return " and ".join(others) if others and len(others) == len(links) else "NVLink"
+
+
+@topology.command("import")
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What nvidia-smi topo -m printed, or NCCL's XML.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; without it the text is printed.")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="The model of the GPUs, where the file does not name it.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a topology file from what a machine says of itself, with what had to be assumed marked."""
+    from sim.catalog import imported_topology
+    from sim.results.whole_files import whole_file
+
+    if out is not None and out.exists() and not force:
+        raise InputError(f"{out} exists; name another file with --out, or add --force")
+    text, described = imported_topology(file, gpu)
+    if out is None:
+        print(text, end="")
+        return
+    with whole_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    gpus = ", ".join(described.gpu_models)
+    note(f"written to {out}: {described.gpus_per_node} GPUs ({gpus}); sim topology check {out}")
+    _note_assumed(text)
+
+
+def _note_assumed(text: str) -> None:
+    for line in text.splitlines():
+        if line.startswith("# - "):
+            note(f"assumed: {line[4:]}")
+
+
+def _imported(name: str, nodes: int | None) -> Topology:
+    """The machine of a file that is no topology file, with a note of what was assumed."""
+    from sim.catalog import imported_topology, load_topology
+
+    text, described = imported_topology(name)
+    note(f"{text.splitlines()[0][2:].split('. ')[0]}; to edit it: sim topology import {name} --out my.yaml")
+    _note_assumed(text)
+    return load_topology(described, nodes=nodes)
 
 
 def basis_of(basis: MachineBasis) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def validate(
         typer.Argument(
             metavar="[SECTION]...",
             help="laws, formulas, experiments, kernels, collectives, memory, services, throughput, "
-            "pools, closed-loops; default: all.",
+            "pools, power, closed-loops; default: all.",
             show_default=False,
         ),
     ] = None,

@@ -15,7 +15,6 @@ from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, exchange, gathers
 from sim.cost.expert_load import expert_load, limit_in_traffic
-from sim.cost.kernels import kernels
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
@@ -292,8 +291,8 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         reached = _expert_choice(shard).distinct(ranks) / ranks
         present = tokens * min(1.0, reached * load)
     dtype = shard.precision.experts or shard.precision.weights
-    timing = kernels.moe(
-        shard.gpu,
+    timing = price.timing(
+        "moe",
         tokens=tokens,
         hidden=model.expert_hidden,
         inter=model.moe_intermediate,

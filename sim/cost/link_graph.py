@@ -3,7 +3,8 @@
 The switch chips of an NVLink domain become one crossbar: traffic is striped over them evenly, so a GPU has
 one link up and one link down with the summed capacity. A domain built without one of 18 chips has 17/18 of
 the capacity; `stripes` gives each chip's share, for a chip lost during a run. Domains in which switches are
-wired to each other, or two GPUs share no chip, keep their chips: `tiered` has the GPUs of the former. Where
+wired to each other, or two GPUs share no chip, keep their chips: `tiered` has the GPUs of the former, where
+the chips are one piece, or several that each reach every GPU (the planes of a DGX-2). Where
 every chip says its `tier`, those of a server become one place too, and those above.
 
 The spines over a set of leaves become one place too, where routing is adaptive: a leaf has one link up to
@@ -63,7 +64,8 @@ class LinkGraph:
         self.own_link: dict[str, int] = {}
         self.crossbars: dict[str, str] = {}
         self.tiered: dict[str, str] = {}  # the domain of a GPU whose NVLink switches stand in tiers
-        self.reduces: dict[str, bool] = {}
+        self.reduces: dict[str, bool] = {}  # by crossbar, or by domain where its switches stand in tiers
+        self.leaf_chips: dict[str, str] = {}  # of GPUs below two tiers, the place of their server's chips
         self.stripes: dict[str, dict[str, float]] = {}
         self.bundled: dict[str, dict[int, float]] = {}
         self._unknown: set[str] = {  # links and places whose latency is not stated
@@ -156,7 +158,11 @@ class LinkGraph:
             if any(self.places[gpu]["kind"] != "gpu" for gpu in gpus) or not _share_chips(gpus, reached):
                 joined = [gpu for gpu in gpus if self.places[gpu]["kind"] == "gpu"]
                 wired = any(self.places[near]["kind"] == "gpu" for gpu in joined for near in graph[gpu])
-                if nx.is_weakly_connected(graph.subgraph(chips)) and not wired:
+                planes = nx.weakly_connected_components(graph.subgraph(chips))
+                whole = all(
+                    set(joined) <= set().union(*(reached[chip] for chip in plane)) for plane in planes
+                )
+                if whole and not wired:
                     self.tiered.update(dict.fromkeys(joined, f"nvlink{domain}"))
                 continue
             crossbar = f"nvlink{domain}"
@@ -226,6 +232,9 @@ class LinkGraph:
             if any(_is_unknown(graph.edges[edge]) for edge in edges):
                 self._unknown.add(self.links[-1])
             self.tiered.update((end, f"nvlink{domain}") for end in ends if self.places[end]["kind"] == "gpu")
+            if self.places[ends[0]]["kind"] == "gpu":
+                self.leaf_chips[ends[0]] = ends[1]
+        self.reduces[f"nvlink{domain}"] = all(self.places[chip].get("reduces", False) for chip in chips)
 
     def _add_spines(self, graph: nx.DiGraph[str], bundle: str, spines: Sequence[str]) -> None:
         """One place for spines over which traffic is spread evenly, with one link to and from each leaf."""

@@ -24,6 +24,7 @@ from sim.cost.all_pairs import between_groups
 from sim.cost.link_graph import LinkGraph
 from sim.cost.paths import Path, Paths
 from sim.cost.remembered import Remembered
+from sim.inputs.parts import OwnCollectives
 
 
 class Network:
@@ -41,6 +42,7 @@ class Network:
         self.peer_to_peer: bool = graph.graph.get("peer_to_peer", True)
         self.inter_node: str = graph.graph.get("inter_node", "infiniband")
         self.transport_hop_s: float | None = graph.graph.get("transport_hop_s")
+        self.own_collectives: OwnCollectives | None = graph.graph.get("collectives")
         self._graph = compiled = LinkGraph(graph)
         self.places: dict[str, dict[str, Any]] = compiled.places
         self.links: list[str] = compiled.links
@@ -81,10 +83,23 @@ class Network:
         return self.peer_to_peer and len(domains) == 1 and None not in domains
 
     def reduces(self, gpus: Iterable[str]) -> bool:
-        """True where the switches that join all these GPUs add numbers on the way (NVLink SHARP)."""
+        """True where the switches that join all these GPUs add numbers on the way (NVLink SHARP), on one tier
+        or on two.
+        """
         gpus = tuple(gpus)
-        crossbar = self._graph.crossbars.get(gpus[0])
-        return crossbar is not None and self.same_domain(gpus) and self._graph.reduces[crossbar]
+        domain = self.domain(gpus[0])
+        return domain is not None and self.same_domain(gpus) and self._graph.reduces.get(domain, False)
+
+    def switch_of(self, gpu: str) -> str:
+        """The place of the NVLink chips that a GPU hangs on, where they add: its crossbar, or of two tiers
+        the lower one.
+        """
+        return self._graph.crossbars.get(gpu) or self._graph.leaf_chips[gpu]
+
+    def trunks(self, switch: str) -> tuple[int, int]:
+        """Of the chips of a server below a second tier, the link up to that and the link down from it."""
+        top = next(end for end, _, _ in self._graph.out[switch] if self.kind(end) == "nvswitch")
+        return self.link_id[f"{switch}->{top}"], self.link_id[f"{top}->{switch}"]
 
     def with_peers(self) -> Network:
         """These links, with copies from GPU to GPU allowed; itself where they are."""

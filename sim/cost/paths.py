@@ -24,14 +24,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
-from typing import Literal
+from typing import Literal, cast
 
 import networkx as nx
 
 from sim.cost.link_graph import Crossed, Leg, LinkGraph
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.parts import CARRIERS
 
-Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "tcp"]
+Medium = Literal["local", "nvlink", "pcie", "host", "infiniband", "roce", "efa", "tcp"]
 
 _INTRA_NODE = frozenset({"pcie_switch", "host"})
 """Kinds of places that pass traffic on between places of one server."""
@@ -145,7 +146,7 @@ class Paths:
 
     def _nic_hops(self, place: str, server: int) -> dict[str, int]:
         """Hops from a place to each NIC of its server that carries the transport in use."""
-        transport = "ethernet" if self.inter_node == "tcp" else "infiniband"
+        transport = CARRIERS[self.inter_node]
         hops = self._graph.spread(place, _INTRA_NODE | {"nic"}, server, backwards=False)
         return {
             nic: distance
@@ -275,7 +276,7 @@ class Paths:
             for following in legs[1:]:
                 leg = self._graph.join(leg, following)
             ways.append(leg)
-        return self._spread(ways, staged, "tcp" if tcp else "infiniband")
+        return self._spread(ways, staged, cast(Medium, self.inter_node))
 
     def _nics_between(
         self, source: str, target: str, out_nics: Sequence[str], in_nics: Sequence[str]

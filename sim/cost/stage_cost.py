@@ -13,6 +13,7 @@ takes, and ranks without work run one dummy token.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -119,6 +120,19 @@ class StageCost:
     def traffic(self, batch: Batch) -> Traffic:
         """The transfers of one step, and the links that the stage uses. Independent of the context."""
         return self._template(batch).traffic
+
+    def layers_of(self, batch: Batch) -> tuple[tuple[int, tuple[int, ...]] | None, ...]:
+        """For each block of `program(batch)` its first layer, and with which ops layers begin in each of its
+        repetitions; None outside of layers. Passes of a draft count on behind the model's last layer.
+        """
+        template = self._template(batch)
+        found: list[tuple[int, tuple[int, ...]] | None] = [None] * len(template.before_layers)
+        layer, attention = self.shard.first_layer, self._attention(batch)
+        for run in template.layers:
+            ops = [len(kind.timed_ops(attention, float(kind.seconds(attention)))[0]) for kind in run.kinds]
+            found.append((layer, tuple(accumulate(ops[:-1], initial=0))))
+            layer += run.repeat * len(ops)
+        return tuple(found)
 
     # ---- arithmetic shared by one step, many steps and the program
 

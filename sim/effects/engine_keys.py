@@ -233,7 +233,31 @@ TIER_KEYS: dict[str, Rule] = {
 }  # fmt: skip
 
 _computed = unless(given)
+_no_rank_counts = because(
+    lambda use: use.group.given and use.group.engine.jitter is None,
+    "service_time is given, and no GPU is at work",
+)
 _host = unless(given, without_host, _asynchronous)
+
+
+def _straggler(use: Use) -> Word:
+    """A slow rank sets the pace of its stage where no other rank is as slow."""
+    engine, plan = use.group.engine, use.group.plans[0]
+    if engine.jitter is not None:
+        return ACTED
+    slow = {one.rank: one.factor for one in engine.stragglers}
+    place = use.key[use.key.index("stragglers") + 1]
+    mine = engine.stragglers[int(place)]
+    ranks = list(range(engine.world_size))
+    for shard in plan.shards:
+        here = [rank for rank in ranks if plan.gpus[rank] in shard.ranks]
+        if mine.rank in here:
+            ranks = here
+            break
+    others = max((slow.get(rank, 1.0) for rank in ranks if rank != mine.rank), default=0.0)
+    if mine.factor > others:
+        return ACTED
+    return DidNotBind(f"{plain(mine.factor)} times as long, and another rank takes {plain(others)} times")
 
 
 def _format_of_experts(use: Use) -> str:
@@ -242,7 +266,7 @@ def _format_of_experts(use: Use) -> str:
 
 
 ENGINE: dict[str, Rule] = {
-    "tensor_parallel_size": _computed,
+    "tensor_parallel_size": unless(_no_rank_counts),
     "pipeline_parallel_size": acted,
     "data_parallel_size": acted,
     "data_parallel_lock_step": unless(
@@ -359,6 +383,10 @@ ENGINE: dict[str, Rule] = {
             "`without` takes kernel_latency as nothing",
         ),
     ),
+    "jitter.kind": unless(no_steps),
+    "jitter.cv": unless(no_steps),
+    "stragglers[].rank": unless(no_steps, then=_straggler),
+    "stragglers[].factor": unless(no_steps, then=_straggler),
     "service_time.step_s": unless(no_steps),
     "service_time.sequence_s": unless(no_steps),
     "service_time.token_s": unless(no_steps),

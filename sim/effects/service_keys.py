@@ -24,6 +24,22 @@ def _nothing_to_choose(use: Use) -> str:
     return "there is one replica to choose from" if one else ""
 
 
+def _one_replica(use: Use) -> str:
+    one = all(len(plans) < 2 for plans in use.ran.entries.values())
+    return "there is one replica, and a second copy has no other to go to" if one else ""
+
+
+def _hedge(use: Use) -> Word:
+    """A second copy is sent where a first token is late."""
+    rows = use.ran.requests
+    late_s = rows["first_token_s"] - rows["arrival_s"]
+    if (late_s > use.value).any() or (rows["status"] != "finished").any():
+        return ACTED
+    return DidNotBind(
+        f"{plain(use.value)} s, the latest first token came after {late_s.max(initial=0.0):.4g} s"
+    )
+
+
 def _is_known(router: object) -> bool:
     return type(router).__module__ == "sim.policy.routing"
 
@@ -122,6 +138,10 @@ def _nothing_fails(use: Use) -> str:
     return "" if felt else "no engine fails"
 
 
+def _on_no_gpu(use: Use) -> str:
+    return "" if any(group.plans[0].shards for group in use.ran.groups.values()) else "no GPU is at work"
+
+
 def _time_limit(use: Use) -> Word:
     if use.ran.ended != "time limit" and use.value is not None:
         return DidNotBind(f"{plain(float(use.value))} s, the run ended at {plain(use.ran.end_s)} s")
@@ -160,12 +180,16 @@ def _rules(place: str, *obstacles: Callable[[Use], str]) -> dict[str, Rule]:
 SERVICE: dict[str, Rule] = {
     "nodes": acted,
     "replicas": unless(_beside_pools),
+    "prices.gpu_hour": unless(_on_no_gpu),
+    "prices.kwh": unless(_on_no_gpu),
+    "prices.published": unless(_on_no_gpu),
     "pools.*.replicas": acted,
     "pools.*.role": acted,
     "pools.*.gpu": _one_kind,
     "default_model": unless(_one_model),
     **_rules("router", _nothing_to_choose),
     "router_staleness_s": unless(_nothing_to_choose, _reads_no_report, _only_sessions),
+    "hedge.after_s": unless(_one_replica, then=_hedge),
     "hand_over.kv": unless(_no_hand_over),
     "hand_over.first_token": unless(_no_hand_over),
     **_rules("hand_over.router", _no_hand_over, _one_receiver),
@@ -185,6 +209,7 @@ SERVICE: dict[str, Rule] = {
     "on_failure": unless(_nothing_fails),
     "time_limit_s": _time_limit,
     "warmup": _warmup,
+    "cooldown": _warmup,
     "without": unless(_without_nothing),
     "without[]": unless(_without_nothing),
 }

@@ -16,6 +16,7 @@ from sim.effects.prices import (
 )
 from sim.effects.ran import Group
 from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless, where
+from sim.energy import Energy, energy_of
 from sim.inputs.hardware import Gpu
 from sim.inputs.parts import part_of, part_of_place
 from sim.inputs.topology import MAX_NODES, Topology
@@ -327,12 +328,23 @@ _transport = unless(one_server, _other_transport)
 _wire = _uncrossed_wire
 _on_gpu = unless(_unserved)
 
+
+def _sends_nothing(use: Use) -> str:
+    """NVLink takes joules for what crosses it."""
+    energy = energy_of(use.ran.deployment, use.ran.records, use.ran.link_rows, use.ran.end_s)
+    crossed = isinstance(energy, Energy) and energy.terms_j["nvlink"] > 0.0
+    return "" if crossed else "no byte crossed NVLink"
+
+
 TOPOLOGY: dict[str, Rule] = {
     "": acted,
     "nodes": acted,
     "peer_to_peer": unless(_no_traffic),
     "acs": unless(_no_traffic, then=where(_turned_round, "no byte crossed a PCIe switch")),
     "inter_node": unless(one_server, _engine_names_transport),
+    "collectives.like": unless(_no_traffic),
+    "collectives.nccl.*": unless(_no_traffic),
+    "collectives.engines.*": unless(_no_traffic),
     "domain": unless(_no_traffic),
     "domain_tiers": unless(_no_traffic),
     "nics_per_gpu": unless(_idle_nics),
@@ -383,4 +395,6 @@ TOPOLOGY: dict[str, Rule] = {
     "gpus.*.l2_bytes": unless(_unserved, _other_kernels, _hits_no_cache),
     "gpus.*.pcie_generation": unless(_unserved, _no_kernel_by_kernel),
     "gpus.*.kernels.**": unless(_unserved, _other_kernels, then=_kernel),
+    "gpus.*.power.nvlink_pj_per_bit": unless(_unserved, _sends_nothing),
+    "gpus.*.power.**": _on_gpu,
 }

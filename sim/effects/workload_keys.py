@@ -94,6 +94,11 @@ def _one_model(use: Use) -> str:
 # ---- lengths
 
 
+TRACE_FILE: dict[str, Rule] = dict.fromkeys(
+    ("name", "path", "columns.*", "time_unit", "tokenizer", "characters_per_token"), acted
+)
+
+
 def _lengths(field: str) -> dict[str, Rule]:
     """The keys of a distribution of lengths; bounds that no draw came near did not bind."""
     column = {"prompt_tokens": "prompt_tokens", "output_tokens": "output_tokens"}.get(field)
@@ -117,7 +122,7 @@ def _lengths(field: str) -> dict[str, Rule]:
         return ACTED
 
     names = ("", "kind", "tokens", "mean", "cv", "exponent", "values", "values[]", "weights", "weights[]")
-    rest: dict[str, Rule] = dict.fromkeys((*names, "name", "path", "order"), acted)
+    rest: dict[str, Rule] = dict.fromkeys((*names, *TRACE_FILE, "block_tokens", "shape", "order"), acted)
     return {**rest, "low": low, "high": high}
 
 
@@ -253,6 +258,7 @@ STARTS: dict[str, Rule] = {
     "pieces[].duration_s": _too_late,
     "repeat": _repeats,
     "at_s": acted,
+    "shape": acted,
 }
 ARRIVALS: dict[str, Rule] = {
     **STARTS,
@@ -262,12 +268,13 @@ ARRIVALS: dict[str, Rule] = {
     ),
     **{f"think_time_s.{name}".removesuffix("."): unless(_no_further_turn) for name in WAITS},
     **{f"tool_delay_s.{name}".removesuffix("."): unless(_no_further_turn) for name in WAITS},
-    "name": acted,
-    "path": acted,
+    **TRACE_FILE,
+    **{f"clients.*.{name}": acted for name in STARTS},
     "speedup": acted,
     "limit": _trace_rows,
     "duration_s": acted,
     "start_s": acted,
+    "cache_bust": unless(no_caching),
     **{f"starts.{name}": rule for name, rule in STARTS.items()},
     **{f"turns.{name}".removesuffix("."): rule for name, rule in _lengths("turns").items()},
     "max_context_tokens": _max_context,

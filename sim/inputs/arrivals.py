@@ -17,6 +17,7 @@ from sim.inputs.lengths import (
     Lengths,
     LognormalLength,
     Positive,
+    TraceFile,
     Waits,
     longest_of,
     one_of_name_and_path,
@@ -77,6 +78,14 @@ class Gamma(BaseModel, frozen=True, extra="forbid"):
     def shape(self) -> float:
         """The shape parameter of the gaps."""
         return self.burstiness if self.burstiness is not None else 1.0 / (self.cv or 1.0) ** 2
+
+
+class Weibull(BaseModel, frozen=True, extra="forbid"):
+    """Weibull gaps of this `shape`: 1 is Poisson, below 1 bursty with a longer tail than gamma gaps have."""
+
+    kind: Literal["weibull"] = "weibull"
+    rate_per_s: PositiveRate
+    shape: Annotated[float, NotBoolean, Ge(0.05), Le(1e3)]
 
 
 MAX_CHANGES_PER_ARRIVAL = 100.0
@@ -178,21 +187,22 @@ class Burst(BaseModel, frozen=True, extra="forbid"):
     at_s: Seconds = 0.0
 
 
-class Trace(BaseModel, frozen=True, extra="forbid"):
+class Trace(TraceFile, frozen=True, extra="forbid"):
     """Arrivals of a recorded trace, from its first request on; its lengths too, unless the workload names
     others.
 
     `speedup` 2 plays it twice as fast; `limit` keeps the first rows; `duration_s` keeps what arrives within
-    that much *recorded* time; `start_s` drops that much recorded time at the front.
+    that much *recorded* time; `start_s` drops that much recorded time at the front. `cache_bust: session`
+    puts a prefix of its own before every session, so that no text is shared between sessions, `request`
+    before every request.
     """
 
     kind: Literal["trace"] = "trace"
-    name: str | None = None
-    path: str | None = None
     speedup: Annotated[Positive, Le(1e9)] = 1.0
     limit: Annotated[Count, Ge(1)] | None = None
     duration_s: PositiveSeconds | None = None
     start_s: Seconds = 0.0
+    cache_bust: Literal["session", "request"] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -201,8 +211,24 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
 
 
 OpenProcess = Annotated[
-    Poisson | Constant | Gamma | OnOff | MarkovModulated | TimeVarying | Burst, Field(discriminator="kind")
+    Poisson | Constant | Gamma | Weibull | OnOff | MarkovModulated | TimeVarying | Burst,
+    Field(discriminator="kind"),
 ]
+EndlessProcess = Annotated[
+    Poisson | Constant | Gamma | Weibull | OnOff | MarkovModulated | TimeVarying, Field(discriminator="kind")
+]
+
+
+class Clients(BaseModel, frozen=True, extra="forbid"):
+    """Clients that send each by a process of their own, as ServeGen describes services: the requests of the
+    client `name` are of the class `name`, which has its lengths, prefix and objectives.
+
+    Xiang et al., ServeGen (arXiv 2505.09999): few clients send most requests, each with its own burstiness
+    (gamma or Weibull gaps) and its own lengths (Pareto and lognormal prompts, exponential answers).
+    """
+
+    kind: Literal["clients"] = "clients"
+    clients: Annotated[dict[str, EndlessProcess], MinLen(1), MaxLen(10_000)]
 
 
 class Sessions(BaseModel, frozen=True, extra="forbid"):
@@ -232,7 +258,7 @@ class Sessions(BaseModel, frozen=True, extra="forbid"):
             fewest = turns.low if isinstance(turns, LognormalLength) else 1
             largest = max(turns.mean, fewest)  # the tail beyond is cut off
         else:
-            largest = longest_of(turns) or 0
+            largest = turns.high if turns.kind == "pareto" else longest_of(turns) or 0
         if largest > MAX_TURNS:
             raise ValueError(f"turns: {largest:g} are more than {MAX_TURNS}, the most that a session takes")
         return self
@@ -245,10 +271,12 @@ Arrivals = Annotated[
     | Poisson
     | Constant
     | Gamma
+    | Weibull
     | OnOff
     | MarkovModulated
     | TimeVarying
     | Burst
+    | Clients
     | Trace
     | Sessions,
     Field(discriminator="kind"),

@@ -25,6 +25,7 @@ from sim.inputs.kv_tiers import KvTiers
 from sim.inputs.model import Model
 from sim.inputs.model_bounds import MAX_EXPERTS, Heads, Width
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
+from sim.inputs.unevenness import Jitter, Straggler
 
 SCHEDULERS = ("vllm", "continuous", "static", "one_at_a_time")
 
@@ -55,6 +56,7 @@ MAX_BLOCK_TOKENS = 65_536
 MAX_DRAFTS = 1024  # each has a place in the batch and a chance of its own
 MAX_GRAPH_TOKENS = 65_536  # the sizes up to it are a list; vLLM captures up to 512
 MAX_ENGINE_TOKENS = 10**12
+MAX_STRAGGLERS = 4096
 
 Ranks = Annotated[int, NotBoolean, Field(gt=0, le=MAX_RANKS)]
 Limit = Annotated[int, NotBoolean, Field(gt=0, le=MAX_ENGINE_TOKENS)]
@@ -251,6 +253,9 @@ class Engine(BaseModel):
     of the measured ones do. `moe_backend`: whose kernels compute experts in 4 bits, by which their weights
     are padded; `auto`: Triton's on Hopper, Marlin's on GPUs before it.
 
+    `jitter` and `stragglers`: kernels that take longer in some steps, and on some ranks in all of them; every
+    step has the pace of its slowest rank.
+
     `disable_hybrid_kv_cache_manager`: layers with a sliding window keep the KV cache of whole texts.
 
     `capacity_scheduler_policy`, in TensorRT-LLM's words, admits where blocks are few: `max_utilization` every
@@ -314,6 +319,8 @@ class Engine(BaseModel):
     speculation: Speculation | None = None
 
     service_time: GivenServiceTime | None = None
+    jitter: Jitter | None = None
+    stragglers: Annotated[tuple[Straggler, ...], MaxLen(MAX_STRAGGLERS)] = ()
 
     @property
     def world_size(self) -> int:
@@ -342,6 +349,19 @@ class Engine(BaseModel):
             raise ValueError("kv_tiers keep prefixes; they need enable_prefix_caching: true")
         if self.kv_tiers is not None and self.service_time is not None:
             raise ValueError("kv_tiers move KV to and from GPUs; an engine with a service_time has none")
+        return self
+
+    @model_validator(mode="after")
+    def _stragglers_are_ranks(self) -> Engine:
+        ranks = [straggler.rank for straggler in self.stragglers]
+        for place, rank in enumerate(ranks):
+            if rank >= self.world_size:
+                raise ValueError(
+                    f"stragglers[{place}].rank = {rank}: must be from 0 to {self.world_size - 1}, a rank of "
+                    f"{self.world_size} GPUs"
+                )
+            if rank in ranks[:place]:
+                raise ValueError(f"stragglers[{place}].rank = {rank}: stands there twice; write one factor")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import networkx as nx
 
 from sim.inputs.errors import InputError, Problem
-from sim.inputs.parts import PartKind
+from sim.inputs.parts import CARRIERS, PartKind
 from sim.inputs.server_graph import number_domains, places_of_kind
 
 KINDS: tuple[str, ...] = get_args(PartKind)
@@ -53,10 +53,11 @@ def _node_problems(graph: nx.DiGraph[str]) -> list[Problem]:
             problems.append(Problem(f"{wrong}; one of {', '.join(KINDS)} is right", key=where))
         if kind == "gpu" and not isinstance(attributes.get("model"), str):
             problems.append(Problem("a gpu needs a model; name one, as in model='h100-sxm'", key=where))
-        if kind == "nic" and attributes.get("transport", "infiniband") not in ("infiniband", "ethernet"):
+        known = " or ".join(CARRIERS.values())
+        if kind == "nic" and attributes.get("transport", "infiniband") not in CARRIERS.values():
             problems.append(
                 Problem(
-                    f"transport {attributes['transport']!r} is unknown; infiniband or ethernet is right",
+                    f"transport {attributes['transport']!r} is unknown; {known} is right",
                     key=where,
                 )
             )

@@ -5,7 +5,8 @@ Names as the vendors' product pages have them. A GPU of another name has neither
 
 from __future__ import annotations
 
-# NVIDIA: the product pages and white papers of each line; AMD: CDNA white papers; Intel: Gaudi's.
+# NVIDIA: the product pages and white papers of each line; AMD: CDNA white papers; Intel: Gaudi's;
+# Huawei: Ascend's.
 _KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("nvidia", "volta"): ("v100", "titan-v"),
     ("nvidia", "turing"): ("t4", "rtx-2080", "rtx-8000"),
@@ -15,10 +16,12 @@ _KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("nvidia", "hopper"): ("h100", "h200", "h800", "h20", "gh200"),
     ("nvidia", "blackwell"): ("b100", "b200", "b300", "gb200", "gb300"),
     ("nvidia", "blackwell rtx"): ("rtx-pro-6000", "rtx-5080", "rtx-5090", "gb10"),
+    ("nvidia", "rubin"): ("rubin", "rubin-ultra", "r200", "vr200"),
     ("amd", "cdna 1"): ("mi100",),
     ("amd", "cdna 2"): ("mi210", "mi250", "mi250x"),
     ("amd", "cdna 3"): ("mi300a", "mi300x", "mi308x", "mi325x"),
     ("amd", "cdna 4"): ("mi350x", "mi355x"),
+    ("huawei", "ascend"): ("ascend-910b", "ascend-910c"),
     ("intel", "gaudi"): ("gaudi2", "gaudi3", "gaudi-2", "gaudi-3"),
 }
 _BY_NAME = {name: kind for kind, names in _KINDS.items() for name in names}

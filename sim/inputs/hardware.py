@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sim.inputs.kernel_parameters import KernelParameters
+from sim.inputs.power import GpuPower
 from sim.inputs.provenance import Provenance
 from sim.inputs.quantities import (
     DTYPE_BYTES,
@@ -36,6 +37,7 @@ class Gpu(BaseModel):
     l2_bytes: Bytes = Field(gt=0)
     pcie_generation: Count
     kernels: KernelParameters | None = None
+    power: GpuPower | None = None
     provenance: dict[str, Provenance] = {}
 
     @field_validator("flops")

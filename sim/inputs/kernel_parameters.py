@@ -8,6 +8,8 @@ measurements uses them on its own datasheet."""
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.inputs.provenance import Provenance
@@ -159,3 +161,35 @@ class KernelParameters(BaseModel):
     sustained_flop_fraction: float = Field(default=1.0, gt=0, le=1)
     engines: dict[str, KernelParameters] = {}
     provenance: dict[str, Provenance] = {}
+
+    def lent(self, lender: str, borrower: str) -> KernelParameters:
+        """The same for a GPU that was not measured: every set says whose it is. What the lender has borrowed
+        itself keeps its first owner.
+        """
+        provenance = {
+            "*": Provenance(tag="assumed", source=_lent(self.provenance.get("*"), lender, borrower))
+        }
+        for op in _OPS:
+            for number_format in getattr(self, op):
+                key = f"{op}.{number_format}"
+                said = self.provenance.get(key)
+                provenance[key] = Provenance(tag="assumed", source=_lent(said, lender, borrower))
+        engines = {name: own.lent(lender, borrower) for name, own in self.engines.items()}
+        return self.model_copy(update={"provenance": provenance, "engines": engines})
+
+
+_OPS = (
+    "gemm",
+    "attention_prefill",
+    "attention_decode",
+    "attention_mixed",
+    "mla_prefill",
+    "mla_decode",
+    "moe",
+)
+LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
+
+
+def _lent(said: Provenance | None, lender: str, borrower: str) -> str:
+    first = LENT.search(said.source) if said is not None else None
+    return f"not measured on {borrower}: those of {first[1] if first else lender}, its stand-in"

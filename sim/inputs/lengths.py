@@ -73,6 +73,23 @@ class ZipfLength(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class ParetoLength(BaseModel, frozen=True, extra="forbid"):
+    """P(length > x) = (low / x) ** shape from `low` on, rounded to whole tokens and cut off at `high`.
+
+    Below shape 1 the mean has no bound but `high`, below 2 the variance has none.
+    """
+
+    kind: Literal["pareto"] = "pareto"
+    shape: Annotated[float, NotBoolean, Gt(0), Le(100)]
+    low: Tokens
+    high: Tokens = MAX_TOKENS
+
+    @model_validator(mode="after")
+    def _low_to_high(self) -> Self:
+        refuse_disorder(self.low, self.high)
+        return self
+
+
 class GeometricLength(BaseModel, frozen=True, extra="forbid"):
     """Geometric on 1, 2, ...: after each token it ends with probability 1/mean (a memoryless length)."""
 
@@ -97,7 +114,36 @@ class EmpiricalLength(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class TraceLength(BaseModel, frozen=True, extra="forbid"):
+TimeUnit = Literal["s", "ms", "us", "ns", "utc"]
+TraceColumn = Literal[
+    "arrived_at", "prompt_tokens", "output_tokens", "session", "delay", "request_class", "model"
+]
+
+
+class TraceFile(BaseModel, frozen=True, extra="forbid"):
+    """What a workload says of a recorded trace that its file does not say.
+
+    `columns` names the columns of a table of one's own, `time_unit` the unit of its times, `block_tokens` how
+    many tokens one of its `hash_ids` stands for. Text is counted by a `tokenizer` (a local tokenizer.json),
+    or estimated by `characters_per_token`.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    columns: dict[TraceColumn, str] | None = None
+    time_unit: TimeUnit | None = None
+    block_tokens: Annotated[Count, Ge(1), Le(65536)] | None = None
+    tokenizer: str | None = None
+    characters_per_token: Annotated[float, NotBoolean, Gt(0), Le(1000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_count(self) -> Self:
+        if self.tokenizer is not None and self.characters_per_token is not None:
+            raise ValueError("write either tokenizer or characters_per_token, and not both")
+        return self
+
+
+class TraceLength(TraceFile, frozen=True, extra="forbid"):
     """The lengths of a recorded trace: rows drawn with replacement, or taken in their order and from the
     top again.
 
@@ -106,8 +152,6 @@ class TraceLength(BaseModel, frozen=True, extra="forbid"):
     """
 
     kind: Literal["trace"] = "trace"
-    name: str | None = None
-    path: str | None = None
     order: Literal["random", "recorded"] = "random"
     low: Tokens = 1
     high: Tokens = MAX_TOKENS
@@ -133,6 +177,7 @@ _AnyLength = Annotated[
     | UniformLength
     | LognormalLength
     | ZipfLength
+    | ParetoLength
     | GeometricLength
     | EmpiricalLength
     | TraceLength,

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sim.inputs.provenance import Provenance
-from sim.inputs.quantities import BytesPerSecond, LatencySeconds, NotBoolean
+from sim.inputs.quantities import Bytes, BytesPerSecond, LatencySeconds, NotBoolean, Seconds
 
 PartKind = Literal["gpu", "nvswitch", "pcie_switch", "host", "nic", "switch", "store"]
 Pattern = Literal["all", "one_to_one", "blocks", "modulo"]
+NicTransport = Literal["infiniband", "roce", "efa", "ethernet"]
+CARRIERS = {"infiniband": "infiniband", "roce": "roce", "efa": "efa", "tcp": "ethernet"}
+"""Which NICs carry each kind of transport."""
 
 MAX_OF_A_PART = 4096
 _SELECTION = re.compile(r"([a-z][a-z_]*)(?:\[(\d*)(:?)(\d*)(?::(\d+))?\])?")
@@ -38,7 +51,8 @@ class Part(_Described):
 
     `forwards_peers: false` is a host whose root complex passes no PCIe traffic from one GPU to another, so
     that copies between GPUs on different switches are staged in its memory. A `latency_s` that is left out
-    is, to collectives, that of the machines on which they were measured.
+    is, to collectives, that of the machines on which they were measured. `trays`: of a rack, in how many they
+    stand, as many in each, in order; only the picture is drawn by it.
     """
 
     kind: PartKind
@@ -46,9 +60,10 @@ class Part(_Described):
     model: str | None = None
     reduces: bool = False
     forwards_peers: bool = True
+    trays: Whole | None = None
     latency_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
-    transport: Literal["infiniband", "ethernet"] | None = None
+    transport: NicTransport | None = None
 
     @model_validator(mode="after")
     def _fields_that_belong_to_a_kind(self) -> Part:
@@ -60,6 +75,8 @@ class Part(_Described):
             raise ValueError(f"transport is for nics; a {self.kind} has none")
         if self.reduces and self.kind not in ("nvswitch", "switch"):
             raise ValueError(f"reduces is for switches that add numbers on the way; a {self.kind} does not")
+        if self.trays is not None and self.count % self.trays:
+            raise ValueError(f"{self.trays} trays do not divide the {self.count} there are")
         if not self.forwards_peers and self.kind != "host":
             raise ValueError(f"forwards_peers is for hosts (root complexes); a {self.kind} has none")
         return self
@@ -184,16 +201,75 @@ class ScaleOut(_Described):
 
 
 class Transport(_Described):
-    """How traffic between servers is carried: which NICs, and what software adds or takes away.
+    """How traffic between servers is carried: which NICs, and what software adds or takes away. `roce` is
+    RDMA over Ethernet, `efa` that of AWS.
 
     `hop_s` is the time a small message of a collective takes from one server's NIC proxy to another's; None
     leaves the collective library's own constants. `bytes_per_s` is what one server can move per direction;
     None leaves the NICs'.
     """
 
-    kind: Literal["infiniband", "tcp"]
+    kind: Literal["infiniband", "roce", "efa", "tcp"]
     hop_s: LatencySeconds | None = None
     bytes_per_s: BytesPerSecond | None = None
+
+
+class OwnCollectives(_Described):
+    """A collective library's times on this machine: those of a kind of `topologies/collectives/inside.yaml`
+    (`like`; by default the kind of its GPU), with other values in the same blocks, `nccl` and `engines`.
+    """
+
+    like: str | None = None
+    nccl: dict[str, Any] = {}
+    engines: dict[str, Any] = {}
+
+    @field_validator("nccl")
+    @classmethod
+    def _of_nccl(cls, block: dict[str, Any]) -> dict[str, Any]:
+        return _in_base_units(block, _NCCL, "nccl")
+
+    @field_validator("engines")
+    @classmethod
+    def _of_engines(cls, block: dict[str, Any]) -> dict[str, Any]:
+        return _in_base_units(block, _ENGINES, "engines")
+
+
+_SECONDS, _RATE, _BYTES = TypeAdapter(Seconds), TypeAdapter(BytesPerSecond), TypeAdapter(Bytes)
+_NUMBERS: dict[str, Any] = {"*": None}  # any names, a number each
+_NCCL: dict[str, Any] = {
+    "ring": {"LL": _NUMBERS, "LL128": _NUMBERS, "Simple": _NUMBERS},
+    "local_bytes_per_s": None, "through_host_efficiency": None, "switch": _NUMBERS, "direct": _NUMBERS,
+}  # fmt: skip
+_ENGINES: dict[str, Any] = {"*": {"kernels": {"*": _NUMBERS}, "eager_launch_s": None}}
+
+
+def _in_base_units(block: Any, shape: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """A block of numbers in seconds, bytes and bytes/s, by the end of each name; ValueError for others."""
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{at} = {block!r} is not a mapping; {', '.join(shape)} may stand in it")
+    found = {}
+    for name, value in block.items():
+        if name not in shape and "*" not in shape:
+            raise ValueError(f"{at}.{name} is not a known key; {', '.join(shape)} are")
+        below = shape.get(name, shape.get("*"))
+        place = f"{at}.{name}"
+        found[name] = (
+            _number(str(name), value, place) if below is None else _in_base_units(value, below, place)
+        )
+    return found
+
+
+def _number(name: str, value: Any, at: str) -> float:
+    kind = _RATE if name.endswith("bytes_per_s") else _SECONDS if name.endswith("_s") else _BYTES
+    if isinstance(value, str) and name.endswith(("_s", "_bytes")):
+        try:
+            return float(kind.validate_python(value))
+        except ValidationError as error:
+            raise ValueError(f"{at}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    least = 0.0 if kind is _SECONDS else 1e-12  # what is divided by
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e30:
+        raise ValueError(f"{at} = {value!r} is not a number {'of at least' if least == 0.0 else 'above'} 0")
+    return float(value)
 
 
 def part_of_place(place: str) -> str:

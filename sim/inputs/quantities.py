@@ -35,6 +35,7 @@ _BITS = {f"{prefix}bit": scale / 8 for prefix, scale in (_SI | _BINARY).items()}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _FLOPS = {f"{prefix}FLOP/s": scale for prefix, scale in _SI.items()}
 _FLOPS |= {f"{prefix}FLOPS": scale for prefix, scale in _SI.items()}
+_WATTS = {"W": 1.0, "kW": 1e3, "MW": 1e6, "mW": 1e-3}
 _RATES = {"/s": 1.0, "1/s": 1.0, "Hz": 1.0, "kHz": 1e3, "/min": 1 / 60, "/h": 1 / 3600}
 
 
@@ -128,6 +129,7 @@ _PINT_BASE = {
     "bytes/s": "byte/second",
     "FLOP/s": "FLOP/second",
     "1/s": "1/second",
+    "W": "watt",
 }
 _PINT_UNITS = """
 kilo- = 1e3 = k- = K-
@@ -152,6 +154,7 @@ byte = [data] = B = octet
 bit = byte / 8
 FLOP = [operation] = _ = flop
 request = [] = req
+watt = [power] = W
 """
 
 
@@ -213,6 +216,7 @@ MEMORY_RATE = QuantityKind(
     "a memory bandwidth", "bytes/s", _per_second(_BYTES | _BITS), "3.35 TB/s", min_value=1e9, max_value=1e15
 )
 COMPUTE_RATE = QuantityKind("a compute rate", "FLOP/s", _FLOPS, "989 TFLOP/s", min_value=1e9, max_value=1e18)
+POWER = QuantityKind("a power", "W", _WATTS, "700 W", max_value=1e9)
 RATE = QuantityKind("a rate", "1/s", _RATES, "2.5/s", max_value=1e9)
 
 
@@ -225,6 +229,7 @@ Seconds = Annotated[float, BeforeValidator(SECONDS), _schema(SECONDS)]
 LatencySeconds = Annotated[float, BeforeValidator(LATENCY), _schema(LATENCY)]
 Bytes = Annotated[float, BeforeValidator(BYTES), _schema(BYTES)]
 MemoryBytes = Annotated[float, BeforeValidator(MEMORY), _schema(MEMORY)]
+Watts = Annotated[float, BeforeValidator(POWER), _schema(POWER)]
 BytesPerSecond = Annotated[float, BeforeValidator(LINK_RATE), _schema(LINK_RATE)]
 MemoryBytesPerSecond = Annotated[float, BeforeValidator(MEMORY_RATE), _schema(MEMORY_RATE)]
 FlopPerSecond = Annotated[float, BeforeValidator(COMPUTE_RATE), _schema(COMPUTE_RATE)]

@@ -64,7 +64,10 @@ def server_places(parts: Mapping[str, Part]) -> list[tuple[str, Attributes]]:
         for number in range(part.count):
             index = of_kind.get(part.kind, 0)
             of_kind[part.kind] = index + 1
-            places.append((f"{name}{number}", _attributes(part, index)))
+            attributes = _attributes(part, index)
+            if part.trays is not None:
+                attributes["tray"] = number * part.trays // part.count
+            places.append((f"{name}{number}", attributes))
     return places
 
 

@@ -21,7 +21,17 @@ from sim.inputs.fat_tree import join_servers
 from sim.inputs.given_graph import completed_graph
 from sim.inputs.hardware import Gpu, LinkType
 from sim.inputs.nvlink_domains import MAX_DOMAIN, nearest_sizes, regroup
-from sim.inputs.parts import Part, ScaleOut, Transport, Whole, Wire, members, part_of
+from sim.inputs.parts import (
+    CARRIERS,
+    OwnCollectives,
+    Part,
+    ScaleOut,
+    Transport,
+    Whole,
+    Wire,
+    members,
+    part_of,
+)
 from sim.inputs.provenance import Provenance
 from sim.inputs.server_graph import (
     add_nics,
@@ -35,7 +45,7 @@ from sim.inputs.server_graph import (
 _GRAPH = "_graph"  # where an instance keeps its graph: not a field, so not compared, written out or copied
 MAX_NODES = 16_384
 MAX_PLACES = 500_000
-BUILT_IN_TRANSPORTS = {"infiniband": Transport(kind="infiniband"), "tcp": Transport(kind="tcp")}
+BUILT_IN_TRANSPORTS = {kind: Transport(kind=kind) for kind in ("infiniband", "roce", "efa", "tcp")}
 
 
 def _graph_of(given: Any) -> Any:
@@ -81,10 +91,11 @@ class Topology(BaseModel):
     `parts` and `wires` describe one server, `scale_out` the networks between servers. `links` and `gpus` hold
     the types that wires and parts name. `peer_to_peer` off sends GPU-to-GPU copies through host memory; `acs`
     sends PCIe peer traffic up to the root complex; `inter_node` names the transport between servers. All
-    three change paths. `basis` says whether collectives were measured on this very machine, or its links have
-    what their datasheets state; `provenance` where. A script's own graph stands in `own_graph` (see
-    `of_graph`) in place of parts and wires. So do `systems`, whose servers the networks of the same name
-    join: kinds of servers beside each other, numbered one after the other.
+    three change paths. `collectives` gives a library's own times. `basis` says whether collectives were
+    measured on this very machine, or its links have what their datasheets state; `provenance` where. A
+    script's own graph stands in `own_graph` (see `of_graph`) in place of parts and wires. So do
+    `systems`, whose servers the networks of the same name join: kinds of servers beside each other,
+    numbered one after the other.
 
     `domain` puts the GPUs of servers with NVSwitches into NVLink domains of so many, the switches on
     `domain_tiers` tiers where a domain is larger than a server (`nvlink_domains`); `nics_per_gpu` puts NICs
@@ -107,11 +118,29 @@ class Topology(BaseModel):
     wires: tuple[Wire, ...] = ()
     scale_out: tuple[ScaleOut, ...] = ()
     transports: dict[str, Transport] = {}
+    collectives: OwnCollectives | None = None
     links: dict[str, LinkType] = {}
     gpus: dict[str, Gpu] = {}
     systems: _Systems = {}
     own_graph: _Graph = Field(default=None, repr=False)
     provenance: dict[str, Provenance] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _transport_of_its_nics(cls, data: Any) -> Any:
+        """Where nothing names a transport, the one that the NICs of the servers are for."""
+        if (
+            not isinstance(data, Mapping)
+            or "inter_node" in data
+            or not isinstance(data.get("parts"), Mapping)
+        ):
+            return data
+        parts = [dict(part) for part in data["parts"].values() if isinstance(part, Mapping | Part)]
+        said = {part.get("transport") or "infiniband" for part in parts if part.get("kind") == "nic"}
+        of_rdma = sorted(kind for kind in said if kind in ("roce", "efa"))
+        if "infiniband" in said or not of_rdma:
+            return data
+        return {**data, "inter_node": of_rdma[0]}
 
     @model_validator(mode="after")
     def _parts_and_names_go_together(self) -> Self:
@@ -341,6 +370,8 @@ class Topology(BaseModel):
             transport=self.inter_node,
             transport_hop_s=transport.hop_s,
         )
+        if self.collectives is not None:
+            graph.graph["collectives"] = self.collectives
         return graph
 
     def with_inter_node(self, transport: str) -> Topology:
@@ -456,7 +487,7 @@ class Topology(BaseModel):
 def _limit_servers(graph: nx.DiGraph[str], transport: Transport) -> None:
     """Hold what each server sends and receives over the transport's NICs to `transport.bytes_per_s`."""
     assert transport.bytes_per_s is not None
-    carrier = "ethernet" if transport.kind == "tcp" else "infiniband"
+    carrier = CARRIERS[transport.kind]
     nics: dict[int, list[str]] = {}
     for place, attributes in graph.nodes(data=True):
         if attributes["kind"] == "nic" and attributes["transport"] == carrier:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.parts import CARRIERS
 from sim.inputs.server_graph import places_of_kind
 from sim.inputs.topology import Topology
 
@@ -257,7 +258,7 @@ def _is_scale_up(graph: nx.DiGraph[str], place: str) -> bool:
 
 def _usable(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
     """What may carry traffic between GPUs under the graph's properties."""
-    carrier = "ethernet" if graph.graph.get("inter_node") == "tcp" else "infiniband"
+    carrier = CARRIERS[graph.graph.get("inter_node", "infiniband")]
     idle = {nic for nic in places_of_kind(graph, "nic") if graph.nodes[nic]["transport"] != carrier}
     if not graph.graph.get("peer_to_peer", True):
         idle |= set(places_of_kind(graph, "nvswitch"))
@@ -284,6 +285,12 @@ def _no_path(graph: nx.DiGraph[str], one: str, other: str) -> str:
 
 
 def _remedy(graph: nx.DiGraph[str]) -> str:
+    kind = graph.graph.get("inter_node", "infiniband")
+    there = {graph.nodes[nic]["transport"] for nic in places_of_kind(graph, "nic")}
+    others = [other for other, carrier in CARRIERS.items() if carrier in there]
+    if kind in ("infiniband", "roce", "efa") and others and CARRIERS[kind] not in there:
+        either = f"inter_node: {others[0]}, or transport: {kind} of the NICs"
+        return f"no NIC is for {kind}; {either}, would join them"
     if graph.graph.get("inter_node") == "tcp" and not any(
         graph.nodes[nic]["transport"] == "ethernet" for nic in places_of_kind(graph, "nic")
     ):

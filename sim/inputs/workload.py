@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, model_validator
 
-from sim.inputs.arrivals import Arrivals, PositiveSeconds, Sessions, Trace
+from sim.inputs.arrivals import Arrivals, Clients, PositiveSeconds, Sessions, Trace
 from sim.inputs.lengths import (
     Lengths,
     Positive,
@@ -104,6 +104,20 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
         starts = self.arrivals.starts if isinstance(self.arrivals, Sessions) else self.arrivals
         if starts.kind == "burst":
             raise ValueError("a burst does not say how many arrive; write requests: N")
+        return self
+
+    @model_validator(mode="after")
+    def _clients_have_classes(self) -> Self:
+        if isinstance(self.arrivals, Clients):
+            lacking = [name for name in self.arrivals.clients if name not in self.classes]
+            idle = [name for name in self.classes if name not in self.arrivals.clients]
+            if lacking:
+                raise ValueError(
+                    f"the clients {', '.join(lacking)} have no class of their name; write it under classes:, "
+                    "with the lengths of its requests"
+                )
+            if idle:
+                raise ValueError(f"the classes {', '.join(idle)} have no client that sends them")
         return self
 
     @property

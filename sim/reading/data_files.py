@@ -37,6 +37,18 @@ def experiments() -> Path:
     return data_folder() / "experiments"
 
 
+def experiment_scripts() -> list[Path]:
+    """What `python` runs in that folder: scripts, and folders with a `__main__.py`; `stem` is its name."""
+    folder = experiments()
+    scripts = [*folder.glob("[a-z]*.py"), *(found.parent for found in folder.glob("[a-z]*/__main__.py"))]
+    return sorted(scripts, key=lambda path: path.stem)
+
+
+def experiment_source(script: Path) -> Path:
+    """The module of an experiment: the script, or the `__init__.py` of a folder."""
+    return script / "__init__.py" if script.is_dir() else script
+
+
 def measured() -> Path:
     """Measured tables of kernels; of collectives and services in folders below."""
     return PACKAGE / "data" / "measured"

@@ -77,6 +77,7 @@ def _plain_constants(
         if isinstance(value, Mapping):
             found |= _plain_constants(value, document, (*at, name), f"{path}.", known)
         elif name in _CONSTANTS or name.endswith(("_s", "_bytes")):
-            here = f"{document.path.name}:{document.line_of((*at, name))}"
+            line = document.line_of((*at, name))
+            here = document.path.name if line is None else f"{document.path.name}:{line}"
             found[path] = {"tag": "assumed", "source": here}
     return found

@@ -32,8 +32,14 @@ class Library:
     system: Callable[[Any], Topology]  # what stands under one name in `systems`
 
 
-def gpu_of(document: Document, name: str, kernels: KernelParameters | None = None) -> Gpu:
-    """The GPU that a file of its own describes; with `kernels`, unless the file has them itself.
+def gpu_of(
+    document: Document,
+    name: str,
+    kernels: KernelParameters | None = None,
+    measured: Callable[[str], Gpu] | None = None,
+) -> Gpu:
+    """The GPU that a file of its own describes; with `kernels`, unless the file has them itself, or names a
+    GPU whose kernels stand in, which `measured` finds.
 
     InputError with all problems.
     """
@@ -41,10 +47,37 @@ def gpu_of(document: Document, name: str, kernels: KernelParameters | None = Non
     block = separated({"name": name, **document.data}, document, (), problems)
     if kernels is not None:
         block.setdefault("kernels", kernels)
+    if measured is not None:
+        lend_kernels(block, document, ("kernels",), measured, problems)
     gpu = validated(Gpu, block, document)
     if problems:
         raise InputError(problems)
     return gpu
+
+
+def lend_kernels(
+    block: dict[str, Any],
+    document: Document,
+    at: Key,
+    measured: Callable[[str], Gpu],
+    problems: list[Problem],
+) -> None:
+    """`kernels: l40s` in a GPU's block becomes the kernels of that GPU, marked as borrowed."""
+    lender = block.get("kernels")
+    if not isinstance(lender, str):
+        return
+    kernels = None
+    try:
+        kernels = measured(lender).kernels
+    except InputError as error:
+        problems += [document.problem(at, problem.what) for problem in error.problems]
+    else:
+        if kernels is None:
+            what = (
+                f"{lender} has no kernels of its own that could stand in; sim list gpus names those that have"
+            )
+            problems.append(document.problem(at, what))
+    block["kernels"] = kernels.lent(lender, str(block.get("name", ""))) if kernels is not None else None
 
 
 def kernels_of(document: Document) -> KernelParameters:
@@ -154,6 +187,8 @@ class _Reading:
         if isinstance(data.get("scale_out"), Mapping):
             data["scale_out"] = [data["scale_out"]]
         self._check_levels(data)
+        if isinstance(data.get("collectives"), Mapping):
+            data["collectives"] = self._separated(data["collectives"], ("collectives",))
         for name in ("parts", "transports"):
             if isinstance(data.get(name), Mapping):
                 data[name] = {key: self._separated(block, (name, key)) for key, block in data[name].items()}
@@ -273,6 +308,9 @@ class _Reading:
         if own is None:
             return shipped(name)
         block = self._separated(own, (kind, name))
+        if kind == "gpus" and isinstance(block, dict):
+            block = {"name": name, **block}
+            lend_kernels(block, self.document, (kind, name, "kernels"), self.library.gpu, self.problems)
         if not isinstance(block, dict) or name not in known:
             return _named(block, name)
         base = shipped(name).model_dump()

@@ -26,11 +26,12 @@ def workload_of(document: Document, at: Key = ()) -> Workload:
 
 
 def with_paths_from(folder: Path, block: Any) -> Any:
-    """`block` with the relative `path` of each trace resolved against `folder`, where such a file is."""
+    """`block` with the relative files of each trace resolved against `folder`, where such a file is."""
     if isinstance(block, dict):
         resolved = {key: with_paths_from(folder, value) for key, value in block.items()}
-        path = resolved.get("path")
-        if resolved.get("kind") == "trace" and isinstance(path, str) and (folder / path).exists():
-            resolved["path"] = str(folder / path)
+        for key in ("path", "tokenizer") if resolved.get("kind") == "trace" else ():
+            path = resolved.get(key)
+            if isinstance(path, str) and (folder / path).exists():
+                resolved[key] = str(folder / path)
         return resolved
     return block

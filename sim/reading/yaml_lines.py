@@ -54,7 +54,24 @@ def dotted(key: Key) -> str:
 def read_yaml(path: str | Path) -> Document:
     """The file as plain data with line numbers. InputError where it cannot be read."""
     path = Path(path)
-    return parse_yaml(text_of(path, "a YAML file", MAX_BYTES), path)
+    text = text_of(path, "a YAML file", MAX_BYTES)
+    try:
+        document = parse_yaml(text, path)
+    except InputError:
+        _refuse_by_kind(text, path)
+        raise
+    if text.lstrip().startswith("{"):  # JSON, which is YAML too
+        _refuse_by_kind(text, path)
+    return document
+
+
+def _refuse_by_kind(text: str, path: Path) -> None:
+    """InputError for a file of another kind, with what it is and what reads it."""
+    from sim.reading.known_files import known_kind
+
+    other = known_kind(text)
+    if other:
+        raise InputError(Problem(f"is no YAML file: {other.replace('FILE', path.name)}", str(path))) from None
 
 
 def parse_yaml(text: str, path: str | Path = "<text>") -> Document:

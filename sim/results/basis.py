@@ -179,6 +179,7 @@ def basis_notes(numbers: Mapping[str, Any]) -> list[str]:
     notes = [kernel_note(gpu, part_of(written)) for gpu, written in basis["kernels_by_gpu"].items()]
     if "collectives" in basis:
         notes.append(collective_note(part_of(basis["collectives"])))
+    notes.append(host_note(part_of(basis["host"])))
     return [note for note in notes if note]
 
 
@@ -189,6 +190,16 @@ def kernel_note(gpu: str, part: Basis) -> str:
     return (
         f"not measured on {gpu}: kernels of {part.of} stand in, scaled by the ratios of the datasheets"
         f"{_range(part)}; measure them, and give them with kernels: {{kind: measured, path: ...}}"
+    )
+
+
+def host_note(part: Basis) -> str:
+    """That what the host takes was measured with GPUs of another make; empty where it was not."""
+    if part.kind != "stand-in":
+        return ""
+    return (
+        f"times of the host (steps, launches of kernels) are those of {part.of}: none was measured with this "
+        "GPU; give your own with engine.host"
     )
 
 

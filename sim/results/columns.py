@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,15 @@ class TextColumn:
             code = self._code_of[text] = len(self.texts)
             self.texts.append(text)
         self.codes.append(code)
+
+    def extend(self, texts: str | Sequence[str], rows: int) -> None:
+        """So many more rows: each its own text, or all the same one."""
+        if isinstance(texts, str):
+            self.append(texts)
+            self.codes.extend(array("i", self.codes[-1:]) * (rows - 1))
+        else:
+            for text in texts:
+                self.append(text)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,6 +75,17 @@ class Table:
         for column, value in zip(self._in_order, row, strict=True):
             column.append(value)
 
+    def extend(self, columns: Mapping[str, Any]) -> None:
+        """Rows by their columns, at least one: an array for each, in the kind that it has, and a text or a
+        list of them for a column of texts.
+        """
+        rows = max(len(values) for values in columns.values() if isinstance(values, np.ndarray))
+        for name, column in self.columns.items():
+            if isinstance(column, TextColumn):
+                column.extend(columns[name], rows)
+            else:
+                column.frombytes(np.ascontiguousarray(columns[name], dtype=column.typecode).tobytes())
+
     def __len__(self) -> int:
         return len(self._in_order[0])
 
@@ -79,6 +100,21 @@ class Table:
     def order(self) -> NDArray[np.int64]:
         """The order in which rows are shown, where it is to differ from that of appending."""
         return np.arange(len(self))
+
+    def sorted_copy(self) -> Self:
+        """A copy with its rows in `order()`, to be read and not appended to."""
+        found, order = copy(self), self.order()
+        found.columns = {}
+        for name, kind in self.kinds.items():
+            column = self.columns[name]
+            if kind == "text":
+                found.columns[name] = texts = TextColumn()
+                texts.texts = column.texts
+                texts.codes = array("i", np.array(column.codes, dtype=np.intc)[order].tobytes())
+            else:
+                found.columns[name] = array(column.typecode, np.array(column)[order].tobytes())
+        found._in_order = tuple(found.columns.values())
+        return found
 
     def frame(self) -> polars.DataFrame:
         """The rows as a polars DataFrame, in `order()`."""

@@ -55,6 +55,7 @@ def summary(
     gpus: int | None = None,
     slos: Mapping[str, Objectives] | None = None,
     warmup: Warmup = None,
+    cooldown: float | None = None,
     percentiles: Iterable[float] = (),
     blame: BlameRecords | None = None,
 ) -> dict[str, Any]:
@@ -63,12 +64,13 @@ def summary(
 
     `slos` are the objectives by class, under the empty name those of all classes that have none of their
     own. `warmup` leaves out that fraction of the requests, in order of arrival, or as many as MSER-5 finds
-    in their latencies. `percentiles` come beside the usual ones, under names such as `p99.9_ttft_ms`.
+    in their latencies; `cooldown` leaves out a fraction of them at the end of that order. `percentiles` come
+    beside the usual ones, under names such as `p99.9_ttft_ms`.
     ValueError for one outside 0 to 100. What cannot be measured (no requests, no second token, no
     objectives) is None, never NaN.
     """
     wanted = _percentiles(percentiles)
-    rows = _Rows(records, warmup)
+    rows = _Rows(records, warmup, cooldown)
     span_s = rows.end_s - rows.begin_s
     numbers: dict[str, Any] = {
         "completed": int(rows.finished.sum()),
@@ -76,6 +78,7 @@ def summary(
         "aborted": int((rows.status == "aborted").sum()),
         "rejected": int((rows.status == "rejected").sum()),
         "warmup_requests": rows.cut,
+        **({"cooldown_requests": rows.cut_at_end} if cooldown else {}),
         "duration": span_s,
         "total_input_tokens": int(rows.prompt_tokens[~np.isnan(rows.first_token_s)].sum()),
         "total_generated_tokens": int(rows.generated_tokens.sum()),
@@ -94,7 +97,7 @@ def summary(
 
     for name, values in rows.latencies.items():
         numbers |= _distribution(name, values, wanted)
-    numbers |= _gaps(records, rows.begin_s if rows.cut else -math.inf, wanted)
+    numbers |= _gaps(records, rows.begin_s if rows.cut else -math.inf, rows.until_s, wanted)
     mean_tpot_ms = numbers["mean_tpot_ms"]
     numbers["output_throughput_per_user"] = 1e3 / mean_tpot_ms if mean_tpot_ms else None
 
@@ -116,12 +119,15 @@ def summary(
 
 
 def objectives_kept(
-    records: Records, slos: Mapping[str, Objectives] | None, warmup: Warmup = None
+    records: Records,
+    slos: Mapping[str, Objectives] | None,
+    warmup: Warmup = None,
+    cooldown: float | None = None,
 ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.bool_], NDArray[np.bool_]]:
     """Columns of the requests that a summary counts, which of them keep all their objectives, and which have
     some.
     """
-    rows = _Rows(records, warmup)
+    rows = _Rows(records, warmup, cooldown)
     return rows.columns, *rows.objectives(slos or {})
 
 
@@ -169,12 +175,17 @@ def _percentiles(wanted: Iterable[float]) -> tuple[float, ...]:
 class _Rows:
     """Columns of the requests that are kept, in order of arrival, and what follows from them."""
 
-    def __init__(self, records: Records, warmup: Warmup) -> None:
+    def __init__(self, records: Records, warmup: Warmup, cooldown: float | None) -> None:
         rows = records.requests
         order = np.lexsort((rows["request_id"], rows["arrival_s"]))
         self._columns = {name: rows[name][order] for name in rows.kinds}
+        arrived_s, n = self.arrival_s, len(self.arrival_s)
         self.cut = self._warmup(warmup)
-        self._columns = {name: column[self.cut :] for name, column in self._columns.items()}
+        self.cut_at_end = min(int((cooldown or 0.0) * n), n - self.cut)
+        kept = slice(self.cut, n - self.cut_at_end)
+        self._columns = {name: column[kept] for name, column in self._columns.items()}
+        # Steps are in time and of all requests: they count until the first request comes that does not.
+        self.until_s = float(arrived_s[n - self.cut_at_end]) if self.cut_at_end else math.inf
         self.begin_s = float(self.arrival_s[0]) if len(self.arrival_s) else 0.0
         finished_s = self.finished_s[~np.isnan(self.finished_s)]
         stopped = len(finished_s) < int((self.status != "rejected").sum())
@@ -320,9 +331,14 @@ def percentile(ascending: Floats, percent: float) -> float | None:
     return low + share * (high - low) if math.isfinite(high) else math.inf
 
 
-def _gaps(records: Records, from_s: float, percentiles: tuple[float, ...]) -> dict[str, Any]:
+def _gaps(records: Records, from_s: float, until_s: float, percentiles: tuple[float, ...]) -> dict[str, Any]:
     steps, gaps = records.steps, records.gaps
     in_time, gaps_in_time = steps["start_s"] >= from_s, gaps["at_s"] >= from_s
+    if until_s < math.inf:
+        in_time, gaps_in_time = (
+            in_time & (steps["start_s"] < until_s),
+            gaps_in_time & (gaps["at_s"] < until_s),
+        )
     durations = Durations.of(
         np.concatenate((steps["first_step_s"][in_time], gaps["first_gap_s"][gaps_in_time])),
         np.concatenate((steps["last_step_s"][in_time], gaps["last_gap_s"][gaps_in_time])),

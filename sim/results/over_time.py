@@ -75,7 +75,11 @@ def over_time(records: Records, every_s: float = 1.0, replica: int | None = None
 def _tokens_until(edges: Floats, steps: dict[str, NDArray[Any]], kind: str) -> Floats:
     """Tokens of steps up to each edge; those of a row are taken as spread evenly over its time."""
     tokens = (steps["steps"] * steps[kind]).astype(np.float64)
-    begin_s, end_s = steps["start_s"], steps["end_s"]
+    return spread_until(edges, steps["start_s"], steps["end_s"], tokens)
+
+
+def spread_until(edges: Floats, begin_s: Floats, end_s: Floats, tokens: Floats) -> Floats:
+    """The sum of amounts (tokens, say) up to each edge, each spread evenly from its begin to its end."""
     # far shorter than an interval is as good as a point, and spares the lines below their worst rounding
     short = end_s - begin_s < 1e-3 * float(edges[1] - edges[0]) if len(edges) > 1 else end_s <= begin_s
     order = np.argsort(end_s[short], kind="stable")

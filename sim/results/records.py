@@ -64,6 +64,7 @@ GPU_COLUMNS: dict[str, Kind] = {
 }
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class RequestRecords(Table):
@@ -468,6 +469,29 @@ class KvBlockRecords(Table):
             self._last[pool] = len(self)
             self.append(replica, rank, at_s, before, blocks)
 
+    def one_by_one(self, replica: int, rank: int, start_s: Floats, end_s: Floats, blocks: Ints) -> None:
+        """The changes of a scheduler whose sequences hold their blocks one after the other."""
+        if not len(blocks):
+            return
+        last = self._last[replica, rank]
+        follows = np.concatenate((start_s[1:] == end_s[:-1], (False,)))  # the next begins as this one ends
+        after = np.where(follows, np.concatenate((blocks[1:], (0,))), 0)
+        begins = ~np.concatenate(((False,), follows[:-1]))
+        if start_s[0] == self._at_s[last]:  # several changes of one instant are one
+            self._blocks[last] = int(blocks[0])
+            begins[0] = False
+        zeros = np.zeros(len(blocks), dtype=np.int64)
+        pairs = {
+            "replica": (zeros + replica, zeros + replica),
+            "rank": (zeros + rank, zeros + rank),
+            "at_s": (start_s, end_s),
+            "before": (zeros, blocks),
+            "blocks": (blocks, after),
+        }
+        kept = np.stack((begins, np.ones(len(blocks), dtype=np.bool_)), axis=1).ravel()
+        self.extend({name: np.stack(pair, axis=1).ravel()[kept] for name, pair in pairs.items()})
+        self._last[replica, rank] = len(self) - 1
+
     def order(self) -> NDArray[np.int64]:
         """By replica, rank and time."""
         return np.lexsort((self["at_s"], self["rank"], self["replica"]))
@@ -518,6 +542,19 @@ class Records:
     hand_overs: HandOverRecords = field(default_factory=HandOverRecords)
     kv_blocks: KvBlockRecords = field(default_factory=KvBlockRecords)
     end_s: float = 0.0
+
+    def sorted_copy(self) -> Records:
+        """A copy with the rows of each table in the order in which they are shown, to be read only: sums over
+        rows then come out alike, to the last bit, of a run and of its saved copy.
+        """
+        return Records(
+            self.requests.sorted_copy(),
+            self.steps.sorted_copy(),
+            self.gaps.sorted_copy(),
+            self.hand_overs.sorted_copy(),
+            self.kv_blocks.sorted_copy(),
+            self.end_s,
+        )
 
 
 def steps_that_continue(

@@ -28,13 +28,14 @@ from sim.results.records import (
 )
 from sim.results.saving import as_written
 from sim.results.sentences import Sentence, Verdict
+from sim.results.setting import Surroundings
 
 if TYPE_CHECKING:
     import polars
 
 FORMAT = 1
 MANIFEST, VERDICT, SCENARIO = "manifest.json", "verdict.json", "scenario.resolved.yaml"
-THEORY = "theory.json"
+THEORY, SETTING = "theory.json", "setting.json"
 KINDS: dict[str, Mapping[str, Kind]] = {
     "requests": RequestRecords().kinds,
     "steps": StepRecords().kinds,
@@ -144,6 +145,18 @@ class SavedTables:
             return tuple(Nearest.from_dict(one) for one in self._json(THEORY)["stations"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.folder / THEORY} is not as a run leaves it; run it again") from error
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Machine, pools, faults and objectives, as the report shows them. InputError where an older version
+        has left the folder.
+        """
+        if SETTING not in self.manifest["files"]:
+            raise InputError(f"{self.folder} has no {SETTING}: an older version left it; run it again")
+        try:
+            return Surroundings.from_dict(self._json(SETTING))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _edited(self.folder / SETTING, error) from error
 
     def explain(self) -> Verdict:
         """What the run said, in three to ten sentences with their numbers. InputError where an older version

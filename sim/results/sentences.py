@@ -12,7 +12,7 @@ Number = float | int | str
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """Words with a place for every number, and the numbers. `topic`: run, load, limit, use, links,
-    objectives, slowest, changes or help; `about` is the one thing that it names, as a word to look up.
+    objectives, slowest, look, changes or help; `about` is the one thing that it names, as a word to look up.
 
     >>> str(Sentence("limit", "{what} take {share:.0%}.", {"what": "seats", "share": 0.5}, "seats"))
     'seats take 50%.'

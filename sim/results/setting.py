@@ -5,8 +5,8 @@ every link, the faults. Frozen words and numbers, so that a saved run can have t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +66,60 @@ class Setting:
     link_kinds: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[FaultSetting, ...] = ()
     users: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that a saved run keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Setting:
+        """The setting of a saved run. KeyError or TypeError for what no run has written."""
+        return cls(
+            **{
+                **written,
+                "gpu_kinds": tuple(written["gpu_kinds"]),
+                "pools": tuple(PoolSetting(**pool) for pool in written["pools"]),
+                "faults": tuple(FaultSetting(**fault) for fault in written["faults"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the report of a run shows beside its rows: the setting, with the kinds of those links alone that
+    carried anything; the objectives by class; what put its bytes on each link (numbers of `traffic`); and
+    the machine, part by part (`sim.views.machine_map`).
+    """
+
+    setting: Setting
+    objectives: Mapping[str, Mapping[str, float]]
+    traffic: tuple[Traffic, ...]
+    traffic_on: Mapping[str, tuple[int, ...]]
+    machine: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that a saved run keeps."""
+        return {**asdict(self), "machine": dict(self.machine)}
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Surroundings:
+        """The surroundings of a saved run. KeyError or TypeError for what no run has written."""
+        return cls(
+            Setting.from_dict(written["setting"]),
+            written["objectives"],
+            tuple(Traffic(**one) for one in written["traffic"]),
+            {link: tuple(numbers) for link, numbers in written["traffic_on"].items()},
+            written["machine"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What puts bytes on links: the collectives of a stage (`steps`), its sends to the next one (`sends`), or
+    the KV caches that go from one engine to another (`hand-overs`).
+    """
+
+    kind: Literal["steps", "sends", "hand-overs"]
+    replica: int
+    stage: int = 0
+    to: int = -1

@@ -17,6 +17,7 @@ from sim.results.sentences import Number, Sentence, Verdict
 from sim.results.setting import PoolSetting
 from sim.results.told import IDLE, WAITING, Effects, Share, Told, behind, is_idle, limits, words_of
 from sim.results.verdict_words import BOUND, GROUPS, HELP, HOLDUPS
+from sim.results.where_to_look import where_to_look
 
 # Assumed: they choose words, and every number that they choose by is in the sentence.
 ALIKE = 0.8  # of the largest share: another one is too near to say which matters more
@@ -30,7 +31,7 @@ SHOWN_LINKS, SHOWN_POOLS = 4, 3
 def verdict(told: Told) -> Verdict:
     """The sentences of a run, in the order of a reader's questions."""
     parts: tuple[Callable[[Told], Iterator[Sentence]], ...] = (
-        _run, _load, _limit, _use, _links, _objectives, _slowest, changes, _help,
+        _run, _load, _limit, _use, _links, _objectives, _slowest, where_to_look, changes, _help,
     )  # fmt: skip
     return Verdict(sentence for part in parts for sentence in part(told))
 
@@ -215,7 +216,7 @@ def _links(told: Told) -> Iterator[Sentence]:
 def _objectives(told: Told) -> Iterator[Sentence]:
     promised, met, rows = told.promised, told.met, told.kept
     if not promised.any():
-        yield Sentence("objectives", "The scenario sets no objectives (workload.slos).", {}, "none")
+        yield Sentence("objectives", "The scenario sets no objectives (workload.slo).", {}, "none")
         return
     share = float(met.sum() / promised.sum())
     values: dict[str, Number] = {"share": share, "n": int(promised.sum())}

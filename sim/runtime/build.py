@@ -22,6 +22,7 @@ from sim.runtime.engine.attribution import StepLedger
 from sim.runtime.engine.block_pool import BlockPool
 from sim.runtime.engine.checked_rule import CheckedRule
 from sim.runtime.engine.engine_core import EngineCore, EngineSettings, Rule
+from sim.runtime.engine.pace import Pace
 from sim.runtime.engine.queue import QueueLimits, RequestQueue
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.stage import Stage
@@ -30,7 +31,9 @@ from sim.runtime.fabric.fabric import Fabric
 from sim.runtime.kv.build_tiers import SharedTiers, attach, queue_maker
 from sim.runtime.kv.transfer import KvTransfers
 from sim.runtime.kv.transfer_demands import TransferDemands
+from sim.runtime.recording import RecordedCore, RecordedKvTransfers, RecordedReplica, RecordedStage
 from sim.scenario.scenario import Scenario
+from sim.workload.random_streams import random_stream
 
 
 def scheduling_rule(engine: Engine) -> Rule:
@@ -53,7 +56,9 @@ def scheduling_rule(engine: Engine) -> Rule:
 
 @dataclass(frozen=True)
 class World:
-    """What all replicas of a run share: the clock, the fabric, the rows, and how steps are run."""
+    """What all replicas of a run share: the clock, the fabric, the rows, and how steps are run; and whether
+    they note what they do for a recording.
+    """
 
     scenario: Scenario
     env: simpy.Environment
@@ -63,6 +68,7 @@ class World:
     fold: bool
     seed: int
     tiers: SharedTiers = field(default_factory=dict)
+    is_recorded: bool = False
 
     @property
     def without(self) -> frozenset[str]:
@@ -89,10 +95,16 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
         source, target = plan.shards[stage], plan.shards[stage + 1]
         return stage_sends.activations(network, source, target, n_tokens, world.without)
 
-    core = EngineCore(
+    stage_of, core_of, replica_of = (
+        (RecordedStage, RecordedCore, RecordedReplica) if world.is_recorded else (Stage, EngineCore, Replica)
+    )
+    core = core_of(
         world.env,
         world.fabric,
-        [Stage(world.env, world.fabric, cost, fold=world.fold) for cost in costs],
+        [
+            stage_of(world.env, world.fabric, cost, fold=world.fold, pace=_pace(plan, stage, world))
+            for stage, cost in enumerate(costs)
+        ],
         _queues(plan, world, costs),
         stage_send,
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
@@ -104,7 +116,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
             seed=world.seed,
         ),
     )
-    replica = Replica(core, plan)
+    replica = replica_of(core, plan)
     attach(replica)
     return replica
 
@@ -116,6 +128,20 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
         return [GivenCost(given.step_s, given.sequence_s, given.token_s)]
     kernels = world.scenario.kernels
     return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+
+
+def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:
+    """The pace of a stage's ranks; None where all are alike in every step."""
+    engine = plan.pool.engine
+    if engine.jitter is None and not engine.stragglers:
+        return None
+    slow = {straggler.rank: straggler.factor for straggler in engine.stragglers}
+    ranks = list(range(engine.world_size))
+    if plan.shards:
+        here = set(plan.shards[stage].ranks)
+        ranks = [rank for rank, gpu in enumerate(plan.gpus) if gpu in here]
+    stream = random_stream(world.seed, f"jitter of replica {plan.index}, stage {stage}")
+    return Pace([slow.get(rank, 1.0) for rank in ranks], engine.jitter, stream)
 
 
 def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[RequestQueue]:
@@ -164,7 +190,7 @@ def kv_transfers_of(
     if not senders:
         return None
     network, hand_over = world.network, world.scenario.hand_over
-    kv_transfers = KvTransfers(
+    kv_transfers = (RecordedKvTransfers if world.is_recorded else KvTransfers)(
         world.fabric,
         receivers,
         hand_over.router,

@@ -157,10 +157,7 @@ class Dispatcher:
         view = self._views.get(replica.index)
         if view is not None:
             view.routed += 1
-        frontend_s = 0.0
-        if routing.has_frontend:
-            engine = replica.engine
-            frontend_s = engine.frontend_s + engine.frontend_token_s * request.prompt_tokens
+        frontend_s = self._frontend_s(request, replica)
         now = self.env.now
         if frontend_s:
             self.routed_s[request.request_id] = now
@@ -169,6 +166,34 @@ class Dispatcher:
             # Not an event at the same instant: the next request in line must be seen in this one's queue.
             self.on_routed((request, replica, now))
         return True
+
+    def second(self, request: Request, first: int) -> tuple[Replica, float] | None:
+        """Another replica than the one of index `first` for a second copy of a request, and the seconds until
+        it is there; None where the router names none. It does not stand in line.
+        """
+        routing = self.routing
+        model = request.model if request.model in routing.models else routing.default_model
+        candidates = [
+            replica
+            for replica in routing.models[model]
+            if replica.is_up and replica.index != first and request.prompt_tokens < self._longest(replica)
+        ]
+        if not candidates:
+            return None
+        chosen = routing.router(request, [self._view(replica) for replica in candidates], routing.random)
+        if chosen is None:
+            return None
+        replica = candidates[place_chosen(routing.router, request, chosen, len(candidates))]
+        view = self._views.get(replica.index)
+        if view is not None:
+            view.routed += 1
+        return replica, self._frontend_s(request, replica)
+
+    def _frontend_s(self, request: Request, replica: Replica) -> float:
+        """Seconds of the API server, before the engine has a request."""
+        if not self.routing.has_frontend:
+            return 0.0
+        return replica.engine.frontend_s + replica.engine.frontend_token_s * request.prompt_tokens
 
     def _shortest(self, candidates: Sequence[Replica]) -> int:
         """Tokens that a text must stay below so that any of a model's replicas takes it."""

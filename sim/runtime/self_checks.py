@@ -361,8 +361,8 @@ class _Stations:
         queueing = sums[REQUEST_ROUTING] + expected["queues"]
         expected["engines and transfers"] = sum(sums) - queueing
         for station, area in self._area.items():
-            if station != "system" and unfinished:
-                continue  # seconds of requests that have not left are charged when they leave
+            if station != "system" and (unfinished or self.service.hedging is not None):
+                continue  # seconds of what has not left are charged when it leaves; a copy's are not charged
             seconds = expected[station]
             if abs(area - seconds) > 1e3 * ROUNDING * max(1.0, area, seconds):
                 yield f"{station}: its number integrates to {area} s, requests were there {seconds} s"

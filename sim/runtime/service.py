@@ -23,6 +23,7 @@ from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
 from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
+from sim.runtime.hedging import Hedging
 from sim.runtime.kv.transfer import KvTransfers
 from sim.workload.generator import RequestGenerator
 from sim.workload.request import Request
@@ -48,6 +49,7 @@ class Service:
         *,
         kv_transfers: KvTransfers | None = None,
         on_failure: Literal["resubmit", "abort"] = "resubmit",
+        hedge_after_s: float | None = None,
     ) -> None:
         self.env = env
         self.replicas = replicas
@@ -76,12 +78,18 @@ class Service:
             replica.listen(
                 EngineListener(finished=self._finished, aborted=self._aborted, prefilled=self._prefilled)
             )
+        self.hedging = None if hedge_after_s is None else Hedging(self, hedge_after_s)
 
     # ---- arrivals
 
     def begin(self) -> None:
         """Wait for the first arrival; every arrival waits for the next."""
         self._await_next()
+
+    def has_served(self, end_s: float) -> None:
+        """All requests have come and gone without the clock, the last one at this instant."""
+        self._more_arrive = False
+        self.ended_s = end_s
 
     @property
     def awaits_more(self) -> bool:
@@ -136,6 +144,8 @@ class Service:
             in_vain_s = self._frontend_s.pop(request.request_id, 0.0) if self._frontend_s else 0.0
             sequence.blame[REQUEST_ROUTING] = routed_s - request.arrival_s - in_vain_s
             sequence.blame[REQUEST_HOST] = self.env.now - routed_s + in_vain_s
+            if self.hedging is not None:
+                self.hedging.submitted(request)
         else:
             self._resubmitted.discard(request.request_id)
             sequence.wait(REQUEST_ROUTING, routed_s)
@@ -154,6 +164,8 @@ class Service:
     # ---- ends
 
     def _finished(self, sequence: InEngine) -> None:
+        if self.hedging is not None and self.hedging.takes(sequence):
+            return
         if sequence.request.request_id in self._cancelled:
             self._aborted(sequence)
             return
@@ -166,6 +178,8 @@ class Service:
 
     def _aborted(self, sequence: InEngine) -> None:
         """A sequence has left its engine, or its KV transfer, unfinished."""
+        if self.hedging is not None and self.hedging.takes(sequence):
+            return
         self._record(sequence, "aborted")
         self._depart(sequence.request, sequence.replica)
 
@@ -183,8 +197,34 @@ class Service:
             at(self.env, self.env.now, self._empty, OVER)
 
     def _empty(self, _: None) -> None:
-        if not (self.open or self._expected):
+        if not (self.open or self._expected) and (self.hedging is None or not self.hedging.are_leaving):
             self.on_over()
+
+    # ---- second copies
+
+    def in_engine(self, request: Request) -> InEngine | None:
+        """The sequence of a request that is in a replica, and that its client waits for."""
+        number = request.request_id
+        if number in self._cancelled or number in self._resubmitted:
+            return None
+        return self._sequences.get(number)
+
+    def send_elsewhere(self, request: Request, replica: int) -> tuple[Replica, float] | None:
+        """Another replica for a second copy of a request, and the seconds until it is there."""
+        return self._dispatcher.second(request, replica)
+
+    def answered_by(self, sequence: InEngine) -> None:
+        """Of two copies of a request this one answers; it may have ended at this instant."""
+        self._sequences[sequence.request.request_id] = sequence
+        if sequence.finished_s is not None:
+            self._finished(sequence)
+
+    def copy_left(self) -> None:
+        """A copy that is not needed has left its engine; another request may take its place."""
+        self.ended_s = self.env.now
+        self._dispatcher.route_soon()
+        if not (self.open or self._more_arrive):
+            at(self.env, self.env.now, self._empty, OVER)
 
     def _follow_up(self, request: Request, missing_tokens: int = 0) -> None:
         """The client sends its next request. Of several that end at one instant, `_send_next` takes the
@@ -201,8 +241,7 @@ class Service:
         self._followed_up = {}
         for number in sorted(ended):
             request, missing_tokens = ended[number]
-            following = self.generator.next_request(request.session, now, missing_tokens)
-            if following is not None:
+            for following in self.generator.next_requests(request, now, missing_tokens):
                 self._expected += 1
                 at(self.env, max(now, following.arrival_s), self._follows, ARRIVAL, following)
 
@@ -257,6 +296,8 @@ class Service:
         """Take a request out of where it is: the router's line or the frontend, for the first or another
         time, a KV transfer, or an engine, which reports when it is out (`_aborted`).
         """
+        if self.hedging is not None:
+            self.hedging.withdraw(request)
         sequence = self._sequences.get(request.request_id)
         now = self.env.now
         routed_s = self._dispatcher.routed_s.pop(request.request_id, now)
@@ -292,6 +333,8 @@ class Service:
         # queue.
         lost = [] if self.kv_transfers is None else self.kv_transfers.fail(replica)
         lost += replica.fail()
+        if self.hedging is not None:
+            lost = self.hedging.without_copies(lost)
         # In order of arrival, as they would stand in the line of a router that never had sent them.
         for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
             request = sequence.request

@@ -4,7 +4,8 @@ plain values out, before anything of them is checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,16 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
 
 
 def _topology(written: Any, nodes: int | None, near: Path | None) -> Any:
-    """A name, a path, a graph or several systems as a topology; what is a block of its own stays one. `nodes`
-    of the scenario wins over the topology's.
+    """A name, a path, a graph or several systems as a topology; what is a block of its own stays one, unless
+    it says things as only files do. `nodes` of the scenario wins over the topology's.
     """
     if isinstance(written, str | Path):
         written = load_topology(written, near=near)
     elif isinstance(written, Mapping) and isinstance(written.get("systems"), Mapping):
         systems = _loaded_systems(written["systems"], near)
         written = {"name": " and ".join(map(str, systems)), **written, "systems": systems}
+    elif isinstance(written, Mapping) and _is_said_as_in_files(written):
+        return _as_of_a_file(written, nodes, near)
     elif isinstance(written, nx.Graph):
         written = load_topology(written)  # type: ignore[arg-type]  # undirected ones are refused there
     if nodes is None:
@@ -60,6 +63,46 @@ def _topology(written: Any, nodes: int | None, near: Path | None) -> Any:
         what = "must be a system's name or path, or a mapping with parts and wires"
         raise LocatedError([(("topology",), what)])
     return {**(dict(written) if isinstance(written, Topology) else written), "nodes": nodes}
+
+
+def _is_said_as_in_files(written: Mapping[str, Any]) -> bool:
+    """Whether a block has a server in `node`, one network without a list, a GPU or a link by its name alone,
+    or a value with its source.
+    """
+    if "node" in written or isinstance(written.get("scale_out"), Mapping):
+        return True
+    parts, wires, networks = (_blocks(written.get(key)) for key in ("parts", "wires", "scale_out"))
+    own = {
+        name for key in ("links", "gpus") if isinstance(block := written.get(key), Mapping) for name in block
+    }
+    named = [*(part.get("model") for part in parts), *(wire.get("link") for wire in (*wires, *networks))]
+    return any(isinstance(name, str) and name not in own for name in named) or _has_sources(written)
+
+
+def _blocks(written: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a mapping or a list; other things are left to the check of the whole."""
+    every = written.values() if isinstance(written, Mapping) else written
+    if not isinstance(every, Iterable) or isinstance(every, str):
+        return []
+    return [block for block in every if isinstance(block, Mapping)]
+
+
+def _has_sources(written: Any) -> bool:
+    if isinstance(written, Mapping):
+        return {"value", "tag"} <= written.keys() or any(map(_has_sources, written.values()))
+    return isinstance(written, list | tuple) and any(map(_has_sources, written))
+
+
+def _as_of_a_file(written: Mapping[str, Any], nodes: int | None, near: Path | None) -> Topology:
+    try:
+        return load_topology(written, nodes, near=near)
+    except InputError as error:
+        found = []
+        for problem in error.problems:
+            keys = re.findall(r"[^.\[\]]+", problem.key)
+            at = tuple(int(key) if key.isdigit() else key for key in keys)
+            found.append((("topology", *at), problem.what))
+        raise LocatedError(found) from error
 
 
 def _loaded_systems(written: Mapping[str, Any], near: Path | None) -> dict[str, Topology]:

@@ -25,8 +25,10 @@ from pydantic import (
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
+from sim.inputs.hedging import Hedge
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
+from sim.inputs.prices import Prices
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
@@ -57,6 +59,17 @@ def _share_or_rule(written: Any) -> float | str:
     if share >= 1.0:
         hint = did_you_mean(written, ["mser5"]) if isinstance(written, str) else ""
         raise ValueError(f"{written!r}: must be a share from 0 to below 1, as in 0.1, or 'mser5'{hint}")
+    return share
+
+
+def _share(written: Any) -> float:
+    """A cool-down: a share below 1."""
+    try:
+        share = _WARMUP_SHARE.validate_python(written)
+    except ValidationError:
+        share = 1.0
+    if share >= 1.0:
+        raise ValueError(f"{written!r}: must be a share from 0 to below 1, as in 0.1")
     return share
 
 
@@ -119,8 +132,10 @@ class Scenario(BaseModel):
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
     replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
     come (`on_failure: resubmit`), or ends there with an error (`abort`).
+    `hedge`: a second copy of a request that waits for its first token (`sim.inputs.hedging`).
     `warmup`: the requests that come first are served and left out of the summary, a share of them,
-    or as many as `mser5` finds in their latencies (White's rule on means of five).
+    or as many as `mser5` finds in their latencies (White's rule on means of five). `cooldown`: a share of
+    the requests, those that come last, is left out as well: they end when traffic has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,15 +150,18 @@ class Scenario(BaseModel):
     default_model: str = ""
     router: RouterRule = Field(default_factory=LeastConnections, validate_default=True)
     router_staleness_s: Seconds = 0.0
+    hedge: Hedge | None = None
     hand_over: HandOverRule = HandOverRule()
     kv_reload: ReloadingRule = Field(default_factory=ByCost, validate_default=True)
     kernels: KernelRule = Field(default="formula", validate_default=True)
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
+    prices: Prices | None = None
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
     warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
+    cooldown: Annotated[float, BeforeValidator(_share)] | None = None
     without: tuple[
         Literal["sharing", "collective_latency", "collective_bytes", "host", "kernel_latency"], ...
     ] = ()
@@ -167,6 +185,16 @@ class Scenario(BaseModel):
         return scenario
 
     @model_validator(mode="after")
+    def _some_requests_are_counted(self) -> Self:
+        if isinstance(self.warmup, float) and (self.cooldown or 0.0) + self.warmup >= 1.0:
+            what = (
+                f"{self.cooldown:g} and warmup = {self.warmup:g} leave out every request; together they must "
+                "be below 1"
+            )
+            raise LocatedError([(("cooldown",), what)])
+        return self
+
+    @model_validator(mode="after")
     def _what_it_names_is_there(self) -> Self:
         found: list[tuple[tuple[str | int, ...], str]] = []
         kinds = {name: pool.gpu for name, pool in self.pools.items() if pool.gpu is not None}
@@ -181,6 +209,9 @@ class Scenario(BaseModel):
         if self.faults:
             replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
+        if self.hedge is not None and any(pool.role != "both" for pool in self.all_pools.values()):
+            what = "a second copy has no way from prefill to decode; leave it out, or let all have role: both"
+            found.append((("hedge", "after_s"), what))
         if found:
             raise LocatedError(found)
         return self

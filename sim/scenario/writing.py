@@ -85,8 +85,9 @@ def _written(scenario: Scenario, *, brief: bool) -> dict[str, Any]:
 def _with_whole_paths(block: Any) -> Any:
     if isinstance(block, Mapping):
         found = {key: _with_whole_paths(value) for key, value in block.items() if value is not None}
-        if found.get("kind") == "trace" and Path(str(found.get("path"))).exists():
-            found["path"] = str(Path(found["path"]).resolve())
+        for key in ("path", "tokenizer") if found.get("kind") == "trace" else ():
+            if found.get(key) and Path(str(found[key])).exists():
+                found[key] = str(Path(found[key]).resolve())
         return found
     return [_with_whole_paths(one) for one in block] if isinstance(block, list) else block
 

@@ -23,8 +23,8 @@ from sim.reading.files_read import files_read
 from sim.reading.yaml_lines import read_yaml
 
 Key = tuple[str | int, ...]
-LABELS = ("name", "description", "provenance", "basis")
-"""Keys of blocks that say what a thing is called or where a number is from: not meant to act."""
+LABELS = ("name", "description", "provenance", "basis", "trays")
+"""Keys of blocks that say what a thing is called, where a number is from or how it is drawn: none acts."""
 
 
 def keys_written(data: Mapping[str, Any], near: Path | None = None) -> tuple[Key, ...]:

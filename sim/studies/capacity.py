@@ -138,7 +138,7 @@ def capacity(
         executor: where the runs of several seeds go; in this process if None.
         keep: has rows of an earlier search, and gets every row that ends, as in `sweep`.
         choose_length: make runs as long as the percentiles of `slo` need (`requests_for`), beside those that
-            `warmup` leaves out; never shorter than the scenario's.
+            `warmup` and `cooldown` leave out; never shorter than the scenario's.
 
     An interrupt ends the search with the trials that there are. Raises InputError for arrivals without a rate
     or an unknown metric, and whatever a run raises.
@@ -163,6 +163,7 @@ def capacity(
 def _long_enough(scenario: Scenario, slo: Mapping[str, float]) -> Scenario:
     needed = max(map(requests_for, slo))
     left_out = scenario.warmup if isinstance(scenario.warmup, float) else 0.0
+    left_out += scenario.cooldown or 0.0
     requests = math.ceil(needed / (1.0 - left_out))
     written = scenario.workload.requests
     if written is None or requests <= written:

@@ -17,6 +17,7 @@ from sim.scenario import Scenario
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.key_notes import notes_of
 from sim.studies.points import Keeps, Point, Row, run_points
+from sim.views.showing import ShownComparison
 
 if TYPE_CHECKING:
     import polars
@@ -56,7 +57,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownComparison):
     """What `compare` found: `differences` from the first scenario, and the rows of all runs by scenario."""
 
     names: tuple[str, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,8 @@ ROW = {
     "causes": dict,
     "wall_s": float,
     "links": dict,
+    "digest": str,
 }
-OF_NUMBERS = ("causes", "links")
 REAL_TIME = ("wall_s",)  # columns that differ between two runs of the same study: in no file
 
 
@@ -84,7 +84,7 @@ class Kept:
             )
         for number, line in enumerate(read[1:], start=2):
             if not _is_row(line):
-                what = "is no row of a study; remove the line, or add --force"
+                what = "is not as a study has written it; remove the line, or add --force"
                 raise InputError(Problem(what, str(self.rows_file), number))
         if not read:
             self.rows_file.unlink()
@@ -110,14 +110,13 @@ class Kept:
         """
         if row.status == "done":
             numbers = {"summary": row.summary, "causes": row.causes, "wall_s": row.wall_s, "links": row.links}
-            self._add(
-                {
-                    "key": point_key(row.point.scenario, row.point),
-                    "status": row.status,
-                    "reason": row.reason,
-                    **numbers,
-                }
-            )
+            line = {
+                "key": point_key(row.point.scenario, row.point),
+                "status": row.status,
+                "reason": row.reason,
+                **numbers,
+            }
+            self._add({**line, "digest": row_digest(line)})
 
     def _add(self, line: dict[str, Any]) -> None:
         if self.failure:
@@ -176,12 +175,17 @@ def scenario_digest(scenario: Scenario) -> str:
 
 
 def _is_row(line: Any) -> bool:
-    """Whether a line is one that `Kept.add` has written."""
+    """Whether a line is one that `Kept.add` has written, with the values that it had."""
     return (
         isinstance(line, dict)
         and {name: type(value) for name, value in line.items()} == ROW
-        and all(isinstance(number, int | float) for name in OF_NUMBERS for number in line[name].values())
+        and line["digest"] == row_digest({name: value for name, value in line.items() if name != "digest"})
     )
+
+
+def row_digest(line: Mapping[str, Any]) -> str:
+    """Of what a kept row says: a value that was changed in its file is not taken for a result."""
+    return hashlib.sha256(json.dumps(line, default=plain).encode()).hexdigest()[:16]
 
 
 def point_key(scenario: int | str, point: Point) -> str:

@@ -23,7 +23,7 @@ from sim.scenario import Scenario
 COUNTS = frozenset(
     "nodes count wires of switch_ports down_ports rails pcie_generation tensor_parallel_size "
     "pipeline_parallel_size data_parallel_size decode_context_parallel_size domain domain_tiers nics_per_gpu "
-    "replicas redundant_experts layers priority weights".split()
+    "trays replicas redundant_experts layers priority weights".split()
 )
 APART = frozenset(("provenance", "kernels"))  # of kernels: hundreds, for a pattern that names them
 USUAL = ("topology", "engine", "pools", "router", "router_staleness_s", "kv_reload", "hand_over")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sim.energy import FLAT
 from sim.inputs.errors import InputError
 from sim.inputs.kv_tiers import TIERS
 from sim.reading.problems import did_you_mean
@@ -22,7 +23,7 @@ def metric_names() -> tuple[str, ...]:
     tiers = Table(KV_TIER_COLUMNS)
     for tier in ("hbm", *TIERS):
         tiers.append(*({"text": tier, "count": 0, "number": 0.0}[kind] for kind in KV_TIER_COLUMNS.values()))
-    return (*of_requests, *KEYS, *kv_tier_summary(tiers))
+    return (*of_requests, *FLAT, *KEYS, *kv_tier_summary(tiers))
 
 
 def check_metric(name: str, known: Iterable[str]) -> None:

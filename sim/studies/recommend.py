@@ -31,6 +31,7 @@ from sim.studies.points import Changes, Keeps, Point, Row, run_points
 from sim.studies.progress import is_shown
 from sim.studies.rate_search import RATE, Rates, Variant, highest_rates, rate_of
 from sim.studies.store import kept_or_stored
+from sim.views.showing import ShownRecommendation
 
 if TYPE_CHECKING:
     import polars
@@ -82,7 +83,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(ShownRecommendation):
     """`ranked`, best first, those that were searched longest before the others; `runner_up` says what the
     second lacks; `infeasible` has what cannot be, with the reason.
     """
@@ -256,6 +257,8 @@ class _Runs:
 
     def run(self, points: list[Point]) -> list[Row]:
         found = run_points([self.scenario], points, self.executor, self.progress, self.keep)
+        if any(row.status == "not run" for row in found):
+            raise KeyboardInterrupt
         self.rows += found
         return found
 

@@ -24,6 +24,7 @@ from sim.studies.metric_names import check_metric
 from sim.studies.points import Changes, Keeps, Point, Row, run_points
 from sim.studies.rate_search import Variant, highest_rates, rate_of
 from sim.studies.store import kept_or_stored
+from sim.views.showing import ShownSensitivity
 
 if TYPE_CHECKING:
     import polars
@@ -56,7 +57,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(ShownSensitivity):
     """`effects`, the strongest first; `metric` is `base` where nothing is changed. `left_out` has the knobs
     that no run has numbers for, with the reason. `resolution` is relative, 0 where the metric is exact.
     """
@@ -147,6 +148,8 @@ def sensitivity(
         else:
             values, reasons, rows = _of_runs(scenario, metric, changes, seeds, executor, progress, rows_kept)
     if not values[0]:
+        if any(row.status == "not run" for row in rows):
+            raise KeyboardInterrupt  # it says nothing of the metric
         raise InputError(f"{metric} has no number to compare with: {reasons[0]}")
     resolution = RESOLUTION if metric == CAPACITY else 0.0
     by_knob: dict[str, list[tuple[float, dict[int, float], str]]] = {}
@@ -238,12 +241,15 @@ def _of_searches(
     progress: bool | None,
     keep: Keeps | None,
 ) -> tuple[list[dict[int, float]], list[str], list[Row]]:
-    """The capacity by seed of every set of changes. The unchanged one first, from afar; the others begin
-    where it came to.
+    """The capacity by seed of every set of changes. The unchanged one first, from afar; then it and the
+    others from where it came to, all by the same steps: a short run may hold a rate above one that it does
+    not hold, and two searches that look at other rates end at other ones.
     """
     begins = Variant(changes[0], rate_of(scenario))
-    (base,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
-    variants = [Variant(one, base.mean, FIRST_STEP) for one in changes[1:]] if base.by_seed else []
-    found = [base, *highest_rates(scenario, variants, slo, seeds, RESOLUTION, executor, progress, keep)]
-    rows = [row for one in found for row in one.rows]
+    (afar,) = highest_rates(scenario, [begins], slo, seeds, RESOLUTION, executor, progress, keep)
+    if not afar.by_seed:
+        return [{} for _ in changes], [afar.reason] * len(changes), list(afar.rows)
+    variants = [Variant(one, afar.mean, FIRST_STEP) for one in changes]
+    found = highest_rates(scenario, variants, slo, seeds, RESOLUTION, executor, progress, keep)
+    rows = [row for one in (afar, *found) for row in one.rows]
     return [dict(one.by_seed) for one in found], [one.reason for one in found], rows

@@ -21,7 +21,7 @@ import sim
 from sim.inputs.errors import InputError
 from sim.reading.data_files import code_digest
 from sim.results.whole_files import check_writable, locked
-from sim.studies.kept import plain, point_key, scenario_digest
+from sim.studies.kept import plain, point_key, row_digest, scenario_digest
 
 if TYPE_CHECKING:
     from sim.scenario import Scenario
@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS rows (
     version TEXT NOT NULL,
     owner TEXT NOT NULL,      -- the process that runs it, or ran it
     status TEXT,              -- NULL: under way
-    reason TEXT, summary TEXT, causes TEXT, wall_s REAL, links TEXT
+    reason TEXT, summary TEXT, causes TEXT, wall_s REAL, links TEXT,
+    digest TEXT               -- of what the row says
 )
 """
 
@@ -74,6 +75,8 @@ class Store:
             self._database.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing
             self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._database.execute(TABLE)
+            if "digest" not in {column[1] for column in self._database.execute("PRAGMA table_info(rows)")}:
+                self._database.execute("ALTER TABLE rows ADD COLUMN digest TEXT")  # older versions had none
         except sqlite3.Error as error:
             raise InputError(f"{path} is no store of runs ({error}); name another file") from error
 
@@ -102,15 +105,25 @@ class Store:
         """The row of a point, if it has run before, here or in another process."""
         from sim.studies.points import Row
 
-        found = self._database.execute(
-            "SELECT status, reason, summary, causes, wall_s, links FROM rows "
-            "WHERE point = ? AND status IS NOT NULL AND scenario = ? AND code = ?",
-            (self._key(point), self._digest_of(point.scenario), self._code),
-        ).fetchone()
+        key = self._key(point)
+        try:
+            found = self._database.execute(
+                "SELECT status, reason, summary, causes, wall_s, links, digest FROM rows "
+                "WHERE point = ? AND status IS NOT NULL AND scenario = ? AND code = ?",
+                (key, self._digest_of(point.scenario), self._code),
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path} cannot be read: {error}; name another file") from error
         if found is None:
             return None
+        *said, digest = found
+        if digest != row_digest({"key": key, "row": said}):
+            raise InputError(
+                f"{self.path}: the row of {key} is not as a study has written it; delete it, or name another "
+                "store"
+            )
         self.taken_up += 1
-        status, reason, summary, causes, wall_s, links = found
+        status, reason, summary, causes, wall_s, links = said
         return Row(point, status, reason, json.loads(summary), json.loads(causes), wall_s, json.loads(links))
 
     def claim(self, point: Point) -> bool:
@@ -146,9 +159,10 @@ class Store:
                 )
                 return
             numbers = (_json(row.summary), _json(row.causes), row.wall_s, _json(row.links))
-            values = (row.status, row.reason, *numbers)
+            said = (row.status, row.reason, *numbers)
+            values = (*said, row_digest({"key": key, "row": said}))
             self._database.execute(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (key, self._digest_of(row.point.scenario), self._code, sim.__version__, self.owner, *values),
             )
         except sqlite3.Error as error:  # a study does not end for want of disk: its table is still printed

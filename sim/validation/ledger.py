@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from sim.inputs.errors import InputError, Problem
-from sim.reading.data_files import experiments
+from sim.reading.data_files import experiment_scripts, experiment_source
 from sim.reading.problems import unknown_name
 from sim.results.compared import BOX, ErrorSummary, Row, RowKind
 from sim.validation.checkpoint import Case, Outcome, Simulate, outcomes
 from sim.validation.laws import law_rows
 from sim.validation.memory import memory_rows
 from sim.validation.microbenchmarks import collective_rows, kernel_rows
+from sim.validation.power import power_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
 from sim.validation.services.closed_loops import read_point_rows
 from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
@@ -31,9 +32,10 @@ from sim.validation.theory import formula_rows
 
 def experiment_rows() -> Iterator[Row]:
     """The rows of every experiment that have a published number, from its quick run."""
-    folder = experiments()
-    for path in sorted(folder.glob("*.py")):
-        described = importlib.util.spec_from_file_location(f"sim_experiment_{path.stem}", path)
+    for path in experiment_scripts():
+        described = importlib.util.spec_from_file_location(
+            f"sim_experiment_{path.stem}", experiment_source(path)
+        )
         assert described is not None
         assert described.loader is not None
         module = sys.modules[described.name] = importlib.util.module_from_spec(described)
@@ -50,6 +52,7 @@ ALONE: dict[str, Callable[[], Iterable[Row]]] = {
     "kernels": kernel_rows,
     "collectives": collective_rows,
     "memory": memory_rows,
+    "power": power_rows,
 }
 SECTIONS = (*ALONE, *dict.fromkeys(table.section for table in TABLES.values()))
 """The first of them are functions of nothing; the rest are tables of services, row by row."""

@@ -37,22 +37,25 @@ POINTS = 400  # of a line
 LITTLE_USED = 0.05  # of the KV blocks: beside their number, the line of their use would lie on the axis
 
 PHASE_COLOURS = {"queue": "#bdbdbd", "prefill": "#f28e2b", "decode": "#4e79a7"}
-CAUSE_COLOURS = {  # greens compute, blues memory and latency of kernels, reds the network, greys waiting
+# Greens compute, blues memory and latency of kernels, reds the network, greys waiting. Two that lie beside
+# each other in a stack differ by 20 units of CIELAB or more as an eye without its green receptors sees them
+# (Machado, Oliveira and Fernandes, IEEE TVCG 15, 2009, at full severity); a test holds it.
+CAUSE_COLOURS = {
     "prefill_compute": "#1b7837",
     "decode_compute": "#7fbf7b",
     "memory": "#2166ac",
-    "kernel_latency": "#92c5de",
-    "collective_latency": "#d6604d",
-    "collective_bytes": "#b2182b",
+    "kernel_latency": "#9ecae1",
+    "collective_latency": "#f08a62",
+    "collective_bytes": "#a50f15",
     "sharing": "#e7298a",
-    "hand_over": "#f4a582",
-    "interference": "#762a83",
-    "host": "#b8860b",
-    "pipeline": "#fdb863",
-    "routing": "#e0e0e0",
-    "admission": "#bdbdbd",
-    "preempted": "#878787",
-    "recompute": "#4d4d4d",
+    "hand_over": "#f7c6c5",
+    "interference": "#54278f",
+    "host": "#8c6d0f",
+    "pipeline": "#ffd34d",
+    "routing": "#ededed",
+    "admission": "#b4b4b4",
+    "preempted": "#7d7d7d",
+    "recompute": "#404040",
 }
 
 

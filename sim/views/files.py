@@ -72,23 +72,28 @@ def page(title: str, charts: Sequence[tuple[str, AnyChart]], before: str = "", a
     for number, (heading, chart) in enumerate(charts):
         head = f"<h2>{escape(heading)}</h2>\n" if heading else ""
         parts.append(f'{head}<div class="chart" id="chart{number}"></div>')
-        # "</script" would end the script in the middle of a text, and "<!--<script" would never let it end.
-        specification = json.dumps(specified(chart), separators=(",", ":")).replace("<", "\\u003c")
-        calls.append(f'vegaEmbed("#chart{number}", {specification}, {{actions: false, renderer: "svg"}});')
+        calls.append(f'vegaEmbed("#chart{number}", {in_script(chart)}, {{actions: false, renderer: "svg"}});')
     return PAGE.format(
         title=escape(title),
         style=STYLE,
         before=before,
         charts="\n".join(parts),
         after=after,
-        library=vega_script() if charts else "",
+        library=vega() if charts else "",
         calls="\n".join(calls),
     )
 
 
+def in_script(chart: AnyChart) -> str:
+    """A chart as Vega-Lite inside of a script: "</script" would end it in the middle of a text, and
+    "<!--<script" would never let it end.
+    """
+    return json.dumps(specified(chart), separators=(",", ":")).replace("<", "\\u003c")
+
+
 @cache
-def vega_script() -> str:
-    """Vega, for the script of a page: `vegaEmbed(place, specification, options)` draws."""
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script. NotDrawnError where V8, which packs it, cannot run."""
     bundle = drawn("javascript_bundle", None).decode()
     return bundle.replace("</script", "<\\/script")
 

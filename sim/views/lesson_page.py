@@ -8,7 +8,7 @@ from html import escape
 from string import Template
 from typing import Any
 
-from sim.views.files import specified, vega_script
+from sim.views.files import specified, vega
 from sim.views.lesson import Exercise, Lesson, Point, lesson_chart, runs_rows
 
 
@@ -48,7 +48,7 @@ def page_of(lesson: Lesson, runs: Mapping[float, Sequence[Point]]) -> str:
         exercises="\n".join(exercise_html(number, each) for number, each in enumerate(lesson.exercises, 1)),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         style=STYLE,
-        vega=vega_script(),
+        vega=vega(),
         script=SCRIPT,
     )
 

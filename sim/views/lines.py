@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from sim.views.files import rows
@@ -59,6 +60,10 @@ def lines_chart(
 
 
 def _theory(theory: Theory, points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    return [(at, value) for at, value in _told(theory, points) if isfinite(value)]
+
+
+def _told(theory: Theory, points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     if isinstance(theory, Mapping):
         return sorted(theory.items())
     known = [float(point["x"]) for point in points if isinstance(point["x"], int | float)]
@@ -66,4 +71,10 @@ def _theory(theory: Theory, points: Sequence[Mapping[str, Any]]) -> list[tuple[f
         return []
     least, most = min(known), max(known)
     at = [least + (most - least) * number / (POINTS - 1) for number in range(POINTS)]
-    return [(one, theory(one)) for one in at]
+    told = []
+    for one in at:
+        try:
+            told.append((one, float(theory(one))))
+        except ValueError:  # a closed form refuses what is outside of its domain, as a load above one
+            continue
+    return told

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import cos, log10, pi, sin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.inputs.topology_check import tiers
 from sim.views.files import check_suffix, rows, save_chart
-from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, layout_of
+from sim.views.layout import BOX_HEIGHT, BOX_WIDTH, Box, Frame, Graph, Layout, arc_depth, has_arc, layout_of
 
 if TYPE_CHECKING:
     import altair
 
+    from sim.inputs.parts import ScaleOut
     from sim.inputs.topology import Topology
 
 COLOURS = {
@@ -24,18 +26,29 @@ COLOURS = {
     "switch": "#ffab91",
     "store": "#d7ccc8",
 }
-LINK_COLOURS = {  # by how the name of the link begins, so that PCIe is the same blue in every picture
+LINK_COLOURS = {  # by how the name begins, so that a generation of PCIe is the same in every picture
     "nvlink-c2c": "#8e24aa",
     "nvlink": "#4c9a2a",
+    "pcie3": "#90a4ae",
+    "pcie4": "#1e88e5",
+    "pcie5": "#1a3fb5",
+    "pcie6": "#00acc1",
     "pcie": "#1e88e5",
     "infiniband": "#e65100",
+    "roce": "#fb8c00",
+    "efa": "#fb8c00",
+    "infinity-fabric": "#00897b",
+    "unified-bus": "#00897b",
     "azure-ethernet": "#d81b60",
+    "ena": "#d81b60",
     "ethernet": "#d81b60",
     "upi": "#6d4c41",
+    "qpi": "#6d4c41",
     "xgmi": "#6d4c41",
 }
 OTHER_COLOURS = ("#00897b", "#546e7a", "#c0a000", "#5c6bc0")
-MANY_LINES = 200  # from here on lines are thin and pale, so that the boxes stay readable
+ARC_STEPS = 16
+MANY_LINES = 120  # from here on lines are thin and pale, so that the boxes stay readable
 
 
 def draw_topology(topology: Topology, path: Path) -> Path:
@@ -95,6 +108,8 @@ def _wires(graph: Graph[str], drawn: Layout, x: altair.X, y: altair.Y) -> altair
     named = _named(graph)
     lines = _lines(graph, drawn, named)
     crowded = len({point["wire"] for point in lines}) > MANY_LINES
+    for point in lines:
+        point["width"] *= 0.5 if crowded else 1.0
     colour = alt.Color(
         "link:N",
         scale=alt.Scale(domain=list(named.values()), range=_colours(list(named))),
@@ -111,8 +126,15 @@ def _wires(graph: Graph[str], drawn: Layout, x: altair.X, y: altair.Y) -> altair
     )
     strokes: altair.Chart = (
         alt.Chart(rows(lines))
-        .mark_line(strokeWidth=1.0 if crowded else 1.6, opacity=0.5 if crowded else 0.85)
-        .encode(x=x, y=y, color=colour, detail="wire:N", order="step:Q")
+        .mark_line(opacity=0.5 if crowded else 0.85)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            detail="wire:N",
+            order="step:Q",
+            strokeWidth=alt.StrokeWidth("width:Q", scale=None, legend=None),
+        )
     )
     return strokes
 
@@ -124,8 +146,8 @@ def _boxes_and_labels(drawn: Layout, x: altair.X, y: altair.Y) -> tuple[altair.C
     shown = rows(
         [
             {
-                "x": box.x - BOX_WIDTH / 2,
-                "x2": box.x + BOX_WIDTH / 2,
+                "x": box.x - box.width / 2,
+                "x2": box.x + box.width / 2,
                 "middle": box.x,
                 "y": box.y - BOX_HEIGHT / 2,
                 "y2": box.y + BOX_HEIGHT / 2,
@@ -183,8 +205,23 @@ def _subtitle(topology: Topology) -> list[str]:
         lines.append("ACS is on: PCIe traffic between GPUs goes up to the root complex")
     if topology.servers > 1 and topology.inter_node != "infiniband":
         lines.append(f"between servers: {topology.inter_node}")
+    for kind in topology.systems.values() or (topology,):
+        lines += [_nics(kind, network) for network in kind.scale_out]
     lines += [f"switches {one.name}: {one}" for one in tiers(topology.graph) if one.spines]
+    lines.append("lines are the wider the higher their rate")
     return lines
+
+
+def _nics(topology: Topology, network: ScaleOut) -> str:
+    """How many NICs a server has on a network, and the rate of each."""
+    link = topology.links[network.link]
+    rate = f"{link.payload_bytes_per_s / 1e9:.4g} GB/s of payload ({link.bytes_per_s * 8 / 1e9:.4g} Gbit/s)"
+    return f"NICs of a server: {len(topology.nics_of(network))} on {network.link}, {rate} each"
+
+
+def _width(bytes_per_s: float) -> float:
+    """Pixels: one at 1 GB/s, and one more for each factor of ten above."""
+    return 1.0 + max(log10(bytes_per_s / 1e9), -0.5)
 
 
 def _colours(links: list[str]) -> list[str]:
@@ -220,19 +257,38 @@ def _lines(graph: Graph[str], drawn: Layout, named: Mapping[str, str]) -> list[d
     """The points of every wire between two parts that are shown, one wire per pair."""
     points: list[dict[str, Any]] = []
     for wire, (source, target, edge) in enumerate(graph.edges(data=True)):
-        one, other = drawn.boxes.get(source), drawn.boxes.get(target)
+        one = drawn.boxes.get(drawn.folded.get(source, source))
+        other = drawn.boxes.get(drawn.folded.get(target, target))
         if one is None or other is None or (graph.has_edge(target, source) and source > target):
             continue
-        points += [
-            {"x": x, "y": y, "step": step, "wire": wire, "link": named[edge["link"]]}
-            for step, (x, y) in enumerate(_corners(one, other, drawn))
-        ]
+        if (source, target) in drawn.bundled:
+            continue
+        points += _points(_corners(one, other, drawn), str(wire), named[edge["link"]], edge["bytes_per_s"])
+    for number, bundle in enumerate(drawn.bundles):
+        points += _points(
+            [bundle.start, bundle.end], f"bundle {number}", named[bundle.link], bundle.bytes_per_s
+        )
     return points
+
+
+def _points(
+    corners: list[tuple[float, float]], wire: str, link: str, bytes_per_s: float
+) -> list[dict[str, Any]]:
+    width = _width(bytes_per_s)
+    return [
+        {"x": x, "y": y, "step": step, "wire": wire, "link": link, "width": width}
+        for step, (x, y) in enumerate(corners)
+    ]
 
 
 def _corners(one: Box, other: Box, drawn: Layout) -> list[tuple[float, float]]:
     """A straight line; along a row it dips below the boxes between, out of a server it begins upright."""
     start, end = (one.x, one.y), (other.x, other.y)
+    if has_arc(one, other):
+        half, depth = (other.x - one.x) / 2, arc_depth(one, other)
+        angles = [pi * step / ARC_STEPS for step in range(ARC_STEPS + 1)]
+        base = one.y + BOX_HEIGHT / 2
+        return [(one.x + half * (1 - cos(angle)), base + depth * sin(angle)) for angle in angles]
     if one.y == other.y and abs(one.x - other.x) > 1.5 * BOX_WIDTH:
         dip = one.y + BOX_HEIGHT / 2 + min(8 + abs(one.x - other.x) / 16, 26)
         inset = BOX_WIDTH / 4 if one.x < other.x else -BOX_WIDTH / 4

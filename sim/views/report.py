@@ -9,31 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.results.basis import basis_lines, basis_notes
-from sim.results.blame import CAUSES, METRICS, NEGLIGIBLE
 from sim.results.nearest_theory import Nearest
 from sim.results.sentences import Verdict
-from sim.views import charts
 from sim.views.drawing import NotDrawnError
-from sim.views.files import page
+from sim.views.report_page import report_page
+from sim.views.report_run import details_html
+from sim.views.report_sections import script_data, sections
+from sim.views.table_html import shown, table
 
 if TYPE_CHECKING:
-    import altair
     import polars
 
-LATENCIES = {
-    "ttft": "time to first token",
-    "tpot": "time per output token",
-    "itl": "between tokens",
-    "e2el": "end to end",
-    "queue": "in the queue",
-}
-STATISTICS = ("mean", "median", "p90", "p95", "p99", "p99.9", "max", "std")
-GROUPS = ("mean", "slowest_tenth")  # of `numbers["blame"]`
-BLAME_COLUMNS = (
-    "where the time went (ms)",
-    *(f"{metric}{of}" for metric in METRICS for of in ("", ", slowest tenth")),
-    "share of e2el",
-)
+    from sim.results.records import Records
+    from sim.results.setting import Surroundings
+
 THEORY_COLUMNS = (
     "station",
     "nearest model",
@@ -44,26 +33,6 @@ THEORY_COLUMNS = (
     "gap",
     "why they differ",
 )
-ROUNDING = 1e-9  # a spread below this is that of the clock's last digits
-COUNTS = {
-    "completed": "requests finished",
-    "unfinished": "requests unfinished",
-    "aborted": "requests aborted",
-    "rejected": "requests rejected",
-    "cut_answers": "answers cut at max_model_len",
-    "warmup_requests": "requests left out as warm-up",
-    "duration": "duration (s)",
-    "request_throughput": "requests/s",
-    "output_throughput": "output tokens/s",
-    "total_token_throughput": "tokens/s, prompts too",
-    "output_throughput_per_gpu": "output tokens/s per GPU",
-    "request_goodput": "requests/s within their objectives",
-    "slo_attainment": "share within their objectives",
-    "mean_concurrency": "requests at a time (mean)",
-    "preemptions": "preemptions",
-    "prefix_hit_rate": "prompt tokens found in the cache",
-    "saturated": "saturated",
-}
 
 
 class Run(Protocol):
@@ -74,6 +43,10 @@ class Run(Protocol):
     @property
     def end_s(self) -> float: ...
     @property
+    def records(self) -> Records: ...
+    @property
+    def surroundings(self) -> Surroundings: ...
+    @property
     def requests(self) -> polars.DataFrame: ...
     @property
     def steps(self) -> polars.DataFrame: ...
@@ -83,6 +56,14 @@ class Run(Protocol):
     def links(self) -> polars.DataFrame: ...
     @property
     def blame(self) -> polars.DataFrame: ...
+    @property
+    def blame_ttft(self) -> polars.DataFrame: ...
+    @property
+    def blame_itl(self) -> polars.DataFrame: ...
+    @property
+    def kv_tiers(self) -> polars.DataFrame: ...
+    @property
+    def hand_overs(self) -> polars.DataFrame: ...
     def summary(self) -> dict[str, Any]: ...
     def explain(self) -> Verdict: ...
     def theory(self) -> tuple[Nearest, ...]: ...
@@ -95,103 +76,31 @@ def write_report(
     missing from the page: nothing, or why it has no charts. `numbers` stand in for those of `run.summary()`.
     """
     numbers = run.summary() if numbers is None else numbers
-    before = f"<h1>{escape(title)}</h1>\n<p>seed {run.seed}, {run.end_s:,.1f} simulated seconds</p>\n"
-    before += verdict_html(run.explain())
-    before += counts_html(numbers) + latencies_html(numbers) + blame_html(numbers) + engines_html(numbers)
-    before += basis_html(numbers)
-    before += theory_html(run.theory())
-    before += keys_html(numbers)
-    after = (
-        f"<h2>Scenario</h2>\n<details><summary>as it was run</summary><pre>{escape(scenario)}</pre></details>"
-    )
+    from altair.utils.schemapi import debug_mode
+
+    with debug_mode(False):  # no check of charts as they are built: it takes most of their time
+        found = sections(run, numbers)
+    intro = f"<p>seed {run.seed}, {run.end_s:,.4g} simulated seconds</p>\n{verdict_html(run.explain())}"
+    rest = [
+        engines_html(numbers), basis_html(numbers), theory_html(run.theory()), keys_html(numbers),
+        f"<h2>Scenario</h2>\n{details_html('as it was run', f'<pre>{escape(scenario)}</pre>')}",
+    ]  # fmt: skip
     missing: tuple[str, ...] = ()
+    drawings = {key: chart for section in found for key, chart in section.charts.items()}
+    data = script_data(found)
     try:
-        written = page(title, run_charts(run), before, after)
+        written = report_page(title, intro, found, rest, drawings, data)
     except NotDrawnError as failure:
         missing = (str(failure),)
-        written = page(title, (), f"{before}<p>{escape(missing[0])}</p>\n", after)
+        written = report_page(title, f"{intro}<p>{escape(missing[0])}</p>", found, rest, {}, data)
     path.write_text(written, encoding="utf-8")
     return missing
 
 
-def run_charts(run: Run) -> list[tuple[str, altair.TopLevelMixin]]:
-    """The charts of a run with their headings. A run without requests has none."""
-    requests = run.requests
-    if not requests.height:
-        return []
-    found: list[tuple[str, altair.TopLevelMixin]] = []
-    if run.blame.height:
-        found.append(("Causes", charts.blame_bars(run.blame, requests)))
-    found += [
-        ("Latency", charts.latency_cdf(requests)),
-        ("Load", charts.load_over_time(requests, run.kv_blocks, run.end_s)),
-        ("Timeline", charts.request_timeline(requests)),
-    ]
-    if (run.links["n_bytes"] > 0).any():
-        found.append(("Links", charts.link_use(run.links, run.end_s)))
-    return found
-
-
-def counts_rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Counts and throughputs, with the words for them; what does not apply is left out."""
-    return [(words, shown(numbers[name])) for name, words in COUNTS.items() if numbers.get(name) is not None]
-
-
-def latency_rows(numbers: Mapping[str, Any], statistics: Sequence[str] = STATISTICS) -> list[list[str]]:
-    """One row per kind of latency, its statistics in ms; those that were not measured are left out."""
-    found = []
-    for name, words in LATENCIES.items():
-        values = [numbers.get(f"{statistic}_{name}_ms") for statistic in statistics]
-        if values[-1] is not None and values[0] and values[-1] < ROUNDING * values[0]:
-            values[-1] = 0.0
-        if any(value is not None for value in values):
-            found.append([words, *(shown(value) for value in values)])
-    return found
-
-
-def blame_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """One row per cause that counts in any of the latencies: ms of the mean request and of the slowest tenth
-    by that latency; of the time between tokens, per token.
-    """
-    blame = numbers.get("blame") or {}
-    groups = [blame.get(metric, {}).get(group) or {} for metric in METRICS for group in GROUPS]
-    totals = [sum(group.values()) for group in groups]
-    found = []
-    for cause in CAUSES:
-        values = [group.get(cause, 0.0) for group in groups]
-        counts = [value > NEGLIGIBLE * total for value, total in zip(values, totals, strict=True)]
-        if any(counts):
-            cells = [shown(value if there else 0.0) for value, there in zip(values, counts, strict=True)]
-            whole = totals[-2]
-            found.append([cause, *cells, f"{values[-2] / whole:.1%}" if whole else ""])
-    return found
-
-
-def shown(value: Any) -> str:
-    """A number as a person reads it: four digits that say something; infinite is written so."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1000 <= abs(value) < float("inf") else f"{value:.4g}"
-    return str(value)
-
-
 def verdict_html(verdict: Verdict) -> str:
     """What the run says, in sentences."""
-    return "<h2>Verdict</h2>\n" + "".join(f"<p>{escape(str(one))}</p>\n" for one in verdict)
-
-
-def counts_html(numbers: Mapping[str, Any]) -> str:
-    """Counts and throughputs as an HTML table."""
-    lines = [
-        f'<tr><td>{escape(words)}</td><td class="number">{escape(value)}</td></tr>'
-        for words, value in counts_rows(numbers)
-    ]
-    return "<table>\n" + "\n".join(lines) + "\n</table>\n"
+    said = "".join(f'<p class="{escape(one.topic)}">{escape(str(one))}</p>\n' for one in verdict)
+    return f'<h2>Verdict</h2>\n<div class="verdict">\n{said}</div>\n'
 
 
 def engines_html(numbers: Mapping[str, Any]) -> str:
@@ -207,7 +116,8 @@ def engines_html(numbers: Mapping[str, Any]) -> str:
         return ""
     names = ("pool", "model", "precision", "checkpoint", "KV tokens", "KV blocks", "maximum concurrency")
     head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<h2>Engines</h2>\n<table>\n<tr>{head}</tr>\n{''.join(rows)}</table>\n"
+    scroll = f'<div class="scroll"><table>\n<tr>{head}</tr>\n{"".join(rows)}</table></div>'
+    return f"<h2>Engines</h2>\n{scroll}\n"
 
 
 def keys_html(numbers: Mapping[str, Any]) -> str:
@@ -219,9 +129,10 @@ def keys_html(numbers: Mapping[str, Any]) -> str:
     if not rows and not acted:
         return ""
     lines = ["<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows]
-    table = f"<table>\n<tr><th>key</th><th></th><th></th></tr>\n{''.join(lines)}</table>\n" if rows else ""
+    head = "<tr><th>key</th><th></th><th></th></tr>"
+    words_of = f'<div class="scroll"><table>\n{head}\n{"".join(lines)}</table></div>\n' if rows else ""
     acting = f"<p>{len(acted)} keys acted: {escape(', '.join(acted))}.</p>\n" if acted else ""
-    return f"<h2>Keys that the scenario sets</h2>\n{table}{acting}"
+    return f"<h2>Keys that the scenario sets</h2>\n{words_of}{acting}"
 
 
 def basis_html(numbers: Mapping[str, Any]) -> str:
@@ -240,26 +151,4 @@ def theory_html(stations: Sequence[Nearest]) -> str:
             numbers = [shown(one.load), shown(one.predicted_s), shown(one.simulated_s)]
             gap = f"{one.gap:+.1%}" if isfinite(one.gap) and isfinite(one.predicted_s) else ""
             rows.append([one.station, one.model, one.quantity, *numbers, gap, one.reason])
-    return "<h2>Theory beside it</h2>\n" + _table(THEORY_COLUMNS, rows) if rows else ""
-
-
-def latencies_html(numbers: Mapping[str, Any]) -> str:
-    """Latencies as an HTML table, kinds by statistics."""
-    return "<h2>Latency in numbers</h2>\n" + _table(("ms", *STATISTICS), latency_rows(numbers))
-
-
-def blame_html(numbers: Mapping[str, Any]) -> str:
-    """Where the time went, as an HTML table: causes by latencies."""
-    rows = blame_rows(numbers)
-    return "<h2>Causes in numbers</h2>\n" + _table(BLAME_COLUMNS, rows) if rows else ""
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    lines = [
-        f"<tr><td>{escape(row[0])}</td>"
-        + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    ]
-    return f"<table>\n<tr>{head}</tr>\n" + "\n".join(lines) + "\n</table>\n"
+    return "<h2>Theory beside it</h2>\n" + table(THEORY_COLUMNS, rows) if rows else ""

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.reading.data_files import code_digest, data_folder
-from sim.results.saved import FORMAT, MANIFEST, SCENARIO, TABLES, THEORY, VERDICT
+from sim.results.saved import FORMAT, MANIFEST, SCENARIO, SETTING, TABLES, THEORY, VERDICT
 from sim.results.saving import save_summary, save_table
 from sim.results.whole_files import locked, refuse_what_is_there, whole_folder
 from sim.version import __version__
 from sim.views.naming import scenario_text, title_of
 from sim.views.report import Run, write_report
-from sim.views.timeline import write_trace
+from sim.views.timeline import TRACE, write_trace
 
 if TYPE_CHECKING:
     import polars
 
+    from sim.results.recorded import Recorded
+    from sim.results.setting import FaultSetting
+
 MAX_CSV_ROWS = 1_000_000  # beyond that a spreadsheet cannot open it, and Parquet is a tenth of the size
+OF_OLDER_VERSIONS = ("trace.json",)  # --force replaces their folders too
 FILES = (
     *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")),
-    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, "trace.json", "report.html"),
+    *(MANIFEST, SCENARIO, "summary.json", VERDICT, THEORY, SETTING, TRACE, "report.html"),
+    *OF_OLDER_VERSIONS,
 )
 
 
@@ -38,15 +43,7 @@ class Saveable(Run, Protocol):
     @property
     def gaps(self) -> polars.DataFrame: ...
     @property
-    def blame_ttft(self) -> polars.DataFrame: ...
-    @property
-    def blame_itl(self) -> polars.DataFrame: ...
-    @property
     def gpus(self) -> polars.DataFrame: ...
-    @property
-    def kv_tiers(self) -> polars.DataFrame: ...
-    @property
-    def hand_overs(self) -> polars.DataFrame: ...
     @property
     def scenario(self) -> Any: ...
     @property
@@ -54,35 +51,43 @@ class Saveable(Run, Protocol):
     @property
     def is_complete(self) -> bool: ...
     @property
+    def title(self) -> str: ...
+    @property
+    def recorded(self) -> Recorded | None: ...
+    @property
+    def faults(self) -> Sequence[FaultSetting]: ...
+    @property
     def inputs(self) -> Iterable[Path]: ...
 
 
-def save(run: Saveable, folder: Path, *, force: bool = False) -> Path:
-    """Write a run into `folder`. InputError if it holds files already, unless `force`, and if it cannot be
+def save(run: Saveable, folder: Path, *, force: bool = False, tables: str = "") -> Path:
+    """Write a run into `folder`, its tables as csv or parquet; by default as CSV as long as a spreadsheet can
+    open them. InputError if it holds files already, unless `force`, and if it cannot be
     written or is being written by another run.
     """
     with locked(folder) as place:
         refuse_what_is_there(folder, force=force, own=FILES)
-        save_into(run, place)
+        save_into(run, place, tables)
     return folder
 
 
-def save_into(run: Saveable, folder: Path) -> tuple[str, ...]:
+def save_into(run: Saveable, folder: Path, tables: str = "") -> tuple[str, ...]:
     """Write a run into a folder that is locked, in place of what it holds. Returns what is missing from it:
-    nothing, or why the report has no charts.
+    nothing, or why the report has no charts, or up to when the timeline has every op.
     """
     with whole_folder(folder) as partial:
         for name in TABLES:
             frame: polars.DataFrame = getattr(run, name)
-            suffix = "csv" if frame.height <= MAX_CSV_ROWS else "parquet"
+            suffix = tables or ("csv" if frame.height <= MAX_CSV_ROWS else "parquet")
             save_table(frame, partial / f"{name}.{suffix}")
         save_summary(run.summary(), partial / "summary.json")
         save_summary({"sentences": [one.as_dict() for one in run.explain()]}, partial / VERDICT)
         save_summary({"stations": [one.as_dict() for one in run.theory()]}, partial / THEORY)
+        save_summary(run.surroundings.as_dict(), partial / SETTING)
         scenario = scenario_text(run.scenario)
         (partial / SCENARIO).write_text(scenario, encoding="utf-8")
-        write_trace(run.requests, run.steps, run.kv_blocks, partial / "trace.json")
-        missing = write_report(run, title_of(run.scenario), scenario, partial / "report.html")
+        missing = write_trace(run, partial / TRACE, run.recorded, run.faults)
+        missing += write_report(run, title_of(run.scenario), scenario, partial / "report.html")
         manifest = {
             "format": FORMAT,
             "version": __version__,

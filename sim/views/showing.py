@@ -4,7 +4,8 @@ a sweep of runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sim.results.records import Records
     from sim.results.sentences import Verdict
+    from sim.views import studied
     from sim.views.lines import Theory
     from sim.views.report import Run
 
@@ -64,6 +66,41 @@ class Shown:
         """Write the page that `save` leaves as report.html to a file of any name."""
         return self._write_report(Path(path), None)
 
+    def to_pandas(self, table: str = "requests") -> Any:
+        """A table as a pandas DataFrame: requests, steps, links, gpus, blame, ...
+
+        InputError for an unknown table, and where pandas and pyarrow are not installed
+        (`pip install fabricsim[arrow]`).
+        """
+        with _extra("pandas"):
+            from sim.views.exporting import table_of
+
+            return table_of(self, table).to_pandas()
+
+    def to_arrow(self, table: str = "requests") -> Any:
+        """A table as a pyarrow Table; otherwise as `to_pandas`."""
+        with _extra("pyarrow"):
+            from sim.views.exporting import table_of
+
+            return table_of(self, table).to_arrow()
+
+    def export(
+        self,
+        path: str | Path,
+        kind: str | None = None,
+        *,
+        table: str = "requests",
+        force: bool = False,
+    ) -> Path:
+        """Write the run as others write theirs: `aiperf` or `vllm` (JSON), or a table as `csv` or `parquet`.
+
+        Without a `kind` the ending of `path` says it; of .json it is AIPerf's. InputError for other endings,
+        and for a file that is there, unless `force`.
+        """
+        from sim.views.exporting import export
+
+        return export(cast("Rows", self), Path(path), kind, table=table, force=force)
+
     def _write_report(self, path: Path, numbers: Mapping[str, Any] | None) -> Path:
         from sim.inputs.errors import InputError
         from sim.results.whole_files import whole_file
@@ -78,6 +115,17 @@ class Shown:
     def _repr_html_(self) -> str:
         run = cast("Rows", self)
         return f"<h3>{escape(run.title)}</h3>\n{run.explain()._repr_html_()}{self.charts._small()}"
+
+
+@contextmanager
+def _extra(library: str) -> Iterator[None]:
+    """InputError where an optional library is not installed."""
+    from sim.inputs.errors import InputError
+
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{library} is not installed: pip install fabricsim[arrow] ({error})") from error
 
 
 class RunCharts:
@@ -150,7 +198,8 @@ class ShownMeans:
 
     def chart(self: Means, x: str, y: str, theory: Theory | None = None) -> altair.LayerChart:
         """`y` against `x`, the mean over seeds with its 95 % interval, a line for each combination of the
-        other changes; `theory`, a function of `x` or its values, is dashed beside them.
+        other changes; `theory`, a function of `x` or its values, is dashed beside them, and ends where it
+        refuses (ValueError) or is infinite.
         `sim.views.files.save_chart` writes it. InputError for an `x` or `y` that the sweep does not have.
         """
         from sim.inputs.errors import InputError
@@ -164,6 +213,50 @@ class ShownMeans:
                 raise InputError(f"{name!r} is no column of this sweep{did_you_mean(name, names)}")
         others = [name for name in names[: names.index("seeds")] if name != x]
         return lines_chart(means.to_dicts(), x, y, others, theory)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page of the sweep: tokens/s of a GPU against those of a user, every metric with its
+        intervals, tables. `sim.compare`, `sim.sensitivity` and `sim.recommend` have one too.
+        """
+        from sim.views.study_page import sweep_page
+
+        return sweep_page(cast("studied.Sweep", self), Path(path))
+
+
+class ShownComparison:
+    """The page of a comparison."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: differences with their intervals, causes, metrics, tables."""
+        from sim.views.study_page import compare_page
+
+        return compare_page(cast("studied.Comparison", self), Path(path))
+
+
+class ShownSensitivity:
+    """The page of a sensitivity study."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: what each constant and knob would do, with its interval."""
+        from sim.views.study_page import sensitivity_page
+
+        return sensitivity_page(cast("studied.Sensitivity", self), Path(path))
+
+
+class ShownRecommendation:
+    """The page of a recommendation."""
+
+    __slots__ = ()
+
+    def report(self, path: str | Path) -> Path:
+        """Write one page: the frontier with its recipes, and every layout."""
+        from sim.views.study_page import recommend_page
+
+        return recommend_page(cast("studied.Recommendation", self), Path(path))
 
 
 CHARTS = ("latency", "load", "causes", "requests", "links")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from sim.inputs.arrivals import (
     Poisson,
     RateState,
     TimeVarying,
+    Weibull,
 )
 from sim.workload.random_streams import Floats, random_stream
 
@@ -26,19 +28,22 @@ short run leaves unused costs next to nothing.
 """
 
 
-def arrival_times(process: OpenProcess, seed: int) -> Iterator[Floats]:
+def arrival_times(process: OpenProcess, seed: int, client: str = "") -> Iterator[Floats]:
     """Arrival times in ascending blocks. A rate that stays zero ends them; all others go on for ever.
 
     Homogeneous processes are sums of drawn gaps. Rates that change, by the clock or by chance, run one unit
     Poisson process through the inverse of the cumulated rate (Cinlar, Introduction to Stochastic Processes,
-    1975).
+    1975). Each `client` has random streams of its own.
     """
-    stream = random_stream(seed, "arrivals")
+    stream = random_stream(seed, f"arrivals{client and '.of.'}{client}")
     if isinstance(process, Poisson):
         return _renewals(lambda: stream.exponential(1.0 / process.rate_per_s, size=BLOCK))
     if isinstance(process, Gamma):
         scale_s = 1.0 / (process.rate_per_s * process.shape)
         return _renewals(lambda: stream.gamma(process.shape, scale_s, size=BLOCK))
+    if isinstance(process, Weibull):
+        scale_s = 1.0 / (process.rate_per_s * math.gamma(1.0 + 1.0 / process.shape))
+        return _renewals(lambda: scale_s * stream.weibull(process.shape, size=BLOCK))
     if isinstance(process, Constant):
         return (np.arange(k, k + BLOCK) / process.rate_per_s for k in itertools.count(0, BLOCK))
     if isinstance(process, Burst):
@@ -47,7 +52,9 @@ def arrival_times(process: OpenProcess, seed: int) -> Iterator[Floats]:
     if isinstance(process, TimeVarying):
         return _at_rates(units, _pieces(process))
     assert isinstance(process, OnOff | MarkovModulated)
-    return _at_rates(units, _stays(process.states, random_stream(seed, "arrivals.states")))
+    return _at_rates(
+        units, _stays(process.states, random_stream(seed, f"arrivals.states{client and '.of.'}{client}"))
+    )
 
 
 def _renewals(gaps: Callable[[], Floats]) -> Iterator[Floats]:

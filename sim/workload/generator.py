@@ -7,19 +7,22 @@ or session sends next.
 
 from __future__ import annotations
 
+import bisect
+import heapq
+import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from sim.inputs.arrivals import MAX_TURNS, ClosedLoop, Sessions, Trace
+from sim.inputs.arrivals import MAX_TURNS, Clients, ClosedLoop, EndlessProcess, Sessions, Trace
 from sim.inputs.errors import InfeasibleError, InputError, Problem
 from sim.inputs.workload import Workload
 from sim.reading.traces import RecordedTrace
 from sim.workload.arrival_times import BLOCK, arrival_times
-from sim.workload.random_streams import Ints, lengths_by, random_stream, waits_by
+from sim.workload.random_streams import Floats, Ints, lengths_by, random_stream, waits_by
 from sim.workload.request import Request
 from sim.workload.request_sampler import RequestSampler, played_part, recorded_trace, session_blocks
 
@@ -67,6 +70,11 @@ class RequestGenerator:
         `missing_tokens` of the answer were never generated, because the request was cancelled.
         """
         return None
+
+    def next_requests(self, request: Request, now_s: float, missing_tokens: int = 0) -> Iterable[Request]:
+        """All that follow on an answer: the next of its user or session, and what it has started beside."""
+        following = self.next_request(request.session, now_s, missing_tokens)
+        return () if following is None else (following,)
 
     @property
     def expected(self) -> int | None:
@@ -120,7 +128,16 @@ class OpenGenerator(RequestGenerator):
     """Arrivals of a process that does not depend on the service."""
 
     def __iter__(self) -> Iterator[Request]:
-        assert not isinstance(self.workload.arrivals, ClosedLoop | Sessions | Trace)
+        for made, times_s, classes, prompts, outputs in self.blocks():
+            yield from self._requests(made, times_s.tolist(), classes, prompts, outputs)
+
+    def fresh(self) -> OpenGenerator:
+        """Another one of the same requests, from the first on."""
+        return OpenGenerator(self.workload, self.seed)
+
+    def blocks(self) -> Iterator[tuple[int, Floats, Ints, Ints, Ints]]:
+        """How many came before, and the arrivals, classes, prompts and answers of the next requests."""
+        assert not isinstance(self.workload.arrivals, Clients | ClosedLoop | Sessions | Trace)
         made = 0
         for block in arrival_times(self.workload.arrivals, self.seed):
             times_s = block[: self.max_requests - made]
@@ -130,10 +147,35 @@ class OpenGenerator(RequestGenerator):
             classes = self.sampler.draw_classes(BLOCK)
             prompts, outputs = self.sampler.draw_lengths(classes)
             n = len(times_s)
-            yield from self._requests(made, times_s.tolist(), classes[:n], prompts[:n], outputs[:n])
+            yield made, times_s, classes[:n], prompts[:n], outputs[:n]
             made += n
             if n < len(block) or made >= self.max_requests:
                 return
+
+
+class ClientsGenerator(RequestGenerator):
+    """Clients that send each by a process of their own, one after the other in order of arrival."""
+
+    def __iter__(self) -> Iterator[Request]:
+        arrivals = self.workload.arrivals
+        assert isinstance(arrivals, Clients)
+        number = {name: index for index, name in enumerate(self.sampler.names)}
+        merged = heapq.merge(
+            *(self._times(process, name, number[name]) for name, process in arrivals.clients.items())
+        )
+        made = 0
+        while block := list(itertools.islice(merged, BLOCK)):
+            times_s, classes = [at_s for at_s, _ in block], np.array([index for _, index in block])
+            prompts, outputs = self.sampler.draw_lengths(classes)
+            n = bisect.bisect_left(times_s[: self.max_requests - made], self.until_s)
+            yield from self._requests(made, times_s[:n], classes[:n], prompts[:n], outputs[:n])
+            made += n
+            if n < len(block) or made >= self.max_requests:
+                return
+
+    def _times(self, process: EndlessProcess, name: str, index: int) -> Iterator[tuple[float, int]]:
+        for block in arrival_times(process, self.seed, name):
+            yield from ((at_s, index) for at_s in block.tolist())
 
 
 class ClosedLoopGenerator(RequestGenerator):
@@ -370,8 +412,12 @@ class TraceGenerator(RequestGenerator):
         self._trace = played_part(arrivals)
         if self._trace.block_hashes is not None and self.sampler.prefixes:
             raise InputError(Problem("the trace has shared blocks of its own; leave out prefix", whole.path))
+        own = [kind.output_tokens or workload.output_tokens for kind in self.sampler.classes]
+        if not all(own):
+            self._trace.refuse_unknown_answers()
         self.closed = self._trace.session is not None
         self._waiting: dict[int, deque[tuple[float, Request]]] = {}  # turns to come, with their delays
+        self._after: dict[tuple[int, int], list[tuple[float, Request]]] = {}  # the same of trees of sessions
 
     @property
     def trace(self) -> RecordedTrace:
@@ -389,8 +435,12 @@ class TraceGenerator(RequestGenerator):
             return
         firsts = []
         delays_s = self._trace.delay_s if self._trace.delay_s is not None else np.zeros(len(self._trace))
-        for request, delay_s in zip(self._rows(), delays_s.tolist(), strict=False):
-            if request.turn:
+        after = self._trace.after
+        for row, (request, delay_s) in enumerate(zip(self._rows(), delays_s.tolist(), strict=False)):
+            if after is not None and math.isnan(request.arrival_s):
+                follows = after[row] or (request.session, request.turn - 1)
+                self._after.setdefault(follows, []).append((delay_s, request))
+            elif request.turn and after is None:
                 self._waiting.setdefault(request.session, deque()).append((delay_s, request))
             elif request.arrival_s < self.until_s:
                 firsts.append(request)
@@ -404,6 +454,17 @@ class TraceGenerator(RequestGenerator):
         delay_s, request = waiting.popleft()
         request.arrival_s = now_s + delay_s
         return request if request.arrival_s < self.until_s else None
+
+    def next_requests(self, request: Request, now_s: float, missing_tokens: int = 0) -> Iterable[Request]:
+        """What follows on an answer: the next turn, and of a tree every session that it has started."""
+        if self._trace.after is None:
+            return super().next_requests(request, now_s, missing_tokens)
+        found = []
+        for delay_s, following in self._after.pop((request.session, request.turn), ()):
+            following.arrival_s = now_s + delay_s
+            if following.arrival_s < self.until_s:
+                found.append(following)
+        return found
 
     def _rows(self) -> Iterator[Request]:
         trace, sampler, workload = self._trace, self.sampler, self.workload
@@ -421,6 +482,10 @@ class TraceGenerator(RequestGenerator):
         prompts = np.where(prompts > 0, prompts, trace.prompt_tokens[:n])
         outputs = np.where(outputs > 0, outputs, trace.output_tokens[:n])
         rows = self._requests(0, trace.arrival_s[:n].tolist(), classes, prompts, outputs)
+        assert isinstance(workload.arrivals, Trace)
+        cache_bust = workload.arrivals.cache_bust
+        own: dict[tuple[int, int], int] = {}
+        roots = _roots(trace) if cache_bust == "session" else []
         for row, request in enumerate(rows):
             if trace.request_class is not None:
                 request.request_class = trace.request_class[row]
@@ -428,8 +493,13 @@ class TraceGenerator(RequestGenerator):
                     request.model, request.priority = workload.model, 0
             if trace.model is not None and trace.model[row]:
                 request.model = trace.model[row]
-            if trace.block_hashes is not None and recorded[row]:
+            if trace.block_hashes is not None and recorded[row] and cache_bust != "request":
                 request.block_hashes = trace.block_hashes[row]
+                if cache_bust == "session":
+                    # A prefix that differs from session to session stands before all that they share.
+                    request.block_hashes = tuple(
+                        own.setdefault((roots[row], block), len(own)) for block in request.block_hashes
+                    )
                 request.hash_block_tokens = trace.hash_block_tokens
                 if len(request.block_hashes) == -(-request.prompt_tokens // trace.hash_block_tokens):
                     # as many as cover the prompt, the last one perhaps partly: it ends with the prompt
@@ -439,7 +509,20 @@ class TraceGenerator(RequestGenerator):
             yield request
 
 
+def _roots(trace: RecordedTrace) -> list[int]:
+    """For each row the session that its tree began with; below zero, its own, for rows outside sessions."""
+    if trace.session is None:
+        return [-1 - row for row in range(len(trace))]
+    root: dict[int, int] = {}
+    for row, session in enumerate(trace.session.tolist()):
+        follows = trace.after[row] if trace.after is not None else None
+        if session not in root:
+            root[session] = session if follows is None else root.get(follows[0], session)
+    return [root[session] if session >= 0 else -1 - row for row, session in enumerate(trace.session.tolist())]
+
+
 _GENERATORS: dict[str, type[RequestGenerator]] = {
+    "clients": ClientsGenerator,
     "closed_loop": ClosedLoopGenerator,
     "sessions": SessionGenerator,
     "trace": TraceGenerator,

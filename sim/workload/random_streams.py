@@ -27,7 +27,9 @@ from sim.inputs.lengths import (
     Lengths,
     LognormalLength,
     LognormalWait,
+    ParetoLength,
     SharedPrefix,
+    TraceFile,
     TraceLength,
     UniformLength,
     UniformWait,
@@ -77,6 +79,11 @@ def lengths_by(
     if isinstance(distribution, LognormalLength):
         drawn = _lognormal(distribution.mean, distribution.cv, stream)
         return lambda n: np.clip(np.rint(drawn(n)), distribution.low, distribution.high).astype(np.int64)
+    if isinstance(distribution, ParetoLength):
+        longest = float(distribution.high)
+        return lambda n: np.rint(
+            np.minimum(distribution.low * (1.0 - stream.random(n)) ** (-1.0 / distribution.shape), longest)
+        ).astype(np.int64)
     if isinstance(distribution, GeometricLength):
         return lambda n: np.minimum(stream.geometric(1.0 / distribution.mean, size=n), distribution.high)
     if isinstance(distribution, EmpiricalLength):
@@ -103,7 +110,7 @@ def prompt_and_output_lengths_by(
     Where both come from the same trace, whole rows are drawn: prompt and output of a request are correlated.
     """
     if isinstance(prompt, TraceLength) and isinstance(output, TraceLength):
-        same_rows = ("name", "path", "order")
+        same_rows = (*TraceFile.model_fields, "order")
         if all(getattr(prompt, field) == getattr(output, field) for field in same_rows):
             prompts, outputs = columns(prompt)
             prompts = np.clip(prompts, prompt.low, prompt.high)

@@ -14,7 +14,7 @@ from sim.inputs.arrivals import Trace
 from sim.inputs.lengths import SharedPrefix, TraceLength
 from sim.inputs.workload import RequestClass, Workload
 from sim.reading.files_read import file_read
-from sim.reading.traces import RecordedTrace, Wanted, read_trace, selected
+from sim.reading.traces import How, RecordedTrace, Wanted, read_trace, selected
 from sim.workload.random_streams import (
     DrawFloats,
     DrawInts,
@@ -78,6 +78,9 @@ class RequestSampler:
         self.names = list(named)
         self.classes = list(named.values())
         self.models = [kind.model or workload.model for kind in self.classes]
+        for distribution in (workload.output_tokens, *(kind.output_tokens for kind in self.classes)):
+            if isinstance(distribution, TraceLength):
+                recorded_trace(distribution).refuse_unknown_answers()
         self._class = choices_by(
             np.array([kind.share for kind in self.classes]), random_stream(seed, "classes")
         )
@@ -194,12 +197,19 @@ def recorded_trace(trace: Trace | TraceLength) -> RecordedTrace:
     wanted = Wanted()
     if isinstance(trace, Trace):
         wanted = Wanted(trace.start_s, trace.duration_s, trace.limit)
-    return _read_once(path, changed, wanted)
+    how = How(
+        tuple((trace.columns or {}).items()),
+        trace.time_unit or "",
+        trace.block_tokens or 0,
+        trace.tokenizer or "",
+        trace.characters_per_token or 0.0,
+    )
+    return _read_once(path, changed, wanted, how)
 
 
 @functools.lru_cache(maxsize=8)
-def _read_once(path: Path, changed: int, wanted: Wanted) -> RecordedTrace:
-    return read_trace(path, wanted)
+def _read_once(path: Path, changed: int, wanted: Wanted, how: How) -> RecordedTrace:
+    return read_trace(path, wanted, how)
 
 
 def _lengths_of(distribution: TraceLength) -> tuple[Ints, Ints]:

@@ -72,6 +72,10 @@ def products_with(**changes: object) -> list[Measurement]:
     [
         (products_with(op="gemmm"), "kernel = 'gemmm': must be one of gemm, .*; did you mean 'gemm'"),
         (products_with(sizes={"m": 64, "n": 8192, "dtype": "bf16"}), "argument: 'k'"),
+        (
+            products_with(sizes={"m": 64, "n": 8192, "k": 0, "dtype": "bf16"}),
+            "a row of gemm on h100-sxm is none of this kernel",
+        ),
         (products_with()[:5], "needs 20 points of one kernel.*5 of gemm bf16 on h100-sxm"),
         (
             [replace(one, seconds=one.seconds * 1e-3) for one in products_with()],

@@ -66,7 +66,7 @@ def test_a_signal_ends_a_run_between_two_events_and_its_books_are_closed(
             had._came(signal.SIGTERM, None)
 
     monkeypatch.setattr(Service, "_arrived", arrives)
-    status, printed, err = sim("run", path, "--out", out)
+    status, printed, err = sim("run", path, "--out", out, "--no-fold")  # folded, it has no arrivals
     assert status == 143
     assert "time to first token" in printed
     assert f"saved in {out}, marked incomplete\n" in err

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sim.inputs.errors import InputError
 from tests.cli.conftest import Sim
 
 GOOD = """
@@ -152,6 +153,9 @@ def test_a_line_that_a_kill_has_cut_off_is_dropped(scenario: Path, tmp_path: Pat
         found = package.sweep(described, {"replicas": [1, 2]}, progress=False, keep=keep)
         assert [row.status for row in found.rows] == ["done", "done"]
     assert [line[-1] for line in rows.read_text().splitlines()] == ["}"] * 3
+    rows.write_text(rows.read_text().replace('"completed": ', '"completed": 1', 1))
+    with pytest.raises(InputError, match=r"csv\.rows:2: is not as a study has written it"), kept(out) as keep:
+        package.sweep(described, {"replicas": [1, 2]}, progress=False, keep=keep)
 
 
 def test_a_search_goes_on_with_the_rates_that_were_tried(sim: Sim, scenario: Path, tmp_path: Path) -> None:

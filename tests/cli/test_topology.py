@@ -69,3 +69,17 @@ def test_a_collective_over_pcie_of_a_machine_that_was_not_measured_has_a_band(si
     _, out, err = sim(*asked, "l40s-8")
     assert json.loads(out)["machine"]["band"] is None
     assert "best case" not in err
+
+
+def test_topology_import_writes_what_check_reads(sim: Sim, tmp_path: Path) -> None:
+    seen, own = tmp_path / "seen.txt", tmp_path / "my.yaml"
+    seen.write_text("\tGPU0\tGPU1\nGPU0\t X \tNV12\nGPU1\tNV12\t X \n")
+    status, out, err = sim("topology", "import", seen)
+    assert (status, "kind: gpu, count: 2" in out, err) == (0, True, "")
+    status, _, err = sim("topology", "import", seen, "--out", own)
+    assert (status, "assumed: GPUs are a100-80gb-sxm" in err) == (0, True)
+    assert sim("topology", "import", seen, "--out", own)[0] == 2
+    tables = [sim("topology", "check", file, "--format", "json") for file in (seen, own)]
+    found = [json.loads(out) for _, out, _ in tables]
+    assert found[0]["bisection_bytes_per_s"] == found[1]["bisection_bytes_per_s"] == pytest.approx(12 * 20e9)
+    assert "to edit it: sim topology import" in tables[0][2]

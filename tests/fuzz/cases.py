@@ -230,7 +230,7 @@ KEYS = (
     "topology", "kernels", "kernels.path", "placement.kind", "precision.weights",
     "engine.kv_tiers.host.capacity_bytes",
     "engine.speculation.acceptance_rate", "pools.prefill.replicas", "hand_over.kv", "time_limit_s",
-    "warmup", "without",
+    "warmup", "cooldown", "without",
     "", ".", "..", "engine.", ".engine", "engine..x", "a" * 300, "workload.arrivals.kind",
     "topology.gpus.h100-sxm.hbm_bytes",
     "topology.wires.0.links", "topology.wires", "workload.classes", "engine.host", "engine.host.step_s.x",
@@ -447,11 +447,18 @@ STUDIES: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
-def _row_of_a_study(rng: random.Random) -> dict[str, Any]:
+@cache
+def _row_of_a_study(replicas: int) -> dict[str, Any]:
     """A line as a study keeps it, of the first run of a sweep."""
-    key = json.dumps([0, [["replicas", rng.choice((1, 2))]], 0])
-    row: dict[str, Any] = {"key": key, "status": "done", "reason": "", "summary": {"finished": 3}}
-    return {**row, "causes": {}, "wall_s": 0.1, "links": {"a->b": 0.5}}
+    import sim
+    from sim.studies.kept import plain, row_digest
+    from sim.studies.points import Point, row_of
+
+    row = row_of(sim.Scenario.model_validate(OPEN), Point(0, (("replicas", replicas),), 0))
+    numbers = {"summary": row.summary, "causes": row.causes, "wall_s": 0.1, "links": row.links}
+    key = json.dumps([0, [["replicas", replicas]], 0])
+    line = {"key": key, "status": row.status, "reason": row.reason, **numbers}
+    return json.loads(json.dumps({**line, "digest": row_digest(line)}, default=plain))  # type: ignore[no-any-return]
 
 
 def study_case(rng: random.Random) -> Case:
@@ -470,12 +477,20 @@ def study_case(rng: random.Random) -> Case:
         words[at] = (value if isinstance(value, str) else json.dumps(value)).replace("\0", "")
     files = [("s.yaml", as_yaml(scenario)), ("other.yaml", as_yaml(SMALL))]
     if rng.random() < 0.5:
-        lines = [{"study": STUDY}, _row_of_a_study(rng), _row_of_a_study(rng)]
+        lines = [{"study": STUDY}, _row_of_a_study(1), _row_of_a_study(rng.choice((1, 2)))]
         text = "".join(json.dumps(line) + "\n" for line in mutated(lines, rng, rng.randint(0, 2)))
         files.append(("t.csv.rows", noisy(text, rng) if rng.random() < 0.4 else text))
     if rng.random() < 0.2:
         files.append((rng.choice(("t.csv", "t.parquet", ".t.csv.lock", ".t.csv.partial", "t.csv/x")), "x"))
     return Case(tuple(words), tuple(files))  # fmt: skip
+
+
+def as_bytes(text: str) -> bytes:
+    """The bytes of a file: those of a binary one as they were, and of what no text can have as it can be."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 @cache
@@ -486,7 +501,7 @@ def _saved_run() -> tuple[tuple[str, str], ...]:
     with tempfile.TemporaryDirectory() as folder:
         sim.simulate(sim.Scenario.model_validate(SMALL)).save(Path(folder) / "o")
         paths = sorted((Path(folder) / "o").iterdir())
-        return tuple((path.name, path.read_text(encoding="utf-8")) for path in paths)
+        return tuple((path.name, path.read_bytes().decode("utf-8", "surrogateescape")) for path in paths)
 
 
 def saved_case(rng: random.Random) -> Case:
@@ -505,7 +520,7 @@ def saved_case(rng: random.Random) -> Case:
             _cells(text, rng) if broken.endswith(".csv") and text and rng.random() < 0.6 else noisy(text, rng)
         )
         if rng.random() < 0.7:  # as somebody who edits a table and mends its digest
-            content = saved[broken].encode("utf-8", "surrogatepass")
+            content = as_bytes(saved[broken])
             manifest["files"][broken] = hashlib.sha256(content).hexdigest()
             saved["manifest.json"] = json.dumps(manifest)
     words: tuple[str, ...] = rng.choice((

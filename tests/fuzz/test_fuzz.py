@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.cases import KINDS, Case
+from tests.fuzz.cases import KINDS, QUICK, SMALL, Case, as_yaml
 from tests.fuzz.known import is_known
 from tests.fuzz.worker import Fault, Worker
 
 EXAMPLES = {"study": 6, "options": 15}
 """Studies begin processes, and options slow a run down: fewer of them, so that all take a minute."""
+ARRIVE = {"kind": "poisson", "rate_per_s": 20.0}
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
 
 
@@ -59,3 +60,16 @@ def test_faults_are_seen(worker: Worker) -> None:
     """The harness itself: a case that is in order is none, and nonsense on the command line is refused."""
     assert worker.run(Case(("list",))) is None
     assert worker.run(Case(("nosuch",))) is None
+
+
+@pytest.mark.slow
+def test_a_run_is_long_because_it_was_asked_to_be_or_hangs() -> None:
+    worker = Worker(1.0)
+    many = as_yaml({**SMALL, "workload": {**QUICK, "arrivals": ARRIVE, "requests": 10**6}})
+    few = as_yaml({**SMALL, "workload": {**QUICK, "output_tokens": 8000}})
+    worker.run(Case(("run", "s.yaml"), (("s.yaml", as_yaml(SMALL)),)))  # imports take their time
+    assert worker.run(Case(("run", "s.yaml"), (("s.yaml", many),))) is None
+    fault = worker.run(Case(("run", "s.yaml", "--no-fold"), (("s.yaml", few),)))
+    worker.close()
+    assert fault is not None
+    assert (fault.kind, "--max-cpu 0.5 s" in fault.text) == ("hang", True)

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from sim.reading.data_files import experiment_scripts
+
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
-EXPERIMENTS = sorted((CHECKOUT / "experiments").glob("*.py"))
+EXPERIMENTS = experiment_scripts()
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 FIELDS = {"case", "quantity", "unit", "published", "simulated", "error", "kind", "source"}
@@ -98,7 +100,7 @@ def test_an_experiment_says_what_it_said(experiment: Path, refresh: bool) -> Non
 
 @pytest.mark.parametrize("saved", sorted(HERE.glob("*.json")), ids=lambda path: path.stem)
 def test_a_saved_answer_has_an_experiment_and_the_fields_that_scripts_rely_on(saved: Path) -> None:
-    assert (CHECKOUT / "experiments" / f"{saved.stem}.py").is_file()
+    assert saved.stem in {path.stem for path in EXPERIMENTS}
     answer = json.loads(saved.read_text(encoding="utf-8"))
     assert answer["question"].endswith("?")
     assert answer["takeaway"]

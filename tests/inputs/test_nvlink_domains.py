@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 import sim
+from sim.cost.collectives.choice import collective
+from sim.cost.collectives.demands import demand
+from sim.cost.collectives.send_graphs import send_graph
 from sim.cost.network import Network
 from sim.inputs.errors import InputError
 from sim.inputs.nvlink_domains import nearest_sizes
@@ -44,7 +47,7 @@ def test_a_domain_as_large_as_the_server_changes_no_link():
     assert (same.links, same.capacity) == (whole.links, whole.capacity)
 
 
-@pytest.mark.parametrize(("tiers", "links", "reduces"), [(1, 2, True), (2, 4, False)])
+@pytest.mark.parametrize(("tiers", "links", "reduces"), [(1, 2, True), (2, 4, True)])
 def test_servers_are_joined_into_one_domain_by_one_or_two_tiers(tiers, links, reduces):
     network = Network(regrouped("hgx-b200", 4, domain=32, domain_tiers=tiers).graph)
     path = network.path(network.gpus[0], network.gpus[31])
@@ -80,7 +83,10 @@ def test_what_cannot_be_is_refused_with_the_nearest_that_can(changes, nodes, wha
     topology = sim.load_topology("gb200-nvl72", nodes=nodes)
     data = {**dict(topology), **changes}
     if changes.get("parts"):
-        data["parts"] = {**topology.parts, "gpu": topology.parts["gpu"].model_copy(update={"count": 64})}
+        data["parts"] = {
+            **topology.parts,
+            "gpu": topology.parts["gpu"].model_copy(update={"count": 64, "trays": 16}),
+        }
         data["wires"] = tuple(wire for wire in topology.wires if wire.to != "host" or wire.source == "nic")
     with pytest.raises(ValueError, match=what):
         Topology.model_validate(data)
@@ -111,3 +117,42 @@ def test_a_scenario_sets_the_domain_by_its_path():
     assert sim.with_changes(service, {"topology.domain": 8}).topology.domain == 8
     with pytest.raises(InputError, match=r"topology\.domain: 100 GPUs are more than the 72"):
         sim.with_changes(service, {"topology.domain": 100})
+
+
+def test_switches_on_two_tiers_add_what_those_on_one_add():
+    """Sixteen GPUs below two tiers: each sends S(1 + 1/16) as on one switch, and a server's chips send one
+    sum of S up and get one down; sends and demand agree. Chips that do not add refuse.
+    """
+    n_bytes = 1e9
+    network = Network(regrouped("hgx-b200", nodes=2, domain=16).graph)
+    assert network.reduces(network.gpus)
+    bare = demand(network, "all_reduce", "nvls", n_bytes, network.gpus)
+    sent = {network.links[link]: n for link, n in zip(bare.links, bare.n_bytes, strict=True)}
+    trunks = {name: n for name, n in sent.items() if "gpu" not in name}
+    assert len(trunks) == 4
+    assert list(trunks.values()) == pytest.approx([n_bytes] * 4)
+    assert {round(n) for name, n in sent.items() if "gpu" in name} == {round(n_bytes * 17 / 16)}
+    for op in ("all_reduce", "all_gather", "reduce_scatter"):
+        whole = demand(network, op, "nvls", n_bytes, network.gpus)
+        played = dict.fromkeys(whole.links, 0.0)
+        for send in send_graph(network, op, "nvls", n_bytes, network.gpus):
+            for link, carried in send.load().items():
+                played[link] += carried
+        assert played == pytest.approx(dict(zip(whole.links, whole.n_bytes, strict=True)))
+    one, two = (
+        collective(Network(regrouped("gb200-nvl72", nodes=2, domain=144, domain_tiers=tiers).graph),
+                   "all_reduce", 1e5, ranks, library="flashinfer")
+        for tiers in (1, 2)
+        for ranks in [[f"node{gpu % 2}.gpu{gpu // 2}" for gpu in range(16)]]
+    )  # fmt: skip
+    assert one.algorithm == two.algorithm == "mnnvl_two_shot"
+    still = regrouped("hgx-b200", nodes=2, domain=16)
+    still = still.model_copy(
+        update={
+            "parts": {
+                **still.parts,
+                "nvswitch": still.parts["nvswitch"].model_copy(update={"reduces": False}),
+            }
+        }
+    )
+    assert not Network(still.graph).reduces(Network(still.graph).gpus)

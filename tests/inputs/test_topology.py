@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError, InputError
 from sim.inputs.hardware import LinkType
 from sim.inputs.parts import Part, ScaleOut, Transport, Wire
 from sim.inputs.server_graph import edge_attributes
 from sim.inputs.topology import Topology
+from sim.inputs.topology_check import refuse_unreachable
 
 LINKS = {
     "fast": LinkType(name="fast", bytes_per_s=100e9, efficiency=0.8, latency_s=1e-6),
@@ -158,7 +160,9 @@ def test_a_transport_decides_which_nics_carry_and_how_much() -> None:
 
 
 def test_an_unknown_transport_is_refused_by_name() -> None:
-    with pytest.raises(ValidationError, match="'smoke' is not a transport of small; infiniband, tcp are"):
+    with pytest.raises(
+        ValidationError, match="'smoke' is not a transport of small; infiniband, roce, efa, tcp are"
+    ):
         cluster(inter_node="smoke")
     with pytest.raises(InputError, match="'smoke' is not a transport of small"):
         cluster().with_inter_node("smoke")
@@ -245,3 +249,18 @@ def test_a_system_needs_a_gpu_and_has_a_limit() -> None:
 def test_fields_of_a_part_belong_to_its_kind(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Part.model_validate(fields)
+
+
+def test_a_server_with_roce_cards_alone_is_joined_by_them() -> None:
+    """RoCE is a kind of its own: its cards do not carry InfiniBand, and no transport has to be named."""
+    parts = {**cluster().parts, "nic": Part(kind="nic", count=2, transport="roce")}
+    described = cluster(parts=parts, nodes=2)
+    assert (described.inter_node, described.graph.graph["inter_node"]) == ("roce", "roce")
+    network = Network(described.graph)
+    across = network.path(network.gpus[0], network.gpus[-1])
+    assert across.medium == "roce"
+    alone = cluster(parts=parts, nodes=2, inter_node="infiniband")
+    with pytest.raises(
+        InfeasibleError, match=r"no NIC is for infiniband; inter_node: roce, or transport: infini"
+    ):
+        refuse_unreachable(alone.graph)

@@ -11,6 +11,7 @@ import numpy as np
 import polars
 
 import sim
+from sim.energy import FLAT
 from tests.laws.every_key import KERNELS, Key, Path
 from tests.laws.key_scenarios import KERNEL_SCENARIOS, SCENARIOS, Case
 
@@ -20,8 +21,10 @@ ECHOED = {("links", "bytes_per_s")}  # says what was written, whatever came of i
 BOTH_WAYS = ("latency_s", "hop_s")
 """Keys that have to act in both directions: less of a latency is faster, more is slower."""
 
-ABOUT_ITSELF = ("basis", "keys")
-"""Blocks of a summary that say what the scenario is, and no record of the run."""
+ABOUT_ITSELF = ("basis", "keys", "energy", "cost", *FLAT)
+"""Parts of a summary that say what the scenario is, or are worked out from rows and constants: a key that
+moves only watts moves no record of the run. Keys of power and prices are held against these parts alone.
+"""
 
 Outcome = Literal["acted", "same", "cannot be", "refused"]
 
@@ -59,7 +62,14 @@ def outcome(case: Case, key: Key, value: float) -> Outcome:
         return "refused"
     except (sim.InfeasibleError, sim.UnfinishedError):
         return "cannot be"
+    if key.name.startswith("prices") or ".power." in key.name:
+        return "acted" if _power(before) != _power(after) else "same"
     return "acted" if differ(before, after) else "same"
+
+
+def _power(result: sim.Result) -> tuple[Any, Any]:
+    numbers = result.summary()
+    return numbers["energy"], numbers.get("cost")
 
 
 def candidates(key: Key) -> dict[str, list[float]]:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 
 import sim
+from sim.scenario.written_keys import LABELS
 
 BY_NAME = ("topology.links", "topology.parts", "topology.transports")
 KERNELS = "topology.gpus.*.kernels."
@@ -66,6 +67,8 @@ def _walk(value: Any, name: str, path: Path, annotation: Any = None) -> Iterator
             yield Key(name, path, None, float not in numbers)
     elif isinstance(value, BaseModel):
         for one, described in type(value).model_fields.items():
+            if one in LABELS:
+                continue
             below = _below(name, value, one)
             yield from _walk(getattr(value, one), below, (*path, one), described.annotation)
     elif dataclasses.is_dataclass(value):
@@ -173,6 +176,8 @@ def _schema_keys(
         if annotation in inside:
             return
         for one, described in annotation.model_fields.items():
+            if numbers_only and one in LABELS:
+                continue
             below = f"{name}{_braces(annotation)}.{one}".lstrip(".")
             into(described.annotation, below, inside=(*inside, annotation))
         return

@@ -99,6 +99,7 @@ BASES: dict[str, dict[str, Any]] = {
         "topology": "nd-h100-v5",
         "model": small("llama-3-8b", 8),
         "precision": {"weights": "fp8"},
+        "prices": {"gpu_hour": 2.5, "kwh": 0.08},
         "workload": chat(prompt_tokens=3000),
     },
     "two servers": {
@@ -520,7 +521,24 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 4},
         "workload": chat(arrivals={"kind": "closed_loop", "users": 3, "think_time_s": 0.02, "ramp_s": 0.1}),
     },
-    "textbook server": {**server(), "time_limit_s": 3.0, "warmup": 0.2},
+    "second copies": {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "replicas": 2,
+        "hedge": {"after_s": 0.02},
+        "workload": chat(24, 300.0),
+    },
+    "uneven ranks": {
+        "topology": "a100-x4",
+        "model": small("llama-3-8b"),
+        "engine": {
+            "pipeline_parallel_size": 2,
+            "jitter": {"cv": 0.3},
+            "stragglers": [{"rank": 1, "factor": 1.5}],
+        },
+        "workload": chat(6),
+    },
+    "textbook server": {**server(), "time_limit_s": 3.0, "warmup": 0.2, "cooldown": 0.1},
     "impatient clients": {
         "topology": "a100-x4",
         "model": small("llama-3-8b"),
@@ -556,6 +574,7 @@ LENGTHS: tuple[Any, ...] = (
     {"kind": "uniform", "low": 20, "high": 60},
     {"kind": "lognormal", "mean": 40, "cv": 1.0, "low": 20, "high": 100},
     {"kind": "zipf", "exponent": 1.1, "low": 5, "high": 60},
+    {"kind": "pareto", "shape": 1.2, "low": 20, "high": 60},
     {"kind": "geometric", "mean": 40, "high": 80},
     {"kind": "empirical", "values": (20, 60, 90), "weights": (1.0, 2.0, 1.0)},
     {"kind": "trace", "name": "azure-llm-2023-conversation", "low": 600, "high": 1200},
@@ -566,6 +585,7 @@ TURNS: tuple[Any, ...] = (
     {"kind": "uniform", "low": 2, "high": 4},
     {"kind": "lognormal", "mean": 2, "cv": 1.0, "low": 2, "high": 3},
     {"kind": "zipf", "exponent": 1.1, "low": 2, "high": 4},
+    {"kind": "pareto", "shape": 1.2, "low": 2, "high": 4},
     {"kind": "geometric", "mean": 2, "high": 3},
     {"kind": "empirical", "values": (1, 2, 4), "weights": (1.0, 2.0, 1.0)},
 )
@@ -580,6 +600,7 @@ ARRIVALS: tuple[Any, ...] = (
     {"kind": "constant", "rate_per_s": 20.0},
     {"kind": "gamma", "rate_per_s": 20.0, "cv": 2.0},
     {"kind": "gamma", "rate_per_s": 20.0, "burstiness": 2.0},
+    {"kind": "weibull", "rate_per_s": 20.0, "shape": 0.7},
     {"kind": "on_off", "on_rate_per_s": 40.0, "off_rate_per_s": 2.0, "mean_on_s": 0.1, "mean_off_s": 0.1},
     {"kind": "mmpp", "states": ({"rate_per_s": 40.0, "mean_stay_s": 0.1}, {"rate_per_s": 2.0,
     "mean_stay_s": 0.1})},
@@ -623,6 +644,8 @@ def _laws() -> Iterator[tuple[str, dict[str, Any]]]:
         ("patience_s of a class", WAITS, lambda law: classes({"patience_s": law})),
         ("timeout_s of a class", WAITS, lambda law: classes({"timeout_s": law})),
         ("arrivals", (*ARRIVALS, TRACE), lambda law: {"arrivals": law}),
+        ("clients", ARRIVALS[:-1], lambda law: {"arrivals": {"kind": "clients", "clients": {"one": law}},
+        "classes": {"one": {}}}),
         ("starts", ARRIVALS, lambda law: {"arrivals": {**sessions, "starts": law}, "prefix": {"tokens": 32}}),
     )  # fmt: skip
     for place, laws, workload in places:
@@ -682,5 +705,6 @@ KERNEL_SCENARIOS = (
 )
 """Where kernels' parameters are changed: each of them stands in every scenario."""
 SCENARIOS["textbook server"] = replace(
-    SCENARIOS["textbook server"], only=("engine", "workload", "time_limit_s", "warmup", "replicas")
+    SCENARIOS["textbook server"],
+    only=("engine", "workload", "time_limit_s", "warmup", "cooldown", "replicas"),
 )

@@ -31,6 +31,8 @@ SILENT: dict[str, str] = {
 }
 
 UNREACHED = {
+    "workload.arrivals{sessions}.turns{trace}.block_tokens": "numbers of turns cannot be drawn from a trace",
+    "workload.arrivals{sessions}.turns{trace}.characters_per_token": "as above",
     "workload.arrivals{sessions}.turns{trace}.high": "numbers of turns cannot be drawn from a trace",
     "workload.arrivals{sessions}.turns{trace}.low": "numbers of turns cannot be drawn from a trace",
 }

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from sim import catalog
 from sim.inputs.errors import InputError
 from sim.inputs.topology import Topology
 from sim.reading.data_files import topologies
+from sim.scenario.scenario import Scenario
 
 SMALL = """\
 name: mine
@@ -153,7 +156,7 @@ inter_node: tpc
         "box.yaml:5: wires[0]: blocks of 3 put 3 x 2 = 6 on host, but gpu has 8; 'of: 4' fits",
         "box.yaml:6: wires[1]: host[5] is outside the 2 that there are; indices run from 0 to 1",
         "box.yaml:7: scale_out[0]: of: 'gpu' is not a part of kind nic; add one",
-        "box.yaml:11: inter_node: 'tpc' is not a transport of box; infiniband, tcp are",
+        "box.yaml:11: inter_node: 'tpc' is not a transport of box; infiniband, roce, efa, tcp are",
     ]
 
 
@@ -171,7 +174,7 @@ inter_node: tpc
         ("own_graph: 7", "own_graph: is not a known key"),
         (
             "transports: {x: {kind: carrier-pigeon}}",
-            "transports.x.kind = 'carrier-pigeon': must be 'infiniband' or 'tcp'",
+            "transports.x.kind = 'carrier-pigeon': must be 'infiniband', 'roce', 'efa' or 'tcp'",
         ),
         ("provenance: {nodes: {tag: datasheet}}", "provenance.nodes.source: is missing"),
     ],
@@ -231,7 +234,7 @@ FAULTS = {
     ),
     "network of no NIC": ("- of: nic", "- of: gpu", "scale_out[0]", "not a part of kind nic; nic, eth is"),
     "rails": ("- of: nic", "- rails: 3\n    of: nic", "scale_out[0]", "3 rails do not divide the 8 NICs"),
-    "transport": ("\nscale_out", "\ninter_node: infinband\nscale_out", "inter_node", "infiniband, tcp"),
+    "transport": ("\nscale_out", "\ninter_node: infinband\nscale_out", "inter_node", "infiniband, roce, efa"),
     "basis": ("value: measured", "value: measurd", "basis", "did you mean 'measured'?"),
 }  # fmt: skip
 
@@ -261,3 +264,45 @@ def test_of_two_faults_both_are_told_in_their_order(tmp_path: Path) -> None:
     first, second = refused(tmp_path, text)
     assert "parts.gpu.model" in first
     assert "wires[0].link" in second
+
+
+@pytest.mark.slow
+def test_every_shipped_file_written_as_a_dict_gives_the_same_network() -> None:
+    """A script's dict, and a scenario's block, may say all that a file may."""
+    for path in sorted(topologies().glob("*.yaml")):
+        named, data = catalog.load_topology(path.stem), yaml.safe_load(path.read_text())
+        service = Scenario.model_validate(
+            {"topology": data, "model": "llama-3-8b", "precision": {"weights": "fp16", "kv_cache": "fp16"},
+             "workload": "single-user"}
+        )  # fmt: skip
+        for other in (catalog.load_topology(data), service.topology):
+            assert other == named.model_copy(update={"links": other.links}), (
+                path.stem
+            )  # sources name no lines
+            assert dict(other.graph.adjacency()) == dict(named.graph.adjacency()), path.stem
+            assert {name: link.payload_bytes_per_s for name, link in other.links.items()} == {
+                name: link.payload_bytes_per_s for name, link in named.links.items()
+            }
+
+
+def test_a_block_of_a_scenario_names_shipped_links_and_is_told_of_what_there_is_not() -> None:
+    parts = {"gpu": {"kind": "gpu", "count": 2, "model": "l40s"}, "host": {"kind": "host"}}
+    wire = {"from": "gpu", "to": "host", "pattern": "all", "link": "pcie4-x16"}
+    block = {"node": {"parts": parts, "wires": [wire]}}
+    service = {"topology": block, "model": "llama-3-8b", "workload": "single-user"}
+    assert Scenario.model_validate(service).topology.name == "topology"
+    wire["link"] = "pcie4"
+    with pytest.raises(
+        ValidationError, match=r"topology.wires.0.link: there is no link named 'pcie4'.*did you"
+    ):
+        Scenario.model_validate(service)
+
+
+def test_a_gpu_names_another_one_whose_kernels_stand_in(tmp_path: Path) -> None:
+    own = "gpus: {mine: {hbm_bytes: 48 GB, hbm_bytes_per_s: 1 TB/s, flops: {bf16: 200 TFLOP/s}, sms: 100, l2_bytes: 9 MB, pcie_generation: 4, kernels: %s}}\n"  # noqa: E501
+    text = SMALL.replace("model: l40s", "model: mine")
+    kernels = catalog.load_topology(written(tmp_path, text + own % "l40s")).gpus["mine"].kernels
+    assert kernels is not None
+    assert kernels.gemm == (catalog.load_gpu("l40s").kernels or kernels).gemm
+    assert kernels.provenance["gemm.bf16"].source == "not measured on mine: those of l40s, its stand-in"
+    assert "there is no gpu named 'l40'" in refused(tmp_path, text + own % "l40")[0]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sim.inputs.errors import InputError
 from sim.reading.traces import RecordedTrace, Wanted, read_trace, reading, selected
 from sim.reading.traces.families import FAMILIES
+from sim.reading.traces.reading import family_of
 
 SHIPPED = Path(__file__).parents[2] / "workloads" / "traces"
 
@@ -172,7 +173,7 @@ def test_broken_lines_of_json_are_dropped(tmp_path: Path):
     assert len(read) == 2
     assert read.rows == 7
     assert dict(read.dropped)["not JSON"] == 1
-    assert dict(read.dropped)["more hash_ids than blocks of 512 tokens"] == 1
+    assert dict(read.dropped)["more hash_ids than blocks of 512 tokens; block_tokens says another size"] == 1
 
 
 def test_equal_token_ids_become_equal_blocks(tmp_path: Path):
@@ -221,11 +222,12 @@ def test_sessions_keep_their_turns_and_delays(tmp_path: Path):
         ("a,b,c\n1,2,3\n", "no known trace has the header 'a, b, c'"),
         ("TIMESTAMP,ContextTokens\n", "lacks GeneratedTokens"),
         ("timestamp,input_length,output_length\n", "Mooncake trace, has them in a JSON object on each line"),
-        ('[{"conversations": []}]', "ShareGPT"),
-        ('{"conversations": []}', "ShareGPT"),
+        ('[{"conversations": [{"value": "a"}, {"value": "b"}]}]', "say how many tokens that is: tokenizer"),
+        ('{"conversations": []}', "1 fewer than two turns"),
+        ('{"time_to_first_token": {"unit": "ms"}, "request_latency": {}}', "summary of a benchmark"),
         ("arrival_s,prompt_tokens,output_tokens\n", "header only"),
         ("arrival_s,prompt_tokens,output_tokens\n1,0,1\n", "1 zero prompt_tokens"),
-        ("{broken\n", "no known trace"),
+        ("{broken\n", "is not whole JSON"),
     ],
 )
 def test_what_is_no_trace_is_refused_with_what_would_be(text: str, said: str, tmp_path: Path):
@@ -312,7 +314,8 @@ def test_what_is_said_of_a_trace_that_was_not_read_to_its_end(tmp_path, monkeypa
     assert "7 of the first 7 rows" in read_trace(tmp_path / "trace.csv", Wanted(limit=2)).describe()
 
 
-def test_no_family_hides_another():
+def test_the_family_with_most_columns_is_taken():
     for family in FAMILIES:
-        others = [other for other in FAMILIES if other is not family and other.lines == family.lines]
-        assert not any(other.columns <= family.columns for other in others)
+        first = dict.fromkeys(family.columns, "")
+        header = first if family.lines == "json" else ",".join(family.columns)
+        assert family_of(header)[0] is family

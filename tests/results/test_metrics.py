@@ -154,6 +154,18 @@ def test_a_warmup_leaves_out_the_first_requests():
         summary(run(*requests), warmup=1.5)
 
 
+def test_a_cooldown_leaves_out_the_last_requests_beside_a_warmup():
+    requests = [
+        {"arrival_s": float(k), "first_token_s": k + 1.0, "finished_s": k + (10.0 if k > 7 else 1.0)}
+        for k in range(10)
+    ]
+    numbers = summary(run(*requests), warmup=0.2, cooldown=0.2)
+    assert (numbers["warmup_requests"], numbers["cooldown_requests"], numbers["completed"]) == (2, 2, 6)
+    assert numbers["mean_e2el_ms"] == pytest.approx(1000.0)
+    assert numbers["duration"] == 6.0
+    assert "cooldown_requests" not in summary(run(*requests))
+
+
 def test_limits_are_upper_for_latencies_and_lower_for_throughputs():
     numbers = summary(run(ONE, {"status": "unfinished"}, end_s=5.0))
     assert meets(numbers, {"median_ttft_ms": math.inf, "output_throughput": 2.0})

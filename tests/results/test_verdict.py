@@ -14,7 +14,7 @@ from sim.results.verdict_words import GROUPS, HELP, HOLDUPS, WORDS
 from sim.setting import setting_of, store_kind
 from tests.results.verdict_scenarios import BURST, KNOWN, described, poisson, pool, users
 
-TOPICS = ("run", "load", "limit", "use", "links", "objectives", "slowest", "changes", "help")
+TOPICS = ("run", "load", "limit", "use", "links", "objectives", "slowest", "look", "changes", "help")
 
 
 def numbers_of(verdict: Verdict, topic: str) -> dict[str, float | int | str]:

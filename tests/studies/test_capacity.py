@@ -113,7 +113,7 @@ def test_a_percentile_of_too_few_requests_is_said_or_the_runs_are_made_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(capacity_module, "BEYOND", 2)
-    described = sim.with_changes(server(requests=15), {"warmup": 0.25})
+    described = sim.with_changes(server(requests=15), {"warmup": 0.15, "cooldown": 0.1})
     slo = {"p90_ttft_ms": 150.0}
     (note,) = sim.capacity(described, slo, tolerance=0.9).notes
     assert "p90_ttft_ms of 12 requests is decided by 1.2 of them; with 20 it would be by 2" in note

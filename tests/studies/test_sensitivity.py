@@ -13,7 +13,9 @@ import sim
 from sim.inputs.errors import InputError
 from sim.scenario import Scenario
 from sim.studies.knobs import Knob, knobs_of
+from sim.studies.points import Point, Row
 from sim.studies.rate_search import Bracket
+from sim.studies.recommend import _Runs
 from sim.studies.sensitivity import RESOLUTION, Sensitivity
 from tests.studies.scenarios import scenario, server
 
@@ -59,6 +61,14 @@ def test_a_capacity_follows_the_formula_finer_than_what_it_reports() -> None:
     assert "below the resolution of 0.2%" in by_key["engine.frontend_s"].note or (
         by_key["engine.frontend_s"].note == "no effect"
     )
+
+
+def test_a_knob_that_nothing_reads_leaves_a_capacity_as_it_is_to_the_last_digit() -> None:
+    """The unchanged service is searched by the steps of the changed ones, and not from afar."""
+    described = server(requests=30, arrivals={"kind": "poisson", "rate_per_s": 1.0})
+    key, slo = "engine.gpu_memory_utilization", {"p90_ttft_ms": 150.0}
+    _, by_key = effects_of(described, "capacity", seeds=range(4), keys=key, slo=slo)
+    assert (by_key[key].note, by_key[key].more.mean) == ("no effect", 0.0)
 
 
 def test_knobs_are_the_numbers_of_the_machine_and_of_the_engine_also_those_left_to_defaults() -> None:
@@ -165,3 +175,17 @@ def test_a_second_metric_of_a_stored_study_runs_nothing(tmp_path: Path) -> None:
         patch.setattr("sim.studies.points.row_of", lambda *_: pytest.fail("ran again"))
         second, _ = effects_of(described, "mean_e2el_ms", seeds=[0], keys="engine.service_time.*", store=path)
     assert [row.summary for row in second.rows] == [row.summary for row in first.rows]
+
+
+def test_an_interruption_before_the_first_number_is_none_of_the_metric(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(_: object, points: list[Point], *__: object) -> list[Row]:
+        return [Row(point, "not run", "interrupted") for point in points]
+
+    monkeypatch.setattr("sim.studies.sensitivity.run_points", none)
+    monkeypatch.setattr("sim.studies.recommend.run_points", none)
+    with pytest.raises(KeyboardInterrupt):
+        sim.sensitivity(scenario(), "mean_ttft_ms", seeds=[0], keys="engine.*")
+    with pytest.raises(KeyboardInterrupt):  # what comes after the search: the frontier, the runner-up
+        _Runs(scenario(), {}, [0], None, False, None).run([Point(0, (), 0)])

@@ -42,6 +42,27 @@ def test_a_study_goes_on_with_what_is_stored_also_with_what_cannot_be(
     assert again.rows == first.rows
     assert [row.status for row in again.rows] == ["done", "done", "infeasible", "infeasible"] * 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["study.sqlite"]
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE rows SET summary = '{}'")
+        database.commit()
+    with pytest.raises(InputError, match="not as a study has written it"):
+        sim.sweep(scenario(), GRID, seeds=range(2), store=path)
+
+
+def test_a_store_of_an_older_version_is_known_by_its_code(tmp_path: Path) -> None:
+    path = tmp_path / "study.sqlite"
+    with stored(path):
+        pass
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE rows DROP COLUMN digest")
+        values = "'[0, [], 0]', 'x', 'y', '0.1', 'z', 'done', '', '{}', '{}', 0.1, '{}'"
+        database.execute(f"INSERT INTO rows VALUES ({values})")
+        database.commit()
+    with pytest.raises(InputError, match="1 rows of other code"):
+        sim.sweep(scenario(), {}, store=path)
+    with ThreadPoolExecutor(1) as executor:
+        found = sim.sweep(scenario(), {}, executor=executor, store=path, recompute=True)
+    assert found.rows[0].status == "done"
 
 
 def test_a_study_that_grows_runs_what_is_new(tmp_path: Path) -> None:

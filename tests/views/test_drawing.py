@@ -18,7 +18,7 @@ ABORTS = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
 @pytest.fixture
 def aborts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "DRAW", ABORTS)
-    files._vega.cache_clear()
+    files.vega.cache_clear()
 
 
 @pytest.mark.usefixtures("aborts")

@@ -42,3 +42,16 @@ def test_a_sweep_draws_the_means_over_its_seeds() -> None:
     assert simulated == dict(zip(means["workload.output_tokens"], means["mean_e2el_ms"], strict=True))
     with pytest.raises(sim.InputError, match="'mean_e2e_ms' is no column of this sweep; did you mean"):
         found.chart("workload.output_tokens", "mean_e2e_ms")
+
+
+def test_theory_ends_where_it_refuses_or_is_infinite() -> None:
+    def wait(rate: float) -> float:
+        if rate > 1.5:
+            raise ValueError("a load of more than one")
+        return rate
+
+    told = [p for p in drawn(lines_chart(ROWS, "rate", "ttft", theory=wait)) if p["line"] == "theory"]
+    assert told
+    assert max(point["x"] for point in told) <= 1.5
+    infinite = drawn(lines_chart(ROWS, "rate", "ttft", theory={1.0: 3.0, 2.0: float("inf")}))
+    assert [point["y"] for point in infinite if point["line"] == "theory"] == [3.0]

@@ -21,8 +21,8 @@ def test_a_saved_run_has_all_its_files_and_its_scenario_runs_again_to_the_same_r
     names = {path.name for path in folder.iterdir()}
     tables = {f"{name}.csv" for name in save.TABLES}
     assert names == tables | {
-        "summary.json", "verdict.json", "theory.json", "trace.json", "report.html", "scenario.resolved.yaml",
-        "manifest.json",
+        "summary.json", "verdict.json", "theory.json", "setting.json", "trace.perfetto-trace", "report.html",
+        "scenario.resolved.yaml", "manifest.json",
     }  # fmt: skip
     again = sim.simulate(sim.load_scenario(folder / "scenario.resolved.yaml"))
     assert again.requests.equals(result.requests)

@@ -225,14 +225,41 @@ def _switch_links(network: Network, ranks: Sequence[str], algorithm: str) -> lis
             f"{algorithm} needs all ranks on one NVLink switch that reduces; {ranks[0]} to {ranks[-1]} of "
             f"{network.name or 'this topology'} are not, ring and tree work"
         )
-    crossbar = network.crossbar(ranks[0])
-    return [(network.link_id[f"{gpu}->{crossbar}"], network.link_id[f"{crossbar}->{gpu}"]) for gpu in ranks]
+    switches = [network.switch_of(gpu) for gpu in ranks]
+    return [
+        (network.link_id[f"{gpu}->{switch}"], network.link_id[f"{switch}->{gpu}"])
+        for gpu, switch in zip(ranks, switches, strict=True)
+    ]
 
 
-def _through_switch(network: Network, ranks: Sequence[str], up: float, down: float, algorithm: str) -> Load:
+def ranks_by_switch(network: Network, ranks: Sequence[str]) -> dict[str, int]:
+    """How many of the ranks hang on each switch that adds; several are a tier below another."""
+    found: dict[str, int] = {}
+    for gpu in ranks:
+        switch = network.switch_of(gpu)
+        found[switch] = found.get(switch, 0) + 1
+    return found
+
+
+def _through_switch(
+    network: Network, ranks: Sequence[str], reads: float, sends: float, algorithm: str
+) -> Load:
+    """`reads` bytes of everything are added up and read by the ranks, an n-th by each; `sends` bytes of
+    everything are multicast, an n-th by each.
+
+    Where the ranks hang on several switches below a second tier, each of those passes one sum up for every
+    reader elsewhere and gets one for every reader of its own; what is multicast goes up once and down once.
+    """
     load: Load = {}
+    n = len(ranks)
     for link_up, link_down in _switch_links(network, ranks, algorithm):
-        load[link_up], load[link_down] = up, down
+        load[link_up], load[link_down] = reads + sends / n, reads / n + sends
+    switches = ranks_by_switch(network, ranks)
+    if len(switches) > 1:
+        for switch, own in switches.items():
+            up, down = network.trunks(switch)
+            mine, others = own / n, (n - own) / n
+            load[up], load[down] = reads * others + sends * mine, reads * mine + sends * others
     return load
 
 
@@ -240,17 +267,17 @@ def nvls_all_reduce(network: Network, ranks: tuple[str, ...]) -> Load:
     """S(1 + 1/n) each way: the switch reads S from each GPU, and each GPU sends its S/n of sums to all
     through it.
     """
-    return _through_switch(network, ranks, 1.0 + 1.0 / len(ranks), 1.0 + 1.0 / len(ranks), "nvls")
+    return _through_switch(network, ranks, 1.0, 1.0, "nvls")
 
 
 def nvls_all_gather(network: Network, ranks: tuple[str, ...]) -> Load:
     """S/n up, S down: the switch multicasts each GPU's part."""
-    return _through_switch(network, ranks, 1.0 / len(ranks), 1.0, "nvls")
+    return _through_switch(network, ranks, 0.0, 1.0, "nvls")
 
 
 def nvls_reduce_scatter(network: Network, ranks: tuple[str, ...]) -> Load:
     """S up, S/n down: the switch adds."""
-    return _through_switch(network, ranks, 1.0, 1.0 / len(ranks), "nvls")
+    return _through_switch(network, ranks, 1.0, 0.0, "nvls")
 
 
 def _equal_islands(network: Network, ranks: tuple[str, ...], algorithm: str) -> tuple[tuple[str, ...], ...]:

@@ -76,7 +76,7 @@ def _nvlink_and_rest(network: Network, load: Load) -> tuple[float, float]:
 
 def _slowest_medium(network: Network, order: tuple[str, ...]) -> str:
     """The medium of a ring's slowest kind of hop."""
-    rank = {"local": -1, "nvlink": 0, "pcie": 1, "host": 2, "infiniband": 3, "tcp": 4}
+    rank = {"local": -1, "nvlink": 0, "pcie": 1, "host": 2, "infiniband": 3, "roce": 3, "efa": 3, "tcp": 4}
     paths = [network.path(here, there) for here, there in zip(order, (*order[1:], order[0]), strict=True)]
     return max((path.medium for path in paths), key=rank.__getitem__)
 

@@ -8,13 +8,14 @@ takes the parameters of its nearest stand-in, by its NVLink rate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.parts import OwnCollectives
 from sim.reading.data_files import topologies
 
 PROTOCOLS = ("LL", "LL128", "Simple")
@@ -149,9 +150,28 @@ class Parameters:
     inter_node: Mapping[str, Any]
     latencies: Mapping[str, tuple[float, float]]
     provenance: Mapping[str, Mapping[str, str]]
+    blocks: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as the file has them
 
     def architecture(self, network: Network, gpu: str) -> Architecture:
-        """The kind of a GPU by its model's name, or its nearest stand-in by NVLink rate."""
+        """The kind of a GPU by its model's name, or its nearest stand-in by NVLink rate; or the machine's."""
+        if network.own_collectives is not None:
+            return self._own(network.own_collectives, self._named_or_near(network, gpu).name)
+        return self._named_or_near(network, gpu)
+
+    def _own(self, own: OwnCollectives, near: str) -> Architecture:
+        """A kind with the values that a topology gives in place of its own."""
+        like = own.like or near
+        if like not in self.blocks:
+            raise InfeasibleError(
+                f"collectives.like = {like!r}: no such kind of GPU", f"{', '.join(self.blocks)} are known"
+            )
+        block = dict(self.blocks[like])
+        if isinstance(block["nccl"], str):
+            block["nccl"] = self.blocks[block["nccl"]]["nccl"]
+        given = {"nccl": own.nccl, "engines": own.engines}
+        return _architecture(like, _over(block, given), self.blocks)
+
+    def _named_or_near(self, network: Network, gpu: str) -> Architecture:
         model = str(network.places[gpu].get("model", "")).lower()
         for prefix, name in self.gpus.items():
             if model.startswith(prefix):
@@ -210,7 +230,16 @@ def parameters_of(files: Mapping[str, Any]) -> Parameters:
         for kind, (least, most) in inter_node["latencies"].items()
         if kind != "provenance"
     }
-    return Parameters(architectures, ordered, stand_ins, media, inter_node, latencies, provenance)
+    return Parameters(architectures, ordered, stand_ins, media, inter_node, latencies, provenance, blocks)
+
+
+def _over(block: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A block with given values in place of its own, at any depth."""
+    merged = dict(block)
+    for name, value in given.items():
+        own = merged.get(name)
+        merged[name] = _over(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _architecture(name: str, block: Mapping[str, Any], blocks: Mapping[str, Any]) -> Architecture:
@@ -261,10 +290,17 @@ def _with_kernels(architecture: Architecture, block: Mapping[str, Any]) -> Archi
 
 
 def _filled(kind: type[_Block], values: Mapping[str, Any]) -> _Block:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     unknown = set(values) - known
     if unknown:
         raise InfeasibleError(
             f"{', '.join(sorted(unknown))} is no parameter of {kind.__name__}; {', '.join(sorted(known))} are"
         )
+    missing = sorted(name for name in known if name not in values and _has_no_default(kind, name))
+    if missing:
+        raise InfeasibleError(f"{kind.__name__} needs {', '.join(missing)}; {', '.join(values)} are given")
     return kind(**{name: float(value) for name, value in values.items()})
+
+
+def _has_no_default(kind: type[_Block], name: str) -> bool:
+    return any(one.name == name and one.default is MISSING for one in fields(kind))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise, repeat
 
 from sim.cost.collectives import groups
-from sim.cost.collectives.demands import relay_beside
+from sim.cost.collectives.demands import ranks_by_switch, relay_beside
 from sim.cost.network import Network
 from sim.inputs.errors import InfeasibleError
 
@@ -61,6 +61,10 @@ class _Book:
         return len(self.sends) - 1
 
 
+Writer = Callable[[_Book, float, tuple[str, ...], int], None]
+"""Writes the sends of so many bytes among ranks, a message cut into so many chunks, into a book."""
+
+
 def send_graph(
     network: Network, op: str, algorithm: str, n_bytes: float, ranks: Sequence[str], chunks: int = 1
 ) -> tuple[Send, ...]:
@@ -73,8 +77,15 @@ def send_graph(
         raise InfeasibleError(
             f"algorithm = {algorithm!r}: send graphs of {op} are {', '.join(writers) or 'none'}"
         )
+    return sends_of(writers[algorithm], network, n_bytes, ranks, chunks)
+
+
+def sends_of(
+    writer: Writer, network: Network, n_bytes: float, ranks: Sequence[str], chunks: int = 1
+) -> tuple[Send, ...]:
+    """The sends that one function writes, also one that stands in no table."""
     book = _Book(network)
-    writers[algorithm](book, float(n_bytes), tuple(ranks), chunks)
+    writer(book, float(n_bytes), tuple(ranks), chunks)
     return tuple(book.sends)
 
 
@@ -207,14 +218,17 @@ def _nvls_all_reduce(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks
 
 def _read_reduced(book: _Book, n_bytes: float, ranks: Sequence[str], queued: Sequence[int]) -> list[int]:
     """Each rank reads its n-th of the sum through the switch: an n-th up from all, an n-th down to the
-    reader.
+    reader. Of switches below a second tier each passes its sum up, and the reader's gets that of the others.
     """
     network = book.network
-    crossbar = network.crossbar(ranks[0])
-    up = tuple(network.link_id[f"{rank}->{crossbar}"] for rank in ranks)
+    switches = ranks_by_switch(network, ranks)
+    trunks = {switch: network.trunks(switch) for switch in switches} if len(switches) > 1 else {}
+    up = tuple(network.link_id[f"{rank}->{network.switch_of(rank)}"] for rank in ranks)
     numbers = []
     for place, rank in enumerate(ranks):
-        links = (*up, network.link_id[f"{crossbar}->{rank}"])
+        crossbar = network.switch_of(rank)
+        between = [trunk[1] if switch == crossbar else trunk[0] for switch, trunk in trunks.items()]
+        links = (*up, *between, network.link_id[f"{crossbar}->{rank}"])
         after = (queued[place],) if queued else ()
         latency_s = network.path(ranks[place - 1], rank).latency_s
         numbers.append(book.put(Send(str(crossbar), rank, n_bytes / len(ranks), after, links, latency_s)))
@@ -224,13 +238,18 @@ def _read_reduced(book: _Book, n_bytes: float, ranks: Sequence[str], queued: Seq
 def _multicast(
     book: _Book, n_bytes: float, ranks: Sequence[str], after: Sequence[Sequence[int]], queued: Sequence[int]
 ) -> list[int]:
-    """Each rank sends its n-th up once and the switch copies it down to all."""
+    """Each rank sends its n-th up once and the switch copies it down to all, over a second tier where there
+    is one.
+    """
     network = book.network
-    crossbar = network.crossbar(ranks[0])
-    down = tuple(network.link_id[f"{crossbar}->{rank}"] for rank in ranks)
+    switches = ranks_by_switch(network, ranks)
+    trunks = {switch: network.trunks(switch) for switch in switches} if len(switches) > 1 else {}
+    down = tuple(network.link_id[f"{network.switch_of(rank)}->{rank}"] for rank in ranks)
     numbers = []
     for place, rank in enumerate(ranks):
-        links = (network.link_id[f"{rank}->{crossbar}"], *down)
+        crossbar = network.switch_of(rank)
+        between = [trunk[0] if switch == crossbar else trunk[1] for switch, trunk in trunks.items()]
+        links = (network.link_id[f"{rank}->{crossbar}"], *between, *down)
         waits = (*after[place], *((queued[place],) if queued else ()))
         latency_s = network.path(rank, ranks[place - 1]).latency_s
         numbers.append(book.put(Send(rank, str(crossbar), n_bytes / len(ranks), waits, links, latency_s)))
@@ -326,7 +345,7 @@ def _send_recv(book: _Book, n_bytes: float, ranks: tuple[str, ...], chunks: int)
         book.add(here, there, n_bytes)
 
 
-SEND_GRAPHS: dict[str, dict[str, Callable[[_Book, float, tuple[str, ...], int], None]]] = {
+SEND_GRAPHS: dict[str, dict[str, Writer]] = {
     "all_reduce": {
         "ring": _ring_all_reduce,
         "tree": _tree_all_reduce,

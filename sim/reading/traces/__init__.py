@@ -6,7 +6,8 @@ lengths and shared prefixes. Knows nothing of workloads, which choose among the 
 
 from __future__ import annotations
 
+from sim.reading.traces.how import How
 from sim.reading.traces.reading import Wanted, read_trace
 from sim.reading.traces.recorded import RecordedTrace, selected
 
-__all__ = ["RecordedTrace", "Wanted", "read_trace", "selected"]
+__all__ = ["How", "RecordedTrace", "Wanted", "read_trace", "selected"]

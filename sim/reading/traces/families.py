@@ -9,97 +9,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import date
-from typing import Any, NamedTuple
 
-from sim.inputs.lengths import MAX_TOKENS
+from sim.reading.traces.agents import WekaReader
+from sim.reading.traces.how import How
+from sim.reading.traces.rows import BadRow, Family, Fields, Row, RowReader, block_ids, time, tokens
+from sim.reading.traces.text import TOKEN_BLOCK, Blocks
+from sim.reading.traces.texts import TEXT_FAMILIES
+
+__all__ = ["FAMILIES", "BadRow", "Family", "Row"]
 
 MOONCAKE_BLOCK_TOKENS = 512  # github.com/kvcache-ai/Mooncake, FAST'25 release: one hash id per 512 tokens
-TOKEN_BLOCK = 16  # vLLM's block size: the grain at which a trace's own token ids are compared
-
-
-class BadRow(Exception):
-    """This row cannot be replayed; the text is the reason, shared by all rows of its kind."""
-
-
-class Row(NamedTuple):
-    """One request as recorded; `time_s` has an origin of the file's own, NaN comes after the turn before."""
-
-    time_s: float
-    prompt_tokens: int
-    output_tokens: int
-    session: int = -1
-    turn: int = 0
-    delay_s: float = 0.0
-    request_class: str = ""
-    model: str = ""
-    hashes: tuple[int, ...] = ()
-
-
-Fields = Mapping[str, Any]
-RowReader = Callable[[Fields], Iterator[Row]]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One kind of trace file. `reader()` makes a row reader with its own memory (days, sessions, blocks)."""
-
-    name: str
-    source: str
-    columns: frozenset[str]
-    reader: Callable[[], RowReader]
-    lines: str = "csv"
-    arrivals: str | None = None  # the column without which there are lengths only
-    hash_block_tokens: int = 0
-
-    @property
-    def header(self) -> str:
-        """The columns as a person would look for them."""
-        return ", ".join(sorted(self.columns))
-
-
-def number(fields: Fields, column: str) -> float:
-    """A finite number from text or JSON. BadRow if it is missing or is none."""
-    value = fields.get(column)
-    if value is None or value == "":
-        raise BadRow(f"no {column}")
-    try:
-        parsed = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        parsed = math.nan
-    if not math.isfinite(parsed):
-        raise BadRow(f"{column} is not a number")
-    return parsed
-
-
-def tokens(fields: Fields, column: str) -> int:
-    """A whole number of tokens above zero; zero (mostly a failed request), negative and absurd are BadRow."""
-    parsed = number(fields, column)
-    if parsed == 0:
-        raise BadRow(f"zero {column}")
-    if parsed < 0:
-        raise BadRow(f"negative {column}")
-    if parsed > MAX_TOKENS:
-        raise BadRow(f"{column} above {MAX_TOKENS:.0e}")
-    if not parsed.is_integer():
-        raise BadRow(f"{column} is not a whole number")
-    return int(parsed)
-
-
-def time(fields: Fields, column: str, seconds: float = 1.0) -> float:
-    """A time in seconds from the file's origin, `seconds` per unit of the column. BadRow if negative."""
-    parsed = number(fields, column) * seconds
-    if parsed < 0:
-        raise BadRow(f"negative {column}")
-    return parsed
+BAILIAN_BLOCK_TOKENS = 16  # github.com/alibaba-edu/qwen-bailian-usagetraces-anon: 16 tokens per block
 
 
 _UTC = re.compile(r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d(?:\.\d+)?)(?:Z|\+00:00)?")
 
 
-def _azure() -> RowReader:
+def _azure(how: How) -> RowReader:
     origin: list[int] = []  # the first row's day: seconds since 1970 in a double would lose the 100 ns digits
 
     def read(fields: Fields) -> Iterator[Row]:
@@ -122,10 +50,10 @@ def _azure() -> RowReader:
     return read
 
 
-def _burstgpt() -> RowReader:
+def _burstgpt(how: How) -> RowReader:
     def read(fields: Fields) -> Iterator[Row]:
         yield Row(
-            time(fields, "Timestamp"),
+            time(fields, "Timestamp", how.seconds(1.0)),
             tokens(fields, "Request tokens"),
             tokens(fields, "Response tokens"),
             request_class=str(fields.get("Model") or ""),
@@ -134,23 +62,23 @@ def _burstgpt() -> RowReader:
     return read
 
 
-def _splitwise() -> RowReader:
+def _splitwise(how: How) -> RowReader:
     def read(fields: Fields) -> Iterator[Row]:
-        at_s = time(fields, "arrival_timestamp")
+        at_s = time(fields, "arrival_timestamp", how.seconds(1.0))
         yield Row(at_s, tokens(fields, "prompt_size"), tokens(fields, "token_size"))
 
     return read
 
 
-def _vidur() -> RowReader:
+def _vidur(how: How) -> RowReader:
     def read(fields: Fields) -> Iterator[Row]:
-        at_s = time(fields, "arrived_at") if "arrived_at" in fields else 0.0
+        at_s = time(fields, "arrived_at", how.seconds(1.0)) if "arrived_at" in fields else 0.0
         yield Row(at_s, tokens(fields, "num_prefill_tokens"), tokens(fields, "num_decode_tokens"))
 
     return read
 
 
-def _native() -> RowReader:
+def _native(how: How) -> RowReader:
     def read(fields: Fields) -> Iterator[Row]:
         yield Row(
             time(fields, "arrival_s"),
@@ -163,23 +91,66 @@ def _native() -> RowReader:
     return read
 
 
-def _mooncake() -> RowReader:
+def _mooncake(how: How) -> RowReader:
+    block_tokens = how.block_tokens or MOONCAKE_BLOCK_TOKENS
+    per_unit_s = how.seconds(1e-3)
+    sessions: dict[str, int] = {}
+    turns: dict[int, int] = {}
+
     def read(fields: Fields) -> Iterator[Row]:
-        hashes = fields.get("hash_ids") or ()
-        if not isinstance(hashes, list | tuple) or not all(type(block) is int for block in hashes):
-            raise BadRow("hash_ids is not a list of whole numbers")
         prompt_tokens = tokens(fields, "input_length")
-        if len(hashes) > -(-prompt_tokens // MOONCAKE_BLOCK_TOKENS):
-            raise BadRow("more hash_ids than blocks of 512 tokens")
-        at_s = time(fields, "timestamp", 1e-3)
-        yield Row(at_s, prompt_tokens, tokens(fields, "output_length"), hashes=tuple(hashes))
+        hashes = block_ids(fields, prompt_tokens, block_tokens)
+        lengths = prompt_tokens, tokens(fields, "output_length")
+        if fields.get("session_id") is None:
+            yield Row(time(fields, "timestamp", per_unit_s), *lengths, hashes=hashes)
+            return
+        # A turn comes at its own time or, in the form of AIPerf and Dynamo, so long after the answer before.
+        waits = fields.get("delay") is not None and fields.get("timestamp") is None
+        session = sessions.setdefault(str(fields["session_id"]), len(sessions))
+        if not waits:
+            at_s = time(fields, "timestamp", per_unit_s)
+            if session in turns:  # timed by the recording, and hence no turn that waits
+                session = sessions[str(fields["session_id"])] = max(sessions.values()) + 1
+            turns[session] = 0
+            yield Row(at_s, *lengths, session=session, hashes=hashes)
+            return
+        if session not in turns:
+            raise BadRow("a delay, and no turn of its session before it")
+        delay_s = time(fields, "delay", per_unit_s)
+        turns[session] += 1
+        yield Row(math.nan, *lengths, session, turns[session], delay_s, hashes=hashes)
 
     return read
 
 
-def _llmservingsim() -> RowReader:
+def _untimed_mooncake(how: How) -> RowReader:
+    """The same without times, as generators of sessions write it for a benchmark that sets its own pace."""
+    read_timed = _mooncake(how)
+
+    def read(fields: Fields) -> Iterator[Row]:
+        waits = fields.get("delay") is not None
+        yield from read_timed(fields if waits else {"timestamp": 0, **fields})
+
+    return read
+
+
+def _bailian(how: How) -> RowReader:
+    block_tokens = how.block_tokens or BAILIAN_BLOCK_TOKENS
+    per_unit_s = how.seconds(1.0)
+
+    def read(fields: Fields) -> Iterator[Row]:
+        prompt_tokens = tokens(fields, "input_length")
+        hashes = block_ids(fields, prompt_tokens, block_tokens)
+        at_s = time(fields, "timestamp", per_unit_s)
+        kind = str(fields.get("type") or "")
+        yield Row(at_s, prompt_tokens, tokens(fields, "output_length"), request_class=kind, hashes=hashes)
+
+    return read
+
+
+def _llmservingsim(how: How) -> RowReader:
     sessions: list[int] = []
-    block_of: dict[tuple[int, tuple[Any, ...]], int] = {}
+    ids = Blocks()
 
     def blocks(call: Fields) -> tuple[int, ...]:
         """Ids of the text's full blocks: equal ids, equal text up to there."""
@@ -187,14 +158,7 @@ def _llmservingsim() -> RowReader:
         answer = call.get("output_tok_ids")
         if not isinstance(prompt, list):
             return ()
-        text = prompt + (answer if isinstance(answer, list) else [])
-        ids: list[int] = []
-        before = -1
-        for start in range(0, len(text) - TOKEN_BLOCK + 1, TOKEN_BLOCK):
-            key = (before, tuple(map(str, text[start : start + TOKEN_BLOCK])))
-            before = block_of.setdefault(key, len(block_of))
-            ids.append(before)
-        return tuple(ids)
+        return ids.of(prompt + (answer if isinstance(answer, list) else []))
 
     def read(fields: Fields) -> Iterator[Row]:
         calls = fields.get("sub_requests")
@@ -248,6 +212,7 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"Timestamp", "Request tokens", "Response tokens"}),
         _burstgpt,
         arrivals="Timestamp",
+        time_unit="s",
     ),
     Family(
         "Splitwise simulator trace",
@@ -255,6 +220,7 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"arrival_timestamp", "prompt_size", "token_size"}),
         _splitwise,
         arrivals="arrival_timestamp",
+        time_unit="s",
     ),
     Family(
         "Vidur trace",
@@ -262,6 +228,7 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"num_prefill_tokens", "num_decode_tokens"}),
         _vidur,
         arrivals="arrived_at",
+        time_unit="s",
     ),
     Family(
         "Mooncake trace",
@@ -271,6 +238,27 @@ FAMILIES: tuple[Family, ...] = (
         lines="json",
         arrivals="timestamp",
         hash_block_tokens=MOONCAKE_BLOCK_TOKENS,
+        time_unit="ms",
+        scattered_sessions=True,
+    ),
+    Family(
+        "Mooncake trace without times",
+        "github.com/ai-dynamo/aiperf, Apache-2.0",
+        frozenset({"input_length", "output_length"}),
+        _untimed_mooncake,
+        lines="json",
+        hash_block_tokens=MOONCAKE_BLOCK_TOKENS,
+        scattered_sessions=True,
+    ),
+    Family(
+        "Bailian trace",
+        "github.com/alibaba-edu/qwen-bailian-usagetraces-anon, Apache-2.0; Wang et al., USENIX ATC 2025",
+        frozenset({"chat_id", "parent_chat_id", "timestamp", "input_length", "output_length"}),
+        _bailian,
+        lines="json",
+        arrivals="timestamp",
+        hash_block_tokens=BAILIAN_BLOCK_TOKENS,
+        time_unit="s",
     ),
     Family(
         "LLMServingSim sessions",
@@ -290,4 +278,13 @@ FAMILIES: tuple[Family, ...] = (
         arrivals="arrival_time_ns",
         hash_block_tokens=TOKEN_BLOCK,
     ),
+    Family(
+        "agent sessions (Weka)",
+        "github.com/ai-dynamo/aiperf docs/tutorials/weka-trace.md; SemiAnalysis AgentX",
+        frozenset({"id", "requests"}),
+        WekaReader,
+        lines="json",
+        arrivals="requests",
+    ),
+    *TEXT_FAMILIES,
 )

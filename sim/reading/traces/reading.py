@@ -9,18 +9,24 @@ import math
 import sys
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.inputs.errors import InputError, Problem
 from sim.reading.text_files import refuse_what_is_no_file, shown_header
+from sim.reading.traces.documents import is_document, items_of
 from sim.reading.traces.families import FAMILIES, BadRow, Family, Row
+from sim.reading.traces.how import AS_WRITTEN, How
+from sim.reading.traces.own_columns import own_family
 from sim.reading.traces.recorded import RecordedTrace
+from sim.reading.traces.texts import TEXT_FAMILIES, THE_TRACE, TIMES
 
 LONGEST_LINE = 50_000_000  # characters; beyond it a file is no trace
 LOOK_AHEAD = 10_000
@@ -28,12 +34,12 @@ LOOK_AHEAD = 10_000
 what several collectors wrote into one file is out of order by their delays, of seconds, and that is found."""
 
 
-def read_trace(path: str | Path, wanted: Wanted | None = None) -> RecordedTrace:
+def read_trace(path: str | Path, wanted: Wanted | None = None, how: How = AS_WRITTEN) -> RecordedTrace:
     """The rows of a trace file that can be replayed, in order of arrival, the first at time zero.
 
-    The family is told by the header. Rows with missing, unparsable, zero, negative or absurd values are
-    dropped and counted by reason. InputError if the file is missing, empty, of no known family, or has no
-    usable row.
+    The family is told by the header, or is what `how` says of the columns. Rows with missing, unparsable,
+    zero, negative or absurd values are dropped and counted by reason. InputError if the file is
+    missing, empty, of no known family, or has no usable row.
 
     With `wanted` the file is read no further than that part of it, and `LOOK_AHEAD` rows on, as long as its
     rows are in order of arrival; a file with rows out of order among those is read whole.
@@ -42,45 +48,87 @@ def read_trace(path: str | Path, wanted: Wanted | None = None) -> RecordedTrace:
     refuse_what_is_no_file(path, "a trace")
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-            return _read(str(path), lines, wanted or Wanted())
+            return _read(str(path), lines, wanted or Wanted(), how)
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror or error}", str(path))) from error
 
 
-def _read(path: str, file: Any, wanted: Wanted) -> RecordedTrace:
+def _read(path: str, file: Any, wanted: Wanted, how: How) -> RecordedTrace:
     header, number = "", 0
     while not header.strip():
         header, number = file.readline(LONGEST_LINE), number + 1
         if not header:
             raise InputError(Problem("the file is empty; a trace has a header and a row per request", path))
-    family, columns = family_of(header, path, number)
-    timed = family.arrivals is not None and (family.lines == "json" or family.arrivals in columns)
-    read_row = family.reader()
+    lines = iter(partial(file.readline, LONGEST_LINE), "")
+    items: Iterable[Any] = chain([header], lines)  # of JSON lines the first is a row
+    if header.lstrip()[:1] in ("{", "[") and is_document(header):
+        items = items_of(header, file, path)
+        first = next(iter(items), None)
+        family, columns = family_of(first if isinstance(first, dict) else header, path, number, how)
+        items = chain([first], items)
+    else:
+        family, columns = family_of(header, path, number, how)
+        items = items if family.lines == "json" else lines
+    _refuse_what_does_not_apply(family, how, path)
+    timed = _has_times(family, columns, header)
+    read_row = family.reader(how)
     rows = _Columns()
     dropped: Counter[str] = Counter()
     total, is_whole = 0, True
     enough = _Enough(wanted) if timed and wanted != Wanted() else None
-    first = [header] if family.lines == "json" else []  # there the first line is a row
-    for line in chain(first, iter(partial(file.readline, LONGEST_LINE), "")):
-        if not line.strip():
-            continue
-        if enough is not None and enough.is_read:
-            is_whole = False
-            break
-        total += 1
-        try:
-            fields = _csv_fields(line, columns) if family.lines == "csv" else _json_fields(line)
-            for row in read_row(fields):
-                rows.append(row)
-                if enough is not None:
-                    enough.take(row.time_s)
-        except BadRow as reason:
-            dropped[str(reason)] += 1
+    try:
+        for item in items:
+            if isinstance(item, str) and not item.strip():
+                continue
+            if enough is not None and enough.is_read:
+                is_whole = False
+                break
+            total += 1
+            try:
+                fields = _csv_fields(item, columns) if family.lines == "csv" else _json_fields(item)
+                for row in read_row(fields):
+                    rows.append(row)
+                    if enough is not None:
+                        enough.take(row.time_s)
+                        if family.scattered_sessions and row.session >= 0:
+                            enough = None  # a turn of it may stand anywhere below
+            except BadRow as reason:
+                dropped[str(reason)] += 1
+    except InputError as error:
+        named = (replace(one, file=path) if one.file == THE_TRACE else one for one in error.problems)
+        raise InputError(list(named)) from None
     if not len(rows):
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
         why = why or "it has a header only"
         raise InputError(Problem(f"{family.name} with no usable row: {why}", path))
-    return rows.trace(path, family, timed, total, dropped, is_whole)
+    if family.time_unit and how.time_unit:
+        family = replace(family, time_unit=how.time_unit)
+    blocks = how.block_tokens or getattr(read_row, "block_tokens", 0) or family.hash_block_tokens
+    return rows.trace(path, replace(family, hash_block_tokens=blocks), timed, total, dropped, is_whole)
+
+
+def _has_times(family: Family, columns: list[str], header: str) -> bool:
+    if family.lines == "csv" or family.arrivals is None:
+        return family.arrivals is not None and family.arrivals in columns
+    if family not in TEXT_FAMILIES:
+        return True
+    in_turns = "turns" in family.columns and any(f'"{name}"' in header for name in (*TIMES, "arrival_s"))
+    return in_turns or any(name in columns for name in (*TIMES, "arrival_s", family.arrivals))
+
+
+def _refuse_what_does_not_apply(family: Family, how: How, path: str) -> None:
+    """InputError for what a workload says of a file that says it itself."""
+    if how.time_unit and not family.time_unit and family not in TEXT_FAMILIES:
+        what = f"time_unit: the times of {family.name} say their unit themselves; leave it out"
+        raise InputError(Problem(what, path))
+    has_blocks = family.hash_block_tokens or "requests" in family.columns
+    if how.block_tokens and (family in TEXT_FAMILIES or not has_blocks):
+        raise InputError(Problem(f"block_tokens: {family.name} has no hash_ids; leave it out", path))
+    if (how.tokenizer or how.characters_per_token) and family not in TEXT_FAMILIES:
+        key = "tokenizer" if how.tokenizer else "characters_per_token"
+        raise InputError(
+            Problem(f"{key}: {family.name} has numbers of tokens and no text; leave it out", path)
+        )
 
 
 @dataclass(frozen=True)
@@ -119,12 +167,15 @@ class _Enough:
             self.is_read = self._in_order and self._beyond > LOOK_AHEAD
 
 
-def family_of(header: str, path: str = "", line: int = 1) -> tuple[Family, list[str]]:
-    """The family whose columns are all in a header or a first JSON object, and that header's columns.
+def family_of(
+    header: str | dict[str, Any], path: str = "", line: int = 1, how: How = AS_WRITTEN
+) -> tuple[Family, list[str]]:
+    """The family whose columns are all in a header or a first JSON object (of several, the one with most),
+    and that header's columns.
 
     InputError names the known families, the nearest first, and what a near miss lacks.
     """
-    if header.lstrip().startswith("{"):
+    if isinstance(header, dict) or header.lstrip().startswith("{"):
         try:
             columns = list(_json_fields(header))
         except BadRow:
@@ -132,17 +183,19 @@ def family_of(header: str, path: str = "", line: int = 1) -> tuple[Family, list[
         kind = "json"
     else:
         columns, kind = [column.strip() for column in _split(header)], "csv"
-    for family in FAMILIES:
-        if family.lines == kind and family.columns <= set(columns):
-            return family, columns
-    raise InputError(Problem(_unknown(header, columns), path, line))
+    if how.columns:
+        return own_family(how, columns, kind, path, line), columns
+    found = [family for family in FAMILIES if family.lines == kind and family.columns <= set(columns)]
+    if found:
+        return max(found, key=lambda family: len(family.columns)), columns
+    raise InputError(Problem(_unknown(header if isinstance(header, str) else "", columns), path, line))
 
 
 def _unknown(header: str, columns: list[str]) -> str:
-    if {"conversations", "messages"} & set(columns) or header.lstrip().startswith("["):
+    if {"time_to_first_token", "request_latency"} & set(columns) or "mean_ttft_ms" in columns:
         return (
-            "this looks like conversations in text (ShareGPT); a trace needs token counts: tokenize them and "
-            "write a CSV with arrival_s, prompt_tokens, output_tokens"
+            "this is the summary of a benchmark, which has no requests; take its records (AIPerf's "
+            "profile_export.jsonl, vllm bench serve --save-detailed), or put a run beside it: sim compare-run"
         )
 
     def likeness(family: Family) -> float:
@@ -157,7 +210,7 @@ def _unknown(header: str, columns: list[str]) -> str:
     known = "; ".join(f"{family.name}: {family.header}" for family in families)
     return (
         f"no known trace has the header {shown_header(columns)!r}; the nearest, {families[0].name}, "
-        f"{nearest}; known are {known}"
+        f"{nearest}; columns: {{prompt_tokens: NAME, ...}} says which are which; known are {known}"
     )
 
 
@@ -178,9 +231,9 @@ def _csv_fields(line: str, columns: list[str]) -> dict[str, str]:
     return {column: value.strip() for column, value in zip(columns, values, strict=False)}
 
 
-def _json_fields(line: str) -> dict[str, Any]:
+def _json_fields(line: str | dict[str, Any]) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line) if isinstance(line, str) else line
     except (ValueError, RecursionError):
         raise BadRow("not JSON") from None
     if not isinstance(fields, dict):
@@ -200,11 +253,14 @@ class _Columns:
         self._classes: list[str] = []
         self._models: list[str] = []
         self._hashes: list[tuple[int, ...]] = []
+        self._after: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._times_s)
 
     def append(self, row: Row) -> None:
+        if row.after:
+            self._after[len(self._times_s)] = row.after
         self._times_s.append(row.time_s)
         self._prompts.append(row.prompt_tokens)
         self._outputs.append(row.output_tokens)
@@ -214,6 +270,16 @@ class _Columns:
         self._classes.append(sys.intern(row.request_class))
         self._models.append(sys.intern(row.model))
         self._hashes.append(row.hashes)
+
+    def _behind_their_sessions(self, keys_s: NDArray[np.float64]) -> None:
+        """Fill in, for rows that wait for an answer, when their session began, or the one before."""
+        begun: dict[int, float] = {}
+        for index, session in enumerate(self._sessions):
+            if math.isnan(keys_s[index]):
+                follows = self._after[index][0] if index in self._after else session
+                keys_s[index] = begun.setdefault(session, begun.get(follows, math.nan))
+            elif session >= 0:
+                begun.setdefault(session, float(keys_s[index]))
 
     def trace(
         self, path: str, family: Family, timed: bool, total: int, dropped: Counter[str], is_whole: bool
@@ -226,8 +292,8 @@ class _Columns:
             # later turns stay behind the first turn of their session
             begun_s = np.maximum.accumulate(np.where(np.isnan(times_s), -np.inf, times_s))
             keys_s = times_s.copy()
-            for index in np.flatnonzero(np.isnan(keys_s)):
-                keys_s[index] = keys_s[index - 1]
+            if np.isnan(keys_s).any():
+                self._behind_their_sessions(keys_s)
             out_of_order = int(np.sum(times_s < begun_s))
             order = np.argsort(keys_s, kind="stable")
             arrival_s = times_s[order] - np.nanmin(times_s)
@@ -254,4 +320,6 @@ class _Columns:
             dropped=tuple(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
             out_of_order=out_of_order,
             is_whole=is_whole,
+            after=tuple(self._after.get(index) for index in order.tolist()) if self._after else None,
+            time_unit=family.time_unit if timed else "",
         )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.inputs.errors import InputError, Problem
+
 
 @dataclass(frozen=True)
 class RecordedTrace:
@@ -16,8 +18,10 @@ class RecordedTrace:
 
     `arrival_s` is None for a trace of lengths only, and NaN for a later turn of a session, which comes
     `delay_s` after the answer before it. `block_hashes[i]` are ids of prefix blocks of `hash_block_tokens`
-    tokens, as in `Request`; `session` is -1 outside sessions. `rows` were read, `dropped` says for each
-    reason how many of them went; `is_whole` is False where the file goes on behind them.
+    tokens, as in `Request`; `session` is -1 outside sessions. `after` has the session and turn whose answer
+    a row follows, where that is not the turn before it. `time_unit` is the file's. `rows` were read,
+    `dropped` says for each reason how many of them went; `is_whole` is False where the file goes
+    on behind them.
     """
 
     path: str
@@ -37,6 +41,17 @@ class RecordedTrace:
     dropped: tuple[tuple[str, int], ...] = ()
     out_of_order: int = 0
     is_whole: bool = True
+    after: tuple[tuple[int, int] | None, ...] | None = None
+    time_unit: str = ""
+
+    def refuse_unknown_answers(self) -> None:
+        """InputError where a row does not say how long its answer was, for what needs that."""
+        unknown = int((self.output_tokens == 0).sum())
+        if unknown:
+            what = (
+                f"{unknown} of {len(self)} rows have no answer and no output_tokens; write output_tokens: 128"
+            )
+            raise InputError(Problem(f"{what} (or a distribution) in the workload", self.path))
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -70,6 +85,9 @@ class RecordedTrace:
         return "; ".join([f"{self.path}: {len(self)} rows are played", *self._measures()])
 
     def _measures(self) -> Iterator[str]:
+        if self.time_unit:
+            blocks = f", blocks of {self.hash_block_tokens} tokens" if self.block_hashes else ""
+            yield f"times in {self.time_unit}{blocks}"
         if self.arrival_s is None:
             yield "lengths only, no arrivals"
         elif self.rate_per_s is not None:
@@ -99,7 +117,7 @@ def selected(
     if arrival_s is not None:
         begun_s = arrival_s
         if trace.session is not None and trace.turn is not None:
-            begun_s = _arrival_of_the_session(arrival_s, trace.session, trace.turn)
+            begun_s = _arrival_of_the_session(trace)
         keep &= begun_s >= start_s
         if duration_s is not None:
             keep &= begun_s < start_s + duration_s
@@ -121,6 +139,7 @@ _COLUMNS = (
     "request_class",
     "model",
     "block_hashes",
+    "after",
 )
 
 
@@ -130,8 +149,17 @@ def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
     return tuple(column[row] for row in rows) if isinstance(column, tuple) else column[rows]
 
 
-def _arrival_of_the_session(
-    arrival_s: NDArray[np.float64], session: NDArray[np.int64], turn: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    first = {int(s): float(t) for s, t, k in zip(session, arrival_s, turn, strict=True) if s >= 0 and k == 0}
-    return np.array([first.get(int(s), t) if s >= 0 else t for s, t in zip(session, arrival_s, strict=True)])
+def _arrival_of_the_session(trace: RecordedTrace) -> NDArray[np.float64]:
+    """When the session of each row began; of a tree of sessions, when its first did."""
+    assert trace.arrival_s is not None
+    assert trace.session is not None
+    first: dict[int, float] = {}
+    found = trace.arrival_s.copy()
+    for row, (session, at_s) in enumerate(zip(trace.session.tolist(), trace.arrival_s.tolist(), strict=True)):
+        if session < 0:
+            continue
+        if session not in first:
+            follows = trace.after[row] if trace.after is not None else None
+            first[session] = at_s if follows is None else first.get(follows[0], at_s)
+        found[row] = first[session]
+    return found

@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, filterfalse, islice, repeat, takewhile
+from typing import TypeAlias
 
 from sim.cost.block_groups import BlockGroups
+
+RunName: TypeAlias = tuple[str, int]
 
 
 class BlockPool:
@@ -43,11 +46,14 @@ class BlockPool:
         self.reserve = int(watermark * blocks)
         self.free_blocks = blocks
         self._run = count()
-        self._free_queue: OrderedDict[tuple[str, int], int] = OrderedDict()
+        # A prefix stands in it by its hash, a run of blocks without one by the name of the run.
+        self._free_queue: OrderedDict[int | RunName, int] = OrderedDict()
         if blocks:
             self._free_queue["run", next(self._run)] = blocks
         self._unit_blocks: dict[int, int] = {}  # hash -> blocks it spans, while its KV is present
         self._holders: dict[int, int] = {}  # hash -> sequences that hold it
+        self._span: int | None = None  # blocks of every hash that is present; 0 where they differ
+        self._counted: tuple[tuple[int, ...], int, int] = ((), 0, 0)  # the last answer of `cached_units`
         self.on_changed: Callable[[int, int], None] | None = None  # (blocks in use before, and now)
         self.on_evicted: Callable[[int, int], None] | None = None  # (hash, blocks)
 
@@ -60,19 +66,25 @@ class BlockPool:
         """How many of the first `most` hashes are present, up to the first that is not."""
         if not self.caches:
             return 0
-        return len(tuple(takewhile(self._unit_blocks.__contains__, islice(hashes, most))))
+        last, asked, units = self._counted  # asked at every step of a wait, and again at its end
+        if last is not hashes or asked != most:
+            units = len(tuple(takewhile(self._unit_blocks.__contains__, islice(hashes, most))))
+            self._counted = hashes, most, units
+        return units
 
     # What a long text does with its blocks at every turn goes through them in C: it is as long as the text.
 
     def evictable(self, hashes: tuple[int, ...]) -> int:
         """How many free blocks these present prefixes span: `touch` takes them out of the free queue."""
+        if self._span and not any(map(self._holders.get, hashes)):
+            return self._span * len(hashes)
         return sum(map(self._unit_blocks.__getitem__, filterfalse(self._holders.get, hashes)))
 
     def touch(self, hashes: tuple[int, ...]) -> int:
         """Hold present prefixes, which keeps them from eviction; the blocks they span."""
         one_each = dict.fromkeys(hashes, 1)
         if len(one_each) == len(hashes) and not any(map(self._holders.get, hashes)):
-            spanned = sum(map(self._free_queue.pop, zip(repeat("unit"), hashes)))
+            spanned = sum(map(self._free_queue.pop, hashes))
             self.free_blocks -= spanned
             self._holders.update(one_each)
             return spanned
@@ -82,7 +94,7 @@ class BlockPool:
             spanned += blocks
             holders = self._holders.get(unit, 0)
             if not holders:
-                del self._free_queue["unit", unit]
+                del self._free_queue[unit]
                 self.free_blocks -= blocks
             self._holders[unit] = holders + 1
         return spanned
@@ -93,6 +105,8 @@ class BlockPool:
             return False
         self._unit_blocks[unit] = blocks
         self._holders[unit] = 1
+        self._span = blocks if self._span in (None, blocks) else 0
+        self._counted = (), 0, 0
         return True
 
     # ---- blocks
@@ -103,10 +117,11 @@ class BlockPool:
         self.free_blocks -= blocks
         queue = self._free_queue
         while blocks > 0:
-            (kind, key), size = queue.popitem(last=False)
-            if kind == "unit":
+            key, size = queue.popitem(last=False)
+            if not isinstance(key, tuple):
                 del self._unit_blocks[key]
                 self._holders.pop(key, None)
+                self._counted = (), 0, 0
                 if self.on_evicted is not None:
                     self.on_evicted(key, size)
             left = size - blocks
@@ -144,15 +159,19 @@ class BlockPool:
         none_each = dict.fromkeys(units, 0)
         if len(none_each) == len(units) and all(map((1).__eq__, map(self._holders.__getitem__, units))):
             self._holders.update(none_each)
-            blocks_of_units = tuple(map(self._unit_blocks.__getitem__, reversed(units)))
-            queue.update(zip(zip(repeat("unit"), reversed(units)), blocks_of_units, strict=True))
-            self.free_blocks += sum(blocks_of_units)
+            if self._span:
+                queue.update(zip(reversed(units), repeat(self._span), strict=False))
+                self.free_blocks += self._span * len(units)
+            else:
+                blocks_of_units = tuple(map(self._unit_blocks.__getitem__, reversed(units)))
+                queue.update(zip(reversed(units), blocks_of_units, strict=True))
+                self.free_blocks += sum(blocks_of_units)
             units = ()
         for unit in reversed(units):
             self._holders[unit] -= 1
             if not self._holders[unit]:
                 blocks = self._unit_blocks[unit]
-                queue["unit", unit] = blocks
+                queue[unit] = blocks
                 self.free_blocks += blocks
         if self.used != before:
             self.changed(before)
@@ -164,6 +183,7 @@ class BlockPool:
         self._free_queue.clear()
         self._unit_blocks.clear()
         self._holders.clear()
+        self._span, self._counted = None, ((), 0, 0)
         if self.blocks:
             self._free_queue["run", next(self._run)] = self.blocks
         self.changed(before)
@@ -179,8 +199,8 @@ class BlockPool:
     def free_before_evicting(self) -> int:
         """Free blocks that can be allocated before the first prefix is evicted."""
         blocks = 0
-        for (kind, _), size in self._free_queue.items():
-            if kind == "unit":
+        for key, size in self._free_queue.items():
+            if not isinstance(key, tuple):
                 break
             blocks += size
         return blocks
@@ -207,7 +227,7 @@ class BlockPool:
         """Blocks are conserved, and every free unit has no holder."""
         assert sum(self._free_queue.values()) == self.free_blocks, "free queue and counter differ"
         assert 0 <= self.free_blocks <= self.blocks, "more blocks free than there are"
-        for kind, key in self._free_queue:
-            assert kind == "run" or not self._holders.get(key), "a free block has a holder"
+        for key in self._free_queue:
+            assert isinstance(key, tuple) or not self._holders.get(key), "a free block has a holder"
         held = sum(size for unit, size in self._unit_blocks.items() if self._holders.get(unit))
         assert held <= self.used, "hashed blocks exceed used blocks"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Literal
 
 import simpy
@@ -41,6 +41,8 @@ Role = Literal["both", "prefill", "decode"]
 Rule = Callable[[EngineView[Sequence]], Grants[Sequence]]
 REMEMBERED = 4096
 """Steps without the chunks of some prompts, whose prices are kept at a time."""
+KERNELS = Causes._fields.index("kernel_latency") + 1
+"""So many causes of a step, the first ones, are of its kernels."""
 SETTLE_FIRST = "sequences are behind while rounds are folded: call settle() first"
 
 
@@ -369,7 +371,7 @@ class EngineCore:
         self.stages[stage].start(flight.batch, steps, self._on_passed(stage, flight))
 
     def _on_passed(self, stage: int, flight: Flight) -> Callable[[Passed], None]:
-        return lambda passed: self._passed(stage, flight, passed)
+        return partial(self._passed, stage, flight)
 
     def _passed(self, stage: int, flight: Flight, passed: Passed) -> None:
         """A stage has computed a batch: its tokens are delivered, or its activations sent on."""
@@ -413,10 +415,22 @@ class EngineCore:
     def _price_without_chunks(self, flight: Flight) -> None:
         """What a step with chunks of prompts would have cost the sequences in it without those of others."""
         batch = flight.batch
-        flight.without_chunks = self._causes_of(batch.without_chunks) if batch.decodes else Causes()
+        priced = self._causes_of if self.stages[0].pace is None else self._at_the_pace_of(flight)
+        flight.without_chunks = priced(batch.without_chunks) if batch.decodes else Causes()
         if len(batch.chunks) > 1:
             flight.chunk_tokens = batch.prefill_tokens
-            flight.with_least_chunk = self._causes_of(batch.with_least_chunk)
+            flight.with_least_chunk = priced(batch.with_least_chunk)
+
+    def _at_the_pace_of(self, flight: Flight) -> Callable[[Batch], Causes]:
+        """Prices whose kernels take longer by as much as those of a step did that has passed."""
+        alone_s = sum(self._causes_of(flight.batch)[:KERNELS])
+        pace = sum(flight.causes[:KERNELS]) / alone_s if alone_s else 1.0
+
+        def priced(batch: Batch) -> Causes:
+            causes = self._causes_of(batch)
+            return Causes(*(pace * seconds for seconds in causes[:KERNELS]), *causes[KERNELS:])
+
+        return priced
 
     def _priced(self, batch: Batch) -> Causes:
         """Seconds of a step on all stages."""
@@ -530,6 +544,8 @@ class EngineCore:
         flights, queue = list(self._in_flight), self.queues[0]
         if not flights or not self.stages[0].fold or self._fold.folded or self._aborting:
             return
+        if self.stages[0].pace is not None:
+            return  # no two rounds are alike
         if len(self.queues) > 1 or self.role != "both" or self._speculator.drafts or self.engine.kv_tiers:
             return
         if queue.waiting and len(queue.running) < queue.max_running:

@@ -23,6 +23,7 @@ from sim.cost.batch import Batch, Causes
 from sim.cost.program import Block, Position, Program, Traffic
 from sim.cost.step_cost import FloatArray, StepCost
 from sim.runtime.clock import COMPLETION, at
+from sim.runtime.engine.pace import Pace
 from sim.runtime.fabric.fabric import Fabric, Transfer
 from sim.runtime.fabric.transfer import State
 
@@ -54,17 +55,22 @@ class Passed:
 
 
 class Stage:
-    """One program at a time, first come first served. `fold` False plays everything.
+    """One program at a time, first come first served. `fold` False plays everything. With a `pace` every
+    step has kernels of its own.
 
     A stage watches the links of its programs, and goes on from one program to the next until another watcher
     asks for quiet there (`Fabric.rest`).
     """
 
-    def __init__(self, env: simpy.Environment, fabric: Fabric, cost: StepCost, *, fold: bool) -> None:
+    def __init__(
+        self, env: simpy.Environment, fabric: Fabric, cost: StepCost, *, fold: bool, pace: Pace | None = None
+    ) -> None:
         self.env = env
         self.fabric = fabric
         self.cost = cost
         self.fold = fold
+        self.pace = pace
+        self._folds_steps = fold and pace is None
         self.busy_s = 0.0
         self._queue: deque[tuple[Batch, int, float, Callable[[Passed], None]]] = deque()
         self._run: _Run | None = None
@@ -159,7 +165,7 @@ class Stage:
             self._run.left_alone()
 
     def _begin(self, batch: Batch, steps: int, since_s: float, on_passed: Callable[[Passed], None]) -> None:
-        self._run = _Run(self, batch, steps if self.fold else 1, since_s, self.env.now, on_passed)
+        self._run = _Run(self, batch, steps if self._folds_steps else 1, since_s, self.env.now, on_passed)
         self._run.begin()
 
     def _ended(self, passed: Passed, on_passed: Callable[[Passed], None]) -> None:
@@ -183,7 +189,7 @@ class _Run:
     """
 
     __slots__ = (
-        "after_s", "anchor_s", "batch", "block", "causes_of", "credited", "ends_s", "folded", "most",
+        "after_s", "anchor_s", "batch", "block", "causes_of", "cost", "credited", "ends_s", "folded", "most",
         "number", "on_passed", "op", "playing", "program", "repetition", "seconds", "shared_before_s",
         "sharing_s", "stage", "start_s", "traffic", "transfer", "version", "waited_s",
     )  # fmt: skip
@@ -210,7 +216,8 @@ class _Run:
         self.start_s = start_s
         self.waited_s = start_s - since_s
         self.on_passed = on_passed
-        self.traffic = stage.cost.traffic(batch)
+        self.cost = cost = stage.cost if stage.pace is None else stage.pace.next(stage.cost)
+        self.traffic = cost.traffic(batch)
         self.version = 0
         self.sharing_s = self.shared_before_s = 0.0  # of all steps; before the one played
         self.folded = False
@@ -219,11 +226,11 @@ class _Run:
         self.credited = 0
         self.transfer: Transfer | None = None  # the last one that was played
         if steps == 1:
-            step_s, causes = stage.cost.step(batch)
+            step_s, causes = cost.step(batch)
             self.ends_s = [start_s + step_s]
             self.causes_of = lambda n: causes
         else:
-            steps_s, self.causes_of = stage.cost.decode_steps(batch, steps)
+            steps_s, self.causes_of = cost.decode_steps(batch, steps)
             self.seconds = steps_s.tolist() if steps <= LISTED_STEPS else steps_s
             self.ends_s = _ends(start_s, self.seconds)
 
@@ -340,7 +347,7 @@ class _Run:
         self.playing = step
         self.shared_before_s = self.sharing_s
         self.number = self.repetition = self.op = 0
-        self.program = program = self.stage.cost.program(batch)
+        self.program = program = self.cost.program(batch)
         self.block = program.blocks[0]
         if now is None:
             self._begin_op()

@@ -10,6 +10,7 @@ import simpy
 
 from sim.cost.collectives.demands import Demand
 from sim.cost.collectives.send_graphs import Send
+from sim.cost.network import Network
 from sim.runtime.fabric.fabric import Fabric
 
 
@@ -20,6 +21,14 @@ def play(env: simpy.Environment, fabric: Fabric, sends: Sequence[Send]) -> simpy
     collective instead, one transfer; this form checks that one.
     """
     return env.process(_play(env, fabric, sends))
+
+
+def alone_s(network: Network, sends: Sequence[Send]) -> float:
+    """Seconds until the last of the sends has arrived, with all links to themselves."""
+    env = simpy.Environment()
+    played = play(env, Fabric(env, network), sends)
+    env.run(played)
+    return env.now if sends else 0.0
 
 
 def _play(

@@ -88,11 +88,14 @@ def test_the_check_finds_lost_blocks():
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), max_size=60))
 def test_blocks_are_conserved_whatever_comes_and_goes(acts):
     kv, holders = pool(12), []
+    texts = [tuple(text * 100 + i for i in range(text + 1)) for text in range(6)]
     for act, text, unhashed in acts:
-        hashes = tuple(text * 100 + i for i in range(text + 1))
+        hashes = texts[text]
         if act < 3:
             units = kv.cached_units(hashes, len(hashes))
+            assert units == next((i for i, unit in enumerate(hashes) if not kv.has(unit)), len(hashes))
             held = hashes[:units]
+            assert kv.evictable(held) == sum(not any(unit in one for _, one in holders) for unit in held)
             needed = len(hashes) - units + unhashed
             if needed + kv.evictable(held) > kv.free_blocks:
                 continue

@@ -114,7 +114,7 @@ class Engine:
             [self._figures(sequence) for sequence in self.sequences],
             [sequence.request.request_id for sequence in self.queue.running],
             [sequence.request.request_id for sequence in self.queue.waiting],
-            [(kind, key if kind == "unit" else 0, n) for (kind, key), n in self.cache._free_queue.items()],
+            [(0 if isinstance(key, tuple) else key, n) for key, n in self.cache._free_queue.items()],
             (self.queue.tokens, self.queue.preemptions, self.cache.free_blocks, self.queue.max_running),
             self.evicted,
             self.ended,

@@ -6,6 +6,7 @@ from math import inf
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,11 +43,14 @@ def test_the_last_hash_may_be_of_fewer_blocks(
     assert sequence.hash_ends == tuple(wanted.values())
 
 
-def test_a_prefix_that_one_sequence_holds_is_taken_and_freed_as_if_block_by_block() -> None:
+@pytest.mark.parametrize("spans", [(2, 1, 3), (2, 2, 2)])
+def test_a_prefix_that_one_sequence_holds_is_taken_and_freed_as_if_block_by_block(
+    spans: tuple[int, ...],
+) -> None:
     pools = [BlockPool(20, 1, enable_prefix_caching=True) for _ in range(2)]
     for pool in pools:
         pool.allocate(6)
-        for unit, blocks in ((1, 2), (2, 1), (3, 3)):
+        for unit, blocks in zip((1, 2, 3), spans, strict=True):
             assert pool.cache(unit, blocks)
     together, apart = pools
     for _ in range(2):
@@ -64,3 +68,24 @@ def test_a_prefix_that_one_sequence_holds_is_taken_and_freed_as_if_block_by_bloc
             pool.check()
         assert together._holders == apart._holders
         assert together.free_blocks == apart.free_blocks == 14
+
+
+@pytest.mark.parametrize("spans", [(2, 1, 3), (2, 2, 2)])
+def test_a_prefix_of_which_a_part_is_held_is_taken_block_by_block(spans: tuple[int, ...]) -> None:
+    pool = BlockPool(20, 1, enable_prefix_caching=True)
+    pool.allocate(6)
+    for unit, blocks in zip((1, 2, 3), spans, strict=True):
+        assert pool.cache(unit, blocks)
+    assert pool.evictable((1, 2, 3)) == 0
+    pool.free(0, (2, 3))
+    assert pool.evictable((1, 2, 3)) == spans[1] + spans[2]
+    assert pool.touch((1, 2)) == spans[0] + spans[1]
+    assert pool.used == spans[0] + spans[1]
+    pool.check()
+    text = (1, 2, 3)
+    assert pool.cached_units(text, 3) == 3
+    pool.allocate(pool.free_blocks)  # evicts the last
+    assert pool.cached_units(text, 3) == 2
+    pool.clear()
+    assert pool.cached_units(text, 3) == pool.cached_units((), 0) == 0
+    assert not pool.has(1)

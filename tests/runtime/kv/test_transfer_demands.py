@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,16 @@ def test_bytes_grow_with_tokens_and_latency_does_not() -> None:
     assert half.min_flow_s == pytest.approx(whole.min_flow_s / 2)
     assert half.latency_s == same.latency_s == whole.latency_s > 0.0
     assert half.links == whole.links
+
+
+def test_what_a_kernel_does_without_links_grows_with_tokens() -> None:
+    network, sender, receiver = pair()
+    demands = TransferDemands(network, frozenset())
+    whole = kv_transfer.kv_cache(network, sender.shards, receiver.shards, TOKENS_PRICED, (0, 0))
+    aside = replace(whole, aside_s=4096.0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kv_transfer, "kv_cache", lambda *_, **__: aside)
+        assert demands(sender, receiver, (0, 0), 10).aside_s == pytest.approx(10.0)
 
 
 def test_what_costs_nothing_has_no_latency_or_no_bytes() -> None:

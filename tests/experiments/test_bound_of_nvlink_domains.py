@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.how_big_should_an_nvlink_domain_be import BASE, RACK, answer, knee, played_layer, rack_layer
+from experiments.how_big_should_an_nvlink_domain_be import bound
+from experiments.how_big_should_an_nvlink_domain_be.bound import (
+    BASE,
+    RACK,
+    knee,
+    largest,
+    played_layer,
+    rack_layer,
+)
 from sim import load_scenario
 from sim.theory import domain_sizing as theory
-from sim.views.answer import Answer, Row
+from sim.views.answer import Row, Section
 
 pytestmark = pytest.mark.slow  # the runs that all of it reads take seconds
 
 
 @pytest.fixture(scope="module")
-def told() -> Answer:
-    return answer(True)
+def told() -> Section:
+    return bound.section(True)
 
 
-def row(told: Answer, case: str, quantity: str) -> Row:
+def row(told: Section, case: str, quantity: str) -> Row:
     (found,) = [row for row in told.rows if row.case == case and row.quantity == quantity]
     return found
 
 
-def test_the_rooflines_are_1250_and_8_9_and_come_from_the_description_of_the_rack(told: Answer) -> None:
+def test_the_rooflines_are_1250_and_8_9_and_come_from_the_description_of_the_rack(told: Section) -> None:
     assert row(told, "roofline", "FP4 flop per byte of HBM").simulated == pytest.approx(1250)
     assert row(told, "roofline", "bytes of HBM per byte of NVLink").simulated == pytest.approx(80 / 9)
     assert row(told, "NVL72", "links from a GPU to the switches").simulated == 18
@@ -31,7 +39,7 @@ def test_the_rooflines_are_1250_and_8_9_and_come_from_the_description_of_the_rac
     assert row(told, "N x N x 1 in FP4, N = 8192", "flop per byte").estimate == pytest.approx(4, rel=1e-3)
 
 
-def test_the_model_card_has_the_talks_sizes(told: Answer) -> None:
+def test_the_model_card_has_the_talks_sizes(told: Section) -> None:
     case = "Llama-3-70B"
     exact = {
         "attention of a layer": 150.994944,
@@ -47,7 +55,7 @@ def test_the_model_card_has_the_talks_sizes(told: Answer) -> None:
     assert tokens.simulated < 0.85 * 744_629
 
 
-def test_the_slides_factors_of_four_and_two_are_put_right(told: Answer) -> None:
+def test_the_slides_factors_of_four_and_two_are_put_right(told: Section) -> None:
     case = "MLP layer, B = 16"
     assert row(told, case, "compute, times Y").simulated == pytest.approx(1.503, abs=1e-3)
     assert row(told, case, "compute, times Y").error == pytest.approx(3, abs=0.1)
@@ -67,7 +75,7 @@ def test_the_slides_factors_of_four_and_two_are_put_right(told: Answer) -> None:
     ],
 )
 def test_the_largest_useful_domain_is_the_formula_and_the_played_knee_is_within_a_gpu(
-    told: Answer, latency_us: int, at_batch: dict[int, float]
+    told: Section, latency_us: int, at_batch: dict[int, float]
 ) -> None:
     for batch, domain in at_batch.items():
         found = row(told, f"largest useful domain, latency {latency_us} us", f"B = {batch}")
@@ -88,7 +96,7 @@ def test_a_played_layer_takes_its_reading_then_its_ring() -> None:
     assert parts["total"] == pytest.approx(2 * 8192 * 28672 / 8e12 / 8 + 1e-6 + ring_s, rel=1e-9)
 
 
-def test_on_the_rack_the_gain_ends_where_the_engines_own_all_reduce_ends(told: Answer) -> None:
+def test_on_the_rack_the_gain_ends_where_the_engines_own_all_reduce_ends(told: Section) -> None:
     for batch in (16, 128):
         assert row(told, f"Llama's MLP on NVL72, B = {batch}", "quickest at Y =").simulated == 8
         case = f"Llama-3-70B FP8, 4 K context, B = {batch}"
@@ -96,7 +104,7 @@ def test_on_the_rack_the_gain_ends_where_the_engines_own_all_reduce_ends(told: A
         assert rate[1] < rate[2] < rate[4] < rate[8] > rate[16]
 
 
-def test_without_latency_every_doubling_helps_the_user_and_costs_throughput(told: Answer) -> None:
+def test_without_latency_every_doubling_helps_the_user_and_costs_throughput(told: Section) -> None:
     for batch in (16, 128):
         case = f"Llama-3-70B FP8, 4 K context, B = {batch}"
         ideal = [
@@ -108,7 +116,7 @@ def test_without_latency_every_doubling_helps_the_user_and_costs_throughput(told
         assert per_gpu == sorted(per_gpu, reverse=True)
 
 
-def test_up_to_eight_gpus_decoding_takes_one_to_one_point_eight_times_the_closed_form(told: Answer) -> None:
+def test_up_to_eight_gpus_decoding_takes_one_to_one_point_eight_times_the_closed_form(told: Section) -> None:
     compared = [
         one
         for one in told.rows
@@ -121,25 +129,26 @@ def test_up_to_eight_gpus_decoding_takes_one_to_one_point_eight_times_the_closed
         assert 1.0 < one.estimate / one.simulated < 1.8, one
 
 
-def test_a_layer_over_more_than_a_rack_is_slower_than_over_one(told: Answer) -> None:
+def test_a_layer_over_more_than_a_rack_is_slower_than_over_one() -> None:
+    base = load_scenario(BASE)
     for batch in (16, 128):
-        case = f"Llama's MLP on NVL72, B = {batch}"
-        one, two, eight = (row(told, case, f"layer on Y = {RACK * racks}").simulated for racks in (1, 2, 8))
-        assert 1.2 * one < two < eight
-        tp64 = [
-            row(told, f"TP64, B = {batch}", f"{where}, per user").simulated
-            for where in ("one rack", "8 racks")
-        ]
-        assert tp64[1] < 0.9 * tp64[0]
+        one, two = (bound.total_s(rack_layer(base, batch, RACK * racks)) for racks in (1, 2))
+        assert 1.2 * one < two
+
+
+def test_a_switch_that_adds_moves_the_knee_as_the_closed_form_says() -> None:
+    """M/Y = a + BD(1 + 1/Y)/Net: with 512 sequences two thirds farther than a ring, with 16 an eighth."""
+    for batch, farther in ((16, 1.12), (512, 1.67)):
+        formula = largest(batch, 1e-6, 900e9, in_switch=True)
+        assert knee(batch, 1e-6, algorithm="nvls") == pytest.approx(formula, abs=0.05)
+        assert formula / largest(batch, 1e-6, 900e9, in_switch=False) == pytest.approx(farther, abs=0.05)
+
+
+def test_the_bounds_of_others_are_the_published_ones(told: Section) -> None:
+    for row_ in (one for one in told.rows if one.case in ("DeepSeek's bound", "LIMINAL's bound")):
+        assert row_.error == pytest.approx(0.0, abs=0.03)
 
 
 def test_padding_the_mlp_to_72_gpus_still_reads_less_than_64_do() -> None:
     base = load_scenario(BASE)
     assert rack_layer(base, 16, 72)["memory"] <= rack_layer(base, 16, 64)["memory"]
-
-
-def test_trays_that_fail_together_need_the_spares_more_than_gpus_alone(told: Answer) -> None:
-    alone = row(told, "64 of 72 GPUs up, each down 2 % alone", "probability of fewer").simulated
-    trays = row(told, "16 of 18 trays up, each down 2 %", "probability of fewer").simulated
-    assert alone == pytest.approx(1 - 0.999986, rel=0.05)
-    assert trays == pytest.approx(1 - 0.9948, rel=0.01)

@@ -1,14 +1,14 @@
-"""Where does an NVLink domain of 72 GPUs pay, against domains of 8? DeepSeek-R1 in FP4, one graph, two edits.
+"""Where a domain of 72 GPUs pays against domains of 8: DeepSeek-R1 in FP4, one graph, two edits.
 
 Take a rack of 72 GPUs. Cut its NVLink domain into nine of eight: what went over NVLink at 900 GB/s between
 them now takes a NIC of 50. Nothing else changes: same GPUs, memory, kernels, engine. Sweep recipes on both
-alike (decode replicas of 4 to 64 GPUs, tensor or expert parallel, batches, drafts, prefill GPUs) and keep
+alike (decode replicas of 4 to 32 GPUs, tensor or expert parallel, batches, drafts, prefill GPUs) and keep
 the best tokens/s a GPU at each speed of a user.
 
 Public runs (InferenceX, May 2026) have the same pair as GB200 NVL72 and B200. Counted alike: tokens of
-prompts and answers together, over prefill and decode GPUs. One constant is open: how many of the drafted
-tokens are accepted. It is the mean over the runs whose recipe is told and that answer fast; its band is
-theirs.
+prompts and answers together, over prefill and decode GPUs, and of all users those that decode (`decoding`).
+One constant is open: how many of the drafted tokens are accepted. It is the mean over the runs whose recipe
+is told and that answer fast; its band is theirs.
 
 By hand: a step with 32 GPUs and 6 sequences on each sends 24 tokens to some 7 GPUs in each of 58 layers. Over
 NVLink that is lost in the start of kernels; over a NIC, 24 x 8 x (7,168 x 2 + 4,032) bytes and most of them
@@ -31,10 +31,11 @@ from sim.cost.batch import Batch, Causes
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.deployment import deployment_of
-from sim.views.answer import Answer, Row, tell
-from sim.views.files import save_chart
+from sim.views.answer import Figure, Row, Section
 
-SCENARIO = Path(__file__).with_name("deepseek_decode.yaml")
+from . import draw
+
+SCENARIO = Path(__file__).parents[1] / "deepseek_decode.yaml"
 SOURCE = "InferenceX, 22 May 2026: DeepSeek-R1 FP4, 1k in and out, Dynamo TensorRT-LLM with MTP"
 RACK, ISLAND = 72, 8
 MACHINE = {RACK: "GB200 NVL72", ISLAND: "B200"}
@@ -47,7 +48,7 @@ MEAN = 0.9  # lengths are drawn between 0.8 and 1 times 1024
 CONTEXT = round(MEAN * 1.5 * 1024)  # of a sequence in the middle of its answer
 PER_OUTPUT = 2.0  # tokens counted for one of an answer, whose prompt is as long
 MOST_DRAFTS = 3
-DRAFTS = (1, MOST_DRAFTS)
+DRAFTS = {True: (1, MOST_DRAFTS), False: (1, 2, MOST_DRAFTS)}
 BATCHES = {
     True: (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     False: (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768),
@@ -76,7 +77,10 @@ class Shape:
         return f"TP{self.tensor}" + (" EP" if self.whole_experts else "")
 
 
-SHAPES = (Shape(1, 4), Shape(1, 8), Shape(1, 8, whole_experts=False), *map(Shape, (4, 8, 16, 32, 64)))
+# The decode replicas of TensorRT-LLM's own disaggregated performance tests of this model (tests/integration/
+# defs/perf/disagg: tep4, tep8, dep4 to dep32), which the public recipes come from, and TP8.
+SHAPES = (Shape(1, 4), Shape(1, 8), Shape(1, 8, whole_experts=False), *map(Shape, (4, 8, 16, 32)))
+WIDER = Shape(64)  # no public recipe
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,14 @@ class Run:
     def batch(self) -> int:
         """Sequences on a rank, if every user decodes."""
         return ceil(self.users / self.decode * self.shape.tensor)
+
+    @property
+    def decoding(self) -> float:
+        """What the run counts, over what it would if every user decoded all the time. The rest of the users
+        wait for a first token, or for the run to begin and end: a run has ten requests a user.
+        """
+        every = PER_OUTPUT * self.users / (self.tpot_ms / 1e3) / (self.prefill + self.decode)
+        return self.per_gpu / every
 
     def __str__(self) -> str:
         return f"{self.prefill}+{self.decode} GPUs, {self.shape}, {self.users} users"
@@ -233,15 +245,29 @@ def acceptances() -> list[float]:
     return found
 
 
+def mean_acceptance() -> float:
+    return fmean(acceptances())
+
+
+def decoding() -> float:
+    """The share of users that decode, counted from the public runs whose recipe is told (0.70 to 0.87)."""
+    return fmean(run.decoding for run in RUNS)
+
+
 # ---- recipes and their frontier
 
 
 def points(
-    domain: int, acceptance: float, batches: tuple[int, ...], without: frozenset[str] = frozenset()
+    domain: int,
+    acceptance: float,
+    batches: tuple[int, ...],
+    without: frozenset[str] = frozenset(),
+    shapes: tuple[Shape, ...] = SHAPES,
+    quick: bool = False,
 ) -> Iterable[Point]:
     """Every recipe: replicas of a shape that share whole prefill replicas."""
-    for shape in SHAPES:
-        for drafts in DRAFTS:
+    for shape in shapes:
+        for drafts in DRAFTS[quick]:
             tokens = tokens_per_step(acceptance, drafts)
             for step in steps(domain, shape, drafts, batches, without):
                 rate = step.batch * shape.data * tokens / step.seconds
@@ -251,7 +277,7 @@ def points(
                         continue
                     needed = rate * workers / prefill_tokens_per_gpu_s() / PREFILL_GPUS
                     prefill = PREFILL_GPUS * max(1, ceil(needed - 1e-9))
-                    per_gpu = PER_OUTPUT * rate * workers / (decode + prefill)
+                    per_gpu = PER_OUTPUT * decoding() * rate * workers / (decode + prefill)
                     recipe = f"{prefill}+{decode} GPUs, {shape}"
                     yield Point(tokens / step.seconds, per_gpu, recipe, step)
 
@@ -316,7 +342,7 @@ def run_rows(acceptance: float) -> list[Row]:
     for run in RUNS:
         tpots = [
             step.seconds / tokens_per_step(acceptance, drafts)
-            for drafts in DRAFTS
+            for drafts in DRAFTS[True]
             for step in steps(run.domain, run.shape, drafts, (run.batch,))
         ]
         if tpots:
@@ -376,28 +402,65 @@ def domain_rows(acceptance: float, batches: tuple[int, ...]) -> list[Row]:
     return rows
 
 
-def answer(quick: bool) -> Answer:
+@cache
+def frontiers(
+    quick: bool, acceptance: float, without: frozenset[str] = frozenset()
+) -> dict[int, list[Point]]:
+    """Of the rack and of islands, by the size of their domains."""
+    batches = BATCHES[quick]
+    return {
+        domain: frontier(points(domain, acceptance, batches, without, quick=quick))
+        for domain in (RACK, ISLAND)
+    }
+
+
+def section(quick: bool) -> Section:
     """Where does an NVLink domain of 72 GPUs pay, against domains of 8?"""
     batches = BATCHES[quick]
     each = acceptances()
     acceptance = fmean(each)
-
-    def both(accepted: float, without: frozenset[str] = frozenset()) -> dict[int, list[Point]]:
-        return {domain: frontier(points(domain, accepted, batches, without)) for domain in (RACK, ISLAND)}
-
-    lines, free = both(acceptance), both(acceptance, frozenset({"collective_bytes"}))
-    band = {accepted: highest(both(accepted)) for accepted in (min(each), max(each))}
+    lines = frontiers(quick, acceptance)
+    free = frontiers(quick, acceptance, BYTES_FREE)
+    band = {accepted: highest(frontiers(quick, accepted)) for accepted in (min(each), max(each))}
     rows = [
         Row("drafts", f"share accepted ({min(each):.2f} to {max(each):.2f} by run)", "", None, acceptance),
+        *(
+            Row(MACHINE[run.domain], f"{run}: counted, over users / time per token", "ratio", None,
+                PER_OUTPUT * run.decoding, source=SOURCE)
+            for run in RUNS
+        ),
         *speed_rows(lines),
         *run_rows(acceptance),
         *cause_rows(lines, free),
+        *([] if quick else wider_rows(lines, acceptance, batches)),
         *([] if quick else domain_rows(acceptance, batches)),
     ]  # fmt: skip
-    return Answer(
-        answer.__doc__ or "", tuple(rows), takeaway(lines, free), notes(lines, band, rows),
-        lambda folder: [picture(lines, folder)],
-    )  # fmt: skip
+    return Section(
+        "The hump: where a domain of 72 pays, against domains of 8",
+        text(lines, band, rows),
+        tuple(rows),
+        takeaway(lines, free),
+        (
+            "kernels of GB200 as measured under TensorRT-LLM, expert exchanges and NICs as measured on their "
+            "machines; the rack cut into islands is a machine that was never built. One open constant: the "
+            f"share of drafts accepted, {acceptance:.2f} ({min(each):.2f} to {max(each):.2f})."
+        ),
+        (Figure("hump", figure_takeaway(lines, band), lambda: picture(lines, free)),),
+    )
+
+
+BYTES_FREE = frozenset({"collective_bytes"})
+
+
+def wider_rows(lines: dict[int, list[Point]], acceptance: float, batches: tuple[int, ...]) -> list[Row]:
+    """What decode replicas of 64 would bring the rack, which no public recipe has."""
+    found = points(RACK, acceptance, batches, shapes=(*SHAPES, WIDER))
+    line = {RACK: frontier(found), ISLAND: lines[ISLAND]}
+    return [
+        Row("a recipe that is not public", f"domain of 72 over 8 at {speed} tokens/s/user, with {WIDER}",
+            "ratio", None, at)
+        for speed in HUMP if (at := ratio(line, speed)) is not None
+    ]  # fmt: skip
 
 
 def takeaway(lines: dict[int, list[Point]], free: dict[int, list[Point]]) -> str:
@@ -417,10 +480,10 @@ def takeaway(lines: dict[int, list[Point]], free: dict[int, list[Point]]) -> str
     )
 
 
-def notes(
+def text(
     lines: dict[int, list[Point]], band: dict[float, tuple[float, int]], rows: Sequence[Row]
 ) -> tuple[str, ...]:
-    """The open constant with its band, the errors, and what is not in here."""
+    """What is compared, the open constant with its band, the errors, and what is not in here."""
     low, high = band.values()
     found = {domain: errors(rows, f"domain of {domain}:") for domain in (RACK, ISLAND)}
     told = ", ".join(
@@ -429,24 +492,41 @@ def notes(
     fastest = lines[RACK][-1].per_user
     return (
         (
+            "DeepSeek-R1 in FP4 writes answers of 1k tokens to prompts of 1k. The same graph is priced "
+            "twice: a rack of 72 GPUs in one NVLink domain, and the rack cut into nine islands of eight, "
+            "between which a NIC carries 50 GB/s in place of 900. The same recipes are tried on both, and "
+            "for every speed of a user the one that gives most tokens/s a GPU stays."
+        ),
+        (
+            "Public runs exist of just this pair. They count tokens of prompts and answers, and a user that "
+            "waits for a first token counts as a user: of the five runs whose recipe is told, "
+            f"{min(run.decoding for run in RUNS):.0%} to {max(run.decoding for run in RUNS):.0%} of the "
+            f"users decode at a time. Their mean, {decoding():.0%}, is in all simulated numbers here; it "
+            "leaves every ratio as it is."
+        ),
+        (
             "The share of accepted drafts is open, and one number for all runs. At the ends of its band the "
             f"largest ratio is {low[0]:.1f} at {low[1]} and {high[0]:.1f} at {high[1]} tokens/s/user: "
             "acceptance moves the hump along the speeds more than it changes its height."
         ),
         (
             f"Errors of tokens/s/GPU at one speed, simulated over published: {told}. Where the frontier is "
-            "steep an error of a tenth in speed is a factor in tokens/s/GPU."
+            "steep an error of a tenth in speed is a factor in tokens/s/GPU. The fastest simulated answers "
+            f"are {fastest:.0f} tokens/s/user on both. Public B200 runs beat GB200 beyond 250 (ratio 0.82): "
+            "one graph with two edited numbers cannot, for its GPUs and hosts are the same."
         ),
         (
-            f"The fastest simulated answers are {fastest:.0f} tokens/s/user on both. Public B200 runs beat "
-            "GB200 beyond 250 (ratio 0.82): one graph with two edited numbers cannot, for its GPUs and hosts "
-            "are the same."
+            "A step is that of full batches of sequences in the middle of their answers; prefill GPUs are "
+            "counted in whole replicas of four, drafts take no time of their own."
         ),
-        (
-            "A step is that of full batches of sequences in the middle of their answers; users who wait for "
-            "prefill are not in them, prefill GPUs are counted in whole replicas of four, drafts take no "
-            "time of their own."
-        ),
+    )
+
+
+def figure_takeaway(lines: dict[int, list[Point]], band: dict[float, tuple[float, int]]) -> str:
+    hump, at = highest(lines)
+    return (
+        f"the rack gives {hump:.1f} times as much at {at} tokens/s/user (published: 4.4 at 125), next to "
+        "nothing at both ends; without the time of bytes on links there is no hump at all."
     )
 
 
@@ -455,17 +535,14 @@ def errors(rows: Sequence[Row], quantity: str) -> list[float]:
     return [row.error for row in rows if row.quantity.startswith(quantity) and row.error is not None]
 
 
-def picture(lines: dict[int, list[Point]], folder: Path) -> Path:
-    import altair as alt
-
-    from sim.views.files import rows as values
-
+def picture(lines: dict[int, list[Point]], free: dict[int, list[Point]]) -> draw.Chart:
     kinds = ("simulated", "public runs")
+    nothing = "simulated, if bytes took no time"
     drawn = [
         {"domain": f"domain of {domain}", "kind": kind, "per_user": user, "per_gpu": gpu}
         for domain in (RACK, ISLAND)
         for kind, line in (
-            (kinds[0], [(one.per_user, one.per_gpu) for one in lines[domain]]),
+            (kinds[0], [(one.per_user, one.per_gpu) for one in lines[domain] if one.per_user <= 300.0]),
             (kinds[1], list(zip(SPEEDS, PUBLISHED[domain], strict=True))),
         )
         for user, gpu in line
@@ -476,33 +553,28 @@ def picture(lines: dict[int, list[Point]], folder: Path) -> Path:
         for kind, found in (
             (kinds[0], ratio(lines, speed)),
             (kinds[1], PUBLISHED[RACK][number] / PUBLISHED[ISLAND][number]),
+            (nothing, ratio(free, speed)),
         )
         if found is not None
     ]
-    x = alt.X("per_user:Q", title="tokens/s of one user")
-    y = alt.Y("per_gpu:Q", title="tokens/s of one GPU, prompts counted (log)", scale=alt.Scale(type="log"))
-    colour = alt.Color("domain:N", title=None, legend=alt.Legend(orient="top"))
-    dash = alt.StrokeDash("kind:N", title=None, sort=list(kinds), legend=alt.Legend(orient="top"))
-    left = alt.Chart(values(drawn)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
-    right = alt.Chart(values(over)).mark_line(point=True).encode(
-        x=alt.X("speed:Q", title="tokens/s of one user"),
-        y=alt.Y("ratio:Q", title="domain of 72 over domain of 8"),
-        strokeDash=dash,
-    )  # fmt: skip
-    title = alt.Title(
+    left = draw.lines(
+        drawn,
+        draw.axis("per_user", "tokens/s of one user"),
+        draw.axis("per_gpu", "tokens/s of one GPU, prompts counted (log)", log=True),
+        colour="domain",
+        dash="kind",
+    )
+    right = draw.lines(
+        over,
+        draw.axis("speed", "tokens/s of one user"),
+        draw.axis("ratio", "domain of 72 over domain of 8"),
+        dash="kind",
+        points=True,
+        order=[*kinds, nothing],
+    )
+    return draw.beside(
+        [left, right],
         "A domain of 72 pays in the middle",
-        subtitle="DeepSeek-R1 FP4, 1k in and out; one rack, whole or cut into islands of eight",
-        anchor="start",
+        "DeepSeek-R1 FP4, 1k in and out; one rack, whole or cut into islands of eight",
+        independent=True,
     )
-    size = {"width": 430, "height": 340}
-    chart = alt.hconcat(left.properties(**size), right.properties(**size), title=title)
-    return save_chart(
-        chart.configure_axis(labelFontSize=12, titleFontSize=13).configure_title(
-            fontSize=16, subtitleFontSize=13
-        ),
-        folder / "where_does_a_domain_of_72_pay.png",
-    )
-
-
-if __name__ == "__main__":
-    tell(answer)

@@ -1,4 +1,4 @@
-"""How big should an NVLink domain be?
+"""How big an NVLink domain is of use, by a talk's rooflines, with latency, and simulated.
 
 A talk ("GPU systems and (LL) Models", NVIDIA) derives it from rooflines: spread one MLP layer over Y GPUs;
 reading its weights takes 2DF/(Y Mem), the all-reduce of its result 2BD/Net whatever Y is. They are equal at
@@ -9,13 +9,14 @@ NVL72 that serves Llama-3-70B with kernels and all-reduces as they have been mea
 Hand estimates (column "by hand") and how near the simulation should come: the played layer has its knee up to
 one GPU later than the formula, for a ring of Y sends (Y - 1)/Y of what that counts; up to 8 GPUs a decode
 step takes 1 to 1.8 times the closed form with 3 us for an all-reduce and 34 us of fixed kernel time a layer.
-Where it stops: dense layers only; which GPUs are up (64 + 8) is a binomial, not a run.
+Where it stops: layers of a dense model; DeepSeek's and LIMINAL's bounds are lines beside one simulated step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,20 @@ from sim.deployment import memory_of, shards_of
 from sim.runtime.fabric import Fabric
 from sim.scenario.scenario import Scenario
 from sim.theory import domain_sizing as theory
-from sim.views.answer import Answer, Row, tell
+from sim.views.answer import Figure, Row, Section
 
-BINOMIAL = "closed form: units fail independently"
-QUESTION = "How big should an NVLink domain be?"
+from . import draw
+
 TALK = "talk: GPU systems and (LL) Models"
-BASE = Path(__file__).with_name("nvl72_llama70b.yaml")
+BASE = Path(__file__).parents[1] / "nvl72_llama70b.yaml"
 
 LLAMA, BLACKWELL = theory.LLAMA_3_70B, theory.BLACKWELL
 GB200 = theory.Gpu(flop_per_s=5e15, hbm_bytes_per_s=8e12, hbm_bytes=186e9, link_bytes_per_s=9e11)  # FP8
 TODAY, IDEAL = "libraries of today", "no latency"  # of all-reduces
 LATENCIES_S = (0.0, 1e-6, 2e-6, 4e-6)  # of one all-reduce
 BATCHES = (1, 16, 64, 128, 512)
+RATES = (100e9, 225e9, 450e9, 900e9, 1800e9)  # NVLink of a GPU, one direction
+WAITS_S = (0.5e-6, 1e-6, 2e-6, 5e-6, 10e-6)
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # the ways to split 64 attention heads; 72 is none
 RACK_SIZES = (1, 2, 4, 6, 8, 9, 12, 16, 24, 32, 48, 64, 72)  # GPUs of a rack that share an MLP alone
 RACK, RACKS = 72, 8
@@ -66,36 +69,91 @@ NOTES = (
         "spares; the MLP alone is padded to 399 columns a GPU."
     ),
     (
-        "vLLM's own all-reduce kernels stop at 8 ranks; beyond, NCCL adds in the switch, which takes tens of "
-        "microseconds on GB200. That, not bandwidth, ends the gain at 8."
+        "'8 is quickest' rests on kernels that are missing, and not on the machine: vLLM's own all-reduce "
+        "kernels stop at 8 ranks, and beyond them NCCL adds in the switch, which takes tens of microseconds "
+        "on GB200. It was measured. The kernels of FlashInfer and TensorRT-LLM over NVLink between servers "
+        "take 5 us on 16 GB300 (measured); at 32 and 64 they are taken to be alike (assumed)."
     ),
     (
         "Between racks the latencies are NCCL's planning constants, measured on no NVL72: the step from 72 "
         "to 144 GPUs is the least certain number here."
     ),
-    "Eight spares are plenty for GPUs that fail alone; trays of four that fail together need them.",
 )
 
 
-def answer(quick: bool) -> Answer:
-    """How big should an NVLink domain be?"""
+def section(quick: bool) -> Section:
+    """The talk's bound, its correction, and the simulated knee."""
     base = sim.load_scenario(BASE)
     batches = (16, 128) if quick else BATCHES
     decoded = [point for batch in batches for size in SIZES for point in decode_points(base, batch, size)]
     played = knees(quick)
-    layers = [layer for batch in (16, 128) for layer in layer_points(base, batch)]
+    layers = [layer for batch in (16, 128) for layer in layer_points(base, batch, 1 if quick else RACKS)]
     rows = [
         *roofline_rows(base),
         *model_rows(base),
         *slide_rows(),
         *knee_rows(played),
+        *rate_rows(quick),
+        *line_rows(),
         *rack_layer_rows(base, layers),
+        *kernel_rows(base),
         *decode_rows(decoded),
-        *racks_rows(base),
-        *redundancy_rows(),
+        *([] if quick else racks_rows(base)),
     ]
-    return Answer(
-        QUESTION, tuple(rows), _takeaway(layers, decoded), NOTES, partial(charts, played, layers, decoded)
+    return Section(
+        "A talk's bound, its correction, and the simulated knee",
+        (
+            (
+                "A talk derives the size of a domain from two times. Spread over Y GPUs, an MLP layer's "
+                "weights are read in 2DF/(Y Mem); adding up its result takes 2BD/Net whatever Y is. Where "
+                "the two are equal, at Y* = F Net/(B Mem), more GPUs buy little: 200 of them for a "
+                "batch of 16, 25 for 128."
+            ),
+            (
+                "The talk's next slide calls latency dominant, and its bound leaves it out. With a latency a "
+                "in the sum Y* is (2DF/Mem)/(a + 2BD/Net): 1 us makes 45 of the 200. The dots are the layer "
+                "played on a clock with links. The rack's own layer, with kernels and all-reduces as they "
+                "were measured, is the second chart."
+            ),
+            (
+                "A switch that adds halves what an all-reduce sends, and moves Y* only where bytes count: "
+                "with 1 us and a batch of 16 by an eighth, with 512 by two thirds."
+            ),
+        ),
+        tuple(rows),
+        _takeaway(layers, decoded),
+        (
+            "the talk's rooflines are its own figures; the rack's kernels and all-reduces are measured on "
+            "GB200 (vLLM's and NCCL's; MNNVL kernels to 16 GPUs); between racks NCCL's planning constants, "
+            "measured on no rack."
+        ),
+        (
+            Figure(
+                "knee",
+                "latency, more than bandwidth, says how many GPUs are of use: all lines fall by a factor "
+                "within the first microseconds.",
+                lambda: knee_chart(played),
+            ),
+            Figure(
+                "rate",
+                "ten times the rate of NVLink moves Y* by less than ten times as soon as there is latency; "
+                "adding in the switch helps large batches most.",
+                rate_chart,
+            ),
+            Figure(
+                "layer",
+                "on the rack a layer is quickest on 8 GPUs with the libraries that most services run: from 9 "
+                "on NCCL's latency outlasts everything. What would be left without it is the lower part.",
+                lambda: layer_chart(layers),
+            ),
+            Figure(
+                "tokens",
+                "Llama-3-70B's users gain to TP8 and lose beyond; without the latency of all-reduces they "
+                "would gain to TP64.",
+                lambda: decode_chart(decoded),
+            ),
+            Figure("lines", lines_takeaway(), lines_chart),
+        ),
     )
 
 
@@ -188,25 +246,35 @@ def slide_rows() -> list[Row]:
 
 
 @cache
-def talks_machine(gpus: int) -> Network:
-    """A graph of GPUs on one switch, 900 GB/s each way, without latency."""
+def talks_machine(gpus: int, rate: float = BLACKWELL.link_bytes_per_s) -> Network:
+    """A graph of GPUs on one switch that adds, 900 GB/s each way, without latency."""
     graph: nx.DiGraph[str] = nx.DiGraph(name="the talk's machine")
-    graph.add_node("chip", kind="nvswitch", node=0, index=0, domain=0)
+    graph.add_node("chip", kind="nvswitch", node=0, index=0, domain=0, reduces=True)
     for index in range(gpus):
         graph.add_node(f"gpu{index}", kind="gpu", node=0, index=index, domain=0, model="gb200")
         for source, target in ((f"gpu{index}", "chip"), ("chip", f"gpu{index}")):
-            rate = BLACKWELL.link_bytes_per_s
             graph.add_edge(source, target, bytes_per_s=rate, latency_s=0.0, link="nvlink")
     return Network(sim.load_topology(graph).graph)
 
 
-def played_layer(batch: int, size: int, latency_s: float) -> dict[str, float]:
-    """The layer over `size` GPUs on the clock: roofline of two products, then a ring of FP8 activations."""
+def played_layer(
+    batch: int,
+    size: int,
+    latency_s: float,
+    rate: float = BLACKWELL.link_bytes_per_s,
+    algorithm: str = "ring",
+) -> dict[str, float]:
+    """The layer over `size` GPUs on the clock: roofline of two products, then a ring of FP8 activations, or
+    the switch that adds them (`nvls`).
+    """
     d, f = LLAMA.hidden, LLAMA.intermediate
     compute_s = theory.mlp_compute_s(batch, d, f, BLACKWELL, size)
     memory_s = theory.mlp_memory_s(d, f, BLACKWELL, size)
-    network = talks_machine(256 if size <= 256 else 4096)
-    reduced = collective(network, "all_reduce", float(batch * d), network.gpus[:size], library="none").demand
+    network = talks_machine(256 if size <= 256 else 4096, rate)
+    ranks = network.gpus[:size]
+    reduced = collective(
+        network, "all_reduce", float(batch * d), ranks, library="none", algorithm=algorithm
+    ).demand
     env = simpy.Environment()
     fabric = Fabric(env, network)
 
@@ -235,11 +303,13 @@ def knees(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def knee(batch: int, latency_s: float) -> float:
+def knee(
+    batch: int, latency_s: float, rate: float = BLACKWELL.link_bytes_per_s, algorithm: str = "ring"
+) -> float:
     """Bisected over whole numbers of GPUs, then on a straight line between the two."""
 
     def surplus(size: int) -> float:
-        parts = played_layer(batch, size, latency_s)
+        parts = played_layer(batch, size, latency_s, rate, algorithm)
         return parts["memory"] - parts["all_reduce"]
 
     low, high = 2, 256 if surplus(256) < 0.0 else 4096
@@ -272,6 +342,111 @@ def knee_rows(played: list[dict[str, Any]]) -> list[Row]:
     return rows  # fmt: skip
 
 
+def largest(batch: int, latency_s: float, rate: float, in_switch: bool) -> float:
+    """Y* at any rate of the links, by a ring, or by a switch that adds: from M/Y = a + BD(1 + 1/Y)/Net."""
+    d, f = LLAMA.hidden, LLAMA.intermediate
+    gpu = replace(BLACKWELL, link_bytes_per_s=rate)
+    if not in_switch:
+        return theory.largest_domain(batch, d, f, gpu, latency_s)
+    sent_s = batch * d / rate
+    return (theory.mlp_memory_s(d, f, gpu) - sent_s) / (latency_s + sent_s)
+
+
+def rate_rows(quick: bool) -> Iterator[Row]:
+    """Y* against rate and latency of NVLink, by a ring and in the switch; played and in closed form."""
+    for algorithm in ("ring", "nvls"):
+        how = "a ring" if algorithm == "ring" else "added in the switch"
+        for batch in (16, 128):
+            for rate in (RATES[0], RATES[3]) if quick else RATES:
+                for latency_s in (1e-6,) if quick else WAITS_S:
+                    case = f"largest useful domain, B = {batch}, {how}"
+                    what = f"{rate / 1e9:.0f} GB/s, {latency_s * 1e6:g} us"
+                    estimate = largest(batch, latency_s, rate, algorithm == "nvls")
+                    if estimate < 3.0:
+                        continue  # no domain: two GPUs are slower than one
+                    yield Row(case, what, "GPUs", None, knee(batch, latency_s, rate, algorithm),
+                              estimate=estimate)  # fmt: skip
+
+
+# ---- bounds that others have derived
+
+
+def deepseek_bound(rate: float) -> float:
+    """Tokens/s of a user if only expert traffic took time: in each of 61 layers 32 tokens go to 9 experts,
+    7,000 values there in one byte each and back in two, twice in turn for two halves of a batch.
+
+    Example: over a NIC of 50 GB/s, and over NVLink.
+        >>> round(deepseek_bound(50e9)), round(deepseek_bound(900e9))
+        (68, 1220)
+    """
+    return 1.0 / (61 * 2 * (1 + 2) * 32 * 9 * 7000 / rate)
+
+
+def sync_bound(latency_s: float) -> float:
+    """Tokens/s of a user if only synchronisation took time: four times a layer of Llama-3.1-405B's 126, for
+    an all-reduce is a reduce-scatter and an all-gather.
+
+    Example:
+        >>> round(sync_bound(1e-6))
+        1984
+    """
+    return 1.0 / (126 * 4 * latency_s)
+
+
+@cache
+def simulated_lines() -> dict[str, float]:
+    """Tokens/s of a user: DeepSeek-V3 with 32 sequences a GPU, Llama-3.1-405B with one over 64 GPUs."""
+    from .machines import Machine, Replica, changed
+    from .sizes import DEEPSEEK, base
+
+    found = {}
+    for domain, rate in ((8, 50), (RACK, 900)):
+        keys = {"engine.data_parallel_size": 64, "engine.enable_expert_parallel": True,
+                "engine.max_num_seqs": 32}  # fmt: skip
+        replica = Replica(changed(base(DEEPSEEK), Machine(RACK, domain), keys))
+        found[f"DeepSeek-V3, EP64, domains of {domain}, {rate} GB/s"] = 1.0 / replica.step(2048, 4096).seconds
+    dense = sim.with_changes(base("llama-3-70b"), {"model": "llama-3.1-405b"})
+    replica = Replica(changed(dense, Machine(RACK, RACK), {"engine.tensor_parallel_size": 64}))
+    found["Llama-3.1-405B, TP64"] = 1.0 / replica.step(1, 4096).seconds
+    return found
+
+
+V3_PAPER = "DeepSeek-V3 insights (arXiv 2505.09343)"
+LIMINAL = "LIMINAL (arXiv 2507.14397): 2,000 and more if synchronisation takes about 1 us"
+
+
+def line_rows() -> Iterator[Row]:
+    for rate, published in ((50e9, 67.0), (900e9, 1200.0)):
+        yield Row("DeepSeek's bound", f"a user over {rate / 1e9:.0f} GB/s", "tokens/s", published,
+                  deepseek_bound(rate), source=V3_PAPER)  # fmt: skip
+    yield Row("LIMINAL's bound", "a user with 1 us a synchronisation", "tokens/s", 2000.0, sync_bound(1e-6),
+              source=LIMINAL)  # fmt: skip
+    for name, per_user in simulated_lines().items():
+        yield Row("a simulated step beside them", f"{name}: a user", "tokens/s", None, per_user)
+
+
+def lines_takeaway() -> str:
+    found = simulated_lines()
+    over_nics, over_nvlink, dense = found.values()
+    return (
+        f"both bounds leave out all but one cause. DeepSeek's says 67 and 1,200 tokens/s over a NIC and over "
+        f"NVLink; the simulated step gives {over_nics:.0f} and {over_nvlink:.0f}, for kernels and their "
+        f"latencies do not shrink with the bytes. LIMINAL's says 2,000 at 1 us; Llama-3.1-405B on 64 GPUs "
+        f"gives {dense:.0f}."
+    )
+
+
+def kernel_rows(base: Scenario) -> Iterator[Row]:
+    """An all-reduce of 64 KiB by the library that does it: what '8 is quickest' rests on."""
+    network = racks(1)
+    for library, words in (("nccl", "NCCL"), ("vllm", "vLLM"), ("trtllm", "TensorRT-LLM"),
+                           ("flashinfer", "vLLM with FlashInfer")):  # fmt: skip
+        for size in (8, 16, 32, 64):
+            timing = collective(network, "all_reduce", 65_536.0, network.gpus[:size], library=library)
+            case = "an all-reduce of 64 KiB on GB200 NVL72"
+            yield Row(case, f"{words}, {size} GPUs ({timing.algorithm})", "us", None, timing.total_s * 1e6)
+
+
 # ---- Llama's MLP on the rack
 
 
@@ -280,9 +455,9 @@ def racks(nodes: int) -> Network:
     return Network(sim.load_topology("gb200-nvl72", nodes=nodes).graph)
 
 
-def layer_points(base: Scenario, batch: int) -> Iterator[dict[str, Any]]:
+def layer_points(base: Scenario, batch: int, most: int = RACKS) -> Iterator[dict[str, Any]]:
     """Llama's MLP (three matrices, FP8) on Y GPUs of the NVL72, and on whole racks beyond 72, by cause."""
-    for size in (*RACK_SIZES, *(RACK * number for number in (2, 4, RACKS))):
+    for size in (*RACK_SIZES, *(RACK * number for number in (2, 4, RACKS) if number <= most)):
         yield rack_layer(base, batch, size)
 
 
@@ -411,25 +586,6 @@ def racks_rows(base: Scenario) -> list[Row]:
     return rows
 
 
-# ---- 64 + 8
-
-
-def redundancy_rows() -> list[Row]:
-    """The probability that 64 of 72 GPUs are up: GPUs failing alone, trays of four failing together."""
-    rows = []
-    for case, needed, units, unavailability in (
-        ("64 of 72 GPUs up, each down 2 % alone", 64, 72, 0.02),
-        ("64 of 72 GPUs up, each down 5 % alone", 64, 72, 0.05),
-        ("16 of 18 trays up, each down 2 %", 16, 18, 0.02),
-        ("16 of 18 trays up, each down 8 %", 16, 18, 0.08),
-    ):
-        spared = 1.0 - theory.at_least_up(needed, units, unavailability)
-        unspared = 1.0 - theory.at_least_up(units, units, unavailability)
-        rows.append(Row(case, "probability of fewer", "", None, spared, source=BINOMIAL))
-        rows.append(Row(case, "probability of fewer than all", "", None, unspared, source=BINOMIAL))
-    return rows
-
-
 def _takeaway(layers: list[dict[str, Any]], decoded: list[dict[str, Any]]) -> str:
     quickest = min((layer for layer in layers if layer["batch"] == 16), key=total_s)["size"]
     mine = [point for point in decoded if point["batch"] == 16]
@@ -446,18 +602,65 @@ def _takeaway(layers: list[dict[str, Any]], decoded: list[dict[str, Any]]) -> st
 # ---- pictures
 
 
-def charts(
-    played: list[dict[str, Any]], layers: list[dict[str, Any]], decoded: list[dict[str, Any]], folder: Path
-) -> list[Path]:
-    """Time per layer by cause, tokens per second, and the largest useful domain by latency."""
-    from sim.views.files import save_chart
+def rate_chart() -> draw.Chart:
+    rates = [100e9 * 1.2**step for step in range(17)]
+    waits = [0.5e-6 * 1.2**step for step in range(18)]
+    hows = {False: "ring", True: "added in the switch"}
+    by_rate = [
+        {"rate": rate / 1e9, "domain": found, "batch": str(batch), "how": hows[how]}
+        for batch in (16, 128, 512) for how in hows for rate in rates
+        if (found := largest(batch, 1e-6, rate, how)) >= 1.0
+    ]  # fmt: skip
+    by_wait = [
+        {"wait": wait * 1e6, "domain": found, "batch": str(batch), "how": hows[how]}
+        for batch in (16, 128, 512) for how in hows for wait in waits
+        if (found := largest(batch, wait, 900e9, how)) >= 1.0
+    ]  # fmt: skip
+    y = draw.axis("domain", "largest useful domain, GPUs (log)", log=True, values=draw.SIZES, domain=(1, 100))
+    shared: dict[str, Any] = {"colour": "batch", "colours": ["16", "128", "512"], "legend": "batch",
+                              "dash": "how", "order": list(hows.values())}  # fmt: skip
+    return draw.beside(
+        [
+            draw.lines(by_rate, draw.axis("rate", "NVLink of a GPU, GB/s (log)", log=True), y, title="1 us",
+                       **shared),
+            draw.lines(by_wait, draw.axis("wait", "latency of an all-reduce, us (log)", log=True), y,
+                       title="900 GB/s", **shared),
+        ],
+        "Y* by the rate and the latency of NVLink",
+        "closed form of the talk's layer",
+    )  # fmt: skip
 
-    name = Path(__file__).stem
-    return [
-        save_chart(layer_chart(layers), folder / f"{name}_layer.png"),
-        save_chart(decode_chart(decoded), folder / f"{name}_tokens.png"),
-        save_chart(knee_chart(played), folder / f"{name}_latency.png"),
-    ]
+
+def lines_chart() -> draw.Chart:
+    import altair as alt
+
+    from sim.views.files import rows
+
+    rates = [50e9 * 1.2**step for step in range(20)]
+    waits = [0.5e-6 * 1.2**step for step in range(18)]
+    nics, nvlink, dense = simulated_lines().values()
+    x, y = (
+        draw.axis("rate", "bytes/s of a GPU, GB/s (log)", log=True),
+        draw.axis("user", "tokens/s of a user (log)", log=True),
+    )
+    bound = draw.lines(
+        [{"rate": rate / 1e9, "user": deepseek_bound(rate), "kind": "DeepSeek's bound"} for rate in rates],
+        x, y, colour="kind", title="expert traffic alone",
+    )  # fmt: skip
+    dots = (
+        alt.Chart(rows([{"rate": 50, "user": nics, "kind": "DeepSeek-V3, EP64, simulated"},
+                        {"rate": 900, "user": nvlink, "kind": "DeepSeek-V3, EP64, simulated"}]))
+        .mark_point(filled=True, size=80, opacity=1).encode(x="rate:Q", y="user:Q", color="kind:N")
+    )  # fmt: skip
+    x2 = draw.axis("wait", "us a synchronisation (log)", log=True)
+    sync = draw.lines(
+        [{"wait": wait * 1e6, "user": sync_bound(wait), "kind": "LIMINAL's bound"} for wait in waits]
+        + [{"wait": wait, "user": dense, "kind": "Llama-3.1-405B, TP64, simulated"} for wait in (0.5, 11.0)],
+        x2, y, colour="kind", title="synchronisation alone",
+    )  # fmt: skip
+    return draw.beside(
+        [alt.layer(bound, dots), sync], "Bounds of others, and a simulated step", independent=True
+    )
 
 
 def layer_chart(layers: list[dict[str, Any]]) -> Any:
@@ -521,7 +724,7 @@ def layer_chart(layers: list[dict[str, Any]]) -> Any:
         subtitle="vLLM's all-reduce up to 8 GPUs, NCCL's beyond; past 72 whole racks, straight lines between",
         anchor="start",
     )
-    return _legible(alt.hconcat(*panels, title=title))
+    return draw.legible(alt.hconcat(*panels, title=title))
 
 
 def decode_chart(decoded: list[dict[str, Any]]) -> Any:
@@ -555,7 +758,7 @@ def decode_chart(decoded: list[dict[str, Any]]) -> Any:
         "batch:N", title="users in the batch", sort=batches, legend=alt.Legend(symbolOpacity=1)
     )
     dash = alt.StrokeDash("case:N", title="all-reduces", sort=[TODAY, IDEAL])
-    return _legible(
+    return draw.legible(
         alt.layer(
             alt.Chart(rows(points)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash),
             alt.Chart(rows(points))
@@ -605,7 +808,7 @@ def knee_chart(played: list[dict[str, Any]]) -> Any:
         subtitle="lines: closed form; dots: a layer played, whose ring sends (Y-1)/Y as much",
         anchor="start",
     )
-    return _legible(
+    return draw.legible(
         alt.layer(
             alt.Chart(rows(lines)).mark_line(clip=True).encode(x=x, y=y, color=colour),
             alt.Chart(rows(points))
@@ -614,15 +817,3 @@ def knee_chart(played: list[dict[str, Any]]) -> Any:
             title=title,
         ).properties(width=560, height=360)
     )
-
-
-def _legible(chart: Any) -> Any:
-    return (
-        chart.configure_axis(labelFontSize=12, titleFontSize=13)
-        .configure_legend(labelFontSize=12, titleFontSize=12)
-        .configure_title(fontSize=16, subtitleFontSize=12)
-    )
-
-
-if __name__ == "__main__":
-    tell(answer)

@@ -1,0 +1,219 @@
+"""Fit what a GPU draws to measured services: idle power is given, four numbers are fitted.
+
+A row is a service in its steady state: watts, running sequences, tokens a second. The mean step lasts
+sequences / (tokens a second); its bytes and FLOPs are those of `sim.cost.step_work`. Every number has its
+sign by its meaning: none is negative, and a FLOP costs at most a picojoule in 16 bits. What a fit predicts
+for a model is from a fit without any row of that model; constant watts stand beside.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.catalog import list_gpus, load_gpu, load_model
+from sim.cost.power import drawn_w
+from sim.cost.shard import Shard
+from sim.cost.step_work import StepWork
+from sim.inputs.engine import Engine
+from sim.inputs.errors import InputError, Problem
+from sim.inputs.hardware import Gpu
+from sim.inputs.model import Model
+from sim.inputs.power import GpuPower
+from sim.inputs.precision import Precision
+from sim.reading.published_names import GPUS, MODELS
+
+Floats = NDArray[np.float64]
+MOST_J_PER_FLOP = 1e-12  # assumed: the most that tensor cores in 16 bits take with what feeds them
+
+
+@dataclass(frozen=True)
+class PowerRow:
+    """One measured service: watts of one GPU, and what it did. `measured_itl_s`: its median gap."""
+
+    model: str
+    gpu: str
+    gpus: int
+    sequences: float
+    prompt_tokens: float
+    output_tokens: float
+    tokens_per_s: float
+    watts: float
+    expert_parallel: bool = False
+    weights: str = "bf16"
+    experts: str | None = None
+
+    @property
+    def step_s(self) -> float:
+        """The mean step, prompts of others in it included."""
+        return self.sequences / self.tokens_per_s
+
+
+@dataclass(frozen=True)
+class PowerFit:
+    """What was fitted for one GPU, and the relative errors on models that no fit saw."""
+
+    gpu: str
+    power: GpuPower
+    errors: tuple[float, ...]
+    constant_errors: tuple[float, ...]
+    by_model: dict[str, tuple[float, ...]]
+
+
+def asked_shares(row: PowerRow, model: Model, gpu: Gpu) -> tuple[float, float]:
+    """Bytes/s of HBM and FLOP/s of one GPU in the mean step, each over the datasheet's."""
+    precision = Precision.model_validate({"weights": row.weights, "experts": row.experts})
+    engine = Engine.model_validate(
+        {"tensor_parallel_size": row.gpus, "enable_expert_parallel": row.expert_parallel}
+    )
+    ranks = tuple(str(rank) for rank in range(row.gpus))
+    work = StepWork(Shard(model, engine, precision, gpu, (ranks,), 0, model.layers))
+    sequences = np.array([row.sequences])
+    prompts = sequences * row.prompt_tokens / row.output_tokens
+    kv_tokens = sequences * (row.prompt_tokens + row.output_tokens / 2.0)
+    done = work.of(prompts, sequences, sequences, kv_tokens, row.prompt_tokens / 2.0)
+    return (
+        float(done.hbm_bytes[0]) / gpu.hbm_bytes_per_s / row.step_s,
+        float(done.peak_s[0]) / row.step_s,
+    )
+
+
+def predicted_w(power: GpuPower, hbm: Floats, tensor: Floats) -> Floats:
+    """Watts of one GPU at these shares of its datasheet's rates."""
+    return drawn_w(power.idle_w + power.step_w + power.hbm_w * hbm + power.tensor_w * tensor, power.max_w)
+
+
+def fit(rows: Sequence[tuple[PowerRow, float, float]], gpu: Gpu, idle_w: float, board_w: float) -> PowerFit:
+    """Fit `rows`, each with its shares of HBM and tensor cores, of one GPU."""
+    models = sorted({row.model for row, _, _ in rows})
+    if len(models) < 3:
+        raise InputError(f"{gpu.name}: rows of {len(models)} models; three are the fewest that tell anything")
+    errors: list[float] = []
+    constant: list[float] = []
+    by_model: dict[str, tuple[float, ...]] = {}
+    for left_out in models:
+        seen = [one for one in rows if one[0].model != left_out]
+        unseen = [one for one in rows if one[0].model == left_out]
+        power = _fitted(seen, gpu, idle_w, board_w)
+        watts, hbm, tensor = _columns(unseen)
+        found = np.abs(predicted_w(power, hbm, tensor) / watts - 1.0)
+        by_model[left_out] = tuple(found.tolist())
+        errors += found.tolist()
+        constant += np.abs(np.median([row.watts for row, _, _ in seen]) / watts - 1.0).tolist()
+    return PowerFit(gpu.name, _fitted(rows, gpu, idle_w, board_w), tuple(errors), tuple(constant), by_model)
+
+
+def _columns(rows: Sequence[tuple[PowerRow, float, float]]) -> tuple[Floats, Floats, Floats]:
+    watts, hbm, tensor = zip(*((row.watts, hbm, tensor) for row, hbm, tensor in rows), strict=True)
+    return np.array(watts), np.array(hbm), np.array(tensor)
+
+
+def _fitted(
+    rows: Sequence[tuple[PowerRow, float, float]], gpu: Gpu, idle_w: float, board_w: float
+) -> GpuPower:
+    from scipy.optimize import least_squares
+
+    watts, hbm, tensor = _columns(rows)
+    most = gpu.flops.get("bf16", max(gpu.flops.values())) * MOST_J_PER_FLOP
+
+    def power_of(numbers: Sequence[float]) -> GpuPower:
+        step, of_hbm, of_tensor, limit = (float(number) for number in numbers)
+        return GpuPower(idle_w=idle_w, step_w=step, hbm_w=of_hbm, tensor_w=of_tensor, max_w=limit)
+
+    start = [0.1 * board_w, 0.4 * board_w, 0.5 * most, 0.95 * board_w]
+    bounds = ([0.0, 0.0, 0.0, 0.8 * board_w], [board_w, 4.0 * board_w, most, 1.2 * board_w])
+
+    def residuals(numbers: Any, /) -> Any:
+        return predicted_w(power_of(numbers), hbm, tensor) / watts - 1.0
+
+    # The median matters, and a few services were measured on machines that others' rows contradict.
+    found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05)
+    return power_of([round(float(number), 1) for number in found.x])
+
+
+COLUMNS = (
+    "model", "gpu", "gpus", "mean_batch", "mean_output_tokens", "power_w", "output_tok_per_s"
+)  # fmt: skip
+PROMPTS = {"lm-arena-chat": 400.0, "gpqa": 300.0, "sourcegraph-fim": 1500.0}
+"""Tokens of a prompt by task, where a row does not say: assumed; the leaderboard gives none."""
+WEIGHTS: dict[str, dict[str, str]] = {
+    "bfloat16": {}, "fp8": {"weights": "fp8"}, "mxfp4": {"experts": "w4a16"}
+}  # fmt: skip
+
+
+def read_power_rows(path: Path) -> list[PowerRow]:
+    """Rows of a CSV as ML.ENERGY's leaderboard has them, watts of all GPUs. InputError for others."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lacking = [name for name in COLUMNS if not rows or name not in rows[0]]
+    if lacking:
+        raise InputError(Problem(f"has no column {', '.join(lacking)}", file=str(path)))
+    return [_row(row, line, path) for line, row in enumerate(rows, 2)]
+
+
+def _row(row: dict[str, str], line: int, path: Path) -> PowerRow:
+    try:
+        gpus = int(row["gpus"])
+        return PowerRow(
+            row["model"],
+            row["gpu"],
+            gpus,
+            float(row["mean_batch"]),
+            float(row.get("prompt_tokens") or PROMPTS.get(row.get("task", ""), 400.0)),
+            float(row["mean_output_tokens"]),
+            float(row["output_tok_per_s"]),
+            float(row["power_w"]) / gpus,
+            int(row.get("expert_parallel") or 1) > 1,
+            **WEIGHTS.get(row.get("weights", "bfloat16"), {}),
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(Problem(f"line {line}: {error}", file=str(path))) from error
+
+
+def fits(rows: Sequence[PowerRow], models: Path | None = None) -> tuple[list[PowerFit], list[str]]:
+    """A fit for each GPU whose idle watts are known, and the models that no file describes. `models`: a
+    folder of config.json files, named as published with `--` for `/`.
+    """
+    known: dict[str, Model | None] = {}
+    for row in rows:
+        if row.model not in known:
+            known[row.model] = _model(row.model, models)
+    found = []
+    for name in dict.fromkeys(row.gpu for row in rows):
+        gpu = _gpu(name)
+        if gpu is None or gpu.power is None:
+            continue
+        used = [
+            (row, *asked_shares(row, model, gpu))
+            for row in rows
+            if row.gpu == name and (model := known[row.model]) is not None
+        ]
+        if used:
+            found.append(fit(used, gpu, gpu.power.idle_w, BOARD_W.get(gpu.name, gpu.power.max_w)))
+    return found, [name for name, model in known.items() if model is None]
+
+
+BOARD_W = {"h100-sxm": 700.0, "h200-sxm": 700.0, "b200-sxm": 1000.0}
+"""Watts of the board by the datasheet."""
+
+
+def _gpu(name: str) -> Gpu | None:
+    for one in (GPUS.get(name.lower(), name.lower()), f"{name.lower()}-sxm"):
+        if one in list_gpus():
+            return load_gpu(one)
+    return None
+
+
+def _model(name: str, folder: Path | None) -> Model | None:
+    """A shipped model by its published name, or a file of the folder."""
+    own = None if folder is None else folder / f"{name.replace('/', '--')}.json"
+    if own is not None and own.is_file():
+        return load_model(own)
+    shipped = MODELS.get(name) or MODELS.get(name.rpartition("/")[2])
+    return None if shipped is None else load_model(shipped)
