@@ -91,7 +91,8 @@ def test_a_chart_names_its_data_for_a_page_and_holds_it_for_a_notebook() -> None
     ]  # fmt: skip
     rows = runs_rows(2.0, run(2.0, 1.0))
     held = lesson_chart(LESSON, ["server"], {"theory": [], "runs": rows, "guess": [{"x": 2.0, "y": 5.0}]})
-    assert held.to_dict()["layer"][1]["data"]["values"] == rows
+    drawn = held.to_dict()
+    assert drawn["datasets"][drawn["layer"][1]["data"]["name"]] == rows
 
 
 def test_a_script_tells_every_run_and_the_takeaway() -> None:
