@@ -156,7 +156,7 @@ def shown(value: float) -> str:
 def verdict(lesson: Lesson, guess: float, truth: Point) -> str:
     """How far off a prediction was."""
     text = f"You predicted {shown(guess)} {lesson.unit}. The run gives {measured(truth)}."
-    return f"{text} {off(guess, truth.y, truth.half)}"
+    return f"{text} {off(guess, truth.y, truth.half, truth.theory)}"
 
 
 def measured(point: Point) -> str:
@@ -165,10 +165,14 @@ def measured(point: Point) -> str:
     return f"{shown(point.y)}{half}" + ("" if point.theory is None else f", theory {shown(point.theory)}")
 
 
-def off(guess: float, truth: float, half: float) -> str:
-    """A ratio where both are above zero, and a difference otherwise."""
+def off(guess: float, truth: float, half: float, theory: float | None = None) -> str:
+    """A ratio where both are above zero, and a difference otherwise. What theory gives is right also where
+    chance brought the run elsewhere.
+    """
     if abs(guess - truth) <= max(half, 0.1 * abs(truth)):
         return "That is right."
+    if theory is not None and abs(guess - theory) <= 0.1 * abs(theory):
+        return "That is right: theory gives it, and chance brought this run elsewhere."
     side = "high" if guess > truth else "low"
     if guess > 0.0 and truth > 0.0:
         return f"You are a factor of {shown(max(guess / truth, truth / guess))} too {side}."

@@ -151,11 +151,13 @@ function draw() {
     theory: seen.size > 0 ? lab.theory : [],
     guess: [{x: lab.asked, y: guess}],
   };
-  vegaEmbed("#chart", {...lab.chart, datasets}, {actions: false, renderer: "svg"});
+  vegaEmbed("#chart", {...lab.chart, datasets}, {actions: false, renderer: "svg", logLevel: 1});
 }
 
-function off(truth, half) {
+function off(truth, half, theory) {
   if (Math.abs(guess - truth) <= Math.max(half, 0.1 * Math.abs(truth))) return "That is right.";
+  if (theory !== null && Math.abs(guess - theory) <= 0.1 * Math.abs(theory))
+    return "That is right: theory gives it, and chance brought this run elsewhere.";
   const side = guess > truth ? "high" : "low";
   const ratio = shown(Math.max(guess / truth, truth / guess));
   if (guess > 0 && truth > 0) return `You are a factor of ${ratio} too ${side}.`;
@@ -193,7 +195,7 @@ part("run").addEventListener("click", () => {
   if (lab.positions[place] !== lab.asked) return;
   const truth = points.find((point) => point.line === lab.line);
   const said = `You predicted ${shown(guess)} ${lab.unit}. The run gives ${measured(truth)}.`;
-  part("error").textContent = `${said} ${off(truth.y, truth.half)}`;
+  part("error").textContent = `${said} ${off(truth.y, truth.half, truth.theory)}`;
   part("verdict").hidden = false;
   part("after").hidden = false;
 });

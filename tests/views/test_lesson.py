@@ -62,6 +62,8 @@ def test_an_error_is_a_ratio_a_difference_or_none() -> None:
     assert off(40.0, 20.0, 1.0) == "You are a factor of 2 too high."
     assert off(0.0, 20.0, 1.0) == "You are 20 too low."
     assert off(21.5, 20.0, 1.0) == "That is right."
+    assert "theory gives it" in off(10.0, 8.0, 1.5, 10.5)
+    assert off(10.0, 8.0, 1.5, 12.0).startswith("You are")
     assert measured(Point("a", 1234.5)) == "1,234"
 
 
