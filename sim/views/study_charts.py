@@ -22,7 +22,7 @@ STEP = 22  # pixels of a bar
 
 @dataclass(frozen=True)
 class Dot:
-    """A recipe by tokens/s of one user and of one GPU."""
+    """A recipe by tokens/s of one user and of one GPU, or of whatever else is paid for."""
 
     name: str
     per_user: float
@@ -53,9 +53,10 @@ def frontier(dots: Sequence[Dot]) -> list[Dot]:
     return found
 
 
-def pareto(dots: Sequence[Dot]) -> altair.LayerChart:
-    """Points with their numbers and names, and a line through those of which no other has more of both. A
-    name that would lie on another is left out, and on a narrow page all are: the table has the numbers.
+def pareto(dots: Sequence[Dot], of: str = "a GPU") -> altair.LayerChart:
+    """Tokens `of` a GPU, a megawatt or a dollar: points with their numbers and names, and a line through
+    those of which no other has more of both. A name that would lie on another is left out, and on a
+    narrow page all are: the table has the numbers.
     """
     import altair as alt
 
@@ -69,7 +70,9 @@ def pareto(dots: Sequence[Dot]) -> altair.LayerChart:
     ]  # fmt: skip
     most = max(dot.per_user for dot in dots)
     x = alt.X("user:Q", title="tokens/s of a user", scale=alt.Scale(domain=[0, most * ROOM], nice=False))
-    y = alt.Y("gpu:Q", title="tokens/s of a GPU", scale=alt.Scale(zero=True))
+    y = alt.Y(
+        "gpu:Q", title=of if of.startswith("tokens") else f"tokens/s of {of}", scale=alt.Scale(zero=True)
+    )
     base = alt.Chart(rows(points)).encode(x=x, y=y)
     line = (
         alt.Chart(rows([{"user": dot.per_user, "gpu": dot.per_gpu} for dot in best]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def sweep_page(found: Sweep, path: Path) -> Path:
     return write_study(
         path, "Sweep", intro,
         [
-            _pareto(named), _multiples(named, bounds), _means_table(named, bounds),
+            *_paretos(named), _multiples(named, bounds), _means_table(named, bounds),
             _reasons(_reason(found, row) for row in found.rows),
         ],
     )  # fmt: skip
@@ -128,16 +128,32 @@ def _reasons(rows: Iterable[tuple[str, str, str] | None]) -> Section | None:
     return Section("without", "Without numbers", html + more)
 
 
-def _pareto(named: Mapping[str, Sequence[Row]]) -> Section | None:
-    dots = []
-    for name, rows in named.items():
-        user, gpu = (_mean(rows, metric) for metric in (USER, GPU))
-        if user is not None and gpu is not None:
-            dots.append(Dot(name, user, gpu))
-    return _pareto_of(dots)
+def _tokens_of_a_dollar(dollars_a_million: float) -> float:
+    return 1e6 / dollars_a_million
 
 
-def _pareto_of(dots: Sequence[Dot]) -> Section | None:
+TWINS: tuple[tuple[str, str, str, Callable[[float], float]], ...] = (
+    (GPU, "pareto", "a GPU", float),
+    ("output_tokens_per_s_per_mw", "pareto-watt", "a provisioned megawatt", float),
+    ("usd_per_million_output_tokens", "pareto-dollar", "tokens a dollar", _tokens_of_a_dollar),
+)
+"""What tokens are counted against: the metric, the name of its chart, its words, and its number of them."""
+
+
+def _paretos(named: Mapping[str, Sequence[Row]]) -> list[Section | None]:
+    """The frontier per GPU, and its twins per watt and per dollar where they are known."""
+    found: list[Section | None] = []
+    for metric, place, of, amount in TWINS:
+        dots = []
+        for name, rows in named.items():
+            user, paid = (_mean(rows, one) for one in (USER, metric))
+            if user is not None and paid:
+                dots.append(Dot(name, user, amount(paid)))
+        found.append(_pareto_of(dots, place, of))
+    return found
+
+
+def _pareto_of(dots: Sequence[Dot], place: str = "pareto", of: str = "a GPU") -> Section | None:
     if not dots:
         return None
     dots = sorted(dots, key=lambda dot: -dot.per_gpu)
@@ -152,15 +168,15 @@ def _pareto_of(dots: Sequence[Dot]) -> Section | None:
         ]
         for number, dot in enumerate(dots, 1)
     ]
+    unit = of if of.startswith("tokens") else f"tokens/s of {of}"
     intro = (
-        "<p>Up: what a GPU yields. To the right: how fast an answer is written. No other point has more of "
+        f"<p>Up: {unit}. To the right: how fast an answer is written. No other point has more of "
         "both than those on the line.</p>"
     )
-    heads = ("", "recipe", "tokens/s of a user", "tokens/s of a GPU", "")
-    html = f"{intro}{chart_html('pareto')}{table(heads, rows)}"
-    return Section(
-        "pareto", "Tokens/s of a GPU against tokens/s of a user", html, {"pareto": charts.pareto(dots)}
-    )
+    heads = ("", "recipe", "tokens/s of a user", unit, "")
+    html = f"{intro}{chart_html(place)}{table(heads, rows)}"
+    title = f"{unit[0].upper()}{unit[1:]} against tokens/s of a user"
+    return Section(place, title, html, {place: charts.pareto(dots, of)})
 
 
 Intervals = Mapping[tuple[str, str], tuple[float, float]]
@@ -224,7 +240,7 @@ def compare_page(found: Comparison, path: Path) -> Path:
     intro += [_in_words(found.explanation(name)) for name in found.names[1:] if name in named]
     sections = [
         _differences(found),
-        _pareto(named),
+        *_paretos(named),
         _causes(named),
         _multiples(named, {}),
         _difference_table(found),
