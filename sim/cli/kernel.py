@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.output import Format, note, print_json, print_table, si
+from sim.cli.output import Format, note, print_json, print_table, si, yaml_value
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,12 +55,10 @@ def _band(timing: Kernel) -> str:
 
 def _shape(words: list[str]) -> dict[str, Any]:
     """`--m 64 --dtype fp8 --chunks [[512,0]]` as keyword arguments; values are read as YAML."""
-    import yaml
-
     shape: dict[str, Any] = {}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in zip(words[::2], [*words[1::2], None], strict=False):
         if not option.startswith("--") or value is None or value.startswith("--"):
             raise InputError(f"{option!r}: a kernel's arguments are written --name value, as in --m 64")
-        shape[option[2:].replace("-", "_")] = yaml.safe_load(value)
+        shape[option[2:].replace("-", "_")] = yaml_value(value, option, value)
     return shape

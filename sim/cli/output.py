@@ -121,3 +121,16 @@ def si(value: float, unit: str, digits: int = 3) -> str:
     if unit == "s" and power > 0:
         power = 0
     return f"{value / 1000.0**power:.{digits}g} {prefixes[power]}{unit}"
+
+
+def yaml_value(written: str, option: str, text: str) -> Any:
+    """What stands in an option, read as YAML, so that 4 is a number. InputError names the option as it was
+    written, in `text`.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(written)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # numbers of thousands of digits among them
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise InputError(f"{option} {shown!r}: is not YAML ({str(error).splitlines()[0]})") from error

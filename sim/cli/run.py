@@ -12,7 +12,7 @@ import typer
 
 from sim.cli import trace
 from sim.cli.key_notes import note_keys
-from sim.cli.output import Format, note, print_json, print_table
+from sim.cli.output import Format, note, print_json, print_table, yaml_value
 from sim.cli.signals import signals
 from sim.inputs.errors import InfeasibleError, InputError, UnfinishedError
 
@@ -294,10 +294,4 @@ def _change(text: str) -> tuple[str, object]:
         raise InputError(f"--set {text!r} names no value; write KEY=VALUE, as in engine.max_num_seqs=64")
     if not value.strip():
         raise InputError(f"--set {text!r} has no value; write {key.strip()}=VALUE, or =null for none")
-    import yaml
-
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # numbers of thousands of digits among them
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise InputError(f"--set {shown!r}: the value is not YAML ({str(error).splitlines()[0]})") from error
+    return key.strip(), yaml_value(value, "--set", text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.output import Format
+from sim.cli.output import Format, yaml_value
 from sim.inputs.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,12 +86,14 @@ def _values(text: str) -> tuple[str | tuple[str, ...], list[Any]]:
     if not written.startswith("[") and "" in map(str.strip, written.split(",")):
         raise InputError(f"--over {text!r}: a value is missing beside a comma; write KEY=V1,V2")
     if len(keys) == 1:
-        return keys[0], _yaml(text, written if written.startswith("[") else f"[{written}]")
+        return keys[0], yaml_value(written if written.startswith("[") else f"[{written}]", "--over", text)
     if written.startswith("["):
-        groups = _yaml(text, written)
+        groups = yaml_value(written, "--over", text)
     else:
         # One by one: together, YAML reads 1:8 as a time of 68 seconds.
-        groups = [[_yaml(text, one) for one in group.split(":")] for group in written.split(",")]
+        groups = [
+            [yaml_value(one, "--over", text) for one in group.split(":")] for group in written.split(",")
+        ]
     for group in groups:
         if not isinstance(group, list) or len(group) != len(keys):
             given = ":".join(map(str, group)) if isinstance(group, list) else group
@@ -100,17 +102,6 @@ def _values(text: str) -> tuple[str | tuple[str, ...], list[Any]]:
                 f"{','.join(keys)}={':'.join(map(str, range(1, len(keys) + 1)))}"
             )
     return keys, [tuple(group) for group in groups]
-
-
-def _yaml(text: str, written: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(written)
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"--over {text!r}: the values are not YAML ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def objective_of(text: str) -> tuple[str, float]:
