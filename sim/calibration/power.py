@@ -9,7 +9,7 @@ for a model is from a fit without any row of that model; constant watts stand be
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.catalog import list_gpus, load_gpu, load_model
+from sim.catalog import list_gpus, load_gpu, load_model, load_topology
+from sim.cost.batch import Batch
+from sim.cost.network import Network
 from sim.cost.power import drawn_w
 from sim.cost.shard import Shard
+from sim.cost.stage_cost import StageCost
 from sim.cost.step_work import StepWork
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InputError, Problem
@@ -27,7 +30,7 @@ from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
 from sim.inputs.power import GpuPower
 from sim.inputs.precision import Precision
-from sim.reading.published_names import GPUS, MODELS
+from sim.reading.published_names import GPUS, MODELS, SYSTEMS
 
 Floats = NDArray[np.float64]
 MOST_J_PER_FLOP = 1e-12  # assumed: the most that tensor cores in 16 bits take with what feeds them
@@ -62,18 +65,41 @@ class PowerFit:
     gpu: str
     power: GpuPower
     errors: tuple[float, ...]
+    errors_of_simulated_steps: tuple[float, ...]
     constant_errors: tuple[float, ...]
     by_model: dict[str, tuple[float, ...]]
 
 
-def asked_shares(row: PowerRow, model: Model, gpu: Gpu) -> tuple[float, float]:
-    """Bytes/s of HBM and FLOP/s of one GPU in the mean step, each over the datasheet's."""
+def shard_of(row: PowerRow, model: Model, gpu: Gpu, ranks: Sequence[str]) -> Shard:
+    """The service on these GPUs."""
     precision = Precision.model_validate({"weights": row.weights, "experts": row.experts})
     engine = Engine.model_validate(
         {"tensor_parallel_size": row.gpus, "enable_expert_parallel": row.expert_parallel}
     )
-    ranks = tuple(str(rank) for rank in range(row.gpus))
-    work = StepWork(Shard(model, engine, precision, gpu, (ranks,), 0, model.layers))
+    return Shard(model, engine, precision, gpu, (tuple(ranks),), 0, model.layers)
+
+
+def simulated_step_s(row: PowerRow, model: Model, gpu: Gpu) -> float | None:
+    """The mean step as the simulator prices it, without the host's time: of decodes, and in the share of
+    steps in which a prompt comes, of decodes and a prompt. None for a GPU without a shipped machine.
+    """
+    system = SYSTEMS.get(row.gpu)
+    if system is None:
+        return None
+    network = Network(load_topology(system).graph)
+    shard = shard_of(row, model, gpu, network.gpus[: row.gpus])
+    cost = StageCost(shard, network, frozenset({"host"}))
+    decodes = max(1, round(row.sequences))
+    kv_tokens = decodes * (row.prompt_tokens + row.output_tokens / 2.0)
+    alone = cost.step(Batch((), decodes, kv_tokens, decodes))[0]
+    chunk = (int(row.prompt_tokens), 0)
+    beside = cost.step(Batch((chunk,), decodes, kv_tokens, decodes + 1))[0]
+    return alone + row.sequences / row.output_tokens * (beside - alone)
+
+
+def asked_shares(row: PowerRow, model: Model, gpu: Gpu) -> tuple[float, float]:
+    """Bytes/s of HBM and FLOP/s of one GPU in the mean step, each over the datasheet's."""
+    work = StepWork(shard_of(row, model, gpu, [str(rank) for rank in range(row.gpus)]))
     sequences = np.array([row.sequences])
     prompts = sequences * row.prompt_tokens / row.output_tokens
     kv_tokens = sequences * (row.prompt_tokens + row.output_tokens / 2.0)
@@ -89,12 +115,21 @@ def predicted_w(power: GpuPower, hbm: Floats, tensor: Floats) -> Floats:
     return drawn_w(power.idle_w + power.step_w + power.hbm_w * hbm + power.tensor_w * tensor, power.max_w)
 
 
-def fit(rows: Sequence[tuple[PowerRow, float, float]], gpu: Gpu, idle_w: float, board_w: float) -> PowerFit:
-    """Fit `rows`, each with its shares of HBM and tensor cores, of one GPU."""
+def fit(
+    rows: Sequence[tuple[PowerRow, float, float]],
+    gpu: Gpu,
+    idle_w: float,
+    board_w: float,
+    slower: Mapping[PowerRow, float] | None = None,
+) -> PowerFit:
+    """Fit `rows`, each with its shares of HBM and tensor cores, of one GPU. `slower`: how many times a row's
+    simulated step its measured one lasts, for what the same fit predicts from simulated steps.
+    """
     models = sorted({row.model for row, _, _ in rows})
     if len(models) < 3:
         raise InputError(f"{gpu.name}: rows of {len(models)} models; three are the fewest that tell anything")
     errors: list[float] = []
+    simulated: list[float] = []
     constant: list[float] = []
     by_model: dict[str, tuple[float, ...]] = {}
     for left_out in models:
@@ -105,8 +140,19 @@ def fit(rows: Sequence[tuple[PowerRow, float, float]], gpu: Gpu, idle_w: float, 
         found = np.abs(predicted_w(power, hbm, tensor) / watts - 1.0)
         by_model[left_out] = tuple(found.tolist())
         errors += found.tolist()
+        for row, of_hbm, of_tensor in unseen:
+            if slower and row in slower:
+                shares = np.array([of_hbm * slower[row]]), np.array([of_tensor * slower[row]])
+                simulated.append(abs(float(predicted_w(power, *shares)[0]) / row.watts - 1.0))
         constant += np.abs(np.median([row.watts for row, _, _ in seen]) / watts - 1.0).tolist()
-    return PowerFit(gpu.name, _fitted(rows, gpu, idle_w, board_w), tuple(errors), tuple(constant), by_model)
+    return PowerFit(
+        gpu.name,
+        _fitted(rows, gpu, idle_w, board_w),
+        tuple(errors),
+        tuple(simulated),
+        tuple(constant),
+        by_model,
+    )
 
 
 def _columns(rows: Sequence[tuple[PowerRow, float, float]]) -> tuple[Floats, Floats, Floats]:
@@ -189,13 +235,13 @@ def fits(rows: Sequence[PowerRow], models: Path | None = None) -> tuple[list[Pow
         gpu = _gpu(name)
         if gpu is None or gpu.power is None:
             continue
-        used = [
-            (row, *asked_shares(row, model, gpu))
-            for row in rows
-            if row.gpu == name and (model := known[row.model]) is not None
-        ]
+        priced = [(row, model) for row in rows if row.gpu == name and (model := known[row.model]) is not None]
+        used = [(row, *asked_shares(row, model, gpu)) for row, model in priced]
         if used:
-            found.append(fit(used, gpu, gpu.power.idle_w, BOARD_W.get(gpu.name, gpu.power.max_w)))
+            steps = {row: simulated_step_s(row, model, gpu) for row, model in priced}
+            slower = {row: row.step_s / step_s for row, step_s in steps.items() if step_s}
+            board_w = BOARD_W.get(gpu.name, gpu.power.max_w)
+            found.append(fit(used, gpu, gpu.power.idle_w, board_w, slower))
     return found, [name for name, model in known.items() if model is None]
 
 

@@ -311,6 +311,7 @@ def power(
                 "rows": errors.count,
                 "median_error": errors.median,
                 "p90_error": errors.p90,
+                "median_error_with_simulated_steps": ErrorSummary.of(one.errors_of_simulated_steps).median,
                 "median_error_of_constant_watts": constant.median,
             }
         )

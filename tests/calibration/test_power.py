@@ -29,7 +29,9 @@ def rows(watts_of: GpuPower) -> list[tuple[PowerRow, float, float]]:
 
 
 def test_a_fit_finds_the_constants_of_its_rows() -> None:
-    found = fit(rows(TRUE), GPU, 80.0, 700.0)
+    made = rows(TRUE)
+    found = fit(made, GPU, 80.0, 700.0, {made[0][0]: 1.0})
+    assert found.errors_of_simulated_steps == found.by_model["model 0"][:1]
     for name in ("step_w", "hbm_w", "tensor_w", "max_w"):
         assert getattr(found.power, name) == pytest.approx(getattr(TRUE, name), rel=0.05)
     assert max(found.errors) < 0.02
