@@ -37,7 +37,7 @@ with app.setup:
         scenario="""<p><b>Eight replicas at load 0.9</b>; a service takes a second in the mean
         (exponential). The router sees the lengths of their queues, as they were at the last report.
         Between two reports it sees nothing new.</p> <p>With fresh numbers, a request takes <b>2 s</b>
-        under the shortest queue. At random it takes 10 s, in turn 5 s, and neither looks at queues.</p>""",
+        under the shortest queue. At random it takes 10 s, in turn 6 s, and neither looks at queues.</p>""",
         question=(
             "Reports come every <b>8 s</b>. How long does a request take under <b>the shortest queue</b>?"
         ),

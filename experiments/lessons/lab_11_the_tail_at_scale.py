@@ -52,6 +52,7 @@ with app.setup:
         y="mean time of a step (ms)",
         run=run,
         curves={RANKS: last, BOUND: bound},
+        right_within=0.02,
         formula=(
             "T = <i>μ</i> + <i>σ</i> ∫<sub>0</sub><sup>∞</sup> 1 − Φ(x)<sup>n</sup> − (1 − "
             "Φ(x))<sup>n</sup> dx"

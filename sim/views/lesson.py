@@ -55,7 +55,9 @@ Curve = Callable[[float], float]
 class Lesson:
     """One lab. Texts are HTML: a few sentences each, formulas with <i>, <sub> and <sup>.
 
-    The prediction is of `line` at the position `asked` of the slider, between `least` and `most`.
+    The prediction is of `line` at the position `asked` of the slider, between `least` and `most`; it is right
+    where it is off by the share `right_within` of the truth or less. Where the slider `counts` things, curves
+    have points at its positions only.
     """
 
     number: int
@@ -76,6 +78,8 @@ class Lesson:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     log: bool = False
     page_share: float = 1.0
+    right_within: float = 0.1
+    counts: bool = False
     formula: str
     why: str
     takeaway: str
@@ -89,7 +93,9 @@ class Lesson:
     def theory(self) -> list[dict[str, Any]]:
         """The curves as rows of the chart, between the least and the largest position."""
         low, high = min(self.positions), max(self.positions)
-        if self.log_x:
+        if self.counts:
+            at = np.array(self.positions)
+        elif self.log_x:
             at = np.geomspace(low, high, CURVE_POINTS)
         else:
             at = np.linspace(low, high, CURVE_POINTS)
@@ -156,7 +162,7 @@ def shown(value: float) -> str:
 def verdict(lesson: Lesson, guess: float, truth: Point) -> str:
     """How far off a prediction was."""
     text = f"You predicted {shown(guess)} {lesson.unit}. The run gives {measured(truth)}."
-    return f"{text} {off(guess, truth.y, truth.half, truth.theory)}"
+    return f"{text} {off(guess, truth.y, truth.half, truth.theory, lesson.right_within)}"
 
 
 def measured(point: Point) -> str:
@@ -165,13 +171,13 @@ def measured(point: Point) -> str:
     return f"{shown(point.y)}{half}" + ("" if point.theory is None else f", theory {shown(point.theory)}")
 
 
-def off(guess: float, truth: float, half: float, theory: float | None = None) -> str:
+def off(guess: float, truth: float, half: float, theory: float | None = None, within: float = 0.1) -> str:
     """A ratio where both are above zero, and a difference otherwise. What theory gives is right also where
     chance brought the run elsewhere.
     """
-    if abs(guess - truth) <= max(half, 0.1 * abs(truth)):
+    if abs(guess - truth) <= max(half, within * abs(truth)):
         return "That is right."
-    if theory is not None and abs(guess - theory) <= 0.1 * abs(theory):
+    if theory is not None and abs(guess - theory) <= within * abs(theory):
         return "That is right: theory gives it, and chance brought this run elsewhere."
     side = "high" if guess > truth else "low"
     if guess > 0.0 and truth > 0.0:

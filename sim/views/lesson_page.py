@@ -20,12 +20,14 @@ def lesson_page(lesson: Lesson) -> str:
 
 def page_of(lesson: Lesson, runs: Mapping[float, Sequence[Point]]) -> str:
     """The page of a lab that has been run. Its figures are in its script, not in its text."""
-    lines = list(dict.fromkeys(point.line for points in runs.values() for point in points))
+    measured = (point.line for points in runs.values() for point in points)
+    lines = list(dict.fromkeys([*measured, *lesson.curves]))
     data: dict[str, Any] = {
         "positions": list(lesson.positions),
         "asked": lesson.asked,
         "line": lesson.line,
         "unit": lesson.unit,
+        "within": lesson.right_within,
         "slider": lesson.slider,
         "theory": lesson.theory,
         "runs": [runs_rows(position, runs[position]) for position in lesson.positions],
@@ -155,8 +157,8 @@ function draw() {
 }
 
 function off(truth, half, theory) {
-  if (Math.abs(guess - truth) <= Math.max(half, 0.1 * Math.abs(truth))) return "That is right.";
-  if (theory !== null && Math.abs(guess - theory) <= 0.1 * Math.abs(theory))
+  if (Math.abs(guess - truth) <= Math.max(half, lab.within * Math.abs(truth))) return "That is right.";
+  if (theory !== null && Math.abs(guess - theory) <= lab.within * Math.abs(theory))
     return "That is right: theory gives it, and chance brought this run elsewhere.";
   const side = guess > truth ? "high" : "low";
   const ratio = shown(Math.max(guess / truth, truth / guess));

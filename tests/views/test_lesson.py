@@ -33,7 +33,7 @@ LESSON = Lesson(
     positions=(1.0, 2.0, 4.0),
     y="time (s)",
     run=run,
-    curves={"server": lambda x: 10.0 * x},
+    curves={"server": lambda x: 10.0 * x, "by hand": lambda x: 9.0 * x},
     formula="T = 10 x",
     why="<p>So.</p>",
     takeaway="Ten &lt; times.",
@@ -76,7 +76,10 @@ def test_a_page_has_its_figures_in_its_data_and_hides_what_comes_after_the_predi
     lab = json.loads(data)
     assert lab["runs"][1] == runs_rows(2.0, run(2.0, 1.0))
     assert (lab["asked"], lab["line"], lab["positions"]) == (2.0, "server", [1.0, 2.0, 4.0])
-    assert lab["theory"][-1] == {"x": 4.0, "y": 40.0, "line": "server"}
+    colours = lab["chart"]["layer"][0]["encoding"]["color"]["scale"]
+    assert colours["domain"] == ["server", "other", "by hand"]  # a curve without runs has a colour, too
+    assert len(colours["range"]) == 3
+    assert lab["theory"][79] == {"x": 4.0, "y": 40.0, "line": "server"}
     assert escape(LESSON.title) in text
     for part in ("instruments", "verdict", "after"):
         assert re.search(rf'id="{part}"[^>]* hidden', text)
@@ -84,6 +87,15 @@ def test_a_page_has_its_figures_in_its_data_and_hides_what_comes_after_the_predi
     assert "<details open" not in text
     assert "https://" not in text
     assert 'href="three.html"' in index_page([LESSON], {3: "three.html"})
+
+
+def test_a_slider_that_counts_has_theory_at_its_positions_and_a_lab_may_be_stricter() -> None:
+    from dataclasses import replace
+
+    counted = replace(LESSON, counts=True, right_within=0.01)
+    assert [row["x"] for row in counted.theory[:3]] == [1.0, 2.0, 4.0]
+    assert "That is right" in verdict(LESSON, 10.9, Point("server", 10.0))
+    assert "1.09 too high" in verdict(counted, 10.9, Point("server", 10.0))
 
 
 def test_a_chart_names_its_data_for_a_page_and_holds_it_for_a_notebook() -> None:
