@@ -91,6 +91,7 @@ def patience_of(scenario: Scenario) -> list[float]:
     return [request.patience_s for request in request_generator(scenario.workload, 0)]
 
 
+@pytest.mark.unchecked  # tens of thousands of customers
 @pytest.mark.slow
 @pytest.mark.parametrize(("servers", "rho"), [(1, 0.8), (1, 1.5), (4, 1.0)])
 def test_impatient_customers_are_erlang_a(servers: int, rho: float) -> None:
