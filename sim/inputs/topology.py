@@ -136,7 +136,7 @@ class Topology(BaseModel):
         ):
             return data
         parts = [dict(part) for part in data["parts"].values() if isinstance(part, Mapping | Part)]
-        said = {part.get("transport") or "infiniband" for part in parts if part.get("kind") == "nic"}
+        said = {str(part.get("transport") or "infiniband") for part in parts if part.get("kind") == "nic"}
         of_rdma = sorted(kind for kind in said if kind in ("roce", "efa"))
         if "infiniband" in said or not of_rdma:
             return data
