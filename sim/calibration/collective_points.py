@@ -21,6 +21,8 @@ from sim.inputs.errors import InputError, Problem
 from sim.reading.nccl_tests import is_nccl_tests
 from sim.reading.text_files import shown_header
 
+MOST_BYTES = 1e18  # of one collective: more than all memory of the largest topology
+
 
 @dataclass(frozen=True, slots=True)
 class CollectivePoint:
@@ -101,9 +103,9 @@ def read_points(paths: Iterable[Path]) -> list[CollectivePoint]:
                 seconds = float(row["latency_us"]) * 1e-6
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(Problem(f"a value cannot be read: {error}", str(path), line)) from None
-            if not (key[3] >= 2 and key[4] >= 0.0 and 0.0 < seconds < float("inf")):
+            if not (key[3] >= 2 and 0.0 <= key[4] <= MOST_BYTES and 0.0 < seconds < float("inf")):
                 given = f"gpus = {key[3]}, size_bytes = {key[4]:g}, latency_us = {seconds * 1e6:g}"
-                what = f"{given}: must be at least 2, at least 0 and above 0"
+                what = f"{given}: must be at least 2, 0 to {MOST_BYTES:g} and above 0"
                 raise InputError(Problem(what, str(path), line))
             found.setdefault(key, []).append(seconds)
     return [CollectivePoint(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]

@@ -51,10 +51,10 @@ _DEVICE = re.compile(
 )
 _PROGRAM = re.compile(r"([a-z_0-9]+_perf)\b")
 _COLUMNS = re.compile(r"#\s+size\s+count\s+(.*)")
-_ROW = re.compile(r"(?:^|[\s:>\]|])(\d+)\s+(\d+)\s+([a-z][a-z0-9_]*)\s+(\S.*)")
+_ROW = re.compile(r"(?:^|[\s:>\]|])(\d{1,18})\s+(\d+)\s+([a-z][a-z0-9_]*)\s+(\S.*)")
 _STAMP = re.compile(r"(?:\s+\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*)+\s*$")
-_RUN = re.compile(r"# nThread\s+(\d+)\s+nGpus\s+(\d+)")
-_LAUNCHED = re.compile(r"\b(?:mpirun|mpiexec|srun)\b.*?\s(?:-np|-n|--np|--ntasks)[ =](\d+)")
+_RUN = re.compile(r"# nThread\s+(\d{1,6})\s+nGpus\s+(\d{1,6})")
+_LAUNCHED = re.compile(r"\b(?:mpirun|mpiexec|srun)\b.*?\s(?:-np|-n|--np|--ntasks)[ =](\d{1,6})\b")
 _FAILURE = re.compile(r".*\bTest \S+ failure\b.*")
 _BLOCK = ("time", "algbw", "busbw", "#wrong")
 
@@ -137,6 +137,9 @@ def _checked(run: NcclTest, path: Path) -> NcclTest:
                 str(path),
             )
         )
+    largest = max((n_bytes for n_bytes, _ in run.times), default=0)
+    if largest >= 10**18:
+        raise InputError(Problem(f"has a size of {largest:.3g} bytes: must be below 1e18", str(path)))
     return run
 
 
