@@ -86,9 +86,9 @@ def place_chosen(router: Router, request: RoutedRequest, chosen: object, replica
     )
 
 
-def _argmin(replicas: Sequence[ReplicaView], key: Callable[[ReplicaView], float]) -> int:
+def _first_smallest(loads: list[float]) -> int:
     """Position of the smallest; the first one on ties."""
-    return min(range(len(replicas)), key=lambda i: (key(replicas[i]), i))
+    return loads.index(min(loads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class RoundRobin:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _argmin(replicas, lambda replica: replica.routed)
+        return _first_smallest([replica.routed for replica in replicas])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class LeastConnections:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _argmin(replicas, lambda replica: replica.requests)
+        return _first_smallest([replica.requests for replica in replicas])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class ShortestTokens:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _argmin(replicas, lambda replica: replica.tokens)
+        return _first_smallest([replica.tokens for replica in replicas])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,11 @@ class PrefixAware:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _argmin(
-            replicas,
-            lambda replica: self.load_weight * replica.tokens - replica.cached_prompt_tokens(request),
+        return _first_smallest(
+            [
+                self.load_weight * replica.tokens - replica.cached_prompt_tokens(request)
+                for replica in replicas
+            ]
         )
 
 
@@ -170,7 +172,7 @@ class SessionAffine:
     ) -> int | None:
         if request.session >= 0:
             return request.session % len(replicas)
-        return _argmin(replicas, lambda replica: replica.requests)
+        return _first_smallest([replica.requests for replica in replicas])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,9 @@ class Nearest:
     def __call__(
         self, request: RoutedRequest, replicas: Sequence[ReplicaView], random: np.random.Generator
     ) -> int | None:
-        return _argmin(replicas, lambda replica: replica.requests + self.requests_per_hop * replica.hops)
+        return _first_smallest(
+            [replica.requests + self.requests_per_hop * replica.hops for replica in replicas]
+        )
 
 
 ROUTERS: dict[str, type[Router]] = {

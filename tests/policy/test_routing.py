@@ -54,6 +54,12 @@ def test_least_connections_counts_requests_and_shortest_tokens_their_tokens():
     assert chosen(ShortestTokens(), *views) == 0
 
 
+def test_of_replicas_with_the_same_load_the_first_serves():
+    views = View(requests=2, tokens=2, routed=2), *[View(requests=1, tokens=1, routed=1)] * 3
+    routers = RoundRobin(), LeastConnections(), ShortestTokens(), PrefixAware(), SessionAffine(), Nearest()
+    assert [chosen(router, *views) for router in routers] == [1] * len(routers)
+
+
 def test_random_is_even():
     drawn = [Random()(REQUEST, [View()] * 4, RANDOM) for _ in range(4000)]
     assert np.bincount(drawn) == pytest.approx([1000] * 4, rel=0.15)
