@@ -18,6 +18,7 @@ from sim.reading.data_files import measured
 SAMPLE = measured() / "collectives" / "experts.csv"
 
 
+@pytest.mark.slow
 def test_exchanges_on_ranks_and_machines_that_no_fit_saw_are_nearer_than_by_plain_models() -> None:
     found = held_out(exchange_points(SAMPLE))
     assert {one.library for one in found} == {

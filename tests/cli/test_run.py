@@ -189,6 +189,7 @@ def test_an_existing_folder_is_refused_before_the_run_and_overwritten_with_force
     assert "--force" in err
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_claim_its_folder_for_good(
     sim: Sim, scenario: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Sim
 from tests.views.perfetto_trace import read
 
@@ -14,6 +16,7 @@ workload: {arrivals: {kind: burst}, prompt_tokens: 100, output_tokens: 4, reques
 """
 
 
+@pytest.mark.slow
 def test_a_window_is_drawn_by_the_run_and_from_its_folder_and_nonsense_is_refused(
     sim: Sim, tmp_path: Path
 ) -> None:

@@ -241,6 +241,7 @@ def test_with_the_first_token_from_decode_it_takes_exactly_one_decode_step_longe
         assert apart[column][0] - co_located[column][0] == pytest.approx(step_s, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_hand_over_and_the_collectives_it_meets_both_see_each_other():
     deep = {**small("deepseek-v3", 12)}
     apart = {

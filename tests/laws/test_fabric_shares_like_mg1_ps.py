@@ -30,6 +30,7 @@ def test_mean_time_and_slowdown_are_those_of_processor_sharing(law: str, rho: fl
     assert broken_laws_of_sharing(rho, n_bytes, seconds_on_fabric(arrival_s, n_bytes)) == []
 
 
+@pytest.mark.slow
 def test_slowdown_is_that_of_processor_sharing_in_a_short_run() -> None:
     rng = np.random.default_rng(7)
     arrival_s, n_bytes = arrivals(0.5, 20_000, rng), sizes("exponential", 20_000, rng)
@@ -43,6 +44,7 @@ def test_a_link_that_is_a_lock_is_found_out(law: str) -> None:
     assert broken_laws_of_sharing(0.7, n_bytes, seconds_first_come_first_served(arrival_s, n_bytes))
 
 
+@pytest.mark.slow
 def test_a_link_that_gives_everybody_all_it_has_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_for_each(flows: Sequence[FlowLike], capacity: Sequence[float]) -> list[float]:
         return [capacity[flow.links[0]] for flow in flows]

@@ -249,6 +249,7 @@ def test_what_a_failed_engine_had_is_computed_again_elsewhere(what: dict[str, An
     assert violations(result.records) == []
 
 
+@pytest.mark.slow
 def test_or_it_is_aborted() -> None:
     found, result = differences({**TWO, "faults": [{"at_s": 0.1, "replica": 0}], "on_failure": "abort"})
     assert not found, found

@@ -120,6 +120,7 @@ def test_from_a_slow_tier_cost_never_reloads_and_always_does_and_is_slower_for_i
     assert always.summary()["mean_ttft_ms"] > 1.5 * cost.summary()["mean_ttft_ms"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [2000, 16_000])
 def test_reloading_pays_from_the_bandwidth_at_which_a_tokens_bytes_take_as_long_as_its_prefill(
     prompt: int,

@@ -62,6 +62,7 @@ def steps_of(rows: Recorded) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_is_recorded_of_a_folded_run_is_what_a_played_one_does(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_a_capacity_follows_the_formula_finer_than_what_it_reports() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_knob_that_nothing_reads_leaves_a_capacity_as_it_is_to_the_last_digit() -> None:
     """The unchanged service is searched by the steps of the changed ones, and not from afar."""
     described = server(requests=30, arrivals={"kind": "poisson", "rate_per_s": 1.0})

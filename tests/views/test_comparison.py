@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sim.views import charts
 from sim.views.comparison import comparison_chart
 from tests.views.conftest import drawn
 
 
+@pytest.mark.slow
 def test_published_bars_stand_beside_simulated_ones_with_the_error_written_out(tmp_path: Path) -> None:
     names = ("case", "quantity", "unit", "published", "simulated", "kind")
     numbers = [

@@ -23,6 +23,7 @@ def saved(folder: Path) -> SavedResult:
     return sim.load_result(folder)
 
 
+@pytest.mark.slow
 def test_a_run_is_written_as_aiperf_writes_its_summary(
     saved: SavedResult, result: Result, tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_what_a_run_writes_for_vllm_reads_back_as_a_trace_and_as_a_result(
         "total_generated_tokens": found["total_output_tokens"]}, real.about))) == ([], [])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tables_are_csv_parquet_arrow_and_pandas_by_choice(
     saved: SavedResult, result: Result, tmp_path: Path
 ) -> None:

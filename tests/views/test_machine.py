@@ -113,6 +113,7 @@ def test_the_legend_names_every_type_of_link_with_its_rate() -> None:
         assert link in text
 
 
+@pytest.mark.slow
 def test_a_graph_of_ones_own_is_drawn_too(tmp_path: Path) -> None:
     import networkx as nx
 

@@ -61,6 +61,7 @@ def test_neighbours_in_a_stack_of_causes_differ_without_green_receptors(order: l
     assert min(distances.values()) >= APART, distances
 
 
+@pytest.mark.slow
 def test_engines_and_links_over_time_add_up_to_the_rows(shown: Shown) -> None:
     records, width_s = shown.records, shown.edges[1] - shown.edges[0]
     engines = engines_over_time(records, shown.surroundings.setting, shown.edges)
@@ -87,6 +88,7 @@ def test_engines_and_links_over_time_add_up_to_the_rows(shown: Shown) -> None:
     assert any("sends" in found for found in kinds.values())
 
 
+@pytest.mark.slow
 def test_every_part_is_there_with_names_and_words(shown: Shown, parts: dict[str, Section]) -> None:
     assert list(parts) == [
         "numbers", "causes", "latency", "time", "links", "stages", "machine", "caches", "requests",

@@ -104,6 +104,7 @@ def test_force_leaves_nothing_of_the_old_run_and_removes_nothing_else(result: Re
     assert (saved / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_run_or_nothing(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_full_disk_leaves_the_old_run_or_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_kv_transfers_and_tiers_are_saved(tmp_path: Path) -> None:
     described = {
         "topology": "a100-x4",

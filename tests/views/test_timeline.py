@@ -76,6 +76,7 @@ def test_the_trace_has_every_request_from_arrival_to_end_and_its_steps_fill_the_
         assert found.counters[f"replica {replica}/batch: decodes"][-1][1] == 0
 
 
+@pytest.mark.slow
 def test_a_gpu_has_every_op_of_every_layer_in_the_window_and_the_bubbles_are_gaps(window: Read) -> None:
     gpus = {track: slices for track, slices in window.slices.items() if track.startswith("node0/gpu")}
     assert [track.rpartition("/")[2] for track in gpus] == [

@@ -71,6 +71,7 @@ def test_a_rate_that_ends_at_zero_ends_the_arrivals_and_one_that_ends_above_goes
     assert len(times({**ending, "pieces": pieces[::-1]}, 50_000)) == 50_000
 
 
+@pytest.mark.slow
 def test_an_on_off_process_is_as_often_on_at_its_start_as_later() -> None:
     on_off = {"kind": "on_off", "on_rate_per_s": 1000.0, "mean_on_s": 2.0, "mean_off_s": 6.0}
     started_on = [times(on_off, 1, seed)[0] < 0.05 for seed in range(400)]
