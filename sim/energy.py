@@ -58,10 +58,12 @@ class Energy:
 
     row_j: Floats
     row_w: Floats
+    row_idle_w: Floats
     row_gpus: NDArray[np.int64]
     prefill_share: Floats
     start_s: Floats
     end_s: Floats
+    busy_s: Floats
     terms_j: dict[str, float]
     run_s: float
     gpus: int
@@ -95,10 +97,17 @@ class Energy:
         return self.gpu_j / (self.gpus * self.run_s) if self.gpus and self.run_s else 0.0
 
     @cached_property
+    def _above_idle_w(self) -> Floats:
+        """What a row adds to its idle GPUs from begin to end, its pauses (of a pipeline's stage) spread."""
+        span_s = self.end_s - self.start_s
+        busy = np.divide(self.busy_s, span_s, out=np.ones_like(span_s), where=span_s > 0.0)
+        return np.asarray((self.row_w - self.row_idle_w) * self.row_gpus * busy, dtype=float)
+
+    @cached_property
     def over_time(self) -> tuple[Floats, Floats]:
         """Instants, and the watts of all GPUs together from each on; the last is the end."""
         order = np.concatenate([self.start_s, self.end_s])
-        more = (self.row_w - self.idle_w) * self.row_gpus
+        more = self._above_idle_w
         at = np.argsort(order, kind="stable")
         watts = self.gpus * self.idle_w + np.cumsum(np.concatenate([more, -more])[at])
         return order[at], watts
@@ -107,7 +116,7 @@ class Energy:
         """Joules of all GPUs from one instant to another, each step at its own mean watts."""
         lasted = np.maximum(np.minimum(self.end_s, end_s) - np.maximum(self.start_s, begin_s), 0.0)
         idle = self.gpus * self.idle_w * (end_s - begin_s)
-        return idle + float(np.dot(lasted, (self.row_w - self.idle_w) * self.row_gpus))
+        return idle + float(np.dot(lasted, self._above_idle_w))
 
     @property
     def peak_w(self) -> float:
@@ -198,7 +207,7 @@ class _Sum:
         rows = len(records.steps)
         self.asked = {name: np.zeros(rows) for name in ("idle", "step", "hbm", "tensor")}
         self.row_w, self.share = np.zeros(rows), np.zeros(rows)
-        self.row_gpus = np.zeros(rows, dtype=np.int64)
+        self.row_idle_w, self.row_gpus = np.zeros(rows), np.zeros(rows, dtype=np.int64)
         self.busy_s = self.steps["end_s"] - self.steps["start_s"] - self.steps["idle_s"]
         self.context = _mean_context(records)
 
@@ -217,7 +226,8 @@ class _Sum:
         idle_w = sum(power.idle_w * count for power, count in powers if power) / gpus
         row_j = self.row_w * self.busy_s * self.row_gpus
         terms = {name: float(np.dot(part, self.busy_s * self.row_gpus)) for name, part in self.asked.items()}
-        terms["idle"] += idle_w * max(gpus * self.run_s - float(np.dot(self.busy_s, self.row_gpus)), 0.0)
+        in_steps_j = float(np.dot(self.busy_s * self.row_gpus, self.row_idle_w))
+        terms["idle"] += max(idle_w * gpus * self.run_s - in_steps_j, 0.0)
         terms["nvlink"] = self._nvlink_j([power for power, _ in powers if power])
         server_w = _all_or_none([power.server_w for power, _ in powers if power], [n for _, n in powers])
         if server_w is not None:
@@ -228,10 +238,12 @@ class _Sum:
         return Energy(
             row_j,
             self.row_w,
+            self.row_idle_w,
             self.row_gpus,
             self.share,
             self.steps["start_s"],
             self.steps["end_s"],
+            self.busy_s,
             {name: terms[name] for name in TERMS if name in terms},
             self.run_s,
             gpus,
@@ -265,7 +277,8 @@ class _Sum:
         share = flowing / sum(asked.values(), np.zeros(len(rows)))
         for name, part in asked.items():
             self.asked[name][rows] = part * share
-        self.row_w[rows], self.row_gpus[rows] = flowing, len(work.shard.ranks)
+        self.row_w[rows], self.row_idle_w[rows] = flowing, power.idle_w
+        self.row_gpus[rows] = len(work.shard.ranks)
         of_all, of_answers = (
             power.hbm_w * one.hbm_bytes / work.shard.gpu.hbm_bytes_per_s + power.tensor_w * one.peak_s
             for one in (whole, answers)

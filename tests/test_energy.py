@@ -49,15 +49,15 @@ def result() -> sim.Result:
     return sim.simulate(sim.Scenario.model_validate(written()))
 
 
-def test_energy_is_watts_integrated(result: sim.Result) -> None:
-    found = result.energy
-    assert isinstance(found, Energy)
+@pytest.mark.parametrize("stages", [1, 2])
+def test_energy_is_watts_integrated(stages: int) -> None:
+    found = energy(written(engine={"pipeline_parallel_size": stages}))
     times, watts = found.over_time
     steps = np.diff(np.append(times, found.run_s))
     integral = float(np.dot(watts, steps)) + found.gpus * found.idle_w * times[0]
     assert integral == pytest.approx(found.gpu_j - found.terms_j["nvlink"], rel=1e-9)
     assert found.joules_between(0.0, found.run_s) == pytest.approx(integral, rel=1e-9)
-    assert found.peak_w == pytest.approx(found.row_w.max())  # one GPU
+    assert stages > 1 or found.peak_w == pytest.approx(found.row_w.max())
     assert set(found.terms_j) == set(TERMS)
 
 
@@ -98,6 +98,17 @@ def test_the_energy_of_pools_adds_up() -> None:
     replicas = energy(written(replicas=2, router="round_robin"))
     assert both.terms_j == pytest.approx(replicas.terms_j, rel=1e-12)
     assert both.gpus == 2
+
+
+def test_pools_of_two_kinds_of_gpu_idle_each_at_its_own_watts() -> None:
+    one = {"replicas": 1, "model": small("llama-3-8b")}
+    pools = {"a": {**one, "gpu": "h100-sxm"}, "b": {**one, "gpu": "b200-sxm"}}
+    topology = {"name": "two", "systems": {"a": "nd-h100-v5", "b": "hgx-b200"}}
+    found = energy(written(topology=topology, pools=pools, router="round_robin"))
+    times, watts = found.over_time
+    integral = float(np.dot(watts, np.diff(np.append(times, found.run_s)))) + 274.0 * times[0]
+    assert found.gpus * found.idle_w == pytest.approx(80.0 + 194.0)
+    assert integral == pytest.approx(found.gpu_j - found.terms_j["nvlink"], rel=1e-9)
 
 
 def test_what_flows_is_what_is_asked_for_up_to_the_limit() -> None:
