@@ -12,10 +12,12 @@ from sim.cost.memory import GIB, MemoryPlan, default_limits, plan
 from sim.cost.network import Network
 from sim.cost.shard import Shard
 from sim.inputs.engine import Engine
-from sim.inputs.errors import InfeasibleError, InputError
+from sim.inputs.errors import InfeasibleError, InputError, Problem
+from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 from sim.policy.placement import Explicit
+from sim.reading.problems import did_you_mean
 from sim.results.kv_capacity import KvCapacity
 from sim.scenario.precision import precision_note
 from sim.scenario.scenario import Pool, Scenario
@@ -266,11 +268,21 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             raise InfeasibleError(
                 f"one pipeline stage spans {' and '.join(sorted(names))}; place it on one kind of GPU"
             )
-        gpu = scenario.topology.gpu_models[names.pop()].under(engine.backend)
+        gpu = _described(scenario, names.pop()).under(engine.backend)
         groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
         shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
         first += layers
     return shards
+
+
+def _described(scenario: Scenario, name: str) -> Gpu:
+    """A kind of GPU by its name. InputError where parts or a graph name one that the topology has not."""
+    described = scenario.topology.gpu_models
+    if name not in described:
+        known = ", ".join(described) or "it describes none"
+        what = f"describes no GPU {name!r}, which engines would run on; {known}"
+        raise InputError(Problem(what + did_you_mean(name, described), key="topology.gpus"))
+    return described[name]
 
 
 def _check_context_parallel(model: Model, engine: Engine) -> None:

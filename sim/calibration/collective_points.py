@@ -18,6 +18,7 @@ import numpy as np
 
 from sim.cost.network import Network
 from sim.inputs.errors import InputError, Problem
+from sim.inputs.nvlink_domains import MAX_DOMAIN
 from sim.reading.nccl_tests import is_nccl_tests
 from sim.reading.text_files import shown_header
 
@@ -103,9 +104,11 @@ def read_points(paths: Iterable[Path]) -> list[CollectivePoint]:
                 seconds = float(row["latency_us"]) * 1e-6
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(Problem(f"a value cannot be read: {error}", str(path), line)) from None
-            if not (key[3] >= 2 and 0.0 <= key[4] <= MOST_BYTES and 0.0 < seconds < float("inf")):
-                given = f"gpus = {key[3]}, size_bytes = {key[4]:g}, latency_us = {seconds * 1e6:g}"
-                what = f"{given}: must be at least 2, 0 to {MOST_BYTES:g} and above 0"
+            *_, gpus, n_bytes = key
+            fits = 2 <= gpus <= MAX_DOMAIN and 0.0 <= n_bytes <= MOST_BYTES
+            if not (fits and 0.0 < seconds < float("inf")):
+                given = f"gpus = {gpus}, size_bytes = {n_bytes:g}, latency_us = {seconds * 1e6:g}"
+                what = f"{given}: must be 2 to {MAX_DOMAIN}, 0 to {MOST_BYTES:g} and above 0"
                 raise InputError(Problem(what, str(path), line))
             found.setdefault(key, []).append(seconds)
     return [CollectivePoint(*key, float(np.median(seconds))) for key, seconds in sorted(found.items())]

@@ -52,7 +52,7 @@ def test_points_of_other_systems_and_releases_are_passed_over(tmp_path: Path, ro
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("h100_sxm,all_reduce,1,1024,10,2.27", r"a\.csv:2: gpus = 1, .*must be at least 2"),
+        ("h100_sxm,all_reduce,1,1024,10,2.27", r"a\.csv:2: gpus = 1, .*must be 2 to 4096"),
         ("h100_sxm,all_reduce,8,1024,0,2.27", r"latency_us = 0: must be .*above 0"),
         ("h100_sxm,all_reduce,8,1 KB,10,2.27", r"a\.csv:2: a value cannot be read"),
     ],
