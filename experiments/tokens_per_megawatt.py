@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.energy import Energy
+from sim.results.energy import Energy
 from sim.views.answer import Answer, Row, tell
 from sim.views.files import save_chart
 

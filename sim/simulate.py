@@ -20,7 +20,7 @@ from sim.deployment import Deployment, deployment_of
 from sim.effects.faults import faults_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
-from sim.energy import FLAT, Energy, NoEnergy, energy_of, money_of
+from sim.energy import energy_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
 from sim.inputs.lengths import FixedWait, UniformWait, Waits
 from sim.policy.routing import CentralQueue
@@ -28,6 +28,7 @@ from sim.reading.files_read import files_read
 from sim.results.basis import RunBasis
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.columns import Table
+from sim.results.energy import FLAT, Energy, NoEnergy, dollars
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
@@ -216,7 +217,7 @@ class Result(Shown):
             numbers["hedged_requests"], numbers["hedges_won"] = self.hedges
         rate = numbers["output_throughput"]
         energy = self.energy.as_dict(rate)
-        cost = money_of(self.scenario.prices, self.deployment, self.energy, rate)
+        cost = dollars(self.scenario.prices, self._gpu_kinds, self.energy, rate)
         numbers |= {name: {**energy, **cost}.get(name) for name in FLAT}
         numbers["energy"] = energy
         if cost:
@@ -224,10 +225,16 @@ class Result(Shown):
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
 
+    @property
+    def _gpu_kinds(self) -> list[str]:
+        """The kind of every GPU that serves."""
+        shards = (shard for plan in self.deployment.replicas for shard in plan.shards)
+        return [shard.gpu.name for shard in shards for _ in shard.ranks]
+
     @cached_property
     def energy(self) -> Energy | NoEnergy:
         """Watts and joules of the GPUs that served, by request too; or why there are none."""
-        return energy_of(self.deployment, self.records, self.link_rows, self.end_s)
+        return energy_of(self.deployment, self.scenario.wired.graph, self.records, self.link_rows, self.end_s)
 
     @property
     def kv_capacities(self) -> tuple[KvCapacity, ...]:

@@ -20,7 +20,7 @@ from sim.cost.power import drawn_w
 from sim.cost.stage_cost import StageCost
 from sim.cost.step_work import StepWork
 from sim.deployment import deployment_of
-from sim.energy import TERMS, Energy, NoEnergy
+from sim.results.energy import TERMS, Energy, NoEnergy
 from tests.laws.key_scenarios import small
 
 LENGTHS = {

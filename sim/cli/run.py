@@ -237,8 +237,8 @@ def _end(result: Result, cpu: CpuBudget) -> None:
 
 def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple[float, ...] = ()) -> None:
     """Counts and throughputs, latencies as kinds by statistics, and where the time of a request went."""
-    from sim.energy import energy_lines
     from sim.results.basis import basis_lines
+    from sim.results.energy import energy_lines
     from sim.results.metrics import percent_name
     from sim.views.naming import title_of
     from sim.views.number_rows import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows

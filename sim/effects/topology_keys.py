@@ -16,7 +16,7 @@ from sim.effects.prices import (
 )
 from sim.effects.ran import Group
 from sim.effects.rules import Rule, Use, acted, because, kv_memory, one_server, unless, where
-from sim.energy import Energy, energy_of
+from sim.energy import nvlink_bytes
 from sim.inputs.hardware import Gpu
 from sim.inputs.parts import part_of, part_of_place
 from sim.inputs.topology import MAX_NODES, Topology
@@ -331,9 +331,8 @@ _on_gpu = unless(_unserved)
 
 def _sends_nothing(use: Use) -> str:
     """NVLink takes joules for what crosses it."""
-    energy = energy_of(use.ran.deployment, use.ran.records, use.ran.link_rows, use.ran.end_s)
-    crossed = isinstance(energy, Energy) and energy.terms_j["nvlink"] > 0.0
-    return "" if crossed else "no byte crossed NVLink"
+    crossed = nvlink_bytes(use.ran.scenario.wired.graph, use.ran.link_rows)
+    return "" if crossed.get(_after(use, "gpus")) else "no byte crossed NVLink"
 
 
 TOPOLOGY: dict[str, Rule] = {

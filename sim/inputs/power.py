@@ -30,6 +30,6 @@ class GpuPower(BaseModel):
     hbm_w: Watts
     tensor_w: Watts
     nvlink_pj_per_bit: PicojoulesPerBit = 2.0
-    max_w: Watts
+    max_w: Annotated[Watts, Gt(0)]
     server_w: Watts | None = None
     provisioned_w: Watts | None = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.energy import FLAT
 from sim.inputs.errors import InputError
 from sim.inputs.kv_tiers import TIERS
 from sim.reading.problems import did_you_mean
 from sim.results.columns import Table
+from sim.results.energy import FLAT
 from sim.results.kv_capacity import KEYS
 from sim.results.metrics import summary
 from sim.results.records import KV_TIER_COLUMNS, Records

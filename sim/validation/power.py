@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from sim.energy import Energy
 from sim.reading.data_files import measured
 from sim.results.compared import Row
+from sim.results.energy import Energy
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
 

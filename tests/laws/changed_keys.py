@@ -11,7 +11,7 @@ import numpy as np
 import polars
 
 import sim
-from sim.energy import FLAT
+from sim.results.energy import FLAT
 from tests.laws.every_key import KERNELS, Key, Path
 from tests.laws.key_scenarios import KERNEL_SCENARIOS, SCENARIOS, Case
 
