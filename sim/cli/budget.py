@@ -110,11 +110,11 @@ class CpuBudget:
 
 
 def _place(frame: FrameType | None) -> str:
-    """The innermost function of the simulator: `admit (runtime/engine/queue.py:120)`."""
+    """The innermost function of the simulator that has a name: `admit (runtime/engine/queue.py:120)`."""
     while frame is not None:
-        path = frame.f_code.co_filename
-        if f"{os.sep}sim{os.sep}" in path:
-            return f"{frame.f_code.co_name} ({'/'.join(path.split(os.sep)[-3:])}:{frame.f_lineno})"
+        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        if f"{os.sep}sim{os.sep}" in path and name.isidentifier():
+            return f"{name} ({'/'.join(path.split(os.sep)[-3:])}:{frame.f_lineno})"
         frame = frame.f_back
     return "a library"
 

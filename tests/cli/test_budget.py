@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sim.cli import status_of
-from sim.cli.budget import CpuBudget, memory_budget, most_numerous, resident_bytes
+from sim.cli.budget import CpuBudget, _place, memory_budget, most_numerous, resident_bytes
 from sim.inputs.errors import InfeasibleError, UnfinishedError
 from sim.runtime.interruption import Interruption
 from sim.views.saved import load_result
@@ -41,6 +44,13 @@ def test_within_its_budget_nothing_happens() -> None:
 def test_memory_that_runs_out_is_no_traceback() -> None:
     with pytest.raises(InfeasibleError, match="no more memory for this run"), memory_budget(None):
         raise MemoryError
+
+
+def test_the_place_of_a_signal_is_a_function_with_a_name() -> None:
+    made: dict[str, Any] = {"sys": sys, "place": _place}
+    source = "def admit():\n    return next(place(sys._getframe()) for _ in range(1))\n"
+    exec(compile(source, f"{os.sep}sim{os.sep}runtime{os.sep}queue.py", "exec"), made)
+    assert made["admit"]() == "admit (sim/runtime/queue.py:2)"
 
 
 LONG = """
