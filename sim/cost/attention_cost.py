@@ -4,15 +4,48 @@ tokens, or a state that is read and written.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sim.cost.batch import Batch
-from sim.cost.kernels.attention import DecodeCurve, decode_curve, mla_decode_curve
+from sim.cost.kernels.attention import Chunks, DecodeCurve, decode_curve, mla_decode_curve
 from sim.cost.kernels.kernels import KernelTiming, formula
 from sim.cost.pricing import Pricer
 from sim.cost.step_cost import FloatArray
+from sim.inputs.attention_kinds import CompressedCache, Indexer
 
 Seconds = float | FloatArray
+
+
+class Reach(NamedTuple):
+    """What a token attends to: the last `window` tokens, and of all cached tokens one entry for every
+    `ratio`, at most `most` of them.
+    """
+
+    window: int
+    ratio: int = 0
+    most: int | None = None
+
+    def of_decodes(self, kv_tokens: Seconds, decodes: int) -> Seconds:
+        """Entries that so many sequences of about equal length attend to, with `kv_tokens` cached in all."""
+        seen = _at_most(kv_tokens, self.window * decodes)
+        if not self.ratio:
+            return seen
+        entries = kv_tokens / self.ratio
+        return seen + (entries if self.most is None else _at_most(entries, self.most * decodes))
+
+    def of_chunks(self, chunks: Chunks) -> tuple[tuple[int, int], ...]:
+        """Chunks of prompts in pieces of one window, each with what its tokens attend to before it."""
+        pieces: list[tuple[int, int]] = []
+        for new, past in chunks:
+            for done in range(0, new, self.window):
+                seen = min(past + done, self.window)
+                if self.ratio:
+                    entries = (past + done) // self.ratio
+                    seen += entries if self.most is None else min(entries, self.most)
+                pieces.append((min(self.window, new - done), seen))
+        return tuple(pieces)
 
 
 class AttentionCost:
@@ -51,6 +84,8 @@ class AttentionCost:
         model = self.shard.model
         if model.linear is not None:
             return self._state(batch)
+        if model.compression is not None:
+            return self._of_compressed(model.compression, batch, later)
         if model.indexer is not None:
             return self._of_chosen(batch, later)
         everywhere = self._attention_of(batch, later)
@@ -58,7 +93,7 @@ class AttentionCost:
         if window is None:
             return everywhere
         share = model.sliding_layers / model.layers
-        near = self._attention_of(batch, later, window)
+        near = self._attention_of(batch, later, Reach(window))
         parts = (a * (1.0 - share) + b * share for a, b in zip(everywhere, near, strict=True))
         return KernelTiming(*parts)
 
@@ -85,49 +120,66 @@ class AttentionCost:
         """
         indexer = self.shard.model.indexer
         assert indexer is not None
-        chosen = self._attention_of(batch, later, indexer.topk)
+        chosen = self._attention_of(batch, later, Reach(indexer.topk))
         if self.shard.model.shares_index:
             return chosen
-        parts = [chosen]
+        return _sum([chosen, *self._scores(indexer, batch, later)])
+
+    def _of_compressed(self, cache: CompressedCache, batch: Batch, later: FloatArray | None) -> KernelTiming:
+        """Attention to a window and to compressed entries: all, or those that an indexer has chosen."""
+        model = self.shard.model
+        indexer = None if model.shares_index else model.indexer
+        most = None if indexer is None else indexer.topk
+        seen = self._attention_of(batch, later, Reach(cache.window, cache.ratio, most))
+        if indexer is None or not cache.ratio:
+            return seen
+        return _sum([seen, *self._scores(indexer, batch, later, cache.ratio)])
+
+    def _scores(
+        self, indexer: Indexer, batch: Batch, later: FloatArray | None, ratio: int = 1
+    ) -> list[KernelTiming]:
+        """Scores of every cached token, or of every `ratio`-th."""
+        parts: list[KernelTiming] = []
         if batch.chunks:
-            parts.append(
-                self._price.timing("index_prefill", chunks=batch.chunks, indexer=indexer, sustained=True)
-            )
+            chunks = batch.chunks if ratio == 1 else tuple((new, past // ratio) for new, past in batch.chunks)
+            parts.append(self._price.timing("index_prefill", chunks=chunks, indexer=indexer, sustained=True))
         if batch.decodes:
             kv_tokens: Seconds = batch.decode_kv_tokens
             if later is not None:
                 kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
+            if ratio > 1:
+                kv_tokens = kv_tokens / ratio
             scores = {"batch": batch.decodes, "kv_tokens": kv_tokens, "indexer": indexer}
             parts.append(self._price.timing("index_decode", **scores))
-        return _sum(parts)
+        return parts
 
     def _attention_of(
-        self, batch: Batch, later: FloatArray | None, window: int | None = None
+        self, batch: Batch, later: FloatArray | None, reach: Reach | None = None
     ) -> KernelTiming:
         if self._price.kernel_model is not formula:
             if later is not None:
-                return self._one_by_one(batch, later, window)
-            return self._asked(batch, window)
+                return self._one_by_one(batch, later, reach)
+            return self._asked(batch, reach)
         if batch.chunks:
-            return self._asked(batch, window)
+            return self._asked(batch, reach)
         kv_tokens: Seconds = batch.decode_kv_tokens
         if later is not None:
             kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
-        if window is not None:
-            kv_tokens = _at_most(kv_tokens, window * batch.decodes)
+        if reach is not None:
+            kv_tokens = reach.of_decodes(kv_tokens, batch.decodes)
         if self._parts > 1:
             kv_tokens = kv_tokens / self._parts
         return self._decode_curve(batch.decodes)(kv_tokens)
 
-    def _asked(self, batch: Batch, window: int | None) -> KernelTiming:
+    def _asked(self, batch: Batch, reach: Reach | None) -> KernelTiming:
         """Attention of one step as the kernel model has it."""
         shard, model, timing = self.shard, self.shard.model, self._price.timing
         dtype = shard.precision.attention or shard.precision.activations
         kv_dtype = shard.precision.kv_cache
         kv_tokens: Seconds = batch.decode_kv_tokens
-        if window is not None:
-            kv_tokens = _at_most(kv_tokens, window * batch.decodes)
-            batch = batch._replace(chunks=_windowed(batch.chunks, window))
+        if reach is not None:
+            kv_tokens = reach.of_decodes(kv_tokens, batch.decodes)
+            batch = batch._replace(chunks=reach.of_chunks(batch.chunks))
         if self._parts > 1:
             kv_tokens = kv_tokens / self._parts
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
@@ -167,9 +219,9 @@ class AttentionCost:
             self._curves[decodes] = curve
         return curve
 
-    def _one_by_one(self, batch: Batch, later: FloatArray, window: int | None) -> KernelTiming:
+    def _one_by_one(self, batch: Batch, later: FloatArray, reach: Reach | None) -> KernelTiming:
         """Attention of consecutive steps from a kernel model that takes one step at a time."""
-        timings = [self._attention_of(batch.grown(int(steps)), None, window) for steps in later]
+        timings = [self._attention_of(batch.grown(int(steps)), None, reach) for steps in later]
         return KernelTiming(*(np.array(part) for part in zip(*timings, strict=True)))  # type: ignore[arg-type]
 
 
@@ -180,12 +232,3 @@ def _sum(parts: list[KernelTiming]) -> KernelTiming:
 
 def _at_most(kv_tokens: Seconds, limit: int) -> Seconds:
     return np.minimum(kv_tokens, float(limit)) if isinstance(kv_tokens, np.ndarray) else min(kv_tokens, limit)
-
-
-def _windowed(chunks: tuple[tuple[int, int], ...], window: int) -> tuple[tuple[int, int], ...]:
-    """Chunks as layers with a sliding window see them: in pieces, each with one window before it."""
-    pieces: list[tuple[int, int]] = []
-    for new, past in chunks:
-        for done in range(0, new, window):
-            pieces.append((min(window, new - done), min(past + done, window)))
-    return tuple(pieces)

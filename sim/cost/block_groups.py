@@ -25,7 +25,8 @@ STATE_BLOCK = 16  # tokens: what a block with a state beside it is a multiple of
 class BlockGroups:
     """`whole` groups keep all tokens of a text and `windowed` ones the last `window`, each in blocks of
     `block_size` tokens. A token attends to itself and `window` - 1 before it. `states` groups have one block
-    with the state of a text, however long it is.
+    with the state of a text, however long it is. `beside` blocks more are a text's of any length: its windows
+    beside compressed entries.
     """
 
     block_size: int
@@ -33,6 +34,7 @@ class BlockGroups:
     windowed: int = 0
     window: int = 1
     states: int = 0
+    beside: int = 0
 
     @property
     def groups(self) -> int:
@@ -41,7 +43,12 @@ class BlockGroups:
     @property
     def is_plain(self) -> bool:
         """Whether all layers keep whole texts."""
-        return not self.windowed and not self.states
+        return not self.windowed and not self.fixed
+
+    @property
+    def fixed(self) -> int:
+        """Blocks of a text of any length."""
+        return self.states + self.beside
 
     @property
     def paged(self) -> int:
@@ -55,8 +62,8 @@ class BlockGroups:
     def during(self, computed: int, tokens: int) -> int:
         """Blocks of a text while `tokens` tokens are computed behind `computed` ones."""
         filled = -(-(computed + tokens) // self.block_size)
-        states = self.states if filled else 0
-        return self.paged * filled - self.windowed * self.gone(computed) + states
+        fixed = self.fixed if filled else 0
+        return self.paged * filled - self.windowed * self.gone(computed) + fixed
 
     def decoding(self, tokens: int) -> int:
         """Blocks of a text of `tokens` tokens, of which the last was computed alone."""
@@ -80,7 +87,7 @@ class BlockGroups:
         """Blocks that a text of `tokens` tokens ever holds at most, computed `step_tokens` at a time."""
         filled = -(-tokens // self.block_size)
         return (
-            self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens)) + self.states
+            self.whole * filled + self.windowed * min(filled, self._most_windowed(step_tokens)) + self.fixed
         )
 
     def longest(self, tokens: int, step_tokens: int) -> int:
@@ -88,7 +95,7 @@ class BlockGroups:
         in_flight = min(self.window - 1 + step_tokens, tokens)
         filled = -(-tokens // self.block_size)
         windowed = self.windowed * (-(-in_flight // self.block_size) + 1)
-        return self.whole * filled + windowed + self.states
+        return self.whole * filled + windowed + self.fixed
 
     def _most_windowed(self, step_tokens: int) -> int:
         return -(-(self.window - 2 + step_tokens) // self.block_size) + 1
@@ -103,13 +110,15 @@ def layers_by_group(layers: int, windowed: int) -> tuple[int, int, int]:
     return -(-(layers - windowed) // of_each), -(-windowed // of_each), of_each
 
 
-def block_groups(model: Model, engine: Engine) -> BlockGroups | None:
+def block_groups(model: Model, engine: Engine, kv_dtype: str) -> BlockGroups | None:
     """The groups that an engine makes of a model; None where one of whole texts is all.
 
     vLLM's alone, and those without KV caches that come and go: it has no groups either by default where a KV
     connector is on. A window that holds every text is none, where all layers have it. States are in groups in
     every engine.
     """
+    if model.compression is not None:
+        return _with_windows_beside(model, engine, kv_dtype)
     if model.layer_shapes:
         return _groups_of_kinds(model, engine)
     window, windowed = model.sliding_window, model.sliding_layers
@@ -122,6 +131,15 @@ def block_groups(model: Model, engine: Engine) -> BlockGroups | None:
         return None
     whole, others, _ = layers_by_group(model.layers, windowed)
     return BlockGroups(engine.block_size, whole, others, window)
+
+
+def _with_windows_beside(model: Model, engine: Engine, kv_dtype: str) -> BlockGroups:
+    """One group of compressed entries, and as many blocks more for every text as hold its windows. Where it
+    stops: vLLM pads pages of either ratio to three common sizes.
+    """
+    of_block = engine.block_size * model.kv_bytes_per_token(kv_dtype)
+    beside = model.window_bytes_of_layers(0, model.layers, kv_dtype)
+    return BlockGroups(engine.block_size, beside=ceil(beside / of_block))
 
 
 def _groups_of_kinds(model: Model, engine: Engine) -> BlockGroups | None:

@@ -75,7 +75,7 @@ def _bytes_of_layers(model: Model, ranks: int, dtype_bytes: float, layers: int) 
         return 0.0, 0.0
     width = dtype_bytes * layers
     if model.mla is not None:
-        whole = width * model.mla.cached_values + layers * model.index_bytes_per_token_per_layer
+        whole = width * model.kv_values_per_token_per_layer + layers * model.index_bytes_per_token_per_layer
         return whole, whole / ranks
     kept = max(1.0, model.kv_heads / ranks)
     values = model.head_dim + (model.v_head_dim or model.head_dim)

@@ -60,7 +60,7 @@ def _shares(sender: Shard, receiver: Shard, groups: tuple[int, int]) -> dict[tup
     model, turn = sender.model, groups[1]
     givers, takers = sender.groups[groups[0]], receiver.groups[groups[1]]
     if model.mla is not None:
-        whole = float(model.mla.cached_values)
+        whole = float(model.kv_values_per_token_per_layer)
         return {(givers[(turn + i) % len(givers)], taker): whole for i, taker in enumerate(takers)}
     heads = model.kv_heads
     per_head = float(model.head_dim + (model.v_head_dim or model.head_dim))

@@ -20,7 +20,7 @@ from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
 from sim.cost.program import Op
 from sim.cost.shard import Shard
-from sim.inputs.attention_kinds import Indexer, LinearAttention
+from sim.inputs.attention_kinds import CompressedCache, Indexer, LinearAttention
 from sim.inputs.quantities import DTYPE_BYTES
 
 Ops = tuple[Priced, ...]
@@ -101,7 +101,20 @@ def _norms(price: Pricer, tokens: int) -> Ops:
     """The norm before a block of a layer, and one behind it where layers have four."""
     model = price.shard.model
     norm = price.elementwise("norm", 4 * tokens * model.hidden)
+    if model.residual_streams > 1:
+        return (*_mixed_streams(price, tokens), norm)
     return (norm, norm) if model.norms_per_layer > NORMS_OF_TWO_BLOCKS else (norm,)
+
+
+def _mixed_streams(price: Pricer, tokens: int) -> Ops:
+    """Hyper-connections around a block: the streams are read for its input, and read and written behind it
+    (one kernel each, as vLLM fuses them).
+    """
+    streams, hidden = price.shard.model.residual_streams, price.shard.model.hidden
+    return (
+        price.elementwise("streams_in", (streams + 1) * tokens * hidden),
+        price.elementwise("streams_out", (2 * streams + 1) * tokens * hidden),
+    )
 
 
 def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops, Ops]:
@@ -124,12 +137,19 @@ def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops,
         before.append(price.elementwise("rope", 2 * tokens * heads * mla.rope_head_dim))
         if model.indexer is not None and not model.shares_index:
             before += _indexer(price, model.indexer, tokens, has_prefill)
+        if model.compression is not None:
+            before += _compressor(price, model.compression, tokens, has_prefill)
         absorbed = heads * (mla.nope_head_dim + mla.v_head_dim)
         after = [
-            qkv("kv_up", tokens, absorbed, mla.kv_lora_rank),
+            *(() if mla.keys_are_values else (qkv("kv_up", tokens, absorbed, mla.kv_lora_rank),)),
             *_output_gate(price, tokens, heads * mla.v_head_dim),
-            gemm("o_proj", tokens, hidden, heads * mla.v_head_dim),
         ]
+        if mla.output_groups:
+            groups = mla.groups_of(heads, model.heads)
+            after.append(gemm("o_down", tokens, groups * mla.output_rank, heads * mla.v_head_dim // groups))
+            after.append(gemm("o_proj", tokens, hidden, groups * mla.output_rank))
+        else:
+            after.append(gemm("o_proj", tokens, hidden, heads * mla.v_head_dim))
         if model.attention_gate:
             before.append(gemm("gate_proj", tokens, heads * mla.v_head_dim, hidden))
     else:
@@ -160,11 +180,28 @@ def _indexer(price: Pricer, indexer: Indexer, tokens: int, has_prefill: bool) ->
     model = price.shard.model
     assert model.mla is not None
     queries = indexer.heads * indexer.head_dim
-    own = indexer.head_dim + indexer.heads
+    own = indexer.heads + (indexer.head_dim if model.compression is None else 0)
     return (
         price.gemm("index_q", tokens, queries, model.mla.q_lora_rank or model.hidden, sustained=has_prefill),
         price.gemm("index_k", tokens, own, model.hidden, sustained=has_prefill),
         price.elementwise("index_rope", 2 * tokens * (queries + indexer.head_dim)),
+    )
+
+
+def _compressor(price: Pricer, cache: CompressedCache, tokens: int, has_prefill: bool) -> Ops:
+    """What compressed entries are made from, whole on every rank: two projections of every token, weights
+    and sums of an entry's, and the same for the keys of an indexer.
+    """
+    model = price.shard.model
+    assert model.mla is not None
+    columns = cache.columns(model.mla.cached_values)
+    if model.indexer is not None and not model.shares_index:
+        columns += cache.columns(model.indexer.head_dim)
+    if not columns:
+        return ()
+    return (
+        price.gemm("compress", tokens, columns, model.hidden, sustained=has_prefill),
+        price.elementwise("compressed", 2 * tokens * columns),
     )
 
 

@@ -222,7 +222,7 @@ def plan(
             "here",
             "one pool with the role both serves it",
         )
-    windows = None if whole_texts else block_groups(model, engine)
+    windows = None if whole_texts else block_groups(model, engine, shards[0].precision.kv_cache)
     groups = windows or BlockGroups(engine.block_size)
     for shard in shards:
         usable = _usable_bytes(shard.gpu, shard.engine)
@@ -251,6 +251,8 @@ def _block_bytes(shard: Shard, per_token: float, groups: BlockGroups | None) -> 
     """
     engine = shard.engine
     if groups is None:
+        return per_token * engine.block_size
+    if shard.model.compression is not None:
         return per_token * engine.block_size
     if not shard.model.layer_shapes:
         return per_token * _layers_of_a_block(shard) / shard.layers * engine.block_size

@@ -167,7 +167,9 @@ class StepWork:
         n_bytes = shape.kv_values_per_token_per_layer * DTYPE_BYTES[shard.precision.kv_cache]
         if shape.mla is None:
             n_bytes *= shape.kv_heads_per_gpu(ranks) / shape.kv_heads
-            dims = shape.head_dim + (shape.v_head_dim or shape.head_dim)
+            dims = float(shape.head_dim + (shape.v_head_dim or shape.head_dim))
         else:
-            dims = 2 * shape.mla.kv_lora_rank + shape.mla.rope_head_dim
+            dims = float(shape.mla.attended_values)
+            if shape.compression is not None:
+                dims = shape.compression.entries(dims)
         return n_bytes / context_ranks, 2.0 * shape.heads / ranks * dims / context_ranks

@@ -45,6 +45,16 @@ def _chosen(use: Use) -> Word:
     return _window_of_shape(use)
 
 
+def _no_entries(use: Use) -> str:
+    cache = use.group.model.compression
+    return "" if cache is not None and cache.ratio else "no entry stands for several tokens"
+
+
+def _no_output_groups(use: Use) -> str:
+    latent = use.group.model.mla
+    return "" if latent is not None and latent.output_groups else "mla.output_groups is not given"
+
+
 def _no_narrow_gates(use: Use) -> str:
     linear = use.group.model.linear
     return "" if linear is not None and linear.kind == "kda" else "no gate is projected by way of few values"
@@ -109,6 +119,9 @@ MODEL: dict[str, Rule] = {
     "mla.nope_head_dim": unless(given, _no_latent),
     "mla.v_head_dim": unless(given, _no_latent),
     "mla.q_lora_rank": unless(given, _no_latent),
+    "mla.keys_are_values": unless(given, _no_latent),
+    "mla.output_groups": unless(given, _no_latent),
+    "mla.output_rank": unless(given, _no_latent, _no_output_groups),
     "moe_latent": _experts,
     "zero_experts": unless(given, dense),
     "gated_mlp": _computed,
@@ -129,6 +142,10 @@ MODEL: dict[str, Rule] = {
     "indexer.head_dim": unless(given, _no_latent),
     "indexer.topk": unless(given, _no_latent, then=_chosen),
     "shares_index": unless(given, _no_latent),
+    "compression.ratio": unless(given, _no_latent),
+    "compression.window": unless(given, _no_latent),
+    "compression.overlap": unless(given, _no_latent, _no_entries),
+    "residual_streams": _computed,
     "sliding_window": unless(given, _no_sliding_layers, then=_window),
     "sliding_layers": unless(given, _no_window, then=_window),
     "layer_shapes": _computed,
@@ -143,6 +160,9 @@ MODEL: dict[str, Rule] = {
     "layer_shapes[].attention_sinks": _weights_only,
     "layer_shapes[].sliding_window": unless(given, then=_window_of_shape),
     "layer_shapes[].indexed": unless(given, _no_latent),
+    "layer_shapes[].compression.ratio": unless(given, _no_latent),
+    "layer_shapes[].compression.window": unless(given, _no_latent),
+    "layer_shapes[].compression.overlap": unless(given, _no_latent),
     "layer_shapes[].linear.kind": _computed,
     "layer_shapes[].linear.key_heads": _computed,
     "layer_shapes[].linear.value_heads": _computed,

@@ -4,18 +4,23 @@ caches and keeps.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.inputs.model_bounds import Heads, Width
-from sim.inputs.quantities import DTYPE_BYTES
+from sim.inputs.quantities import DTYPE_BYTES, NotBoolean
+
+MAX_RATIO = 1 << 20  # tokens of an entry: no context is longer
 
 
 class LatentAttention(BaseModel):
     """Multi-head latent attention (DeepSeek-V2/V3): keys and values of all heads live in one small vector.
 
     The cache holds `kv_lora_rank + rope_head_dim` values per token and layer, on every tensor-parallel rank.
+    With `keys_are_values` (DeepSeek-V4) it is key and value of all heads as it stands, and nothing is
+    expanded from it. With `output_groups` the output projection has two factors: each group of heads is
+    projected to `output_rank` values, and those of all groups to the hidden state.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +30,9 @@ class LatentAttention(BaseModel):
     nope_head_dim: Width = Field(gt=0)
     v_head_dim: Width = Field(gt=0)
     q_lora_rank: Width | None = Field(default=None, gt=0)
+    keys_are_values: bool = False
+    output_groups: Heads | None = None
+    output_rank: Width = 0
 
     @property
     def cached_values(self) -> int:
@@ -35,16 +43,71 @@ class LatentAttention(BaseModel):
     def qk_head_dim(self) -> int:
         return self.nope_head_dim + self.rope_head_dim
 
-    def parameters(self, hidden: int, heads: int) -> int:
-        """Projections and the norms of the latent vectors, for `heads` heads."""
+    @property
+    def attended_values(self) -> int:
+        """Values that a head multiplies for each cached token: for its score, and for its output."""
+        return 2 * self.cached_values if self.keys_are_values else self.cached_values + self.kv_lora_rank
+
+    def groups_of(self, heads: int, all_heads: int) -> int:
+        """Groups of the output projection that `heads` of `all_heads` heads have."""
+        return (self.output_groups or 0) * heads // all_heads
+
+    def parameters(self, hidden: int, heads: int, all_heads: int | None = None) -> int:
+        """Projections and norms of the latent vectors, for `heads` of `all_heads` heads (default: all)."""
         query = heads * self.qk_head_dim
         if self.q_lora_rank is None:
             queries = hidden * query
         else:
             queries = hidden * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * query
-        keys_values = hidden * self.cached_values + self.kv_lora_rank
-        keys_values += self.kv_lora_rank * heads * (self.nope_head_dim + self.v_head_dim)
-        return queries + keys_values + heads * self.v_head_dim * hidden
+        keys_values = hidden * self.cached_values
+        keys_values += self.cached_values if self.keys_are_values else self.kv_lora_rank
+        if not self.keys_are_values:
+            keys_values += self.kv_lora_rank * heads * (self.nope_head_dim + self.v_head_dim)
+        out = heads * self.v_head_dim * (self.output_rank if self.output_groups else hidden)
+        return (
+            queries
+            + keys_values
+            + out
+            + self.groups_of(heads, all_heads or heads) * self.output_rank * hidden
+        )
+
+
+class CompressedCache(BaseModel):
+    """A cache with one entry for `ratio` tokens, beside the last `window` tokens each as it is (DeepSeek-V4:
+    every fourth token and the best of them, or every 128th and all). `ratio: 0` keeps the window alone.
+
+    An entry is a weighted mean of what two projections say of its tokens, or with `overlap` of twice as
+    many; until it is whole, a request keeps both in 32 bits for all of them (vLLM's compressor state).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: Annotated[int, NotBoolean] = Field(ge=0, le=MAX_RATIO)
+    window: Width = Field(gt=0)
+    overlap: bool = False
+
+    @property
+    def lengths(self) -> int:
+        """Lengths of `ratio` tokens that an entry is made of."""
+        return 2 if self.overlap else 1
+
+    def entries(self, values: float) -> float:
+        """What `values` for every token come to for every entry."""
+        return values / self.ratio if self.ratio else 0.0
+
+    def columns(self, width: int) -> int:
+        """Columns of the projections that entries of `width` values are made from."""
+        return 2 * self.lengths * width if self.ratio else 0
+
+    def parameters(self, hidden: int, width: int) -> int:
+        """Two projections, a place for each token of an entry, and the entry's norm."""
+        if not self.ratio:
+            return 0
+        return self.columns(width) * hidden + self.ratio * self.lengths * width + width
+
+    def state_bytes(self, width: int) -> float:
+        """What a request keeps of the tokens whose entry of `width` values is not whole."""
+        return self.lengths * self.ratio * self.columns(width) * DTYPE_BYTES["fp32"]
 
 
 class Indexer(BaseModel):

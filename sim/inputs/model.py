@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from annotated_types import MaxLen
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sim.inputs.attention_kinds import Indexer, LatentAttention, LinearAttention
+from sim.inputs.attention_kinds import CompressedCache, Indexer, LatentAttention, LinearAttention
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model_bounds import MAX_LAYERS, Experts, Heads, Width
 from sim.inputs.precision import Checkpoint
@@ -40,6 +40,7 @@ class LayerShape(BaseModel):
     attention_sinks: bool | None = None
     sliding_window: Width | None = Field(default=None, gt=0)
     indexed: bool | None = None
+    compression: CompressedCache | None = None
     linear: LinearAttention | None = None
     intermediate: Width | None = None
     experts: Experts | None = None
@@ -65,6 +66,8 @@ class Model(BaseModel):
     With `expert_groups` a token's experts are of `groups_per_token` of as many groups (DeepSeek-V3: 4 of 8).
     `sliding_layers` layers attend to the last `sliding_window` tokens only.
     `moe_latent` is the width in which experts compute, where it is not `hidden` (Nemotron-3).
+    With `residual_streams` (DeepSeek-V4's hyper-connections) as many copies of the hidden state go from block
+    to block, mixed before and behind each.
     `zero_experts` are choices of the router that compute nothing (LongCat).
     `layer_shapes` are the layers that differ from the rest.
     `checkpoint` is there where the published weights are quantised."""
@@ -107,6 +110,8 @@ class Model(BaseModel):
     linear: LinearAttention | None = None
     indexer: Indexer | None = None
     shares_index: bool = False
+    compression: CompressedCache | None = None
+    residual_streams: Annotated[int, NotBoolean] = Field(default=1, ge=1, le=64)
     dense_layer_indices: Annotated[tuple[Annotated[int, NotBoolean], ...], MaxLen(MAX_LAYERS)] = ()
     mla: LatentAttention | None = None
     sliding_window: Width | None = Field(default=None, gt=0)
@@ -249,7 +254,7 @@ class Model(BaseModel):
         if self.linear is not None:
             return self.linear.of_rank(tp).parameters(self.hidden)
         if self.mla is not None:
-            return self.mla.parameters(self.hidden, heads) + self._latent_additions(heads)
+            return self.mla.parameters(self.hidden, heads, self.heads) + self._latent_additions(heads)
         value_dim = self.v_head_dim or self.head_dim
         queries = heads * self.head_dim * (2 if self.attention_gate else 1)
         qkv = queries + kv_heads * (self.head_dim + (0 if self.values_are_keys else value_dim))
@@ -264,16 +269,28 @@ class Model(BaseModel):
         return parameters
 
     def _latent_additions(self, heads: int) -> int:
-        """An output gate, and the indexer, which every rank has whole."""
+        """An output gate, and on every rank whole what compresses the cache, and the indexer."""
         assert self.mla is not None
-        gate = self.hidden * heads * self.mla.v_head_dim if self.attention_gate else 0
+        found = self.hidden * heads * self.mla.v_head_dim if self.attention_gate else 0
+        if self.compression is not None:
+            found += self.compression.parameters(self.hidden, self.mla.cached_values)
         if self.indexer is None or self.shares_index:
-            return gate
-        return gate + self.indexer.parameters(self.hidden, self.mla.q_lora_rank or self.hidden)
+            return found
+        queries = self.mla.q_lora_rank or self.hidden
+        if self.compression is None:
+            return found + self.indexer.parameters(self.hidden, queries)
+        keys = self.compression.parameters(self.hidden, self.indexer.head_dim)
+        return found + keys + self.indexer.heads * (queries * self.indexer.head_dim + self.hidden)
 
     @property
     def norm_parameters_per_layer(self) -> int:
-        return self.norms_per_layer * self.hidden
+        """Norms, and what mixes the streams before and behind each block."""
+        return self.norms_per_layer * self.hidden + 2 * self._mixing_parameters(self.residual_streams + 2)
+
+    def _mixing_parameters(self, of_each: int) -> int:
+        """Of `of_each` weights for every stream, worked out from all streams, each with an offset."""
+        streams = self.residual_streams
+        return streams * of_each * (streams * self.hidden + 1) if streams > 1 else 0
 
     @property
     def dense_mlp_parameters(self) -> int:
@@ -347,7 +364,8 @@ class Model(BaseModel):
     @cached_property
     def parameters(self) -> int:
         layers = sum(self.layer_parameters(layer) for layer in range(self.layers))
-        return layers + self.embedding_parameters + self.lm_head_parameters + self.hidden
+        ends = self.embedding_parameters + self.lm_head_parameters + self.hidden
+        return layers + ends + self._mixing_parameters(1)
 
     @cached_property
     def active_parameters(self) -> int:
@@ -374,21 +392,42 @@ class Model(BaseModel):
         return rest * weights + routed * DTYPE_BYTES[expert_dtype or dtype] + plain * kept
 
     @property
-    def kv_values_per_token_per_layer(self) -> int:
-        """Of a layer of this kind; none where it keeps a state instead."""
+    def kv_values_per_token_per_layer(self) -> float:
+        """Of a layer of this kind; none where it keeps a state instead. A cache of compressed entries has a
+        share of one, beside a window that does not grow.
+        """
         return self._kv_values(self.kv_heads)
 
-    def _kv_values(self, kv_heads: int) -> int:
+    def _kv_values(self, kv_heads: int) -> float:
         if not self.keeps_kv:
             return 0
         if self.mla is not None:
-            return self.mla.cached_values
+            values = self.mla.cached_values
+            return values if self.compression is None else self.compression.entries(values)
         return kv_heads * (self.head_dim + (self.v_head_dim or self.head_dim))
 
     @property
-    def index_bytes_per_token_per_layer(self) -> int:
+    def index_bytes_per_token_per_layer(self) -> float:
         """Keys of an indexer, where layers of this kind have one of their own."""
-        return 0 if self.indexer is None or self.shares_index else self.indexer.cached_bytes
+        if self.indexer is None or self.shares_index:
+            return 0
+        n_bytes = self.indexer.cached_bytes
+        return n_bytes if self.compression is None else self.compression.entries(n_bytes)
+
+    def window_bytes_of_layers(self, first: int, layers: int, dtype: str = "bf16") -> float:
+        """What a request keeps beside compressed entries, however long it is: the last tokens, and those
+        whose entry is not whole.
+        """
+        return sum(self.shape_of(layer)._window_bytes(dtype) for layer in range(first, first + layers))
+
+    def _window_bytes(self, dtype: str) -> float:
+        if self.compression is None or self.mla is None:
+            return 0.0
+        kept = self.compression.window * self.mla.cached_values * DTYPE_BYTES[dtype]
+        kept += self.compression.state_bytes(self.mla.cached_values)
+        if self.indexer is not None and not self.shares_index:
+            kept += self.compression.state_bytes(self.indexer.head_dim)
+        return kept
 
     def kv_bytes_per_token(self, dtype: str = "bf16") -> float:
         """KV cache of one token over all layers, before any sharding."""
@@ -454,4 +493,6 @@ class Model(BaseModel):
             return self.linear.splits(tp)
         if tp < 1 or self.heads % tp:
             return False
-        return self.mla is not None or self.kv_heads % tp == 0 or tp % self.kv_heads == 0
+        if self.mla is not None:
+            return (self.mla.output_groups or tp) % tp == 0
+        return self.kv_heads % tp == 0 or tp % self.kv_heads == 0

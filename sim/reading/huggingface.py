@@ -249,4 +249,5 @@ ARCHITECTURES: dict[str, str] = {
     "MiniMaxForCausalLM": "minimax_text_01",
     "DeepseekV32ForCausalLM": "deepseek_v32",
     "GlmMoeDsaForCausalLM": "glm_moe_dsa",
+    "DeepseekV4ForCausalLM": "deepseek_v4",
 }

@@ -396,6 +396,50 @@ def _deepseek_v32(config: Config) -> Shapes:
     return shapes | ({"layer_shapes": [{"at": shared, "indexed": False}]} if shared else {})
 
 
+def _deepseek_v4(config: Config) -> Shapes:
+    """DeepSeek-V4: one vector a token that is key and value of all heads; every layer attends to a window,
+    and by its `compress_ratios` to the best of entries of four tokens, to all entries of 128, or to nothing
+    more. Streams are mixed around every block, and experts are in every layer.
+    """
+    layers = _layers(config)
+    width, rope = config.count("head_dim"), config.count("qk_rope_head_dim")
+    window = config.count("sliding_window")
+    ratios = [int(ratio) for ratio in _listed(config, "compress_ratios", layers) or [0] * layers]
+    shapes: Shapes = dense(config.like({**config.keys, "intermediate_size": 0})) | {
+        "mla": {
+            "kv_lora_rank": width - rope,
+            "rope_head_dim": rope,
+            "nope_head_dim": width - rope,
+            "v_head_dim": width,
+            "q_lora_rank": config.count("q_lora_rank"),
+            "keys_are_values": True,
+            "output_groups": config.count("o_groups"),
+            "output_rank": config.count("o_lora_rank"),
+        },
+        "router_bias": True,
+        "residual_streams": config.count("hc_mult", default=1),
+        "indexer": {
+            "heads": config.count("index_n_heads"),
+            "head_dim": config.count("index_head_dim"),
+            "topk": config.count("index_topk"),
+        },
+        "compression": {"ratio": _CHOSEN_OF, "window": window, "overlap": True},
+        **experts_of_one_width(config, "n_routed_experts", "num_experts_per_tok", "n_shared_experts"),
+    }  # fmt: skip
+    return shapes | {
+        "layer_shapes": [
+            {
+                "at": _where([found == ratio for found in ratios]),
+                "compression": {"ratio": ratio, "window": window},
+                "indexed": False,
+            }
+            for ratio in sorted(set(ratios) - {_CHOSEN_OF})
+        ]
+    }
+
+
+_CHOSEN_OF = 4  # tokens of an entry in layers with an indexer, made from twice as many (the model's code)
+
 MIXED: dict[str, Callable[[Config], Shapes]] = {
     "nemotron-nas": _nemotron_nas,
     "gemma4": _gemma4,
@@ -412,4 +456,5 @@ MIXED: dict[str, Callable[[Config], Shapes]] = {
     "minimax_text_01": _minimax_01,
     "deepseek_v32": _deepseek_v32,
     "glm_moe_dsa": _deepseek_v32,
+    "deepseek_v4": _deepseek_v4,
 }

@@ -23,10 +23,12 @@ PLAIN = "bf16"  # what is left out of a quantised checkpoint; fp16 has the same 
 # Names of the modules of one part, in a layer, under all the spellings of the known families.
 _ATTENTION = ("self_attn", "attn", "attention")
 _PARTS: dict[str, tuple[str, ...]] = {
-    "qkv": tuple(f"{block}.{name}" for block in _ATTENTION for name in ("q_proj", "q_b_proj", "qkv_proj")),
-    "output": tuple(f"{block}.o_proj" for block in _ATTENTION),
+    "qkv": tuple(f"{block}.{name}" for block in _ATTENTION
+                 for name in ("q_proj", "q_b_proj", "qkv_proj", "wq_b")),
+    "output": tuple(f"{block}.{name}" for block in _ATTENTION for name in ("o_proj", "wo_b")),
     "dense": ("mlp.down_proj", "feed_forward.down_proj"),
-    "shared": tuple(f"mlp.{name}.down_proj" for name in ("shared_experts", "shared_expert")),
+    "shared": (*(f"mlp.{name}.down_proj" for name in ("shared_experts", "shared_expert")),
+               "ffn.shared_experts.w2"),
     "experts": tuple(f"{block}.{name}" for block in ("mlp", "block_sparse_moe", "feed_forward", "ffn")
                      for name in ("experts.0.down_proj", "experts.0.w2", "experts.down_proj", "experts")),
 }  # fmt: skip
@@ -48,6 +50,8 @@ def checkpoint_of(keys: Mapping[str, Any], model: Model) -> Checkpoint | None:
     method = str(written.get("quant_method") or written.get("quant_algo") or "no quant_method")
     formats = _Formats(written)
     counted = _formats_of_parts(formats, model)
+    if keys.get("expert_dtype") == "fp4" and counted.get("experts", {}).keys() == {"fp8_block"}:
+        counted["experts"] = Counter({"w4a8": counted["experts"].total()})  # DeepSeek-V4's own
     parts = {part: layers.most_common(1)[0][0] for part, layers in counted.items()}
     if None in parts.values():
         return Checkpoint(quantisation=f"{method}, which is not known here", precision={})
@@ -106,6 +110,9 @@ class _Formats:
         self._by_algorithm: dict[str, list[str]] = {}
         for name, found in _mapping(written.get("quantized_layers")).items():
             self._by_algorithm.setdefault(str(_mapping(found).get("quant_algo")), []).append(str(name))
+        # ModelOpt's layers of a checkpoint that was FP8 before: the others are as they were
+        was_fp8 = self._by_algorithm and written.get("quant_method") == "fp8"
+        self._others = (_of_method(written) if was_fp8 else None) or PLAIN
         found = _mapping(written.get("config_groups")).values()
         groups = [group for group in found if isinstance(group, Mapping)]
         self.static = _is_static(written, groups)
@@ -126,11 +133,11 @@ class _Formats:
         """The format of a module that has one of these names; None where it is written but not known."""
         names = tuple(names)
         if any(name in self._ignored for name in names):
-            return PLAIN
+            return self._others
         for targets, found in self._groups:
             if targets is None or any(name in targets for name in names):
                 return found
-        return PLAIN
+        return self._others
 
 
 def _formats_of_parts(formats: _Formats, model: Model) -> dict[str, Counter[str | None]]:

@@ -98,5 +98,5 @@ def test_which_engines_have_groups(
     shapes: Model = sim.load_model("llama-3-8b" if model == "mistral" else model)
     if model == "mistral":
         shapes = shapes.model_copy(update=MISTRAL)
-    found = block_groups(shapes, Engine.model_validate(engine))
+    found = block_groups(shapes, Engine.model_validate(engine), "bf16")
     assert (found and (found.whole, found.windowed)) == expected

@@ -72,10 +72,10 @@ def test_a_text_has_one_block_in_every_group_with_a_state() -> None:
 def test_groups_have_as_many_layers_as_the_rarest_kind() -> None:
     model = read_model(CONFIGS / "qwen3-next-80b-a3b.json")
     assert counted_kinds(model) == (12, 0, 36)
-    assert block_groups(model, Engine(block_size=544)) == BlockGroups(544, whole=1, states=3)
+    assert block_groups(model, Engine(block_size=544), "bf16") == BlockGroups(544, whole=1, states=3)
     nano = read_model(CONFIGS / "nemotron-3-nano-30b.json")
     assert counted_kinds(nano) == (6, 0, 23)
-    assert block_groups(nano, Engine()) == BlockGroups(16, whole=1, states=4)
+    assert block_groups(nano, Engine(), "bf16") == BlockGroups(16, whole=1, states=4)
 
 
 def scenario(shared: int = 0, **engine: object) -> sim.Scenario:

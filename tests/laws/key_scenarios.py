@@ -257,6 +257,29 @@ BASES: dict[str, dict[str, Any]] = {
         "engine": {"tensor_parallel_size": 8},
         "workload": chat(),
     },
+    "entries of several tokens": {
+        "topology": "nd-h100-v5",
+        "model": small("deepseek-v3", 5, dense_layer_indices=(0, 1, 2))
+        | {
+            "mla": {
+                "kv_lora_rank": 448,
+                "rope_head_dim": 64,
+                "nope_head_dim": 448,
+                "v_head_dim": 512,
+                "q_lora_rank": 1536,
+                "keys_are_values": True,
+                "output_groups": 16,
+                "output_rank": 1024,
+            },
+            "indexer": {"heads": 64, "head_dim": 128, "topk": 32},
+            "compression": {"ratio": 4, "window": 128, "overlap": True},
+            "residual_streams": 4,
+            "layer_shapes": [{"at": [4], "compression": {"ratio": 128, "window": 64}, "indexed": False}],
+        },
+        "precision": {"weights": "fp8_block"},
+        "engine": {"tensor_parallel_size": 8},
+        "workload": chat(),
+    },
     "drafts of an EAGLE head": {
         "topology": "nd-h100-v5",
         "model": small("llama-3-8b"),

@@ -197,7 +197,7 @@ def mla_prefill(
     sustained: bool = False,
 ) -> KernelTiming:
     """Prefill with latent attention: keys and values are expanded from the latent vector and attended to
-    as usual.
+    as usual; where it is key and value itself, all heads read that one vector.
 
     The projections around it, the expansion too, are matrix products of the layer and not in here.
     """
@@ -206,7 +206,8 @@ def mla_prefill(
     p = fitted.get(prefill_variant(dtype, kv_dtype)) or fitted.get("bf16", PREFILL)
     new, seen, longest, pairs = _pairs(chunks, p.tile_tokens)
     width = heads * (mla.qk_head_dim + mla.v_head_dim)
-    n_bytes = 2.0 * width * (new + new + seen)
+    cached = mla.cached_values if mla.keys_are_values else width
+    n_bytes = 2.0 * (width * new + cached * (new + seen))
     return _prefill(gpu, p, dtype, 2.0 * pairs * width, n_bytes, longest, sustained)
 
 
@@ -232,7 +233,7 @@ def mla_decode_curve(
     p = fitted.get(kv_dtype) or _nearest(fitted, kv_dtype)
     per_token = mla.cached_values * number_format(kv_dtype).weight_bytes
     memory_per_token = per_token / (gpu.hbm_bytes_per_s * p.hbm_fraction)
-    flops = 2.0 * heads * (2 * mla.kv_lora_rank + mla.rope_head_dim)
+    flops = 2.0 * heads * mla.attended_values
     compute_per_token = flops / (peak_flops(gpu, "bf16") * p.flop_fraction)
     walk_per_token = p.s_per_kv_token / batch
     fixed_s = p.floor_s + batch * p.s_per_sequence_head
