@@ -9,8 +9,9 @@ the scheduler. `host_fits` fits the steps, gaps and launches anew, but for those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from sim.reading.published_names import SYSTEMS
 from sim.results.compared import BOX, Row
@@ -25,6 +26,7 @@ from sim.validation.services import (
 )
 from sim.validation.services.closed_loop_rows import rows_of_point
 from sim.validation.services.closed_loops import point_of
+from sim.validation.services.cold_starts import REASON, cold_starts, row_key
 from sim.validation.services.published_rows import Cells
 from sim.validation.services.request_logs import SERVICES, log_rows, read_rows
 
@@ -36,6 +38,11 @@ NO_ROOM = "weights or one request do not fit by the simulator's memory plan"
 
 def _nothing(row: Cells) -> str:
     return ""
+
+
+def _none(row: Cells) -> list[Row]:
+    """The rows of a table that is left out as a whole."""
+    return []
 
 
 def _box_in(column: str) -> Callable[[Cells], str]:
@@ -60,6 +67,15 @@ class Table:
     box: Callable[[Cells], str]
     left_out: Callable[[Cells], str] = _nothing
     every: int = 1
+
+
+@cache
+def _cold_rows(name: str) -> set[Hashable]:
+    return cold_starts(read_rows(name))
+
+
+def _cold(name: str, row: Cells) -> str:
+    return REASON if row_key(row) in _cold_rows(name) else ""
 
 
 TABLES = {
@@ -94,10 +110,9 @@ TABLES = {
     "vllm_h200_prompt_sweep": Table(
         "services",
         "vLLM, 8 H200, prompts of 1k to 32k",
-        prompt_sweep.sweep_rows,
+        _none,
         _one_box("hgx-h200"),
         prompt_sweep.sweep_left_out,
-        12,
     ),
     "trtllm_max_throughput": Table(
         "throughput",
@@ -112,11 +127,15 @@ TABLES = {
         "InferenceX, prefill and decode apart",
         disaggregated.pool_rows,
         _box_in("system"),
-        disaggregated.pools_left_out,
+        lambda row: disaggregated.pools_left_out(row) or _cold("disaggregated", row),
         16,
     ),
     "closed_loops": Table(
-        LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row)), _box_in("system")
+        LOOPS,
+        "closed loops at a concurrency",
+        lambda row: rows_of_point(point_of(row)),
+        _box_in("system"),
+        lambda row: _cold("closed_loops", row),
     ),
 }
 
