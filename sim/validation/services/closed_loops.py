@@ -10,10 +10,10 @@ engine half of the rows had. Throughput is not in the rows; it is what concurren
 amount to, on both sides of the comparison.
 
 Attention data-parallel rows come in two writings of the same runs: DeepSeek-R1 on eight H200 with 128 users
-stands there as 8 ranks with 1 x 8 experts and as 64 ranks with 8 x 8, to the same millisecond. The second is the
-product of the engine's two sizes; it is meant where it is more than a server has, and the first of them is
-the GPUs. Rows of MiniMax-M2.5 that name data-parallel attention on TP 4 are no such runs: InferenceX's script
-for them gives vLLM its tensor-parallel size alone, and where the layout was also measured without, both agree
+stands there as 8 ranks with 1 x 8 experts and as 64 ranks with 8 x 8, to the same millisecond. The second is
+the product of the engine's two sizes; it is meant where it is more than a server has, and the first of them
+is the GPUs. Rows of MiniMax-M2.5 that name data-parallel attention on TP 4 are no such runs: their script
+gives vLLM its tensor-parallel size alone, and where the layout was also measured without, both agree
 to half a percent. They are taken for TP 4 with experts over its four ranks.
 """
 

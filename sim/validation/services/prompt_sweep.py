@@ -10,7 +10,7 @@ from __future__ import annotations
 from sim.validation.services.published_rows import Cells
 
 CONTAMINATED = (
-    "contaminated: 0.4 s in every prefill step of MiniMax-M2.5; an 8,192-token prompt of one of four users takes "
+    "contaminated: 0.4 s in every prefill step of MiniMax-M2.5; 8,192 tokens of one of four users take "
     "1.43 s, in closed loops of the same model, GPUs and layout 0.20 s"
 )
 

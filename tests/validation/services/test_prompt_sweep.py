@@ -20,7 +20,8 @@ def test_the_same_model_on_the_same_gpus_was_measured_seven_times_faster():
     sweep = [
         float(row["median_ttft_ms"])
         for row in read_rows("vllm_h200_prompt_sweep")
-        if (row["model"], row["parallelism"], row["isl"], row["concurrency"]) == (MINIMAX, "tep8", "8192", "4")
+        if (row["model"], row["parallelism"], row["isl"]) == (MINIMAX, "tep8", "8192")
+        and row["concurrency"] == "4"
     ]
     loops = [
         float(row["ttft_ms"])
@@ -29,11 +30,10 @@ def test_the_same_model_on_the_same_gpus_was_measured_seven_times_faster():
         == (MINIMAX, "h200_sxm", "8", "8192", "4")
     ]
     assert 7.0 < median(sweep) / median(loops) < 7.5
-    assert 0.44 < min(
-        float(row["median_ttft_ms"]) / 1e3
-        for row in read_rows("vllm_h200_prompt_sweep")
-        if row["model"] == MINIMAX
+    shortest = (
+        float(row["median_ttft_ms"]) for row in read_rows("vllm_h200_prompt_sweep") if row["model"] == MINIMAX
     )
+    assert min(shortest) > 440.0
 
 
 def test_models_without_a_description_are_left_out_with_the_reason():
