@@ -59,14 +59,23 @@ def validate(
         Path | None,
         typer.Option(help="A table of closed loops of one's own, in place of the ones that are shipped."),
     ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            help="All rows of one cell of the board in docs/accuracy.md, and no others: "
+            "'moe, vllm, h100-sxm, 17 to 64', or fewer of these words."
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes for services; default: all processors.")
     ] = None,
 ) -> int:
     """Simulate what was measured, and print published and simulated numbers side by side."""
+    from sim.reading.accuracy import read_accuracy
+    from sim.reading.data_files import accuracy_file
     from sim.results.compared import Row
     from sim.validation.ledger import Services, chosen, grouped, ledger, summarised
-    from sim.validation.services.tables import LOOPS, left_out
+    from sim.validation.services.tables import LOOPS, cell_of_words, left_out, sections_with_cells
     from sim.views.answer import number
 
     if out is not None and out.exists() and not out.is_dir():
@@ -79,7 +88,16 @@ def validate(
         check_writable(folder)
     rows: list[Row] = []
     nothing: list[Outcome] = []
-    how = Services(whole, processes, keep)
+    asked = cell_of_words(cell) if cell is not None else {}
+    if asked:
+        for option, value in (("--write", write), ("--errors", errors_to), ("--points", points)):
+            if value is not None:
+                raise InputError(f"{option} is of more than one cell; leave it out beside --cell")
+        for section in sections or ():
+            if section not in sections_with_cells():
+                raise InputError(f"{section} has no cells; {', '.join(sections_with_cells())} have")
+        sections = sections or sections_with_cells()
+    how = Services(whole, processes, keep, asked)
     interrupt: KeyboardInterrupt | None = None
     try:
         for name in chosen(sections or ()):
@@ -98,8 +116,11 @@ def validate(
             "incomplete: these are the rows that had ended; --out, --write and --errors are left as they were"
         )
         interrupt = error
+    if asked and not rows and not nothing:
+        raise InputError(f"no published row is of {', '.join(asked.values())}; leave a word out")
     errors, groups = summarised(rows), grouped(rows)
     missing = left_out(nothing)
+    before = read_accuracy(errors_to if errors_to is not None and errors_to.is_file() else accuracy_file())
     if format == "json":
         print_json(
             {
@@ -122,17 +143,25 @@ def validate(
         from sim.validation.error_cells import write as write_errors
 
         run = " ".join(["sim validate", *(sections or ()), *(["--whole"] if whole else [])])
-        write_errors(rows, errors_to, f"{run} --errors {errors_to.name}")
+        note("errors of kernels and collectives without what was measured of them ...")
+        write_errors(rows, errors_to, f"{run} --errors {errors_to.name}", whole=whole)
         note(f"wrote {errors_to}")
     if write is not None:
+        from sim.validation.board import rows_csv
         from sim.validation.charts import save_page_charts
+        from sim.validation.error_cells import service_cells
         from sim.validation.page import accuracy_page
 
         save_page_charts(rows, write)
         write.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(write) as partial:
-            partial.write_text(accuracy_page(errors, groups, missing), encoding="utf-8")
-        note(f"wrote {write}")
+            trend = before.sections if whole else {}  # a sample's errors say nothing beside those of all rows
+            page = accuracy_page(errors, groups, missing, service_cells(rows), trend)
+            partial.write_text(page, encoding="utf-8")
+        behind = write.with_name(f"{write.stem}_rows.csv")
+        with whole_file(behind) as partial:
+            partial.write_text(rows_csv(rows), encoding="utf-8")
+        note(f"wrote {write} and {behind}")
     broken = [row for row in rows if row.is_outside]
     for row in broken:
         note(
@@ -157,10 +186,10 @@ class _Progress:
 
     def show(self, section: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.shown_s < (0.2 if self.live else BETWEEN_NOTES_S) and done < total:
+        if now - self.shown_s < (0.2 if self.live else BETWEEN_NOTES_S) and done != total:
             return
         self.shown_s = now
-        text = f"{section}: {done} of {total} rows"
+        text = f"{section}: {done} of {total} rows" if total else f"{section}: {done} rows"
         print(f"\r{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def end(self) -> None:

@@ -9,6 +9,7 @@ cell has one to fall back on, and every answer says which cell it was.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,9 @@ PERCENTS = (5, 10, 90, 95)
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Errors of `n` points: the median of their size, the median with its sign, percentiles with theirs."""
+    """Errors of `n` points: the median of their size, the median with its sign, percentiles with theirs, and
+    the 90th percentile of their size (NaN in a file of a version that did not write it).
+    """
 
     of: Mapping[str, str]
     n: int
@@ -35,6 +38,7 @@ class Errors:
     p10: float
     p90: float
     p95: float
+    size_p90: float = math.nan
 
     @classmethod
     def over(cls, of: Mapping[str, str], errors: Sequence[float]) -> Errors:
@@ -47,6 +51,7 @@ class Errors:
             float(np.median(np.abs(errors))),
             float(np.median(errors)),
             *map(float, np.percentile(errors, PERCENTS)),
+            float(np.percentile(np.abs(errors), 90)),
         ]
         return cls(dict(of), len(errors), *(float(f"{number:.4g}") for number in numbers))
 
@@ -62,8 +67,9 @@ class Errors:
 
     def as_dict(self) -> dict[str, Any]:
         """A line of the file."""
-        numbers = {name: getattr(self, name) for name in ("n", "median", "bias", "p5", "p10", "p90", "p95")}
-        return {**self.of, **numbers}
+        names = ("n", "median", "bias", "p5", "p10", "p90", "p95", "size_p90")
+        numbers = {name: getattr(self, name) for name in names}
+        return {**self.of, **{name: value for name, value in numbers.items() if not math.isnan(value)}}
 
 
 class Section:

@@ -41,7 +41,7 @@ SYSTEMS = {
     "H200": "hgx-h200",
     "B200": "hgx-b200",
     "GB200": "gb200-nvl72",
-    "L40S": "l40s-8",
+    "L40S": "l40s-12",  # on l40s-8, where peers hardly reach each other, TP 8 is a seventh of it
     "RTX-PRO-6000-Server": "rtx-pro-6000-x8",
 }
 """Published name of a server, or of the GPU in it -> shipped topology."""

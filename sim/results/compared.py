@@ -25,7 +25,7 @@ class Row:
     the simulator. In the ledger of validation, `section` names the part, `size` says how large the case is
     (bytes, tokens, users), for errors against size, and `of` has what errors are grouped by: the model, the
     GPU and the like. A law has the 95 % `interval` of what is simulated, and says whether the published value
-    `is_outside` of what chance explains.
+    `is_outside` of what chance explains. `is_sampled`: a sample of its table has it too.
     """
 
     case: str
@@ -41,6 +41,7 @@ class Row:
     of: Mapping[str, str] = field(default_factory=dict, hash=False)
     interval: tuple[float, float] | None = None
     is_outside: bool = False
+    is_sampled: bool = False
 
     @property
     def error(self) -> float | None:

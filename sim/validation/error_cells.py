@@ -6,21 +6,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sim.basis import model_kind
 from sim.calibration.collective_points import is_modelled, read_points
 from sim.calibration.collectives import shipped
 from sim.calibration.kernels import measurements_of
 from sim.calibration.unseen import borrowed_collective_cells, collective_cells, kernel_cells, stand_in_cells
-from sim.catalog import load_model, load_topology
 from sim.reading.accuracy import Accuracy, Errors, Section, as_text, read_accuracy
 from sim.reading.data_files import measured as measured_folder
-from sim.results.basis import size_class
+from sim.results.basis import size_class, users_band
 from sim.results.compared import BOX, Row
 from sim.results.whole_files import whole_file
+from sim.validation.services.cells import gpu_of, kind_of_model
 from sim.version import __version__
 
 QUANTITIES = {
@@ -45,35 +43,82 @@ SERVICES: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
             (),
         ),
     ),
-    "throughput": ("queued", (("model", "gpu"), ("model",), ())),
-    "pools": ("pools", (("model", "gpu"), ("model",), ())),
+    "throughput": ("queued", (("model", "engine", "gpu"), ("model", "gpu"), ("model",), ())),
+    "pools": ("pools", (("model", "gpu", "engine", "users"), ("model", "gpu"), ("model",), ())),
 }
+SAMPLE = "sample"
+SAMPLES = (("table",), ("table", "model", "engine"), ("table", "users"))
+"""What the errors of samples are told apart by, section by section: those that an alarm watches."""
 
 
-def sections_of(rows: Iterable[Row]) -> dict[str, list[Errors]]:
-    """Cells of the sections of a ledger that have any: whole services, kernels and collectives."""
-    found: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = defaultdict(lambda: defaultdict(list))
-    there = set()
+def service_cells(rows: Iterable[Row]) -> dict[str, list[Errors]]:
+    """Cells of whole services, by the names of their sections in the file."""
+    found: _Found = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        there.add(row.section)
         quantity = QUANTITIES.get(row.quantity)
-        if row.error is None:
-            continue
-        if row.section in SERVICES and quantity is not None and row.kind == "predicted":
+        if row.section in SERVICES and quantity is not None and _counts(row):
             name, kinds = SERVICES[row.section]
-            of = {"quantity": quantity, **_service_of(row)}
-            for keys in kinds:
-                found[name][tuple((key, of[key]) for key in ("quantity", *keys) if key in of)].append(
-                    row.error
-                )
-        elif row.section == "collectives" and row.quantity.endswith(ACROSS):
-            op = row.quantity.removesuffix(ACROSS)
-            for cell in ({"all": "all"}, {"op": op}, {"op": op, "size": size_class(row.size or 0.0)}):
-                found["collectives_across"][tuple(cell.items())].append(row.error)
-    cells = {
+            _add(found[name], {"quantity": quantity, **service_of(row)}, kinds, row)
+    return _cells(found)
+
+
+def sample_cells(rows: Iterable[Row]) -> list[Errors]:
+    """Cells of the rows that samples have, by table and quantity."""
+    found: _Found = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.is_sampled and _counts(row):
+            of = {"quantity": row.quantity, "table": row.of["table"]}
+            if row.section in SERVICES:
+                of |= service_of(row)
+            _add(found[SAMPLE], of, SAMPLES, row)
+    return _cells(found).get(SAMPLE, [])
+
+
+_Found = dict[str, dict[tuple[tuple[str, str], ...], list[float]]]
+
+
+def _counts(row: Row) -> bool:
+    return row.kind == "predicted" and row.error is not None
+
+
+def _add(
+    found: dict[tuple[tuple[str, str], ...], list[float]],
+    of: Mapping[str, str],
+    kinds: Iterable[tuple[str, ...]],
+    row: Row,
+) -> None:
+    """The error of a row, to each of its cells; to none that is of something that the row has not."""
+    assert row.error is not None
+    for keys in kinds:
+        if all(key in of for key in keys):
+            found[tuple((key, of[key]) for key in ("quantity", *keys))].append(row.error)
+
+
+def _cells(found: _Found) -> dict[str, list[Errors]]:
+    return {
         name: [Errors.over(dict(of), errors) for of, errors in sorted(groups.items())]
         for name, groups in found.items()
     }
+
+
+def sections_of(rows: Iterable[Row], *, whole: bool = True) -> dict[str, list[Errors]]:
+    """Cells of the sections of a ledger that have any: whole services, kernels and collectives, and the
+    sample of services. Of a ledger that is not `whole` no cells but the last say what services are off by.
+    """
+    rows = list(rows)
+    found: _Found = defaultdict(lambda: defaultdict(list))
+    there = set()
+    for row in rows:
+        there.add(row.section)
+        if row.error is None:
+            continue
+        if row.section == "collectives" and row.quantity.endswith(ACROSS):
+            op = row.quantity.removesuffix(ACROSS)
+            for cell in ({"all": "all"}, {"op": op}, {"op": op, "size": size_class(row.size or 0.0)}):
+                found["collectives_across"][tuple(cell.items())].append(row.error)
+    cells = (service_cells(rows) if whole else {}) | _cells(found)
+    if sampled := sample_cells(rows):
+        cells[SAMPLE] = sampled
     if "kernels" in there:
         measured = measurements_of([measured_folder()])
         cells |= {"kernels": kernel_cells(measured), "stand_ins": stand_in_cells(measured)}
@@ -88,28 +133,23 @@ def sections_of(rows: Iterable[Row]) -> dict[str, list[Errors]]:
 ACROSS = " across nodes"
 
 
-def _service_of(row: Row) -> Mapping[str, str]:
-    """What a row is of, by the names in the catalog."""
-    of = {"model": _kind(row.of["model"]), "gpu": _gpu(row.of[BOX])}
-    return of | {key: row.of[key] for key in ("engine", "users") if key in row.of}
+def service_of(row: Row) -> dict[str, str]:
+    """Kind of model, GPU, engine and band of users of a row, as far as it has them."""
+    of = {"model": kind_of_model(row.of["model"]), "gpu": gpu_of(row.of[BOX])}
+    of |= {key: row.of[key] for key in ("engine", "users") if key in row.of}
+    if row.section == "pools":
+        of["users"] = users_band(int(row.size or 0))
+    if row.section == "throughput":
+        of["engine"] = "trtllm"
+    return of
 
 
-@cache
-def _kind(model: str) -> str:
-    return model_kind(load_model(model))
-
-
-@cache
-def _gpu(topology: str) -> str:
-    return next(iter(load_topology(topology).gpus))
-
-
-def write(rows: Iterable[Row], path: Path, command: str) -> None:
+def write(rows: Iterable[Row], path: Path, command: str, *, whole: bool = True) -> None:
     """Write the file, or the sections of it that these rows have; the others stay as they were written."""
     rows = list(rows)
     before = read_accuracy(path)
     sections, written = dict(before.sections), dict(before.written)
-    for name, cells in sections_of(rows).items():
+    for name, cells in sections_of(rows, whole=whole).items():
         sections[name] = Section(cells)
         points = max((cell.n for cell in cells), default=0)
         written[name] = _written(command, points)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from sim.validation.microbenchmarks import collective_rows, kernel_rows
 from sim.validation.power import power_rows
 from sim.validation.services.closed_loop_rows import own_point_rows
 from sim.validation.services.closed_loops import read_point_rows
-from sim.validation.services.tables import LOOPS, TABLES, cases, simulated
+from sim.validation.services.cold_starts import row_key
+from sim.validation.services.tables import LOOPS, TABLES, cases, is_in_cell, simulated
 from sim.validation.theory import formula_rows
 
 
@@ -70,12 +71,13 @@ def chosen(names: Iterable[str]) -> list[str]:
 @dataclass(frozen=True)
 class Services:
     """How tables of services are run: to the last row or in samples, on so many processes (all processors),
-    and the file that keeps what has ended.
+    the file that keeps what has ended, and the cell whose rows alone are run, all of them.
     """
 
     every_row: bool = False
     processes: int | None = None
     keep: Path | None = None
+    cell: Mapping[str, str] = field(default_factory=dict)
 
 
 SAMPLED = Services()
@@ -89,20 +91,26 @@ def ledger(
 ) -> Iterator[Row | Outcome]:
     """The rows of the named sections, or of all, as they are computed; and each published row of a service
     that came to nothing, as its outcome. `on_progress` gets how many of a section's runs have ended, of how
-    many. `own_loops`: a table of closed loops in place of the one that is shipped. InputError for an unknown
-    name.
+    many, or of 0 in a section that does not know. `own_loops`: a table of closed loops in place of the one
+    that is shipped. InputError for an unknown name.
     """
     for name in chosen(sections):
         if name in ALONE:
-            for row in ALONE[name]():
+            for done, row in enumerate(ALONE[name](), start=1):
                 yield replace(row, section=name)
+                on_progress(name, done, 0)
             continue
         run: Simulate = simulated
-        held = cases(name, whole=how.every_row)
+        held = cases(name, whole=how.every_row or bool(how.cell))
+        sample = {(case.table, row_key(case.cells)) for case in cases(name, whole=False)}
+        if how.cell:
+            held = [case for case in held if is_in_cell(case, how.cell)]
         if own_loops is not None and name == LOOPS:
             run, held = own_point_rows, [Case("closed loops", row) for row in read_point_rows(own_loops)]
+            sample = set()
         for outcome in outcomes(run, held, how.processes, how.keep, partial(on_progress, name)):
-            yield from outcome.rows
+            sampled = (outcome.case.table, row_key(outcome.case.cells)) in sample
+            yield from (replace(row, is_sampled=sampled) for row in outcome.rows)
             if outcome.reason:
                 yield outcome
 

@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.reading.accuracy import Errors, Section
     from sim.results.compared import ErrorSummary
     from sim.validation.ledger import GroupErrors, KindErrors
     from sim.validation.services.tables import LeftOut
 
 PROSE = Path(__file__).with_suffix(".txt")
 FEW_BOXES = 2
-PLACE = re.compile(r"<!-- (headline|left out|groups: ([\w-]+)((?:, [\w -]+)*)|errors: ([\w-]+)) -->")
+FEW_ROWS = 10  # have no 90th percentile to speak of
+PLACE = re.compile(
+    r"<!-- (headline|left out|board|cell: ([^>]+?)|group: ([^>]+?)|groups: ([\w-]+)((?:, [\w -]+)*)|"
+    r"errors: ([\w-]+)) -->"
+)
 
 
 def accuracy_page(
-    errors: Sequence[KindErrors], groups: Sequence[GroupErrors], left_out: Sequence[LeftOut] = ()
+    errors: Sequence[KindErrors],
+    groups: Sequence[GroupErrors],
+    left_out: Sequence[LeftOut] = (),
+    cells: Mapping[str, Sequence[Errors]] | None = None,
+    before: Mapping[str, Section] | None = None,
 ) -> str:
-    """The page as Markdown."""
+    """The page as Markdown. `cells`: of services, in this ledger; `before`: those of the version before."""
+    from sim.validation.board import board
+
+    cells = cells or {}
 
     def filled(place: re.Match[str]) -> str:
         if place[1] == "headline":
             return _headline(groups)
         if place[1] == "left out":
             return _left_out(left_out)
+        if place[1] == "board":
+            return board(cells, before or {})
         if place[2]:
-            by = [name for name in place[3].split(", ") if name]
-            return _groups([one for one in groups if one.section == place[2]], by)
-        own = [line for line in errors if line.section == place[4]]
+            return _of_cell(cells, place[2])
+        if place[3]:
+            return _of_group(groups, place[3])
+        if place[4]:
+            by = [name for name in place[5].split(", ") if name]
+            return _groups([one for one in groups if one.section == place[4]], by)
+        own = [line for line in errors if line.section == place[6]]
         return _table(own) if own else "Not in this run of the ledger."
 
     return PLACE.sub(filled, PROSE.read_text(encoding="utf-8"))
+
+
+NOT_RUN = "not in this run"
+
+
+def _of_cell(cells: Mapping[str, Sequence[Errors]], words: str) -> str:
+    """Errors of one cell, as `section; key value; key value` names it."""
+    section, *pairs = words.split("; ")
+    of = dict(pair.split(" ", 1) for pair in pairs)
+    for cell in cells.get(section, ()):
+        if cell.of == of:
+            return _short(cell.median, cell.size_p90, cell.n)
+    return NOT_RUN
+
+
+def _of_group(groups: Sequence[GroupErrors], words: str) -> str:
+    """Errors of one group, as `section; by; name; quantity` names it."""
+    for one in groups:
+        if (one.section, one.by, one.name, one.quantity) == tuple(words.split("; ")):
+            return _short(one.errors.median, one.errors.p90, one.errors.count)
+    return NOT_RUN
+
+
+def _short(median: float, p90: float, rows: int) -> str:
+    return (
+        f"{_percent(median)} ({rows:,})"
+        if rows < FEW_ROWS
+        else f"{_percent(median)}, {_percent(p90)} ({rows:,})"
+    )
 
 
 def _headline(groups: Sequence[GroupErrors]) -> str:

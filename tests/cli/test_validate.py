@@ -57,3 +57,48 @@ def test_the_errors_that_runs_read_are_written_of_the_sections_that_were_run(tmp
     done = CliRunner().invoke(app, ["validate", "formulas", "--errors", str(path)])
     assert done.exit_code == 0
     assert json.loads(path.read_text()) == {}
+
+
+def test_one_cell_of_the_board_is_run_row_by_row() -> None:
+    asked = [
+        "validate",
+        "closed-loops",
+        "--cell",
+        "gb200, dense, 5 to 16",
+        "--processes",
+        "1",
+        "--format",
+        "json",
+    ]
+    found = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert found["rows"]
+    for row in found["rows"]:
+        assert (row["of"]["GPU"], row["of"]["users"], row["section"]) == ("GB200", "5 to 16", "closed-loops")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (["--cell", "moe, h100-sx"], "did you mean 'h100-sxm'"),
+        (["--cell", "dense, vllm, gb200"], "no published row is of dense, vllm, gb200"),
+        (["kernels", "--cell", "moe"], "kernels has no cells; throughput, pools, closed-loops have"),
+        (["--cell", "moe", "--write", "page.md"], "--write is of more than one cell"),
+    ],
+)
+def test_a_cell_that_cannot_be_run_is_wrong_input(
+    asked: list[str],
+    answer: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status_of(["validate", *asked]) == 2
+    assert answer in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_page_is_written_with_the_rows_behind_it(tmp_path: Path) -> None:
+    page = tmp_path / "accuracy.md"
+    assert status_of(["validate", "formulas", "--summary", "--write", str(page)]) == 0
+    assert "## The board" in page.read_text()
+    assert (tmp_path / "accuracy_rows.csv").read_text().startswith("section,model,engine,gpu,users,case,")

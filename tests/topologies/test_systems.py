@@ -209,6 +209,7 @@ def test_without_peer_to_peer_nvlink_carries_nothing_and_host_memory_blocks() ->
     figures = checked(catalog.load_topology("a100-x4-no-p2p"))
     assert figures.bisection_bytes_per_s == pytest.approx(2 * 8.85e9)
     assert checked(catalog.load_topology("rtx-4090-x4")).bisection_bytes_per_s == pytest.approx(4 * 5.1e9)
+    assert checked(catalog.load_topology("rtx-pro-6000-x2")).bisection_bytes_per_s == pytest.approx(2 * 12e9)
 
 
 def test_a_staged_copy_waits_1_5_to_2_times_as_long_as_a_peer_copy() -> None:

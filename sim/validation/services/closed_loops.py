@@ -9,8 +9,12 @@ Where it stops: the source does not say whether its numbers are means or medians
 engine half of the rows had. Throughput is not in the rows; it is what concurrency, lengths and the two times
 amount to, on both sides of the comparison.
 
-Rows of MiniMax-M2.5 that name 16 expert-parallel ranks, and attention data-parallel, on TP 4 were measured
-the same, to half a percent, as rows with neither: they are taken for TP 4 with experts over its four ranks.
+Attention data-parallel rows come in two writings of the same runs: DeepSeek-R1 on eight H200 with 128 users
+stands there as 8 ranks with 1 x 8 experts and as 64 ranks with 8 x 8, to the same millisecond. The second is
+the product of the engine's two sizes; it is meant where it is more than a server has, and the first of them
+is the GPUs. Rows of MiniMax-M2.5 that name data-parallel attention on TP 4 are no such runs: their script
+gives vLLM its tensor-parallel size alone, and where the layout was also measured without, both agree
+to half a percent. They are taken for TP 4 with experts over its four ranks.
 """
 
 from __future__ import annotations
@@ -103,7 +107,8 @@ class ServingPoint:
     @property
     def label(self) -> str:
         return (
-            f"{MODELS.get(self.model, self.model)} {self.precision or 'bf16'}, {self.system} TP{self.tp}, "
+            f"{MODELS.get(self.model, self.model)} {self.precision or 'bf16'}, {self.system} TP{self.tp}"
+            f"{f' DP{self.attention_dp}' if self.attention_dp > 1 else ''}, "
             f"{self.backend}, {self.isl}/{self.osl}, {self.concurrency} users"
         )
 
@@ -204,9 +209,6 @@ def _is_time(cell: str) -> bool:
 def point_of(row: Mapping[str, str]) -> ServingPoint:
     """A row of such a table."""
     quant = row["moe_quant_mode"] or row["gemm_quant_mode"]
-    ranks = int(row["moe_tp_size"] or 1) * int(row["moe_ep_size"] or 1)
-    # where the row has nothing on data-parallel attention, more ranks for the experts than for a head mean it
-    data_parallel = max(1, ranks // int(row["tp_size"])) if not row["attention_dp_size"] else 1
     return ServingPoint(
         system=row["system"],
         model=row["model"],
@@ -217,13 +219,25 @@ def point_of(row: Mapping[str, str]) -> ServingPoint:
         osl=int(row["osl"]),
         concurrency=int(row["concurrency"]),
         tp=int(row["tp_size"]),
-        attention_dp=data_parallel,
+        attention_dp=_attention_ranks(row),
         expert_parallel=int(row["moe_ep_size"] or 1) > 1,
         ttft_ms=float(row["ttft_ms"]),
         tpot_ms=float(row["tpot_ms"]),
         origin=row["origin"],
         is_clean=all(row.get(flag, "0") == "0" for flag in FLAGS),
     )
+
+
+def _attention_ranks(row: Mapping[str, str]) -> int:
+    """Data-parallel ranks of the attention (the docstring above says how rows write them)."""
+    tp, named = int(row["tp_size"]), int(row["attention_dp_size"] or 0)
+    split, spread = int(row["moe_tp_size"] or 1), int(row["moe_ep_size"] or 1)
+    if not row["attention_dp_size"]:  # more ranks for the experts than for a head mean it
+        return max(1, split * spread // tp)
+    if named <= 1 or tp == named:
+        return 1
+    most = _topology(SYSTEMS[row["system"]]).gpus_per_node
+    return split if tp * named > most and split * spread == named else named
 
 
 # ---- as a scenario

@@ -13,7 +13,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,15 @@ VLLM = {
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What one log was recorded on."""
+    """What one log was recorded on; `fitted`: a host time was, on its mean TPOT; `steps_fitted`: the rate of
+    its machine's staged copies was, on the decode steps that can be read off it.
+    """
 
     topology: str
     model: str
     engine: Mapping[str, Any]
     fitted: bool = False
+    steps_fitted: bool = False
 
 
 SERVICES: dict[str, Service] = {
@@ -59,9 +62,10 @@ SERVICES: dict[str, Service] = {
         "rtx-pro-6000-x8", "llama-3.1-8b", {"max_num_seqs": 128}, fitted=True
     ),
     "rtxpro6000_qwen3_30b_a3b_dp2ep2": Service(
-        "rtx-pro-6000-x8",
+        "rtx-pro-6000-x2",
         "qwen3-30b-a3b",
         {"max_num_seqs": 128, "data_parallel_size": 2, "enable_expert_parallel": True},
+        steps_fitted=True,
     ),
 }
 KV_BLOCKS = {"rtx4090_llama31_8b_tp1": 2588}  # reported at start-up
@@ -206,7 +210,8 @@ def log_steps(run: str) -> list[Row]:
     if run in KV_BLOCKS:
         return []
     seconds = [row for row in read_rows("vllm_timeseries") if row["run"] == run]
-    return step_rows(run, _service_alone(run), log(run), seconds, LOGS_SOURCE)
+    rows = step_rows(run, _service_alone(run), log(run), seconds, LOGS_SOURCE)
+    return [replace(row, kind="fitted") for row in rows] if SERVICES[run].steps_fitted else rows
 
 
 def _service_alone(run: str) -> Scenario:

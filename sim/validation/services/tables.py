@@ -9,10 +9,14 @@ the scheduler. `host_fits` fits the steps, gaps and launches anew, but for those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
-from sim.reading.published_names import SYSTEMS
+from sim.inputs.errors import InputError, Problem
+from sim.reading.problems import unknown_name
+from sim.reading.published_names import MODELS, SYSTEMS
+from sim.results.basis import users_band
 from sim.results.compared import BOX, Row
 from sim.validation.checkpoint import Case, Outcome
 from sim.validation.services import (
@@ -23,8 +27,10 @@ from sim.validation.services import (
     static_batches,
     trace_replay,
 )
+from sim.validation.services.cells import gpu_of, kind_of_model
 from sim.validation.services.closed_loop_rows import rows_of_point
 from sim.validation.services.closed_loops import point_of
+from sim.validation.services.cold_starts import REASON, cold_starts, row_key
 from sim.validation.services.published_rows import Cells
 from sim.validation.services.request_logs import SERVICES, log_rows, read_rows
 
@@ -36,6 +42,11 @@ NO_ROOM = "weights or one request do not fit by the simulator's memory plan"
 
 def _nothing(row: Cells) -> str:
     return ""
+
+
+def _none(row: Cells) -> list[Row]:
+    """The rows of a table that is left out as a whole."""
+    return []
 
 
 def _box_in(column: str) -> Callable[[Cells], str]:
@@ -50,8 +61,9 @@ def _one_box(name: str) -> Callable[[Cells], str]:
 @dataclass(frozen=True)
 class Table:
     """A published table: its section of the ledger, what it is of, how a row of it is simulated, on which
-    topology, why one cannot be, and how a sample of it is taken (every so many rows, or those that the table
-    marks).
+    topology, why one cannot be, how a sample of it is taken (every so many rows, or those that the table
+    marks, without rows that are `dear`), and what errors of a row are grouped by, of tables that have such
+    cells.
     """
 
     section: str
@@ -60,6 +72,26 @@ class Table:
     box: Callable[[Cells], str]
     left_out: Callable[[Cells], str] = _nothing
     every: int = 1
+    dear: Callable[[Cells], bool] = lambda row: False
+    cell: Callable[[Cells], dict[str, str]] | None = None
+
+
+DEAR_TOKENS = 1_000_000  # generated at once: several seconds a row
+
+
+def _cell_of(row: Cells, system: str, engine: str, users: str = "") -> dict[str, str]:
+    """Kind of model, engine, GPU and band of users of a row that has not been simulated."""
+    of = {"model": kind_of_model(MODELS[row["model"]]), "engine": engine, "gpu": gpu_of(SYSTEMS[system])}
+    return of | ({"users": users_band(int(users))} if users else {})
+
+
+@cache
+def _cold_rows(name: str) -> set[Hashable]:
+    return cold_starts(read_rows(name))
+
+
+def _cold(name: str, row: Cells) -> str:
+    return REASON if row_key(row) in _cold_rows(name) else ""
 
 
 TABLES = {
@@ -94,10 +126,9 @@ TABLES = {
     "vllm_h200_prompt_sweep": Table(
         "services",
         "vLLM, 8 H200, prompts of 1k to 32k",
-        prompt_sweep.sweep_rows,
+        _none,
         _one_box("hgx-h200"),
         prompt_sweep.sweep_left_out,
-        12,
     ),
     "trtllm_max_throughput": Table(
         "throughput",
@@ -106,17 +137,26 @@ TABLES = {
         _box_in("gpu"),
         offline_throughput.throughput_left_out,
         40,
+        lambda row: int(row["pp"] or 1) > 1,  # thousands of requests through stages: half a minute a row
+        lambda row: _cell_of(row, row["gpu"], "trtllm"),
     ),
     "disaggregated": Table(
         "pools",
         "InferenceX, prefill and decode apart",
         disaggregated.pool_rows,
         _box_in("system"),
-        disaggregated.pools_left_out,
+        lambda row: disaggregated.pools_left_out(row) or _cold("disaggregated", row),
         16,
+        lambda row: int(row["concurrency"]) * int(row["osl"]) > DEAR_TOKENS,
+        lambda row: _cell_of(row, row["system"], row["backend"], row["concurrency"]),
     ),
     "closed_loops": Table(
-        LOOPS, "closed loops at a concurrency", lambda row: rows_of_point(point_of(row)), _box_in("system")
+        LOOPS,
+        "closed loops at a concurrency",
+        lambda row: rows_of_point(point_of(row)),
+        _box_in("system"),
+        lambda row: _cold("closed_loops", row),
+        cell=lambda row: _cell_of(row, row["system"], row["backend"], row["concurrency"]),
     ),
 }
 
@@ -136,8 +176,44 @@ def cases(section: str, *, whole: bool) -> list[Case]:
         held = [case for case in published(name) if not table.left_out(case.cells)]
         if not whole:
             held = [case for case in held[:: table.every] if case.cells.get("sample", "1") == "1"]
+            held = [case for case in held if not table.dear(case.cells)]
         found += held
     return found
+
+
+CELL_KEYS = ("model", "engine", "gpu", "users")
+
+
+def cell_of_words(text: str) -> dict[str, str]:
+    """A cell from its words with commas between, in any order, by what each is of. InputError for a word
+    that no published row has.
+
+    >>> cell_of_words("moe, vllm, 17 to 64")
+    {'model': 'moe', 'engine': 'vllm', 'users': '17 to 64'}
+    """
+    known: dict[str, str] = {}
+    for name, table in TABLES.items():
+        if table.cell is not None:
+            rows = (case.cells for case in published(name) if not table.left_out(case.cells))
+            known |= {word: key for row in rows for key, word in table.cell(row).items()}
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in known:
+            raise InputError(
+                Problem(unknown_name("kind of model, engine, GPU or band of users", word, list(known)))
+            )
+    return {known[word]: word for word in words}
+
+
+def sections_with_cells() -> list[str]:
+    """The sections of the ledger that have cells on the board."""
+    return list(dict.fromkeys(table.section for table in TABLES.values() if table.cell is not None))
+
+
+def is_in_cell(case: Case, cell: Mapping[str, str]) -> bool:
+    """Whether errors of a case are among those of a cell."""
+    cell_of = TABLES[case.table].cell
+    return cell_of is not None and cell.items() <= cell_of(case.cells).items()
 
 
 def simulated(case: Case) -> list[Row]:

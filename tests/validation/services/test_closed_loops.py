@@ -13,6 +13,7 @@ from sim.validation.services.closed_loop_rows import point_rows
 from sim.validation.services.closed_loops import (
     ServingPoint,
     engine_of,
+    point_of,
     precision_of,
     read_point_rows,
     read_points,
@@ -108,3 +109,27 @@ def test_the_sampler_of_a_vllm_release_sorts_or_does_not() -> None:
     assert "sampler" not in engine_of(replace(POINT, version="0.16.0"))
     assert engine_of(replace(POINT, version="0.17.0"))["sampler"] == "kernel"
     assert "sampler" not in engine_of(replace(POINT, version="0.19.0", backend="sglang"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "ranks"),
+    [
+        ({"tp_size": "1", "attention_dp_size": "4", "moe_tp_size": "1", "moe_ep_size": "4"}, (1, 4)),
+        ({"tp_size": "1", "attention_dp_size": "4", "moe_tp_size": "2", "moe_ep_size": "2"}, (1, 4)),
+        ({"tp_size": "1", "attention_dp_size": "64", "moe_tp_size": "8", "moe_ep_size": "8"}, (1, 8)),
+        ({"tp_size": "2", "attention_dp_size": "4", "moe_tp_size": "1", "moe_ep_size": "8"}, (2, 4)),
+        ({"tp_size": "4", "attention_dp_size": "4", "moe_tp_size": "1", "moe_ep_size": "16"}, (4, 1)),
+        ({"tp_size": "1", "attention_dp_size": "", "moe_tp_size": "2", "moe_ep_size": "1"}, (1, 2)),
+        ({"tp_size": "8", "attention_dp_size": "1", "moe_tp_size": "8", "moe_ep_size": "1"}, (8, 1)),
+        ({"tp_size": "8", "attention_dp_size": "0", "moe_tp_size": "0", "moe_ep_size": "0"}, (8, 1)),
+    ],
+)
+def test_data_parallel_attention_runs_on_as_many_gpus_as_the_row_has(
+    cells: dict[str, str], ranks: tuple[int, int]
+) -> None:
+    row = next(one for one in read_point_rows(DATA / "closed_loops.csv") if one["attention_dp_size"] == "4")
+    point = point_of({**row, **cells})
+    assert (point.tp, point.attention_dp) == ranks
+    (pool,) = scenario_of(point).all_pools.values()
+    assert pool.engine.world_size == ranks[0] * ranks[1]
+    assert (" DP" in point.label) is (ranks[1] > 1)

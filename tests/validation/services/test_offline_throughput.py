@@ -1,5 +1,7 @@
 """All requests queued at once."""
 
+import pytest
+
 from sim.validation.services import request_logs
 from sim.validation.services.offline_throughput import throughput_left_out, throughput_rows
 
@@ -13,6 +15,18 @@ def test_a_row_of_equal_requests_queued_at_once_is_predicted_within_a_fifth():
     (row,) = throughput_rows(short[0])
     assert abs(row.error) < 0.2
     assert row.of["model"] == "llama-3.1-8b"
+
+
+@pytest.mark.slow
+def test_eight_l40s_of_the_documentation_reach_each_other_better_than_those_of_the_measured_collectives():
+    (row,) = [
+        row
+        for row in request_logs.read_rows("trtllm_max_throughput")
+        if (row["gpu"], row["model"], row["tp"], row["isl"], row["osl"])
+        == ("L40S", "Mixtral-8x7B", "8", "2048", "128")
+    ]
+    (held,) = throughput_rows(row)
+    assert abs(held.error) < 0.2  # on l40s-8 a seventh of what was measured
 
 
 def test_a_burst_that_overflows_the_cache_is_predicted_because_no_request_is_admitted_that_may_not_fit():

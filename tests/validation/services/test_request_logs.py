@@ -36,6 +36,17 @@ def test_a_second_gpu_is_met_too_its_throughput_fitted_its_latencies_not():
     assert all(abs(rows[name].error) < 0.05 for name in ("mean TTFT", "mean TPOT", "makespan"))
 
 
+def test_a_pair_that_cannot_copy_to_each_other_is_met_its_steps_fitted_its_means_not():
+    rows = {row.quantity: row for row in request_logs.log_rows("rtxpro6000_qwen3_30b_a3b_dp2ep2")}
+    steps = [row for name, row in rows.items() if name.startswith("decode step")]
+    assert len(steps) == 7
+    assert {row.kind for row in steps} == {"fitted"}
+    assert abs(np.median([row.error for row in steps])) < 0.01
+    for name in ("mean TPOT", "mean E2E", "makespan"):
+        assert rows[name].kind == "predicted"
+        assert abs(rows[name].error) < 0.05
+
+
 def test_requests_that_share_a_prefix_in_the_log_share_token_ids_in_the_replay():
     columns = request_logs.log(RTX_4090)
     requests = list(request_logs.with_texts(columns))
