@@ -187,7 +187,7 @@ _OPS = (
     "mla_decode",
     "moe",
 )
-LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
+LENT = re.compile(r"not measured on .*: those of ([\w-]+(?: under \w+)?)")
 
 
 def _lent(said: Provenance | None, lender: str, borrower: str) -> str:
