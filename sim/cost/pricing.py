@@ -161,9 +161,11 @@ class Pricer:
         return self.kernel("norm", timing._replace(total_s=busy_s, floor_s=0.0), launches=0)
 
     def _norm_rides_along(self, tokens: int) -> bool:
-        shard = self.shard
+        shard, model = self.shard, self.shard.model
         if shard.tensor_parallel_size == 1 or shard.engine.collectives_library != "trtllm":
             return False
+        if model.qk_norm is not None and not model.experts:
+            return False  # dense Qwen3 calls its norms by themselves (modeling_qwen3.py; _llama, _deepseekv3 fuse)
         n_bytes = tokens * shard.model.hidden * DTYPE_BYTES[shard.precision.activations]
         before = collective(self.network, "all_reduce", n_bytes, shard.groups[0], library="trtllm")
         return before.library == "trtllm"
