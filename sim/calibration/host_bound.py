@@ -1,10 +1,11 @@
 """Tables of kernels that time the host and not the kernel, found by rule.
 
-A benchmark that launches kernel after kernel, or waits for the host between them, adds the host's time to every
-call, large or small. Against another table of the same kernel that has no such time - of the GPU's stand-in under
-the same engine, or of another engine on the same GPU - it takes so many microseconds more whatever the work. A
-slower kernel takes a share more, and the difference grows with the work. In CUDA graphs, as engines decode, that
-time is not there: such a table is not fitted, and the kernel takes the parameters of the other one.
+A benchmark that launches kernel after kernel, or waits for the host between them, adds the host's time to
+every call, large or small. Against another table of the same kernel that has no such time - of the GPU's
+stand-in under the same engine, or of another engine on the same GPU - it takes so many microseconds more
+whatever the work. A slower kernel takes a share more, and the difference grows with the work. In CUDA graphs,
+as engines decode, that time is not there: such a table is not fitted, and the kernel takes the parameters of
+the other one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sim.reading.measurements import Measurement
 
 Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
 
-# assumed: what tells the host from a slower kernel. Of the shipped tables it names the same at 1.5 times each.
+# assumed: what tells the host from a slower kernel. It names the same measured tables at 1.5 times each.
 MIN_EXCESS_S = 20e-6  # one more kernel, as for quantising its input, starts within 3 to 10 us
 MIN_SHARE = 0.3  # of the other table's time, what the shortest calls take more
 MIN_GROWTH = 1.3  # of the other table's time, from the shortest quarter of calls to the next
@@ -71,7 +72,8 @@ def waits_for_host(gpu: Gpu, engine: str, op: str, variant: str) -> bool:
 def lender_in_words(key: Key, lender: Key) -> str:
     """Whose parameters a table takes: a GPU, under another engine if that is what differs.
 
-    >>> lender_in_words(("vllm", "mla_decode", "h200-sxm", "fp8"), ("trtllm", "mla_decode", "h200-sxm", "fp8"))
+    >>> own = ("vllm", "mla_decode", "h200-sxm", "fp8")
+    >>> lender_in_words(own, ("trtllm", "mla_decode", "h200-sxm", "fp8"))
     'h200-sxm under trtllm'
     """
     return lender[2] if lender[0] == key[0] else f"{lender[2]} under {lender[0]}"
@@ -93,7 +95,8 @@ def _flat_excess_s(own: Mapping[Any, float], other: Mapping[Any, float]) -> floa
     quarter = len(shared) // 4
     shortest, longer = shared[:quarter], shared[quarter : 2 * quarter]
     (time_s, excess_s), (later_s, later_excess_s) = (
-        (median(seconds for seconds, _ in part), median(more for _, more in part)) for part in (shortest, longer)
+        (median(seconds for seconds, _ in part), median(more for _, more in part))
+        for part in (shortest, longer)
     )
     is_constant = (
         excess_s > max(MIN_EXCESS_S, MIN_SHARE * time_s)

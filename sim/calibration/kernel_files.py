@@ -112,9 +112,10 @@ def _default_sets(fits: Sequence[Fit]) -> Sets:
 def _source(one: Fit) -> str:
     if one.waits is not None:
         lender = lender_in_words((one.engine, one.op, one.gpu, one.variant), one.waits.lender)
+        table = f"{SOURCES.get(one.engine, one.engine)}; {one.roofline.count} points"
         return (
-            f"not measured on {one.gpu}: those of {lender}; its own table ({SOURCES.get(one.engine, one.engine)}; "
-            f"{one.roofline.count} points) {WAITS}, {one.waits.excess_s * 1e6:.0f} us more whatever the work"
+            f"not measured on {one.gpu}: those of {lender}; its own table ({table}) "
+            f"{WAITS}, {one.waits.excess_s * 1e6:.0f} us more whatever the work"
         )
     errors = one.held_out or one.fitted
     kind = "held out" if one.held_out else "fitted"

@@ -154,8 +154,8 @@ def calibrate(
     cross_validate: bool = True,
     folds: int = 5,
 ) -> list[Fit]:
-    """Fits every set of parameters that there are points for, but for tables that wait for the host, which take
-    those of another one. InputError for unknown GPUs and files.
+    """Fits every set of parameters that there are points for, but for tables that wait for the host, which
+    take those of another one. InputError for unknown GPUs and files.
     """
     groups = grouped(measured)
     waiting = host_bound(groups)

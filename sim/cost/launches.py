@@ -33,10 +33,10 @@ MODULE_LAUNCH_S = {"vllm": 32e-6, "sglang": 28e-6, "trtllm": 7e-6}
 OLDER_HOST, OLDER_HOST_PCIE = 1.5, 4
 # assumed: code that torch.compile made launches without modules, the middle of the usual 5 to 10 us.
 COMPILED_LAUNCH_S = 7e-6
-# Programmatic dependent launch: a kernel starts, and sets itself up, beside the last blocks of the one before.
-# TensorRT-LLM launches so on compute capability 9.0 and up (`TRTLLM_ENABLE_PDL`, which InferenceX's scripts set).
-# fitted: it took DeepSeek-R1 in NVFP4 on eight B200 from 168 to 173 tokens/s of a user (TensorRT-LLM, tech blog 1):
-# at 2.82 tokens a step 0.49 ms of 64 layers, which have 17 launches here.
+# Programmatic dependent launch: a kernel starts, and sets itself up, beside the last blocks of the one
+# before. TensorRT-LLM launches so on compute capability 9.0 and up (`TRTLLM_ENABLE_PDL`).
+# fitted: it took DeepSeek-R1 in NVFP4 on eight B200 from 168 to 173 tokens/s of a user (TensorRT-LLM, tech
+# blog 1): at 2.82 tokens a step 0.49 ms of 64 layers, which have 17 launches here.
 DEPENDENT_LAUNCH_S = 0.45e-6
 DEPENDENT_LAUNCHES = {"trtllm": ("hopper", "blackwell", "blackwell rtx")}
 HOSTS = (0.85, 1.42)
@@ -71,7 +71,7 @@ def launches_beside(engine: Engine, gpu: Gpu) -> bool:
 
 
 def beside_the_one_before(timing: KernelTiming, launches: int) -> KernelTiming:
-    """A timing less what its launches take beside the end of the one before; no kernel takes less than its work."""
+    """A timing less what its launches take beside the end of the one before; none takes less than its work."""
     floor_s, launch_s = timing.floor_s, launches * DEPENDENT_LAUNCH_S
     hidden_s = np.minimum(launch_s, floor_s) if isinstance(floor_s, np.ndarray) else min(launch_s, floor_s)
     return timing._replace(total_s=timing.total_s - hidden_s, floor_s=timing.floor_s - hidden_s)

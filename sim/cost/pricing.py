@@ -138,7 +138,7 @@ class Pricer:
         weights = dtype or self.shard.precision.weights
         sizes: dict[str, Any] = {"m": m, "n": n, "k": k, "dtype": weights, "sustained": sustained}
         quantised = quantised or self.shard.precision.activation_scales == "static"
-        # TensorRT-LLM's norms and activations write NVFP4 themselves (AllReduceFusionOp.RESIDUAL_RMS_NORM_QUANT_NVFP4)
+        # TensorRT-LLM's norms write NVFP4 themselves (`AllReduceFusionOp.RESIDUAL_RMS_NORM_QUANT_NVFP4`).
         quantised = quantised or (self.shard.engine.backend == "trtllm" and weights == "nvfp4")
         if quantised and DTYPE_BYTES[weights] < 2:
             sizes["quantised"] = True
@@ -150,8 +150,9 @@ class Pricer:
         return self.kernel(name, self.timing("elementwise", n_bytes=n_bytes))
 
     def norm(self, tokens: int) -> Priced:
-        """The norm of tokens' hidden states, which also adds the residual. Behind an all-reduce of TensorRT-LLM's
-        own it is a part of that kernel (`AllReduceFusionOp.RESIDUAL_RMS_NORM`): its bytes count, its start does not.
+        """The norm of tokens' hidden states, which also adds the residual. Behind an all-reduce of
+        TensorRT-LLM's own it is a part of that kernel (`AllReduceFusionOp.RESIDUAL_RMS_NORM`): its bytes
+        count, its start does not.
         """
         n_bytes = 4 * tokens * self.shard.model.hidden * DTYPE_BYTES[self.shard.precision.activations]
         timing = self.timing("elementwise", n_bytes=n_bytes)
@@ -165,7 +166,7 @@ class Pricer:
         if shard.tensor_parallel_size == 1 or shard.engine.collectives_library != "trtllm":
             return False
         if model.qk_norm is not None and not model.experts:
-            return False  # dense Qwen3 calls its norms by themselves (modeling_qwen3.py; _llama, _deepseekv3 fuse)
+            return False  # dense Qwen3 calls its norms by themselves (modeling_qwen3.py)
         n_bytes = tokens * shard.model.hidden * DTYPE_BYTES[shard.precision.activations]
         before = collective(self.network, "all_reduce", n_bytes, shard.groups[0], library="trtllm")
         return before.library == "trtllm"

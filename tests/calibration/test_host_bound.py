@@ -103,7 +103,9 @@ def test_latent_attention_of_vllm_on_hopper_and_in_racks_is_another_s(gpu: str, 
 
 
 def test_its_rows_are_no_errors_of_the_simulator():
-    there = {(one.gpu, one.engine) for one, _, _ in shipped_predictions([*blocks("gb200"), *blocks("b200-sxm")])}
+    there = {
+        (one.gpu, one.engine) for one, _, _ in shipped_predictions([*blocks("gb200"), *blocks("b200-sxm")])
+    }
     assert there == {("b200-sxm", "vllm")}
 
 

@@ -388,9 +388,7 @@ def test_norms_behind_an_all_reduce_of_tensorrt_llm_are_part_of_it():
 @pytest.mark.parametrize(("topology", "beside"), [("hgx-h200", True), ("dgx-a100", False)])
 def test_kernels_of_tensorrt_llm_start_beside_the_one_before(topology: str, beside: bool):
     def ops(backend: str) -> dict[str, float]:
-        cost = stage(
-            topology, 1, "llama-3-8b", {"weights": "bf16"}, backend=backend, tensor_parallel_size=1
-        )
+        cost = stage(topology, 1, "llama-3-8b", {"weights": "bf16"}, backend=backend, tensor_parallel_size=1)
         kernels = KernelParameters()  # the same for both, so that only the launches differ
         shard = replace(cost.shard, gpu=cost.shard.gpu.model_copy(update={"kernels": kernels}))
         return ops_of(StageCost(shard, network(topology, 1)), decode([4]))
