@@ -71,7 +71,7 @@ def launches_beside(engine: Engine, gpu: Gpu) -> bool:
 
 
 def beside_the_one_before(timing: KernelTiming, launches: int) -> KernelTiming:
-    """A timing less what its launches take beside the end of the one before; none takes less than its work."""
+    """A timing less what its launches take beside the end of another; none takes less than its work."""
     floor_s, launch_s = timing.floor_s, launches * DEPENDENT_LAUNCH_S
     hidden_s = np.minimum(launch_s, floor_s) if isinstance(floor_s, np.ndarray) else min(launch_s, floor_s)
     return timing._replace(total_s=timing.total_s - hidden_s, floor_s=timing.floor_s - hidden_s)
