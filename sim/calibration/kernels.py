@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from sim.calibration.host_bound import HostBound, host_bound, waits_for_host
+from sim.calibration.host_bound import WAITS, HostBound, host_bound, lender_in_words, waits_for_host
 from sim.calibration.kernel_fit import (
     SEARCHED,
     Parameters,
@@ -243,6 +243,9 @@ def table(fits: Sequence[Fit]) -> str:
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]
         by_size = " ".join(f"{100 * error:+.0f}" for error in one.by_size)
+        if one.waits is not None:
+            own = (one.engine, one.op, one.gpu, one.variant)
+            by_size += f"  {WAITS}: those of {lender_in_words(own, one.waits.lender)}"
         lines.append(
             f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.count:6}  "
             f"{'  '.join(columns)}  {by_size}"
@@ -289,6 +292,8 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
             row[f"{name}_median"] = None if errors is None else errors.median
             row[f"{name}_p90"] = None if errors is None else errors.p90
         row["by_size"] = list(one.by_size)
+        if one.waits is not None:
+            row["waits_for_host_s"] = one.waits.excess_s
         row["parameters"] = one.parameters.model_dump(exclude_unset=True)
         listed.append(row)
     return listed

@@ -24,6 +24,7 @@ class AttentionCost:
         self.shard = shard
         self._price = price
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
+        self._launches = attention_launches(False), attention_launches(True)
         self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
         # ranks that share a text's KV cache: each attends for the heads of all, to its part of the tokens
         self._parts = shard.engine.decode_context_parallel_size
@@ -35,7 +36,7 @@ class AttentionCost:
 
     def __call__(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
-        launches = attention_launches(bool(batch.chunks))
+        launches = self._launches[bool(batch.chunks)]
         if not batch.ranks:
             return self._price.within_a_step(self._attention_of_layers(batch, later), launches)
         timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]

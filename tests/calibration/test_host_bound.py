@@ -11,7 +11,7 @@ from sim.basis import kernel_basis
 from sim.calibration.host_bound import host_bound, waits_for_host
 from sim.calibration.kernel_files import write
 from sim.calibration.kernel_fit import predicted_s
-from sim.calibration.kernels import calibrate, grouped, shipped_predictions
+from sim.calibration.kernels import calibrate, grouped, rows, shipped_predictions, table
 from sim.catalog import load_gpu
 from sim.cost.kernels.kernels import formula
 from sim.reading.measurements import Measurement
@@ -78,6 +78,10 @@ def test_such_a_table_takes_the_parameters_of_the_other_and_its_file_says_so(tmp
     assert own.parameters == kin.parameters
     assert own.waits is not None
     assert own.held_out is None
+    assert [line.endswith("waits for the host: those of b200-sxm") for line in table(fits).splitlines()] == [
+        False, False, True,
+    ]  # fmt: skip
+    assert [one.get("waits_for_host_s") for one in rows(fits)] == [None, pytest.approx(45e-6)]
     write(fits, tmp_path, "a command")
     said = kernels_of(read_yaml(tmp_path / "gb200.yaml")).provenance["mla_decode.bf16"]
     assert said.tag == "assumed"
