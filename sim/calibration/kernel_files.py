@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sim.calibration.host_bound import WAITS, lender_in_words
 from sim.calibration.kernel_fit import SEARCHED, Parameters
 from sim.calibration.kernels import Fit
 from sim.calibration.stand_ins import STAND_INS, stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.timing import number_format
+from sim.inputs.kernel_parameters import LENT
 
 DEFAULT_ENGINE = "vllm"
 MIN_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
@@ -58,9 +60,10 @@ def _borrowed(gpu: str, own: Mapping[str, Sets]) -> Sets:
     lenders = [*((stand_in_of(gpu, op), (op,)) for op in SEARCHED), (STAND_INS.get(gpu, ""), tuple(SEARCHED))]
     borrowed: Sets = {}
     for stand_in, ops in lenders:
-        for key, (parameters, _, _) in own.get(stand_in, {}).items():
+        for key, (parameters, _, source) in own.get(stand_in, {}).items():
             if key[0] in ops and not _has(there | borrowed, key) and _can_compute(gpu, key):
-                origin = f"not measured on {gpu}: those of {stand_in}, its stand-in"
+                first = LENT.search(source)
+                origin = f"not measured on {gpu}: those of {first[1] if first else stand_in}, its stand-in"
                 borrowed[key] = (parameters, "assumed", origin)
     return borrowed
 
@@ -88,7 +91,10 @@ def _has(sets: Sets, key: tuple[str, str]) -> bool:
 
 
 def _sets_of(fits: Sequence[Fit]) -> Sets:
-    return {(one.op, one.variant): (one.parameters, "fitted", _source(one)) for one in fits}
+    return {
+        (one.op, one.variant): (one.parameters, "assumed" if one.waits else "fitted", _source(one))
+        for one in fits
+    }
 
 
 def _default_sets(fits: Sequence[Fit]) -> Sets:
@@ -104,6 +110,13 @@ def _default_sets(fits: Sequence[Fit]) -> Sets:
 
 
 def _source(one: Fit) -> str:
+    if one.waits is not None:
+        lender = lender_in_words((one.engine, one.op, one.gpu, one.variant), one.waits.lender)
+        table = f"{SOURCES.get(one.engine, one.engine)}; {one.roofline.count} points"
+        return (
+            f"not measured on {one.gpu}: those of {lender}; its own table ({table}) "
+            f"{WAITS}, {one.waits.excess_s * 1e6:.0f} us more whatever the work"
+        )
     errors = one.held_out or one.fitted
     kind = "held out" if one.held_out else "fitted"
     source = SOURCES.get(one.engine, one.engine)

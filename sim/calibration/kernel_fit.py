@@ -79,7 +79,8 @@ SEARCHED: dict[str, tuple[type[Parameters], dict[str, tuple[float, float, float]
         "s_per_expert": (5e-8, 0.0, 3e-6),
     }),
     "elementwise": (SmallKernelParameters, {
-        "floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5),
+        "floor_s": (2.3e-6, 1e-7, 2e-5), "hbm_fraction": (0.8, 0.1, 1.5), "l2_share": (0.5, 0.01, 3.0),
+        "l2_time": (0.3, 0.0, 1.0),
     }),
     "sampling": (SmallKernelParameters, {
         "floor_s": (25e-6, 1e-6, 1e-4), "hbm_fraction": (0.9, 0.1, 1.5),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from sim.calibration.host_bound import WAITS, HostBound, host_bound, lender_in_words, waits_for_host
 from sim.calibration.kernel_fit import (
     SEARCHED,
     Parameters,
@@ -48,7 +49,8 @@ class Fit:
     the plain roofline.
 
     `by_size` has the bias in each fifth of the points, from the shortest to the longest, of the held-out
-    errors if there are any and else of the fitted ones.
+    errors if there are any and else of the fitted ones. `waits`: the table times the host, so that the
+    parameters are those of another one, and `fitted` is what they are off from it.
     """
 
     engine: str
@@ -61,6 +63,7 @@ class Fit:
     stand_in: ErrorSummary | None
     roofline: ErrorSummary
     by_size: tuple[float, ...] = ()
+    waits: HostBound | None = None
 
 
 def errors_of(predicted: Sequence[float], measured: Sequence[float]) -> list[float]:
@@ -151,17 +154,21 @@ def calibrate(
     cross_validate: bool = True,
     folds: int = 5,
 ) -> list[Fit]:
-    """Fits every set of parameters that there are points for. InputError for unknown GPUs and files."""
+    """Fits every set of parameters that there are points for, but for tables that wait for the host, which
+    take those of another one. InputError for unknown GPUs and files.
+    """
     groups = grouped(measured)
+    waiting = host_bound(groups)
     # By engine and GPU, with the sets fitted so far: products come first, and latent attention is a block
     # of them.
     gpus: dict[tuple[str, str], Gpu] = {}
     fits: list[Fit] = []
     sets: dict[Key, Parameters] = {}
-    for key, points in groups.items():
+    for key, points in (*_of_keys(groups, groups.keys() - waiting.keys()), *_of_keys(groups, waiting.keys())):
         engine, op, name, variant = key
         gpu = gpus.setdefault((engine, name), _bare(name))
-        parameters = fit(gpu, seen_of(points, folds))
+        waits = waiting.get(key)
+        parameters = fit(gpu, seen_of(points, folds)) if waits is None else sets[waits.lender]
         sets[key] = parameters
         gpus[engine, name] = with_parameters(gpu, op, variant, parameters)
     # Errors only now: a stand-in's sets must be there before another GPU borrows them.
@@ -170,10 +177,13 @@ def calibrate(
         gpu, seconds = gpus[engine, name], [one.seconds for one in points]
         seen = seen_of(points, folds)
         fitted = errors_of([predicted_s(gpu, one) for one in seen], [one.seconds for one in seen])
-        unseen = errors_of(held_out(gpu, points, folds), seconds) if cross_validate else None
+        waits = waiting.get(key)
+        fitted_here = cross_validate and waits is None
+        unseen = errors_of(held_out(gpu, points, folds), seconds) if fitted_here else None
         stand_in = None
         relative = gpus.get((engine, stand_in_of(name, op)))
-        if relative is not None and (engine, op, relative.name, variant) in sets:
+        lends = relative is not None and (engine, op, relative.name, variant) in sets.keys() - waiting.keys()
+        if relative is not None and lends and waits is None:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
             stand_in = ErrorSummary.of(errors_of([predicted_s(borrowed, one) for one in points], seconds))
         fits.append(
@@ -188,9 +198,16 @@ def calibrate(
                 stand_in,
                 ErrorSummary.of(errors_of([roofline_s(gpu, one) for one in points], seconds)),
                 bias_by_size(fitted if unseen is None else unseen),
+                waits,
             )
         )
     return fits
+
+
+def _of_keys(
+    groups: Mapping[Key, list[Measurement]], keys: Collection[Key]
+) -> list[tuple[Key, list[Measurement]]]:
+    return [(key, points) for key, points in groups.items() if key in keys]
 
 
 def _bare(name: str) -> Gpu:
@@ -211,7 +228,7 @@ def shipped_predictions(measured: Iterable[Measurement]) -> list[tuple[Measureme
         gpu = gpus.get((one.gpu, one.engine))
         if gpu is None:
             gpu = gpus[one.gpu, one.engine] = with_engine(load_gpu(one.gpu), one.engine)
-        if worth_fitting(gpu, one):
+        if worth_fitting(gpu, one) and not waits_for_host(gpu, one.engine, one.op, one.variant):
             predictions.append((one, predicted_s(gpu, one), roofline_s(gpu, one)))
     return predictions
 
@@ -226,6 +243,9 @@ def table(fits: Sequence[Fit]) -> str:
     for one in fits:
         columns = [_percent(part) for part in (one.fitted, one.held_out, one.stand_in, one.roofline)]
         by_size = " ".join(f"{100 * error:+.0f}" for error in one.by_size)
+        if one.waits is not None:
+            own = (one.engine, one.op, one.gpu, one.variant)
+            by_size += f"  {WAITS}: those of {lender_in_words(own, one.waits.lender)}"
         lines.append(
             f"{one.engine:7} {one.op:18} {one.gpu:14} {one.variant:10} {one.roofline.count:6}  "
             f"{'  '.join(columns)}  {by_size}"
@@ -246,6 +266,8 @@ def summary(fits: Sequence[Fit]) -> Mapping[tuple[str, str], tuple[float, float]
     medians: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for one in fits:
         errors = one.held_out or one.fitted
+        if one.waits is not None:
+            continue
         medians[one.engine, one.op].append((errors.median, errors.p90))
     return {key: (median(m for m, _ in pairs), median(p for _, p in pairs)) for key, pairs in medians.items()}
 
@@ -270,6 +292,8 @@ def rows(fits: Sequence[Fit]) -> list[dict[str, object]]:
             row[f"{name}_median"] = None if errors is None else errors.median
             row[f"{name}_p90"] = None if errors is None else errors.p90
         row["by_size"] = list(one.by_size)
+        if one.waits is not None:
+            row["waits_for_host_s"] = one.waits.excess_s
         row["parameters"] = one.parameters.model_dump(exclude_unset=True)
         listed.append(row)
     return listed

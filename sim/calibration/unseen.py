@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sim.calibration.collective_points import ISLANDS, CollectivePoint
 from sim.calibration.collectives import Raw, errors, nccl_of, with_parameters_of
 from sim.calibration.held_out_collectives import held_out_points
+from sim.calibration.host_bound import waits_for_host
 from sim.calibration.kernel_fit import UNGRAPHED, predicted_s, worth_fitting
 from sim.calibration.kernels import shipped_predictions, with_engine
 from sim.catalog import load_gpu
@@ -38,9 +39,11 @@ def _add(found: Found, error: float, **of: str) -> None:
     found[tuple(of.items())].append(error)
 
 
-def _in_a_graph(one: Measurement) -> bool:
-    # Those formats were timed launch by launch: small calls say how long Python takes, not the kernel.
-    return one.op != "gemm" or one.variant not in UNGRAPHED
+def _in_a_graph(gpu: Gpu, one: Measurement) -> bool:
+    # Others were timed launch by launch: small calls say how long Python takes, not the kernel.
+    if one.op == "gemm" and one.variant in UNGRAPHED:
+        return False
+    return worth_fitting(gpu, one) and not waits_for_host(gpu, one.engine, one.op, one.variant)
 
 
 def kernel_cells(measured: Iterable[Measurement]) -> list[Errors]:
@@ -63,8 +66,8 @@ def stand_in_cells(measured: Sequence[Measurement]) -> list[Errors]:
     """Of GPUs priced as if they had not been measured: by how near the stand-in is, kernel, and what bounds
     the call; and of the mixes of kernels that kinds of models have.
     """
-    measured = [one for one in measured if _in_a_graph(one) and worth_fitting(load_gpu(one.gpu), one)]
     gpus = {name: load_gpu(name) for name in sorted({one.gpu for one in measured})}
+    measured = [one for one in measured if _in_a_graph(gpus[one.gpu], one)]
     found: Found = defaultdict(list)
     by_stand_in: dict[str, Found] = defaultdict(lambda: defaultdict(list))
     for one in measured:

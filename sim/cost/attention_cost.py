@@ -11,6 +11,7 @@ import numpy as np
 from sim.cost.batch import Batch
 from sim.cost.kernels.attention import Chunks, DecodeCurve, decode_curve, mla_decode_curve
 from sim.cost.kernels.kernels import KernelTiming, formula
+from sim.cost.launches import attention_launches
 from sim.cost.pricing import Pricer
 from sim.cost.step_cost import FloatArray
 from sim.inputs.attention_kinds import CompressedCache, Indexer
@@ -56,6 +57,7 @@ class AttentionCost:
         self.shard = shard
         self._price = price
         self._curves: dict[int, DecodeCurve] = {}  # by decodes
+        self._launches = attention_launches(False), attention_launches(True)
         self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
         # ranks that share a text's KV cache: each attends for the heads of all, to its part of the tokens
         self._parts = shard.engine.decode_context_parallel_size
@@ -67,17 +69,18 @@ class AttentionCost:
 
     def __call__(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
+        launches = self._launches[bool(batch.chunks)]
         if not batch.ranks:
-            return self._price.without_floor(self._attention_of_layers(batch, later))
+            return self._price.within_a_step(self._attention_of_layers(batch, later), launches)
         timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]
         if later is None:
-            return self._price.without_floor(max(timings, key=lambda timing: timing.total_s))
+            return self._price.within_a_step(max(timings, key=lambda timing: timing.total_s), launches)
         parts = [
             np.array([np.broadcast_to(part, later.shape) for part in of]) for of in zip(*timings, strict=True)
         ]
         slowest = np.argmax(parts[0], axis=0)[None]  # at every step, the first of the slowest ranks
         chosen = (np.take_along_axis(part, slowest, axis=0)[0] for part in parts)
-        return self._price.without_floor(KernelTiming(*chosen))
+        return self._price.within_a_step(KernelTiming(*chosen), launches)
 
     def _attention_of_layers(self, batch: Batch, later: FloatArray | None) -> KernelTiming:
         """A layer of the stage; of layers with and without a sliding window the mean."""

@@ -11,8 +11,11 @@ times what is taken here).
 
 from __future__ import annotations
 
-from sim.cost.kernels.timing import FORMATS
+import numpy as np
+
+from sim.cost.kernels.timing import FORMATS, KernelTiming
 from sim.inputs.engine import Engine
+from sim.inputs.gpu_kinds import kind_of
 from sim.inputs.hardware import Gpu
 
 PIECEWISE_LAUNCH_S = 32e-6  # assumed: middle of 25-40 us a piece
@@ -30,6 +33,12 @@ MODULE_LAUNCH_S = {"vllm": 32e-6, "sglang": 28e-6, "trtllm": 7e-6}
 OLDER_HOST, OLDER_HOST_PCIE = 1.5, 4
 # assumed: code that torch.compile made launches without modules, the middle of the usual 5 to 10 us.
 COMPILED_LAUNCH_S = 7e-6
+# Programmatic dependent launch: a kernel starts, and sets itself up, beside the last blocks of the one
+# before. TensorRT-LLM launches so on compute capability 9.0 and up (`TRTLLM_ENABLE_PDL`).
+# fitted: it took DeepSeek-R1 in NVFP4 on eight B200 from 168 to 173 tokens/s of a user (TensorRT-LLM, tech
+# blog 1): at 2.82 tokens a step 0.49 ms of 64 layers, which have 17 launches here.
+DEPENDENT_LAUNCH_S = 0.45e-6
+DEPENDENT_LAUNCHES = {"trtllm": ("hopper", "blackwell", "blackwell rtx")}
 HOSTS = (0.85, 1.42)
 """What the launches of measured hosts take over these, lowest and highest: those above, and a 7B on an A800
 (vllm-project/vllm-omni#7960: 22 ms a token without graphs).
@@ -54,6 +63,18 @@ def launch_s(engine: Engine, gpu: Gpu) -> float:
         return COMPILED_LAUNCH_S
     older = OLDER_HOST if gpu.pcie_generation <= OLDER_HOST_PCIE else 1.0
     return MODULE_LAUNCH_S[engine.backend] * older
+
+
+def launches_beside(engine: Engine, gpu: Gpu) -> bool:
+    """Whether kernels start beside the end of the one before."""
+    return kind_of(gpu.name)[1] in DEPENDENT_LAUNCHES.get(engine.backend, ())
+
+
+def beside_the_one_before(timing: KernelTiming, launches: int) -> KernelTiming:
+    """A timing less what its launches take beside the end of another; none takes less than its work."""
+    floor_s, launch_s = timing.floor_s, launches * DEPENDENT_LAUNCH_S
+    hidden_s = np.minimum(launch_s, floor_s) if isinstance(floor_s, np.ndarray) else min(launch_s, floor_s)
+    return timing._replace(total_s=timing.total_s - hidden_s, floor_s=timing.floor_s - hidden_s)
 
 
 def attention_launches(has_prefill: bool) -> int:

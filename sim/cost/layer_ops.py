@@ -100,7 +100,7 @@ def _state_block(price: Pricer, linear: LinearAttention, tokens: int, has_prefil
 def _norms(price: Pricer, tokens: int) -> Ops:
     """The norm before a block of a layer, and one behind it where layers have four."""
     model = price.shard.model
-    norm = price.elementwise("norm", 4 * tokens * model.hidden)
+    norm = price.norm(tokens)
     if model.residual_streams > 1:
         return (*_mixed_streams(price, tokens), norm)
     return (norm, norm) if model.norms_per_layer > NORMS_OF_TWO_BLOCKS else (norm,)
@@ -121,12 +121,13 @@ def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops,
     """The ops of `tokens` tokens around the attention kernel of one rank's heads."""
     model, gemm = price.shard.model, partial(price.gemm, sustained=has_prefill)
     heads, kv_heads = price.shard.heads_of_rank, price.shard.kv_heads_of_rank
-    qkv = partial(gemm, dtype=price.shard.precision.qkv_weights or price.shard.precision.weights)
     hidden = model.hidden
     norms = _norms(price, tokens)
     if model.mla is not None:
-        mla = model.mla
         gemm = partial(gemm, quantised=not has_prefill)  # as the block was timed and fitted
+    qkv = partial(gemm, dtype=price.shard.precision.qkv_weights or price.shard.precision.weights)
+    if model.mla is not None:
+        mla = model.mla
         query_width = heads * (mla.nope_head_dim + mla.rope_head_dim)
         down = (mla.q_lora_rank or 0) + mla.kv_lora_rank + mla.rope_head_dim
         before = [*norms, qkv("qkv_down", tokens, down, hidden)]
@@ -134,7 +135,9 @@ def attention_block(price: Pricer, tokens: int, has_prefill: bool) -> tuple[Ops,
             before.append(qkv("q_up", tokens, query_width, mla.q_lora_rank))
         else:
             before.append(qkv("q", tokens, query_width, hidden))
-        before.append(price.elementwise("rope", 2 * tokens * heads * mla.rope_head_dim))
+        # The block was timed with the norms of the latent vectors and the rotary embedding, which are in the
+        # attention's start: here they are launches and no seconds.
+        before[-1] = replace(before[-1], launches=before[-1].launches + 1)
         if model.indexer is not None and not model.shares_index:
             before += _indexer(price, model.indexer, tokens, has_prefill)
         if model.compression is not None:

@@ -10,7 +10,7 @@ from sim.cost.batch import Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import Demand
 from sim.cost.kernels.kernels import KernelModel, KernelTiming
-from sim.cost.launches import gemm_launches
+from sim.cost.launches import beside_the_one_before, gemm_launches, launches_beside
 from sim.cost.network import Network
 from sim.cost.program import Op
 from sim.cost.shard import Shard
@@ -97,6 +97,7 @@ class Pricer:
         self.network = network
         self.without = without
         self._collectives: dict[tuple[str, float], tuple[Priced, ...]] = {}
+        self._launches_beside = launches_beside(shard.engine, shard.gpu)
 
     def of_shape(self, shape: Model) -> Pricer:
         """The prices of layers of another shape; equal collectives stay one object."""
@@ -110,14 +111,16 @@ class Pricer:
         """A kernel of this shard's GPU, as the kernel model has it."""
         return self.kernel_model(self.shard.gpu, op, **sizes)
 
-    def without_floor(self, timing: KernelTiming) -> KernelTiming:
-        """The timing as it is, or less its start where kernel latency is taken as nothing."""
+    def within_a_step(self, timing: KernelTiming, launches: int) -> KernelTiming:
+        """A kernel as it takes its time behind another one; less its start where kernel latency is taken as
+        nothing.
+        """
         if "kernel_latency" not in self.without:
-            return timing
+            return beside_the_one_before(timing, launches) if self._launches_beside else timing
         return timing._replace(total_s=timing.total_s - timing.floor_s, floor_s=0.0)
 
     def kernel(self, name: str, timing: KernelTiming, launches: int = 1) -> Priced:
-        timing = self.without_floor(timing)
+        timing = self.within_a_step(timing, launches)
         return Priced(Op(name, float(timing.total_s)), kernel_causes(timing), launches)
 
     def gemm(
@@ -135,6 +138,8 @@ class Pricer:
         weights = dtype or self.shard.precision.weights
         sizes: dict[str, Any] = {"m": m, "n": n, "k": k, "dtype": weights, "sustained": sustained}
         quantised = quantised or self.shard.precision.activation_scales == "static"
+        # TensorRT-LLM's norms write NVFP4 themselves (`AllReduceFusionOp.RESIDUAL_RMS_NORM_QUANT_NVFP4`).
+        quantised = quantised or (self.shard.engine.backend == "trtllm" and weights == "nvfp4")
         if quantised and DTYPE_BYTES[weights] < 2:
             sizes["quantised"] = True
         return self.kernel(name, self.timing("gemm", **sizes), gemm_launches(weights, quantised))
@@ -143,6 +148,28 @@ class Pricer:
         """A kernel that reads and writes `elements` activations in all."""
         n_bytes = elements * DTYPE_BYTES[self.shard.precision.activations]
         return self.kernel(name, self.timing("elementwise", n_bytes=n_bytes))
+
+    def norm(self, tokens: int) -> Priced:
+        """The norm of tokens' hidden states, which also adds the residual. Behind an all-reduce of
+        TensorRT-LLM's own it is a part of that kernel (`AllReduceFusionOp.RESIDUAL_RMS_NORM`): its bytes
+        count, its start does not.
+        """
+        n_bytes = 4 * tokens * self.shard.model.hidden * DTYPE_BYTES[self.shard.precision.activations]
+        timing = self.timing("elementwise", n_bytes=n_bytes)
+        if not self._norm_rides_along(tokens):
+            return self.kernel("norm", timing)
+        busy_s = timing.total_s - timing.floor_s
+        return self.kernel("norm", timing._replace(total_s=busy_s, floor_s=0.0), launches=0)
+
+    def _norm_rides_along(self, tokens: int) -> bool:
+        shard, model = self.shard, self.shard.model
+        if shard.tensor_parallel_size == 1 or shard.engine.collectives_library != "trtllm":
+            return False
+        if model.qk_norm is not None and not model.experts:
+            return False  # dense Qwen3 calls its norms by themselves (modeling_qwen3.py)
+        n_bytes = tokens * shard.model.hidden * DTYPE_BYTES[shard.precision.activations]
+        before = collective(self.network, "all_reduce", n_bytes, shard.groups[0], library="trtllm")
+        return before.library == "trtllm"
 
     def host(self, name: str, seconds: float) -> tuple[Priced, ...]:
         """Work of the processor for which the GPUs wait; none where it takes no time."""

@@ -134,11 +134,14 @@ class MoeParameters(_Parameters):
 
 class SmallKernelParameters(_Parameters):
     """Kernels bound by launch and memory: norms, rotary embedding, activation, residual, embedding,
-    sampling.
+    sampling. `l2_share`: of the level-2 cache, what is found there of what the kernel before has written;
+    `l2_time`: the time that takes over reading it from memory.
     """
 
     floor_s: LatencySeconds = 2.25e-6
     hbm_fraction: float = Field(default=0.75, gt=0, le=1.5)
+    l2_share: float = Field(default=0.0, ge=0)
+    l2_time: float = Field(default=0.2, ge=0, le=1)
 
 
 class KernelParameters(BaseModel):
@@ -187,7 +190,7 @@ _OPS = (
     "mla_decode",
     "moe",
 )
-LENT = re.compile(r"not measured on .*: those of ([\w-]+)")
+LENT = re.compile(r"not measured on .*: those of ([\w-]+(?: under \w+)?)")
 
 
 def _lent(said: Provenance | None, lender: str, borrower: str) -> str:

@@ -42,6 +42,6 @@ def test_unseen_kernels_are_predicted_better_than_by_a_roofline(engine: str, op:
     seconds = [one.seconds for one, _, _ in compared]
     ours = ErrorSummary.of(errors_of([predicted for _, predicted, _ in compared], seconds))
     roofline = ErrorSummary.of(errors_of([lower for _, _, lower in compared], seconds))
-    assert ours.count > 40
+    assert ours.count >= 20
     assert ours.median < most
     assert ours.median < 0.4 * roofline.median

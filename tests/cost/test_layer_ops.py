@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sim.calibration.kernel_fit import predicted_s
+from sim.catalog import load_gpu
 from sim.cost import layer_ops
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.expert_load import distinct_places
 from sim.cost.kernels.kernels import formula
+from sim.cost.kernels.timing import KernelTiming
+from sim.cost.launches import DEPENDENT_LAUNCH_S, beside_the_one_before
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.network import Network
 from sim.cost.pricing import Priced, Pricer
 from sim.cost.program import Op
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
+from sim.inputs.kernel_parameters import KernelParameters
 from sim.inputs.model import GroupLimit
+from sim.reading.measurements import Measurement
 from sim.scenario.scenario import Scenario
 
 
@@ -334,3 +342,76 @@ def test_data_parallel_groups_gather_the_hidden_states_of_all_tokens():
     for name in ("all_gather", "reduce_scatter"):
         alone = collective(there, name, 32 * 7168 * 2, there.gpus).demand
         assert ops[name].demand.n_bytes == pytest.approx(alone.n_bytes)
+
+
+# ---- latent attention as it was timed, and kernels that fuse or overlap
+
+
+def ops_of(cost: StageCost, batch: Batch) -> dict[str, float]:
+    """Seconds of the ops of the last kind of layer, of equal names the first."""
+    found: dict[str, float] = {}
+    for op in cost.program(batch).blocks[-2].ops:
+        found.setdefault(op.name, op.seconds)
+    return found
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+@pytest.mark.parametrize("weights", ["bf16", "fp8_block"])
+def test_a_block_of_latent_attention_takes_in_a_step_what_its_fit_says(backend: str, weights: str):
+    cost = stage("hgx-h200", precision={"weights": weights}, tensor_parallel_size=8, backend=backend)
+    ops = ops_of(cost, decode([4]))
+    block = sum(ops[name] for name in ("qkv_down", "q_up", "attention", "kv_up", "o_proj"))
+    sizes = {
+        "batch": 4, "new": 1, "past": 1999, "heads": 16, "gemm_dtype": weights, "kv_dtype": "bf16",
+    }  # fmt: skip
+    timed = Measurement("h200-sxm", backend, "mla_decode", "bf16", sizes)
+    assert block == pytest.approx(predicted_s(cost.shard.gpu, timed), rel=1e-9)
+    assert "rope" not in ops  # it is in the attention's start, and was timed there
+
+
+def test_norms_behind_an_all_reduce_of_tensorrt_llm_are_part_of_it():
+    def norm_s(model: str, sequences: int = 4, backend: str = "trtllm", **engine: Any) -> float:
+        precision = {"weights": "bf16"}
+        cost = stage("hgx-b200", 1, model, precision, tensor_parallel_size=8, backend=backend, **engine)
+        return ops_of(cost, decode([sequences]))["norm"]
+
+    gpu = load_gpu("b200-sxm")
+    bytes_s = formula(gpu, "elementwise", n_bytes=4 * 4 * 8192 * 2).total_s
+    start_s = formula(gpu, "elementwise", n_bytes=0).total_s
+    assert norm_s("llama-3-70b") == pytest.approx(bytes_s - start_s)
+    assert norm_s("llama-3-70b", backend="vllm") == pytest.approx(bytes_s)
+    # not where the engine calls NCCL, or where a model calls its norms by themselves
+    assert norm_s("llama-3-70b", disable_custom_all_reduce=True) > start_s / 2
+    assert norm_s("qwen3-32b") > start_s / 2
+
+
+@pytest.mark.parametrize(("topology", "beside"), [("hgx-h200", True), ("dgx-a100", False)])
+def test_kernels_of_tensorrt_llm_start_beside_the_one_before(topology: str, beside: bool):
+    def ops(backend: str) -> dict[str, float]:
+        cost = stage(topology, 1, "llama-3-8b", {"weights": "bf16"}, backend=backend, tensor_parallel_size=1)
+        kernels = KernelParameters()  # the same for both, so that only the launches differ
+        shard = replace(cost.shard, gpu=cost.shard.gpu.model_copy(update={"kernels": kernels}))
+        return ops_of(StageCost(shard, network(topology, 1)), decode([4]))
+
+    plain, dependent = ops("vllm"), ops("trtllm")
+    launches = {"norm": 1, "qkv_proj": 1, "rope": 1, "attention": 3, "o_proj": 1, "down_proj": 1}
+    for name, count in launches.items():
+        hidden_s = count * DEPENDENT_LAUNCH_S if beside else 0.0
+        assert plain[name] - dependent[name] == pytest.approx(hidden_s, abs=1e-12), name
+
+
+def test_what_starts_beside_the_one_before_takes_no_less_than_its_work():
+    short = KernelTiming(1.2e-6, 0.2e-6, 0.0, 1e-6)
+    assert beside_the_one_before(short, 1) == pytest.approx((1e-6, 0.0, 0.0, 1e-6))
+    many = KernelTiming(*(np.array([value, value]) for value in (3e-6, 2e-6, 0.0, 1e-6)))  # type: ignore[arg-type]
+    assert beside_the_one_before(many, 2).total_s == pytest.approx([2.1e-6, 2.1e-6])
+
+
+def test_products_in_nvfp4_find_their_input_quantised_under_tensorrt_llm():
+    gpu = load_gpu("b200-sxm").under("trtllm")
+    ops = ops_of(
+        stage("hgx-b200", 1, "llama-3-70b", {"weights": "nvfp4"}, tensor_parallel_size=4, backend="trtllm"),
+        decode([4]),
+    )
+    alone = formula(gpu, "gemm", m=4, n=14336, k=8192, dtype="nvfp4", quantised=True).total_s
+    assert ops["gate_up_proj"] == pytest.approx(alone - DEPENDENT_LAUNCH_S)

@@ -7,7 +7,9 @@ engine's table of sizes per number of ranks decides; ranks that are not in the t
 islands, or that are more than two on PCIe alone, go to NCCL. Over NVLink between servers FlashInfer and
 TensorRT-LLM have kernels of their own (`mnnvl_one_shot`, `mnnvl_two_shot`), in which the switch multicasts
 what a rank sends: its link up then carries less than here, the link down, the busiest, as much (vLLM
-`custom_all_reduce.py`, `all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it).
+`custom_all_reduce.py`, `all_reduce_utils.py`; TensorRT-LLM's automatic strategy as its timings show it). All
+others map their peers' memory with handles that are of one server (`cudaIpcOpenMemHandle`: vllm#52778,
+sglang#32339): over NVLink between servers their engines call NCCL.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ def usable(network: Network, kernel: str, ranks: tuple[str, ...]) -> bool:
     """True where the ranks are wired so that the engine can run the kernel at all."""
     if kernel.startswith("mnnvl"):
         return network.reduces(ranks)  # the switches that add are those that multicast
+    if len({(network.node_of[rank], network.places[rank].get("tray")) for rank in ranks}) > 1:
+        return False  # of a rack the trays are the servers
     if kernel == "multimem":
         return len(ranks) > 2 and network.reduces(ranks)
     if network.same_domain(ranks):

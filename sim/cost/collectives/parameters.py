@@ -278,6 +278,7 @@ def _with_kernels(architecture: Architecture, block: Mapping[str, Any]) -> Archi
         own = engines.get(engine, none)
         choice = {
             int(ranks): (
+                *own.choice.get(int(ranks), ()),  # within a server, where they can be used, they come first
                 (one_shot, float(block["one_shot_bytes"]) / int(ranks) + 1.0),
                 (two_shot, float(to_bytes)),
             )

@@ -12,12 +12,16 @@ SAMPLER_BYTES_PER_LOGIT = 8.0  # assumed: the logits are read and written once i
 
 def elementwise(gpu: Gpu, n_bytes: float) -> KernelTiming:
     """A fused element-wise kernel that reads and writes `n_bytes` in all: floor + bytes / (bandwidth *
-    fraction).
+    fraction), less what the level-2 cache saves: 1 / (1 + r^2) of `1 - l2_time`, where r is the bytes over a
+    share of that cache.
     """
     if n_bytes < 0:
         raise InputError(f"n_bytes = {n_bytes}: must be at least 0")
     p = (gpu.kernels or UNMEASURED).elementwise
     memory_s = n_bytes / (gpu.hbm_bytes_per_s * p.hbm_fraction)
+    if p.l2_share:
+        ratio = n_bytes / (p.l2_share * gpu.l2_bytes)
+        memory_s *= 1.0 - (1.0 - p.l2_time) / (1.0 + ratio * ratio)
     return KernelTiming(p.floor_s + memory_s, p.floor_s, 0.0, memory_s)
 
 

@@ -41,13 +41,16 @@ from sim.simulate import simulate
 if TYPE_CHECKING:
     import polars
 
-BLOCK_FP8 = ("Qwen/Qwen3-235B-A22B-FP8", "MiniMaxAI/MiniMax-M2.5")  # how these checkpoints are published
+BLOCK_FP8 = (  # how these checkpoints are published
+    "Qwen/Qwen3-235B-A22B-FP8", "MiniMaxAI/MiniMax-M2.5", "deepseek-ai/DeepSeek-V3",
+    "deepseek-ai/DeepSeek-V3.1", "deepseek-ai/DeepSeek-R1-0528", "DeepSeek-R1-0528",
+)  # fmt: skip
 WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "": "bf16"}
 FLAGS = ("suspect_parallelism", "mtp_unknown", "nonmonotonic")
 PROMPTS = 10  # times the concurrency: InferenceX's benchmark client
 HOSTS: dict[str, dict[str, float]] = {
     "vllm": {"step_gap_s": 0.27e-3, "frontend_s": 20e-3, "frontend_token_s": 2e-6},
-    "trtllm": {"step_gap_s": 0.0, "frontend_s": 25e-3, "frontend_token_s": 2e-6},
+    "trtllm": {"step_gap_s": 0.21e-3, "frontend_s": 25e-3, "frontend_token_s": 2e-6},
     "sglang": {"step_gap_s": 0.97e-3, "frontend_s": 54e-3, "frontend_token_s": 9e-6},
 }
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that

@@ -120,12 +120,28 @@ def test_nccl_takes_nine_times_as_long_on_sixteen_gpus_of_a_rack():
     )
 
 
-def test_tensorrt_llm_has_them_from_sixteen_ranks_on_and_vllm_calls_nccl():
+def test_tensorrt_llm_has_them_and_vllm_calls_nccl():
     algorithms = {
         library: sim.collective("gb200-nvl72", "all_reduce", 14_336, 32, library=library).algorithm
         for library in ("trtllm", "flashinfer", "vllm")
     }
     assert algorithms == {"trtllm": "mnnvl_one_shot", "flashinfer": "mnnvl_one_shot", "vllm": "nvls"}
+
+
+@pytest.mark.parametrize("rack", ["gb200-nvl72", "gb300-nvl72", "vr-nvl72"])
+def test_kernels_that_map_their_peers_memory_end_at_a_server(rack: str):
+    """`cudaIpcOpenMemHandle` knows no other server (vllm#52778, sglang#32339)."""
+    for library in ("vllm", "sglang"):
+        for n_bytes in (14_336, 524_288, 4 << 20):
+            own = sim.collective(rack, "all_reduce", n_bytes, 4, library=library)
+            assert own.library == library
+            plain = sim.collective(rack, "all_reduce", n_bytes, 8, library="nccl")
+            assert sim.collective(rack, "all_reduce", n_bytes, 8, library=library).total_s == plain.total_s
+    between = sim.collective(rack, "all_reduce", 14_336, 8, library="trtllm")
+    assert between.algorithm == "mnnvl_one_shot"
+    # a rack whose trays hold eight is one server for them, and TensorRT-LLM has its own kernel there
+    kyber = sim.collective("vr-kyber", "all_reduce", 14_336, 8, library="trtllm")
+    assert kyber.algorithm == "one_shot"
 
 
 def test_they_need_switches_that_multicast_and_ranks_that_they_are_built_for():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sim.catalog import load_gpu
 from sim.cost.kernels import kernels
+from sim.cost.kernels.gemm import PARTS_OF_DEPTH
 from sim.inputs.errors import InputError
 from sim.inputs.hardware import Gpu
 from sim.inputs.kernel_parameters import GemmParameters
@@ -46,6 +47,32 @@ def test_a_long_product_is_throttled_and_a_sustained_one_wholly() -> None:
     assert 1.4 < ratio < 1.5
     sustained = kernels.gemm(hot, *short, sustained=True).compute_s
     assert sustained == pytest.approx(1.5 * kernels.gemm(cold, *short).compute_s)
+
+
+def test_narrow_products_of_long_k_are_split_along_it_and_wide_ones_are_not() -> None:
+    walking = gpu(gemm={"bf16": IDEAL_GEMM.model_copy(update={"s_per_depth": 1e-6, "overlap": 12.0})})
+
+    def walk_s(m: int, n: int, k: int) -> float:
+        return kernels.gemm(walking, m, n, k).total_s
+
+    assert walk_s(4, 256, 7168) == pytest.approx(1e-6 * 7168 / PARTS_OF_DEPTH, rel=1e-4)
+    assert walk_s(4, 384, 7168) == pytest.approx(walk_s(4, 256, 7168), rel=1e-4)
+    assert walk_s(4, 768, 7168) == pytest.approx(1e-6 * 7168, rel=1e-4)
+    assert walk_s(400, 256, 7168) == pytest.approx(1e-6 * 7168, rel=1e-4)  # eight tiles
+    assert walk_s(4, 256, 2048) == pytest.approx(1e-6 * 2048, rel=1e-4)
+    for narrow, wide in pairwise(range(128, 1024, 64)):
+        assert walk_s(4, narrow, 7168) <= walk_s(4, wide, 7168) * (1 + 1e-9)
+    for short, long in pairwise(range(1024, 9000, 512)):
+        assert walk_s(4, 256, short) <= walk_s(4, 256, long) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "measured_us"), [("b200-sxm", (4.66, 4.93, 5.06)), ("b300-sxm", (4.34, 4.66, 4.79))]
+)
+def test_a_router_of_256_experts_takes_what_cublas_does(name: str, measured_us: tuple[float, ...]) -> None:
+    """vllm-project/vllm#44217: 1, 4 and 8 tokens, k 7168."""
+    taken_us = [kernels.gemm(load_gpu(name), m, 256, 7168).total_s * 1e6 for m in (1, 4, 8)]
+    assert taken_us == pytest.approx(measured_us, rel=0.12)
 
 
 def test_small_weights_that_are_read_again_come_from_the_level_2_cache() -> None:

@@ -17,6 +17,17 @@ def test_an_elementwise_kernel_is_its_floor_and_its_bytes() -> None:
     assert timing == pytest.approx((2e-6 + 1e6 / 0.5e12, 2e-6, 0.0, 1e6 / 0.5e12))
 
 
+def test_what_the_kernel_before_has_written_is_found_in_the_level_2_cache() -> None:
+    cached = SmallKernelParameters(floor_s=2e-6, hbm_fraction=1.0, l2_share=0.5, l2_time=0.25)
+    plain = cached.model_copy(update={"l2_share": 0.0})
+    there, beyond = 1000.0, 400e6
+    for n_bytes, share in ((there, 0.25), (25e6, 1.0 - 0.75 / 2.0), (beyond, 1.0)):
+        taken_s, memory_s = (
+            kernels.elementwise(gpu(elementwise=one), n_bytes).total_s - 2e-6 for one in (cached, plain)
+        )
+        assert taken_s == pytest.approx(share * memory_s, rel=0.01), n_bytes
+
+
 def test_sampling_reads_and_writes_every_logit_once_in_32_bits() -> None:
     one = gpu(sampling=SmallKernelParameters(floor_s=5e-6, hbm_fraction=1))
     assert kernels.sampling(one, 16, 1000).total_s == pytest.approx(5e-6 + 16 * 1000 * 8 / 1e12)
