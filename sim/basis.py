@@ -25,7 +25,7 @@ from sim.cost.network import Network
 from sim.inputs.engine import Engine, HostTime
 from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
-from sim.inputs.kernel_parameters import LENT
+from sim.inputs.kernel_parameters import DEFAULT_ENGINE, LENT, UNDER
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
 from sim.inputs.topology import Topology
@@ -58,7 +58,7 @@ def _with_errors(basis: Basis, errors: Errors | None, points: str) -> Basis:
     if errors is None:
         return basis
     band = errors.nine_in_ten if basis.kind == "stand-in" else errors.eight_in_ten
-    return Basis(basis.kind, basis.of, errors.n, errors.median, band, points)
+    return replace(basis, n=errors.n, median_error=errors.median, band=band, points=points)
 
 
 # ---- kernels
@@ -79,7 +79,8 @@ def kernel_basis(gpu: Gpu, rule: Any, engine: str, kernels: Iterable[tuple[str, 
         keys = ("kernel gpu", "kernel", "model gpu", "model")
         errors = accuracy()["kernels"].nearest({**of, "gpu": gpu.name}, *keys)
         where = f"shapes that no fit saw, {_of_gpu(errors)}"
-        return _with_errors(Basis("measured", gpu.name), errors, where)
+        under = _under_others(gpu, engine, kernels)
+        return _with_errors(Basis("measured", gpu.name, under=under), errors, where)
     far, name = max(((_far(gpu, lender), lender) for lender in lent), key=lambda one: FAR.index(one[0]))
     if len(kernels) == 1 and bound:
         of["bound"] = bound
@@ -118,6 +119,22 @@ def _lender(gpu: Gpu, engine: str, op: str, dtype: str) -> str | None:
             return lender[1] if lender else DEFAULTS_OF
     formats = getattr(known, op)
     return f"{gpu.name} in {next(iter(formats))}" if formats else DEFAULTS_OF
+
+
+def _under_others(gpu: Gpu, engine: str, kernels: Iterable[tuple[str, str]]) -> str:
+    """Which kernels of a measured GPU were measured under other engines than this, in words."""
+    assert gpu.kernels is not None
+    own, ops_of = gpu.kernels.engines.get(engine), dict[str, list[str]]()
+    for op, dtype in kernels:
+        if own is not None and dtype in getattr(own, op):
+            continue
+        said = gpu.kernels.provenance.get(f"{op}.{dtype}")
+        named = UNDER.search(said.source) if said is not None else None
+        measured = named[1] if named else DEFAULT_ENGINE
+        if measured != engine:
+            ops_of.setdefault(measured, []).append(f"{op} in {dtype}")
+    parts = [f"{', '.join(dict.fromkeys(ops))} as under {other}" for other, ops in ops_of.items()]
+    return f"not measured under {engine}: {'; '.join(parts)}" if parts else ""
 
 
 @cache

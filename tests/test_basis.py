@@ -16,7 +16,7 @@ from sim.inputs.engine import Engine
 from sim.inputs.gpu_kinds import distance, kind_of
 from sim.inputs.hardware import Gpu
 from sim.inputs.precision import Precision
-from sim.results.basis import Basis, basis_lines, basis_notes, together, weighed
+from sim.results.basis import Basis, basis_lines, basis_notes, kernel_note, part_of, together, weighed
 from tests.cost.small_graphs import servers, wire
 
 # The datasheets of GPUs that no table here has: FLOP/s of bf16, bytes/s, SMs.
@@ -113,6 +113,21 @@ def test_a_kernel_says_whose_constants_it_takes(
     assert (found.kind, found.of) == (("measured", gpu.name) if lender is None else ("stand-in", lender))
     assert found.band is not None
     assert found.n >= 10
+
+
+def test_kernels_that_were_measured_under_another_engine_say_so_aloud() -> None:
+    experts = [("moe", "fp8_block"), ("moe", "w4a8")]
+    own = basis.kernel_basis(load_gpu("b200-sxm"), formula, "vllm", experts[:1], "memory")
+    lent = basis.kernel_basis(load_gpu("b200-sxm"), formula, "vllm", experts[1:], "memory")
+    both = basis.kernel_basis(load_gpu("b200-sxm"), formula, "sglang", [("gemm", "bf16"), *experts], "moe")
+    assert (own.under, lent.under) == ("", "not measured under vllm: moe in w4a8 as under trtllm")
+    assert (
+        both.under == "not measured under sglang: moe in fp8_block as under vllm; moe in w4a8 as under trtllm"
+    )
+    assert kernel_note("b200-sxm", lent) == "on b200-sxm not measured under vllm: moe in w4a8 as under trtllm"
+    assert part_of(lent.as_dict()) == lent
+    untuned = basis.kernel_basis(load_gpu("h100-sxm"), formula, "vllm", [("moe", "fp8")], "memory")
+    assert untuned.under == "not measured under vllm: moe in fp8 as under trtllm"
 
 
 def test_the_farther_the_stand_in_the_wider_the_band() -> None:

@@ -27,7 +27,7 @@ from sim.cost.network import Network
 from sim.views.answer import Row
 
 from . import draw
-from .machines import Replica
+from .machines import EVEN, Replica
 
 LINKS, LINK_BYTES_PER_S = 18, 50e9  # of a GPU: NVLink 5 (datasheet)
 HOP_S = 0.5e-6  # of a link between GPUs (assumed, as NVLink's in the shipped machines)
@@ -125,6 +125,7 @@ def machines(quick: bool) -> tuple[Switchless, ...]:
                         "dispatch_dtype": "nvfp4",
                         "data_parallel_size": GPUS,
                         "enable_expert_parallel": True,
+                        "expert_routing": EVEN,
                         "max_num_seqs": max(PER_GPU),
                         "max_model_len": 4096,
                     },

@@ -25,7 +25,7 @@ from sim.studies.points import Row as Ran
 from sim.views.answer import Figure, Row, Section
 
 from . import draw, layouts
-from .machines import RACK, Machine, changed
+from .machines import EVEN, RACK, Machine, changed
 
 TTFT_MS = 2000.0
 TPOT_MS = (30.0, 50.0)  # objectives, of 90 % of requests each
@@ -89,6 +89,7 @@ def base() -> sim.Scenario:
                 "backend": "trtllm",
                 "dispatch_dtype": "nvfp4",
                 "enable_expert_parallel": True,
+                "expert_routing": EVEN,
                 "enable_prefix_caching": False,
                 "max_model_len": 2048,
                 "max_num_seqs": 512,

@@ -16,6 +16,7 @@ from sim.inputs.errors import InfeasibleError
 from sim.inputs.topology import Topology
 
 RACK, RACKS = 72, 8
+EVEN = "uniform"  # as a balancer and copies of popular experts keep the loads of large groups
 SYSTEM = RACK * RACKS
 
 

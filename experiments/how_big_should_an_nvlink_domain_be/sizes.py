@@ -21,7 +21,7 @@ import sim
 from sim.views.answer import Figure, Row, Section
 
 from . import draw
-from .machines import RACK, SYSTEM, Machine, Priced, Refused, Replica, changed
+from .machines import EVEN, RACK, SYSTEM, Machine, Priced, Refused, Replica, changed
 
 CONTEXT = 4096
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 72, 144, 288, 320, 576)
@@ -70,7 +70,10 @@ def base(model: str) -> sim.Scenario:
             "topology": "gb200-nvl72",
             "model": model,
             "precision": FORMATS[model],
-            "engine": {"backend": "trtllm", "max_model_len": 8192, "enable_prefix_caching": False},
+            "engine": {
+                "backend": "trtllm", "max_model_len": 8192, "enable_prefix_caching": False,
+                **({} if model == LLAMA else {"expert_routing": EVEN}),
+            },
             "workload": {"arrivals": {"kind": "burst"}, "prompt_tokens": CONTEXT, "output_tokens": 64,
                          "requests": 1},
         }

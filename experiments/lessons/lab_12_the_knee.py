@@ -42,7 +42,12 @@ with app.setup:
                 "topology": "gb200-nvl72",
                 "model": "deepseek-v3",
                 "precision": {"weights": "nvfp4"},
-                "engine": {"backend": "trtllm", "data_parallel_size": 32, "enable_expert_parallel": True},
+                "engine": {
+                    "backend": "trtllm",
+                    "data_parallel_size": 32,
+                    "enable_expert_parallel": True,
+                    "expert_routing": "uniform",  # as a balancer of experts keeps them
+                },
                 "workload": {
                     "arrivals": {"kind": "burst"},
                     "prompt_tokens": 100,

@@ -13,13 +13,14 @@ from sim.calibration.kernels import Fit
 from sim.calibration.stand_ins import STAND_INS, stand_in_of
 from sim.catalog import load_gpu
 from sim.cost.kernels.timing import number_format
-from sim.inputs.kernel_parameters import LENT
+from sim.inputs.kernel_parameters import DEFAULT_ENGINE, LENT
 
-DEFAULT_ENGINE = "vllm"
 MIN_S_PER = 1e-15  # a millionth of a nanosecond: a fit that ended at its lower bound
-# Expert kernels: TRT-LLM's table knows expert parallelism and vLLM's does not, so it goes first where it
-# is described well. vLLM's own 8-bit experts with one scale were timed untuned on Hopper: four times as long.
-WELL_DESCRIBED = 0.12
+# A kernel that takes so many times as long as another engine's, over its own points, was timed before it was
+# tuned: vLLM's 8-bit experts with one scale on Hopper, four times as long. It says nothing of a service.
+UNTUNED = 2.0
+# What a GPU that was not measured borrows under every engine, and not from the default one alone.
+LENT_BY_ENGINE = ("moe",)
 
 # What a long prefill keeps of the isolated rate, beyond the throttle of single products. Fitted so that
 # the products, attention and small kernels of one published run add up to its 782 ms without collectives.
@@ -43,14 +44,30 @@ def written(fits: Sequence[Fit], command: str) -> dict[str, str]:
     measured = sorted({one.gpu for one in fits})
     own = {gpu: _default_sets([one for one in fits if one.gpu == gpu]) for gpu in measured}
     borrowers = (gpu for gpu, stand_in in STAND_INS.items() if stand_in in own)
+    by_engine = {
+        engine: {
+            gpu: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])
+            for gpu in sorted({one.gpu for one in fits if one.engine == engine})
+        }
+        for engine in sorted({one.engine for one in fits} - {DEFAULT_ENGINE})
+    }
     texts = {}
     for gpu in sorted({*measured, *borrowers}):
         others = {
-            engine: _sets_of([one for one in fits if one.gpu == gpu and one.engine == engine])
-            for engine in sorted({one.engine for one in fits if one.gpu == gpu} - {DEFAULT_ENGINE})
+            engine: sets | _borrowed_under_engine(gpu, engine_sets)
+            for engine, engine_sets in by_engine.items()
+            if (sets := engine_sets.get(gpu, {})) or gpu not in own
         }
+        others = {engine: sets for engine, sets in others.items() if sets}
         texts[gpu] = _text(gpu, own.get(gpu, {}) | _borrowed(gpu, own), others, command)
     return texts
+
+
+def _borrowed_under_engine(gpu: str, of_engine: Mapping[str, Sets]) -> Sets:
+    """What a GPU without any measurement takes of its stand-in's kernels under the same engine."""
+    if gpu in of_engine:
+        return {}
+    return {key: sets for key, sets in _borrowed(gpu, of_engine).items() if key[0] in LENT_BY_ENGINE}
 
 
 def _borrowed(gpu: str, own: Mapping[str, Sets]) -> Sets:
@@ -98,14 +115,21 @@ def _sets_of(fits: Sequence[Fit]) -> Sets:
 
 
 def _default_sets(fits: Sequence[Fit]) -> Sets:
+    """The default engine's own kernels; another's where it has none, or was timed untuned, and says so."""
     sets = _sets_of([one for one in fits if one.engine == DEFAULT_ENGINE])
+    untuned = {(one.op, one.variant): one.by_others for one in fits if one.engine == DEFAULT_ENGINE}
     for one in fits:
-        errors = one.held_out or one.fitted
-        better = one.op == "moe" and one.engine == "trtllm" and errors.median <= WELL_DESCRIBED
-        # Another kernel altogether: Marlin in vLLM, Triton in TensorRT-LLM.
-        better = better and one.variant != "w4a16"
-        if one.engine != DEFAULT_ENGINE and (better or (one.op, one.variant) not in sets):
-            sets[one.op, one.variant] = (one.parameters, "fitted", _source(one))
+        if one.engine == DEFAULT_ENGINE:
+            continue
+        key = one.op, one.variant
+        beside = untuned.get(key, {}).get(one.engine)
+        if key not in sets:
+            why = f"not measured under {DEFAULT_ENGINE}"
+        elif beside is not None and 1.0 + beside.bias < 1.0 / UNTUNED:
+            why = f"timed untuned under {DEFAULT_ENGINE}, {1.0 / (1.0 + beside.bias):.2g} times as long"
+        else:
+            continue
+        sets[key] = (one.parameters, "fitted", f"{why}: those of {one.engine}; {_source(one)}")
     return sets
 
 

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -45,8 +45,8 @@ Key = tuple[str, str, str, str]  # engine, kernel, GPU, format
 @dataclass(frozen=True, slots=True)
 class Fit:
     """One set of parameters and its errors: on the points that it was fitted to; on each shape by a fit
-    without it; by the parameters of the stand-in GPU, where that was measured under the same engine; and of
-    the plain roofline.
+    without it; by the parameters of the stand-in GPU, where that was measured under the same engine; of
+    the plain roofline; and `by_others`, by the parameters of other engines on the same GPU.
 
     `by_size` has the bias in each fifth of the points, from the shortest to the longest, of the held-out
     errors if there are any and else of the fitted ones. `waits`: the table times the host, so that the
@@ -64,6 +64,7 @@ class Fit:
     roofline: ErrorSummary
     by_size: tuple[float, ...] = ()
     waits: HostBound | None = None
+    by_others: Mapping[str, ErrorSummary] = field(default_factory=dict)
 
 
 def errors_of(predicted: Sequence[float], measured: Sequence[float]) -> list[float]:
@@ -186,6 +187,11 @@ def calibrate(
         if relative is not None and lends and waits is None:
             borrowed = _bare(name).model_copy(update={"kernels": relative.kernels})
             stand_in = ErrorSummary.of(errors_of([predicted_s(borrowed, one) for one in points], seconds))
+        others = {
+            other: ErrorSummary.of(errors_of([predicted_s(by, one) for one in points], seconds))
+            for (other, where), by in gpus.items()
+            if other != engine and where == name and (other, op, name, variant) in sets and op == "moe"
+        }
         fits.append(
             Fit(
                 engine,
@@ -199,6 +205,7 @@ def calibrate(
                 ErrorSummary.of(errors_of([roofline_s(gpu, one) for one in points], seconds)),
                 bias_by_size(fitted if unseen is None else unseen),
                 waits,
+                others,
             )
         )
     return fits

@@ -14,7 +14,7 @@ from functools import partial
 from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, exchange, gathers
-from sim.cost.expert_load import expert_load, limit_in_traffic
+from sim.cost.expert_load import expert_load, hits, limit_in_traffic
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
@@ -312,6 +312,27 @@ def _busiest(price: Pricer, tokens: int) -> float:
     return load.busiest(tokens * topk)
 
 
+def _experts_hit(price: Pricer, tokens: int, load: float) -> float | None:
+    """Experts hit on the rank that sets the step, whose pairs are `load` times an even share; None leaves it
+    to the kernel, which knows uniform popularity.
+
+    What crowds pairs on a rank is a few popular experts, which are hit once each. That a rank has more
+    experts hit than another is chance, and as much of it as with uniform popularity.
+    """
+    shard = price.shard
+    model, routing = shard.model, shard.engine.expert_routing
+    topk = model.experts_per_token
+    law = hits(routing, model.experts, topk)
+    if law is None:
+        return None
+    if not shard.engine.enable_expert_parallel:
+        return law.of(tokens)
+    ranks = len(shard.ranks)
+    even = expert_load(routing.uniform, model.experts, ranks, topk, model.group_limit)
+    pairs = tokens * topk / ranks * load
+    return max(law.of(tokens * even.busiest(tokens * topk)) / ranks, min(1.0, pairs))
+
+
 def _expert_choice(shard: Shard) -> ExpertChoice:
     """How the tokens of a model choose experts, as far as it shows in the traffic between ranks."""
     limit = limit_in_traffic(shard.engine.expert_routing, shard.model.group_limit)
@@ -342,6 +363,7 @@ def _routed(price: Pricer, tokens: int, has_prefill: bool) -> Priced:
         ep=whole,
         dtype=dtype,
         load=load,
+        hit=_experts_hit(price, tokens, load),
         present=present,
         sustained=has_prefill,
         gated=model.gated_mlp,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.cost.expert_load import hits
 from sim.cost.kernels.timing import number_format, peak_flops
 from sim.cost.memory import shard_weight_bytes
 from sim.cost.shard import Shard
@@ -125,7 +126,11 @@ class StepWork:
         if not model.is_moe:
             return np.zeros_like(tokens), np.zeros_like(tokens)
         layers = sum(is_moe for _, is_moe in shard.kinds_of_layers)
-        hit = 1.0 - (1.0 - model.experts_per_token / model.experts) ** tokens
+        law = hits(shard.engine.expert_routing, model.experts, model.experts_per_token)
+        if law is None:
+            hit = 1.0 - (1.0 - model.experts_per_token / model.experts) ** tokens
+        else:
+            hit = law.share_of(tokens)
         pairs = tokens * model.experts_per_token / len(shard.ranks)
         peak = self._peak(shard.precision.experts or shard.precision.weights)
         return hit * self._expert_bytes_of_rank, layers * pairs * 2.0 * model.expert_parameters / peak

@@ -61,11 +61,9 @@ def _gathered(use: Use) -> str:
 
 
 def _popularity_is(kind: str) -> Rule:
-    def rule(use: Use) -> Word:
-        return _placed_experts(use)
-
     why = f"popularity is not {kind}"
-    return unless(because(lambda use: use.group.engine.expert_routing.popularity != kind, why), then=rule)
+    other = because(lambda use: use.group.engine.expert_routing.popularity != kind, why)
+    return unless(given, dense, other)
 
 
 _placed_experts = unless(given, dense, _one_rank, _split_experts)
@@ -273,7 +271,8 @@ ENGINE: dict[str, Rule] = {
         because(lambda use: use.group.engine.data_parallel_size == 1, "data_parallel_size is 1")
     ),
     "enable_expert_parallel": unless(given, dense, _one_rank),
-    "expert_routing.popularity": _placed_experts,
+    "expert_routing": unless(given, dense),
+    "expert_routing.popularity": unless(given, dense),
     "expert_routing.exponent": _popularity_is("zipf"),
     "expert_routing.weights": _popularity_is("given"),
     "expert_routing.weights[]": _popularity_is("given"),

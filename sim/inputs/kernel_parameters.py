@@ -181,6 +181,9 @@ class KernelParameters(BaseModel):
         return self.model_copy(update={"provenance": provenance, "engines": engines})
 
 
+DEFAULT_ENGINE = "vllm"
+"""The engine whose kernels a file has outside its block `engines`, unless a source names another."""
+
 _OPS = (
     "gemm",
     "attention_prefill",
@@ -191,6 +194,7 @@ _OPS = (
     "moe",
 )
 LENT = re.compile(r"not measured on .*: those of ([\w-]+(?: under \w+)?)")
+UNDER = re.compile(r" under .*: those of (\w+);")  # measured on this GPU, under another engine
 
 
 def _lent(said: Provenance | None, lender: str, borrower: str) -> str:

@@ -57,7 +57,8 @@ class Basis:
     """One part: where its constants are from (`of`), and the errors that points of this kind had.
 
     `band` is measured over simulated: 8 in 10 of held-out points, or 9 in 10 of what stand-ins were off on
-    GPUs that were left out. None where there are no such points.
+    GPUs that were left out. None where there are no such points. `under`: which of the kernels were measured
+    on this GPU under another engine than the one that serves.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Basis:
     median_error: float | None = None
     band: Band | None = None
     points: str = ""
+    under: str = ""
 
     def __str__(self) -> str:
         verb = {"measured": "measured on", "stand-in": "borrowed from", "datasheet": "by the datasheet of"}
@@ -81,10 +83,11 @@ class Basis:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         band = None if self.band is None else list(self.band)
-        return {
+        written = {
             "basis": self.kind, "of": self.of, "n": self.n, "median_error": self.median_error, "band": band,
             "points": self.points,
         }  # fmt: skip
+        return written | ({"under": self.under} if self.under else {})
 
 
 def together(*bands: Band) -> Band:
@@ -165,7 +168,7 @@ def part_of(written: Mapping[str, Any]) -> Basis:
     band = written["band"]
     return Basis(
         written["basis"], written["of"], written["n"], written["median_error"],
-        None if band is None else (band[0], band[1]), written["points"],
+        None if band is None else (band[0], band[1]), written["points"], written.get("under", ""),
     )  # fmt: skip
 
 
@@ -184,9 +187,9 @@ def basis_notes(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def kernel_note(gpu: str, part: Basis) -> str:
-    """That kernels of a GPU were not measured, and what to do; empty where they were."""
+    """That kernels of a GPU were not measured, or not under this engine, and what to do; else empty."""
     if part.kind != "stand-in":
-        return ""
+        return f"on {gpu} {part.under}" if part.under else ""
     return (
         f"not measured on {gpu}: kernels of {part.of} stand in, scaled by the ratios of the datasheets"
         f"{_range(part)}; measure them, and give them with kernels: {{kind: measured, path: ...}}"

@@ -88,7 +88,7 @@ ENGINE: Effects = {
         "decode_context_parallel_size": "tensor-parallel ranks that share a KV cache by its tokens",
         "data_parallel_lock_step": "whether data-parallel ranks go in step; unset: where there are experts",
         "enable_expert_parallel": "whole experts on ranks, with an all-to-all, instead of slices",
-        "expert_routing": "how popular experts are, and where they lie",
+        "expert_routing": "how popular experts are, and where they lie; a word is the popularity alone",
         "dispatch_dtype": "format in which tokens travel to experts: bytes of the all-to-all",
         "all2all_backend": "whose expert exchange runs, with its latencies",
         "enable_dbo": "two half batches, so that one computes while the other communicates",

@@ -9,6 +9,7 @@ import pytest
 from sim.calibration.kernel_files import write
 from sim.calibration.kernels import Fit, calibrate
 from sim.catalog import load_gpu
+from sim.cost.kernels.moe import moe
 from sim.inputs.kernel_parameters import DecodeParameters, GemmParameters, MoeParameters, PrefillParameters
 from sim.reading.topology_files import kernels_of
 from sim.reading.yaml_lines import read_yaml
@@ -78,3 +79,52 @@ def test_a_gpu_keeps_its_own_sets_and_borrows_by_kernel_before_it_borrows_all(tm
     assert read["rtx-4090"].gemm["bf16"].floor_s == pytest.approx(1e-6)
     assert read["rtx-4090"].moe["bf16"].floor_s == pytest.approx(3e-6)
     assert "those of h100-sxm" in read["rtx-4090"].provenance["gemm.bf16"].source
+
+
+def experts(engine: str, variant: str, floor_s: float, gpu: str = "b200-sxm", **others: float) -> Fit:
+    """A set of experts with the bias that other engines' sets have on its points."""
+    none = ErrorSummary.of([])
+    by_others = {name: ErrorSummary.of([bias]) for name, bias in others.items()}
+    return Fit(
+        engine, "moe", gpu, variant, MoeParameters(floor_s=floor_s), none, None, None, none, (), by_others
+    )
+
+
+def test_an_engine_has_its_own_experts_unless_they_were_timed_untuned(tmp_path: Path) -> None:
+    """By hand: another in a quarter of the time means four times as long; in three quarters it does not."""
+    fits = [
+        experts("vllm", "bf16", 1e-6, trtllm=-0.25), experts("trtllm", "bf16", 2e-6),
+        experts("vllm", "fp8", 3e-6, trtllm=-0.75), experts("trtllm", "fp8", 4e-6),
+        experts("trtllm", "w4a8", 5e-6),
+    ]  # fmt: skip
+    write(fits, tmp_path, "a command")
+    read = kernels_of(read_yaml(tmp_path / "b200-sxm.yaml"))
+    chosen = {variant: found.floor_s for variant, found in read.moe.items()}
+    assert chosen == pytest.approx({"bf16": 1e-6, "fp8": 4e-6, "w4a8": 5e-6})
+    sources = [read.provenance[f"moe.{variant}"].source for variant in ("bf16", "fp8", "w4a8")]
+    assert sources[0].startswith("NVIDIA aiconfigurator 0.12.0, vLLM")
+    assert sources[1].startswith("timed untuned under vllm, 4 times as long: those of trtllm; ")
+    assert sources[2].startswith("not measured under vllm: those of trtllm; ")
+    assert read.engines["trtllm"].moe["bf16"].floor_s == pytest.approx(2e-6)
+
+
+def test_a_gpu_that_was_not_measured_borrows_experts_under_every_engine(tmp_path: Path) -> None:
+    fits = [experts("vllm", "bf16", 1e-6), experts("trtllm", "bf16", 2e-6)]
+    write(fits, tmp_path, "a command")
+    read = kernels_of(read_yaml(tmp_path / "b300-sxm.yaml"))
+    assert read.moe["bf16"].floor_s == pytest.approx(1e-6)
+    assert read.engines["trtllm"].moe["bf16"].floor_s == pytest.approx(2e-6)
+    assert "those of b200-sxm" in read.engines["trtllm"].provenance["moe.bf16"].source
+
+
+def test_shipped_block_fp8_experts_on_blackwell_are_those_of_the_engine() -> None:
+    """Qwen3-30B's shape: vLLM 50 us with 4 tokens, TensorRT-LLM 94 us (aiconfigurator, B200, one rank)."""
+    sizes = {"tokens": 4, "hidden": 2048, "inter": 768, "topk": 8, "experts": 128, "dtype": "fp8_block"}
+    for name in ("b200-sxm", "b300-sxm"):
+        times = {
+            engine: moe(load_gpu(name).under(engine), **sizes, routing="balanced").total_s
+            for engine in ("vllm", "sglang", "trtllm")
+        }
+        assert times["vllm"] == times["sglang"]
+        assert times["vllm"] == pytest.approx(50e-6, rel=0.15)
+        assert times["trtllm"] == pytest.approx(94e-6, rel=0.15)

@@ -18,7 +18,9 @@ from sim.calibration.kernels import (
     summary,
     table,
 )
+from sim.catalog import load_gpu
 from sim.cli.app import app
+from sim.cost.kernels.kernels import KERNELS
 from sim.inputs.errors import InputError
 from sim.reading.measurements import Measurement
 from tests.calibration.made_points import products
@@ -53,6 +55,23 @@ def test_experts_of_vllm_with_expert_parallelism_are_left_out() -> None:
     engines = ("vllm", "trtllm")
     points = [Measurement("h100-sxm", engine, "moe", "bf16", sizes, "s", 1e-4) for engine in engines] * 20
     assert {engine for engine, *_ in grouped(points)} == {"trtllm"}
+
+
+def test_a_set_of_experts_is_held_against_those_of_other_engines_on_its_gpu() -> None:
+    """By hand: points of half the time are predicted at twice it by the other's set, and the other way round;
+    no bound of the search is half of everything."""
+    sizes = {"hidden": 2048, "inter": 768, "topk": 8, "experts": 128, "tp": 1, "ep": 1}
+    sizes |= {"dtype": "bf16", "routing": "power_law_1.2"}
+    gpu = load_gpu("h100-sxm").model_copy(update={"kernels": None})
+    points = [
+        Measurement("h100-sxm", "trtllm", "moe", "bf16", one, "s", KERNELS["moe"](gpu, **one).total_s)
+        for one in ({**sizes, "tokens": 2**n} for n in range(12))
+    ] * 2
+    halved = [replace(one, engine="vllm", seconds=one.seconds / 2) for one in points]
+    fits = calibrate([*points, *halved], cross_validate=False)
+    trtllm, vllm = sorted(fits, key=lambda one: one.engine)
+    assert vllm.by_others["trtllm"].bias == pytest.approx(1.0, abs=0.1)
+    assert trtllm.by_others["vllm"].bias == pytest.approx(-0.5, abs=0.15)
 
 
 def test_a_bias_is_told_by_size_from_the_shortest_to_the_longest() -> None:

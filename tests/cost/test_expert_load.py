@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from sim.cost.expert_load import crowding, distinct_places, expert_load, popularity
+from sim.cost.expert_load import chances, crowding, distinct_places, expert_load, hits, popularity
 from sim.inputs.engine import ExpertRouting
 from sim.inputs.model import GroupLimit
 
 EXPERTS, TOPK = 64, 4
+EVEN = ExpertRouting(popularity="uniform")
 
 
 def drawn(weights: list[float], tokens: int, draws: int, seed: int = 0) -> np.ndarray:
@@ -78,9 +81,11 @@ def test_tokens_held_to_groups_crowd_on_ranks_as_drawn_ones_do(ranks):
     tokens, draws = 64, 600
     of_steps = counts[: tokens * draws].reshape(draws, tokens, ranks).sum(axis=1)
     counted = of_steps.max(axis=1).mean() * ranks / (tokens * 8)
-    load = expert_load(ExpertRouting(), 256, ranks, 8, limit)
+    load = expert_load(EVEN, 256, ranks, 8, limit)
     assert load.busiest(tokens * 8) == pytest.approx(counted, rel=0.06)
-    spread = ExpertRouting(placement="balanced")  # every group over all ranks: as a free choice
+    spread = ExpertRouting(
+        popularity="uniform", placement="balanced"
+    )  # every group over all ranks: as a free choice
     assert expert_load(spread, 256, ranks, 8, limit) == expert_load(spread, 256, ranks)
 
 
@@ -100,21 +105,21 @@ def test_expected_distinct_experts_are_those_of_drawn_tokens():
 def test_with_uniform_popularity_the_busiest_rank_is_that_of_drawn_tokens(ranks, tokens):
     owner = np.arange(EXPERTS) // (EXPERTS // ranks)
     counted = busiest_drawn(owner, drawn([1.0] * EXPERTS, tokens, 500))
-    load = expert_load(ExpertRouting(), EXPERTS, ranks).busiest(tokens * TOPK)
+    load = expert_load(EVEN, EXPERTS, ranks).busiest(tokens * TOPK)
     assert load == pytest.approx(counted, rel=0.1)
 
 
 def test_with_many_tokens_only_popularity_is_left():
-    routing = ExpertRouting(popularity="zipf", exponent=0.8)
-    load = expert_load(routing, EXPERTS, 8)
-    first = sum(popularity(routing, EXPERTS)[:8])
-    assert load.busiest(1e9) == pytest.approx(8 * first, rel=1e-3)
-    assert expert_load(ExpertRouting(), EXPERTS, 8).busiest(1e9) == pytest.approx(1.0, abs=1e-3)
+    popular = popularity(ExpertRouting(exponent=0.8), EXPERTS)
+    load = expert_load(ExpertRouting(weights=tuple(popular)), EXPERTS, 8)
+    assert load.busiest(1e9) == pytest.approx(8 * sum(popular[:8]), rel=1e-3)
+    assert expert_load(EVEN, EXPERTS, 8).busiest(1e9) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_balanced_placement_and_copies_of_popular_experts_even_out_the_load():
     pairs = 4096.0
-    linear = ExpertRouting(popularity="zipf", exponent=1.0)
+    by_number = tuple(popularity(ExpertRouting(exponent=1.0), EXPERTS))
+    linear = ExpertRouting(weights=by_number)
     balanced = linear.model_copy(update={"placement": "balanced"})
     copied = balanced.model_copy(update={"redundant_experts": 16})
     loads = [expert_load(one, EXPERTS, 16).busiest(pairs) for one in (linear, balanced, copied)]
@@ -130,9 +135,9 @@ def test_given_popularity_is_used_as_counted():
 
 
 def test_one_rank_has_an_even_load_and_no_rank_more_than_all_of_it():
-    assert expert_load(ExpertRouting(), 8, 1).busiest(10.0) == 1.0
-    assert expert_load(ExpertRouting(), 8, 8).busiest(0.5) <= 8.0
-    assert expert_load(ExpertRouting(), 8, 8).busiest(0.0) == 1.0
+    assert expert_load(EVEN, 8, 1).busiest(10.0) == 1.0
+    assert expert_load(EVEN, 8, 8).busiest(0.5) <= 8.0
+    assert expert_load(EVEN, 8, 8).busiest(0.0) == 1.0
 
 
 def test_tokens_that_take_whole_groups_crowd_as_counted_by_hand():
@@ -146,3 +151,65 @@ def test_tokens_that_take_whole_groups_crowd_as_counted_by_hand():
 def test_experts_that_were_not_counted_have_no_share():
     routing = ExpertRouting(popularity="given", weights=(1.0, 1.0))
     assert popularity(routing, 4) == [0.5, 0.5, 0.0, 0.0]
+
+
+SKEWED = ExpertRouting()  # Zipf with the fitted exponent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [1, 4, 16, 64, 256])
+def test_experts_hit_by_popularity_are_those_of_drawn_tokens(tokens):
+    """Drawn one after the other without repetition popular experts are chosen a little less often."""
+    chosen = drawn(popularity(SKEWED, EXPERTS), tokens, 500).reshape(500, -1)
+    counted = np.mean([len(set(row)) for row in chosen.tolist()])
+    law = hits(SKEWED, EXPERTS, TOPK)
+    assert law is not None
+    assert law.of(tokens) == pytest.approx(counted, rel=0.02)
+    assert law.share_of(np.array([tokens, 0.0])).tolist() == pytest.approx([law.of(tokens) / EXPERTS, 0.0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [16, 128, 1024])
+@pytest.mark.parametrize("ranks", [4, 16])
+def test_popular_experts_that_lie_anywhere_crowd_the_busiest_rank_as_drawn_ones_do(ranks, tokens):
+    random, counted = np.random.default_rng(1), []
+    popular = np.array(popularity(SKEWED, EXPERTS))
+    for layout in range(40):
+        weights = popular[random.permutation(EXPERTS)].tolist()
+        owner = np.arange(EXPERTS) // (EXPERTS // ranks)
+        counted.append(busiest_drawn(owner, drawn(weights, tokens, 10, layout)))
+    load = expert_load(SKEWED, EXPERTS, ranks, TOPK).busiest(tokens * TOPK)
+    assert load == pytest.approx(np.mean(counted), rel=0.1)
+    assert load > expert_load(EVEN, EXPERTS, ranks, TOPK).busiest(tokens * TOPK)
+
+
+def test_a_token_hits_as_many_experts_as_it_chooses_and_many_tokens_hit_all():
+    law = hits(SKEWED, 128, 8)
+    assert law is not None
+    assert law.of(1) == pytest.approx(8.0, rel=1e-12)
+    assert law.of(1e9) == pytest.approx(128.0, rel=1e-12)
+    assert law.of(0) == 0.0
+    uniform = 128 * (1 - (1 - 8 / 128) ** 32)
+    assert 0.85 * uniform < law.of(32) < 0.95 * uniform
+    near = hits(ExpertRouting(exponent=1e-9), 128, 8)
+    assert near is not None
+    assert near.of(32) == pytest.approx(uniform, rel=1e-6)
+    assert hits(EVEN, 128, 8) is hits(ExpertRouting(exponent=0.0), 128, 8) is None
+
+
+def test_no_token_chooses_an_expert_twice():
+    """By hand: 6 of 9 would be 4/3 of two choices; the expert is certain, and the rest share the other."""
+    shares = ExpertRouting(weights=(6.0, 1.0, 1.0, 1.0))
+    assert chances(shares, 4, 2) == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3])
+    assert expert_load(shares, 4, 2, 2).shares == pytest.approx([2 / 3, 1 / 3])
+    assert chances(ExpertRouting(weights=(1.0,)), 4, 2) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_mean_over_layouts_is_smooth_in_the_pairs():
+    """Between its nodes a line: within 1 % of the value itself."""
+    load = expert_load(SKEWED, 256, 8, 8, GroupLimit(8, 4))
+    pairs = [2.0 ** (i / 16) for i in range(64, 160)]
+    found = [load.busiest(one) for one in pairs]
+    assert all(later < sooner for sooner, later in pairwise(found))
+    assert load.busiest(2.0**10) == pytest.approx(load.busiest(2.0**10 * 1.0001), rel=1e-3)
+    assert expert_load(SKEWED, 256, 1, 8).busiest(1e4) == 1.0

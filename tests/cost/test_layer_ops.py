@@ -128,6 +128,37 @@ def test_expert_parallelism_in_one_tensor_parallel_group_waits_for_its_busiest_r
     assert skewed.step(batch)[0] > whole.step(batch)[0]
 
 
+def experts_s(expert_routing, sequences, **engine):
+    """Seconds of the routed experts of one layer, in a decode step of so many sequences."""
+    cost = stage("hgx-h200", tensor_parallel_size=8, expert_routing=expert_routing, **engine)
+    batch = Batch(decodes=sequences, decode_kv_tokens=sequences * 100.0, sampled=sequences)
+    return next(op.seconds for op in cost.program(batch).blocks[-2].ops if op.name == "experts")
+
+
+@pytest.mark.slow
+def test_experts_by_rows_read_the_experts_that_popularity_leaves_to_be_hit():
+    """With one sequence eight are hit, whoever is popular; with 32 fewer than chosen evenly; with many all."""
+    few, some, many = (experts_s("zipf", n) / experts_s("uniform", n) for n in (1, 32, 4096))
+    assert few == pytest.approx(1.0, rel=1e-9)
+    assert some < 0.95
+    assert many == pytest.approx(1.0, rel=0.02)
+    assert experts_s({"exponent": 1.0}, 32) < experts_s("zipf", 32)
+    assert experts_s({"exponent": 0.0}, 32) == experts_s("uniform", 32)
+    by_count = experts_s({"weights": [1.0] * 8 + [0.0] * 248}, 32)
+    assert by_count == pytest.approx(experts_s("uniform", 1), rel=0.15)  # eight experts, as of one sequence
+
+
+def test_whole_experts_of_the_fullest_rank_are_fewer_with_more_tokens():
+    """At 16 sequences what is read decides, at 4096 the tokens of the fullest rank."""
+    few, many = (
+        experts_s("zipf", n, enable_expert_parallel=True)
+        / experts_s("uniform", n, enable_expert_parallel=True)
+        for n in (16, 4096)
+    )
+    assert few < 0.99
+    assert many > 1.1
+
+
 @pytest.mark.parametrize(
     ("topology", "nodes", "ranks"), [("hgx-h200", 4, 32), ("hgx-h200", 2, 16), ("gb200-nvl72", 1, 64)]
 )

@@ -128,7 +128,7 @@ def _features(sizes: Mapping[str, Any]) -> tuple[tuple[float, ...], Hashable]:
     """Logarithms of the sizes, in the order of their names, and what is no size (formats)."""
     numbers, words = [], []
     for name, value in sorted(sizes.items()):
-        if name in PACE:
+        if name in PACE or name == "hit":  # follows from the tokens
             continue
         if name == "chunks":
             numbers += [
