@@ -23,6 +23,11 @@ def asked_w(power: GpuPower, gpu: Gpu, work: Work, step_s: Floats) -> dict[str, 
     }
 
 
+def watts_asked(power: GpuPower, gpu: Gpu, work: Work, step_s: Floats) -> Floats:
+    """The same, all terms together."""
+    return sum(asked_w(power, gpu, work, step_s).values(), np.zeros(len(step_s)))
+
+
 def drawn_w(asked: Floats, max_w: float) -> Floats:
     """What flows of what is asked for: all of it far below the limit, and the limit far above."""
     ratio: Floats = asked / max_w
