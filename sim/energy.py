@@ -30,6 +30,8 @@ from sim.scenario.scenario import Scenario
 Floats = NDArray[np.float64]
 NO_RACKS = "the topology does not say how many servers stand in a rack (power.servers_per_rack)"
 MOST_STAGES = 1 << 20  # of a replica: more than any model has layers
+WORKED = ("hbm", "tensor", "activations")
+ASKED = ("idle", "step", *WORKED)
 J_PER_PJ_A_BYTE = 8.0 * 1e-12  # bits of a byte, and joules of a picojoule
 
 
@@ -115,9 +117,9 @@ class _Sum:
         self.run_s = end_s
         self.steps = {name: records.steps[name] for name in records.steps.kinds}
         rows = len(records.steps)
-        self.asked = {name: np.zeros(rows) for name in ("idle", "step", "hbm", "tensor")}
+        self.asked = {name: np.zeros(rows) for name in ASKED}
         self.row_w, self.share = np.zeros(rows), np.zeros(rows)
-        self.shares = {name: np.zeros(rows) for name in ("hbm", "tensor")}
+        self.shares = {name: np.zeros(rows) for name in WORKED}
         self.row_idle_w, self.row_gpus = np.zeros(rows), np.zeros(rows, dtype=np.int64)
         self.busy_s = self.steps["end_s"] - self.steps["start_s"] - self.steps["idle_s"]
         self.context = _mean_context(records)
@@ -189,15 +191,15 @@ class _Sum:
         found: dict[tuple[str, str], float] = {}
         of_prompts = computed / (computed + generated) if computed + generated else 0.0
         for phase, share in (("prefill", of_prompts), ("decode", 1.0 - of_prompts)):
-            whole, hbm, tensor = (
-                gpu_s * (part if phase == "prefill" else 1.0 - part)
-                for part in (self.share, self.shares["hbm"], self.shares["tensor"])
-            )
-            compute_j = float(np.dot(self.asked["tensor"], tensor)) + float(np.dot(self.asked["step"], whole))
-            found[phase, "compute"] = compute_j
-            found[phase, "hbm"] = float(np.dot(self.asked["hbm"], hbm))
+            shares = {"idle": self.share, "step": self.share, **self.shares}
+            joules = {
+                name: float(np.dot(self.asked[name], gpu_s * (part if phase == "prefill" else 1.0 - part)))
+                for name, part in shares.items()
+            }
+            found[phase, "compute"] = joules["step"] + joules["tensor"] + joules["activations"]
+            found[phase, "hbm"] = joules["hbm"]
             found[phase, "links"] = links_j * share
-            found[phase, "idle"] = float(np.dot(self.asked["idle"], whole))
+            found[phase, "idle"] = joules["idle"]
         found["between", "idle"] = between_j
         return found
 
@@ -249,19 +251,15 @@ class _Sum:
             self.asked[name][rows] = part * share
         self.row_w[rows], self.row_idle_w[rows] = flowing, power.idle_w
         self.row_gpus[rows] = len(work.shard.ranks)
-        hbm_w, tensor_w = power.hbm_w / work.shard.gpu.hbm_bytes_per_s, power.tensor_w
-        parts = (
-            ("hbm", hbm_w * whole.hbm_bytes, hbm_w * answers.hbm_bytes),
-            ("tensor", tensor_w * whole.peak_s, tensor_w * answers.peak_s),
-        )
-        for name, of_all, of_answers in (
-            *parts,
-            ("", sum(part[1] for part in parts), sum(part[2] for part in parts)),
-        ):
+        of_answers = asked_w(power, work.shard.gpu, answers, step_s)
+        for name, share_of_rows in ((None, self.share), *self.shares.items()):
+            names = WORKED if name is None else (name,)
+            all_w, answers_w = (
+                sum((of[one] for one in names), np.zeros(len(rows))) for of in (asked, of_answers)
+            )
             with np.errstate(divide="ignore", invalid="ignore"):
-                prompts = np.where(of_all > 0.0, 1.0 - of_answers / of_all, 0.0)
-            share = self.shares[name] if name else self.share
-            share[rows] = np.where(decodes > 0, np.clip(prompts, 0.0, 1.0), 1.0)
+                prompts = np.where(all_w > 0.0, 1.0 - answers_w / all_w, 0.0)
+            share_of_rows[rows] = np.where(decodes > 0, np.clip(prompts, 0.0, 1.0), 1.0)
 
 
 def _no_servers(served: tuple[Served, ...]) -> str:

@@ -153,7 +153,8 @@ def test_causes_add_up_to_the_joules_of_the_run(two_kinds: sim.Result) -> None:
         cause: fsum(value for (_, one), value in found.causes_j.items() if one == cause)
         for cause in ("compute", "hbm", "links", "idle")
     }
-    assert of_causes["compute"] == pytest.approx(found.terms_j["step"] + found.terms_j["tensor"])
+    computing = fsum(found.terms_j[term] for term in ("step", "tensor", "activations"))
+    assert of_causes["compute"] == pytest.approx(computing)
     for cause, term in (("hbm", "hbm"), ("links", "nvlink"), ("idle", "idle")):
         assert of_causes[cause] == pytest.approx(found.terms_j[term], rel=1e-9)
     assert of_causes["links"] > 0.0
@@ -245,6 +246,15 @@ def test_bytes_and_flops_of_a_step_are_those_of_its_kernels(
     work = StepWork(shard).of(np.zeros(1), one, one, one * context)
     priced = _memory_s(shard, network, batch) * gpu.hbm_bytes_per_s
     assert 0.7 < float(work.hbm_bytes[0]) / priced < 1.05  # kernels reach 0.7 to 0.9 of the rate
+
+
+def test_values_of_a_token_are_passes_over_its_activations() -> None:
+    scenario = sim.Scenario.model_validate(written(engine={"tensor_parallel_size": 2}))
+    shard = deployment_of(scenario, Network(scenario.wired.graph)).replicas[0].shards[0]
+    one, none = np.ones(1), np.zeros(1)
+    done = StepWork(shard).of(none, one, one, one * 100.0)
+    a_layer = 8 * 4096 + 3 * (14336 + 4096)
+    assert done.values[0] == (shard.layers * a_layer + 8 * shard.model.vocab) / 2
 
 
 def _memory_s(shard: Any, network: Network, batch: Batch) -> float:
@@ -369,7 +379,7 @@ def test_a_racks_limit_is_shared_out_and_never_passed() -> None:
     [
         ({"power": {"gpu_cap_w": 60}}, "gpu_cap_w = 60 leaves 60 W a GPU: must be more than the 80 W"),
         ({"power": {"rack_cap_w": 4e4}}, "power.servers_per_rack says it"),
-        ({"power": {"rack_cap_w": 2e3, "servers_per_rack": 1}}, "rack_cap_w: 7 kW leaves 392 W a GPU"),
+        ({"power": {"rack_cap_w": 2e3, "servers_per_rack": 1}}, "rack_cap_w: 6 kW leaves 347 W a GPU"),
         ({"topology": "l40s-8", "power": {"gpu_cap_w": 200}}, "needs the watts of a l40s"),
         ({"topology": "hgx-b300", "power": {"rack_cap_w": 4e4, "servers_per_rack": 2}}, "no host_w"),
     ],

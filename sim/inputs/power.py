@@ -22,7 +22,8 @@ voltage fall by more: an RTX 3090 at 1,395 MHz under 210 W and 1,950 under 363 (
 class GpuPower(BaseModel):
     """A GPU draws `idle_w` with weights in its memory and nothing to do, `step_w` more in a step, `hbm_w`
     more when it moves the bytes/s of its datasheet, `tensor_w` more when it computes the FLOP/s of its
-    datasheet, and `nvlink_pj_per_bit` for what it sends.
+    datasheet, `activation_nj` for each value of a token's activations (what grows with tokens and not with
+    weights: attention, norms, routing, sampling), and `nvlink_pj_per_bit` for what it sends.
 
     What these ask for is not what flows near the limit of the board: the clock falls, and `max_w` is never
     passed (`sim.cost.power.drawn_w`). Under a limit that is set lower the clock falls further, and the watts
@@ -40,6 +41,7 @@ class GpuPower(BaseModel):
     step_w: Watts = 0.0
     hbm_w: Watts
     tensor_w: Watts
+    activation_nj: Annotated[float, NotBoolean, Ge(0), Le(1e3)] = 0.0
     nvlink_pj_per_bit: PicojoulesPerBit = 2.0
     max_w: Annotated[Watts, Gt(0)]
     clock_exponent: Annotated[float, NotBoolean, Ge(1), Le(3)] = CLOCK_EXPONENT

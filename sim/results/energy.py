@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars
 
 Floats = NDArray[np.float64]
-OF_GPUS = ("idle", "step", "hbm", "tensor", "nvlink")
+OF_GPUS = ("idle", "step", "hbm", "tensor", "activations", "nvlink")
 AROUND = ("host", "nics", "switches", "server", "fans", "conversion")
 TERMS = (*OF_GPUS, *AROUND)
 CAUSES = ("compute", "hbm", "links", "idle")

@@ -383,6 +383,7 @@ MACHINE: Effects = {
         "tensor_w": "watts more at the datasheet's dense FLOP/s",
         "nvlink_pj_per_bit": "picojoules of a bit over NVLink",
         "max_w": "the limit of the board, near which less flows than is asked for",
+        "activation_nj": "nanojoules for a value of a token's activations",
         "clock_exponent": "watts above idle under a limit set lower fall with the clock to this power",
         "host_w": "a GPU's share of processors, memory and disks, at their most",
         "nic_w": "a GPU's share of NICs, at their most",
