@@ -24,6 +24,7 @@ from sim.cost.step_work import StepWork
 from sim.deployment import deployment_of
 from sim.power_caps import power_cap_w
 from sim.results.energy import TERMS, Energy, NoEnergy, energy_lines
+from sim.results.metrics import meets
 from tests.laws.key_scenarios import small
 
 LENGTHS = {
@@ -197,6 +198,17 @@ def test_a_gpu_with_no_word_of_its_server_has_watts_of_gpus_alone() -> None:
     assert "output_tokens_per_s_per_drawn_mw" not in numbers
     assert numbers["nodes"]["of"] == "GPUs alone"
     assert any("unavailable, because b300" in line for line in energy_lines(numbers, {}))
+
+
+def test_tokens_of_a_megawatt_are_objectives_of_which_more_is_better(result: sim.Result) -> None:
+    numbers = result.summary()
+    for name in ("output_tokens_per_s_per_mw", "output_tokens_per_s_per_drawn_mw"):
+        assert meets(numbers, {name: 0.9 * numbers[name]})
+        assert not meets(numbers, {name: 1.1 * numbers[name]})
+    drawn_mw = result.energy.total_j / result.energy.run_s / 1e6  # type: ignore[union-attr]
+    assert numbers["output_tokens_per_s_per_drawn_mw"] == pytest.approx(
+        numbers["output_throughput"] / drawn_mw
+    )
 
 
 def test_pools_of_two_kinds_of_gpu_idle_each_at_its_own_watts() -> None:

@@ -27,7 +27,7 @@ ACTIVATION_PASSES = 8.0
 INNER_PASSES = 3.0
 """Of what lies between two products: gate, up and their product; queries, scores and what they weigh."""
 LOGIT_PASSES = 8.0
-"""Of a token's logits: to 32 bits, temperature, softmax, log and sorting (assumed; as many as of hidden states)."""
+"""Of a token's logits: to 32 bits, temperature, softmax, sorting (assumed: as many as of hidden states)."""
 
 
 class Work(NamedTuple):

@@ -38,6 +38,10 @@ FLAT = (
     "usd_per_million_output_tokens",
 )
 """What a summary has beside its other numbers, for objectives and charts; None where it is not known."""
+BETTER_WITH_LOAD = FLAT[2:]
+"""Joules, dollars and tokens per megawatt: idle GPUs cost watts and dollars, so that these get worse where
+there is less to do.
+"""
 
 
 @dataclass(frozen=True)
