@@ -252,10 +252,10 @@ class _Sum:
         self.row_w[rows], self.row_idle_w[rows] = flowing, power.idle_w
         self.row_gpus[rows] = len(work.shard.ranks)
         of_answers = asked_w(power, work.shard.gpu, answers, step_s)
-        for name, share_of_rows in ((None, self.share), *self.shares.items()):
-            names = WORKED if name is None else (name,)
+        of_terms = [((name,), share_of_rows) for name, share_of_rows in self.shares.items()]
+        for names, share_of_rows in (*of_terms, (WORKED, self.share)):
             all_w, answers_w = (
-                sum((of[one] for one in names), np.zeros(len(rows))) for of in (asked, of_answers)
+                sum((of[name] for name in names), np.zeros(len(rows))) for of in (asked, of_answers)
             )
             with np.errstate(divide="ignore", invalid="ignore"):
                 prompts = np.where(all_w > 0.0, 1.0 - answers_w / all_w, 0.0)
