@@ -115,7 +115,11 @@ class _Sum:
         self.plans = plans
         self.records = records
         self.run_s = end_s
-        self.steps = {name: records.steps[name] for name in records.steps.kinds}
+        steps = {name: records.steps[name] for name in records.steps.kinds}
+        # Stages that step at the same time write their rows in another order when they fold, and sums of
+        # floats know their order.
+        order = np.lexsort((steps["stage"], steps["replica"], steps["start_s"]))
+        self.steps = {name: column[order] for name, column in steps.items()}
         rows = len(records.steps)
         self.asked = {name: np.zeros(rows) for name in ASKED}
         self.row_w, self.share = np.zeros(rows), np.zeros(rows)

@@ -79,6 +79,11 @@ def test_a_folded_run_has_the_joules_of_a_played_one_to_the_last_bit(result: sim
     assert played.places == result.energy.places  # type: ignore[union-attr]
 
 
+def test_stages_that_step_together_have_the_joules_of_played_ones_to_the_last_bit() -> None:
+    described = written(engine={"pipeline_parallel_size": 2})
+    assert energy(described).as_dict() == energy(described, fold=False).as_dict()
+
+
 def test_without_work_a_gpu_draws_idle_power() -> None:
     workload = {"arrivals": {"kind": "constant", "rate_per_s": 0.001}, "requests": 2, **LENGTHS}
     found = energy(written(workload=workload))
