@@ -17,6 +17,7 @@ from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 from sim.policy.placement import Explicit
+from sim.power_caps import power_cap_w
 from sim.reading.problems import did_you_mean
 from sim.results.kv_capacity import KvCapacity
 from sim.scenario.precision import precision_note
@@ -270,7 +271,8 @@ def shards_of(pool: Pool, scenario: Scenario, gpus: tuple[str, ...]) -> list[Sha
             )
         gpu = _described(scenario, names.pop()).under(engine.backend)
         groups = tuple(members[i : i + ranks] for i in range(0, together, ranks))
-        shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers))
+        cap_w = None if scenario.power is None else power_cap_w(scenario, members)
+        shards.append(Shard(model, engine, pool.precision, gpu, groups, first, layers, cap_w))
         first += layers
     return shards
 

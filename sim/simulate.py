@@ -234,7 +234,7 @@ class Result(Shown):
     @cached_property
     def energy(self) -> Energy | NoEnergy:
         """Watts and joules of the GPUs that served, by request too; or why there are none."""
-        return energy_of(self.deployment, self.scenario.wired.graph, self.records, self.link_rows, self.end_s)
+        return energy_of(self.scenario, self.deployment, self.records, self.link_rows, self.end_s)
 
     @property
     def kv_capacities(self) -> tuple[KvCapacity, ...]:

@@ -22,6 +22,7 @@ LAYERS = """version workers inputs theory
             basis
             workload calibration microbenchmark
             scenario
+            power_caps
             deployment
             energy
             effects setting

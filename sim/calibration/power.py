@@ -1,4 +1,4 @@
-"""Fit what a GPU draws to measured services: idle power is given, four numbers are fitted.
+"""Fit what a GPU draws to measured services: idle power is given, five numbers are fitted.
 
 A row is a service in its steady state: watts, running sequences, tokens a second. The mean step lasts
 sequences / (tokens a second); its bytes and FLOPs are those of `sim.cost.step_work`. Every number has its
@@ -12,7 +12,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,35 +97,57 @@ def simulated_step_s(row: PowerRow, model: Model, gpu: Gpu) -> float | None:
     return alone + row.sequences / row.output_tokens * (beside - alone)
 
 
-def asked_shares(row: PowerRow, model: Model, gpu: Gpu) -> tuple[float, float]:
-    """Bytes/s of HBM and FLOP/s of one GPU in the mean step, each over the datasheet's."""
+class Rates(NamedTuple):
+    """What one GPU does a second in the mean step: bytes of HBM and FLOPs, each over the datasheet's, and
+    values of activations.
+    """
+
+    hbm: float
+    tensor: float
+    values_per_s: float
+
+    def faster(self, factor: float) -> Rates:
+        """The same work in steps that are so many times as short."""
+        return Rates(*(factor * one for one in self))
+
+
+def rates_of(row: PowerRow, model: Model, gpu: Gpu) -> Rates:
+    """The mean of steps with decodes alone and of those in which a prompt comes as well. A prompt hits
+    experts that decodes do not, all at once: spread over all steps it would seem to read them in each.
+    """
     work = StepWork(shard_of(row, model, gpu, [str(rank) for rank in range(row.gpus)]))
-    sequences = np.array([row.sequences])
-    prompts = sequences * row.prompt_tokens / row.output_tokens
+    sequences, none = np.array([row.sequences]), np.zeros(1)
     kv_tokens = sequences * (row.prompt_tokens + row.output_tokens / 2.0)
-    done = work.of(prompts, sequences, sequences, kv_tokens, row.prompt_tokens / 2.0)
-    return (
-        float(done.hbm_bytes[0]) / gpu.hbm_bytes_per_s / row.step_s,
-        float(done.peak_s[0]) / row.step_s,
+    prompts_a_step = row.sequences / row.output_tokens
+    together, with_prompts = max(prompts_a_step, 1.0), min(prompts_a_step, 1.0)
+    prompts = np.array([together * row.prompt_tokens])
+    alone = work.of(none, sequences, sequences, kv_tokens)
+    beside = work.of(prompts, sequences, sequences + together, kv_tokens, row.prompt_tokens / 2.0)
+    hbm_bytes, peak_s, values = (
+        float(one[0] + with_prompts * (other[0] - one[0])) / row.step_s
+        for one, other in zip(alone, beside, strict=True)
     )
+    return Rates(hbm_bytes / gpu.hbm_bytes_per_s, peak_s, values)
 
 
-def predicted_w(power: GpuPower, hbm: Floats, tensor: Floats) -> Floats:
-    """Watts of one GPU at these shares of its datasheet's rates."""
-    return drawn_w(power.idle_w + power.step_w + power.hbm_w * hbm + power.tensor_w * tensor, power.max_w)
+def predicted_w(power: GpuPower, rates: Sequence[Rates]) -> Floats:
+    """Watts of one GPU at each of these rates."""
+    hbm, tensor, values = np.array(rates).T
+    asked = power.idle_w + power.step_w + power.hbm_w * hbm + power.tensor_w * tensor
+    return drawn_w(asked + power.activation_nj * 1e-9 * values, power.max_w)
 
 
 def fit(
-    rows: Sequence[tuple[PowerRow, float, float]],
+    rows: Sequence[tuple[PowerRow, Rates]],
     gpu: Gpu,
     idle_w: float,
     board_w: float,
     slower: Mapping[PowerRow, float] | None = None,
 ) -> PowerFit:
-    """Fit `rows`, each with its shares of HBM and tensor cores, of one GPU. `slower`: how many times a row's
+    """Fit `rows`, each with its rates, of one GPU. `slower`: how many times a row's
     simulated step its measured one lasts, for what the same fit predicts from simulated steps.
     """
-    models = sorted({row.model for row, _, _ in rows})
+    models = sorted({row.model for row, _ in rows})
     if len(models) < 3:
         raise InputError(f"{gpu.name}: rows of {len(models)} models; three are the fewest that tell anything")
     errors: list[float] = []
@@ -136,15 +158,15 @@ def fit(
         seen = [one for one in rows if one[0].model != left_out]
         unseen = [one for one in rows if one[0].model == left_out]
         power = _fitted(seen, gpu, idle_w, board_w)
-        watts, hbm, tensor = _columns(unseen)
-        found = np.abs(predicted_w(power, hbm, tensor) / watts - 1.0)
+        watts = np.array([row.watts for row, _ in unseen])
+        found = np.abs(predicted_w(power, [rates for _, rates in unseen]) / watts - 1.0)
         by_model[left_out] = tuple(found.tolist())
         errors += found.tolist()
-        for row, of_hbm, of_tensor in unseen:
+        for row, rates in unseen:
             if slower and row in slower:
-                shares = np.array([of_hbm * slower[row]]), np.array([of_tensor * slower[row]])
-                simulated.append(abs(float(predicted_w(power, *shares)[0]) / row.watts - 1.0))
-        constant += np.abs(np.median([row.watts for row, _, _ in seen]) / watts - 1.0).tolist()
+                watts_of = predicted_w(power, [rates.faster(slower[row])])
+                simulated.append(abs(float(watts_of[0]) / row.watts - 1.0))
+        constant += np.abs(np.median([row.watts for row, _ in seen]) / watts - 1.0).tolist()
     return PowerFit(
         gpu.name,
         _fitted(rows, gpu, idle_w, board_w),
@@ -155,32 +177,32 @@ def fit(
     )
 
 
-def _columns(rows: Sequence[tuple[PowerRow, float, float]]) -> tuple[Floats, Floats, Floats]:
-    watts, hbm, tensor = zip(*((row.watts, hbm, tensor) for row, hbm, tensor in rows), strict=True)
-    return np.array(watts), np.array(hbm), np.array(tensor)
-
-
-def _fitted(
-    rows: Sequence[tuple[PowerRow, float, float]], gpu: Gpu, idle_w: float, board_w: float
-) -> GpuPower:
+def _fitted(rows: Sequence[tuple[PowerRow, Rates]], gpu: Gpu, idle_w: float, board_w: float) -> GpuPower:
     from scipy.optimize import least_squares
 
-    watts, hbm, tensor = _columns(rows)
+    watts, rates = np.array([row.watts for row, _ in rows]), [one for _, one in rows]
     most = gpu.flops.get("bf16", max(gpu.flops.values())) * MOST_J_PER_FLOP
 
     def power_of(numbers: Sequence[float]) -> GpuPower:
-        step, of_hbm, of_tensor, limit = (float(number) for number in numbers)
-        return GpuPower(idle_w=idle_w, step_w=step, hbm_w=of_hbm, tensor_w=of_tensor, max_w=limit)
+        step, of_hbm, of_tensor, of_value, limit = (float(number) for number in numbers)
+        return GpuPower(
+            idle_w=idle_w,
+            step_w=step,
+            hbm_w=of_hbm,
+            tensor_w=of_tensor,
+            activation_nj=of_value,
+            max_w=limit,
+        )
 
-    start = [0.1 * board_w, 0.4 * board_w, 0.5 * most, 0.95 * board_w]
-    bounds = ([0.0, 0.0, 0.0, 0.8 * board_w], [board_w, 4.0 * board_w, most, 1.2 * board_w])
+    start = [0.1 * board_w, 0.4 * board_w, 0.5 * most, 5.0, 0.95 * board_w]
+    bounds = ([0.0, 0.0, 0.0, 0.0, 0.8 * board_w], [board_w, 4.0 * board_w, most, 100.0, 1.2 * board_w])
 
     def residuals(numbers: Any, /) -> Any:
-        return predicted_w(power_of(numbers), hbm, tensor) / watts - 1.0
+        return predicted_w(power_of(numbers), rates) / watts - 1.0
 
     # The median matters, and a few services were measured on machines that others' rows contradict.
     found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05)
-    return power_of([round(float(number), 1) for number in found.x])
+    return power_of([round(float(number), 2) for number in found.x])
 
 
 COLUMNS = (
@@ -236,7 +258,7 @@ def fits(rows: Sequence[PowerRow], models: Path | None = None) -> tuple[list[Pow
         if gpu is None or gpu.power is None:
             continue
         priced = [(row, model) for row in rows if row.gpu == name and (model := known[row.model]) is not None]
-        used = [(row, *asked_shares(row, model, gpu)) for row, model in priced]
+        used = [(row, rates_of(row, model, gpu)) for row, model in priced]
         if used:
             steps = {row: simulated_step_s(row, model, gpu) for row, model in priced}
             slower = {row: row.step_s / step_s for row, step_s in steps.items() if step_s}

@@ -307,7 +307,9 @@ def power(
         rows.append(
             {
                 "gpu": one.gpu,
-                **one.power.model_dump(include={"idle_w", "step_w", "hbm_w", "tensor_w", "max_w"}),
+                **one.power.model_dump(
+                    include={"idle_w", "step_w", "hbm_w", "tensor_w", "activation_nj", "max_w"}
+                ),
                 "rows": errors.count,
                 "median_error": errors.median,
                 "p90_error": errors.p90,

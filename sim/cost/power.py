@@ -20,7 +20,13 @@ def asked_w(power: GpuPower, gpu: Gpu, work: Work, step_s: Floats) -> dict[str, 
         "step": np.full(len(step_s), power.step_w),
         "hbm": power.hbm_w * work.hbm_bytes / gpu.hbm_bytes_per_s / step_s,
         "tensor": power.tensor_w * work.peak_s / step_s,
+        "activations": power.activation_nj * 1e-9 * work.values / step_s,
     }
+
+
+def watts_asked(power: GpuPower, gpu: Gpu, work: Work, step_s: Floats) -> Floats:
+    """The same, all terms together."""
+    return sum(asked_w(power, gpu, work, step_s).values(), np.zeros(len(step_s)))
 
 
 def drawn_w(asked: Floats, max_w: float) -> Floats:

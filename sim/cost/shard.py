@@ -14,7 +14,8 @@ from sim.inputs.precision import Precision
 class Shard:
     """Layers `first_layer` and on, on `groups` of tensor-parallel ranks: one group a data-parallel rank.
 
-    All groups hold the same attention weights; experts are split over all GPUs of all groups.
+    All groups hold the same attention weights; experts are split over all GPUs of all groups. `power_cap_w`:
+    the limit that is set for each of its GPUs.
     """
 
     model: Model
@@ -24,6 +25,7 @@ class Shard:
     groups: tuple[tuple[str, ...], ...]
     first_layer: int
     layers: int
+    power_cap_w: float | None = None
 
     @property
     def ranks(self) -> tuple[str, ...]:

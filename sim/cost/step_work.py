@@ -25,13 +25,20 @@ from sim.inputs.quantities import DTYPE_BYTES
 Floats = NDArray[np.float64]
 ACTIVATION_PASSES = 8.0
 """Reads and writes of a hidden state a layer: two norms, their residuals, in and out of the products."""
+INNER_PASSES = 3.0
+"""Of what lies between two products: gate, up and their product; queries, scores and what they weigh."""
+LOGIT_PASSES = 8.0
+"""Of a token's logits: to 32 bits, temperature, softmax, sorting (assumed: as many as of hidden states)."""
 
 
 class Work(NamedTuple):
-    """Bytes of HBM, and seconds of arithmetic at the dense peak of the format that each product runs in."""
+    """Bytes of HBM, seconds of arithmetic at the dense peak of the format that each product runs in, and the
+    values of activations that pass the GPU's vector units.
+    """
 
     hbm_bytes: Floats
     peak_s: Floats
+    values: Floats
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,12 @@ class StepWork:
             back = min(prefill_context, window) if window else prefill_context
             pairs = read + layers * prefill_tokens / groups * back
             arithmetic = arithmetic + pairs * flops_a_token / self._peak("bf16")
-        return Work(np.asarray(hbm, dtype=float), np.asarray(arithmetic, dtype=float))
+        values = tokens * self._values
+        if self.shard.is_last:
+            values = (
+                values + sampled * LOGIT_PASSES * self.shard.model.vocab / self.shard.tensor_parallel_size
+            )
+        return Work(*(np.asarray(part, dtype=float) for part in (hbm, arithmetic, values)))
 
     def _peak(self, dtype: str) -> float:
         return peak_flops(self.shard.gpu, dtype)
@@ -146,6 +158,15 @@ class StepWork:
             total += ACTIVATION_PASSES * self._plain_bytes * shape.hidden
             total += (in_bytes + self._plain_bytes) * inner
         return total
+
+    @cached_property
+    def _values(self) -> float:
+        """Values of a token's activations: of the hidden state and of what lies between products."""
+        total = 0.0
+        for shape, is_moe in self.shard.kinds_of_layers:
+            width = shape.moe_intermediate * shape.experts_per_token if is_moe else shape.intermediate
+            total += ACTIVATION_PASSES * shape.hidden + INNER_PASSES * (width + shape.query_width)
+        return total / self.shard.tensor_parallel_size
 
     @cached_property
     def _attentions(self) -> tuple[tuple[Model, int, int], ...]:

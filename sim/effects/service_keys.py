@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sim.effects.power_caps import power_cap
 from sim.effects.rules import Rule, Use, acted, because, given, no_sharing, plain, unless, where
 from sim.inputs.faults import Fault
 from sim.policy.routing import CentralQueue, Nearest, Random, RoundRobin, SessionAffine
@@ -164,6 +165,24 @@ def _without_nothing(use: Use) -> str:
     return "no GPU sends anything to another" if only and none else ""
 
 
+def _rack_leaves_less(use: Use) -> str:
+    caps = [shard.power_cap_w for plan in use.ran.deployment.replicas for shard in plan.shards]
+    most = max(cap for cap in caps if cap is not None)
+    return f"power.rack_cap_w leaves a GPU {most:.0f} W" if most < use.value else ""
+
+
+def _gpus_have_less(use: Use) -> str:
+    cap_w = use.ran.scenario.power.gpu_cap_w if use.ran.scenario.power else None
+    caps = {shard.power_cap_w for plan in use.ran.deployment.replicas for shard in plan.shards}
+    return f"power.gpu_cap_w allows a GPU {cap_w:.0f} W" if cap_w is not None and caps == {cap_w} else ""
+
+
+def _all_in_trays(use: Use) -> str:
+    places = use.ran.network.places
+    in_trays = all("tray" in places[gpu] for gpu in use.ran.network.gpus)
+    return "nodes are racks of trays here" if in_trays else ""
+
+
 def _all_given(use: Use) -> str:
     of_all = all(group.given for group in use.ran.groups.values())
     return given(use) if of_all else ""
@@ -183,6 +202,9 @@ SERVICE: dict[str, Rule] = {
     "prices.gpu_hour": unless(_on_no_gpu),
     "prices.kwh": unless(_on_no_gpu),
     "prices.published": unless(_on_no_gpu),
+    "power.gpu_cap_w": unless(_on_no_gpu, _rack_leaves_less, then=power_cap),
+    "power.rack_cap_w": unless(_on_no_gpu, _gpus_have_less, then=power_cap),
+    "power.servers_per_rack": unless(_on_no_gpu, _all_in_trays),
     "pools.*.replicas": acted,
     "pools.*.role": acted,
     "pools.*.gpu": _one_kind,

@@ -12,21 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.inputs.prices import SOURCE, Prices
+from sim.results.power_of_places import (
+    PlaceWatts,
+    Served,
+    lines_of_places,
+    summary_of_places,
+    watts_of_places,
+)
 
 if TYPE_CHECKING:
     import polars
 
 Floats = NDArray[np.float64]
-TERMS = ("idle", "step", "hbm", "tensor", "nvlink", "server")
+OF_GPUS = ("idle", "step", "hbm", "tensor", "activations", "nvlink")
+AROUND = ("host", "nics", "switches", "server", "fans", "conversion")
+TERMS = (*OF_GPUS, *AROUND)
+CAUSES = ("compute", "hbm", "links", "idle")
 FLAT = (
     "mean_gpu_w",
     "peak_w",
     "gpu_j_per_output_token",
     "j_per_output_token",
     "output_tokens_per_s_per_mw",
+    "output_tokens_per_s_per_drawn_mw",
     "usd_per_million_output_tokens",
 )
 """What a summary has beside its other numbers, for objectives and charts; None where it is not known."""
+BETTER_WITH_LOAD = FLAT[2:]
+"""Joules, dollars and tokens per megawatt: idle GPUs cost watts and dollars, so that these get worse where
+there is less to do.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,27 +57,33 @@ class NoEnergy:
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules of the GPUs that served, by row of steps, by term, and by request.
+    """Joules of the GPUs that served, by row of steps, by term, by cause, by place, and by request.
 
     `row_j` are the joules of all GPUs of a row's stage, `row_w` the watts of one; `prefill_share` of a row
-    went into prompts. `terms_j` add up to `total_j`, of which `server` is what stands around the GPUs,
-    at its datasheet's most, and `provisioned_w` what is set aside for all of them.
+    went into prompts. `terms_j` add up to `total_j`: of GPUs, and of what stands around them. `causes_j`
+    splits those of GPUs by what they were for (prompts, answers, nothing) and by what drew them.
+    `provisioned_w` is what is set aside for all of them.
     """
 
     row_j: Floats
     row_w: Floats
     row_idle_w: Floats
     row_gpus: NDArray[np.int64]
+    row_stage: NDArray[np.int64]
     prefill_share: Floats
     start_s: Floats
     end_s: Floats
     busy_s: Floats
     terms_j: dict[str, float]
+    causes_j: dict[tuple[str, str], float]
     run_s: float
     gpus: int
     idle_w: float
     provisioned_w: float | None
     basis: str
+    served: tuple[Served, ...]
+    no_servers: str
+    no_racks: str
     request_s: Floats
     computed_tokens: Floats
     generated_tokens: Floats
@@ -77,12 +98,12 @@ class Energy:
     @property
     def gpu_j(self) -> float:
         """Joules of the GPUs alone."""
-        return fsum(value for name, value in self.terms_j.items() if name != "server")
+        return fsum(value for name, value in self.terms_j.items() if name in OF_GPUS)
 
     @property
     def has_servers(self) -> bool:
         """Whether it is known what stands around the GPUs."""
-        return "server" in self.terms_j
+        return not self.no_servers
 
     @property
     def mean_gpu_w(self) -> float:
@@ -92,9 +113,14 @@ class Energy:
     @cached_property
     def _above_idle_w(self) -> Floats:
         """What a row adds to its idle GPUs from begin to end, its pauses (of a pipeline's stage) spread."""
+        return np.asarray(self.above_idle_w_of_one * self.row_gpus, dtype=float)
+
+    @cached_property
+    def above_idle_w_of_one(self) -> Floats:
+        """The same of one GPU of the row's stage."""
         span_s = self.end_s - self.start_s
         busy = np.divide(self.busy_s, span_s, out=np.ones_like(span_s), where=span_s > 0.0)
-        return np.asarray((self.row_w - self.row_idle_w) * self.row_gpus * busy, dtype=float)
+        return np.asarray((self.row_w - self.row_idle_w) * busy, dtype=float)
 
     @cached_property
     def over_time(self) -> tuple[Floats, Floats]:
@@ -139,14 +165,53 @@ class Energy:
 
     @property
     def parts_j(self) -> tuple[float, float]:
-        """Joules of steps that went into prompts, and into answers."""
-        prefill = float(np.dot(self.row_j, self.prefill_share))
-        return prefill, float(self.row_j.sum()) - prefill
+        """Joules of GPUs that went into prompts, and into answers: their steps and what crossed links."""
+        prefill, decode = (
+            fsum(value for (phase, _), value in self.causes_j.items() if phase == one)
+            for one in ("prefill", "decode")
+        )
+        return prefill, decode
+
+    def by_cause(self) -> polars.DataFrame:
+        """Joules by phase and cause, as they are and per output token and finished request. GPUs `between`
+        steps are idle; `around` them stands what servers draw. They add up to the run's.
+        """
+        import polars
+
+        around = {("around", name): self.terms_j[name] for name in AROUND if name in self.terms_j}
+        joules = {**self.causes_j, **around}
+        tokens = float(self.generated_tokens.sum())
+        return polars.DataFrame(
+            {
+                "phase": [phase for phase, _ in joules],
+                "cause": [cause for _, cause in joules],
+                "j": list(joules.values()),
+                "j_per_output_token": [value / tokens if tokens else None for value in joules.values()],
+                "j_per_finished_request": [
+                    value / self.finished if self.finished else None for value in joules.values()
+                ],
+            },
+            schema_overrides={"j_per_output_token": polars.Float64, "j_per_finished_request": polars.Float64},
+        )
+
+    @cached_property
+    def places(self) -> tuple[PlaceWatts, ...]:
+        """Watts of every GPU, server, rack and pool."""
+        return watts_of_places(self)
+
+    def by_place(self) -> polars.DataFrame:
+        """Watts in the mean and at most of every GPU, server, rack and pool, of the GPUs that served there
+        and, where it is known, with what stands around them. No rows of racks where none are known.
+        """
+        import polars
+
+        return polars.DataFrame([one._asdict() for one in self.places], infer_schema_length=None)
 
     def as_dict(self, output_throughput: float | None = None) -> dict[str, Any]:
         """The numbers of a summary. Joules a token and a request count GPUs and servers."""
-        tokens, total = float(self.generated_tokens.sum()), self.total_j
+        tokens, total, rate = float(self.generated_tokens.sum()), self.total_j, output_throughput
         prefill, decode = self.parts_j
+        whole = self.has_servers
         found: dict[str, Any] = {
             "basis": self.basis,
             "mean_gpu_w": self.mean_gpu_w,
@@ -155,15 +220,26 @@ class Energy:
             "peak_w": self.peak_w,
             "total_j": total,
             "gpu_j_per_output_token": self.gpu_j / tokens if tokens else None,
-            "j_per_output_token": total / tokens if tokens and self.has_servers else None,
+            "j_per_output_token": total / tokens if tokens and whole else None,
             "gpu_j_per_finished_request": self.gpu_j / self.finished if self.finished else None,
+            "j_per_finished_request": total / self.finished if self.finished and whole else None,
             "prefill_j": prefill,
             "decode_j": decode,
             **{f"{name}_j": value for name, value in self.terms_j.items()},
+            "by_cause": {
+                phase: {
+                    cause: self.causes_j[phase, cause] for cause in CAUSES if (phase, cause) in self.causes_j
+                }
+                for phase in ("prefill", "decode", "between")
+            },
+            **summary_of_places(self.places, self.no_racks),
         }
+        if not whole:
+            found["servers"] = {"unavailable": self.no_servers}
+        elif rate is not None and total:
+            found["output_tokens_per_s_per_drawn_mw"] = rate * self.run_s / total * 1e6
         if self.provisioned_w is not None:
             found["provisioned_w"] = self.provisioned_w
-            rate = output_throughput
             found["output_tokens_per_s_per_mw"] = None if rate is None else rate / self.provisioned_w * 1e6
         return found
 
@@ -225,5 +301,9 @@ def energy_lines(energy: dict[str, Any], cost: dict[str, Any]) -> Iterator[str]:
     )
     if energy["gpu_j_per_output_token"] is not None:
         whole = energy["j_per_output_token"]
-        around = "servers are not known" if whole is None else f"{whole:.3g} with their servers"
+        lacking = energy.get("servers", {}).get("unavailable")
+        around = (
+            f"servers unavailable, because {lacking}" if whole is None else f"{whole:.3g} with their servers"
+        )
         yield f"energy: {energy['gpu_j_per_output_token']:.3g} J of GPUs an output token; {around}"
+    yield from lines_of_places(energy)

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Warmup = float | Literal["mser5"] | None
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
-MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed")
+MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed", "_per_mw", "_per_drawn_mw")
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
@@ -134,8 +134,9 @@ def objectives_kept(
 def meets(numbers: Mapping[str, Any], slo: Mapping[str, float]) -> bool:
     """Whether a summary keeps every limit in `slo`, such as `{"p99_ttft_ms": 500}`.
 
-    Throughputs, goodputs and attainments must be at least their limit, all else at most. What could not be
-    measured (None) keeps any limit, if anything was completed at all. KeyError for unknown names.
+    Throughputs (per megawatt too), goodputs and attainments must be at least their limit, all else at most.
+    What could not be measured (None) keeps any limit, if anything was completed at all. KeyError for unknown
+    names.
 
     >>> meets({"p99_ttft_ms": 400.0, "output_throughput": 90.0}, {"p99_ttft_ms": 500})
     True

@@ -9,6 +9,7 @@ import numpy as np
 import simpy
 
 from sim.cost import stage_sends
+from sim.cost.capped_cost import CappedCost
 from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
@@ -127,7 +128,11 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
     if given is not None:
         return [GivenCost(given.step_s, given.sequence_s, given.token_s)]
     kernels = world.scenario.kernels
-    return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+    costs = [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+    return [
+        cost if shard.power_cap_w is None else CappedCost(cost, shard)
+        for cost, shard in zip(costs, plan.shards, strict=True)
+    ]
 
 
 def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:

@@ -27,6 +27,7 @@ from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
 from sim.inputs.hedging import Hedge
 from sim.inputs.model import Model
+from sim.inputs.power import PowerLimits
 from sim.inputs.precision import Precision
 from sim.inputs.prices import Prices
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
@@ -157,6 +158,7 @@ class Scenario(BaseModel):
     placement: PlacementRule = Field(default_factory=Packed, validate_default=True)
     workload: Workload
     prices: Prices | None = None
+    power: PowerLimits | None = None
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None

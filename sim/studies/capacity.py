@@ -20,7 +20,7 @@ from sim.scenario import Scenario, with_changes
 from sim.studies.intervals import Interval, mean_interval
 from sim.studies.metric_names import check_metric
 from sim.studies.points import Keeps, Point, Row, rows_here, run_points
-from sim.studies.rate_search import FURTHEST, RATE, Bracket, holds, rate_of
+from sim.studies.rate_search import FURTHEST, RATE, Bracket, holds, lacks_load, rate_of
 
 if TYPE_CHECKING:
     import polars
@@ -173,12 +173,21 @@ def _long_enough(scenario: Scenario, slo: Mapping[str, float]) -> Scenario:
 
 def _searched(search: _Search, rate: float, tolerance: float) -> Capacity:
     lowest, highest = rate, rate
-    if search.holds(rate):
+    if not search.holds(rate) and lacks_load(search.trials[-1].broken):
+        # Watts and dollars are too many for what comes: the lowest rate that holds lies above.
+        climb = Bracket(rate, 2.0, tolerance)
+        climb.tried(False, lacks_load=True)
+        while climb.holding is None and (tried := climb.next_rate()) is not None:
+            climb.tried(search.holds(tried), lacks_load(search.trials[-1].broken))
+        if climb.holding is None:
+            return Capacity(0.0, search.limit(), tuple(search.trials))
+        lowest, highest = climb.holding, climb.failing or climb.holding
+    if search.trials[-1].holds and lowest == highest:
         while search.holds(highest := 2.0 * highest):
             lowest = highest
             if highest > rate * FURTHEST:
                 return Capacity(math.inf, "nothing: every rate tried holds", tuple(search.trials))
-    else:
+    elif lowest == highest:
         while not search.holds(lowest := lowest / 2.0):
             highest = lowest
             if lowest < rate / FURTHEST:
@@ -228,7 +237,11 @@ class _Search:
             return None
         found = []
         for seed in self.seeds:
-            failing = [trial.rate_per_s for trial in self.trials if not trial.by_seed[seed]]
+            failing = [
+                trial.rate_per_s
+                for trial in self.trials
+                if not trial.by_seed[seed] and not lacks_load(trial.broken)
+            ]
             holding = [trial.rate_per_s for trial in self.trials if trial.by_seed[seed]]
             below = [rate for rate in holding if rate < min(failing, default=math.inf)]
             one = Bracket(max(below) if below else min(failing), 1.0 + tolerance, tolerance)
@@ -263,7 +276,10 @@ class _Search:
 
     def limit(self) -> str:
         """What broke at the lowest rate that does not hold, and which cause of it had grown most."""
-        failing = min((trial for trial in self.trials if not trial.holds), key=lambda one: one.rate_per_s)
+        failing = min(
+            (trial for trial in self.trials if not trial.holds),
+            key=lambda one: (lacks_load(one.broken), one.rate_per_s),
+        )
         worst = max(failing.broken, key=lambda name: self._excess(failing, name))
         reason = f"{worst} at {failing.rate_per_s:.4g} requests/s"
         if worst in self.slo:

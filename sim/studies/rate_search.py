@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from sim.inputs.errors import InputError
+from sim.results.energy import BETTER_WITH_LOAD
 from sim.results.metrics import meets
 from sim.scenario import Scenario
 from sim.studies.metric_names import check_metric
@@ -23,7 +24,8 @@ FURTHEST = 2.0**20  # times the rate at which a search begins, up and down
 
 class Bracket:
     """A search for the rate at which a rule ceases to hold: steps that grow until one rate holds and one does
-    not, then halves in the logarithm until both lie within `resolution`.
+    not, then halves in the logarithm until both lie within `resolution`. Where a rate fails because too
+    little comes for its watts and dollars, higher ones are tried.
     """
 
     def __init__(self, rate: float, step: float, resolution: float) -> None:
@@ -31,6 +33,7 @@ class Bracket:
         self._begin = rate
         self.holding: float | None = None
         self.failing: float | None = None
+        self.lacking: float | None = None
         self.has_ended = False
 
     def next_rate(self) -> float | None:
@@ -43,14 +46,20 @@ class Bracket:
             self.rate = math.sqrt(self.holding * self.failing)
         return self.rate
 
-    def tried(self, holds: bool) -> None:
+    def tried(self, holds: bool, lacks_load: bool = False) -> None:
         if holds:
             self.holding = self.rate
+        elif lacks_load and self.holding is None:
+            self.lacking = self.rate
         else:
             self.failing = self.rate
         if self.holding is not None and self.failing is not None:
             return
-        self.rate = self.rate * self.step if holds else self.rate / self.step
+        if self.lacking is not None and self.failing is not None:
+            self.rate = math.sqrt(self.lacking * self.failing)
+            self.has_ended = self.failing / self.lacking <= 1.0 + self.resolution / 2
+            return
+        self.rate = self.rate * self.step if holds or self.lacking else self.rate / self.step
         self.step *= self.step
         self.has_ended = not self._begin / FURTHEST < self.rate < self._begin * FURTHEST
 
@@ -133,7 +142,7 @@ def highest_rates(
         for key, row in zip(left, found, strict=True):
             rows[key[0]].append(row)
             if row.status == "done":
-                searches[key].tried(holds(row, slo))
+                searches[key].tried(holds(row, slo), lacks_load(broken_of(row, slo)))
             else:
                 reasons[key[0]] = row.reason
                 del searches[key]
@@ -146,6 +155,17 @@ def highest_rates(
         elif not reasons[number]:
             reasons[number] = "every rate holds" if search.holding is not None else "no rate holds"
     return [Rates(*one) for one in zip(by_variant, held, reasons, map(tuple, rows), strict=True)]
+
+
+def broken_of(row: Row, slo: Mapping[str, float]) -> list[str]:
+    """The objectives that a run breaks, and `unfinished` where requests are left."""
+    broken = [name for name, limit in slo.items() if not meets(row.summary, {name: limit})]
+    return [*broken, "unfinished"] if row.summary["unfinished"] else broken
+
+
+def lacks_load(broken: Sequence[str]) -> bool:
+    """Whether all that breaks gets better where more requests come."""
+    return bool(broken) and set(broken) <= set(BETTER_WITH_LOAD)
 
 
 def holds(row: Row, slo: Mapping[str, float]) -> bool:

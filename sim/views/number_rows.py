@@ -46,6 +46,7 @@ COUNTS = {
     "gpu_j_per_output_token": "J of GPUs an output token",
     "j_per_output_token": "J an output token, servers too",
     "output_tokens_per_s_per_mw": "output tokens/s a provisioned MW",
+    "output_tokens_per_s_per_drawn_mw": "output tokens/s a drawn MW",
     "usd_per_million_output_tokens": "dollars a million output tokens",
     "saturated": "saturated",
 }

@@ -102,6 +102,20 @@ BASES: dict[str, dict[str, Any]] = {
         "prices": {"gpu_hour": 2.5, "kwh": 0.08},
         "workload": chat(prompt_tokens=3000),
     },
+    "capped GPUs": {
+        "topology": "nd-h100-v5",
+        "model": small("llama-3-8b"),
+        "power": {"gpu_cap_w": 420.0},
+        "workload": chat(),
+    },
+    "capped racks": {
+        "topology": "nd-h100-v5",
+        "nodes": 2,
+        "model": small("llama-3-8b"),
+        "engine": {"tensor_parallel_size": 8},
+        "power": {"rack_cap_w": 14.2e3, "servers_per_rack": 2},
+        "workload": chat(),
+    },
     "two servers": {
         "topology": "nd-h100-v5",
         "nodes": 2,

@@ -38,6 +38,7 @@ UNREACHED = {
 }
 
 _HEARD: dict[str, tuple[str, ...]] = {
+    "capped GPUs": ("topology.gpus.*.power.clock_exponent",),
     "experts of one GPU": ("model.moe_latent", "model.zero_experts"),
     "layers of three shapes": (
         "model.layer_shapes[].heads",

@@ -9,6 +9,7 @@ import pytest
 import sim
 from sim.inputs.errors import InputError
 from sim.studies import capacity as capacity_module
+from tests.laws.key_scenarios import small
 from tests.studies.scenarios import server
 
 
@@ -29,6 +30,33 @@ def test_an_objective_that_no_rate_meets_has_no_capacity() -> None:
     found = sim.capacity(server(requests=20), {"p99_ttft_ms": 50.0})
     assert found.rate_per_s == 0.0
     assert "p99_ttft_ms" in found.limited_by
+
+
+@pytest.mark.slow
+def test_joules_that_fall_with_the_load_are_searched_upward() -> None:
+    """At the written rate idle GPUs cost too much a token, and far above it the first token is late."""
+    few = {
+        name: {"kind": "fixed", "tokens": tokens}
+        for name, tokens in (("prompt_tokens", 200), ("output_tokens", 9))
+    }
+    scenario = sim.Scenario.model_validate(
+        {
+            "topology": "nd-h100-v5",
+            "model": small("llama-3-8b", 2),
+            "prices": {"gpu_hour": 2.0},
+            "workload": {"arrivals": {"kind": "poisson", "rate_per_s": 2.0}, "requests": 40, **few},
+        }
+    )
+    found = sim.capacity(scenario, {"j_per_output_token": 1.0, "p99_ttft_ms": 10.0}, tolerance=0.2)
+    assert found.rate_per_s > 10.0
+    assert found.limited_by.startswith("p99_ttft_ms is ")
+    both = {"output_tokens_per_s_per_mw": 1e4, "p99_ttft_ms": 10.0}
+    assert sim.capacity(scenario, both, tolerance=0.2).rate_per_s == pytest.approx(found.rate_per_s, rel=0.3)
+    never = sim.capacity(
+        scenario, {"usd_per_million_output_tokens": 1e-6, "p99_ttft_ms": 10.0}, tolerance=0.5
+    )
+    assert never.rate_per_s == 0.0
+    assert len(never.trials) < 25
 
 
 def test_an_objective_that_every_rate_meets_has_no_limit() -> None:

@@ -155,6 +155,15 @@ def test_what_makes_no_sense_is_refused(named: dict[str, Any], said: str) -> Non
     assert said in str(refused.value)
 
 
+def test_a_search_that_begins_with_too_little_load_goes_up() -> None:
+    """Rates below 20 waste watts, and those above 30 are late."""
+    for written, least in ((1.0, 20.0), (1.0, 40.0)):
+        search = Bracket(written, 2.0, RESOLUTION)
+        while (rate := search.next_rate()) is not None:
+            search.tried(least <= rate <= 30.0, lacks_load=rate < least and rate <= 30.0)
+        assert search.found == (pytest.approx(30.0, rel=2 * RESOLUTION) if least < 30.0 else None)
+
+
 def test_a_bracket_ends_within_its_resolution_or_says_that_it_has_no_end() -> None:
     search = Bracket(1.0, 1.05, RESOLUTION)
     tries = 0
