@@ -36,6 +36,9 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
         data["workload"] = load_workload(data["workload"], near=near)
     elif near is not None:
         data["workload"] = with_paths_from(near, data.get("workload"))
+    outages = data.get("outages")
+    if near is not None and isinstance(outages, Mapping) and isinstance(outages.get("recorded"), str):
+        data["outages"] = {**outages, "recorded": str((near / outages["recorded"]).resolve())}
     if isinstance(data.get("engine"), Mapping):
         data["engine"] = _with_draft(_with_expert_counts(data["engine"], near), near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.
