@@ -12,6 +12,7 @@ from sim.inputs.errors import InfeasibleError
 from sim.inputs.faults import Fault
 from sim.inputs.outages import Outage
 from sim.inputs.parts import part_of_place
+from sim.results.outages import EngineDown, OutageRow
 from sim.results.setting import FaultSetting, PoolSetting, Setting, Surroundings, Traffic
 from sim.scenario.scenario import Pool, Scenario
 from sim.views.machine_map import machine_map
@@ -194,3 +195,43 @@ def _links_between(network: Network, pairs: Iterable[tuple[str, str]]) -> set[st
         except InfeasibleError:
             continue
     return {network.links[link] for link in links}
+
+
+def outage_rows_of(
+    scenario: Scenario, deployment: Deployment, outages: Sequence[Outage]
+) -> tuple[list[OutageRow], list[EngineDown]]:
+    """Everything that failed in a run, and when each engine was out."""
+    nodes = {gpu: str(said.get("node", 0)) for gpu, said in scenario.wired.graph.nodes(data=True)}
+    whole = [(plan.index, plan.gpus) for plan in deployment.replicas]
+
+    def stopped(fault: Fault) -> tuple[int, ...]:
+        if not fault.stops_engines:
+            return ()
+        return tuple(
+            index
+            for index, gpus in whole
+            if fault.replica == index
+            or (fault.gpu and fault.gpu in gpus)
+            or (fault.node and any(fault.node == f"node{nodes[gpu]}" for gpu in gpus))
+        )
+
+    rows = [
+        OutageRow(*_kind_and_name(fault), "stated", fault.at_s, fault.until_s, None, stopped(fault))
+        for fault in scenario.faults
+    ]
+    windows: dict[int, list[tuple[float, float | None]]] = {}
+    for one in outages:
+        engines = tuple(sorted({index for fault in one.faults for index in stopped(fault)}))
+        rows.append(OutageRow(one.kind, one.name, one.cause, one.at_s, one.until_s, one.warned_s, engines))
+    for fault in (*scenario.faults, *(fault for one in outages for fault in one.faults)):
+        for index in stopped(fault):
+            windows.setdefault(index, []).append((fault.at_s, fault.until_s))
+    engines_down = [EngineDown(max(1, len(gpus)), tuple(windows.get(index, ()))) for index, gpus in whole]
+    return sorted(rows, key=lambda row: row.at_s), engines_down
+
+
+def _kind_and_name(fault: Fault) -> tuple[str, str]:
+    if fault.replica is not None:
+        return "replica", f"replica{fault.replica}"
+    named = {"link": fault.link, "place": fault.place, "gpu": fault.gpu, "node": fault.node}
+    return next((kind, name) for kind, name in named.items() if name)

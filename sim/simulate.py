@@ -34,6 +34,7 @@ from sim.results.energy import FLAT, Energy, NoEnergy, dollars
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
+from sim.results.outages import outages_summary
 from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.results.setting import FaultSetting, Surroundings
@@ -51,8 +52,8 @@ from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.scenario.outages import faults_in, outages_of, slowed_by_gpu
-from sim.setting import fault_settings, link_kinds, setting_of, surroundings_of
+from sim.scenario.outages import faults_in, left_out, outages_of, slowed_by_gpu
+from sim.setting import fault_settings, link_kinds, outage_rows_of, setting_of, surroundings_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -226,8 +227,40 @@ class Result(Shown):
         numbers["energy"] = energy
         if cost:
             numbers["cost"] = cost
+        if self._has_outages:
+            numbers["outages"] = self._outages_summary(warmup)
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
+
+    @property
+    def _has_outages(self) -> bool:
+        return bool(self.scenario.faults) or self.scenario.outages is not None
+
+    def _outages_summary(self, warmup: Warmup) -> dict[str, Any]:
+        scenario = self.scenario
+        rows, engines = outage_rows_of(scenario, self.deployment, self.outages_drawn)
+        cut = scenario.warmup if warmup is None else warmup
+        kept = objectives_kept(self.records, scenario.workload.slos, cut, scenario.cooldown)
+        numbers = outages_summary(rows, engines, self.records, self.blame_records, kept)
+        without = left_out(scenario)
+        return {**numbers, "left_out": list(without)} if without else numbers
+
+    @cached_property
+    def outages(self) -> polars.DataFrame:
+        """One row per outage and fault that began: what failed and when, its class, when a warning came, and
+        how many engines it stopped.
+        """
+        import polars
+
+        rows, _ = outage_rows_of(self.scenario, self.deployment, self.outages_drawn)
+        kinds = {
+            "kind": polars.String, "name": polars.String, "cause": polars.String, "at_s": polars.Float64,
+            "until_s": polars.Float64, "warned_s": polars.Float64, "engines": polars.Int64,
+        }  # fmt: skip
+        begun = [row for row in rows if row.at_s < self.end_s]
+        columns = {name: [getattr(row, name) for row in begun] for name in kinds}
+        columns["engines"] = [len(engines) for engines in columns["engines"]]
+        return polars.DataFrame(columns, schema=kinds)
 
     @property
     def _gpu_kinds(self) -> list[str]:

@@ -75,7 +75,9 @@ def test_a_step_of_exponential_ranks_is_their_barrier() -> None:
     steps_s = [pace.next(cost, 0.0).step(batch)[0] for _ in range(20_000)]
     assert np.mean(steps_s) == pytest.approx(queueing.barrier(8), rel=0.01)
     slower = Pace([1.0, 3.0], Jitter(cv=0.1), np.random.default_rng(1))
-    assert np.mean([slower.next(cost, 0.0).step(batch)[0] for _ in range(5000)]) == pytest.approx(3.0, rel=0.01)
+    assert np.mean([slower.next(cost, 0.0).step(batch)[0] for _ in range(5000)]) == pytest.approx(
+        3.0, rel=0.01
+    )
 
 
 def test_many_steps_at_one_pace_are_the_steps_one_by_one() -> None:
