@@ -69,15 +69,15 @@ class Lifetimes:
 def outage_times(
     parts: int, lives: Lifetimes, until_s: float, seed: int, source: str
 ) -> Iterator[tuple[int, float, float, np.random.Generator]]:
-    """The outages of so many parts that begin before `until_s`: part, begin, end, and the part's stream for
-    what else is to be drawn of that outage. All parts are up at 0.
+    """The outages of so many parts that begin before `until_s`: part, begin, end, and a stream for what else
+    is to be drawn of that outage, which changes no time. All parts are up at 0.
     """
     first_s = lives.left_up_s(parts, random_stream(seed, f"outages of {source}"))
     for part in np.flatnonzero(first_s < until_s).tolist():
         stream = random_stream(seed, f"outages of {source}, part {part}")
+        beside = random_stream(seed, f"outages of {source}, part {part}, what else")
         at_s = float(first_s[part])
         while at_s < until_s:
             back_s = at_s + lives.repair_s(stream)
-            # Another stream for what the caller draws: how much that is must not change the next gap.
-            yield part, at_s, back_s, stream.spawn(1)[0]
+            yield part, at_s, back_s, beside
             at_s = back_s + lives.up_s(stream)
