@@ -134,8 +134,8 @@ def uneven(quick: bool) -> list[Row]:
         Row(case, HIT, "", None, float(hit), source=NTP, estimate=by_hand),
         Row(case, PACKED, "", None, whole, source=NTP),
         Row(
-            case, "throughput lost, uneven shards (paper: about 0)", "", None, float(dead.mean()) / GPUS, source=NTP,
-            estimate=failed,
+            case, "throughput lost, uneven shards (paper: about 0)", "", None, float(dead.mean()) / GPUS,
+            source=NTP, estimate=failed,
         ),
         Row(case, "GPUs that stop with each that fails, for the loss of 10 %", "", None, stop),
     ]  # fmt: skip

@@ -348,7 +348,7 @@ MACHINE: Effects = {
         "model": "which GPU it is",
         "reduces": "whether the switch adds up on the way (NVLS, SHARP)",
         "forwards_peers": "whether the root complex passes PCIe traffic from GPU to GPU",
-        "trays": "in how many trays a rack's picture puts them",
+        "trays": "in how many trays of a rack they stand, for its picture and for trays that fail",
         "latency_s": "time to pass it; left out, that of the measured machines",
         "bytes_per_s": "what the thing itself can pass, where that is less than its links",
         "transport": "what a NIC speaks",
