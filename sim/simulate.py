@@ -351,10 +351,11 @@ class Result(Shown):
             apart=any(pool.role == "prefill" for pool in pools.values()),
         )
         scenario = self.scenario
-        unfelt = {key[1] for key, _ in self.faults_without_effect()}
+        faults = faults_in(scenario, self.outages_drawn)
+        unfelt = {key[1] for key, _ in self._without_effect(faults)}
         degraded = any(
-            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(scenario.faults)
-        ) or any(fault.link or fault.place for one in self.outages_drawn for fault in one.faults)
+            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(faults)
+        )
         return run_basis(
             numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load, degraded
         )

@@ -16,6 +16,7 @@ from sim.catalog import load_draft, load_model, load_topology, load_workload, sy
 from sim.inputs.errors import InputError, LocatedError
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.expert_counts import read_expert_counts
+from sim.reading.files_read import file_read
 from sim.reading.workload_files import with_paths_from
 
 
@@ -37,8 +38,12 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
     elif near is not None:
         data["workload"] = with_paths_from(near, data.get("workload"))
     outages = data.get("outages")
-    if near is not None and isinstance(outages, Mapping) and isinstance(outages.get("recorded"), str):
-        data["outages"] = {**outages, "recorded": str((near / outages["recorded"]).resolve())}
+    recorded = outages.get("recorded") if isinstance(outages, Mapping) else None
+    if near is not None and recorded and isinstance(recorded, str):
+        path = (near / recorded).resolve()
+        data["outages"] = {**outages, "recorded": str(path)}
+        if path.is_file():
+            file_read(path)
     if isinstance(data.get("engine"), Mapping):
         data["engine"] = _with_draft(_with_expert_counts(data["engine"], near), near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.

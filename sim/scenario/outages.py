@@ -50,6 +50,11 @@ def outages_of(scenario: Scenario, seed: int) -> tuple[Outage, ...]:
     if wanted.random is not None:
         end_s = _until(scenario, wanted.random)
         found += drawn(parts, wanted.random, end_s, seed if wanted.seed is None else wanted.seed)
+    if len(found) > MAX_OUTAGES:
+        raise InfeasibleError(
+            f"outages come to {len(found):,} parts that fail, of which at most {MAX_OUTAGES:,} are simulated",
+            "a compute_tray, host or rack takes all of its GPUs as one",
+        )
     in_order = sorted(found, key=lambda one: (one.at_s, one.kind, one.name))
     return tuple(_with_dark_racks(parts, in_order))
 
@@ -138,7 +143,7 @@ def _nothing_of(parts: PartsThatFail, kind: str) -> str:
 
 def _stated(parts: PartsThatFail, at: tuple[PartOutage, ...], cause: str = STATED) -> Iterator[Outage]:
     for one in at:
-        for name in parts.named(one.kind, one.name):
+        for name in parts.named(one.kind, one.name)[: MAX_OUTAGES + 1]:
             yield outage(parts, one.kind, name, one, cause)
 
 
@@ -151,6 +156,8 @@ def _recorded(parts: PartsThatFail, path: Path) -> list[Outage]:
         except ValueError as problem:
             key = "name" if parts.of_kind(one.kind) else "kind"
             problems.append(Problem(str(problem), str(path), line, key))
+        if len(found) > MAX_OUTAGES:
+            break
     if problems:
         raise InputError(problems)
     return found

@@ -200,7 +200,9 @@ def test_a_recorded_list_is_found_beside_the_scenario(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"list.csv:3: kind: nd-h100-v5 has no rail"):
         of(sim.load_scenario(tmp_path / "one.yaml"))
     (tmp_path / "list.csv").write_text("kind,name,at_s\ngpu,node0.gpu1,3\n")
-    ((one),) = of(sim.load_scenario(tmp_path / "one.yaml"))
+    loaded = sim.load_scenario(tmp_path / "one.yaml")
+    assert tmp_path / "list.csv" in loaded.files_read
+    (one,) = of(loaded)
     assert (one.cause, one.name) == ("recorded", "node0.gpu1")
 
 
@@ -255,6 +257,8 @@ def test_classes_of_parts_that_are_not_there_are_told() -> None:
 
 def test_more_outages_than_a_run_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.scenario.outages.MAX_OUTAGES", 1_000)
+    with pytest.raises(InfeasibleError, match=r"come to 1,001 parts that fail.* at most 1,000 are"):
+        of(scenario("gb200-nvl72", 1, **at("nvlink", "*")))
     random = {"rates": {"gpu": 1e-4}, "repair_mean_s": 1e-5, "repair_median_s": 1e-5}
     with pytest.raises(InfeasibleError, match="more than 1,000 outages before 10 s; an acceleration below"):
         of(scenario(random=random))
