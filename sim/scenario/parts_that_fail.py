@@ -181,8 +181,13 @@ def _nvlinks(of: PartsThatFail) -> Iterator[tuple[str, FailingPart]]:
 
 
 def _switch_trays(of: PartsThatFail) -> Iterator[tuple[str, FailingPart]]:
-    for (node, tray), chips in of.trays("nvswitch").items():
-        yield f"node{node}.switch_tray{tray}", FailingPart(tuple(chips), places=tuple(chips))
+    """Chips of one tray, of a server or of what stands above servers in a domain of several."""
+    trays: dict[str, list[str]] = {}
+    for (_, tray), chips in of.trays("nvswitch").items():
+        for chip in chips:
+            trays.setdefault(f"{chip.partition('.')[0]}.switch_tray{tray}", []).append(chip)
+    for name, chips in trays.items():
+        yield name, FailingPart(tuple(chips), places=tuple(chips))
 
 
 def _compute_trays(of: PartsThatFail) -> Iterator[tuple[str, FailingPart]]:

@@ -68,6 +68,12 @@ def test_a_run_without_outages_says_nothing_of_them(result: sim.Result) -> None:
     assert "outages" not in plain.summary()
     assert section(Shown(plain, plain.summary())) is None
     assert plain.outages.is_empty()
+    idle = {"kind": "nic", "name": "node0.nic70", "at_s": 1, "until_s": 1.02}  # no byte crosses it
+    unfelt = sim.simulate(scenario({"at": [idle]}))
+    assert unfelt.summary()["basis"] == plain.summary()["basis"]
+    assert unfelt.requests.equals(plain.requests)
+    chip = sim.simulate(scenario({"at": [{**idle, "kind": "nvswitch_chip", "name": "node0.nvswitch3"}]}))
+    assert chip.summary()["basis"] != plain.summary()["basis"]
     assert "outages" in result.summary()
 
 

@@ -80,6 +80,14 @@ def test_a_part_takes_the_share_of_the_links_that_it_is() -> None:
     assert {link for link, _ in spread} == {"leaf0->spine1", "spine1->leaf0"}
 
 
+def test_switch_trays_above_servers_are_named_by_their_domain() -> None:
+    racks = sim.load_topology("gb200-nvl72", nodes=4).model_copy(update={"domain": 144, "domain_tiers": 2})
+    trays = PartsThatFail(racks, 1).of_kind("switch_tray")
+    tops = [name for name in trays if name.startswith("domain")]
+    assert len(tops) == 2 * 9
+    assert {place.partition(".")[0] for place in trays["domain1.switch_tray0"].places} == {"domain1"}
+
+
 @pytest.mark.slow
 def test_the_parts_of_every_shipped_topology_can_fail() -> None:
     for path in sorted(topologies().glob("*.yaml")):
