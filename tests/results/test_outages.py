@@ -134,6 +134,7 @@ def test_recovery_is_back_to_95_percent_of_the_rate_before() -> None:
     assert recovery_s(edges, back, 5.0, 100.0) == 9.0  # two intervals at 94 and one at 96 are not yet 95
 
 
+@pytest.mark.slow
 def test_words_and_report_say_the_numbers(result: sim.Result, numbers: dict[str, Any]) -> None:
     told = " ".join(outage_lines(numbers))
     assert "outages: 2, 1 with a warning; engines were up 9" in told
