@@ -49,6 +49,7 @@ def of(one: sim.Scenario, seed: int = 0) -> tuple[Outage, ...]:
 # ---- kinds and their members
 
 
+@pytest.mark.slow
 def test_a_rack_has_every_kind_of_part() -> None:
     rack = parts("gb200-nvl72", 2)
     counts = {kind: len(rack.of_kind(kind)) for kind in KINDS}
@@ -244,6 +245,7 @@ def test_a_seed_of_faults_changes_no_arrival() -> None:
     assert not runs[0].outages.equals(runs[1].outages)
 
 
+@pytest.mark.slow
 def test_failures_take_the_whole_that_they_are_in_as_often_as_said() -> None:
     random = {"rates": {"gpu": "20 s", "nic": "20 s"}, "together": {"compute_tray": 0.5, "rail": 0.2}}
     random |= {"until_s": 30, "repair_mean_s": 1, "repair_median_s": 1, "warned": 0.25, "warned_before_s": 2}
