@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, permutations, product
 
@@ -10,7 +10,9 @@ from sim.cost.network import Network
 from sim.deployment import Deployment
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.faults import Fault
+from sim.inputs.outages import Outage
 from sim.inputs.parts import part_of_place
+from sim.results.outages import EngineDown, OutageRow
 from sim.results.setting import FaultSetting, PoolSetting, Setting, Surroundings, Traffic
 from sim.scenario.scenario import Pool, Scenario
 from sim.views.machine_map import machine_map
@@ -19,8 +21,8 @@ MAX_PAIRS = 5200  # of GPUs whose way is looked up for one kind of traffic: all 
 MANY_PAIRS = 64  # of engines that hand over: of more, only GPUs at the same place are looked up
 
 
-def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
-    """Machine, pools, kinds of links and faults of a scenario as it was deployed."""
+def setting_of(scenario: Scenario, deployment: Deployment, outages: Sequence[Outage] = ()) -> Setting:
+    """Machine, pools, kinds of links and faults of a scenario as it was deployed, and a run's outages."""
     network = Network(scenario.wired.graph)
     places = [network.places[gpu] for plan in deployment.replicas for gpu in plan.gpus]
     return Setting(
@@ -30,17 +32,35 @@ def setting_of(scenario: Scenario, deployment: Deployment) -> Setting:
         tuple(dict.fromkeys(str(place.get("model", "")) for place in places)),
         tuple(_pools(scenario, deployment)),
         link_kinds(network, scenario),
-        fault_settings(scenario),
+        fault_settings(scenario, outages),
         getattr(scenario.workload.arrivals, "users", None),
     )
 
 
-def fault_settings(scenario: Scenario) -> tuple[FaultSetting, ...]:
-    """The faults of a scenario in words."""
-    return tuple(
+def fault_settings(scenario: Scenario, outages: Sequence[Outage] = ()) -> tuple[FaultSetting, ...]:
+    """The faults of a scenario, and the outages of a run, in words: one line of each, whatever it takes."""
+    stated = (
         FaultSetting(_what(fault), fault.at_s, fault.until_s, fault.stops_engines, bool(fault.capacity))
         for fault in scenario.faults
     )
+    drawn = (
+        FaultSetting(_outage(one), one.at_s, one.until_s, one.stops, not one.stops and _leaves_some(one))
+        for one in outages
+    )
+    return (*stated, *drawn)
+
+
+def _outage(outage: Outage) -> str:
+    """What an outage is of: `compute tray node0.compute_tray3`, `gpu node0.gpu1 1.25 times slower`."""
+    text = f"{outage.kind.replace('_', ' ')} {outage.name}"
+    left = {fault.capacity for fault in outage.faults if fault.capacity}
+    if outage.slowed:
+        return f"{text} {outage.slowed[0].factor:.3g} times slower"
+    return f"{text}, {min(left):.0%} of its links' capacity left" if left and not outage.stops else text
+
+
+def _leaves_some(outage: Outage) -> bool:
+    return bool(outage.slowed) or all(fault.capacity for fault in outage.faults)
 
 
 def _pools(scenario: Scenario, deployment: Deployment) -> Iterator[PoolSetting]:
@@ -117,10 +137,12 @@ def store_kind(place: str) -> str:
     return "host memory" if part == "host" else part
 
 
-def surroundings_of(scenario: Scenario, deployment: Deployment, used_links: Iterable[str]) -> Surroundings:
+def surroundings_of(
+    scenario: Scenario, deployment: Deployment, used_links: Iterable[str], outages: Sequence[Outage] = ()
+) -> Surroundings:
     """What the report of a run shows beside its rows; `used_links` are those that carried anything."""
     network = Network(scenario.wired.graph)
-    setting = setting_of(scenario, deployment)
+    setting = setting_of(scenario, deployment, outages)
     used = list(used_links)
     traffic, traffic_on = _traffic(network, deployment, set(used))
     whole = {part: name for name, parts in network.stripes.items() for part in parts}
@@ -173,3 +195,43 @@ def _links_between(network: Network, pairs: Iterable[tuple[str, str]]) -> set[st
         except InfeasibleError:
             continue
     return {network.links[link] for link in links}
+
+
+def outage_rows_of(
+    scenario: Scenario, deployment: Deployment, outages: Sequence[Outage]
+) -> tuple[list[OutageRow], list[EngineDown]]:
+    """Everything that failed in a run, and when each engine was out."""
+    nodes = {gpu: str(said.get("node", 0)) for gpu, said in scenario.wired.graph.nodes(data=True)}
+    whole = [(plan.index, plan.gpus) for plan in deployment.replicas]
+
+    def stopped(fault: Fault) -> tuple[int, ...]:
+        if not fault.stops_engines:
+            return ()
+        return tuple(
+            index
+            for index, gpus in whole
+            if fault.replica == index
+            or (fault.gpu and fault.gpu in gpus)
+            or (fault.node and any(fault.node == f"node{nodes[gpu]}" for gpu in gpus))
+        )
+
+    rows = [
+        OutageRow(*_kind_and_name(fault), "stated", fault.at_s, fault.until_s, None, stopped(fault))
+        for fault in scenario.faults
+    ]
+    windows: dict[int, list[tuple[float, float | None]]] = {}
+    for one in outages:
+        engines = tuple(sorted({index for fault in one.faults for index in stopped(fault)}))
+        rows.append(OutageRow(one.kind, one.name, one.cause, one.at_s, one.until_s, one.warned_s, engines))
+    for fault in (*scenario.faults, *(fault for one in outages for fault in one.faults)):
+        for index in stopped(fault):
+            windows.setdefault(index, []).append((fault.at_s, fault.until_s))
+    engines_down = [EngineDown(max(1, len(gpus)), tuple(windows.get(index, ()))) for index, gpus in whole]
+    return sorted(rows, key=lambda row: row.at_s), engines_down
+
+
+def _kind_and_name(fault: Fault) -> tuple[str, str]:
+    if fault.replica is not None:
+        return "replica", f"replica{fault.replica}"
+    named = {"link": fault.link, "place": fault.place, "gpu": fault.gpu, "node": fault.node}
+    return next((kind, name) for kind, name in named.items() if name)

@@ -17,12 +17,14 @@ from simpy.core import StopSimulation
 from sim.basis import Collectives, Load, Served, collectives_on, run_basis
 from sim.cost.network import Network
 from sim.deployment import Deployment, deployment_of
-from sim.effects.faults import faults_without_effect
+from sim.effects.faults import faults_without_effect, outages_without_effect
 from sim.effects.ran import Ran
 from sim.effects.words import key_words
 from sim.energy import energy_of
 from sim.inputs.errors import InfeasibleError, InputError, Problem, UnfinishedError
+from sim.inputs.faults import Fault
 from sim.inputs.lengths import FixedWait, UniformWait, Waits
+from sim.inputs.outages import Outage
 from sim.policy.routing import CentralQueue
 from sim.reading.files_read import files_read
 from sim.results.basis import RunBasis
@@ -32,6 +34,7 @@ from sim.results.energy import FLAT, Energy, NoEnergy, dollars
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
+from sim.results.outages import outages_summary
 from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
 from sim.results.setting import FaultSetting, Surroundings
@@ -49,7 +52,8 @@ from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
 from sim.scenario import Scenario, with_changes
-from sim.setting import fault_settings, link_kinds, setting_of, surroundings_of
+from sim.scenario.outages import faults_in, left_out, outages_of, slowed_by_gpu
+from sim.setting import fault_settings, link_kinds, outage_rows_of, setting_of, surroundings_of
 from sim.views.naming import scenario_text, title_of
 from sim.views.showing import Shown
 from sim.workload.generator import request_generator
@@ -92,11 +96,12 @@ class Result(Shown):
     collectives: tuple[Collectives, ...] = ()
     hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
+    outages_drawn: tuple[Outage, ...] = ()
 
     @property
     def faults(self) -> tuple[FaultSetting, ...]:
         """What failed and when, in words."""
-        return fault_settings(self.scenario)
+        return fault_settings(self.scenario, self.outages_drawn)
 
     @property
     def title(self) -> str:
@@ -222,8 +227,40 @@ class Result(Shown):
         numbers["energy"] = energy
         if cost:
             numbers["cost"] = cost
+        if self._has_outages:
+            numbers["outages"] = self._outages_summary(warmup)
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
+
+    @property
+    def _has_outages(self) -> bool:
+        return bool(self.scenario.faults) or self.scenario.outages is not None
+
+    def _outages_summary(self, warmup: Warmup) -> dict[str, Any]:
+        scenario = self.scenario
+        rows, engines = outage_rows_of(scenario, self.deployment, self.outages_drawn)
+        cut = scenario.warmup if warmup is None else warmup
+        kept = objectives_kept(self.records, scenario.workload.slos, cut, scenario.cooldown)
+        numbers = outages_summary(rows, engines, self.records, self.blame_records, kept)
+        without = left_out(scenario)
+        return {**numbers, "left_out": list(without)} if without else numbers
+
+    @cached_property
+    def outages(self) -> polars.DataFrame:
+        """One row per outage and fault that began: what failed and when, its class, when a warning came, and
+        how many engines it stopped.
+        """
+        import polars
+
+        rows, _ = outage_rows_of(self.scenario, self.deployment, self.outages_drawn)
+        kinds = {
+            "kind": polars.String, "name": polars.String, "cause": polars.String, "at_s": polars.Float64,
+            "until_s": polars.Float64, "warned_s": polars.Float64, "engines": polars.Int64,
+        }  # fmt: skip
+        begun = [row for row in rows if row.at_s < self.end_s]
+        columns = {name: [getattr(row, name) for row in begun] for name in kinds}
+        columns["engines"] = [len(engines) for engines in columns["engines"]]
+        return polars.DataFrame(columns, schema=kinds)
 
     @property
     def _gpu_kinds(self) -> list[str]:
@@ -254,6 +291,7 @@ class Result(Shown):
             self.end_s,
             self.ended,
             dict(self.faults_without_effect()),
+            dict(self._outages_without_effect()),
         )
 
     @cached_property
@@ -313,9 +351,10 @@ class Result(Shown):
             apart=any(pool.role == "prefill" for pool in pools.values()),
         )
         scenario = self.scenario
-        unfelt = {key[1] for key, _ in self.faults_without_effect()}
+        faults = faults_in(scenario, self.outages_drawn)
+        unfelt = {key[1] for key, _ in self._without_effect(faults)}
         degraded = any(
-            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(scenario.faults)
+            (fault.link or fault.place) and index not in unfelt for index, fault in enumerate(faults)
         )
         return run_basis(
             numbers, self.served, scenario.kernels, self.collectives, scenario.topology, load, degraded
@@ -332,7 +371,7 @@ class Result(Shown):
         kept = objectives_kept(self.records, scenario.workload.slos, scenario.warmup, scenario.cooldown)
         return verdict(
             Told(
-                setting_of(self.scenario, self.deployment),
+                setting_of(self.scenario, self.deployment, self.outages_drawn),
                 self.records,
                 self.blame_records,
                 {name: self.link_rows[name] for name in self.link_rows.kinds},
@@ -348,11 +387,23 @@ class Result(Shown):
     def surroundings(self) -> Surroundings:
         """Machine, pools, faults and objectives, as the report shows them beside the rows."""
         names, n_bytes = self.link_rows["link"], self.link_rows["n_bytes"]
-        return surroundings_of(self.scenario, self.deployment, names[n_bytes > 0.0].tolist())
+        used = names[n_bytes > 0.0].tolist()
+        return surroundings_of(self.scenario, self.deployment, used, self.outages_drawn)
 
     def faults_without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
         """The faults of the scenario that nothing in this run can have felt: their keys, and why."""
-        faults = self.scenario.faults
+        return self._without_effect(self.scenario.faults)
+
+    def _outages_without_effect(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        wanted = self.scenario.outages
+        if wanted is not None:
+            yield from outages_without_effect(
+                wanted,
+                self.outages_drawn,
+                lambda faults: {int(key[1]): why for key, why in self._without_effect(faults)},
+            )
+
+    def _without_effect(self, faults: Sequence[Fault]) -> list[tuple[tuple[str | int, ...], str]]:
         if not faults:
             return []
         # Rows, not frames: see `unmeasured_gpus`.
@@ -441,7 +492,10 @@ def simulate(
         check = os.environ.get("SIM_CHECK") == "1"
     env = WatchedClock() if check else simpy.Environment()
     network = Network(scenario.wired.graph)
-    losses = Losses(network, scenario.faults)
+    with files_read() as listed:
+        outages = outages_of(scenario, seed)
+    faults = faults_in(scenario, outages)
+    losses = Losses(network, faults)
     is_contended = "sharing" not in scenario.without
     if recorder is None:
         fabric = (Fabric if is_contended else UncontendedFabric)(env, network)
@@ -450,11 +504,14 @@ def simulate(
         limit = min(recorder.ends_at_s, inf if limit is None else limit)
         limit = None if limit == inf else limit
     blame = BlameRecords()
-    world = World(scenario, env, network, fabric, Records(), fold, seed, is_recorded=recorder is not None)
+    world = World(
+        scenario, env, network, fabric, Records(), fold, seed,
+        is_recorded=recorder is not None, slowed=slowed_by_gpu(outages),
+    )  # fmt: skip
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
-    schedule_faults(env, network, fabric, service, scenario.faults, losses)
+    schedule_faults(env, network, fabric, service, faults, losses)
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
@@ -483,7 +540,8 @@ def simulate(
     if checks is not None:
         shares = "sharing" not in scenario.without
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
-    result = replace(result, ended=ended, inputs=scenario.files_read | traces)
+    read = scenario.files_read | traces | listed
+    result = replace(result, ended=ended, inputs=read, outages_drawn=outages)
     if recorder is not None:
         recorded = recorder.close(network, list(service.replicas), env.now)
         recorded.link_kinds = link_kinds(network, scenario)

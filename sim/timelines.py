@@ -19,6 +19,7 @@ from sim.results.recorded import Recorded, Windows
 from sim.results.whole_files import whole_file
 from sim.runtime.recording import Recorder
 from sim.scenario import Scenario, load_scenario
+from sim.scenario.outages import outages_of
 from sim.setting import fault_settings
 from sim.simulate import Result, simulate
 from sim.views.saved import SavedResult
@@ -51,7 +52,7 @@ def timeline(
         windows = windows_of(run.records, run.end_s, window=window, requests=requests, slowest=slowest)
         recorded = record(run, windows, scenario)
     with whole_file(path) as partial:
-        return write_trace(run, partial, recorded, fault_settings(scenario))
+        return write_trace(run, partial, recorded, fault_settings(scenario, outages_of(scenario, run.seed)))
 
 
 def scenario_of(run: Result | SavedResult) -> Scenario:

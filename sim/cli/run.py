@@ -184,6 +184,8 @@ def _tell(result: Result, written: Written, format: Format, percentiles: tuple[f
     for capacity in result.kv_capacities:
         for what in capacity.notes():
             note(f"note: {what}")
+    for what in numbers.get("outages", {}).get("left_out", ()):
+        note(f"note: outages.random leaves out a class of failures, {what}")
     note_keys(result.key_words.without_effect, written.problem)
     if "cut_answers" in numbers:
         note(f"note: {_cut_answers(result)}")
@@ -240,6 +242,7 @@ def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple
     from sim.results.basis import basis_lines
     from sim.results.energy import energy_lines
     from sim.results.metrics import percent_name
+    from sim.results.outages import outage_lines, outage_rows
     from sim.views.naming import title_of
     from sim.views.number_rows import BLAME_COLUMNS, STATISTICS, blame_rows, counts_rows, latency_rows
 
@@ -252,6 +255,11 @@ def print_summary(result: Result, numbers: Mapping[str, Any], percentiles: tuple
     causes = blame_rows(numbers)
     if causes:
         print_table(BLAME_COLUMNS, causes)
+    if "outages" in numbers:
+        if "before" in numbers["outages"]:
+            print_table(["outages", "before", "during", "after"], outage_rows(numbers["outages"]))
+        for line in outage_lines(numbers["outages"]):
+            print(line)
     capacities = (line for one in result.kv_capacities for line in one.lines())
     energy = energy_lines(numbers["energy"], numbers.get("cost", {}))
     for line in (*capacities, *energy, *basis_lines(numbers)):

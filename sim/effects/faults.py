@@ -1,13 +1,15 @@
-"""Faults that no request can have felt."""
+"""Faults and outages that no request can have felt."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import networkx as nx
 
 from sim.cost.network import Network
 from sim.inputs.faults import Fault
+from sim.inputs.outages import Outage, Outages
 from sim.scenario.references import Found, faultable_places
 
 
@@ -45,6 +47,43 @@ def faults_without_effect(
             links = _links(network, name)
             if not sum(bytes_by_link[link] for link in links) and not set(links).intersection(down):
                 yield (*key, kind), f"nothing is slower: no byte crossed {name} in this run"
+
+
+def outages_without_effect(
+    wanted: Outages, outages: Sequence[Outage], felt: Callable[[Sequence[Fault]], Mapping[int, str]]
+) -> Iterator[Found]:
+    """The keys of outages of which no request can have felt any, and why. `felt` gives the numbers of those
+    of some faults that none can have felt, with the reasons.
+    """
+    groups: dict[tuple[str | int, ...], list[Outage]] = {}
+    for number, one in enumerate(wanted.at):
+        groups["outages", "at", number] = [
+            outage
+            for outage in outages
+            if outage.cause == "stated" and (outage.kind, outage.at_s) == (one.kind, one.at_s)
+            and (outage.name == one.name or fnmatchcase(outage.name, one.name))
+        ]  # fmt: skip
+    if wanted.recorded:
+        groups["outages", "recorded"] = [outage for outage in outages if outage.cause == "recorded"]
+    if wanted.random is not None:
+        mine = [outage for outage in outages if outage.cause not in ("stated", "recorded")]
+        groups["outages", "random"] = mine
+    for key, group in groups.items():
+        why = _why_unfelt(group, felt)
+        if why:
+            yield key, why
+
+
+def _why_unfelt(group: Sequence[Outage], felt: Callable[[Sequence[Fault]], Mapping[int, str]]) -> str:
+    if not group:
+        return "no outage comes of it before the run would end"
+    faults = [fault for outage in group for fault in outage.faults]
+    # A slow GPU is to its engine what one that stops is: it must serve, before the end.
+    faults += [Fault(at_s=slow.at_s, gpu=slow.gpu) for outage in group for slow in outage.slowed]
+    if not faults:
+        return "nothing fails: a rack has more power shelves than it needs"
+    unfelt = felt(faults)
+    return next(iter(unfelt.values())) if len(unfelt) == len(faults) else ""
 
 
 def _links(network: Network, name: str) -> list[str]:

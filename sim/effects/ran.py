@@ -5,7 +5,7 @@ limits were from what came near them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,7 @@ class Ran:
     end_s: float
     ended: str
     faults_without_effect: dict[Key, str]
+    outages_without_effect: dict[Key, str] = field(default_factory=dict)
 
     # ---- requests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sim.effects.power_caps import power_cap
 from sim.effects.rules import Rule, Use, acted, because, given, no_sharing, plain, unless, where
@@ -130,12 +131,28 @@ def _until(use: Use) -> Word:
     return word
 
 
+def _outage(use: Use) -> Word:
+    """Every key of what is stated, recorded or drawn acts where anything that comes of it is felt."""
+    found = use.ran.outages_without_effect
+    why = next((why for key, why in found.items() if use.key[: len(key)] == key), None)
+    return ACTED if why is None else NoEffect(why)
+
+
+def _seed_of_outages(use: Use) -> Word:
+    outages = use.ran.scenario.outages
+    if outages is None or outages.random is None:
+        return NoEffect("no outage is drawn")
+    return _outage(replace(use, key=("outages", "random")))
+
+
 def _nothing_fails(use: Use) -> str:
     felt = [
         number
         for number, fault in enumerate(use.ran.scenario.faults)
         if fault.stops_engines and not any(key[1] == number for key in use.ran.faults_without_effect)
     ]
+    if use.ran.scenario.outages is not None and not use.ran.outages_without_effect:
+        return ""  # some of them may stop engines
     return "" if felt else "no engine fails"
 
 
@@ -228,6 +245,8 @@ SERVICE: dict[str, Rule] = {
     "faults[].gpu": _fault,
     "faults[].node": _fault,
     "faults[].capacity": _fault,
+    "outages.seed": _seed_of_outages,
+    "outages.**": _outage,
     "on_failure": unless(_nothing_fails),
     "time_limit_s": _time_limit,
     "warmup": _warmup,

@@ -52,7 +52,7 @@ class Part(_Described):
     `forwards_peers: false` is a host whose root complex passes no PCIe traffic from one GPU to another, so
     that copies between GPUs on different switches are staged in its memory. A `latency_s` that is left out
     is, to collectives, that of the machines on which they were measured. `trays`: of a rack, in how many they
-    stand, as many in each, in order; only the picture is drawn by it.
+    stand, as many in each, in order: the picture is drawn by it, and trays fail by it (`sim.inputs.outages`).
     """
 
     kind: PartKind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from sim.cost.step_cost import GivenCost, StepCost
 from sim.deployment import Deployment, ReplicaPlan, hops_between
 from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
+from sim.inputs.outages import Slowed
 from sim.policy.scheduling import ContinuousBatching, PrefillFirst, StaticBatching
 from sim.results.records import Records
 from sim.runtime.engine.attribution import StepLedger
@@ -70,6 +71,7 @@ class World:
     seed: int
     tiers: SharedTiers = field(default_factory=dict)
     is_recorded: bool = False
+    slowed: Mapping[str, tuple[Slowed, ...]] = field(default_factory=dict)
 
     @property
     def without(self) -> frozenset[str]:
@@ -138,7 +140,8 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
 def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:
     """The pace of a stage's ranks; None where all are alike in every step."""
     engine = plan.pool.engine
-    if engine.jitter is None and not engine.stragglers:
+    slowed = [world.slowed.get(gpu, ()) for gpu in plan.gpus] if plan.shards else []
+    if engine.jitter is None and not engine.stragglers and not any(slowed):
         return None
     slow = {straggler.rank: straggler.factor for straggler in engine.stragglers}
     ranks = list(range(engine.world_size))
@@ -146,7 +149,11 @@ def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:
         here = set(plan.shards[stage].ranks)
         ranks = [rank for rank, gpu in enumerate(plan.gpus) if gpu in here]
     stream = random_stream(world.seed, f"jitter of replica {plan.index}, stage {stage}")
-    return Pace([slow.get(rank, 1.0) for rank in ranks], engine.jitter, stream)
+    at_times = [
+        [(one.at_s, one.until_s, one.factor) for one in slowed[rank]] for rank in (ranks if slowed else ())
+    ]
+    factors = [slow.get(rank, 1.0) for rank in ranks]
+    return Pace(factors, engine.jitter, stream, at_times if any(at_times) else ())
 
 
 def _queues(plan: ReplicaPlan, world: World, costs: list[StepCost]) -> list[RequestQueue]:

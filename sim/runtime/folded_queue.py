@@ -112,6 +112,7 @@ def _is_plain(scenario: Scenario, replicas: list[Replica]) -> bool:
         and one_line
         and not scenario.router_staleness_s
         and not scenario.faults
+        and scenario.outages is None
         and not scenario.pools
         and scenario.hedge is None
         and scenario.time_limit_s is None

@@ -16,6 +16,7 @@ from sim.catalog import load_draft, load_model, load_topology, load_workload, sy
 from sim.inputs.errors import InputError, LocatedError
 from sim.inputs.topology import MAX_NODES, Topology
 from sim.reading.expert_counts import read_expert_counts
+from sim.reading.files_read import file_read
 from sim.reading.workload_files import with_paths_from
 
 
@@ -36,12 +37,26 @@ def named_parts_loaded(written: Mapping[str, Any], near: Path | None) -> dict[st
         data["workload"] = load_workload(data["workload"], near=near)
     elif near is not None:
         data["workload"] = with_paths_from(near, data.get("workload"))
+    outages = data.get("outages")
+    if near is not None and isinstance(outages, Mapping):
+        data["outages"] = _with_list_beside(outages, near)
     if isinstance(data.get("engine"), Mapping):
         data["engine"] = _with_draft(_with_expert_counts(data["engine"], near), near)
     # Last: pools inherit the model and the engine as loaded, so that each file is read once.
     if isinstance(data.get("pools"), Mapping):
         data["pools"] = {name: _inherited(name, pool, data, near) for name, pool in data["pools"].items()}
     return data
+
+
+def _with_list_beside(outages: Mapping[str, Any], near: Path) -> Mapping[str, Any]:
+    """Outages with the path of their list whole; the list itself is read when a run begins."""
+    recorded = outages.get("recorded")
+    if not recorded or not isinstance(recorded, str):
+        return outages
+    path = (near / recorded).resolve()
+    if path.is_file():
+        file_read(path)
+    return {**outages, "recorded": str(path)}
 
 
 def _topology(written: Any, nodes: int | None, near: Path | None) -> Any:

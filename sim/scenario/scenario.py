@@ -27,6 +27,7 @@ from sim.inputs.errors import InfeasibleError, LocatedError
 from sim.inputs.faults import Fault
 from sim.inputs.hedging import Hedge
 from sim.inputs.model import Model
+from sim.inputs.outages import Outages
 from sim.inputs.power import PowerLimits
 from sim.inputs.precision import Precision
 from sim.inputs.prices import Prices
@@ -38,6 +39,7 @@ from sim.policy.reloading import ByCost
 from sim.policy.routing import LeastConnections
 from sim.reading.problems import did_you_mean
 from sim.scenario.named_parts import named_parts_loaded
+from sim.scenario.outages import problems_of_outages
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
 from sim.scenario.precision import precision_of
 from sim.scenario.references import faults_of_nothing, gpus_of_nothing
@@ -131,8 +133,8 @@ class Scenario(BaseModel):
 
     `topology`, `model` and `workload` may be written as names or paths. `nodes` sets the topology's. `pools`
     describes several kinds of replicas beside each other; without it there is one pool of `replicas`
-    replicas. What a replica had when it failed (`faults`) goes back to the router, with the text that had
-    come (`on_failure: resubmit`), or ends there with an error (`abort`).
+    replicas. What a replica had when it failed (`faults`, `outages`) goes back to the router, with the text
+    that had come (`on_failure: resubmit`), or ends there with an error (`abort`).
     `hedge`: a second copy of a request that waits for its first token (`sim.inputs.hedging`).
     `warmup`: the requests that come first are served and left out of the summary, a share of them,
     or as many as `mser5` finds in their latencies (White's rule on means of five). `cooldown`: a share of
@@ -160,6 +162,7 @@ class Scenario(BaseModel):
     prices: Prices | None = None
     power: PowerLimits | None = None
     faults: tuple[Fault, ...] = ()
+    outages: Outages | None = None
     on_failure: Literal["resubmit", "abort"] = "resubmit"
     time_limit_s: Seconds | None = None
     warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
@@ -211,6 +214,8 @@ class Scenario(BaseModel):
         if self.faults:
             replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
+        if self.outages is not None:
+            found += problems_of_outages(self)
         if self.hedge is not None and any(pool.role != "both" for pool in self.all_pools.values()):
             what = "a second copy has no way from prefill to decode; leave it out, or let all have role: both"
             found.append((("hedge", "after_s"), what))

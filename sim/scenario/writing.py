@@ -46,6 +46,8 @@ def _is_word(rule: Any) -> bool:
 def _written(scenario: Scenario, *, brief: bool) -> dict[str, Any]:
     data = scenario.model_dump(mode="json", by_alias=True)
     data = {key: value for key, value in data.items() if value not in (None, "", [], {})}
+    if scenario.outages is not None:
+        data["outages"] = scenario.outages.model_dump(mode="json", exclude_defaults=True)
     topology = scenario.topology
     with suppress(InputError):
         if load_topology(topology.name).model_copy(update={"nodes": topology.nodes}) == topology:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import altair
     import polars
 
+    from sim.results.setting import FaultSetting
+
 __all__ = [
     "blame_bars",
     "latency_cdf",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 WIDTH = 760
+FAULT_COLOUR = "#d55e00"  # as in the report
 MAX_REQUESTS = 100  # bars of a Gantt chart that a page can show
 MAX_LINKS = 16
 POINTS = 400  # of a line
@@ -59,8 +62,10 @@ CAUSE_COLOURS = {
 }
 
 
-def request_timeline(requests: polars.DataFrame) -> altair.Chart:
-    """A Gantt chart: for each request the time in the queue, in prefill and in decode."""
+def request_timeline(
+    requests: polars.DataFrame, faults: Sequence[FaultSetting] = ()
+) -> altair.Chart | altair.LayerChart:
+    """A Gantt chart: for each request the time in the queue, in prefill and in decode; faults as bands."""
     import altair as alt
 
     shown = requests.sort("arrival_s", "request_id").head(MAX_REQUESTS)
@@ -86,14 +91,40 @@ def request_timeline(requests: polars.DataFrame) -> altair.Chart:
         )
         .properties(width=WIDTH, height=max(min(12 * shown.height, 420), 60))
     )
-    return chart
+    return _over_faults(faults, chart, max((bar["end"] for bar in bars), default=0.0))
+
+
+def _over_faults(
+    faults: Sequence[FaultSetting], chart: altair.Chart, end_s: float
+) -> altair.Chart | altair.LayerChart:
+    """A chart over simulated time with a band behind it for each fault that began by its end."""
+    import altair as alt
+
+    begun = [
+        {"begin": fault.at_s, "until": min(fault.until_s or end_s, end_s), "what": fault.what}
+        for fault in faults
+        if fault.at_s <= end_s
+    ]
+    if not begun:
+        return chart
+    base = alt.Chart(rows(begun))
+    x = alt.X("begin:Q", title="simulated time (s)")
+    band = base.mark_rect(color=FAULT_COLOUR, opacity=0.15).encode(
+        x=x, x2="until:Q", tooltip=["what:N", "begin:Q", "until:Q"]
+    )
+    rule = base.mark_rule(color=FAULT_COLOUR, strokeDash=[3, 2]).encode(x=x, tooltip=["what:N", "begin:Q"])
+    layered: alt.LayerChart = alt.layer(band, rule, chart).properties(width=WIDTH)  # type: ignore[assignment]
+    return layered
 
 
 def load_over_time(
-    requests: polars.DataFrame, kv_blocks: polars.DataFrame, end_s: float
+    requests: polars.DataFrame,
+    kv_blocks: polars.DataFrame,
+    end_s: float,
+    faults: Sequence[FaultSetting] = (),
 ) -> altair.VConcatChart:
     """Requests that wait and that run, and KV blocks in use, over time; with a dashed line at how many there
-    are, where the use comes near it.
+    are, where the use comes near it, and faults as bands.
     """
     import altair as alt
 
@@ -142,9 +173,12 @@ def load_over_time(
         .mark_rule(strokeDash=[4, 4])
         .encode(y="of_blocks:Q", color=alt.Color("replica:N", title=None))
     )
-    layers = (lines_of_use, limits) if capacities else (lines_of_use,)
+    use = _over_faults(faults, lines_of_use, end_s)
+    layers = (use, limits) if capacities else (use,)
     cache = alt.layer(*layers).properties(width=WIDTH, height=160)
-    chart: alt.VConcatChart = alt.vconcat(queue, cache).resolve_scale(color="independent")
+    chart: alt.VConcatChart = alt.vconcat(_over_faults(faults, queue, end_s), cache).resolve_scale(
+        color="independent"
+    )
     return chart
 
 

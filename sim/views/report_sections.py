@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.views.report_engines import caches, stages
 from sim.views.report_latency import headline, latencies, slowest, where_the_time_went
+from sim.views.report_outages import outages
 from sim.views.report_run import Section, Shown
 from sim.views.report_use import links, machine, over_time
 
@@ -19,7 +20,7 @@ def sections(run: Run, numbers: Mapping[str, Any]) -> list[Section]:
     """All parts that the run has something for, in the order of the page."""
     of = Shown(run, numbers)
     parts: tuple[Callable[[Shown], Section | None], ...] = (
-        headline, where_the_time_went, latencies, over_time, links, stages, machine, caches, slowest,
+        headline, where_the_time_went, latencies, over_time, outages, links, stages, machine, caches, slowest,
     )  # fmt: skip
     return [section for part in parts if (section := part(of)) is not None]
 

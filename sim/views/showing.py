@@ -147,7 +147,8 @@ class RunCharts:
         """Requests waiting and running, and KV blocks in use, over time."""
         from sim.views.charts import load_over_time
 
-        return load_over_time(self._run.requests, self._run.kv_blocks, self._run.end_s)
+        run = self._run
+        return load_over_time(run.requests, run.kv_blocks, run.end_s, run.surroundings.setting.faults)
 
     def causes(self) -> altair.Chart:
         """Where the time of a request went."""
@@ -155,11 +156,11 @@ class RunCharts:
 
         return blame_bars(self._run.blame, self._run.requests)
 
-    def requests(self) -> altair.Chart:
+    def requests(self) -> altair.Chart | altair.LayerChart:
         """Requests in time: queue, prefill, decode."""
         from sim.views.charts import request_timeline
 
-        return request_timeline(self._run.requests)
+        return request_timeline(self._run.requests, self._run.surroundings.setting.faults)
 
     def links(self) -> altair.Chart:
         """The busiest links."""

@@ -705,7 +705,35 @@ def _routers() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"handed over by {kind}", apart
 
 
+def _outages() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Parts that fail: as stated, by the time between failures of a kind, and by shares of classes."""
+    two = {key: value for key, value in BASES["faults"].items() if key != "faults"}
+    at = [
+        {"kind": "gpu", "name": "node0.gpu5", "at_s": 0.05, "until_s": 0.1},
+        {"kind": "hbm_stack", "name": "node0.gpu1.hbm0", "at_s": 0.02, "until_s": 0.2, "slower": 2.0},
+        {"kind": "nvswitch_chip", "name": "node0.nvswitch1", "at_s": 0.02, "until_s": 0.3, "capacity": 0.2},
+    ]
+    yield "parts that fail", {**two, "outages": {"at": at}}
+    drawn = {
+        "until_s": 0.4,
+        "repair_mean_s": 0.04,
+        "repair_median_s": 0.02,
+        "weibull_shape": 0.7,
+        "acceleration": 2.0,
+        "repair_acceleration": 2.0,
+        "together": {"host": 0.2},
+        "warned": 0.5,
+        "warned_before_s": 0.01,
+    }
+    yield "parts that fail at random", {
+        **two, "outages": {"random": {**drawn, "rates": {"gpu": 2.0}}, "seed": 1}
+    }  # fmt: skip
+    by_shares = {**drawn, "rates": "crusoe", "gpu_time_between_failures_s": 1.0}
+    yield "parts that fail by shares", {**two, "outages": {"random": by_shares}}
+
+
 SCENARIOS: dict[str, Case] = {
+    **{name: Case(written, ("outages",)) for name, written in _outages()},
     **{name: Case(written) for name, written in BASES.items()},
     **{name: Case(written, ("router", "hand_over")) for name, written in _routers()},
     **{name: Case(written, ("workload",)) for name, written in _laws()},

@@ -91,7 +91,7 @@ def test_engines_and_links_over_time_add_up_to_the_rows(shown: Shown) -> None:
 @pytest.mark.slow
 def test_every_part_is_there_with_names_and_words(shown: Shown, parts: dict[str, Section]) -> None:
     assert list(parts) == [
-        "numbers", "causes", "latency", "time", "links", "stages", "machine", "caches", "requests",
+        "numbers", "causes", "latency", "time", "outages", "links", "stages", "machine", "caches", "requests",
     ]  # fmt: skip
     assert "reading GPU memory</b> kernels that wait for weights" in parts["causes"].html
     assert "within 20 ms" in parts["latency"].html

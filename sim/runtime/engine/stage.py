@@ -216,7 +216,7 @@ class _Run:
         self.start_s = start_s
         self.waited_s = start_s - since_s
         self.on_passed = on_passed
-        self.cost = cost = stage.cost if stage.pace is None else stage.pace.next(stage.cost)
+        self.cost = cost = stage.cost if stage.pace is None else stage.pace.next(stage.cost, start_s)
         self.traffic = cost.traffic(batch)
         self.version = 0
         self.sharing_s = self.shared_before_s = 0.0  # of all steps; before the one played

@@ -72,10 +72,12 @@ def test_jitter_draws_from_streams_of_its_own() -> None:
 def test_a_step_of_exponential_ranks_is_their_barrier() -> None:
     pace = Pace([1.0] * 8, Jitter(kind="gamma", cv=1.0), np.random.default_rng(1))
     batch, cost = Batch(chunks=((1, 0),)), GivenCost(step_s=1.0)
-    steps_s = [pace.next(cost).step(batch)[0] for _ in range(20_000)]
+    steps_s = [pace.next(cost, 0.0).step(batch)[0] for _ in range(20_000)]
     assert np.mean(steps_s) == pytest.approx(queueing.barrier(8), rel=0.01)
     slower = Pace([1.0, 3.0], Jitter(cv=0.1), np.random.default_rng(1))
-    assert np.mean([slower.next(cost).step(batch)[0] for _ in range(5000)]) == pytest.approx(3.0, rel=0.01)
+    assert np.mean([slower.next(cost, 0.0).step(batch)[0] for _ in range(5000)]) == pytest.approx(
+        3.0, rel=0.01
+    )
 
 
 def test_many_steps_at_one_pace_are_the_steps_one_by_one() -> None:
