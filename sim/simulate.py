@@ -45,6 +45,7 @@ from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.recording import Recorder, recorded_fabric
+from sim.runtime.rerouting import Rerouting
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
@@ -92,6 +93,9 @@ class Result(Shown):
     collectives: tuple[Collectives, ...] = ()
     hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
+    around: frozenset[str] = (
+        frozenset()
+    )  # links that were down and that traffic went round, or stood still for
 
     @property
     def faults(self) -> tuple[FaultSetting, ...]:
@@ -367,7 +371,9 @@ class Result(Shown):
             bytes_by_link,
             self.end_s,
             aborted_at_end=bool((aborted_s == self.end_s).any()),
-            down=[link for link in bytes_by_link if _wait_for(link) in self.unfinished],
+            down=[
+                link for link in bytes_by_link if link in self.around or _wait_for(link) in self.unfinished
+            ],
         )
         return list(found)
 
@@ -454,7 +460,10 @@ def simulate(
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
-    schedule_faults(env, network, fabric, service, scenario.faults, losses)
+    rerouting = None
+    if is_contended and any(fault.capacity == 0.0 or fault.capacity is None for fault in scenario.faults):
+        rerouting = Rerouting(world, service, deployment, scenario.recovery)
+    schedule_faults(env, network, fabric, service, scenario.faults, losses, rerouting)
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
@@ -484,6 +493,8 @@ def simulate(
         shares = "sharing" not in scenario.without
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
     result = replace(result, ended=ended, inputs=scenario.files_read | traces)
+    if rerouting is not None:
+        result = replace(result, around=frozenset(network.links[link] for link in rerouting.crossed))
     if recorder is not None:
         recorded = recorder.close(network, list(service.replicas), env.now)
         recorded.link_kinds = link_kinds(network, scenario)

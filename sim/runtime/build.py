@@ -88,13 +88,8 @@ def replicas_of(deployment: Deployment, world: World) -> tuple[list[Replica], di
 
 
 def _replica(plan: ReplicaPlan, world: World) -> Replica:
-    pool, engine, network = plan.pool, plan.pool.engine, world.network
-    costs = _costs(plan, world)
-
-    def stage_send(stage: int, n_tokens: int) -> Demand:
-        source, target = plan.shards[stage], plan.shards[stage + 1]
-        return stage_sends.activations(network, source, target, n_tokens, world.without)
-
+    pool, engine = plan.pool, plan.pool.engine
+    costs = costs_of(plan, world)
     stage_of, core_of, replica_of = (
         (RecordedStage, RecordedCore, RecordedReplica) if world.is_recorded else (Stage, EngineCore, Replica)
     )
@@ -106,7 +101,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
             for stage, cost in enumerate(costs)
         ],
         _queues(plan, world, costs),
-        stage_send,
+        stage_send_of(plan, world),
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
         EngineSettings(
             engine=engine,
@@ -121,13 +116,23 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
     return replica
 
 
-def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
+def costs_of(plan: ReplicaPlan, world: World) -> list[StepCost]:
     """What steps cost, for each pipeline stage."""
     given = plan.pool.engine.service_time
     if given is not None:
         return [GivenCost(given.step_s, given.sequence_s, given.token_s)]
     kernels = world.scenario.kernels
     return [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+
+
+def stage_send_of(plan: ReplicaPlan, world: World) -> Callable[[int, int], Demand]:
+    """The transfer of so many tokens from a stage to the next."""
+
+    def stage_send(stage: int, n_tokens: int) -> Demand:
+        source, target = plan.shards[stage], plan.shards[stage + 1]
+        return stage_sends.activations(world.network, source, target, n_tokens, world.without)
+
+    return stage_send
 
 
 def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:

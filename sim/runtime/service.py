@@ -69,6 +69,7 @@ class Service:
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
         self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
         self._frontend_s: dict[int, float] = {}  # in vain, of requests on their way to a replica that failed
+        self.why_down: dict[int, str] = {}  # by replica, where more is known than that it has failed
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         self._more_arrive = True
@@ -335,6 +336,15 @@ class Service:
         lost += replica.fail()
         if self.hedging is not None:
             lost = self.hedging.without_copies(lost)
+        self._send_back(lost)
+
+    def lost_on_the_way(self, lost: list[InEngine]) -> None:
+        """KV caches of these sequences have no way to where they were to go, and no engine has them."""
+        if lost:
+            self._send_back(lost)
+
+    def _send_back(self, lost: list[InEngine]) -> None:
+        """Route again what no engine has any more, or abort it."""
         # In order of arrival, as they would stand in the line of a router that never had sent them.
         for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
             request = sequence.request

@@ -42,6 +42,7 @@ SCENARIO: Effects = {
         "prices": "dollars of GPUs and electricity, for dollars a million output tokens",
         "faults": "what breaks, and when",
         "on_failure": "whether requests of a failed engine go back to the router or end with an error",
+        "recovery": "what happens when a part has failed, and after how long",
         "time_limit_s": "the run ends at this instant; what is open then is `unfinished`",
         "warmup": "the first requests that the summary leaves out: a share, or as many as `mser5` finds",
         "cooldown": "the share of the last requests that the summary leaves out",
@@ -77,6 +78,11 @@ SCENARIO: Effects = {
         "gpu": "the GPU whose engines stop",
         "node": "the server whose engines stop",
         "capacity": "the share of the links' capacity that is left; 0 stops transfers",
+    },
+    "Recovery": {
+        "reroute": "whether transfers between servers go another way when their link is down for too long",
+        "transport_timeout_s": "how long they stand still first; unset: 30 s over RDMA, 925 s over TCP",
+        "executor_timeout_s": "how long an engine waits for a step that stands still within a server",
     },
 }
 

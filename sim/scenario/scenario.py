@@ -30,6 +30,7 @@ from sim.inputs.model import Model
 from sim.inputs.precision import Precision
 from sim.inputs.prices import Prices
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
+from sim.inputs.recovery import Recovery
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -159,6 +160,7 @@ class Scenario(BaseModel):
     prices: Prices | None = None
     faults: tuple[Fault, ...] = ()
     on_failure: Literal["resubmit", "abort"] = "resubmit"
+    recovery: Recovery = Recovery()
     time_limit_s: Seconds | None = None
     warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
     cooldown: Annotated[float, BeforeValidator(_share)] | None = None

@@ -13,7 +13,7 @@ every step, in lock-step, with work or without.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Literal
@@ -22,6 +22,7 @@ import simpy
 
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.demands import Demand
+from sim.cost.step_cost import StepCost
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
@@ -205,6 +206,22 @@ class EngineCore:
             if flight.sent is not None:
                 self.fabric.abort(flight.sent)
         self._in_flight.clear()
+
+    def reprice(
+        self, costs: list[StepCost], stage_send: Callable[[int, int], Demand], dead: Collection[int]
+    ) -> None:
+        """Traffic goes other ways from this instant on, at these prices; what is on its way over a `dead`
+        link turns off.
+        """
+        assert not self._fold.folded, SETTLE_FIRST
+        self.stage_send = cache(stage_send)
+        self._causes_of.cache_clear()
+        self._fold.reprice(self.stage_send)
+        for stage, cost in zip(self.stages, costs, strict=True):
+            stage.reprice(cost, dead)
+        for flight in self._in_flight:
+            if flight.sent is not None and flight.sent.crosses(dead):
+                self.fabric.divert(flight.sent, self.stage_send(flight.stage, flight.batch.tokens))
 
     def halt(self) -> None:
         """Every sequence has left: what is under way computes for none, and goes no further."""

@@ -4,8 +4,10 @@ may know. What happens inside is `EngineCore` (`engine_core.py`), and nothing el
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from sim.cost.collectives.demands import Demand
+from sim.cost.step_cost import StepCost
 from sim.deployment import ReplicaPlan
 from sim.runtime.engine.engine_core import EngineCore, EngineListener
 from sim.runtime.engine.queue import RequestQueue
@@ -151,6 +153,16 @@ class Replica:
         """The engine and all that it holds are lost at this instant; its sequences, charged up to now."""
         self._settled(ends_now=False).fail()
         return [sequence for queue in self.queues for sequence in queue.fail()]
+
+    def reprice(
+        self, costs: list[StepCost], stage_send: Callable[[int, int], Demand], dead: Collection[int]
+    ) -> None:
+        """Traffic goes other ways from this instant on, at these prices; what crosses a `dead` link turns
+        off.
+        """
+        core = self._settled()
+        core.catch_up()
+        core.reprice(costs, stage_send, dead)
 
     def halt(self) -> None:
         """The last request has left: no step goes on."""
