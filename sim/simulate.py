@@ -45,6 +45,7 @@ from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.recording import Recorder, recorded_fabric
+from sim.runtime.recoveries import Recoveries
 from sim.runtime.rerouting import Rerouting
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
@@ -93,9 +94,7 @@ class Result(Shown):
     collectives: tuple[Collectives, ...] = ()
     hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
-    around: frozenset[str] = (
-        frozenset()
-    )  # links that were down and that traffic went round, or stood still for
+    around: frozenset[str] = frozenset()  # links that were down for longer than traffic waits for them
 
     @property
     def faults(self) -> tuple[FaultSetting, ...]:
@@ -371,9 +370,7 @@ class Result(Shown):
             bytes_by_link,
             self.end_s,
             aborted_at_end=bool((aborted_s == self.end_s).any()),
-            down=[
-                link for link in bytes_by_link if link in self.around or _wait_for(link) in self.unfinished
-            ],
+            down=[*self.around, *(link for link in bytes_by_link if _wait_for(link) in self.unfinished)],
         )
         return list(found)
 
@@ -460,10 +457,11 @@ def simulate(
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
+    recoveries = Recoveries(world, service, deployment, scenario.recovery)
     rerouting = None
     if is_contended and any(fault.capacity == 0.0 or fault.capacity is None for fault in scenario.faults):
-        rerouting = Rerouting(world, service, deployment, scenario.recovery)
-    schedule_faults(env, network, fabric, service, scenario.faults, losses, rerouting)
+        rerouting = Rerouting(world, service, deployment, recoveries)
+    schedule_faults(env, network, fabric, service, scenario.faults, losses, recoveries, rerouting)
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
@@ -532,6 +530,7 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
         hedge_after_s=None if scenario.hedge is None else scenario.hedge.after_s,
+        detection_s=scenario.recovery.detection_s,
     )
 
 

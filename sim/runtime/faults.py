@@ -22,6 +22,7 @@ from sim.inputs.faults import Fault
 from sim.runtime.clock import COMPLETION, FAILURE, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.recoveries import Recoveries
 from sim.runtime.rerouting import Rerouting
 from sim.runtime.service import Service
 
@@ -71,6 +72,7 @@ def schedule_faults(
     service: Service,
     faults: Sequence[Fault],
     losses: Losses,
+    recoveries: Recoveries,
     rerouting: Rerouting | None = None,
 ) -> None:
     """Put all faults on the clock, but for those that `losses` has taken from the network. What they name
@@ -80,14 +82,14 @@ def schedule_faults(
         at(env, 0.0, _Change(network, fabric, losses, dict.fromkeys(losses.down, 0.0), 1.0), COMPLETION)
         if rerouting is not None:
             rerouting.begin(losses.down)
-    for fault in faults:
+    for number, fault in enumerate(faults):
         if is_for_good(fault):
             continue
         if fault.stops_engines:
-            for replica in _stopped(network, service.replicas, fault):
-                at(env, fault.at_s, service.fail, FAILURE, replica)
-                if fault.until_s is not None:
-                    at(env, fault.until_s, service.recover, COMPLETION, replica)
+            stopped = number, fault, _stopped(network, service.replicas, fault)
+            at(env, fault.at_s, recoveries.begins, FAILURE, stopped)
+            if fault.until_s is not None:
+                at(env, fault.until_s, recoveries.ends, COMPLETION, stopped)
             continue
         shares = _shares(network, fault)
         at(env, fault.at_s, _Change(network, fabric, losses, shares, 1.0, rerouting), COMPLETION)

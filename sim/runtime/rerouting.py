@@ -23,15 +23,16 @@ from sim.cost.network import Network
 from sim.cost.step_cost import StepCost
 from sim.deployment import Deployment, ReplicaPlan
 from sim.inputs.errors import InfeasibleError
-from sim.inputs.recovery import Recovery
 from sim.runtime.build import World, costs_of, stage_send_of
 from sim.runtime.clock import FAILURE, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.kv.transfer_demands import TransferDemands
+from sim.runtime.recoveries import Recoveries
 from sim.runtime.service import Service
 
 OUTSIDE = ("nic", "switch")
 """Kinds of places whose links join servers."""
+Groups = tuple[tuple[str, ...], ...]
 SMALLEST = (Batch(((1, 0),), sampled=1), Batch((), 1, 1, 1))
 """Steps that go over every link that a larger one goes over: a prompt, and a decode."""
 
@@ -48,16 +49,22 @@ class Ways:
 class Rerouting:
     """The links of a run that are down, and the ways that traffic takes around them."""
 
-    def __init__(self, world: World, service: Service, deployment: Deployment, recovery: Recovery) -> None:
+    def __init__(
+        self, world: World, service: Service, deployment: Deployment, recoveries: Recoveries
+    ) -> None:
         self.env, self.network, self.fabric = world.env, world.network, world.fabric
-        self.service, self.recovery = service, recovery
+        self.service, self.recoveries, self.recovery = service, recoveries, recoveries.recovery
         self.crossed: set[int] = set()  # links that were down and that an engine's traffic went over
         self._world = world
-        self._plans = [plan for plan in deployment.replicas if plan.shards]
+        self._built = {
+            plan.index: (plan, [stage.cost for stage in service.replicas[plan.index].stages])
+            for plan in deployment.replicas
+            if plan.shards
+        }
         self._down: dict[int, float] = {}  # since when
         self._around: frozenset[int] = frozenset()  # that traffic goes round
         self._given_up: frozenset[int] = frozenset()  # within servers, over which steps stood still too long
-        self._known: dict[tuple[int, frozenset[int]], Ways | None] = {}
+        self._known: dict[tuple[int, tuple[Groups, ...], frozenset[int]], Ways | None] = {}
         self._networks: dict[frozenset[int], Network] = {frozenset(): world.network}
         self._without_way: set[int] = set()  # engines that are down for it
 
@@ -92,12 +99,9 @@ class Rerouting:
         """Look again when transfers over these links have stood still for too long."""
         by_wait: dict[float, set[int]] = {}
         for link in links:
-            outside = self._joins_servers(link)
-            wait_s = (
-                self.recovery.stalls_s(self.network.inter_node)
-                if outside
-                else self.recovery.executor_timeout_s
-            )
+            wait_s = self.recovery.executor_timeout_s
+            if self._joins_servers(link):
+                wait_s = self.recovery.stalls_s(self.network.inter_node)
             by_wait.setdefault(wait_s, set()).add(link)
         for wait_s, of_wait in by_wait.items():
             at(self.env, self.env.now + wait_s, self._timed_out, FAILURE, (self.env.now, of_wait))
@@ -115,8 +119,9 @@ class Rerouting:
     def _settle(self) -> None:
         """Every engine takes the way that there is; one without any fails, or starts again."""
         dead = self._around | self._given_up
-        for plan in self._plans:
-            replica = self.service.replicas[plan.index]
+        self.recoveries.network_now = self._network()
+        for index in self._built:
+            plan, replica = self.recoveries.plans[index], self.service.replicas[index]
             before = self._ways(plan, frozenset())
             if before is not None:
                 self.crossed |= before.links & dead
@@ -136,7 +141,7 @@ class Rerouting:
             if plan.index in self._without_way:
                 self._without_way.remove(plan.index)
                 self.service.why_down.pop(plan.index, None)
-                self.service.recover(replica)
+                self.recoveries.back(replica)
         if self.service.kv_transfers is not None:
             self.service.lost_on_the_way(self.service.kv_transfers.reprice(self._demands(), dead))
 
@@ -153,12 +158,13 @@ class Rerouting:
 
     def _ways(self, plan: ReplicaPlan, around: frozenset[int]) -> Ways | None:
         """The ways of an engine around links that are down; None where there are none."""
-        key = plan.index, around
+        key = plan.index, tuple(shard.groups for shard in plan.shards), around
         if key not in self._known:
-            network = self.network if not around else self._network()
+            network = self._network() if around else self.network
             world = replace(self._world, network=network)
-            replica = self.service.replicas[plan.index]
-            costs = [stage.cost for stage in replica.stages] if not around else costs_of(plan, world)
+            built, costs = self._built[plan.index]
+            if around or plan is not built:
+                costs = costs_of(plan, world)
             send = stage_send_of(plan, world)
             try:
                 self._known[key] = Ways(costs, send, _links(plan, costs, send))
@@ -170,7 +176,7 @@ class Rerouting:
         return TransferDemands(self._network(), self._world.without)
 
     def _hands_over(self, replica: Replica) -> bool:
-        """Whether the KV caches of a prefill engine have a way to a decode engine, or those of a decode engine from
+        """Whether KV caches have a way from a prefill engine to a decode engine, or to a decode engine from
         all prefill engines that have one.
         """
         transfers = self.service.kv_transfers
@@ -197,7 +203,7 @@ class Rerouting:
 def _links(plan: ReplicaPlan, costs: list[StepCost], send: Callable[[int, int], Demand]) -> frozenset[int]:
     """The links that an engine's traffic goes over."""
     links: set[int] = set()
-    ranks = plan.pool.engine.data_parallel_size
+    ranks = len(plan.shards[0].groups)
     for cost in costs:
         for smallest in SMALLEST:
             batch = smallest if ranks == 1 else Batch.of_ranks([smallest] * ranks)

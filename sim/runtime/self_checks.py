@@ -191,7 +191,7 @@ class SelfChecks:
     def _work_conservation(self) -> Iterator[str]:
         service = self.service
         for replica in service.replicas:
-            if replica.is_up and replica.is_idle:
+            if replica.is_up and replica.is_idle and not replica.stands_still:
                 for queue in replica.queues:
                     if any(sequence.pending_tokens for sequence in queue.running):
                         yield f"replica {replica.index} is idle, and {len(queue.running)} could run in it"
@@ -335,7 +335,7 @@ class _Stations:
                 self._area[station] += number * (now - self._since_s)
         self._since_s = now
         service = self.service
-        in_line = sum(len(numbers) for _, numbers in service.in_line())
+        in_line = sum(len(numbers) for _, numbers in service.in_line()) + service.never_answered
         waiting = sum(replica.waiting for replica in service.replicas)
         self._here = {
             "system": len(service.open),

@@ -83,6 +83,16 @@ SCENARIO: Effects = {
         "reroute": "whether transfers between servers go another way when their link is down for too long",
         "transport_timeout_s": "how long they stand still first; unset: 30 s over RDMA, 925 s over TCP",
         "executor_timeout_s": "how long an engine waits for a step that stands still within a server",
+        "detection_s": "how long a failed engine is taken for healthy, and gets requests",
+        "on_loss": "what an engine does that has lost a GPU or its process",
+        "process_start_s": "of a restart: until weights are loaded",
+        "weights_bytes_per_s": "of a restart: at which each server reads its weights",
+        "weights_from": "of a restart: the place that weights come from, over the links from there",
+        "graph_capture_s": "of a restart: from the weights to the first step",
+        "spares": "with `on_loss: spare`, GPUs that stand by",
+        "shrink_pause_s": "with `on_loss: shrink`, how long the engine stands still when ranks leave",
+        "rejoin_pause_s": "and when they come back",
+        "cordon_trays": "so many servers of an NVLink domain that are down take all of it out of service",
     },
 }
 
