@@ -40,7 +40,7 @@ from sim.reading.problems import did_you_mean
 from sim.scenario.named_parts import named_parts_loaded
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
 from sim.scenario.precision import precision_of
-from sim.scenario.references import faults_of_nothing, gpus_of_nothing
+from sim.scenario.references import faults_of_nothing, gpus_of_nothing, unknown
 from sim.scenario.written_keys import Key, keys_written
 
 MAX_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
@@ -211,6 +211,9 @@ class Scenario(BaseModel):
         if self.faults:
             replicas = sum(pool.replicas * pool.ranks_apart for pool in self.all_pools.values())
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
+        place = self.recovery.weights_from
+        if place and place not in self.wired.graph:
+            found.append((("recovery", "weights_from"), unknown("place", place, sorted(self.wired.graph))))
         if self.hedge is not None and any(pool.role != "both" for pool in self.all_pools.values()):
             what = "a second copy has no way from prefill to decode; leave it out, or let all have role: both"
             found.append((("hedge", "after_s"), what))
