@@ -48,6 +48,8 @@ from sim.runtime.folded_queue import fold_queue
 from sim.runtime.interruption import Interruption, SoFar
 from sim.runtime.kv.tier_rows import kv_tier_rows, kv_tier_summary
 from sim.runtime.recording import Recorder, recorded_fabric
+from sim.runtime.recoveries import Recoveries
+from sim.runtime.rerouting import Rerouting
 from sim.runtime.self_checks import SelfChecks, WatchedClock
 from sim.runtime.service import Service
 from sim.runtime.waits import waits
@@ -97,6 +99,7 @@ class Result(Shown):
     hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
     outages_drawn: tuple[Outage, ...] = ()
+    around: frozenset[str] = frozenset()  # links that were down for longer than traffic waits for them
 
     @property
     def faults(self) -> tuple[FaultSetting, ...]:
@@ -418,7 +421,7 @@ class Result(Shown):
             bytes_by_link,
             self.end_s,
             aborted_at_end=bool((aborted_s == self.end_s).any()),
-            down=[link for link in bytes_by_link if _wait_for(link) in self.unfinished],
+            down=[*self.around, *(link for link in bytes_by_link if _wait_for(link) in self.unfinished)],
         )
         return list(found)
 
@@ -511,7 +514,11 @@ def simulate(
     deployment = deployment_of(scenario, network)
     with files_read() as traces:
         service = _service(world, deployment, blame)
-    schedule_faults(env, network, fabric, service, faults, losses)
+    recoveries = Recoveries(world, service, deployment, scenario.recovery)
+    rerouting = None
+    if is_contended and any(fault.capacity == 0.0 or fault.capacity is None for fault in faults):
+        rerouting = Rerouting(world, service, deployment, recoveries)
+    schedule_faults(env, network, fabric, service, faults, losses, recoveries, rerouting)
     checks = None
     if isinstance(env, WatchedClock):
         checks = SelfChecks(env, network, fabric, service, world.records, blame, beside=bool(beside))
@@ -542,6 +549,8 @@ def simulate(
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
     read = scenario.files_read | traces | listed
     result = replace(result, ended=ended, inputs=read, outages_drawn=outages)
+    if rerouting is not None:
+        result = replace(result, around=frozenset(network.links[link] for link in rerouting.crossed))
     if recorder is not None:
         recorded = recorder.close(network, list(service.replicas), env.now)
         recorded.link_kinds = link_kinds(network, scenario)
@@ -579,6 +588,7 @@ def _service(world: World, deployment: Deployment, blame: BlameRecords) -> Servi
         kv_transfers=kv_transfers,
         on_failure=scenario.on_failure,
         hedge_after_s=None if scenario.hedge is None else scenario.hedge.after_s,
+        detection_s=scenario.recovery.detection_s,
     )
 
 

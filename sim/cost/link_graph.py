@@ -18,7 +18,8 @@ A place that can block by itself (`bytes_per_s` on a node) becomes a link of its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -94,6 +95,28 @@ class LinkGraph:
             self._add_spines(graph, bundle, spines)
         for neighbours in self.out.values():
             neighbours.sort(key=lambda hop: self.order(hop[0]))
+
+    def without(self, links: Iterable[int]) -> LinkGraph:
+        """The same places and links, some of which no way goes over (`Network.without`)."""
+        names = {frozenset(self.ends[link]) for link in links}
+        dead = {link for link, ends in enumerate(self.ends) if frozenset(ends) in names}
+        sides: dict[tuple[str, bool], list[int]] = {}
+        for link, ends in enumerate(self.ends):
+            for nic in ends:
+                if len(ends) == 2 and self.kind(nic) == "nic":
+                    outside = {self.kind(end) for end in ends} <= {"nic", "switch"}
+                    sides.setdefault((nic, outside), []).append(link)
+        for (nic, outside), of_side in sides.items():
+            if dead.issuperset(of_side):
+                dead.update(sides.get((nic, not outside), ()))
+        around = copy(self)
+        around.out = {place: [hop for hop in hops if hop[1] not in dead] for place, hops in self.out.items()}
+        live = {(place, hop[0]) for place, hops in around.out.items() for hop in hops}
+        around.into = {
+            place: [source for source in sources if (source, place) in live]
+            for place, sources in self.into.items()
+        }
+        return around
 
     @cached_property
     def routes_statically(self) -> bool:

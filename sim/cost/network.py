@@ -16,6 +16,7 @@ traffic that is staged in its memory, and not for PCIe traffic that only turns r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import networkx as nx
@@ -111,6 +112,20 @@ class Network:
             self._with_peers.capacity = self.capacity
             self._with_peers.transport_hop_s = self.transport_hop_s
         return self._with_peers
+
+    def without(self, links: Iterable[int]) -> Network:
+        """The network whose traffic goes round these links: the same links and capacities, other paths.
+
+        Only ways between servers have others beside them. A cable that is down in one direction is not used
+        in the other, which its acknowledgements would take; a NIC that is cut off on one side is not used on
+        the other.
+        """
+        around = copy(self)
+        around._graph = around_graph = self._graph.without(links)
+        around._finder = Paths(self._described, around_graph, self.gpus)
+        around._finder.peer_to_peer = self.peer_to_peer
+        around._paths, around._with_peers, around.remembered = {}, None, Remembered()
+        return around
 
     def nvlink_bytes_per_s(self, gpu: str) -> float:
         """Payload bytes/s that a GPU can send over NVLink, to all peers together; 0 without NVLink."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sim.effects.power_caps import power_cap
-from sim.effects.rules import Rule, Use, acted, because, given, no_sharing, plain, unless, where
+from sim.effects.rules import Obstacle, Rule, Use, acted, because, given, no_sharing, plain, unless, where
 from sim.inputs.faults import Fault
 from sim.policy.routing import CentralQueue, Nearest, Random, RoundRobin, SessionAffine
 from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
@@ -156,6 +156,34 @@ def _nothing_fails(use: Use) -> str:
     return "" if felt else "no engine fails"
 
 
+LINK_KEYS = ("reroute", "transport_timeout_s", "executor_timeout_s")
+RESTART_KEYS = ("process_start_s", "weights_bytes_per_s", "weights_from", "graph_capture_s")
+
+
+def _no_link_is_down(use: Use) -> str:
+    felt = [
+        number
+        for number, fault in enumerate(use.ran.scenario.faults)
+        if not (fault.stops_engines or fault.capacity)
+        and not any(key[1] == number for key in use.ran.faults_without_effect)
+    ]
+    return "" if felt else "no link is down that carries traffic"
+
+
+def _nothing_is_lost(use: Use) -> str:
+    return _nothing_fails(use) and _no_link_is_down(use) and "no engine fails"
+
+
+_nothing_restarts = because(
+    lambda use: use.ran.scenario.recovery.on_loss == "repair",
+    "engines are back as soon as they are repaired; write on_loss: restart, spare or shrink",
+)
+
+
+def _only_on_loss(word: str) -> Obstacle:
+    return because(lambda use: use.ran.scenario.recovery.on_loss != word, f"on_loss is not {word}")
+
+
 def _on_no_gpu(use: Use) -> str:
     return "" if any(group.plans[0].shards for group in use.ran.groups.values()) else "no GPU is at work"
 
@@ -248,6 +276,12 @@ SERVICE: dict[str, Rule] = {
     "outages.seed": _seed_of_outages,
     "outages.**": _outage,
     "on_failure": unless(_nothing_fails),
+    **{f"recovery.{key}": unless(_no_link_is_down) for key in LINK_KEYS},
+    **{f"recovery.{key}": unless(_nothing_is_lost) for key in ("detection_s", "on_loss", "cordon_trays")},
+    **{f"recovery.{key}": unless(_nothing_is_lost, _nothing_restarts) for key in RESTART_KEYS},
+    "recovery.spares": unless(_nothing_is_lost, _only_on_loss("spare")),
+    "recovery.shrink_pause_s": unless(_nothing_is_lost, _only_on_loss("shrink")),
+    "recovery.rejoin_pause_s": unless(_nothing_is_lost, _only_on_loss("shrink")),
     "time_limit_s": _time_limit,
     "warmup": _warmup,
     "cooldown": _warmup,

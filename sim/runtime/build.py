@@ -91,13 +91,8 @@ def replicas_of(deployment: Deployment, world: World) -> tuple[list[Replica], di
 
 
 def _replica(plan: ReplicaPlan, world: World) -> Replica:
-    pool, engine, network = plan.pool, plan.pool.engine, world.network
-    costs = _costs(plan, world)
-
-    def stage_send(stage: int, n_tokens: int) -> Demand:
-        source, target = plan.shards[stage], plan.shards[stage + 1]
-        return stage_sends.activations(network, source, target, n_tokens, world.without)
-
+    pool, engine = plan.pool, plan.pool.engine
+    costs = costs_of(plan, world)
     stage_of, core_of, replica_of = (
         (RecordedStage, RecordedCore, RecordedReplica) if world.is_recorded else (Stage, EngineCore, Replica)
     )
@@ -109,7 +104,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
             for stage, cost in enumerate(costs)
         ],
         _queues(plan, world, costs),
-        stage_send,
+        stage_send_of(plan, world),
         StepRecorder(plan.index, world.records.steps, world.records.gaps, in_flight=len(costs)),
         EngineSettings(
             engine=engine,
@@ -124,7 +119,7 @@ def _replica(plan: ReplicaPlan, world: World) -> Replica:
     return replica
 
 
-def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
+def costs_of(plan: ReplicaPlan, world: World) -> list[StepCost]:
     """What steps cost, for each pipeline stage."""
     given = plan.pool.engine.service_time
     if given is not None:
@@ -135,6 +130,16 @@ def _costs(plan: ReplicaPlan, world: World) -> list[StepCost]:
         cost if shard.power_cap_w is None else CappedCost(cost, shard)
         for cost, shard in zip(costs, plan.shards, strict=True)
     ]
+
+
+def stage_send_of(plan: ReplicaPlan, world: World) -> Callable[[int, int], Demand]:
+    """The transfer of so many tokens from a stage to the next."""
+
+    def stage_send(stage: int, n_tokens: int) -> Demand:
+        source, target = plan.shards[stage], plan.shards[stage + 1]
+        return stage_sends.activations(world.network, source, target, n_tokens, world.without)
+
+    return stage_send
 
 
 def _pace(plan: ReplicaPlan, stage: int, world: World) -> Pace | None:

@@ -92,7 +92,7 @@ class Dispatcher:
             is_open = (one for one in line if one[0].request_id in self.open_requests)
             for request, tokens in islice(is_open, 1):
                 for replica in self.routing.models[model]:
-                    if replica.is_up and replica.has_seat and tokens < self._longest(replica):
+                    if replica.seems_up and replica.has_seat and tokens < self._longest(replica):
                         yield request.request_id, replica
                         break
 
@@ -146,7 +146,7 @@ class Dispatcher:
                 self.on_too_long(request)
                 return True
         if self._down:
-            candidates = [replica for replica in candidates if replica.is_up]
+            candidates = [replica for replica in candidates if replica.seems_up]
             if not candidates:
                 return False
         routing = self.routing
@@ -176,7 +176,7 @@ class Dispatcher:
         candidates = [
             replica
             for replica in routing.models[model]
-            if replica.is_up and replica.index != first and request.prompt_tokens < self._longest(replica)
+            if replica.seems_up and replica.index != first and request.prompt_tokens < self._longest(replica)
         ]
         if not candidates:
             return None

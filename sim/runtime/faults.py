@@ -22,6 +22,8 @@ from sim.inputs.faults import Fault
 from sim.runtime.clock import COMPLETION, FAILURE, at
 from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.fabric import Fabric
+from sim.runtime.recoveries import Recoveries
+from sim.runtime.rerouting import Rerouting
 from sim.runtime.service import Service
 
 
@@ -70,25 +72,29 @@ def schedule_faults(
     service: Service,
     faults: Sequence[Fault],
     losses: Losses,
+    recoveries: Recoveries,
+    rerouting: Rerouting | None = None,
 ) -> None:
     """Put all faults on the clock, but for those that `losses` has taken from the network. What they name
     exists (`sim.scenario.references` has checked it).
     """
     if losses.down:
         at(env, 0.0, _Change(network, fabric, losses, dict.fromkeys(losses.down, 0.0), 1.0), COMPLETION)
-    for fault in faults:
+        if rerouting is not None:
+            rerouting.begin(losses.down)
+    for number, fault in enumerate(faults):
         if is_for_good(fault):
             continue
         if fault.stops_engines:
-            for replica in _stopped(network, service.replicas, fault):
-                at(env, fault.at_s, service.fail, FAILURE, replica)
-                if fault.until_s is not None:
-                    at(env, fault.until_s, service.recover, COMPLETION, replica)
+            stopped = number, fault, _stopped(network, service.replicas, fault)
+            at(env, fault.at_s, recoveries.begins, FAILURE, stopped)
+            if fault.until_s is not None:
+                at(env, fault.until_s, recoveries.ends, COMPLETION, stopped)
             continue
         shares = _shares(network, fault)
-        at(env, fault.at_s, _Change(network, fabric, losses, shares, 1.0), COMPLETION)
+        at(env, fault.at_s, _Change(network, fabric, losses, shares, 1.0, rerouting), COMPLETION)
         if fault.until_s is not None:
-            at(env, fault.until_s, _Change(network, fabric, losses, shares, -1.0), COMPLETION)
+            at(env, fault.until_s, _Change(network, fabric, losses, shares, -1.0, rerouting), COMPLETION)
 
 
 class _Change:
@@ -97,14 +103,23 @@ class _Change:
     """
 
     def __init__(
-        self, network: Network, fabric: Fabric, losses: Losses, shares: dict[int, float], sign: float
+        self,
+        network: Network,
+        fabric: Fabric,
+        losses: Losses,
+        shares: dict[int, float],
+        sign: float,
+        rerouting: Rerouting | None = None,
     ) -> None:
         self.network, self.fabric, self.losses, self.shares, self.sign = network, fabric, losses, shares, sign
+        self.rerouting = rerouting
 
     def __call__(self, _: None) -> None:
         for link, share in self.shares.items():
             self.losses.lose(link, self.sign * share)
             self.fabric.set_capacity(self.network.links[link], self.losses.capacity(link))
+        if self.rerouting is not None:
+            self.rerouting.changed(self.shares)
 
 
 def _stopped(network: Network, replicas: Sequence[Replica], fault: Fault) -> list[Replica]:

@@ -191,7 +191,7 @@ class SelfChecks:
     def _work_conservation(self) -> Iterator[str]:
         service = self.service
         for replica in service.replicas:
-            if replica.is_up and replica.is_idle:
+            if replica.is_up and replica.is_idle and not replica.stands_still:
                 for queue in replica.queues:
                     if any(sequence.pending_tokens for sequence in queue.running):
                         yield f"replica {replica.index} is idle, and {len(queue.running)} could run in it"
@@ -221,7 +221,7 @@ class _Bytes:
         self._times: dict[int, tuple[DemandLike, float]] = {}  # by identity, which the demand itself keeps
         self._under_way: dict[Transfer, None] = {}
         self._broken: list[str] = []
-        start, abort = fabric._start, fabric.abort
+        start, abort, divert = fabric._start, fabric.abort, fabric.divert
         carried, carried_steps = fabric.carried, fabric.carried_steps
 
         def starting(*how: Any) -> Transfer:
@@ -236,6 +236,11 @@ class _Bytes:
                 self._count(transfer.demand.source, part)
             return part
 
+        def diverting(transfer: Transfer, demand: DemandLike) -> None:
+            if transfer.state < State.DONE:
+                self._count(transfer.demand.source, transfer.done_part(fabric.env.now))
+            divert(transfer, demand)
+
         def carrying(demand: DemandLike, times: int, seconds: float) -> None:
             self._count(demand, times)
             carried(demand, times, seconds)
@@ -248,6 +253,7 @@ class _Bytes:
         observed = {
             "_start": starting,
             "abort": aborting,
+            "divert": diverting,
             "carried": carrying,
             "carried_steps": carrying_steps,
         }
@@ -329,7 +335,7 @@ class _Stations:
                 self._area[station] += number * (now - self._since_s)
         self._since_s = now
         service = self.service
-        in_line = sum(len(numbers) for _, numbers in service.in_line())
+        in_line = sum(len(numbers) for _, numbers in service.in_line()) + service.never_answered
         waiting = sum(replica.waiting for replica in service.replicas)
         self._here = {
             "system": len(service.open),

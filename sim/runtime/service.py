@@ -17,9 +17,9 @@ import simpy
 from sim.inputs.errors import InfeasibleError
 from sim.results.blame import CAUSES, BlameRecords
 from sim.results.records import Records, Status
-from sim.runtime.clock import ARRIVAL, OVER, at
+from sim.runtime.clock import ARRIVAL, FAILURE, OVER, at
 from sim.runtime.dispatcher import Dispatcher, Routed, Routing
-from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_ROUTING
+from sim.runtime.engine.attribution import REQUEST_HOST, REQUEST_RECOMPUTE, REQUEST_ROUTING
 from sim.runtime.engine.engine_core import EngineListener
 from sim.runtime.engine.replica import Replica
 from sim.runtime.engine.sequence import Sequence as InEngine
@@ -50,8 +50,10 @@ class Service:
         kv_transfers: KvTransfers | None = None,
         on_failure: Literal["resubmit", "abort"] = "resubmit",
         hedge_after_s: float | None = None,
+        detection_s: float = 0.0,
     ) -> None:
         self.env = env
+        self.detection_s = detection_s
         self.replicas = replicas
         self.generator = generator
         self.records = records
@@ -69,6 +71,11 @@ class Service:
         self._followed_up: dict[int, tuple[Request, int]] = {}  # ended now, with its missing tokens
         self._cancelled: dict[int, float] = {}  # when, of those that an engine still has
         self._frontend_s: dict[int, float] = {}  # in vain, of requests on their way to a replica that failed
+        self._failed_s: dict[int, float] = {}  # when, of replicas whose failure is not noticed
+        self.why_down: dict[int, str] = {}  # by replica, where more is known than that it has failed
+        self._unnoticed: dict[
+            int, dict[int, InEngine | None]
+        ] = {}  # by replica and request, until it is noticed
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         self._more_arrive = True
@@ -128,6 +135,19 @@ class Service:
         if request.request_id not in self.open:
             return  # cancelled before it reached the replica
         sequence = self._sequences.get(request.request_id)
+        if replica.index in self._unnoticed:
+            self._unnoticed[replica.index][request.request_id] = sequence
+            replica.unanswered += 1
+            replica.routed += 1
+            if sequence is None:
+                before_s = self._frontend_s.get(request.request_id, 0.0)
+                self._frontend_s[request.request_id] = before_s + self.env.now - routed_s
+            else:
+                self._resubmitted.discard(request.request_id)
+                sequence.replica = replica.index
+                sequence.wait(REQUEST_ROUTING, routed_s)
+                sequence.wait(REQUEST_HOST, self.env.now)
+            return
         if not replica.is_up:  # it failed while the request was in the frontend
             if sequence is None:
                 before_s = self._frontend_s.get(request.request_id, 0.0)
@@ -207,7 +227,10 @@ class Service:
         number = request.request_id
         if number in self._cancelled or number in self._resubmitted:
             return None
-        return self._sequences.get(number)
+        sequence = self._sequences.get(number)
+        if sequence is not None and sequence.replica in self._unnoticed:
+            return None
+        return sequence
 
     def send_elsewhere(self, request: Request, replica: int) -> tuple[Replica, float] | None:
         """Another replica for a second copy of a request, and the seconds until it is there."""
@@ -254,6 +277,11 @@ class Service:
     def in_line(self) -> list[tuple[str, list[int]]]:
         """The open requests that wait at the router, by model."""
         return list(self._dispatcher.in_line())
+
+    @property
+    def never_answered(self) -> int:
+        """Requests that were sent to a replica after it had failed, while that is not noticed."""
+        return sum(one is None for held in self._unnoticed.values() for one in held.values())
 
     def could_send(self) -> Iterator[tuple[int, Replica]]:
         """Requests at the router, and a replica with a seat for each."""
@@ -302,6 +330,10 @@ class Service:
         now = self.env.now
         routed_s = self._dispatcher.routed_s.pop(request.request_id, now)
         if sequence is None:
+            for index, held in self._unnoticed.items():
+                if request.request_id in held:
+                    del held[request.request_id]
+                    self.replicas[index].unanswered -= 1
             self._add(request, request.output_tokens, "aborted", aborted_s=now)
             frontend_s = now - routed_s + self._frontend_s.pop(request.request_id, 0.0)
             blame = [0.0] * len(CAUSES)
@@ -310,6 +342,10 @@ class Service:
             self.blame.add(request.request_id, blame)
             self.blame.ttft.add(request.request_id, blame)
             self._depart(request)
+        elif self._unnoticed.get(sequence.replica, {}).pop(request.request_id, None) is not None:
+            self.replicas[sequence.replica].unanswered -= 1
+            sequence.wait(REQUEST_RECOMPUTE, now)
+            self._aborted(sequence)
         elif request.request_id in self._resubmitted:
             sequence.wait(REQUEST_ROUTING, routed_s)
             sequence.wait(REQUEST_HOST, now)
@@ -328,13 +364,54 @@ class Service:
         if not replica.is_up:
             return
         replica.is_up = False
-        self._dispatcher.replica_failed()
         # Transfers first: those still in the prefill drop their blocks here, their sequences come with the
         # queue.
         lost = [] if self.kv_transfers is None else self.kv_transfers.fail(replica)
         lost += replica.fail()
         if self.hedging is not None:
             lost = self.hedging.without_copies(lost)
+        if self.detection_s:
+            self._unnoticed[replica.index] = {one.request.request_id: one for one in lost}
+            replica.unanswered = len(lost)
+            at(self.env, self.env.now + self.detection_s, self._notice_late, FAILURE, (replica, self.env.now))
+            self._failed_s[replica.index] = self.env.now
+            return
+        replica.seems_up = False
+        self._dispatcher.replica_failed()
+        self._send_back(lost)
+
+    def _notice_late(self, failure: tuple[Replica, float]) -> None:
+        replica, failed_s = failure
+        if self._failed_s.get(replica.index) == failed_s:
+            self._notice(replica)
+
+    def _notice(self, replica: Replica) -> None:
+        """A failed replica is found to have failed: what it had, and what came since, goes elsewhere."""
+        held = self._unnoticed.pop(replica.index, None)
+        if held is None:
+            return
+        del self._failed_s[replica.index]
+        replica.unanswered, replica.seems_up = 0, False
+        self._dispatcher.replica_failed()
+        here = [sequence for sequence in held.values() if sequence is not None]
+        for sequence in here:
+            sequence.wait(REQUEST_RECOMPUTE, self.env.now)
+        for number in [number for number, sequence in held.items() if sequence is None]:
+            request = self.open.get(number)
+            if request is not None and self.on_failure == "abort":
+                self._follow_up_cancelled(request)
+                self._cancel(request)
+            elif request is not None:
+                self._dispatch_again(request)
+        self._send_back(here)
+
+    def lost_on_the_way(self, lost: list[InEngine]) -> None:
+        """KV caches of these sequences have no way to where they were to go, and no engine has them."""
+        if lost:
+            self._send_back(lost)
+
+    def _send_back(self, lost: list[InEngine]) -> None:
+        """Route again what no engine has any more, or abort it."""
         # In order of arrival, as they would stand in the line of a router that never had sent them.
         for sequence in sorted(lost, key=lambda one: (one.arrival_s, one.request.request_id)):
             request = sequence.request
@@ -355,8 +432,9 @@ class Service:
         if self._failures[replica.index]:
             return
         del self._failures[replica.index]
+        self._notice(replica)  # at the latest, when a new process answers
         self._dispatcher.replica_recovered(replica)
-        replica.is_up = True
+        replica.is_up = replica.seems_up = True
         if self.kv_transfers is not None:
             self.kv_transfers.recovered(replica)
         self._dispatcher.route_soon()

@@ -21,7 +21,7 @@ def waits(service: Service, fabric: Fabric) -> Iterator[str]:
     yield from _at_router(service)
     yield from _on_the_way(service)
     for replica in service.replicas:
-        yield from _at_replica(replica)
+        yield from _at_replica(replica, service.why_down.get(replica.index, ""))
     if service.kv_transfers is not None:
         yield from service.kv_transfers.waits()
     for replica in service.replicas:
@@ -51,9 +51,9 @@ def _on_the_way(service: Service) -> Iterator[str]:
         yield f"API server: {_named('request', numbers)} {_are(numbers)} on the way to a replica"
 
 
-def _at_replica(replica: Replica) -> Iterator[str]:
+def _at_replica(replica: Replica, why_down: str) -> Iterator[str]:
     if not replica.is_up:
-        yield f"replica {replica.index} has failed"
+        yield f"replica {replica.index} has failed{why_down}"
     if not replica.requests:
         return
     loading = replica.requests - replica.running - replica.waiting

@@ -27,7 +27,7 @@ def faults_of_nothing(graph: nx.DiGraph[str], faults: Sequence[Fault], replicas:
         for kind, known in faultable_places(network).items():
             name = getattr(fault, kind)
             if name and name not in known:
-                yield ("faults", number, kind), _unknown(kind, name, known)
+                yield ("faults", number, kind), unknown(kind, name, known)
 
 
 def gpus_of_nothing(graph: nx.DiGraph[str], kinds: Mapping[str, str]) -> Iterator[Found]:
@@ -35,7 +35,7 @@ def gpus_of_nothing(graph: nx.DiGraph[str], kinds: Mapping[str, str]) -> Iterato
     there = sorted({str(graph.nodes[gpu]["model"]) for gpu in places_of_kind(graph, "gpu")})
     for pool, kind in kinds.items():
         if kind not in there:
-            yield ("pools", pool, "gpu"), _unknown("GPU of kind", kind, there)
+            yield ("pools", pool, "gpu"), unknown("GPU of kind", kind, there)
 
 
 def faultable_places(network: Network) -> dict[str, list[str]]:
@@ -51,7 +51,8 @@ def faultable_places(network: Network) -> dict[str, list[str]]:
     }
 
 
-def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is none, with those that there are."""
     listed = ", ".join(known[:MAX_NAMED])
     if len(known) > MAX_NAMED:
         listed += f" and {len(known) - MAX_NAMED} more"

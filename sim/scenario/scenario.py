@@ -32,6 +32,7 @@ from sim.inputs.power import PowerLimits
 from sim.inputs.precision import Precision
 from sim.inputs.prices import Prices
 from sim.inputs.quantities import Fraction, NotBoolean, Seconds
+from sim.inputs.recovery import Recovery
 from sim.inputs.topology import Topology
 from sim.inputs.workload import Workload
 from sim.policy.placement import Packed
@@ -42,7 +43,7 @@ from sim.scenario.named_parts import named_parts_loaded
 from sim.scenario.outages import problems_of_outages
 from sim.scenario.policy_fields import KernelRule, PlacementRule, ReloadingRule, RouterRule
 from sim.scenario.precision import precision_of
-from sim.scenario.references import faults_of_nothing, gpus_of_nothing
+from sim.scenario.references import faults_of_nothing, gpus_of_nothing, unknown
 from sim.scenario.written_keys import Key, keys_written
 
 MAX_REPLICAS = 1_000_000  # more than GPUs in the largest topology; each is an object in memory
@@ -164,6 +165,7 @@ class Scenario(BaseModel):
     faults: tuple[Fault, ...] = ()
     outages: Outages | None = None
     on_failure: Literal["resubmit", "abort"] = "resubmit"
+    recovery: Recovery = Recovery()
     time_limit_s: Seconds | None = None
     warmup: Annotated[float | Literal["mser5"], BeforeValidator(_share_or_rule)] | None = None
     cooldown: Annotated[float, BeforeValidator(_share)] | None = None
@@ -216,6 +218,9 @@ class Scenario(BaseModel):
             found += faults_of_nothing(self.wired.graph, self.faults, replicas)
         if self.outages is not None:
             found += problems_of_outages(self)
+        place = self.recovery.weights_from
+        if place and place not in self.wired.graph:
+            found.append((("recovery", "weights_from"), unknown("place", place, sorted(self.wired.graph))))
         if self.hedge is not None and any(pool.role != "both" for pool in self.all_pools.values()):
             what = "a second copy has no way from prefill to decode; leave it out, or let all have role: both"
             found.append((("hedge", "after_s"), what))

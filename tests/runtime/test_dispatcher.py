@@ -14,7 +14,7 @@ from sim.runtime.dispatcher import Dispatcher, Routing
 
 def replica(index: int, model: str = "one", **more: Any) -> Any:
     engine = SimpleNamespace(frontend_s=more.pop("frontend_s", 0.0), frontend_token_s=0.0)
-    what = {"is_up": True, "role": "both", "max_model_len": 1000, "requests": 0, "tokens": 0, **more}
+    what = {"seems_up": True, "role": "both", "max_model_len": 1000, "requests": 0, "tokens": 0, **more}
     view = {"routed": 0, "has_seat": True, "hops": 0, "cached_prompt_tokens": lambda request: 0}
     return SimpleNamespace(index=index, model=model, engine=engine, **{**view, **what})
 
@@ -113,13 +113,13 @@ def test_a_prompt_must_fit_where_it_is_decoded_too() -> None:
 def test_a_replica_that_is_down_gets_nothing_and_requests_wait_for_it() -> None:
     one, other = replica(0), replica(1)
     desk = Desk(one, other)
-    one.is_up = False
+    one.seems_up = False
     desk.dispatcher.replica_failed()
     assert desk.send(request(0)) == [(0, 1)]
-    other.is_up = False
+    other.seems_up = False
     desk.dispatcher.replica_failed()
     assert desk.send(request(1)) == []
-    one.is_up = True
+    one.seems_up = True
     desk.dispatcher.replica_recovered(one)
     desk.dispatcher.route_soon()
     desk.env.run()

@@ -62,10 +62,15 @@ def test_kv_caches_whose_receiver_has_failed_are_named_with_what_they_need() -> 
 
 def test_kv_caches_on_a_link_that_is_down_are_named_with_the_link() -> None:
     down = [{"link": "node0.gpu0->nvlink0", "at_s": 0.0}]
-    text = message({"pools": POOLS, "faults": down})
+    cut = {"pools": POOLS, "faults": down, "time_limit_s": 9.0}
+    text = "\n".join(sim.simulate(Scenario.model_validate({**BASE, **cut})).unfinished)
     assert "KV transfers to replica 1: " in text
     assert "under way" in text
     assert "transfers wait for node0.gpu0->nvlink0, which is down" in text
+    given_up = message({"pools": POOLS, "faults": down})
+    assert (
+        "replica 0 has failed: its traffic has no way around node0.gpu0->nvlink0, which is down" in given_up
+    )
 
 
 def test_sequences_whose_kv_is_never_loaded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

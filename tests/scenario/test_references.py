@@ -42,3 +42,10 @@ def test_a_kind_of_gpu_that_is_not_there_is_found_with_its_pool() -> None:
     ((where, what),) = gpus_of_nothing(GRAPH, {"a": "h100-sxm", "b": "h100"})
     assert where == ("pools", "b", "gpu")
     assert what.endswith("there are h100-sxm; did you mean 'h100-sxm'?")
+
+
+def test_weights_that_come_from_no_place_are_refused_with_the_nearest() -> None:
+    written = {"topology": "nd-h100-v5", "model": "llama-3-8b", "workload": "single-user"}
+    message = r"recovery\.weights_from.*there is no place 'node0.host7'.*did you mean 'node0.host"
+    with pytest.raises(sim.InputError, match=message):
+        sim.with_changes(sim.Scenario.model_validate(written), {"recovery": {"weights_from": "node0.host7"}})

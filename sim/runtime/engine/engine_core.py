@@ -13,7 +13,7 @@ every step, in lock-step, with work or without.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Literal
@@ -22,10 +22,11 @@ import simpy
 
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.demands import Demand
+from sim.cost.step_cost import StepCost
 from sim.inputs.engine import Engine
 from sim.policy.scheduling import EngineView, Grants
 from sim.runtime.clock import SCHEDULE, at
-from sim.runtime.engine.attribution import STEP_PIPELINE, STEP_SHARING
+from sim.runtime.engine.attribution import STEP_PIPELINE, STEP_SHARING, no_seconds
 from sim.runtime.engine.flight import Flight, Part, begun
 from sim.runtime.engine.fold_horizon import fold_horizon, pipeline_fold_horizon
 from sim.runtime.engine.pipeline_fold import FoldedState, PipelineFold, deliver_tokens
@@ -43,6 +44,7 @@ REMEMBERED = 4096
 """Steps without the chunks of some prompts, whose prices are kept at a time."""
 KERNELS = Causes._fields.index("kernel_latency") + 1
 """So many causes of a step, the first ones, are of its kernels."""
+HOST = Causes._fields.index("host")
 SETTLE_FIRST = "sequences are behind while rounds are folded: call settle() first"
 
 
@@ -115,6 +117,7 @@ class EngineCore:
         self._fold = PipelineFold(env, fabric, stages, self.stage_send, rows, self.settle, self._disturbed)
         self._aborting: list[Sequence] = []  # leave when the step in progress ends
         self._causes_of = lru_cache(REMEMBERED)(self._priced)
+        self._stands_since_s = 0.0
         self._ledger_s = 0.0  # up to when the ledger has all steps
         self._on_finished: list[Callable[[Sequence], None]] = []
         self._on_aborted: list[Callable[[Sequence], None]] = []
@@ -205,6 +208,48 @@ class EngineCore:
             if flight.sent is not None:
                 self.fabric.abort(flight.sent)
         self._in_flight.clear()
+
+    def reprice(
+        self, costs: list[StepCost], stage_send: Callable[[int, int], Demand], dead: Collection[int]
+    ) -> None:
+        """Traffic goes other ways from this instant on, at these prices; what is on its way over a `dead`
+        link turns off.
+        """
+        assert not self._fold.folded, SETTLE_FIRST
+        self.stage_send = cache(stage_send)
+        self._causes_of.cache_clear()
+        self._fold.reprice(self.stage_send)
+        for stage, cost in zip(self.stages, costs, strict=True):
+            stage.reprice(cost, dead)
+        for flight in self._in_flight:
+            if flight.sent is not None and flight.sent.crosses(dead):
+                self.fabric.divert(flight.sent, self.stage_send(flight.stage, flight.batch.tokens))
+
+    def stand_still(self) -> None:
+        """No step begins any more when the one in progress has ended, until `go_on`."""
+        self.cut()
+        self._max_in_flight = 0
+        self._stands_since_s = self.env.now
+
+    def lose(self, queues: list[RequestQueue]) -> list[Sequence]:
+        """Queues leave, between two steps, with all that they hold: their sequences, charged up to now."""
+        assert not self._in_flight
+        for queue in queues:
+            if self.ledger is not None:
+                for sequence in queue.running:
+                    self.ledger.charge(sequence, self._ledger_s)
+            self.queues.remove(queue)
+        return [sequence for queue in queues for sequence in queue.fail()]
+
+    def go_on(self) -> None:
+        """Steps begin again. Sequences that run have waited for their host."""
+        self._max_in_flight = len(self.stages)
+        if self.ledger is not None:
+            waited = no_seconds()
+            waited[HOST] = self.env.now - max(self._ledger_s, self._stands_since_s)
+            self.ledger.add(waited)
+            self._ledger_s = self.env.now
+        self.schedule_soon()
 
     def halt(self) -> None:
         """Every sequence has left: what is under way computes for none, and goes no further."""

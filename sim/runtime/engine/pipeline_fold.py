@@ -130,6 +130,11 @@ class PipelineFold:
         self._links_by_batches: dict[tuple[tuple[int, int], ...], tuple[int, ...] | None] = {}
         self._version = 0
 
+    def reprice(self, sent: Callable[[int, int], Demand]) -> None:
+        """Traffic goes other ways from now on."""
+        self.sent = sent
+        self._links_by_batches.clear()
+
     @property
     def tokens_begun(self) -> int:
         """Tokens of turns that have begun since the rounds were folded, before this instant."""

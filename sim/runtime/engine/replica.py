@@ -4,8 +4,10 @@ may know. What happens inside is `EngineCore` (`engine_core.py`), and nothing el
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from sim.cost.collectives.demands import Demand
+from sim.cost.step_cost import StepCost
 from sim.deployment import ReplicaPlan
 from sim.runtime.engine.engine_core import EngineCore, EngineListener
 from sim.runtime.engine.queue import RequestQueue
@@ -20,7 +22,8 @@ class Replica:
         self._core = core
         self.env = core.env
         self.stages = core.stages
-        self.queues = core.queues
+        self.queues = core.queues  # the core's own list
+        self._all_queues = tuple(core.queues)
         self.engine = core.engine
         self.role = core.role
         model, precision = plan.pool.model, plan.pool.precision
@@ -33,6 +36,9 @@ class Replica:
         self.shards = list(plan.shards)
         self.hops = plan.hops
         self.routed = 0
+        self.stands_still = False
+        self.seems_up = True  # False from when a failure is noticed
+        self.unanswered = 0  # requests that it had when it failed, or got since, while that is not noticed
         self.on_room: Callable[[], None] | None = None  # blocks may be had that come from elsewhere wait for
         core.on_room = self._has_room
 
@@ -152,6 +158,36 @@ class Replica:
         self._settled(ends_now=False).fail()
         return [sequence for queue in self.queues for sequence in queue.fail()]
 
+    def reprice(
+        self, costs: list[StepCost], stage_send: Callable[[int, int], Demand], dead: Collection[int]
+    ) -> None:
+        """Traffic goes other ways from this instant on, at these prices; what crosses a `dead` link turns
+        off.
+        """
+        core = self._settled()
+        core.catch_up()
+        core.reprice(costs, stage_send, dead)
+
+    def stand_still(self) -> None:
+        """No step begins any more when the one in progress has ended, until `go_on`."""
+        self.stands_still = True
+        self._settled().stand_still()
+
+    def lose_ranks(self, ranks: Collection[int]) -> list[Sequence]:
+        """Data-parallel ranks leave, between two steps, with what they hold: their sequences."""
+        core = self._settled()
+        return core.lose([queue for queue in self.queues if self._all_queues.index(queue) in ranks])
+
+    def regain_ranks(self, ranks: Collection[int]) -> None:
+        """Data-parallel ranks are back, empty."""
+        here = [*self.queues, *(self._all_queues[rank] for rank in ranks)]
+        self.queues[:] = [queue for queue in self._all_queues if queue in here]
+
+    def go_on(self) -> None:
+        """Steps begin again."""
+        self.stands_still = False
+        self._settled().go_on()
+
     def halt(self) -> None:
         """The last request has left: no step goes on."""
         self._settled(ends_now=False).halt()
@@ -165,7 +201,7 @@ class Replica:
 
     @property
     def requests(self) -> int:
-        return sum([queue.requests for queue in self.queues])
+        return sum([queue.requests for queue in self.queues]) + self.unanswered
 
     @property
     def running(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -22,6 +22,7 @@ import simpy
 from sim.cost.batch import Batch, Causes
 from sim.cost.program import Block, Position, Program, Traffic
 from sim.cost.step_cost import FloatArray, StepCost
+from sim.cost.uneven_cost import UnevenCost
 from sim.runtime.clock import COMPLETION, at
 from sim.runtime.engine.pace import Pace
 from sim.runtime.fabric.fabric import Fabric, Transfer
@@ -154,6 +155,14 @@ class Stage:
             self._run.abort()
             self._run = None
 
+    def reprice(self, cost: StepCost, dead: Collection[int]) -> None:
+        """Traffic goes other ways from this instant on: `cost` prices them. A transfer over a `dead` link
+        sends what is left the new way; a folded run ends with the step in progress.
+        """
+        self.cost = cost
+        if self._run is not None:
+            self._run.reprice(cost, dead)
+
     def disturbed(self, now: float) -> None:
         """Other traffic comes onto the links at this instant."""
         if self._run is not None:
@@ -274,6 +283,40 @@ class _Run:
         """Other traffic comes onto the links at this instant: play from here."""
         if self.folded:
             self._unfold(now, bisect_right(self.ends_s, now))
+
+    def reprice(self, cost: StepCost, dead: Collection[int]) -> None:
+        """Go on in the op in progress with what the step costs now. Its kernels end when they would have."""
+        self.cut(0)
+        if self.folded or not any(link in dead for link in self.traffic.links):
+            return
+        if isinstance(self.cost, UnevenCost):
+            cost = UnevenCost(cost, self.cost.factor)
+        program = cost.program(self.batch.grown(self.playing) if self.playing else self.batch)
+        shape, was = ([(one.repeat, len(one.ops)) for one in each.blocks] for each in (program, self.program))
+        if shape != was:
+            return  # an algorithm with other ops has been chosen: the step under way ends as it began
+        stage, transfer = self.stage, self.transfer
+        position = Position(self.number, self.repetition, self.op)
+        moved_s = self.program.start_s(position) - program.start_s(position)
+        self.anchor_s += moved_s
+        # The causes of this step are those of the way that it began on; what the other takes more is lost.
+        self.sharing_s += moved_s + program.total_s - self.program.total_s
+        after = program.after(position)
+        self.after_s = program.start_s(after)
+        self.cost, self.program, self.block = cost, program, program.blocks[self.number]
+        stage.fabric.rest(self.traffic.links, stage)
+        self.traffic = cost.traffic(self.batch)
+        if self.traffic.links:
+            stage.fabric.watch(self.traffic.links, stage)
+        if transfer is None or not transfer.crosses(dead):
+            return
+        if transfer.state is State.WAITING:  # it has put nothing on its links yet
+            stage.fabric.abort(transfer)
+            self._begin_op()
+        else:
+            demand = program.op(position).demand
+            assert demand is not None
+            stage.fabric.divert(transfer, demand)
 
     def left_alone(self) -> None:
         """Fold the rest where the next transfer has not begun to flow."""

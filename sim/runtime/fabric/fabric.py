@@ -170,12 +170,51 @@ class Fabric:
             self._counters.carry(compiled.links, compiled.n_bytes, part, max(0.0, now - transfer.flows_s))
         return part
 
+    def divert(self, transfer: Transfer, demand: DemandLike) -> None:
+        """Send the bytes of a transfer that have not flowed yet another way, at once; `demand` is of all of
+        them. What has flowed stays where it went. Ignored where it has ended.
+        """
+        state, now = transfer.state, self.env.now
+        if state >= State.DONE:
+            return
+        left = 1.0 - transfer.done_part(now)
+        compiled, version = transfer.demand, 0
+        if state is State.UNCONTENDED:
+            self._start_sharing((compiled.link_set,))
+            state = transfer.state
+        if state is State.FLOWING:
+            self._remove(transfer, now)
+            self._counters.carry(compiled.links, compiled.n_bytes, 1.0 - left)
+            version = transfer.version
+        rest = Bytes(
+            tuple(demand.links),
+            tuple(left * n_bytes for n_bytes in demand.n_bytes),
+            0.0,
+            left * demand.min_flow_s,
+            demand.efficiency,
+            left * demand.aside_s,
+        )
+        transfer.demand, transfer.planned_end = self._compiled.compile(rest), None
+        if state is State.FLOWING:
+            lasted_s = now - transfer.flows_s
+            transfer.excess_flow_s += max(0.0, lasted_s - (1.0 - left) * compiled.flow_s)
+            transfer.flows_s = now
+            self._begin_flowing(transfer)
+            # Ends that were worked out for the old way may still be in the heap.
+            transfer.version = version + 1
+            if transfer.end_s < inf:
+                heappush(self._ends, (transfer.end_s, transfer.order, transfer.version, transfer))
+
     def set_capacity(self, link: Hashable, bytes_per_s: float) -> None:
         """Change a link's capacity from this instant on. At 0 it is down: transfers on it wait until it is up
         again.
         """
         self._new_capacity[self._id(link)] = _checked_capacity(link, bytes_per_s)
         self._request_flush()
+
+    def capacity_from_now_on(self, link: int) -> float:
+        """Bytes/s of a link when the changes of this instant are settled."""
+        return self._new_capacity.get(link, self.capacity[link])
 
     # ---- watching
 
@@ -340,7 +379,7 @@ class Fabric:
             if version == transfer.version and transfer.state is State.FLOWING:
                 transfer.end_s = now
                 if transfer.rate_changed:  # else it is exactly 0, whatever the clock's rounding says
-                    transfer.excess_flow_s = max(0.0, now - transfer.flows_s - transfer.demand.flow_s)
+                    transfer.excess_flow_s += max(0.0, now - transfer.flows_s - transfer.demand.flow_s)
                 self._remove(transfer, now)
                 if transfer.demand.kept:
                     transfer.demand.uncounted += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import IntEnum
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -297,6 +297,10 @@ class Transfer(Event):
         self.end_s = now + self.left / level if level > 0.0 else inf
         self.rate_changed = True
         self.version += 1
+
+    def crosses(self, links: Container[int]) -> bool:
+        """True where it is under way, or about to be, over one of these links."""
+        return self.state < State.DONE and any(link in links for link in self.demand.links)
 
     def done_part(self, now: float) -> float:
         """The part of the bytes that has flowed by now, from 0 to 1."""

@@ -15,7 +15,7 @@ The bytes share links with the collectives of both replicas. A sequence's time o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -23,6 +23,7 @@ from math import nan
 import numpy as np
 
 from sim.cost.collectives.demands import Demand
+from sim.inputs.errors import InfeasibleError
 from sim.policy.routing import RoutedRequest, Router, place_chosen
 from sim.results.records import HandOverRecords
 from sim.runtime.engine.attribution import REQUEST_HAND_OVER, REQUEST_SHARING
@@ -54,6 +55,7 @@ class _PendingTransfer:
     shared_s: float = 0.0  # what its transfers lost to others on their links
     transfer: Transfer | None = None  # the last one that was started
     tokens: int = 0  # whose KV goes over
+    part: float = 1.0  # of their layers, in that transfer
 
     def __post_init__(self) -> None:
         self.tokens = self.sequence.computed
@@ -298,12 +300,8 @@ class KvTransfers:
         behind_s: float = 0.0,
     ) -> None:
         """Start the transfer of a part of the layers, at once or behind a step that takes `behind_s`."""
-        assert pending.target_queue is not None
-        groups = (
-            pending.sender.queues.index(pending.sequence.queue),
-            pending.receiver.queues.index(pending.target_queue),
-        )
-        demand = self.demands(pending.sender, pending.receiver, groups, part * pending.tokens)
+        pending.part = part
+        demand = self._demand_of(pending)
         if behind_s:
             # Two bounds on the start: the first layer must be computed, and the last byte must not leave
             # before the last of these layers is. Starting just in time, one flow runs at its full rate and
@@ -317,6 +315,30 @@ class KvTransfers:
             on_sent(pending)
 
         pending.transfer = self.fabric.start(demand, on_done=done)
+
+    def _demand_of(self, pending: _PendingTransfer) -> Demand:
+        """What the part of its layers that is sent puts on the links."""
+        assert pending.target_queue is not None
+        groups = (
+            pending.sender.queues.index(pending.sequence.queue),
+            pending.receiver.queues.index(pending.target_queue),
+        )
+        return self.demands(pending.sender, pending.receiver, groups, pending.part * pending.tokens)
+
+    def reprice(self, demands: Demands, dead: Collection[int]) -> list[InEngine]:
+        """KV caches go other ways from this instant on. What is on its way over a `dead` link turns off, or
+        ends where there is no other way: the sequences that no engine has any more.
+        """
+        self.demands = demands
+        lost = []
+        for pending in list(self._pending.values()):
+            if pending.transfer is not None and pending.transfer.crosses(dead):
+                try:
+                    self.fabric.divert(pending.transfer, self._demand_of(pending))
+                except InfeasibleError:
+                    if self.abort(pending.sequence):
+                        lost.append(pending.sequence)
+        return lost
 
     def _arrived(self, pending: _PendingTransfer) -> None:
         """All layers have arrived: the sender's blocks are free, the receiver queues the sequence."""
