@@ -47,18 +47,36 @@ class StageCost:
         network: Network,
         without: frozenset[str] = frozenset(),
         kernel_model: KernelModel = formula,
+        like: StageCost | None = None,
     ) -> None:
-        """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
+        """`without`: causes whose cost is taken as nothing, for the question what they cost in all. `like`:
+        the cost of a stage of the same shape (`has_shape_of`) on other GPUs of the network, priced in the
+        same way: what it has priced is not priced again.
+        """
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
-        templates = Templates(self._price)
+        self._templates = templates = Templates(self._price, like._templates if like else None)
         self._template = templates.of
+        if like is not None:
+            self._attentions, self._attention_of_one = like._attentions, like._attention_of_one
+            return
         self._attentions: tuple[AttentionCost | DraftAttention, ...] = tuple(
             AttentionCost(price) for price in templates.with_attention
         )
         if templates.draft is not None:
             self._attentions = (*self._attentions[:-1], DraftAttention(templates.draft))
         self._attention_of_one = self._attentions[0] if len(self._attentions) == 1 else None
+
+    def has_shape_of(self, shard: Shard) -> bool:
+        """True where a stage differs from this one in nothing but its GPUs' places."""
+        own = self.shard
+        return (
+            shard.model is own.model
+            and shard.gpu is own.gpu
+            and (shard.first_layer, shard.layers) == (own.first_layer, own.layers)
+            and [len(group) for group in shard.groups] == [len(group) for group in own.groups]
+            and (shard.engine, shard.precision) == (own.engine, own.precision)
+        )
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> tuple[KernelTiming, ...]:
         """The attention of a layer of every kind, and of layers without any."""
@@ -104,7 +122,7 @@ class StageCost:
 
     def program(self, batch: Batch) -> Program:
         """The ops of one step; `program.total_s` equals `step(batch)[0]` to the last bit."""
-        template = self._template(batch)
+        template = self._templates.to_play(batch)
         attention = self._attention(batch)
         blocks = list(template.before_layers)
         start_s = template.before_layers_s

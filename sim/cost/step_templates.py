@@ -149,10 +149,15 @@ class _Ends(NamedTuple):
 
 
 class Templates:
-    """The templates of one stage's steps."""
+    """The templates of one stage's steps.
 
-    def __init__(self, price: Pricer) -> None:
+    A stage that is `like` another, on other GPUs, takes over that one's templates, but for the links of its
+    transfers. Where a transfer takes another time on its links, it prices the template itself.
+    """
+
+    def __init__(self, price: Pricer, like: Templates | None = None) -> None:
         shard = price.shard
+        self._like = like
         self._shard = shard
         self._price = price
         kinds = shard.kinds_of_layers
@@ -170,6 +175,7 @@ class Templates:
         self._one_launch_s = launch_s(shard.engine, shard.gpu)
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
         self._of: dict[_Key, Template] = {}
+        self._own: dict[_Key, Template] = {}  # with ops on the links of this stage
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
         self._layers: dict[StepTokens, tuple[LayerRun, ...]] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
@@ -188,8 +194,33 @@ class Templates:
     def _by_key(self, key: _Key) -> Template:
         template = self._of.get(key)
         if template is None:
-            template = self._of[key] = self._priced(*key)
+            template = self._of[key] = self._as_the_like(key) or self._by_itself(key)
         return template
+
+    def to_play(self, batch: Batch) -> Template:
+        """As `of`, and its ops are those of this stage."""
+        return self.of(batch) if self._like is None else self._by_itself(self._key(batch))
+
+    def _by_itself(self, key: _Key) -> Template:
+        template = self._own.get(key)
+        if template is None:
+            template = self._own[key] = self._priced(*key)
+        return template
+
+    def _as_the_like(self, key: _Key) -> Template | None:
+        """The template of the stage that this one is like, with its transfers on the links here."""
+        like = self._like
+        if like is None:
+            return None
+        template = like._by_key(key)
+        demands: list[tuple[Demand, int, float]] = []
+        for demand, times, seconds in template.traffic.demands:
+            own = self._price.own_demand(demand, like._price)
+            if own is None:
+                return None
+            demands.append((own, times, seconds))
+        links = sorted({link for demand, _, _ in demands for link in demand.links})
+        return replace(template, traffic=Traffic(tuple(demands), tuple(links)))
 
     def _key(self, batch: Batch) -> _Key:
         """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
