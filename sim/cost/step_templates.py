@@ -7,7 +7,7 @@ a hole in every layer where attention goes; a run meets some hundreds of templat
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar
@@ -126,11 +126,12 @@ class LayerRun:
         return Block(ops, offsets_s, self.repeat, period_s, start_s, transfers)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """All of a step but its attention, for one number of tokens."""
+class Template(NamedTuple):
+    """All of a step but its attention, for one number of tokens. `before` are runs of ops before the layers,
+    each with its seconds.
+    """
 
-    before_layers: tuple[Block, ...]
+    before: tuple[tuple[tuple[Op, ...], int, float], ...]
     layers: tuple[LayerRun, ...]
     tail: tuple[Op, ...]
     before_layers_s: float
@@ -139,6 +140,22 @@ class Template:
     repeats: tuple[int, ...]  # layers with each kind of attention
     waits_for_launch: bool
     traffic: Traffic
+
+    @property
+    def before_layers(self) -> tuple[Block, ...]:
+        return Program(self.before).blocks
+
+
+class _Layers(NamedTuple):
+    """What depends on the tokens: the layers, and their causes all together."""
+
+    runs: tuple[LayerRun, ...]
+    causes: tuple[float, ...]
+
+    def and_then(self, run: LayerRun) -> _Layers:
+        """And one more run behind them."""
+        more = [causes + run.repeat * run.causes[i] for i, causes in enumerate(self.causes)]
+        return _Layers((*self.runs, run), tuple(more))
 
 
 class _Ends(NamedTuple):
@@ -177,8 +194,9 @@ class Templates:
         self._of: dict[_Key, Template] = {}
         self._own: dict[_Key, Template] = {}  # with ops on the links of this stage
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
-        self._layers: dict[StepTokens, tuple[LayerRun, ...]] = {}
+        self._layers: dict[StepTokens, _Layers] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
+        self._demand_here: dict[int, Demand | None] = {}  # by the identity of that of the stage it is like
 
     def of(self, batch: Batch) -> Template:
         """The template of a batch's step, priced when it is first asked for."""
@@ -214,13 +232,16 @@ class Templates:
             return None
         template = like._by_key(key)
         demands: list[tuple[Demand, int, float]] = []
+        here = self._demand_here
         for demand, times, seconds in template.traffic.demands:
-            own = self._price.own_demand(demand, like._price)
+            number = id(demand)
+            if number not in here:
+                here[number] = self._price.own_demand(demand, like._price)
+            own = here[number]
             if own is None:
                 return None
             demands.append((own, times, seconds))
-        links = sorted({link for demand, _, _ in demands for link in demand.links})
-        return replace(template, traffic=Traffic(tuple(demands), tuple(links)))
+        return template._replace(traffic=_traffic(demands))
 
     def _key(self, batch: Batch) -> _Key:
         """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
@@ -256,39 +277,48 @@ class Templates:
         step = StepTokens(tokens, all_tokens, has_prefill)
         layers = self._layers.get(step)
         if layers is None:
-            layers = self._layers[step] = self._all_layers(step)
+            layers = _Layers((), (0.0,) * len(Causes._fields))
+            for run in self._all_layers(step):
+                layers = layers.and_then(run)
+            self._layers[step] = layers
         ends = self._ends.get(sampled)
         if ends is None:
             tail = head(self._price, sampled) if self._shard.is_last else ()
             ends = self._ends[sampled] = _Ends(self._host(sampled), tail)
         if self.draft is not None and sampled:
-            layers = (*layers, self._drafting(self.draft, sampled))
+            layers = layers.and_then(self._drafting(self.draft, sampled))
         host, tail = ends
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
         # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
         # added is part of the result, down to the last bit.
-        fixed = [cause + sum(run.repeat * run.causes[i] for run in layers) for i, cause in enumerate(once)]
+        fixed = [cause + of_layers for cause, of_layers in zip(once, layers.causes, strict=True)]
         host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
-        parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
-        before_layers = Program(parts).blocks
-        parts += [
-            (tuple(op for kind in run.kinds for op in (*kind.before, *kind.after)), run.repeat, 0.0)
-            for run in layers
-        ]
+        runs, first_ops, tail_ops = layers.runs, _ops(first), _ops(tail)
+        kinds = [(run.repeat, kind) for run in runs for kind in run.kinds]
+        carried = [(1, first_ops), *[(times, (*kind.before, *kind.after)) for times, kind in kinds]]
         return Template(
-            before_layers,
-            layers,
-            _ops(tail),
+            ((_ops(host), 1, host_s), (first_ops, 1, first_s)),
+            runs,
+            tail_ops,
             host_s + first_s,
             tail_s,
             Causes(*fixed),
             tuple(
-                sum(run.repeat * (kind.attention == i) for run in layers for kind in run.kinds)
-                for i in range(len(self.with_attention))
+                [
+                    sum([times for times, kind in kinds if kind.attention == i])
+                    for i in range(len(self.with_attention))
+                ]
             ),
-            any(kind.launch_s for run in layers for kind in run.kinds),
-            Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
+            any([kind.launch_s for _, kind in kinds]),
+            _traffic(
+                [
+                    (op.demand, times, times * (op.seconds - op.demand.latency_s))
+                    for times, ops in (*carried, (1, tail_ops))
+                    for op in ops
+                    if op.demand is not None
+                ]
+            ),
         )
 
     def _all_layers(self, step: StepTokens) -> tuple[LayerRun, ...]:
@@ -384,6 +414,16 @@ def runs_of(kinds: Sequence[Key]) -> list[tuple[int, tuple[Key, ...]]]:
         runs.append((best[1], tuple(names[at : at + best[0]])))
         at += best[0] * best[1]
     return runs
+
+
+def _traffic(transfers: Iterable[tuple[Demand, int, float]]) -> Traffic:
+    """The transfers of a step, in the order of their ops: what, how often, and for how long bytes flow."""
+    demands: dict[int, tuple[Demand, int, float]] = {}
+    for demand, times, flow_s in transfers:
+        _, counted, seconds = demands.get(id(demand), (demand, 0, 0.0))
+        demands[id(demand)] = demand, counted + times, seconds + flow_s
+    links = set[int]().union(*[demand.links for demand, _, _ in demands.values()])
+    return Traffic(tuple(demands.values()), tuple(sorted(links)))
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:
