@@ -26,6 +26,15 @@ class AttentionCost:
         self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
         # ranks that share a text's KV cache: each attends for the heads of all, to its part of the tokens
         self._parts = shard.engine.decode_context_parallel_size
+        # decodes take what the fitted curve says, over all of their contexts
+        self._is_plain = (
+            price.kernel_model is formula
+            and "kernel_latency" not in price.without
+            and model.linear is None
+            and model.indexer is None
+            and model.sliding_window is None
+            and self._parts == 1
+        )
         self._decode_heads = self._heads * self._parts
         # kernels count keys and values alike; with values narrower than keys both count as their mean
         self._head_dim = (
@@ -34,6 +43,11 @@ class AttentionCost:
 
     def __call__(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
+        if self._is_plain and not batch.chunks and not batch.ranks:  # nearly all steps
+            curve = self._curves.get(batch.decodes) or self._decode_curve(batch.decodes)
+            if later is None:
+                return curve(batch.decode_kv_tokens)
+            return curve(batch.decode_kv_tokens + (batch.decodes * batch.decode_growth) * later)
         if not batch.ranks:
             return self._price.without_floor(self._attention_of_layers(batch, later))
         timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]

@@ -55,16 +55,11 @@ class StageCost:
         """
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
-        self._templates = templates = Templates(self._price, like._templates if like else None)
-        self._template = templates.of
-        if like is not None:
-            self._attentions, self._attention_of_one = like._attentions, like._attention_of_one
-            return
-        self._attentions: tuple[AttentionCost | DraftAttention, ...] = tuple(
-            AttentionCost(price) for price in templates.with_attention
-        )
-        if templates.draft is not None:
-            self._attentions = (*self._attentions[:-1], DraftAttention(templates.draft))
+        self._templates: Templates
+        self._attentions: tuple[AttentionCost | DraftAttention, ...]
+        self._templates = Templates(self._price, None if like is None else like._templates)
+        self._template = self._templates.of
+        self._attentions = _attentions(self._templates) if like is None else like._attentions
         self._attention_of_one = self._attentions[0] if len(self._attentions) == 1 else None
 
     def has_shape_of(self, shard: Shard) -> bool:
@@ -115,8 +110,9 @@ class StageCost:
             seconds = np.full(steps, float(seconds))
 
         def causes(n: int) -> Causes:
-            sums = [KernelTiming(*(_first(part, n) for part in kind)) for kind in attention]
-            return self._causes(template, sums, n, float(seconds[:n].sum()))
+            sums = [KernelTiming(*[_first(part, n) for part in kind]) for kind in attention]
+            lasted_s = float(seconds[:n].sum()) if template.waits_for_launch else 0.0
+            return self._causes(template, sums, n, lasted_s)
 
         return seconds, causes
 
@@ -167,8 +163,8 @@ class StageCost:
 
     @staticmethod
     def _causes(template: Template, attention: Sequence[KernelTiming], steps: int, seconds: float) -> Causes:
-        """Causes of `steps` steps of `seconds` in total, whose attention timings are sums over these
-        steps.
+        """Causes of `steps` steps of `seconds` in total (asked for where layers wait for their launches),
+        whose attention timings are sums over these steps.
         """
         compute, memory, kernel_latency, collective_latency, collective_bytes, host = template.fixed
         compute_s, memory_s, latency_s = steps * compute, steps * memory, steps * kernel_latency
@@ -192,5 +188,11 @@ class StageCost:
         return causes
 
 
+def _attentions(templates: Templates) -> tuple[AttentionCost | DraftAttention, ...]:
+    """The attention of layers of each kind; a draft's is the last."""
+    found = tuple(AttentionCost(price) for price in templates.with_attention)
+    return found if templates.draft is None else (*found[:-1], DraftAttention(templates.draft))
+
+
 def _first(part: Seconds, n: int) -> float:
-    return float(part[:n].sum()) if isinstance(part, np.ndarray) and part.ndim else n * float(part)
+    return float(np.add.reduce(part[:n])) if isinstance(part, np.ndarray) and part.ndim else n * float(part)

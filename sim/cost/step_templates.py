@@ -191,6 +191,7 @@ class Templates:
         self._runs = runs_of([(id(shape), is_moe) for shape, is_moe in kinds])
         self._one_launch_s = launch_s(shard.engine, shard.gpu)
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
+        self._last: tuple[Batch | None, Template | None] = None, None  # asked, and answered
         self._of: dict[_Key, Template] = {}
         self._own: dict[_Key, Template] = {}  # with ops on the links of this stage
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
@@ -200,8 +201,13 @@ class Templates:
 
     def of(self, batch: Batch) -> Template:
         """The template of a batch's step, priced when it is first asked for."""
+        asked, template = self._last
+        if asked is batch and template is not None:  # a step asks for its traffic, then for its seconds
+            return template
         if batch.chunks or batch.ranks:
-            return self._by_key(self._key(batch))
+            template = self._by_key(self._key(batch))
+            self._last = batch, template
+            return template
         # Steps of decodes alone are nearly all steps: a look-up by what was asked, before any padding.
         sizes = batch.decodes * batch.decode_tokens, batch.sampled
         template = self._of_decodes.get(sizes)

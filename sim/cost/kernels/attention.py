@@ -141,7 +141,7 @@ def decode_curve(
             ratio = share / sm_kv_tokens
             squared = squared + share * share * sm_squared / (1.0 + ratio * ratio)
         busy_s = _longer(squared, kv_tokens * walk_per_token)
-        return KernelTiming(fixed_s + busy_s + joining_s, fixed_s, 0.0 * kv_tokens, memory_s)
+        return KernelTiming(fixed_s + busy_s + joining_s, fixed_s, 0.0, memory_s)
 
     return timing
 

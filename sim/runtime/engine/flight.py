@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 from sim.cost.batch import Batch, Causes
 from sim.policy.scheduling import Grants
@@ -28,9 +26,9 @@ class Part:
     samples: list[bool]
 
     @property
-    def request_ids(self) -> Iterator[int]:
-        apart = (sequence.request.request_id for sequence, _ in self.grants)
-        return chain(self.queue.cohort.members, apart) if self.together else apart
+    def request_ids(self) -> list[int]:
+        apart = [sequence.request.request_id for sequence, _ in self.grants]
+        return [*self.queue.cohort.members, *apart] if self.together else apart
 
 
 def begun(queue: RequestQueue, granted: Grants[Sequence], speculator: Speculator) -> tuple[Part, Batch]:
@@ -95,7 +93,7 @@ class Flight:
 
     @property
     def request_ids(self) -> list[int]:
-        return list(chain.from_iterable(part.request_ids for part in self.parts))
+        return [number for part in self.parts for number in part.request_ids]
 
     def seen_by(self, chunk_tokens: int) -> list[float]:
         """The seconds of this step as a sequence sees them that computes so many tokens of a prompt in it (0:

@@ -165,6 +165,8 @@ class Replica:
 
     @property
     def requests(self) -> int:
+        if len(self.queues) == 1:  # asked of every replica at every arrival
+            return self.queues[0].requests
         return sum([queue.requests for queue in self.queues])
 
     @property

@@ -40,7 +40,7 @@ class Passed:
     """
 
     start_s: float
-    ends_s: FloatArray
+    ends_s: FloatArray | list[float]
     causes: Causes
     sharing_s: float
     waited_s: float
@@ -291,7 +291,7 @@ class _Run:
             self._unfold(now, bisect_left(self.ends_s, now))
         done = self.playing
         if done:
-            ends_s = np.asarray(self.ends_s[:done])
+            ends_s = self.ends_s[:done]
             shared_s = self.shared_before_s
             self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), shared_s, self.waited_s))
 
@@ -439,7 +439,7 @@ class _Run:
             stage.fabric.rest(self.traffic.links, stage)
         steps = len(self.ends_s)
         passed = Passed(
-            self.start_s, np.asarray(self.ends_s), self.causes_of(steps), self.sharing_s, self.waited_s
+            self.start_s, self.ends_s, self.causes_of(steps), self.sharing_s, self.waited_s
         )
         stage._ended(passed, self.on_passed)
 
