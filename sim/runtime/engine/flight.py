@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import nan
 
 from sim.cost.batch import Batch, Causes
 from sim.policy.scheduling import Grants
@@ -11,6 +12,9 @@ from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
+
+
+NOTHING_CHARGED: tuple[tuple[float, int, float], list[float]] = (nan, 0, nan), []
 
 
 @dataclass(slots=True)
@@ -84,6 +88,7 @@ class Flight:
     without_chunks: Causes | None = None
     with_least_chunk: Causes | None = None
     chunk_tokens: int = 0
+    charged: tuple[tuple[float, int, float], list[float]] = NOTHING_CHARGED  # to the last sequence
 
     @property
     def grants(self) -> Grants[Sequence]:
@@ -126,11 +131,14 @@ class Flight:
         Chunks of one prompt may be in flight together: each is charged for the part of its step that follows
         on the step before. Seconds without a cause of their own are waits between stages.
         """
-        lasted, since = now - self.start_s, now - sequence.charged_s
-        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
-        causes = [share * seconds for seconds in self.seen_by(chunk_tokens)]
-        causes[STEP_PIPELINE] += since - sum(causes)
-        sequence.charge(causes, now)
+        alike = sequence.charged_s, chunk_tokens, now  # as nearly all decodes of a batch are
+        if alike != self.charged[0]:
+            lasted, since = now - self.start_s, now - sequence.charged_s
+            share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
+            causes = [share * seconds for seconds in self.seen_by(chunk_tokens)]
+            causes[STEP_PIPELINE] += since - sum(causes)
+            self.charged = alike, causes
+        sequence.charge(self.charged[1], now)
 
     def on_time_and_late(self) -> tuple[int, list[float]]:
         """How many sequences get a token from this step that got their last one as it began; and the last
