@@ -14,7 +14,7 @@ from functools import partial
 from sim.cost.batch import Causes, StepTokens
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.expert_exchange import ExpertChoice, Phase, exchange, gathers
-from sim.cost.expert_load import expert_load, limit_in_traffic
+from sim.cost.expert_load import limit_in_traffic
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import expert_launches
 from sim.cost.pricing import Priced, Pricer, causes_of, launches_of, seconds_of, together
@@ -266,10 +266,9 @@ def _busiest(price: Pricer, tokens: int) -> float:
     shard = price.shard
     if not shard.engine.enable_expert_parallel:
         return 1.0
-    model, routing = shard.model, shard.engine.expert_routing
-    topk = model.experts_per_token
-    load = expert_load(routing, model.experts, len(shard.ranks), topk, model.group_limit)
-    return load.busiest(tokens * topk)
+    if tokens not in price.busiest:
+        price.busiest[tokens] = price.expert_load.busiest(tokens * shard.model.experts_per_token)
+    return price.busiest[tokens]
 
 
 def _expert_choice(shard: Shard) -> ExpertChoice:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sim.cost.batch import Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import Demand
+from sim.cost.expert_load import ExpertLoad, expert_load
 from sim.cost.kernels.kernels import KernelModel, KernelTiming
 from sim.cost.launches import gemm_launches
 from sim.cost.network import Network
@@ -100,8 +102,16 @@ class Pricer:
         self.kernel_model = kernel_model
         self.network = network
         self.without = without
+        self.busiest: dict[int, float] = {}  # load of the fullest rank of experts, by tokens
         self._collectives: dict[_Asked, tuple[Priced, ...]] = {}
         self._asked: dict[int, _Asked] = {}  # by the identity of a demand among them
+
+    @cached_property
+    def expert_load(self) -> ExpertLoad:
+        """What each rank of the stage gets of the tokens, which does not depend on how many there are."""
+        shard, model = self.shard, self.shard.model
+        routing, topk = shard.engine.expert_routing, model.experts_per_token
+        return expert_load(routing, model.experts, len(shard.ranks), topk, model.group_limit)
 
     def of_shape(self, shape: Model) -> Pricer:
         """The prices of layers of another shape; equal collectives stay one object."""
