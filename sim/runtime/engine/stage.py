@@ -72,6 +72,7 @@ class Stage:
         self.pace = pace
         self._folds_steps = fold and pace is None
         self.busy_s = 0.0
+        self.is_ending = False  # folded steps, in an event that does nothing else
         self._queue: deque[tuple[Batch, int, float, Callable[[Passed], None]]] = deque()
         self._run: _Run | None = None
 
@@ -311,7 +312,9 @@ class _Run:
 
     def _fold_ended(self, version: int) -> None:
         if version == self.version:
+            self.stage.is_ending = True
             self._finish()
+            self.stage.is_ending = False
 
     def _unfold(self, now: float, done: int) -> None:
         """Go on op by op in the step after `done` steps."""
