@@ -4,6 +4,8 @@ tokens, or a state that is read and written.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sim.cost.batch import Batch
@@ -145,7 +147,7 @@ class AttentionCost:
         if self._parts > 1:
             kv_tokens = kv_tokens / self._parts
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
-        decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
+        decodes: dict[str, Any] = {"batch": batch.decodes, "kv_tokens": kv_tokens}
         if model.mla is not None:
             latent = {"heads": self._heads, "mla": model.mla, "kv_dtype": kv_dtype}
             parts: list[KernelTiming] = []
@@ -164,6 +166,8 @@ class AttentionCost:
             return timing("attention_decode", **decodes, **{**sizes, "heads": self._decode_heads})
         if not batch.decodes:
             return timing("attention_prefill", **chunks, **sizes)
+        if self._price.kernel_model is formula and self._parts == 1:
+            decodes["curve"] = self._decode_curve(batch.decodes)
         return timing("attention_mixed", **chunks, **decodes, **sizes)
 
     def _decode_curve(self, decodes: int) -> DecodeCurve:
