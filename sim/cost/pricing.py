@@ -19,7 +19,6 @@ from sim.cost.shard import Shard
 from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
 
-
 _Asked = tuple[str, float, int]
 """A collective: its name, its bytes, and among how many neighbouring ranks of a group."""
 

@@ -316,7 +316,7 @@ class Templates:
                     for i in range(len(self.with_attention))
                 ]
             ),
-            any([kind.launch_s for _, kind in kinds]),
+            any(kind.launch_s for _, kind in kinds),
             _traffic(
                 [
                     (op.demand, times, times * (op.seconds - op.demand.latency_s))

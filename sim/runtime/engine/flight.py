@@ -13,7 +13,6 @@ from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
 
-
 NOTHING_CHARGED: tuple[tuple[float, int, float], list[float]] = (nan, 0, nan), []
 
 

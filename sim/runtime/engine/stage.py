@@ -441,9 +441,7 @@ class _Run:
         if self.traffic.links:
             stage.fabric.rest(self.traffic.links, stage)
         steps = len(self.ends_s)
-        passed = Passed(
-            self.start_s, self.ends_s, self.causes_of(steps), self.sharing_s, self.waited_s
-        )
+        passed = Passed(self.start_s, self.ends_s, self.causes_of(steps), self.sharing_s, self.waited_s)
         stage._ended(passed, self.on_passed)
 
     # ---- counted on the links: what was folded; the fabric counts what is played
