@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.cost import layer_ops
+from sim.cost import layer_ops, pricing
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.expert_load import distinct_places
@@ -135,6 +135,16 @@ def test_overlap_is_never_slower_where_exchanges_take_longer_than_what_they_hide
         assert overlapped.step(batch)[0] < seconds
     else:  # the weights of the experts are read twice, the starts of all kernels paid twice
         assert overlapped.step(batch)[0] < 1.5 * seconds
+
+
+def test_the_load_of_the_fullest_rank_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    load = pricing.expert_load
+    monkeypatch.setattr(pricing, "expert_load", lambda *given: asked.append(given) or load(*given))
+    cost = stage("hgx-h200", **ep(8))
+    for sequences in (8, 16, 64):
+        cost.step(decode([sequences] * 8))
+    assert len(asked) == 1
 
 
 def test_overlap_hides_nothing_below_the_computation_of_both_halves_and_the_exchange_of_both():
