@@ -31,6 +31,8 @@ from sim.cost.step_templates import Template, Templates
 FEW_STEPS = 8
 """So many decode steps are priced one by one; more of them as arrays, at the price of about eight."""
 
+_Attentions = tuple[AttentionCost | DraftAttention, ...]
+
 
 class StageCost:
     """Prices the steps of one stage. Pure: no clock, no state but remembered prices.
@@ -55,11 +57,9 @@ class StageCost:
         """
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
-        self._templates: Templates
-        self._attentions: tuple[AttentionCost | DraftAttention, ...]
-        self._templates = Templates(self._price, None if like is None else like._templates)
+        self._templates: Templates = Templates(self._price, like._templates if like else None)
         self._template = self._templates.of
-        self._attentions = _attentions(self._templates) if like is None else like._attentions
+        self._attentions: _Attentions = like._attentions if like else _attentions(self._templates)
         self._attention_of_one = self._attentions[0] if len(self._attentions) == 1 else None
 
     def has_shape_of(self, shard: Shard) -> bool:
@@ -188,7 +188,7 @@ class StageCost:
         return causes
 
 
-def _attentions(templates: Templates) -> tuple[AttentionCost | DraftAttention, ...]:
+def _attentions(templates: Templates) -> _Attentions:
     """The attention of layers of each kind; a draft's is the last."""
     found = tuple(AttentionCost(price) for price in templates.with_attention)
     return found if templates.draft is None else (*found[:-1], DraftAttention(templates.draft))

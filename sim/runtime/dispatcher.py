@@ -211,10 +211,10 @@ class Dispatcher:
         decoding = (receiver.max_model_len for receiver in receivers[replica.model])
         return min(replica.max_model_len, *decoding)
 
-    def _views_of(self, replicas: Sequence[Replica]) -> Sequence[ReplicaView]:
-        """The replicas themselves, or what they last reported."""
+    def _views_of(self, replicas: Sequence[Replica]) -> list[ReplicaView]:
+        """The replicas themselves, or what they last reported, in a list that a router may change."""
         if not self.routing.staleness_s:
-            return replicas  # type: ignore[return-value]
+            return list(replicas)  # type: ignore[arg-type]
         return [self._view(replica) for replica in replicas]
 
     def _view(self, replica: Replica) -> ReplicaView:
