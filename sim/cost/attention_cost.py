@@ -4,7 +4,7 @@ tokens, or a state that is read and written.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,15 @@ class AttentionCost:
         self._heads, self._kv_heads = shard.heads_of_rank, shard.kv_heads_of_rank
         # ranks that share a text's KV cache: each attends for the heads of all, to its part of the tokens
         self._parts = shard.engine.decode_context_parallel_size
+        # decodes take what the fitted curve says, over all of their contexts
+        self._is_plain = (
+            price.kernel_model is formula
+            and "kernel_latency" not in price.without
+            and model.linear is None
+            and model.indexer is None
+            and model.sliding_window is None
+            and self._parts == 1
+        )
         self._decode_heads = self._heads * self._parts
         # kernels count keys and values alike; with values narrower than keys both count as their mean
         self._head_dim = (
@@ -70,6 +79,12 @@ class AttentionCost:
     def __call__(self, batch: Batch, later: FloatArray | None = None) -> KernelTiming:
         """One layer's attention over the whole batch; fields are arrays over the steps in `later`."""
         launches = self._launches[bool(batch.chunks)]
+        if self._is_plain and not batch.chunks and not batch.ranks:  # nearly all steps
+            curve = self._curves.get(batch.decodes) or self._decode_curve(batch.decodes)
+            kv_tokens: Seconds = batch.decode_kv_tokens
+            if later is not None:
+                kv_tokens = kv_tokens + (batch.decodes * batch.decode_growth) * later
+            return self._price.within_a_step(curve(kv_tokens), launches)
         if not batch.ranks:
             return self._price.within_a_step(self._attention_of_layers(batch, later), launches)
         timings = [self._attention_of_layers(rank, later) for rank in batch.ranks if rank.tokens]
@@ -186,7 +201,7 @@ class AttentionCost:
         if self._parts > 1:
             kv_tokens = kv_tokens / self._parts
         chunks = {"chunks": batch.chunks, "dtype": dtype, "sustained": True}
-        decodes = {"batch": batch.decodes, "kv_tokens": kv_tokens}
+        decodes: dict[str, Any] = {"batch": batch.decodes, "kv_tokens": kv_tokens}
         if model.mla is not None:
             latent = {"heads": self._heads, "mla": model.mla, "kv_dtype": kv_dtype}
             parts: list[KernelTiming] = []
@@ -205,6 +220,8 @@ class AttentionCost:
             return timing("attention_decode", **decodes, **{**sizes, "heads": self._decode_heads})
         if not batch.decodes:
             return timing("attention_prefill", **chunks, **sizes)
+        if self._price.kernel_model is formula and self._parts == 1:
+            decodes["curve"] = self._decode_curve(batch.decodes)
         return timing("attention_mixed", **chunks, **decodes, **sizes)
 
     def _decode_curve(self, decodes: int) -> DecodeCurve:

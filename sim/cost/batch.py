@@ -51,9 +51,10 @@ class Batch(NamedTuple):
     @property
     def without_chunks(self) -> Batch:
         """The same step with its decodes alone."""
-        sampled = self.decodes * self.decode_tokens
-        ranks = tuple([rank.without_chunks for rank in self.ranks])
-        return self._replace(chunks=(), sampled=sampled, ranks=ranks)
+        _, decodes, kv_tokens, _, decode_tokens, growth, ranks = self
+        if ranks:
+            ranks = tuple([rank.without_chunks for rank in ranks])
+        return Batch((), decodes, kv_tokens, decodes * decode_tokens, decode_tokens, growth, ranks)
 
     @property
     def with_least_chunk(self) -> Batch:
@@ -69,7 +70,7 @@ class Batch(NamedTuple):
     @property
     def prefill_tokens(self) -> int:
         """New tokens of prompts."""
-        return sum(new for new, _ in self.chunks)
+        return sum([new for new, _ in self.chunks])
 
     @property
     def tokens(self) -> int:

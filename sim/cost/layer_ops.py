@@ -306,10 +306,9 @@ def _busiest(price: Pricer, tokens: int) -> float:
     shard = price.shard
     if not shard.engine.enable_expert_parallel:
         return 1.0
-    model, routing = shard.model, shard.engine.expert_routing
-    topk = model.experts_per_token
-    load = expert_load(routing, model.experts, len(shard.ranks), topk, model.group_limit)
-    return load.busiest(tokens * topk)
+    if tokens not in price.busiest:
+        price.busiest[tokens] = price.expert_load.busiest(tokens * shard.model.experts_per_token)
+    return price.busiest[tokens]
 
 
 def _experts_hit(price: Pricer, tokens: int, load: float) -> float | None:

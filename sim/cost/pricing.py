@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sim.cost.batch import Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.collectives.demands import Demand
+from sim.cost.expert_load import ExpertLoad, expert_load
 from sim.cost.kernels.kernels import KernelModel, KernelTiming
 from sim.cost.launches import beside_the_one_before, gemm_launches, launches_beside
 from sim.cost.network import Network
@@ -16,6 +18,9 @@ from sim.cost.program import Op
 from sim.cost.shard import Shard
 from sim.inputs.model import Model
 from sim.inputs.quantities import DTYPE_BYTES
+
+_Asked = tuple[str, float, int]
+"""A collective: its name, its bytes, and among how many neighbouring ranks of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +101,24 @@ class Pricer:
         self.kernel_model = kernel_model
         self.network = network
         self.without = without
-        self._collectives: dict[tuple[str, float], tuple[Priced, ...]] = {}
         self._launches_beside = launches_beside(shard.engine, shard.gpu)
+        self.busiest: dict[int, float] = {}  # load of the fullest rank of experts, by tokens
+        self._collectives: dict[_Asked, tuple[Priced, ...]] = {}
+        self._asked: dict[int, _Asked] = {}  # by the identity of a demand among them
+
+    @cached_property
+    def expert_load(self) -> ExpertLoad:
+        """What each rank of the stage gets of the tokens, which does not depend on how many there are."""
+        shard, model = self.shard, self.shard.model
+        routing, topk = shard.engine.expert_routing, model.experts_per_token
+        return expert_load(routing, model.experts, len(shard.ranks), topk, model.group_limit)
 
     def of_shape(self, shape: Model) -> Pricer:
         """The prices of layers of another shape; equal collectives stay one object."""
         if shape is self.shard.model:
             return self
         other = Pricer(self.shard.of_shape(shape), self.network, self.without, self.kernel_model)
-        other._collectives = self._collectives
+        other._collectives, other._asked = self._collectives, self._asked
         return other
 
     def timing(self, op: str, **sizes: Any) -> KernelTiming:
@@ -188,31 +202,41 @@ class Pricer:
         """A collective in every tensor-parallel group at once; nothing on a single rank. Equal ones are one
         object, by which programs count how often a demand comes.
         """
-        shard = self.shard
-        if shard.tensor_parallel_size == 1:
-            return ()
-        priced = self._collectives.get((op, n_bytes))
-        if priced is not None:
-            return priced
-        library = shard.engine.collectives_library
-        demands = [
-            collective(self.network, op, n_bytes, group, library=library).demand for group in shard.groups
-        ]
-        priced = self._collectives[op, n_bytes] = (self.transfer(op, together(demands)),)
-        return priced
+        return self._among(op, n_bytes, self.shard.tensor_parallel_size)
 
     def among_context_ranks(self, op: str, n_bytes: float) -> tuple[Priced, ...]:
         """A collective among ranks that share the KV cache of texts, in all such groups at once."""
-        size = self.shard.engine.decode_context_parallel_size
-        key = (f"{op} of the context", n_bytes)
-        if size > 1 and key not in self._collectives:
+        return self._among(op, n_bytes, self.shard.engine.decode_context_parallel_size)
+
+    def _among(self, op: str, n_bytes: float, size: int) -> tuple[Priced, ...]:
+        """A collective among so many neighbouring ranks, in all such groups at once."""
+        if size == 1:
+            return ()
+        priced = self._collectives.get((op, n_bytes, size))
+        if priced is None:
             library = self.shard.engine.collectives_library
             groups = [group[i : i + size] for group in self.shard.groups for i in range(0, len(group), size)]
             demands = [
                 collective(self.network, op, n_bytes, group, library=library).demand for group in groups
             ]
-            self._collectives[key] = (self.transfer(op, together(demands)),)
-        return self._collectives.get(key, ())
+            one = self.transfer(op, together(demands))
+            priced = self._collectives[op, n_bytes, size] = (one,)
+            self._asked[id(one.op.demand)] = op, n_bytes, size
+        return priced
+
+    def own_demand(self, demand: Demand, other: Pricer) -> Demand | None:
+        """What a collective that `other` has priced is among the ranks here; None where it takes another
+        time, or is no collective of a group.
+        """
+        asked = other._asked.get(id(demand))
+        if asked is None:
+            return None
+        (theirs,), (own,) = other._among(*asked), self._among(*asked)
+        assert own.op.demand is not None
+        is_equal = (own.op.seconds, own.causes, own.op.demand.latency_s) == (
+            theirs.op.seconds, theirs.causes, demand.latency_s
+        )  # fmt: skip
+        return own.op.demand if is_equal else None
 
     def all_reduce(self, tokens: int) -> tuple[Priced, ...]:
         """Of the hidden states of `tokens` tokens of each group."""

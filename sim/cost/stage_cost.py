@@ -31,6 +31,8 @@ from sim.cost.step_templates import Template, Templates
 FEW_STEPS = 8
 """So many decode steps are priced one by one; more of them as arrays, at the price of about eight."""
 
+_Attentions = tuple[AttentionCost | DraftAttention, ...]
+
 
 class StageCost:
     """Prices the steps of one stage. Pure: no clock, no state but remembered prices.
@@ -47,18 +49,29 @@ class StageCost:
         network: Network,
         without: frozenset[str] = frozenset(),
         kernel_model: KernelModel = formula,
+        like: StageCost | None = None,
     ) -> None:
-        """`without`: causes whose cost is taken as nothing, for the question what they cost in all."""
+        """`without`: causes whose cost is taken as nothing, for the question what they cost in all. `like`:
+        the cost of a stage of the same shape (`has_shape_of`) on other GPUs of the network, priced in the
+        same way: what it has priced is not priced again.
+        """
         self.shard = shard
         self._price = Pricer(shard, network, without, kernel_model)
-        templates = Templates(self._price)
-        self._template = templates.of
-        self._attentions: tuple[AttentionCost | DraftAttention, ...] = tuple(
-            AttentionCost(price) for price in templates.with_attention
-        )
-        if templates.draft is not None:
-            self._attentions = (*self._attentions[:-1], DraftAttention(templates.draft))
+        self._templates: Templates = Templates(self._price, like._templates if like else None)
+        self._template = self._templates.of
+        self._attentions: _Attentions = like._attentions if like else _attentions(self._templates)
         self._attention_of_one = self._attentions[0] if len(self._attentions) == 1 else None
+
+    def has_shape_of(self, shard: Shard) -> bool:
+        """True where a stage differs from this one in nothing but its GPUs' places."""
+        own = self.shard
+        return (
+            shard.model is own.model
+            and shard.gpu is own.gpu
+            and (shard.first_layer, shard.layers) == (own.first_layer, own.layers)
+            and [len(group) for group in shard.groups] == [len(group) for group in own.groups]
+            and (shard.engine, shard.precision) == (own.engine, own.precision)
+        )
 
     def _attention(self, batch: Batch, later: FloatArray | None = None) -> tuple[KernelTiming, ...]:
         """The attention of a layer of every kind, and of layers without any."""
@@ -97,14 +110,15 @@ class StageCost:
             seconds = np.full(steps, float(seconds))
 
         def causes(n: int) -> Causes:
-            sums = [KernelTiming(*(_first(part, n) for part in kind)) for kind in attention]
-            return self._causes(template, sums, n, float(seconds[:n].sum()))
+            sums = [KernelTiming(*[_first(part, n) for part in kind]) for kind in attention]
+            lasted_s = float(seconds[:n].sum()) if template.waits_for_launch else 0.0
+            return self._causes(template, sums, n, lasted_s)
 
         return seconds, causes
 
     def program(self, batch: Batch) -> Program:
         """The ops of one step; `program.total_s` equals `step(batch)[0]` to the last bit."""
-        template = self._template(batch)
+        template = self._templates.to_play(batch)
         attention = self._attention(batch)
         blocks = list(template.before_layers)
         start_s = template.before_layers_s
@@ -149,8 +163,8 @@ class StageCost:
 
     @staticmethod
     def _causes(template: Template, attention: Sequence[KernelTiming], steps: int, seconds: float) -> Causes:
-        """Causes of `steps` steps of `seconds` in total, whose attention timings are sums over these
-        steps.
+        """Causes of `steps` steps of `seconds` in total (asked for where layers wait for their launches),
+        whose attention timings are sums over these steps.
         """
         compute, memory, kernel_latency, collective_latency, collective_bytes, host = template.fixed
         compute_s, memory_s, latency_s = steps * compute, steps * memory, steps * kernel_latency
@@ -174,5 +188,11 @@ class StageCost:
         return causes
 
 
+def _attentions(templates: Templates) -> _Attentions:
+    """The attention of layers of each kind; a draft's is the last."""
+    found = tuple(AttentionCost(price) for price in templates.with_attention)
+    return found if templates.draft is None else (*found[:-1], DraftAttention(templates.draft))
+
+
 def _first(part: Seconds, n: int) -> float:
-    return float(part[:n].sum()) if isinstance(part, np.ndarray) and part.ndim else n * float(part)
+    return float(np.add.reduce(part[:n])) if isinstance(part, np.ndarray) and part.ndim else n * float(part)

@@ -7,7 +7,7 @@ a hole in every layer where attention goes; a run meets some hundreds of templat
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar
@@ -126,11 +126,12 @@ class LayerRun:
         return Block(ops, offsets_s, self.repeat, period_s, start_s, transfers)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """All of a step but its attention, for one number of tokens."""
+class Template(NamedTuple):
+    """All of a step but its attention, for one number of tokens. `before` are runs of ops before the layers,
+    each with its seconds.
+    """
 
-    before_layers: tuple[Block, ...]
+    before: tuple[tuple[tuple[Op, ...], int, float], ...]
     layers: tuple[LayerRun, ...]
     tail: tuple[Op, ...]
     before_layers_s: float
@@ -139,6 +140,22 @@ class Template:
     repeats: tuple[int, ...]  # layers with each kind of attention
     waits_for_launch: bool
     traffic: Traffic
+
+    @property
+    def before_layers(self) -> tuple[Block, ...]:
+        return Program(self.before).blocks
+
+
+class _Layers(NamedTuple):
+    """What depends on the tokens: the layers, and their causes all together."""
+
+    runs: tuple[LayerRun, ...]
+    causes: tuple[float, ...]
+
+    def and_then(self, run: LayerRun) -> _Layers:
+        """And one more run behind them."""
+        more = [causes + run.repeat * run.causes[i] for i, causes in enumerate(self.causes)]
+        return _Layers((*self.runs, run), tuple(more))
 
 
 class _Ends(NamedTuple):
@@ -149,10 +166,15 @@ class _Ends(NamedTuple):
 
 
 class Templates:
-    """The templates of one stage's steps."""
+    """The templates of one stage's steps.
 
-    def __init__(self, price: Pricer) -> None:
+    A stage that is `like` another, on other GPUs, takes over that one's templates, but for the links of its
+    transfers. Where a transfer takes another time on its links, it prices the template itself.
+    """
+
+    def __init__(self, price: Pricer, like: Templates | None = None) -> None:
         shard = price.shard
+        self._like = like
         self._shard = shard
         self._price = price
         kinds = shard.kinds_of_layers
@@ -169,15 +191,23 @@ class Templates:
         self._runs = runs_of([(id(shape), is_moe) for shape, is_moe in kinds])
         self._one_launch_s = launch_s(shard.engine, shard.gpu)
         self._capture = _capture_sizes(shard.engine, *default_limits(shard.engine, shard.gpu))
+        self._last: tuple[Batch | None, Template | None] = None, None  # asked, and answered
         self._of: dict[_Key, Template] = {}
+        self._own: dict[_Key, Template] = {}  # with ops on the links of this stage
         self._of_decodes: dict[tuple[int, int], Template] = {}  # by tokens and samples
-        self._layers: dict[StepTokens, tuple[LayerRun, ...]] = {}
+        self._layers: dict[StepTokens, _Layers] = {}
         self._ends: dict[int, _Ends] = {}  # by samples
+        self._demand_here: dict[int, Demand | None] = {}  # by the identity of that of the stage it is like
 
     def of(self, batch: Batch) -> Template:
         """The template of a batch's step, priced when it is first asked for."""
+        asked, template = self._last
+        if asked is batch and template is not None:  # a step asks for its traffic, then for its seconds
+            return template
         if batch.chunks or batch.ranks:
-            return self._by_key(self._key(batch))
+            template = self._by_key(self._key(batch))
+            self._last = batch, template
+            return template
         # Steps of decodes alone are nearly all steps: a look-up by what was asked, before any padding.
         sizes = batch.decodes * batch.decode_tokens, batch.sampled
         template = self._of_decodes.get(sizes)
@@ -188,8 +218,36 @@ class Templates:
     def _by_key(self, key: _Key) -> Template:
         template = self._of.get(key)
         if template is None:
-            template = self._of[key] = self._priced(*key)
+            template = self._of[key] = self._as_the_like(key) or self._by_itself(key)
         return template
+
+    def to_play(self, batch: Batch) -> Template:
+        """As `of`, and its ops are those of this stage."""
+        return self.of(batch) if self._like is None else self._by_itself(self._key(batch))
+
+    def _by_itself(self, key: _Key) -> Template:
+        template = self._own.get(key)
+        if template is None:
+            template = self._own[key] = self._priced(*key)
+        return template
+
+    def _as_the_like(self, key: _Key) -> Template | None:
+        """The template of the stage that this one is like, with its transfers on the links here."""
+        like = self._like
+        if like is None:
+            return None
+        template = like._by_key(key)
+        demands: list[tuple[Demand, int, float]] = []
+        here = self._demand_here
+        for demand, times, seconds in template.traffic.demands:
+            number = id(demand)
+            if number not in here:
+                here[number] = self._price.own_demand(demand, like._price)
+            own = here[number]
+            if own is None:
+                return None
+            demands.append((own, times, seconds))
+        return template._replace(traffic=_traffic(demands))
 
     def _key(self, batch: Batch) -> _Key:
         """What the template of a batch depends on: the fullest rank's tokens, all tokens, the samples of the
@@ -225,39 +283,48 @@ class Templates:
         step = StepTokens(tokens, all_tokens, has_prefill)
         layers = self._layers.get(step)
         if layers is None:
-            layers = self._layers[step] = self._all_layers(step)
+            layers = _Layers((), (0.0,) * len(Causes._fields))
+            for run in self._all_layers(step):
+                layers = layers.and_then(run)
+            self._layers[step] = layers
         ends = self._ends.get(sampled)
         if ends is None:
             tail = head(self._price, sampled) if self._shard.is_last else ()
             ends = self._ends[sampled] = _Ends(self._host(sampled), tail)
         if self.draft is not None and sampled:
-            layers = (*layers, self._drafting(self.draft, sampled))
+            layers = layers.and_then(self._drafting(self.draft, sampled))
         host, tail = ends
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
         # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
         # added is part of the result, down to the last bit.
-        fixed = [cause + sum(run.repeat * run.causes[i] for run in layers) for i, cause in enumerate(once)]
+        fixed = [cause + of_layers for cause, of_layers in zip(once, layers.causes, strict=True)]
         host_s, first_s, tail_s = seconds_of(host), seconds_of(first), seconds_of(tail)
-        parts = [(_ops(host), 1, host_s), (_ops(first), 1, first_s)]
-        before_layers = Program(parts).blocks
-        parts += [
-            (tuple(op for kind in run.kinds for op in (*kind.before, *kind.after)), run.repeat, 0.0)
-            for run in layers
-        ]
+        runs, first_ops, tail_ops = layers.runs, _ops(first), _ops(tail)
+        kinds = [(run.repeat, kind) for run in runs for kind in run.kinds]
+        carried = [(1, first_ops), *[(times, (*kind.before, *kind.after)) for times, kind in kinds]]
         return Template(
-            before_layers,
-            layers,
-            _ops(tail),
+            ((_ops(host), 1, host_s), (first_ops, 1, first_s)),
+            runs,
+            tail_ops,
             host_s + first_s,
             tail_s,
             Causes(*fixed),
             tuple(
-                sum(run.repeat * (kind.attention == i) for run in layers for kind in run.kinds)
-                for i in range(len(self.with_attention))
+                [
+                    sum([times for times, kind in kinds if kind.attention == i])
+                    for i in range(len(self.with_attention))
+                ]
             ),
-            any(kind.launch_s for run in layers for kind in run.kinds),
-            Program([*parts, (_ops(tail), 1, tail_s)]).traffic(),
+            any(kind.launch_s for _, kind in kinds),
+            _traffic(
+                [
+                    (op.demand, times, times * (op.seconds - op.demand.latency_s))
+                    for times, ops in (*carried, (1, tail_ops))
+                    for op in ops
+                    if op.demand is not None
+                ]
+            ),
         )
 
     def _all_layers(self, step: StepTokens) -> tuple[LayerRun, ...]:
@@ -353,6 +420,16 @@ def runs_of(kinds: Sequence[Key]) -> list[tuple[int, tuple[Key, ...]]]:
         runs.append((best[1], tuple(names[at : at + best[0]])))
         at += best[0] * best[1]
     return runs
+
+
+def _traffic(transfers: Iterable[tuple[Demand, int, float]]) -> Traffic:
+    """The transfers of a step, in the order of their ops: what, how often, and for how long bytes flow."""
+    demands: dict[int, tuple[Demand, int, float]] = {}
+    for demand, times, flow_s in transfers:
+        _, counted, seconds = demands.get(id(demand), (demand, 0, 0.0))
+        demands[id(demand)] = demand, counted + times, seconds + flow_s
+    links = set[int]().union(*[demand.links for demand, _, _ in demands.values()])
+    return Traffic(tuple(demands.values()), tuple(sorted(links)))
 
 
 def _ops(priced: tuple[Priced, ...]) -> tuple[Op, ...]:

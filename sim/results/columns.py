@@ -69,11 +69,12 @@ class Table:
         }
         self.columns: dict[str, Any] = {name: makers[kind]() for name, kind in columns.items()}
         self._in_order = tuple(self.columns.values())
+        self._appends = tuple([column.append for column in self._in_order])
 
     def append(self, *row: Any) -> None:
         """One row, in the order of the columns. TypeError if a value is of another kind than its column."""
-        for column, value in zip(self._in_order, row, strict=True):
-            column.append(value)
+        for append, value in zip(self._appends, row, strict=True):
+            append(value)
 
     def extend(self, columns: Mapping[str, Any]) -> None:
         """Rows by their columns, at least one: an array for each, in the kind that it has, and a text or a
@@ -113,7 +114,7 @@ class Table:
                 texts.codes = array("i", np.array(column.codes, dtype=np.intc)[order].tobytes())
             else:
                 found.columns[name] = array(column.typecode, np.array(column)[order].tobytes())
-        found._in_order = tuple(found.columns.values())
+        found._in_order, found._appends = tuple(found.columns.values()), ()
         return found
 
     def frame(self) -> polars.DataFrame:

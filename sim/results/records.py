@@ -194,7 +194,7 @@ class StepRecords(Table):
         self,
         replica: int,
         start_s: float | NDArray[np.float64],
-        ends_s: NDArray[np.float64],
+        ends_s: NDArray[np.float64] | list[float],
         sequences: int,
         prefill_tokens: int,
         decode_tokens: int,
@@ -228,53 +228,50 @@ class StepRecords(Table):
         span = spans.get(batch_id)
         if span is None and len(spans) == OPEN_ROWS:
             del spans[next(iter(spans))]  # the one opened first: its batch has most likely left
-        if isinstance(start_s, np.ndarray):
-            starts_s, pauses = start_s, True
-        elif span is None and len(ends_s) == 1:  # the most frequent case needs no arrays
-            spans[batch_id] = self._open_row(batch, start_s, float(ends_s[0]), kv_tokens)
+        if not isinstance(start_s, np.ndarray) and span is None and len(ends_s) == 1:
+            # The most frequent case needs no arrays.
+            end_s = ends_s[0]
+            seconds_s = end_s - start_s
+            spans[batch_id] = self._open_row(batch, start_s, kv_tokens, 1, seconds_s, end_s, seconds_s)
             return
+        ends_s = np.asarray(ends_s)
+        n = len(ends_s)
+        pauses = isinstance(start_s, np.ndarray)
+        if isinstance(start_s, np.ndarray):
+            starts_s = start_s
         else:
-            starts_s, pauses = np.concatenate(((start_s,), ends_s[:-1])), False
+            starts_s = np.empty(n)
+            starts_s[0], starts_s[1:] = start_s, ends_s[:-1]
         seconds = ends_s - starts_s
-        n = len(seconds)
         done = 0
         if span is not None and self._gaps[span.row] == gaps:
             done = self._continue(span, starts_s, ends_s, seconds)
         while done < n:
-            row_start_s, row_end_s = float(starts_s[done]), float(ends_s[done])
-            span = spans[batch_id] = self._open_row(batch, row_start_s, row_end_s, kv_tokens + done * growth)
-            done += 1
+            first = last = done
+            if not pauses and done + 1 < n:
+                last += _steps_that_follow(ends_s[done + 1 :], seconds[done:])
+            span = spans[batch_id] = self._open_row(
+                batch, starts_s[first], kv_tokens + first * growth,
+                last - first + 1, seconds[first], ends_s[last], seconds[last],
+            )  # fmt: skip
+            done = last + 1
             if pauses and done < n:
                 done += self._continue(span, starts_s[done:], ends_s[done:], seconds[done:])
-            elif done < n:
-                done += self._extend(span.row, ends_s[done:], seconds[done - 1 :])
 
     def _open_row(
-        self, batch: tuple[int, int, int, int, int, int], start_s: float, end_s: float, kv_tokens: float
-    ) -> _OpenSpan:
-        """A new row of one step; `batch` is (replica, stage, sequences, prefill, decode tokens, gaps)."""
+        self, batch: tuple[int, int, int, int, int, int], start_s: float, kv_tokens: float,
+        steps: int, first_s: float, end_s: float, last_s: float,
+    ) -> _OpenSpan:  # fmt: skip
+        """A new row of steps that follow each other without a pause, the first of them of `first_s`, the last
+        of `last_s`; `batch` is (replica, stage, sequences, prefill, decode tokens, gaps).
+        """
         span = _OpenSpan(len(self))
         replica, stage, sequences, prefill_tokens, decode_tokens, gaps = batch
-        seconds = end_s - start_s
         self.append(
-            replica, stage, start_s, end_s, 1, sequences, prefill_tokens, decode_tokens, gaps,
-            round(kv_tokens), seconds, seconds, 0.0,
+            replica, stage, start_s, end_s, steps, sequences, prefill_tokens, decode_tokens, gaps,
+            round(kv_tokens), first_s, last_s, 0.0,
         )  # fmt: skip
         return span
-
-    def _extend(self, row: int, ends_s: Floats, seconds: Floats) -> int:
-        """As `_continue`, for a row of one step, the first of `seconds`, that the others follow without a
-        pause.
-
-        A fresh row has no history: its line is that of `seconds` alone, with nothing to concatenate. This is
-        the bulk of all folded steps.
-        """
-        slack_s = LINE_TOLERANCE * seconds[1:] + CLOCK_ULPS * np.spacing(ends_s)
-        taken = _on_own_line(seconds, slack_s)
-        self._steps[row] += taken
-        self._end_s[row] = float(ends_s[taken - 1])
-        self._last_s[row] = float(seconds[taken])
-        return taken
 
     def _continue(self, span: _OpenSpan, starts_s: Floats, ends_s: Floats, seconds: Floats) -> int:
         """Take steps onto a row while each lies on the line through the row's first and last step, and while
@@ -344,10 +341,16 @@ def _on_line(count: int, first: float, last: float, values: Floats, slack: Float
     return int(np.argmax(off)) if off.any() else len(values)
 
 
-def _on_own_line(values: Floats, slack: Floats) -> int:
-    """How many of the values after the first one continue a line from it: `_on_line` with a count of 1."""
-    before = values[:-1]
-    off = np.abs(before + (before - values[0]) / _counts(len(before)) - values[1:]) > slack
+def _steps_that_follow(ends_s: Floats, seconds: Floats) -> int:
+    """How many steps that end at `ends_s` continue a row of one step, the first of `seconds`, which they
+    follow without a pause: `_on_line` with a count of 1.
+
+    A fresh row has no history: its line is that of `seconds` alone, with nothing to concatenate. This is the
+    bulk of all folded steps.
+    """
+    before, values = seconds[:-1], seconds[1:]
+    slack = LINE_TOLERANCE * values + CLOCK_ULPS * np.spacing(ends_s)
+    off = np.abs(before + (before - seconds[0]) / _counts(len(before)) - values) > slack
     off[0] = False
     first = int(off.argmax())
     return first if off[first] else len(off)

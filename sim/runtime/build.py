@@ -12,6 +12,7 @@ from sim.cost import stage_sends
 from sim.cost.capped_cost import CappedCost
 from sim.cost.collectives.demands import Demand
 from sim.cost.network import Network
+from sim.cost.shard import Shard
 from sim.cost.stage_cost import StageCost
 from sim.cost.step_cost import GivenCost, StepCost
 from sim.deployment import Deployment, ReplicaPlan, hops_between
@@ -70,6 +71,7 @@ class World:
     fold: bool
     seed: int
     tiers: SharedTiers = field(default_factory=dict)
+    stage_costs: list[StageCost] = field(default_factory=list)  # one of each shape
     is_recorded: bool = False
     slowed: Mapping[str, tuple[Slowed, ...]] = field(default_factory=dict)
 
@@ -124,12 +126,19 @@ def costs_of(plan: ReplicaPlan, world: World) -> list[StepCost]:
     given = plan.pool.engine.service_time
     if given is not None:
         return [GivenCost(given.step_s, given.sequence_s, given.token_s)]
-    kernels = world.scenario.kernels
-    costs = [StageCost(shard, world.network, world.without, kernels) for shard in plan.shards]
+    costs = [_stage_cost(shard, world) for shard in plan.shards]
     return [
         cost if shard.power_cap_w is None else CappedCost(cost, shard)
         for cost, shard in zip(costs, plan.shards, strict=True)
     ]
+
+
+def _stage_cost(shard: Shard, world: World) -> StageCost:
+    like = next((cost for cost in world.stage_costs if cost.has_shape_of(shard)), None)
+    cost = StageCost(shard, world.network, world.without, world.scenario.kernels, like)
+    if like is None:
+        world.stage_costs.append(cost)
+    return cost
 
 
 def stage_send_of(plan: ReplicaPlan, world: World) -> Callable[[int, int], Demand]:

@@ -150,7 +150,7 @@ class Dispatcher:
             if not candidates:
                 return False
         routing = self.routing
-        chosen = routing.router(request, [self._view(replica) for replica in candidates], routing.random)
+        chosen = routing.router(request, self._views_of(candidates), routing.random)
         if chosen is None:
             return False
         replica = candidates[place_chosen(routing.router, request, chosen, len(candidates))]
@@ -180,7 +180,7 @@ class Dispatcher:
         ]
         if not candidates:
             return None
-        chosen = routing.router(request, [self._view(replica) for replica in candidates], routing.random)
+        chosen = routing.router(request, self._views_of(candidates), routing.random)
         if chosen is None:
             return None
         replica = candidates[place_chosen(routing.router, request, chosen, len(candidates))]
@@ -211,11 +211,14 @@ class Dispatcher:
         decoding = (receiver.max_model_len for receiver in receivers[replica.model])
         return min(replica.max_model_len, *decoding)
 
+    def _views_of(self, replicas: Sequence[Replica]) -> list[ReplicaView]:
+        """The replicas themselves, or what they last reported, in a list that a router may change."""
+        if not self.routing.staleness_s:
+            return list(replicas)  # type: ignore[arg-type]
+        return [self._view(replica) for replica in replicas]
+
     def _view(self, replica: Replica) -> ReplicaView:
-        """The replica itself, or what it last reported."""
         staleness_s = self.routing.staleness_s
-        if not staleness_s:
-            return replica  # type: ignore[return-value]
         view = self._views.get(replica.index)
         now = self.env.now
         if view is None or now - view.reported_s >= staleness_s:

@@ -11,7 +11,7 @@ import pytest
 
 from sim.calibration.kernel_fit import predicted_s
 from sim.catalog import load_gpu
-from sim.cost import layer_ops
+from sim.cost import layer_ops, pricing
 from sim.cost.batch import Batch, Causes
 from sim.cost.collectives.choice import collective
 from sim.cost.expert_load import distinct_places
@@ -137,7 +137,7 @@ def experts_s(expert_routing, sequences, **engine):
 
 @pytest.mark.slow
 def test_experts_by_rows_read_the_experts_that_popularity_leaves_to_be_hit():
-    """With one sequence eight are hit, whoever is popular; with 32 fewer than chosen evenly; with many all."""
+    """With one sequence eight are hit at any popularity; with 32 fewer than chosen evenly; with many all."""
     few, some, many = (experts_s("zipf", n) / experts_s("uniform", n) for n in (1, 32, 4096))
     assert few == pytest.approx(1.0, rel=1e-9)
     assert some < 0.95
@@ -174,6 +174,16 @@ def test_overlap_is_never_slower_where_exchanges_take_longer_than_what_they_hide
         assert overlapped.step(batch)[0] < seconds
     else:  # the weights of the experts are read twice, the starts of all kernels paid twice
         assert overlapped.step(batch)[0] < 1.5 * seconds
+
+
+def test_the_load_of_the_fullest_rank_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    load = pricing.expert_load
+    monkeypatch.setattr(pricing, "expert_load", lambda *given: asked.append(given) or load(*given))
+    cost = stage("hgx-h200", **ep(8))
+    for sequences in (8, 16, 64):
+        cost.step(decode([sequences] * 8))
+    assert len(asked) == 1
 
 
 def test_overlap_hides_nothing_below_the_computation_of_both_halves_and_the_exchange_of_both():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sim
 from sim.cost.batch import Batch
+from sim.cost.kernels.kernels import KernelTiming, formula
 from sim.cost.network import Network
 from sim.cost.stage_cost import StageCost
 from sim.deployment import shards_of
+from sim.inputs.hardware import Gpu
 from sim.inputs.model import Model
 from sim.scenario.scenario import Scenario
 
@@ -120,3 +123,47 @@ def test_the_causes_of_the_first_of_many_steps_add_up_to_their_seconds() -> None
     for engine in ({}, eager):
         seconds, causes = cost(1.0, **engine).decode_steps(DECODE, 200)
         assert causes(7).total_s == pytest.approx(seconds[:7].sum())
+
+
+class Counted:
+    """The kernel formulas, and how often they are asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, gpu: Gpu, op: str, **sizes: Any) -> KernelTiming:
+        self.times += 1
+        return formula(gpu, op, **sizes)
+
+
+@pytest.mark.parametrize("first", [4, 6], ids=["in a server", "over two servers"])
+def test_a_stage_of_the_same_shape_is_priced_once_and_has_links_of_its_own(first: int) -> None:
+    scenario = Scenario.model_validate(
+        {
+            "topology": "nd-h100-v5",
+            "nodes": 2,
+            "model": "llama-3-8b",
+            "engine": {"tensor_parallel_size": 4},
+            "workload": "single-user",
+        }
+    )
+    network, (pool,) = Network(scenario.wired.graph), scenario.all_pools.values()
+    known, place = (shards_of(pool, scenario, tuple(network.gpus[i : i + 4]))[0] for i in (0, first))
+    one = StageCost(known, network)
+    assert one.has_shape_of(place)
+    assert not one.has_shape_of(replace(place, layers=1))
+    kernels = Counted()
+    alone = StageCost(place, network)
+    there = StageCost(known, network, kernel_model=kernels)
+    like = StageCost(place, network, kernel_model=kernels, like=there)
+    for batch in (PROMPT, DECODE, MIXED):
+        there.step(batch)
+        asked = kernels.times
+        assert like.step(batch) == alone.step(batch)
+        template = like._template(batch)
+        again = kernels.times - asked
+        assert (again < 5) == (first == 4)  # else its transfers take longer, and it is priced by itself
+        assert template.traffic == like.traffic(batch) == alone.traffic(batch) != there.traffic(batch)
+        played = [like.program(batch).blocks, alone.program(batch).blocks]
+        assert played[0] == played[1]
+    assert (like.decode_steps(DECODE, 20)[0] == alone.decode_steps(DECODE, 20)[0]).all()

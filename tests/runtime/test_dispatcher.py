@@ -69,6 +69,15 @@ def test_a_request_that_the_router_keeps_holds_up_its_own_model_and_no_other() -
     assert desk.send() == [(0, 0), (1, 0)]
 
 
+def test_a_router_may_change_the_list_that_it_gets() -> None:
+    def last(what: Any, replicas: Any, random: Any) -> int:
+        place = len(replicas) - 1
+        replicas.clear()
+        return place
+
+    assert Desk(replica(0), replica(1), router=last).send(request(0), request(1)) == [(0, 1), (1, 1)]
+
+
 def test_requests_of_a_model_that_no_pool_serves_go_to_the_default_one() -> None:
     assert Desk(replica(0), replica(1, "two")).send(request(0, "three")) == [(0, 0)]
 

@@ -141,7 +141,7 @@ def decode_curve(
             ratio = share / sm_kv_tokens
             squared = squared + share * share * sm_squared / (1.0 + ratio * ratio)
         busy_s = _longer(squared, kv_tokens * walk_per_token)
-        return KernelTiming(fixed_s + busy_s + joining_s, fixed_s, 0.0 * kv_tokens, memory_s)
+        return KernelTiming(fixed_s + busy_s + joining_s, fixed_s, 0.0, memory_s)
 
     return timing
 
@@ -157,6 +157,7 @@ def attention_mixed(
     dtype: str = "bf16",
     kv_dtype: str = "bf16",
     sustained: bool = False,
+    curve: DecodeCurve | None = None,
 ) -> KernelTiming:
     """Chunks and `batch` decodes in one call, as a step with chunked prefill has them.
 
@@ -165,9 +166,9 @@ def attention_mixed(
     walks over its keys at a block's pace, every query head reads them for itself, and it is given as many
     blocks as the longest chunk needs, of which all but one find nothing to do. What another query head has
     read is found in the level-2 cache, as far as one KV head of all decodes fits in there. InputError as
-    in the two alone."""
+    in the two alone. `curve` is the `decode_curve` of these decodes, where the caller has it."""
     prefill = attention_prefill(gpu, chunks, heads, kv_heads, head_dim, dtype, kv_dtype, sustained)
-    decode = attention_decode(gpu, batch, kv_tokens, heads, kv_heads, head_dim, kv_dtype)
+    decode = (curve or decode_curve(gpu, batch, heads, kv_heads, head_dim, kv_dtype))(kv_tokens)
     p = (gpu.kernels or UNMEASURED).attention_mixed.get(kv_dtype)
     if p is None:
         floor_s = max(prefill.floor_s, decode.floor_s)

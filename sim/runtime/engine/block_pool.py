@@ -138,8 +138,7 @@ class BlockPool:
         first = min(taken, self.free_blocks)
         self.allocate(first)
         if given:
-            self._free_queue["run", next(self._run)] = given
-            self.free_blocks += given
+            self._give_back(given)
         self.allocate(taken - first)
 
     def blocks_of(self, tokens: int) -> int:
@@ -154,8 +153,7 @@ class BlockPool:
         """
         queue, before = self._free_queue, self.used
         if unhashed:
-            queue["run", next(self._run)] = unhashed
-            self.free_blocks += unhashed
+            self._give_back(unhashed)
         none_each = dict.fromkeys(units, 0)
         if len(none_each) == len(units) and all(map((1).__eq__, map(self._holders.__getitem__, units))):
             self._holders.update(none_each)
@@ -175,6 +173,16 @@ class BlockPool:
                 self.free_blocks += blocks
         if self.used != before:
             self.changed(before)
+
+    def _give_back(self, blocks: int) -> None:
+        """Blocks without a hash join the tail: those of the run that stands there, if it is one."""
+        queue = self._free_queue
+        last = next(reversed(queue), None)
+        if isinstance(last, tuple):
+            queue[last] += blocks
+        else:
+            queue["run", next(self._run)] = blocks
+        self.free_blocks += blocks
 
     def clear(self) -> None:
         """All blocks are free and no prefix is cached, as when the engine has just started."""

@@ -430,7 +430,10 @@ class EngineCore:
             self._in_flight.popleft()
             self._ledger_s = passed.end_s
             self._deliver(flight, passed.steps, passed.end_s)
-            self.schedule_soon()
+            if self.stages[0].is_ending and self.env.peek() > self.env.now and not self._schedule_pending:
+                self._schedule()  # nothing else is left to happen at this instant: it needs no event
+            else:
+                self.schedule_soon()
             return
         self.rows.passed(stage, flight.batch, flight.number, passed, gaps_are_steps=False)
         if stage + 1 < len(self.stages):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from math import nan
 
 from sim.cost.batch import Batch, Causes
 from sim.policy.scheduling import Grants
@@ -13,6 +12,8 @@ from sim.runtime.engine.queue import RequestQueue
 from sim.runtime.engine.sequence import Sequence
 from sim.runtime.engine.speculation import Speculator
 from sim.runtime.fabric.transfer import Transfer
+
+NOTHING_CHARGED: tuple[tuple[float, int, float], list[float]] = (nan, 0, nan), []
 
 
 @dataclass(slots=True)
@@ -28,9 +29,9 @@ class Part:
     samples: list[bool]
 
     @property
-    def request_ids(self) -> Iterator[int]:
-        apart = (sequence.request.request_id for sequence, _ in self.grants)
-        return chain(self.queue.cohort.members, apart) if self.together else apart
+    def request_ids(self) -> list[int]:
+        apart = [sequence.request.request_id for sequence, _ in self.grants]
+        return [*self.queue.cohort.members, *apart] if self.together else apart
 
 
 def begun(queue: RequestQueue, granted: Grants[Sequence], speculator: Speculator) -> tuple[Part, Batch]:
@@ -86,6 +87,7 @@ class Flight:
     without_chunks: Causes | None = None
     with_least_chunk: Causes | None = None
     chunk_tokens: int = 0
+    charged: tuple[tuple[float, int, float], list[float]] = NOTHING_CHARGED  # to the last sequence
 
     @property
     def grants(self) -> Grants[Sequence]:
@@ -95,7 +97,7 @@ class Flight:
 
     @property
     def request_ids(self) -> list[int]:
-        return list(chain.from_iterable(part.request_ids for part in self.parts))
+        return [number for part in self.parts for number in part.request_ids]
 
     def seen_by(self, chunk_tokens: int) -> list[float]:
         """The seconds of this step as a sequence sees them that computes so many tokens of a prompt in it (0:
@@ -128,11 +130,14 @@ class Flight:
         Chunks of one prompt may be in flight together: each is charged for the part of its step that follows
         on the step before. Seconds without a cause of their own are waits between stages.
         """
-        lasted, since = now - self.start_s, now - sequence.charged_s
-        share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
-        causes = [share * seconds for seconds in self.seen_by(chunk_tokens)]
-        causes[STEP_PIPELINE] += since - sum(causes)
-        sequence.charge(causes, now)
+        alike = sequence.charged_s, chunk_tokens, now  # as nearly all decodes of a batch are
+        if alike != self.charged[0]:
+            lasted, since = now - self.start_s, now - sequence.charged_s
+            share = min(1.0, since / lasted) if lasted > 0.0 else 0.0
+            causes = [share * seconds for seconds in self.seen_by(chunk_tokens)]
+            causes[STEP_PIPELINE] += since - sum(causes)
+            self.charged = alike, causes
+        sequence.charge(self.charged[1], now)
 
     def on_time_and_late(self) -> tuple[int, list[float]]:
         """How many sequences get a token from this step that got their last one as it began; and the last

@@ -201,6 +201,8 @@ class Replica:
 
     @property
     def requests(self) -> int:
+        if len(self.queues) == 1:  # asked of every replica at every arrival
+            return self.queues[0].requests + self.unanswered
         return sum([queue.requests for queue in self.queues]) + self.unanswered
 
     @property

@@ -41,7 +41,7 @@ class Passed:
     """
 
     start_s: float
-    ends_s: FloatArray
+    ends_s: FloatArray | list[float]
     causes: Causes
     sharing_s: float
     waited_s: float
@@ -73,6 +73,7 @@ class Stage:
         self.pace = pace
         self._folds_steps = fold and pace is None
         self.busy_s = 0.0
+        self.is_ending = False  # folded steps, in an event that does nothing else
         self._queue: deque[tuple[Batch, int, float, Callable[[Passed], None]]] = deque()
         self._run: _Run | None = None
 
@@ -334,7 +335,7 @@ class _Run:
             self._unfold(now, bisect_left(self.ends_s, now))
         done = self.playing
         if done:
-            ends_s = np.asarray(self.ends_s[:done])
+            ends_s = self.ends_s[:done]
             shared_s = self.shared_before_s
             self.on_passed(Passed(self.start_s, ends_s, self.causes_of(done), shared_s, self.waited_s))
 
@@ -354,7 +355,9 @@ class _Run:
 
     def _fold_ended(self, version: int) -> None:
         if version == self.version:
+            self.stage.is_ending = True
             self._finish()
+            self.stage.is_ending = False
 
     def _unfold(self, now: float, done: int) -> None:
         """Go on op by op in the step after `done` steps."""
@@ -481,9 +484,7 @@ class _Run:
         if self.traffic.links:
             stage.fabric.rest(self.traffic.links, stage)
         steps = len(self.ends_s)
-        passed = Passed(
-            self.start_s, np.asarray(self.ends_s), self.causes_of(steps), self.sharing_s, self.waited_s
-        )
+        passed = Passed(self.start_s, self.ends_s, self.causes_of(steps), self.sharing_s, self.waited_s)
         stage._ended(passed, self.on_passed)
 
     # ---- counted on the links: what was folded; the fabric counts what is played

@@ -46,6 +46,20 @@ def test_the_least_recently_used_text_goes_first():
     assert kv.cached_units((11, 12), 2) == 0
 
 
+def test_blocks_without_hashes_that_are_freed_one_after_the_other_are_one_run():
+    kv = pool(8)
+    for _ in range(3):
+        kv.allocate(2)
+        kv.free(2)
+    assert list(kv._free_queue.values()) == [8]
+    kv.free(0, filled(kv, 1))
+    kv.allocate(2)
+    kv.free(2)
+    assert list(kv._free_queue.values()) == [5, 1, 2]  # a hash between two runs keeps them apart
+    kv.allocate(5)
+    assert kv.cached_units((1,), 1) == 1
+
+
 def test_a_prefix_with_a_gap_ends_at_the_gap():
     kv = pool()
     filled(kv, 1, 3)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sim.results.blame import CAUSES
-from sim.runtime.clock import FAILURE
+from sim.runtime.clock import ARRIVAL, FAILURE, at
 from sim.runtime.engine.engine_core import EngineListener
 from tests.runtime.engine.one_replica import OneReplica
 
@@ -35,6 +35,22 @@ def test_each_step_gives_a_token_when_its_time_has_passed(fold: bool) -> None:
     assert one.reports == [(3.0, "finished", 0), (5.0, "finished", 1)]
     assert one.steps.columns["steps"].tolist() == [1, 2, 2]
     assert second.blame[CAUSES.index("decode_compute")] == 4.0
+
+
+@pytest.mark.parametrize(("others", "events"), [(False, 3), (True, 6)])
+def test_a_batch_is_chosen_with_the_end_of_the_last_one_where_nothing_else_happens_then(
+    others: bool, events: int
+) -> None:
+    """One event each ends the prompts and the two runs of decodes; the choice after it may need its own."""
+    one = OneReplica()
+    one.submit(0, output=3), one.submit(1, output=5)
+    if others:  # each happens before the choice
+        for ends_s in (1.0, 3.0, 5.0):
+            at(one.env, ends_s, lambda _: None, ARRIVAL)
+    before = next(one.env._eid)
+    one.env.run()
+    assert one.reports == [(3.0, "finished", 0), (5.0, "finished", 1)]
+    assert next(one.env._eid) - before - 1 == events
 
 
 @pytest.mark.parametrize("fold", [True, False])
