@@ -23,7 +23,7 @@ from sim.cost.drafting import NO_ATTENTION, DraftAttention
 from sim.cost.kernels.kernels import KernelModel, KernelTiming, formula
 from sim.cost.network import Network
 from sim.cost.pricing import Pricer
-from sim.cost.program import Block, Program, Traffic
+from sim.cost.program import Block, Op, Program, Traffic
 from sim.cost.shard import Shard
 from sim.cost.step_cost import FloatArray
 from sim.cost.step_templates import Template, Templates
@@ -115,6 +115,10 @@ class StageCost:
         if template.tail:
             blocks.append(Block.of(template.tail, 1, template.tail_s, start_s))
             start_s = start_s + template.tail_s
+        if start_s < template.least_s:
+            wait = Op("wait for host", template.least_s - start_s)
+            blocks.append(Block.of((wait,), 1, wait.seconds, start_s))
+            start_s = template.least_s
         return Program.of_blocks(tuple(blocks), template.traffic.links, start_s)
 
     def traffic(self, batch: Batch) -> Traffic:
@@ -145,7 +149,9 @@ class StageCost:
             total = total + run.repeat * run.seconds(attention)
         if template.tail_s:
             total = total + template.tail_s
-        return total
+        if not template.least_s:
+            return total
+        return np.maximum(total, template.least_s)
 
     @staticmethod
     def _causes(template: Template, attention: Sequence[KernelTiming], steps: int, seconds: float) -> Causes:
@@ -169,7 +175,7 @@ class StageCost:
             steps * collective_bytes,
             steps * host,
         )
-        if template.waits_for_launch:  # kernels that waited for the host to launch them
+        if template.waits_for_host:  # kernels that waited for the host to launch them, or to be done
             causes = causes._replace(host=causes.host + (seconds - causes.total_s))
         return causes
 
