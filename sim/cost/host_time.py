@@ -11,11 +11,11 @@ from __future__ import annotations
 from sim.inputs.engine import Engine
 
 # fitted: Qwen2.5-72B under Ray at TP8 x PP2, 14.80 ms a token where the GPUs need 10.1; only the sum with
-# `engine.host.stage_s` is identifiable. Of workers in one server, pipelined ones were measured by none.
-RAY_STEP_S = 2.8e-3
+# `engine.host.stage_s` and the running sequences is identifiable.
+RAY_STEP_S = 2.6e-3
 # fitted: 71 services on the ML.ENERGY leaderboard (vLLM 0.11.1; five dense models on H100 and B200, 8 to 512
 # sequences, chats): median gap between tokens less the GPU's step. Fitted without one of the models, its rows
-# are 2.3 to 5.2 % off in the median. It is what the gaps lack, whatever spends it: their published settings ask
+# are 2.3 to 5.2 % off in the median. It is what the gaps lack, whatever spends it: published settings ask
 # for asynchronous scheduling, and sampling with a top-p sorts all logits, which no kernel here prices.
 # Qwen3-32B on H100 under vLLM 0.12, without asynchronous scheduling and no row of the fit, agrees.
 STEP_S, SEQUENCE_S = 1.1e-3, 47e-6
