@@ -23,7 +23,7 @@ from sim.cost.drafting import NO_ATTENTION, DraftAttention
 from sim.cost.kernels.kernels import KernelModel, KernelTiming, formula
 from sim.cost.network import Network
 from sim.cost.pricing import Pricer
-from sim.cost.program import Block, Program, Traffic
+from sim.cost.program import Block, Op, Program, Traffic
 from sim.cost.shard import Shard
 from sim.cost.step_cost import FloatArray
 from sim.cost.step_templates import Template, Templates
@@ -111,7 +111,7 @@ class StageCost:
 
         def causes(n: int) -> Causes:
             sums = [KernelTiming(*[_first(part, n) for part in kind]) for kind in attention]
-            lasted_s = float(seconds[:n].sum()) if template.waits_for_launch else 0.0
+            lasted_s = float(seconds[:n].sum()) if template.waits_for_host else 0.0
             return self._causes(template, sums, n, lasted_s)
 
         return seconds, causes
@@ -129,6 +129,10 @@ class StageCost:
         if template.tail:
             blocks.append(Block.of(template.tail, 1, template.tail_s, start_s))
             start_s = start_s + template.tail_s
+        if start_s < template.least_s:
+            wait = Op("wait for host", template.least_s - start_s)
+            blocks.append(Block.of((wait,), 1, wait.seconds, start_s))
+            start_s = template.least_s
         return Program.of_blocks(tuple(blocks), template.traffic.links, start_s)
 
     def traffic(self, batch: Batch) -> Traffic:
@@ -159,7 +163,11 @@ class StageCost:
             total = total + run.repeat * run.seconds(attention)
         if template.tail_s:
             total = total + template.tail_s
-        return total
+        if not template.least_s:
+            return total
+        if isinstance(total, np.ndarray):
+            return np.maximum(total, template.least_s)
+        return max(total, template.least_s)
 
     @staticmethod
     def _causes(template: Template, attention: Sequence[KernelTiming], steps: int, seconds: float) -> Causes:
@@ -183,7 +191,7 @@ class StageCost:
             steps * collective_bytes,
             steps * host,
         )
-        if template.waits_for_launch:  # kernels that waited for the host to launch them
+        if template.waits_for_host:  # kernels that waited for the host to launch them, or to be done
             causes = causes._replace(host=causes.host + (seconds - causes.total_s))
         return causes
 

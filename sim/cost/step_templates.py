@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
 from sim.cost.drafting import draft_head, draft_shard
+from sim.cost.host_time import sequence_s, step_s
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
@@ -138,7 +139,8 @@ class Template(NamedTuple):
     tail_s: float
     fixed: Causes  # of everything but attention, all layers together
     repeats: tuple[int, ...]  # layers with each kind of attention
-    waits_for_launch: bool
+    waits_for_host: bool  # in a layer for launches, or at the end for the host's work on the next step
+    least_s: float
     traffic: Traffic
 
     @property
@@ -294,6 +296,7 @@ class Templates:
         if self.draft is not None and sampled:
             layers = layers.and_then(self._drafting(self.draft, sampled))
         host, tail = ends
+        least_s = self._hidden_s(sampled)
         first = embedding(self._price, tokens) if self._shard.is_first else ()
         once = causes_of((*host, *first, *tail))
         # Causes of the ops that come once, and those of a layer times the layers: the order in which they are
@@ -316,7 +319,8 @@ class Templates:
                     for i in range(len(self.with_attention))
                 ]
             ),
-            any(kind.launch_s for _, kind in kinds),
+            least_s > 0.0 or any(kind.launch_s for _, kind in kinds),
+            least_s,
             _traffic(
                 [
                     (op.demand, times, times * (op.seconds - op.demand.latency_s))
@@ -356,14 +360,27 @@ class Templates:
         layers = [layer] * (own.layers - 1) + [last]
         return LayerRun(drafts, layers[0], tuple(layers[1:]))
 
-    def _host(self, sequences: int) -> tuple[Priced, ...]:
+    def _host(self, sampled: int) -> tuple[Priced, ...]:
         """Host work that the GPUs of this stage wait for."""
         engine, host = self._shard.engine, self._shard.engine.host
         if engine.schedules_async:
             seconds = host.async_step_s if self._shard.is_first else 0.0
         else:
-            seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
+            of_first = step_s(engine) + sequence_s(engine) * self._sequences(sampled)
+            seconds = of_first if self._shard.is_first else host.stage_s
         return self._price.host("host", seconds)
+
+    def _hidden_s(self, sampled: int) -> float:
+        """Host work that an asynchronous engine does while the GPUs compute a step: the least it takes."""
+        engine = self._shard.engine
+        if not engine.schedules_async or not self._shard.is_first or "host" in self._price.without:
+            return 0.0
+        return sequence_s(engine) * self._sequences(sampled)
+
+    def _sequences(self, sampled: int) -> int:
+        """Sequences of a step that samples so many tokens, of each its drafts among them."""
+        speculation = self._shard.engine.speculation
+        return -(-sampled // (1 + speculation.num_speculative_tokens)) if speculation else sampled
 
     def _layer(self, shape: Model, step: StepTokens, is_moe: bool) -> LayerKind:
         layer = self._priced_layer(self._prices[id(shape)], step, is_moe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sim.cost.collectives.expert_exchange import gathers
 from sim.cost.kernels.timing import FORMATS
 from sim.cost.layer_ops import OVERLAP_DECODE_FROM, OVERLAP_PREFILL_FROM
+from sim.effects.prices import waits_for_sequences
 from sim.effects.rules import (
     Rule,
     Use,
@@ -236,6 +237,10 @@ _no_rank_counts = because(
     "service_time is given, and no GPU is at work",
 )
 _host = unless(given, without_host, _asynchronous)
+_hidden = because(
+    lambda use: use.group.engine.schedules_async and not waits_for_sequences(use.ran, use.group),
+    "scheduling is asynchronous, and every step took longer than the host",
+)
 
 
 def _straggler(use: Use) -> Word:
@@ -353,7 +358,7 @@ ENGINE: dict[str, Rule] = {
     "host.step_s": _host,
     "host.stage_s": unless(given, without_host, _asynchronous, _no_stages),
     "host.async_step_s": unless(given, without_host, _synchronous),
-    "host.sequence_s": _host,
+    "host.sequence_s": unless(given, without_host, _hidden),
     "host.launch_s": unless(given, without_host, _in_graphs),
     "frontend_s": unless(without_host, _no_requests_enter),
     "frontend_token_s": unless(without_host, _no_requests_enter),

@@ -5,6 +5,7 @@ the same machine with that link slower and faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -42,6 +43,18 @@ def prices_move(ran: Ran, scale: Scaled) -> bool:
         if list(_prices(ran, Network(other.graph))) != before:
             return True
     return False
+
+
+def waits_for_sequences(ran: Ran, group: Group) -> bool:
+    """Whether GPUs of an asynchronous engine waited for its host, in the steps that `prices_move` tries."""
+    shard = group.plans[0].shards[0]
+    host = shard.engine.host.model_copy(update={"sequence_s": 0.0})
+    without_it = replace(shard, engine=shard.engine.model_copy(update={"host": host}))
+    costs = [
+        StageCost(one, ran.network, frozenset(ran.scenario.without), ran.scenario.kernels)
+        for one in (shard, without_it)
+    ]
+    return any(costs[0].step(batch)[0] > costs[1].step(batch)[0] for batch in _batches(group))
 
 
 def _prices(ran: Ran, network: Network) -> Iterator[float]:

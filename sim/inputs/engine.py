@@ -68,26 +68,22 @@ class HostTime(BaseModel):
     """Processor time of the engine around a step, exposed to the GPU when scheduling is not asynchronous.
 
     A synchronous engine schedules, prepares inputs, launches and hands out tokens while its GPUs idle; an
-    asynchronous one does all that during the step before. With pipeline stages every further stage prepares
-    its inputs again. Defaults are fitted on one measured service (Qwen2.5-72B, TP8 x PP2, vLLM 0.17 under
-    Ray: 14.8 ms per token where the GPUs need 10.1), and only their sum is identifiable; the split is an
-    assumption.
+    asynchronous one does all that during the step before, and a step takes the longer of the two. With
+    pipeline stages every further stage prepares its inputs again. What is unset is as measured for the
+    engine: cost/host_time.py.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step_s: Seconds = Field(
-        2.8e-3,
-        json_schema_extra={
-            "tag": "fitted",
-            "source": "Qwen2.5-72B TP8 x PP2 over two nodes: 14.80 ms per token",
-        },
+    step_s: Seconds | None = Field(
+        None,
+        json_schema_extra={"tag": "fitted", "source": "unset, by executor and stages: cost/host_time.py"},
     )
     stage_s: Seconds = Field(
         1.9e-3,
         json_schema_extra={
             "tag": "fitted",
-            "source": "same point; what one step's host time leaves unexplained",
+            "source": "Qwen2.5-72B TP8 x PP2, 14.80 ms per token: what a step's host time leaves unexplained",
         },
     )
     async_step_s: Seconds = Field(
@@ -102,9 +98,12 @@ class HostTime(BaseModel):
             "cost/launches.py",
         },
     )
-    sequence_s: Seconds = Field(
-        0.0,
-        json_schema_extra={"tag": "assumed", "source": "zero until calibrated for an engine version"},
+    sequence_s: Seconds | None = Field(
+        None,
+        json_schema_extra={
+            "tag": "fitted",
+            "source": "a running sequence in a step; unset, by engine and scheduling: cost/host_time.py",
+        },
     )
 
 

@@ -199,11 +199,13 @@ ENGINE: Effects = {
         "placement": "`balanced` evens out the ranks' loads; `linear` is by number",
     },
     "HostTime": {
-        "step_s": "processor time of a step that GPUs wait for, without asynchronous scheduling",
+        "step_s": "processor time of a step that GPUs wait for, without asynchronous scheduling; "
+        "unset: as measured",
         "stage_s": "the same on every further pipeline stage",
         "async_step_s": "what is left of it with asynchronous scheduling",
         "launch_s": "launch of one kernel without a CUDA graph; unset: as measured for engine and host",
-        "sequence_s": "processor time for every sequence of a step",
+        "sequence_s": "processor time for every sequence of a step, hidden behind it with asynchronous "
+        "scheduling; unset: as measured for the engine",
     },
     "Speculation": {
         "num_speculative_tokens": "drafts of a step",

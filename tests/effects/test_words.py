@@ -39,6 +39,7 @@ NO_EFFECT: dict[str, dict[str, Any]] = {
     "engine.enable_prefix_caching": one_gpu(engine={"enable_prefix_caching": False}),
     "engine.disable_custom_all_reduce": one_gpu(engine={"disable_custom_all_reduce": True}),
     "engine.host.step_s": one_gpu(engine={"host": {"step_s": 0.5}}),
+    "engine.host.sequence_s": one_gpu(engine={"host": {"sequence_s": 1e-9}}),
     "engine.inter_node": one_gpu(engine={"inter_node": "infiniband"}),
     "engine.long_prefill_token_threshold": one_gpu(
         engine={"scheduler": "static", "long_prefill_token_threshold": 64}
