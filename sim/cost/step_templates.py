@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sim.cost.batch import Batch, Causes, StepTokens
 from sim.cost.collectives.demands import Demand
 from sim.cost.drafting import draft_head, draft_shard
+from sim.cost.host_time import sequence_s, step_s
 from sim.cost.kernels.timing import KernelTiming
 from sim.cost.launches import PIECEWISE_LAUNCH_S, attention_launches, launch_s
 from sim.cost.layer_ops import embedding, head, layer_around
@@ -295,7 +296,9 @@ class Templates:
         if engine.schedules_async:
             seconds = host.async_step_s if self._shard.is_first else 0.0
         else:
-            seconds = host.step_s + host.sequence_s * sequences if self._shard.is_first else host.stage_s
+            seconds = (
+                step_s(engine) + sequence_s(engine) * sequences if self._shard.is_first else host.stage_s
+            )
         return self._price.host("host", seconds)
 
     def _layer(self, shape: Model, step: StepTokens, is_moe: bool) -> LayerKind:

@@ -69,18 +69,17 @@ class HostTime(BaseModel):
 
     A synchronous engine schedules, prepares inputs, launches and hands out tokens while its GPUs idle; an
     asynchronous one does all that during the step before. With pipeline stages every further stage prepares
-    its inputs again. Defaults are fitted on one measured service (Qwen2.5-72B, TP8 x PP2, vLLM 0.17 under
-    Ray: 14.8 ms per token where the GPUs need 10.1), and only their sum is identifiable; the split is an
-    assumption.
+    its inputs again; `stage_s` is fitted on one measured service (Qwen2.5-72B, TP8 x PP2, vLLM 0.17 under
+    Ray: 14.8 ms per token where the GPUs need 10.1), where only the sum with a step's is identifiable.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step_s: Seconds = Field(
-        2.8e-3,
+    step_s: Seconds | None = Field(
+        None,
         json_schema_extra={
             "tag": "fitted",
-            "source": "Qwen2.5-72B TP8 x PP2 over two nodes: 14.80 ms per token",
+            "source": "unset, as measured for the engine and its executor: cost/host_time.py",
         },
     )
     stage_s: Seconds = Field(
@@ -102,9 +101,12 @@ class HostTime(BaseModel):
             "cost/launches.py",
         },
     )
-    sequence_s: Seconds = Field(
-        0.0,
-        json_schema_extra={"tag": "assumed", "source": "zero until calibrated for an engine version"},
+    sequence_s: Seconds | None = Field(
+        None,
+        json_schema_extra={
+            "tag": "fitted",
+            "source": "unset, as measured for the engine: cost/host_time.py",
+        },
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
 
 from sim.reading.data_files import measured
 from sim.results.compared import Row
@@ -23,6 +26,15 @@ def power_rows() -> Iterator[Row]:
             yield from _rows(row)
 
 
+def _tokens_between(requests: Any, begin: float, end: float) -> float:
+    """Output tokens of this time; those of a request are spread evenly from its first to its last."""
+    first, last = requests["first_token_s"].to_numpy(), requests["finished_s"].to_numpy()
+    further = requests["output_tokens"].to_numpy() - 1
+    inside = np.clip(np.minimum(last, end) - np.maximum(first, begin), 0.0, None)
+    at_once = (first >= begin) & (first < end)
+    return float((further * inside / np.maximum(last - first, 1e-9)).sum() + at_once.sum())
+
+
 def _rows(row: Mapping[str, str]) -> Iterator[Row]:
     users = int(row["users"])
     length = {"kind": "lognormal", "mean": float(row["output_tokens"]), "cv": 0.5}
@@ -34,6 +46,7 @@ def _rows(row: Mapping[str, str]) -> Iterator[Row]:
             "engine": {
                 "tensor_parallel_size": int(row["tensor_parallel_size"]),
                 "enable_expert_parallel": row["expert_parallel"] == "1",
+                "async_scheduling": False,  # vLLM before 0.14
                 "max_num_seqs": max(users, 8),
                 "max_model_len": 8192,
             },
@@ -59,7 +72,7 @@ def _rows(row: Mapping[str, str]) -> Iterator[Row]:
         case, "power of a GPU", "W", float(row["watts_a_gpu"]), watts / gpus, "fitted", SOURCE,
         size=users, of=of,
     )  # fmt: skip
-    tokens_per_s = result.records.requests["generated_tokens"].sum() / result.end_s
+    tokens_per_s = _tokens_between(result.requests, begin, end) / (end - begin)
     yield Row(
         case, "energy of an output token", "J", float(row["j_a_token"]), watts / tokens_per_s, "predicted",
         SOURCE, size=users, of=of,
