@@ -38,7 +38,7 @@ MOST_J_PER_FLOP = 1e-12  # assumed: the most that tensor cores in 16 bits take w
 
 @dataclass(frozen=True)
 class PowerRow:
-    """One measured service: watts of one GPU, and what it did. `measured_itl_s`: its median gap."""
+    """One measured service: watts of one GPU, and what it did; its median time between tokens, if known."""
 
     model: str
     gpu: str
@@ -51,6 +51,7 @@ class PowerRow:
     expert_parallel: bool = False
     weights: str = "bf16"
     experts: str | None = None
+    median_itl_s: float | None = None
 
     @property
     def step_s(self) -> float:
@@ -79,9 +80,10 @@ def shard_of(row: PowerRow, model: Model, gpu: Gpu, ranks: Sequence[str]) -> Sha
     return Shard(model, engine, precision, gpu, (tuple(ranks),), 0, model.layers)
 
 
-def simulated_step_s(row: PowerRow, model: Model, gpu: Gpu) -> float | None:
-    """The mean step as the simulator prices it, without the host's time: of decodes, and in the share of
-    steps in which a prompt comes, of decodes and a prompt. None for a GPU without a shipped machine.
+def simulated_step_s(row: PowerRow, model: Model, gpu: Gpu) -> tuple[float, float] | None:
+    """A step as the simulator prices it, without the host's time: of decodes alone, and the mean, which in
+    the share of steps in which a prompt comes has it beside the decodes. None for a GPU without a shipped
+    machine.
     """
     system = SYSTEMS.get(row.gpu)
     if system is None:
@@ -94,7 +96,7 @@ def simulated_step_s(row: PowerRow, model: Model, gpu: Gpu) -> float | None:
     alone = cost.step(Batch((), decodes, kv_tokens, decodes))[0]
     chunk = (int(row.prompt_tokens), 0)
     beside = cost.step(Batch((chunk,), decodes, kv_tokens, decodes + 1))[0]
-    return alone + row.sequences / row.output_tokens * (beside - alone)
+    return alone, alone + row.sequences / row.output_tokens * (beside - alone)
 
 
 class Rates(NamedTuple):
@@ -210,7 +212,7 @@ COLUMNS = (
 )  # fmt: skip
 PROMPTS = {"lm-arena-chat": 400.0, "gpqa": 300.0, "sourcegraph-fim": 1500.0}
 """Tokens of a prompt by task, where a row does not say: assumed; the leaderboard gives none."""
-WEIGHTS: dict[str, dict[str, str]] = {
+WEIGHTS: dict[str, dict[str, Any]] = {
     "bfloat16": {}, "fp8": {"weights": "fp8"}, "mxfp4": {"experts": "w4a16"}
 }  # fmt: skip
 
@@ -239,6 +241,7 @@ def _row(row: dict[str, str], line: int, path: Path) -> PowerRow:
             float(row["power_w"]) / gpus,
             int(row.get("expert_parallel") or 1) > 1,
             **WEIGHTS.get(row.get("weights", "bfloat16"), {}),
+            median_itl_s=1e-3 * float(row["median_itl_ms"]) if row.get("median_itl_ms") else None,
         )
     except (ValueError, TypeError) as error:
         raise InputError(Problem(f"line {line}: {error}", file=str(path))) from error
@@ -248,20 +251,17 @@ def fits(rows: Sequence[PowerRow], models: Path | None = None) -> tuple[list[Pow
     """A fit for each GPU whose idle watts are known, and the models that no file describes. `models`: a
     folder of config.json files, named as published with `--` for `/`.
     """
-    known: dict[str, Model | None] = {}
-    for row in rows:
-        if row.model not in known:
-            known[row.model] = _model(row.model, models)
+    known = models_of(rows, models)
     found = []
     for name in dict.fromkeys(row.gpu for row in rows):
-        gpu = _gpu(name)
+        gpu = gpu_of(name)
         if gpu is None or gpu.power is None:
             continue
         priced = [(row, model) for row in rows if row.gpu == name and (model := known[row.model]) is not None]
         used = [(row, rates_of(row, model, gpu)) for row, model in priced]
         if used:
             steps = {row: simulated_step_s(row, model, gpu) for row, model in priced}
-            slower = {row: row.step_s / step_s for row, step_s in steps.items() if step_s}
+            slower = {row: row.step_s / step[1] for row, step in steps.items() if step}
             board_w = BOARD_W.get(gpu.name, gpu.power.max_w)
             found.append(fit(used, gpu, gpu.power.idle_w, board_w, slower))
     return found, [name for name, model in known.items() if model is None]
@@ -271,7 +271,12 @@ BOARD_W = {"h100-sxm": 700.0, "h200-sxm": 700.0, "b200-sxm": 1000.0}
 """Watts of the board by the datasheet."""
 
 
-def _gpu(name: str) -> Gpu | None:
+def models_of(rows: Sequence[PowerRow], folder: Path | None) -> dict[str, Model | None]:
+    """The model of every row by its published name; None where no file describes it."""
+    return {name: _model(name, folder) for name in dict.fromkeys(row.model for row in rows)}
+
+
+def gpu_of(name: str) -> Gpu | None:
     for one in (GPUS.get(name.lower(), name.lower()), f"{name.lower()}-sxm"):
         if one in list_gpus():
             return load_gpu(one)

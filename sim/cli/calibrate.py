@@ -148,13 +148,48 @@ def experts(
 
 
 @calibrate.command("hosts")
-def hosts() -> None:
-    """Refit what the hosts of measured services cost, beside the constants in use: some minutes."""
+def hosts(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[TABLE]", help="A CSV of services with times between tokens.")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of config.json files of models that are not shipped.")
+    ] = None,
+) -> None:
+    """Refit what the hosts of measured services cost, beside the constants in use: some minutes.
+
+    With a TABLE, what vLLM's host takes for a step and for every sequence in it, and errors held out.
+    """
+    if path is not None:
+        _host_of_sequences(path, models)
+        return
     from sim.validation.services.host_fits import all_fitted
 
     print(f"{'constant':28} {'written':>11} {'fitted now':>11}")
     for one in all_fitted():
         print(f"{one.constant:28} {1e3 * one.written_s:8.3f} ms {1e3 * one.fitted_s:8.3f} ms", flush=True)
+
+
+def _host_of_sequences(path: Path, models: Path | None) -> None:
+    from sim.calibration.host_time import fit, read_waits
+    from sim.cost.host_time import SEQUENCE_S, STEP_S
+    from sim.results.compared import ErrorSummary
+
+    _existing([path])
+    rows, unknown = read_waits(path, models)
+    if unknown:
+        note(f"left out, for want of a config.json: {', '.join(unknown)}")
+    found = fit(rows)
+    print(f"a step {1e3 * found.step_s:.3g} ms (in use {1e3 * STEP_S:.3g}), ", end="")
+    print(f"a sequence {1e6 * found.sequence_s:.3g} us (in use {1e6 * SEQUENCE_S:.3g})")
+    cells = []
+    for band, without, held_out in found.bands():
+        if without:
+            before, after = ErrorSummary.of(without), ErrorSummary.of(held_out)
+            numbers = (before.median, before.bias, after.median, after.p90, after.bias)
+            cells.append((band, str(before.count), *(f"{100 * number:.1f} %" for number in numbers)))
+    head = ("sequences", "rows", "without", "bias", "held out", "p90", "bias ")
+    print_table(head, cells)
 
 
 @calibrate.command("held-out")

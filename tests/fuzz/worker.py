@@ -240,12 +240,14 @@ class Worker:
 
 
 def _processor_s(pid: int | None) -> float:
-    """Processor time that a process has had; 0.0 where the system does not say."""
+    """Processor time that a process and its children have had; 0.0 where the system does not say."""
+    place = Path(f"/proc/{pid}")
     try:
-        of_user, of_system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks = sum(map(int, (place / "stat").read_text().rpartition(")")[2].split()[11:15]))
+        children = [child for thread in place.glob("task/*/children") for child in thread.read_text().split()]
     except OSError:
         return 0.0
-    return (int(of_user) + int(of_system)) / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(_processor_s(int(child)) for child in children)
 
 
 def _resident_bytes(pid: int | None) -> float:
