@@ -76,10 +76,12 @@ def test_held_out_exchanges_stand_beside_plain_models(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_power_names_the_error_on_each_model_that_a_fit_left_out(tmp_path: Path) -> None:
     path = tmp_path / "services.csv"
+    llama, dense, experts = (
+        "meta-llama/Llama-3.1-70B-Instruct", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B-Instruct-2507"
+    )  # fmt: skip
     rows = [
-        ("meta-llama/Llama-3.1-70B-Instruct", 4, 8, 441, 117), ("meta-llama/Llama-3.1-70B-Instruct", 4, 256, 589, 4900),
-        ("Qwen/Qwen3-32B", 2, 16, 450, 500), ("Qwen/Qwen3-32B", 2, 128, 560, 2600),
-        ("Qwen/Qwen3-30B-A3B-Instruct-2507", 1, 16, 439, 900), ("Qwen/Qwen3-30B-A3B-Instruct-2507", 1, 64, 480, 2170),
+        (llama, 4, 8, 441, 117), (llama, 4, 256, 589, 4900), (dense, 2, 16, 450, 500),
+        (dense, 2, 128, 560, 2600), (experts, 1, 16, 439, 900), (experts, 1, 64, 480, 2170),
     ]  # fmt: skip
     lines = ["model,gpu,gpus,mean_batch,mean_output_tokens,power_w,output_tok_per_s"]
     lines += [f"{name},H100,{gpus},{users},700,{gpus * w},{rate}" for name, gpus, users, w, rate in rows]
