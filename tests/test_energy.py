@@ -92,8 +92,8 @@ def test_without_work_a_gpu_draws_idle_power() -> None:
 
 
 def test_a_run_without_a_step_has_idle_places() -> None:
-    found = energy(written(engine={"max_model_len": 100}, workload={**written()["workload"], **{
-        "prompt_tokens": {"kind": "fixed", "tokens": 200}}}))  # fmt: skip
+    longer = {**written()["workload"], "prompt_tokens": {"kind": "fixed", "tokens": 200}}
+    found = energy(written(engine={"max_model_len": 100}, workload=longer))
     assert not len(found.row_w)
     assert {one.gpu_peak_w for one in found.places} == {80.0}
     assert found.by_cause()["j_per_output_token"].is_null().all()
