@@ -91,6 +91,14 @@ def test_without_work_a_gpu_draws_idle_power() -> None:
     assert found.as_dict()["peak_gpu_w"] > 300.0
 
 
+def test_a_run_without_a_step_has_idle_places() -> None:
+    longer = {**written()["workload"], "prompt_tokens": {"kind": "fixed", "tokens": 200}}
+    found = energy(written(engine={"max_model_len": 100}, workload=longer))
+    assert not len(found.row_w)
+    assert {one.gpu_peak_w for one in found.places} == {80.0}
+    assert found.by_cause()["j_per_output_token"].is_null().all()
+
+
 def test_twice_the_run_takes_twice_the_energy() -> None:
     def of(requests: int) -> float:
         kinds = {"prompt_tokens": 64, "output_tokens": 32}

@@ -350,12 +350,22 @@ def power(
                 "p90_error": errors.p90,
                 "median_error_with_simulated_steps": ErrorSummary.of(one.errors_of_simulated_steps).median,
                 "median_error_of_constant_watts": constant.median,
+                "median_error_by_model": {
+                    model: ErrorSummary.of(missed).median for model, missed in one.by_model.items()
+                },
             }
         )
     if format == "json":
         print_json(rows)
-    else:
-        print_table(tuple(rows[0]), ([_cell(value) for value in row.values()] for row in rows))
+        return
+    numbers = [name for name in rows[0] if name != "median_error_by_model"]
+    print_table(numbers, ([_cell(row[name]) for name in numbers] for row in rows))
+    by_model = [
+        (row["gpu"], model, _cell(median))
+        for row in rows
+        for model, median in row["median_error_by_model"].items()
+    ]
+    print_table(("gpu", "model left out", "median_error"), by_model)
 
 
 def _cell(value: Any) -> str:

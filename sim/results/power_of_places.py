@@ -60,7 +60,7 @@ def watts_of_places(energy: Energy) -> tuple[PlaceWatts, ...]:
     """Of every GPU, server, rack and pool, in this order."""
     order = np.argsort(energy.row_stage, kind="stable")
     stages, firsts = np.unique(energy.row_stage[order], return_index=True)
-    rows_of = dict(zip(stages.tolist(), np.split(order, firsts[1:]), strict=True))
+    rows_of = dict(zip(stages.tolist(), np.split(order, firsts)[1:], strict=True))
     curves: dict[tuple[tuple[int, float, int], ...], tuple[float, float]] = {}
 
     def curve(parts: Counter[tuple[int, float]]) -> tuple[float, float]:

@@ -71,3 +71,21 @@ def test_held_out_exchanges_stand_beside_plain_models(tmp_path: Path) -> None:
     median, p90, _, link_rate, alpha_beta = errors["deepep_low_latency", "h100_sxm", "64", "combine"]
     assert median <= p90
     assert median < min(link_rate, alpha_beta)
+
+
+@pytest.mark.slow
+def test_power_names_the_error_on_each_model_that_a_fit_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "services.csv"
+    llama, dense, experts = (
+        "meta-llama/Llama-3.1-70B-Instruct", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B-Instruct-2507"
+    )  # fmt: skip
+    rows = [
+        (llama, 4, 8, 441, 117), (llama, 4, 256, 589, 4900), (dense, 2, 16, 450, 500),
+        (dense, 2, 128, 560, 2600), (experts, 1, 16, 439, 900), (experts, 1, 64, 480, 2170),
+    ]  # fmt: skip
+    lines = ["model,gpu,gpus,mean_batch,mean_output_tokens,power_w,output_tok_per_s"]
+    lines += [f"{name},H100,{gpus},{users},700,{gpus * w},{rate}" for name, gpus, users, w, rate in rows]
+    path.write_text("\n".join(lines))
+    said = printed("power", str(path))
+    assert any("activation_nj" in line for line in said)
+    assert sum("h100-sxm" in line for line in said) == 4  # the fit, and three models
