@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Warmup = float | Literal["mser5"] | None
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
-MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed")
+MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed", "availability")
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
