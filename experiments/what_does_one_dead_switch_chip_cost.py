@@ -7,8 +7,8 @@ one GPU takes a share of that GPU alone, and all wait for it.
 
 Each case is two runs: the machine as built, and with the part out from the start. Hand estimate (column "by
 hand"): the bytes of collectives take 1/(1 - share) as long, all else the same; it should be met where prompts
-come alone, and within a factor of two where they share steps with answers. Whether an engine survives the
-instant of a failure is another question: here it does.
+come alone, and within a factor of two and a half where they share steps with answers. Whether an engine
+survives the instant of a failure is another question: here it does.
 """
 
 from __future__ import annotations

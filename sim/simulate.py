@@ -34,6 +34,7 @@ from sim.results.energy import FLAT, Energy, NoEnergy, dollars
 from sim.results.key_words import KeyWords
 from sim.results.kv_capacity import KvCapacity, capacity_summary
 from sim.results.metrics import Warmup, objectives_kept, summary
+from sim.results.outages import FLAT as FLAT_OF_OUTAGES
 from sim.results.outages import outages_summary
 from sim.results.recorded import Recorded
 from sim.results.records import GPU_COLUMNS, LINK_COLUMNS, Records
@@ -231,7 +232,8 @@ class Result(Shown):
         if cost:
             numbers["cost"] = cost
         if self._has_outages:
-            numbers["outages"] = self._outages_summary(warmup)
+            told = numbers["outages"] = self._outages_summary(warmup)
+            numbers |= {name: told.get(name) for name in FLAT_OF_OUTAGES}
         numbers |= {**capacity_summary(self.kv_capacities), **kv_tier_summary(self.kv_tier_rows)}
         return {**numbers, "keys": self.key_words.summary()}
 

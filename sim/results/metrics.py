@@ -34,7 +34,9 @@ Floats = NDArray[np.float64]
 Warmup = float | Literal["mser5"] | None
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
-MORE_IS_BETTER = ("throughput", "goodput", "attainment", "hit_rate", "completed", "_per_mw", "_per_drawn_mw")
+MORE_IS_BETTER = (
+    "throughput", "goodput", "attainment", "hit_rate", "completed", "availability", "_per_mw", "_per_drawn_mw"
+)  # fmt: skip
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 

@@ -28,6 +28,8 @@ INTERVALS = 120  # as charts over time have
 LOOKED_AT = 3  # intervals whose mean is held against the rate before
 RECOVERED = 0.95
 SHOWN = 50
+FLAT = ("availability", "time_to_recover_s", "hurt_requests")
+"""Numbers that stand beside those of every run too, so that studies have columns of them."""
 
 
 @dataclass(frozen=True, slots=True)

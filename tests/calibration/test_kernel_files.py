@@ -86,7 +86,18 @@ def experts(engine: str, variant: str, floor_s: float, gpu: str = "b200-sxm", **
     none = ErrorSummary.of([])
     by_others = {name: ErrorSummary.of([bias]) for name, bias in others.items()}
     return Fit(
-        engine, "moe", gpu, variant, MoeParameters(floor_s=floor_s), none, None, None, none, (), by_others
+        engine,
+        "moe",
+        gpu,
+        variant,
+        MoeParameters(floor_s=floor_s),
+        none,
+        None,
+        None,
+        none,
+        (),
+        None,
+        by_others,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sim
+from sim.results.metrics import more_is_better
 from sim.results.outages import EngineDown, availability, merged, outage_lines, recovery_s
 from sim.views.report_outages import outages as section
 from sim.views.report_run import Shown
@@ -80,6 +81,8 @@ def test_a_run_without_outages_says_nothing_of_them(result: sim.Result) -> None:
 def test_availability_is_the_share_of_the_gpus_time(result: sim.Result, numbers: dict[str, Any]) -> None:
     """One of two engines is out for two seconds."""
     assert numbers["availability"] == pytest.approx(1.0 - 0.5 * 2.0 / result.end_s)
+    assert result.summary()["availability"] == numbers["availability"]  # a column of sweeps
+    assert more_is_better("availability")
     assert availability([], 1.0) is None
     both = [EngineDown(1, ((0.0, 2.0), (1.0, 3.0))), EngineDown(3, ((5.0, None),))]
     assert availability(both, 10.0) == pytest.approx(1.0 - (3.0 + 3 * 5.0) / 40.0)
