@@ -137,7 +137,7 @@ def experts_s(expert_routing, sequences, **engine):
 
 @pytest.mark.slow
 def test_experts_by_rows_read_the_experts_that_popularity_leaves_to_be_hit():
-    """With one sequence eight are hit at any popularity; with 32 fewer than chosen evenly; with many all."""
+    """With one sequence eight are hit, whoever is popular; with 32 fewer than chosen evenly; many hit all."""
     few, some, many = (experts_s("zipf", n) / experts_s("uniform", n) for n in (1, 32, 4096))
     assert few == pytest.approx(1.0, rel=1e-9)
     assert some < 0.95
