@@ -66,7 +66,7 @@ def weights_of_gpu() -> float:
 
 
 def cases(quick: bool) -> tuple[Case, ...]:
-    at_s = 60.0 if quick else 90.0
+    at_s = 50.0 if quick else 90.0
     one_s, _ = restart_s(1.0 / GPUS_OF_SERVER)  # the process of the one rank reads its own weights alone
     half = {"on_loss": "shrink", "shrink_pause_s": SGLANG_PAUSE_S}
     return (
@@ -92,7 +92,8 @@ def run(case: Case, quick: bool) -> Found:
     """One case, until the rate is steady again."""
     base = sim.load_scenario(SCENARIO)
     back_s = (case.back_s or 0.0) if case.recovery["on_loss"] == "shrink" else restart_s()[0]
-    until_s = case.at_s + back_s + (30.0 if quick else 150.0)
+    steady_s = 150.0 if not quick else 45.0 if case.at_s == EARLY_S else 22.0
+    until_s = case.at_s + back_s + steady_s
     faults = [
         {
             "at_s": case.at_s,

@@ -53,7 +53,7 @@ def test_a_run_that_cannot_be_is_refused(
 
 def test_requests_that_can_never_go_on_are_an_error_that_names_the_link_that_is_down() -> None:
     dead = {"at_s": 0.0, "link": "node0.gpu0->nvlink0"}
-    with pytest.raises(sim.UnfinishedError, match=r"transfers wait for node0\.gpu0->nvlink0, which is down"):
+    with pytest.raises(sim.UnfinishedError, match=r"no way around node0\.gpu0->nvlink0, which is down"):
         sim.simulate(scenario(engine={"tensor_parallel_size": 2}, faults=[dead]))
 
 

@@ -184,5 +184,16 @@ _HEARD: dict[str, tuple[str, ...]] = {
     "tool_delay_s fixed 0": ("workload.arrivals{sessions}.max_context_tokens",),
     "starts gamma 3": ("workload.arrivals{sessions}.starts{gamma}.burstiness",),
     "by priority": ("workload.classes.*.priority",),
+    "links that die, and an engine on a spare": (
+        "recovery.transport_timeout_s",
+        "recovery.executor_timeout_s",
+        "recovery.detection_s",
+        "recovery.process_start_s",
+        "recovery.weights_bytes_per_s",
+        "recovery.graph_capture_s",
+        "recovery.spares",
+        "recovery.cordon_trays",
+    ),
+    "experts that lose a rank": ("recovery.shrink_pause_s", "recovery.rejoin_pause_s"),
 }
 HEARD_IN = {name: scenario for scenario, names in _HEARD.items() for name in names}

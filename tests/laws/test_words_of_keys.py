@@ -27,6 +27,11 @@ ACT_UNSEEN: set[tuple[str, str]] = {
     ("layers with states", "model.heads"),  # every layer there has states, or heads of its own
     ("layers with states", "model.layer_shapes[].at[]"),  # a stage sums over its layers
     ("layers of three shapes", "model.layer_shapes[].at[]"),
+    *(
+        ("experts that lose a rank", f"recovery.{key}")
+        for key in ("detection_s", "process_start_s", "graph_capture_s")
+    ),
+    ("experts that lose a rank", "recovery.weights_bytes_per_s"),  # it goes on smaller and never restarts
     ("faults", "faults[].at_s"),  # what comes while it is down would have gone to the other replica
 }
 COPIES_BESIDE = (
