@@ -134,7 +134,7 @@ def _under_others(gpu: Gpu, engine: str, kernels: Iterable[tuple[str, str]]) -> 
         if measured != engine:
             ops_of.setdefault(measured, []).append(f"{op} in {dtype}")
     parts = [f"{', '.join(dict.fromkeys(ops))} as under {other}" for other, ops in ops_of.items()]
-    return f"not measured under {engine}: {'; '.join(parts)}" if parts else ""
+    return f"not measured under {engine}: {'; '.join(parts)}" if engine and parts else ""
 
 
 @cache

@@ -270,7 +270,9 @@ def test_bytes_and_flops_of_a_step_are_those_of_its_kernels(
     one = np.array([float(decodes)])
     work = StepWork(shard).of(np.zeros(1), one, one, one * context)
     priced = _memory_s(shard, network, batch) * gpu.hbm_bytes_per_s
-    assert 0.7 < float(work.hbm_bytes[0]) / priced < 1.05  # kernels reach 0.7 to 0.9 of the rate
+    # Kernels reach 0.7 to 0.9 of the rate; experts in 8 bits on B200 were fitted at up to 1.3 of it, with a
+    # time for every token beside.
+    assert 0.7 < float(work.hbm_bytes[0]) / priced < (1.05 if model != "deepseek-v3" else 1.3)
 
 
 def test_values_of_a_token_are_passes_over_its_activations() -> None:

@@ -479,6 +479,7 @@ KERNELS: Effects = {
         "flop_fraction": "share of the peak that it reaches",
         "overlap": "how far the longest part hides the others: 1 adds them up",
         "l2_share": "share of the level-2 cache that holds what is read again",
+        "l2_time": "time of what is found there, over reading it from memory",
         "s_per_kv_token": "pace of walking over keys",
         "tile_tokens": "padding to whole tiles",
     },

@@ -72,7 +72,7 @@ def test_the_rack_wins_nothing_where_both_run_eight_gpus_in_tensor_parallel(rack
     shape = rack.Shape(1, 8, whole_experts=True)
     rack_s, islands_s = (rack.step_s(one, shape, rack.FEW, rack.SHORT) for one in (rack.RACK, rack.ISLANDS))
     public = [rack.few_sequences_per_user(one, rack.SHORT) for one in (rack.RACK, rack.ISLANDS)]
-    assert islands_s / rack_s == pytest.approx(public[0] / public[1], rel=0.06)
+    assert islands_s / rack_s == pytest.approx(public[0] / public[1], rel=0.08)
 
 
 def test_decode_replicas_with_experts_over_32_gpus_are_nearly_as_slow_as_public_ones(rack):
