@@ -49,8 +49,8 @@ WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "": "bf16"}
 FLAGS = ("suspect_parallelism", "mtp_unknown", "nonmonotonic")
 PROMPTS = 10  # times the concurrency: InferenceX's benchmark client
 HOSTS: dict[str, dict[str, float]] = {
-    "vllm": {"step_gap_s": 0.27e-3, "frontend_s": 20e-3, "frontend_token_s": 2e-6},
-    "trtllm": {"step_gap_s": 0.21e-3, "frontend_s": 25e-3, "frontend_token_s": 2e-6},
+    "vllm": {"step_gap_s": 0.39e-3, "frontend_s": 20e-3, "frontend_token_s": 2e-6},
+    "trtllm": {"step_gap_s": 0.31e-3, "frontend_s": 25e-3, "frontend_token_s": 2e-6},
     "sglang": {"step_gap_s": 0.97e-3, "frontend_s": 54e-3, "frontend_token_s": 9e-6},
 }
 """What an engine's host costs: between two steps, and on the way in. One set each, the only thing here that
