@@ -132,9 +132,14 @@ class Rerouting:
                     self.service.fail(replica)
                 own = before.links & dead if before else None
                 named = [self.network.links[link] for link in sorted(own or dead)]
-                more = f" and {len(named) - 1} more links" if len(named) > 1 else ""
-                self.service.why_down[plan.index] = (
-                    f": its traffic has no way around {named[0]}, which is down{more}" if named else ""
+                more = len(named) - 1
+                are = (
+                    f" and {more} more link{'s' if more > 1 else ''}, which are down"
+                    if more
+                    else ", which is down"
+                )
+                self.service.why_down[index] = (
+                    f": its traffic has no way around {named[0]}{are}" if named else ""
                 )
                 continue
             replica.reprice(ways.costs, ways.stage_send, dead)
