@@ -461,7 +461,9 @@ def layer_points(base: Scenario, batch: int, most: int = RACKS) -> Iterator[dict
         yield rack_layer(base, batch, size)
 
 
-def rack_layer(base: Scenario, batch: int, size: int, algorithm: str = "auto") -> dict[str, Any]:
+def rack_layer(
+    base: Scenario, batch: int, size: int, algorithm: str = "auto", library: str = "auto"
+) -> dict[str, Any]:
     """Seconds of one MLP layer over `size` GPUs by cause, its columns padded to a whole number a GPU."""
     gpu, model = base.topology.gpus["gb200"], base.model
     width = -(-model.intermediate // size)
@@ -476,7 +478,9 @@ def rack_layer(base: Scenario, batch: int, size: int, algorithm: str = "auto") -
         parts["kernel latency"] += timing.floor_s
     network = racks(1 if size <= RACK else RACKS)
     n_bytes = 2.0 * batch * model.hidden
-    reduced = collective(network, "all_reduce", n_bytes, network.gpus[:size], algorithm=algorithm)
+    reduced = collective(
+        network, "all_reduce", n_bytes, network.gpus[:size], algorithm=algorithm, library=library
+    )
     parts["all-reduce latency"], parts["all-reduce bytes"] = reduced.latency_s, reduced.bytes_s
     return {"batch": batch, "size": size, **parts}
 
@@ -497,7 +501,12 @@ def rack_layer_rows(base: Scenario, layers: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for batch, talk in ((16, 200.0), (128, 25.0)):
         of_batch = [layer for layer in layers if layer["batch"] == batch]
-        forced = [rack_layer(base, batch, size, "multimem") for size in RACK_SIZES if size > 2]
+        forced = [
+            rack_layer(base, batch, size, kernel, "trtllm")
+            for size in RACK_SIZES
+            for kernel in ("mnnvl_one_shot", "mnnvl_two_shot")
+            if size > 2
+        ]
         best = min(of_batch, key=total_s)
         crossed = next(one for one in of_batch if one["size"] > 1 and all_reduce_s(one) > one["memory"])
         case = f"Llama's MLP on NVL72, B = {batch}"
@@ -505,7 +514,7 @@ def rack_layer_rows(base: Scenario, layers: list[dict[str, Any]]) -> list[Row]:
             Row(case, "all-reduce outlasts reading from Y =", "GPUs", talk, crossed["size"], source=TALK)
         )
         rows.append(Row(case, "quickest at Y =", "GPUs", None, best["size"]))
-        what = "quickest if vLLM's in-switch kernel served any Y, at Y ="
+        what = "quickest if TensorRT-LLM's kernels over NVLink served any Y, at Y ="
         rows.append(Row(case, what, "GPUs", None, min(forced, key=total_s)["size"]))
         for layer in of_batch:
             if layer["size"] in (1, 8, 16, RACK, 2 * RACK, RACKS * RACK):
