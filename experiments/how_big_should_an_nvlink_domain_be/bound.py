@@ -69,10 +69,10 @@ NOTES = (
         "spares; the MLP alone is padded to 399 columns a GPU."
     ),
     (
-        "'8 is quickest' rests on kernels that are missing, and not on the machine: vLLM's own all-reduce "
-        "kernels stop at 8 ranks, and beyond them NCCL adds in the switch, which takes tens of microseconds "
-        "on GB200. It was measured. The kernels of FlashInfer and TensorRT-LLM over NVLink between servers "
-        "take 5 us on 16 GB300 (measured); at 32 and 64 they are taken to be alike (assumed)."
+        "That so few are quickest rests on kernels that are missing, and not on the machine: vLLM's own "
+        "all-reduce kernels end at a tray, and beyond it NCCL adds in the switch, which takes tens of "
+        "microseconds on GB200. It was measured. The kernels of FlashInfer and TensorRT-LLM over NVLink "
+        "between servers take 5 us on 16 GB300 (measured); at 32 and 64 they are taken to be alike (assumed)."
     ),
     (
         "Between racks the latencies are NCCL's planning constants, measured on no NVL72: the step from 72 "
@@ -142,14 +142,15 @@ def section(quick: bool) -> Section:
             ),
             Figure(
                 "layer",
-                "on the rack a layer is quickest on 8 GPUs with the libraries that most services run: from 9 "
-                "on NCCL's latency outlasts everything. What would be left without it is the lower part.",
+                f"on the rack a layer is quickest on {quickest(layers)} GPUs with the libraries that most "
+                "services run: beyond a tray NCCL's latency outlasts everything. What would be left without "
+                "it is the lower part.",
                 lambda: layer_chart(layers),
             ),
             Figure(
                 "tokens",
-                "Llama-3-70B's users gain to TP8 and lose beyond; without the latency of all-reduces they "
-                "would gain to TP64.",
+                f"Llama-3-70B's users gain to TP{fastest(decoded, TODAY)['size']} and lose beyond; without "
+                f"the latency of all-reduces they would gain to TP{fastest(decoded, IDEAL)['size']}.",
                 lambda: decode_chart(decoded),
             ),
             Figure("lines", lines_takeaway(), lines_chart),
@@ -437,7 +438,7 @@ def lines_takeaway() -> str:
 
 
 def kernel_rows(base: Scenario) -> Iterator[Row]:
-    """An all-reduce of 64 KiB by the library that does it: what '8 is quickest' rests on."""
+    """An all-reduce of 64 KiB by the library that does it: what the quickest number of GPUs rests on."""
     network = racks(1)
     for library, words in (("nccl", "NCCL"), ("vllm", "vLLM"), ("trtllm", "TensorRT-LLM"),
                            ("flashinfer", "vLLM with FlashInfer")):  # fmt: skip
@@ -595,14 +596,22 @@ def racks_rows(base: Scenario) -> list[Row]:
     return rows
 
 
+def quickest(layers: list[dict[str, Any]]) -> int:
+    """GPUs on which a layer of 16 sequences takes least."""
+    return int(min((layer for layer in layers if layer["batch"] == 16), key=total_s)["size"])
+
+
+def fastest(decoded: list[dict[str, Any]], case: str) -> dict[str, Any]:
+    """The decode step of 16 sequences that takes least."""
+    mine = [point for point in decoded if (point["batch"], point["case"]) == (16, case)]
+    return min(mine, key=lambda point: float(point["step_s"]))
+
+
 def _takeaway(layers: list[dict[str, Any]], decoded: list[dict[str, Any]]) -> str:
-    quickest = min((layer for layer in layers if layer["batch"] == 16), key=total_s)["size"]
-    mine = [point for point in decoded if point["batch"] == 16]
-    today = min((point for point in mine if point["case"] == TODAY), key=lambda point: point["step_s"])
-    ideal = min((point for point in mine if point["case"] == IDEAL), key=lambda point: point["step_s"])
+    today, ideal = fastest(decoded, TODAY), fastest(decoded, IDEAL)
     return (
         "Latency sizes the domain, not bandwidth. The talk's 200 GPUs for B = 16 are 45 with 1 us of it, and "
-        f"with the all-reduces of today a layer is quickest on {quickest}: Llama-3-70B gives a user "
+        f"with the all-reduces of today a layer is quickest on {quickest(layers)}: Llama-3-70B gives a user "
         f"{1 / today['step_s']:.0f} tokens/s at TP{today['size']}, and without that latency "
         f"{1 / ideal['step_s']:.0f} at TP{ideal['size']}."
     )
@@ -730,7 +739,7 @@ def layer_chart(layers: list[dict[str, Any]]) -> Any:
         panels.append(alt.layer(stack, rules, labels).properties(width=430, height=320, title=f"B = {batch}"))
     title = alt.Title(
         "One MLP layer of Llama-3-70B in FP8 over Y GPUs of GB200 NVL72",
-        subtitle="vLLM's all-reduce up to 8 GPUs, NCCL's beyond; past 72 whole racks, straight lines between",
+        subtitle="vLLM's all-reduce in a tray of 4 GPUs, NCCL's beyond; past 72 whole racks, straight lines",
         anchor="start",
     )
     return draw.legible(alt.hconcat(*panels, title=title))

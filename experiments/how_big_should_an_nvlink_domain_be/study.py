@@ -41,4 +41,4 @@ def takeaway(quick: bool) -> str:
 
 
 def main() -> None:
-    tell_study(answer)
+    tell_study(answer, "nvlink_")

@@ -110,8 +110,11 @@ def tell(answer: Callable[[bool], Answer]) -> None:
     typer.run(main)
 
 
-def tell_study(answer: Callable[[bool, Path | None], Answer]) -> None:
-    """Run a study as a command: the options of `tell`, and `--store FILE`, from which it goes on."""
+def tell_study(answer: Callable[[bool, Path | None], Answer], prefix: str = "") -> None:
+    """Run a study as a command: the options of `tell`, `--store FILE`, from which it goes on, and
+    `--page FILE`, a page of the documentation that it writes. `prefix` stands before the names of that page's
+    pictures.
+    """
 
     def main(
         quick: Annotated[bool, typer.Option("--quick", help="The same question in seconds.")] = False,
@@ -123,9 +126,16 @@ def tell_study(answer: Callable[[bool, Path | None], Answer]) -> None:
                 help="Keeps every run as it ends, and has those of before: an interrupted study goes on."
             ),
         ] = None,
+        page: Annotated[
+            Path | None, typer.Option(help="Markdown with marks, between which the study is written.")
+        ] = None,
     ) -> None:
         from sim.inputs.errors import InputError
+        from sim.views.study_markdown import write_study
 
+        if page is not None and out is None:
+            typer.echo("error: --page takes the pictures of --out FOLDER; give both", err=True)
+            raise typer.Exit(2)
         try:
             found = answer(quick, store)
         except InputError as error:
@@ -136,6 +146,13 @@ def tell_study(answer: Callable[[bool, Path | None], Answer]) -> None:
             typer.echo(f"interrupted{kept}", err=True)
             raise typer.Exit(130) from None
         _tell(found, format, out)
+        if page is not None and out is not None:
+            try:
+                write_study(found, page, out, prefix)
+            except (InputError, OSError) as error:
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(2) from error
+            typer.echo(f"wrote {page}", err=True)
 
     main.__doc__ = answer.__doc__
     typer.run(main)
