@@ -518,7 +518,7 @@ def simulate(
         service = _service(world, deployment, blame)
     recoveries = Recoveries(world, service, deployment, scenario.recovery)
     rerouting = None
-    if is_contended and any(fault.capacity == 0.0 or fault.capacity is None for fault in faults):
+    if is_contended and any(not fault.stops_engines for fault in faults):  # several may take a link whole
         rerouting = Rerouting(world, service, deployment, recoveries)
     schedule_faults(env, network, fabric, service, faults, losses, recoveries, rerouting)
     checks = None

@@ -426,6 +426,10 @@ class Service:
                 self._dispatch_again(request)
         self._dispatcher.route_soon()
 
+    def failures(self, replica: Replica) -> int:
+        """How many failures of a replica are not over."""
+        return self._failures.get(replica.index, 0)
+
     def recover(self, replica: Replica) -> None:
         """A failure is over; the replica starts, empty, when all of its failures are."""
         self._failures[replica.index] -= 1
