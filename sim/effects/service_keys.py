@@ -121,7 +121,7 @@ def _strikes_an_idle_engine(use: Use, fault: Fault) -> bool:
     until_s = use.ran.end_s if fault.until_s is None else fault.until_s
     # One that waits in the router's line is routed later than it came.
     came = (rows["arrival_s"] < until_s) & ~(rows["routed_s"] < fault.at_s)
-    aborted = rows["aborted_s"] == fault.at_s
+    aborted = rows["aborted_s"] == fault.at_s + use.ran.scenario.recovery.detection_s
     return not (came.any() or aborted.any())
 
 

@@ -246,3 +246,32 @@ def test_outages_are_told_with_the_keys_of_recovery() -> None:
         )
         words = simulate(scenario).summary()["keys"]["no_effect"]
         assert {key for key in words if key.partition(".")[0] in ("recovery", "on_failure")} == silent
+
+
+def test_a_rank_repaired_within_the_pause_leaves_no_second_unaccounted() -> None:
+    back = {"at_s": 0.1046, "until_s": 0.14, "gpu": "node0.gpu3"}
+    assert (
+        with_both_ways(experts(faults=[back])).requests["resubmissions"].sum() == 0
+    )  # the check adds causes up
+
+
+@pytest.mark.parametrize("detection_s", [0.0, 0.5])
+def test_requests_that_end_when_their_failure_is_noticed_are_lost(detection_s: float) -> None:
+    out = {"kind": "gpu", "name": "node0.gpu0", "at_s": 1.0, "until_s": 3.0}
+    recovery = {"detection_s": detection_s}
+    result = with_both_ways(service(outages={"at": [out]}, on_failure="abort", recovery=recovery))
+    told, aborted = result.summary()["outages"], result.requests["status"] == "aborted"
+    assert told["lost_requests"] == told["hurt_requests"] == aborted.sum()
+    assert aborted.any() == bool(detection_s)
+
+
+def test_all_six_chips_of_a_server_take_its_nvlink_down() -> None:
+    chips = {
+        "kind": "nvswitch_chip",
+        "name": "*",
+        "at_s": 1.0,
+        "until_s": 3.0,
+    }  # 6 times 1 - (1 - 1/6) is not 1
+    scenario = service(engine={"tensor_parallel_size": 2}, recovery={"executor_timeout_s": 1.0})
+    result = with_both_ways(with_changes(scenario, {"topology": "dgx-a100", "outages": {"at": [chips]}}))
+    assert (result.requests["resubmissions"] > 0).any()
