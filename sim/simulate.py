@@ -100,6 +100,7 @@ class Result(Shown):
     hedges: tuple[int, int] | None = None  # second copies that were sent, and those that gave the answer
     recorded: Recorded | None = None
     outages_drawn: tuple[Outage, ...] = ()
+    lost_at_s: frozenset[float] = frozenset()  # when requests ended because their engine had failed
     around: frozenset[str] = frozenset()  # links that were down for longer than traffic waits for them
 
     @property
@@ -246,7 +247,7 @@ class Result(Shown):
         rows, engines = outage_rows_of(scenario, self.deployment, self.outages_drawn)
         cut = scenario.warmup if warmup is None else warmup
         kept = objectives_kept(self.records, scenario.workload.slos, cut, scenario.cooldown)
-        numbers = outages_summary(rows, engines, self.records, self.blame_records, kept)
+        numbers = outages_summary(rows, engines, self.records, self.blame_records, kept, self.lost_at_s)
         without = left_out(scenario)
         return {**numbers, "left_out": list(without)} if without else numbers
 
@@ -518,7 +519,7 @@ def simulate(
         service = _service(world, deployment, blame)
     recoveries = Recoveries(world, service, deployment, scenario.recovery)
     rerouting = None
-    if is_contended and any(fault.capacity == 0.0 or fault.capacity is None for fault in faults):
+    if is_contended and any(not fault.stops_engines for fault in faults):  # several may take a link whole
         rerouting = Rerouting(world, service, deployment, recoveries)
     schedule_faults(env, network, fabric, service, faults, losses, recoveries, rerouting)
     checks = None
@@ -550,7 +551,9 @@ def simulate(
         shares = "sharing" not in scenario.without
         checks.finish(result.link_rows, result.gpu_rows, result.end_s, shares=shares)
     read = scenario.files_read | traces | listed
-    result = replace(result, ended=ended, inputs=read, outages_drawn=outages)
+    result = replace(
+        result, ended=ended, inputs=read, outages_drawn=outages, lost_at_s=frozenset(service.lost_at_s)
+    )
     if rerouting is not None:
         result = replace(result, around=frozenset(network.links[link] for link in rerouting.crossed))
     if recorder is not None:

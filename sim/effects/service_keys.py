@@ -8,6 +8,7 @@ from dataclasses import replace
 from sim.effects.power_caps import power_cap
 from sim.effects.rules import Obstacle, Rule, Use, acted, because, given, no_sharing, plain, unless, where
 from sim.inputs.faults import Fault
+from sim.inputs.outages import KINDS, LOSE_CAPACITY
 from sim.policy.routing import CentralQueue, Nearest, Random, RoundRobin, SessionAffine
 from sim.results.key_words import ACTED, DidNotBind, NoEffect, Word
 
@@ -120,7 +121,7 @@ def _strikes_an_idle_engine(use: Use, fault: Fault) -> bool:
     until_s = use.ran.end_s if fault.until_s is None else fault.until_s
     # One that waits in the router's line is routed later than it came.
     came = (rows["arrival_s"] < until_s) & ~(rows["routed_s"] < fault.at_s)
-    aborted = rows["aborted_s"] == fault.at_s
+    aborted = rows["aborted_s"] == fault.at_s + use.ran.scenario.recovery.detection_s
     return not (came.any() or aborted.any())
 
 
@@ -151,9 +152,22 @@ def _nothing_fails(use: Use) -> str:
         for number, fault in enumerate(use.ran.scenario.faults)
         if fault.stops_engines and not any(key[1] == number for key in use.ran.faults_without_effect)
     ]
-    if use.ran.scenario.outages is not None and not use.ran.outages_without_effect:
-        return ""  # some of them may stop engines
-    return "" if felt else "no engine fails"
+    return "" if felt or _felt_outages(use) else "no engine fails"
+
+
+def _felt_outages(use: Use) -> set[str]:
+    """Kinds of parts whose outages may have been felt; of a list, and of what is drawn, any kind."""
+    outages, unfelt = use.ran.scenario.outages, use.ran.outages_without_effect
+    if outages is None:
+        return set()
+    stated = {
+        one.kind if not one.capacity else ""  # what is left of a link is used
+        for number, one in enumerate(outages.at)
+        if ("outages", "at", number) not in unfelt and not one.slower and one.kind != "hbm_stack"
+    }
+    listed = outages.recorded and ("outages", "recorded") not in unfelt
+    drawn = outages.random is not None and ("outages", "random") not in unfelt
+    return {*KINDS} if listed or drawn else stated - {""}
 
 
 LINK_KEYS = ("reroute", "transport_timeout_s", "executor_timeout_s")
@@ -167,7 +181,8 @@ def _no_link_is_down(use: Use) -> str:
         if not (fault.stops_engines or fault.capacity)
         and not any(key[1] == number for key in use.ran.faults_without_effect)
     ]
-    return "" if felt else "no link is down that carries traffic"
+    cut = _felt_outages(use).intersection((*LOSE_CAPACITY, "compute_tray"))
+    return "" if felt or cut else "no link is down that carries traffic"
 
 
 def _nothing_is_lost(use: Use) -> str:
@@ -275,7 +290,7 @@ SERVICE: dict[str, Rule] = {
     "faults[].capacity": _fault,
     "outages.seed": _seed_of_outages,
     "outages.**": _outage,
-    "on_failure": unless(_nothing_fails),
+    "on_failure": unless(_nothing_is_lost),
     **{f"recovery.{key}": unless(_no_link_is_down) for key in LINK_KEYS},
     **{f"recovery.{key}": unless(_nothing_is_lost) for key in ("detection_s", "on_loss", "cordon_trays")},
     **{f"recovery.{key}": unless(_nothing_is_lost, _nothing_restarts) for key in RESTART_KEYS},

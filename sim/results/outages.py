@@ -10,7 +10,7 @@ run: from an outage's begin until a mean over three intervals is 95 % of the rat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +92,11 @@ def outages_summary(
     records: Records,
     blame: BlameRecords,
     kept: tuple[Mapping[str, NDArray[Any]], NDArray[np.bool_], NDArray[np.bool_]],
+    lost_at_s: Collection[float],
 ) -> dict[str, Any]:
     """The numbers of `summary()["outages"]`. `kept` are the requests that a summary counts, which of them
-    keep their objectives, and which have some.
+    keep their objectives, and which have some; `lost_at_s` is when requests ended because their engine had
+    failed.
     """
     end_s = records.end_s
     begun = [row for row in rows if row.at_s < end_s]
@@ -115,7 +117,7 @@ def outages_summary(
     for name, windows in (("before", [(0.0, first_s)]), ("during", out), ("after", rest)):
         numbers[name] = _rates(records, windows, kept)
     numbers |= _recoveries(records, begun, numbers["before"]["output_throughput"], until_s)
-    numbers |= _losses(records, begun, blame)
+    numbers |= _losses(records, lost_at_s, blame)
     return numbers
 
 
@@ -216,12 +218,11 @@ def _recoveries(
     }
 
 
-def _losses(records: Records, begun: Sequence[OutageRow], blame: BlameRecords) -> dict[str, Any]:
+def _losses(records: Records, lost_at_s: Collection[float], blame: BlameRecords) -> dict[str, Any]:
     """Requests hurt, tokens lost and computed again, and where the time of the hurt and of others went."""
     rows = {name: records.requests[name] for name in records.requests.kinds}
     steps = {name: records.steps[name] for name in records.steps.kinds}
-    stops = np.array(sorted({row.at_s for row in begun if row.engines}))
-    cut = (rows["status"] == "aborted") & np.isin(rows["aborted_s"], stops)
+    cut = (rows["status"] == "aborted") & np.isin(rows["aborted_s"], np.array(sorted(lost_at_s)))
     hurt = (rows["resubmissions"] > 0) | cut
     first = steps["stage"] == 0
     prompts = int((steps["steps"] * steps["prefill_tokens"])[first].sum())

@@ -43,9 +43,11 @@ class Losses:
                 for link, share in _shares(network, fault).items():
                     self.for_good[link] += share
         self.now = list(self.for_good)
-        self.down = [link for link, share in enumerate(self.for_good) if share >= 1.0]
+        self.down = [
+            link for link, share in enumerate(self.for_good) if share > 0.0 and not self.capacity(link)
+        ]
         for link, share in enumerate(self.for_good):
-            if 0.0 < share < 1.0:
+            if share > 0.0 and self.capacity(link):
                 network.capacity[link] = self.capacity(link)
 
     def lose(self, link: int, share: float) -> None:
@@ -57,7 +59,8 @@ class Losses:
 
     def capacity(self, link: int) -> float:
         """What is left of a link, in bytes/s."""
-        return self.built[link] * max(0.0, 1.0 - self.now[link])
+        left = 1.0 - self.now[link]
+        return self.built[link] * left if left > 1e-12 else 0.0  # shares of all chips add up to nearly 1
 
 
 def is_for_good(fault: Fault) -> bool:

@@ -26,6 +26,9 @@ from sim.runtime.engine.replica import Replica
 from sim.runtime.fabric.transfer import Bytes
 from sim.runtime.service import Service
 
+Process = tuple[Replica, float]
+"""A new process of an engine, and when it was started."""
+
 
 @dataclass(slots=True)
 class _Smaller:
@@ -51,6 +54,7 @@ class Recoveries:
         self._waiting: list[int] = []  # faults that have no spares yet, first come first served
         self._faults: dict[int, tuple[Fault, list[Replica]]] = {}
         self._smaller: dict[int, _Smaller] = {}
+        self._starting: dict[int, Process] = {}  # by replica: until it serves, or fails again
         self._down: dict[tuple[int, int], int] = {}  # faults of each tray
         self._cordoned: dict[str, list[Replica]] = {}
 
@@ -62,7 +66,7 @@ class Recoveries:
         fails = [replica for replica in stopped if not self._shrinks(replica, fault)]
         self._faults[number] = fault, fails
         for replica in fails:
-            self._fail(replica)
+            self.fail(replica)
         if self.recovery.on_loss == "spare" and fault.replica is None:
             at(self.env, self.env.now + self.recovery.detection_s, self._wants_spares, FAILURE, number)
         elif self.recovery.on_loss != "repair" and fault.replica is not None and fault.until_s is None:
@@ -95,14 +99,20 @@ class Recoveries:
             self.back(replica)
 
     def back(self, replica: Replica) -> None:
-        """An engine may serve again: at once, or when a new process is ready."""
-        if self.recovery.on_loss == "repair":
+        """One failure of an engine is over: it may serve again at once, or when a new process is ready. The
+        process starts when nothing else of the engine is broken.
+        """
+        if self.recovery.on_loss == "repair" or self.service.failures(replica) > 1:
             self._recover(replica)
             return
-        at(self.env, self.env.now + self.recovery.process_start_s, self._loads, COMPLETION, replica)
+        process = self._starting[replica.index] = replica, self.env.now
+        at(self.env, self.env.now + self.recovery.process_start_s, self._loads, COMPLETION, process)
 
-    def _loads(self, replica: Replica) -> None:
+    def _loads(self, process: Process) -> None:
         """The new process reads its weights, then captures its graphs."""
+        replica, _ = process
+        if self._starting.get(replica.index) != process:
+            return
         plan = self._whole[replica.index]
         by_server: dict[int, float] = {}
         by_gpu: dict[str, float] = {}
@@ -114,21 +124,29 @@ class Recoveries:
         load_s = max(by_server.values(), default=0.0) / self.recovery.weights_bytes_per_s
         place = self.recovery.weights_from
         if not place or not by_gpu:
-            at(self.env, self.env.now + load_s, self._captures, COMPLETION, replica)
+            at(self.env, self.env.now + load_s, self._captures, COMPLETION, process)
             return
         on_links: dict[int, float] = {}
         for gpu, n_bytes in by_gpu.items():
             for link, amount in self.network.path(place, gpu).bytes_on_links(n_bytes):
                 on_links[link] = on_links.get(link, 0.0) + amount
         demand = Bytes(tuple(on_links), tuple(on_links.values()), min_flow_s=load_s)
-        self._world.fabric.start(demand, on_done=lambda _: self._captures(replica))
+        self._world.fabric.start(demand, on_done=lambda _: self._captures(process))
 
-    def _captures(self, replica: Replica) -> None:
-        at(self.env, self.env.now + self.recovery.graph_capture_s, self._recover, COMPLETION, replica)
+    def _captures(self, process: Process) -> None:
+        at(self.env, self.env.now + self.recovery.graph_capture_s, self._is_ready, COMPLETION, process)
 
-    def _fail(self, replica: Replica) -> None:
-        """An engine stops, as large as it is; what comes back is whole."""
+    def _is_ready(self, process: Process) -> None:
+        replica, _ = process
+        if self._starting.get(replica.index) == process:
+            del self._starting[replica.index]
+            self._recover(replica)
+
+    def fail(self, replica: Replica) -> None:
+        """An engine stops, as large as it is; what comes back is whole. A process that starts ends, too."""
         self.service.fail(replica)
+        if self._starting.pop(replica.index, None) is not None:
+            self.service.recover(replica)
         smaller = self._smaller.get(replica.index)
         if smaller is not None:
             smaller.changes += 1
@@ -151,6 +169,8 @@ class Recoveries:
 
     def _wants_spares(self, number: int) -> None:
         fault, _ = self._faults[number]
+        if self._gpus_of(fault) > self.recovery.spares:
+            return  # there will never be enough, and others need fewer
         if fault.until_s is None or fault.until_s > self.env.now:
             self._waiting.append(number)
             self._hand_out()
@@ -190,7 +210,7 @@ class Recoveries:
             here = [one for one in self.service.replicas if members.intersection(one.gpus)]
             self._cordoned[domain] = here
             for replica in here:
-                self._fail(replica)
+                self.fail(replica)
         elif down < limit and domain in self._cordoned:
             for replica in self._cordoned.pop(domain):
                 self.back(replica)

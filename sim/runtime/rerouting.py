@@ -129,7 +129,7 @@ class Rerouting:
             if ways is None or ways.links & self._given_up or not self._hands_over(replica):
                 if plan.index not in self._without_way:
                     self._without_way.add(plan.index)
-                    self.service.fail(replica)
+                    self.recoveries.fail(replica)
                 own = before.links & dead if before else None
                 named = [self.network.links[link] for link in sorted(own or dead)]
                 more = len(named) - 1

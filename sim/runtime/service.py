@@ -77,6 +77,7 @@ class Service:
             int, dict[int, InEngine | None]
         ] = {}  # by replica and request, until it is noticed
         self._failures: dict[int, int] = {}  # that are not over, by replica that is down
+        self.lost_at_s: set[float] = set()  # when requests ended because their engine had failed
         self._resubmitted: set[int] = set()  # between a failed replica and the next one
         self._more_arrive = True
         self._expected = 0  # requests that clients will send at a time that is known
@@ -399,6 +400,7 @@ class Service:
         for number in [number for number, sequence in held.items() if sequence is None]:
             request = self.open.get(number)
             if request is not None and self.on_failure == "abort":
+                self.lost_at_s.add(self.env.now)
                 self._follow_up_cancelled(request)
                 self._cancel(request)
             elif request is not None:
@@ -418,6 +420,7 @@ class Service:
             if request.request_id in self._cancelled:
                 self._aborted(sequence)
             elif self.on_failure == "abort":
+                self.lost_at_s.add(self.env.now)
                 self._follow_up_cancelled(request)
                 self._aborted(sequence)
             else:
@@ -425,6 +428,10 @@ class Service:
                 self._resubmitted.add(request.request_id)
                 self._dispatch_again(request)
         self._dispatcher.route_soon()
+
+    def failures(self, replica: Replica) -> int:
+        """How many failures of a replica are not over."""
+        return self._failures.get(replica.index, 0)
 
     def recover(self, replica: Replica) -> None:
         """A failure is over; the replica starts, empty, when all of its failures are."""

@@ -180,3 +180,98 @@ def test_an_engine_without_copies_of_all_experts_restarts() -> None:
     restarted = simulate(with_changes(alone, {"recovery": {"on_loss": "shrink", **RESTART}}))
     assert first_steps_after(restarted, 0, 0.35) > 3.6
     assert finished(restarted) == len(restarted.requests)
+
+
+def restarted_s(result: Result, replica: int, after_s: float) -> float:
+    """When an engine works for the first time after an instant."""
+    steps = result.steps.filter((result.steps["replica"] == replica) & (result.steps["start_s"] > after_s))
+    return float(steps["start_s"].min())  # type: ignore[arg-type]
+
+
+def test_an_engine_of_a_host_that_is_back_loads_its_weights_once() -> None:
+    recovery = {"on_loss": "restart", **RESTART, "weights_bytes_per_s": "400 GB/s"}
+    recovery["weights_from"] = "node0.host0"
+    scenario = service(engine={"tensor_parallel_size": 4}, recovery=recovery)
+    out = {"kind": "host", "name": "node0", "at_s": 1.0, "until_s": 1.5}
+    of_parts = simulate(with_changes(scenario, {"outages": {"at": [out]}}))
+    of_server = simulate(with_changes(scenario, {"faults": [{"at_s": 1.0, "until_s": 1.5, "node": "node0"}]}))
+    assert of_parts.steps.equals(of_server.steps)
+
+
+def test_a_failure_during_a_restart_starts_it_anew() -> None:
+    faults = [{"at_s": begin_s, "until_s": begin_s + 0.25, "gpu": "node0.gpu0"} for begin_s in (1.0, 2.0)]
+    result = with_both_ways(service(faults=faults, recovery={"on_loss": "restart", **RESTART}))
+    assert 2.25 + 3.0 < restarted_s(result, 0, 1.5) < 2.25 + 4.5
+
+
+def test_shares_that_add_up_to_a_link_take_it_down() -> None:
+    half = {"at_s": 1.0, "place": "node0.gpu0", "capacity": 0.5}
+    scenario = service(engine={"tensor_parallel_size": 2}, recovery={"executor_timeout_s": 2.0})
+    result = with_both_ways(with_changes(scenario, {"faults": [half, half]}))
+    assert (result.requests["status"] == "finished").all()  # where the other engine is
+    assert (result.requests["resubmissions"] > 0).any()
+
+
+def test_a_failure_too_large_for_the_spares_leaves_them_to_others() -> None:
+    faults = [{"at_s": 1.0, "node": "node0"}, {"at_s": 2.0, "gpu": "node1.gpu0"}]
+    recovery = {"on_loss": "spare", "spares": 2, **RESTART, "weights_bytes_per_s": "400 GB/s"}
+    engine = {"tensor_parallel_size": 8}
+    result = with_both_ways(service(nodes=2, engine=engine, faults=faults, recovery=recovery))
+    assert 5.0 < restarted_s(result, 1, 2.1) < 5.1
+
+
+def test_ranks_repaired_while_a_link_keeps_their_engine_down_work_again() -> None:
+    lost = {"at_s": 0.1, "until_s": 0.4, "gpu": "node0.gpu3"}
+    cut = {"at_s": 0.2, "until_s": 0.5, "place": "node0.gpu0"}
+    at_once = {"process_start_s": 0.0, "graph_capture_s": 0.01, "weights_bytes_per_s": "1 TB/s"}
+    scenario = with_changes(experts(faults=[lost, cut]), {
+        "recovery.executor_timeout_s": 0.05, **{f"recovery.{key}": value for key, value in at_once.items()}
+    })  # fmt: skip
+    steps = with_both_ways(scenario).steps
+    assert steps.filter(steps["start_s"] > 0.7)["decode_tokens"].max() == 16  # 2 of each of eight ranks
+
+
+def test_outages_are_told_with_the_keys_of_recovery() -> None:
+    gpu = {"kind": "gpu", "name": "node0.gpu0", "at_s": 1.0, "until_s": 3.0}
+    idle = {**gpu, "name": "node0.gpu7"}
+    chips = {**gpu, "kind": "nvswitch_chip", "name": "*"}
+    recovery = {"detection_s": 0.5, "executor_timeout_s": 1.0}
+    for out, silent in (
+        ([gpu, idle], {"recovery.executor_timeout_s"}),
+        ([chips], set()),
+        ([idle], {"recovery.executor_timeout_s", "recovery.detection_s", "on_failure"}),
+    ):
+        scenario = service(
+            engine={"tensor_parallel_size": 2}, outages={"at": out}, recovery=recovery, on_failure="abort"
+        )
+        words = simulate(scenario).summary()["keys"]["no_effect"]
+        assert {key for key in words if key.partition(".")[0] in ("recovery", "on_failure")} == silent
+
+
+def test_a_rank_repaired_within_the_pause_leaves_no_second_unaccounted() -> None:
+    back = {"at_s": 0.1046, "until_s": 0.14, "gpu": "node0.gpu3"}
+    assert (
+        with_both_ways(experts(faults=[back])).requests["resubmissions"].sum() == 0
+    )  # the check adds causes up
+
+
+@pytest.mark.parametrize("detection_s", [0.0, 0.5])
+def test_requests_that_end_when_their_failure_is_noticed_are_lost(detection_s: float) -> None:
+    out = {"kind": "gpu", "name": "node0.gpu0", "at_s": 1.0, "until_s": 3.0}
+    recovery = {"detection_s": detection_s}
+    result = with_both_ways(service(outages={"at": [out]}, on_failure="abort", recovery=recovery))
+    told, aborted = result.summary()["outages"], result.requests["status"] == "aborted"
+    assert told["lost_requests"] == told["hurt_requests"] == aborted.sum()
+    assert aborted.any() == bool(detection_s)
+
+
+def test_all_six_chips_of_a_server_take_its_nvlink_down() -> None:
+    chips = {
+        "kind": "nvswitch_chip",
+        "name": "*",
+        "at_s": 1.0,
+        "until_s": 3.0,
+    }  # 6 times 1 - (1 - 1/6) is not 1
+    scenario = service(engine={"tensor_parallel_size": 2}, recovery={"executor_timeout_s": 1.0})
+    result = with_both_ways(with_changes(scenario, {"topology": "dgx-a100", "outages": {"at": [chips]}}))
+    assert (result.requests["resubmissions"] > 0).any()

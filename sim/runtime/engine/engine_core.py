@@ -228,8 +228,9 @@ class EngineCore:
     def stand_still(self) -> None:
         """No step begins any more when the one in progress has ended, until `go_on`."""
         self.cut()
+        if self._max_in_flight:  # a second pause goes on where the first one began
+            self._stands_since_s = self.env.now
         self._max_in_flight = 0
-        self._stands_since_s = self.env.now
 
     def lose(self, queues: list[RequestQueue]) -> list[Sequence]:
         """Queues leave, between two steps, with all that they hold: their sequences, charged up to now."""
