@@ -129,15 +129,18 @@ class _Sum:
         self.context = _mean_context(records)
 
     def energy(self, served: tuple[Served, ...]) -> Energy:
-        stages: dict[tuple[int, int], list[int]] = {}
-        works: dict[tuple[int, int], StepWork] = {}
+        stages: dict[tuple[int, int, str, float | None], list[int]] = {}
+        works: dict[tuple[int, int, str, float | None], StepWork] = {}
         for plan in self.plans:
             for stage, shard in enumerate(plan.shards):
-                key = id(plan.pool), stage  # equal replicas have equal shards but for their GPUs
+                # Replicas of a pool have equal shards but for their GPUs, which may be of several kinds, and
+                # their limits, which are those of their racks.
+                key = stage, id(plan.pool), shard.gpu.name, shard.power_cap_w
                 stages.setdefault(key, []).append(plan.index)
-                works.setdefault(key, StepWork(shard))
+                if key not in works:
+                    works[key] = StepWork(shard)
         for key, replicas in stages.items():
-            self._stage(works[key], np.array(replicas), key[1])
+            self._stage(works[key], np.array(replicas), key[0])
         powers = [(shard.gpu.power, len(shard.ranks)) for plan in self.plans for shard in plan.shards]
         idle_w = sum(power.idle_w * count for power, count in powers if power) / len(served)
         row_j = self.row_w * self.busy_s * self.row_gpus

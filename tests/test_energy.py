@@ -22,6 +22,7 @@ from sim.cost.stage_cost import StageCost
 from sim.cost.step_cost import GivenCost
 from sim.cost.step_work import StepWork
 from sim.deployment import deployment_of
+from sim.energy import MOST_STAGES
 from sim.power_caps import power_cap_w
 from sim.results.energy import TERMS, Energy, NoEnergy, energy_lines
 from sim.results.metrics import meets
@@ -233,6 +234,15 @@ def test_pools_of_two_kinds_of_gpu_idle_each_at_its_own_watts() -> None:
     integral = float(np.dot(watts, np.diff(np.append(times, found.run_s)))) + 274.0 * times[0]
     assert found.gpus * found.idle_w == pytest.approx(80.0 + 194.0)
     assert integral == pytest.approx(found.gpu_j - found.terms_j["nvlink"], rel=1e-9)
+
+
+def test_each_replica_of_one_pool_draws_what_its_own_kind_of_gpu_does() -> None:
+    topology = {"name": "two", "systems": {"a": "nd-h100-v5", "b": "hgx-b200"}}
+    limits = {"gpu_cap_w": 300, "servers_per_rack": 1}
+    found = energy(written(topology=topology, replicas=16, router="round_robin", power=limits))
+    assert set(found.row_idle_w[found.row_stage >= 8 * MOST_STAGES].tolist()) == {194.0}
+    assert set(found.row_idle_w[found.row_stage < 8 * MOST_STAGES].tolist()) == {80.0}
+    assert found.row_w.max() <= 300.0 * (1.0 + 1e-9)
 
 
 def test_what_flows_is_what_is_asked_for_up_to_the_limit() -> None:

@@ -22,6 +22,7 @@ from sim.inputs.hardware import Gpu
 from sim.inputs.quantities import DTYPE_BYTES
 
 GIB = 2.0**30
+MANY_BLOCKS = 1 << 40  # of a stage that keeps nothing of a text: more than any other one has
 
 # Memory of a process of vLLM beside weights and KV cache. The two fitted constants rest on the rows of
 # sim/data/measured/memory/vllm_startup.csv that are marked so; the others are held out (`sim validate
@@ -230,12 +231,9 @@ def plan(
         reserved = reserved_bytes(shard, max_num_seqs, max_num_batched_tokens)
         per_token = shard_kv_bytes_per_token(shard)
         left = (usable - weights - reserved) * (shard.engine.free_gpu_memory_fraction or 1.0)
-        block_bytes = _block_bytes(shard, per_token, windows)
-        plans.append(
-            MemoryPlan(
-                usable, weights, reserved, left, per_token, int(left // block_bytes), block_bytes, groups
-            )
-        )
+        block_bytes = _block_bytes(shard, per_token, windows) or _bytes_of_fixed(shard, groups)
+        blocks = int(left // block_bytes) if block_bytes else MANY_BLOCKS * (left >= 0.0)
+        plans.append(MemoryPlan(usable, weights, reserved, left, per_token, blocks, block_bytes, groups))
     tightest = min(plans, key=lambda one: one.blocks)
     override = engine.num_gpu_blocks_override
     if tightest.blocks < 1 and (override is None or tightest.kv_bytes < 0.0):
@@ -266,6 +264,13 @@ def _block_bytes(shard: Shard, per_token: float, groups: BlockGroups | None) -> 
     counts = zip(kinds, (groups.whole, groups.windowed, groups.states), strict=True)
     of_each = max(ceil(count / of_kind) for count, of_kind in counts if of_kind)
     return max(pages) * max(1, of_each)
+
+
+def _bytes_of_fixed(shard: Shard, groups: BlockGroups) -> float:
+    """Bytes of a block on a stage that caches nothing of a token: its part of a text's windows."""
+    return shard.model.window_bytes_of_layers(
+        shard.first_layer, shard.layers, shard.precision.kv_cache
+    ) / max(1, groups.beside)
 
 
 def _layers_of_a_block(shard: Shard) -> int:

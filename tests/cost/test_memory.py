@@ -23,6 +23,8 @@ from sim.inputs.engine import Engine
 from sim.inputs.errors import InfeasibleError
 from sim.inputs.model import Model
 from sim.inputs.precision import Precision
+from sim.reading.huggingface import read_model
+from tests.reading.test_published_models import CONFIGS
 
 TRAFFIC = {
     "arrivals": {"kind": "closed_loop", "users": 1},
@@ -246,3 +248,14 @@ def test_experts_are_padded_to_powers_of_two() -> None:
     assert all(
         multiple.bit_count() == 1 for padded in (*PADDED_TO.values(), PADDED_BY_MARLIN) for multiple in padded
     )
+
+
+@pytest.mark.parametrize("name", ["deepseek-v4-flash", "nemotron-3-nano-30b"])
+def test_a_stage_whose_layers_cache_nothing_of_a_token_leaves_blocks_to_the_others(name: str) -> None:
+    model = read_model(CONFIGS / f"{name}.json")
+    written = {"topology": "gb200-nvl72", "model": model, "workload": "single-user"}
+    scenario = sim.Scenario.model_validate({**written, "engine": {"pipeline_parallel_size": model.layers}})
+    pool = next(iter(scenario.all_pools.values()))
+    gpus = tuple(place for place, data in scenario.wired.graph.nodes(data=True) if data["kind"] == "gpu")
+    memory, _ = memory_of(pool, shards_of(pool, scenario, gpus[: model.layers]))
+    assert memory.blocks == int(memory.kv_bytes // memory.block_bytes)

@@ -77,6 +77,8 @@ def test_a_cell_is_asked_for_by_its_words_in_any_order() -> None:
     assert cell_of_words("17 to 64, moe,vllm") == {"users": "17 to 64", "model": "moe", "engine": "vllm"}
     with pytest.raises(InputError, match=r"no kind of model.*named 'h100-sx'.*did you mean 'h100-sxm'"):
         cell_of_words("moe, h100-sx")
+    with pytest.raises(InputError, match=r"'dense' and 'moe' are both a kind of model"):
+        cell_of_words("dense, vllm, moe")
     assert sections_with_cells() == ["throughput", "pools", "closed-loops"]
 
 

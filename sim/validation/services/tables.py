@@ -202,7 +202,14 @@ def cell_of_words(text: str) -> dict[str, str]:
             raise InputError(
                 Problem(unknown_name("kind of model, engine, GPU or band of users", word, list(known)))
             )
-    return {known[word]: word for word in words}
+    cell: dict[str, str] = {}
+    for word in words:
+        before = cell.setdefault(known[word], word)
+        if before != word:
+            what = {"model": "a kind of model", "gpu": "a GPU", "engine": "an engine"}
+            both = f"{before!r} and {word!r} are both {what.get(known[word], 'a band of users')}"
+            raise InputError(Problem(f"{both}: a cell has one of them"))
+    return cell
 
 
 def sections_with_cells() -> list[str]:
