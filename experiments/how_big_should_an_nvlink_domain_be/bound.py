@@ -7,7 +7,7 @@ own formula, the formula beside a layer played on the simulator's clock and link
 NVL72 that serves Llama-3-70B with kernels and all-reduces as they have been measured.
 
 Hand estimates (column "by hand") and how near the simulation should come: the played layer has its knee up to
-one GPU later than the formula, for a ring of Y sends (Y - 1)/Y of what that counts; up to 8 GPUs a decode
+one GPU later than the formula, for a ring of Y sends (Y - 1)/Y of what that counts; within a tray a decode
 step takes 1 to 1.8 times the closed form with 3 us for an all-reduce and 34 us of fixed kernel time a layer.
 Where it stops: layers of a dense model; DeepSeek's and LIMINAL's bounds are lines beside one simulated step.
 """

@@ -335,6 +335,15 @@ def _sends_nothing(use: Use) -> str:
     return "" if crossed.get(_after(use, "gpus")) else "no byte crossed NVLink"
 
 
+def _nothing_around(use: Use) -> str:
+    """What cools and feeds a GPU's surroundings is told where these have watts."""
+    power = use.ran.scenario.topology.gpu_models[_after(use, "gpus")].power
+    told = power is not None and any(
+        part is not None for part in (power.host_w, power.nic_w, power.switch_w, power.server_w)
+    )
+    return "" if told else "nothing around the GPU has watts, and its servers' are not told"
+
+
 TOPOLOGY: dict[str, Rule] = {
     "": acted,
     "nodes": acted,
@@ -395,5 +404,7 @@ TOPOLOGY: dict[str, Rule] = {
     "gpus.*.pcie_generation": unless(_unserved, _no_kernel_by_kernel),
     "gpus.*.kernels.**": unless(_unserved, _other_kernels, then=_kernel),
     "gpus.*.power.nvlink_pj_per_bit": unless(_unserved, _sends_nothing),
+    "gpus.*.power.fans": unless(_unserved, _nothing_around),
+    "gpus.*.power.conversion": unless(_unserved, _nothing_around),
     "gpus.*.power.**": _on_gpu,
 }

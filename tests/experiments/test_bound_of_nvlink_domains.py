@@ -98,10 +98,11 @@ def test_a_played_layer_takes_its_reading_then_its_ring() -> None:
 
 def test_on_the_rack_the_gain_ends_where_the_engines_own_all_reduce_ends(told: Section) -> None:
     for batch in (16, 128):
-        assert row(told, f"Llama's MLP on NVL72, B = {batch}", "quickest at Y =").simulated == 8
+        assert row(told, f"Llama's MLP on NVL72, B = {batch}", "quickest at Y =").simulated == 4
         case = f"Llama-3-70B FP8, 4 K context, B = {batch}"
-        rate = {tp: row(told, case, f"TP{tp}, per user").simulated for tp in (1, 2, 4, 8, 16, 32, 64)}
-        assert rate[1] < rate[2] < rate[4] < rate[8] > rate[16]
+        rate = {tp: row(told, case, f"TP{tp}, per user").simulated for tp in (1, 2, 4, 8)}
+        assert rate[1] < rate[2] < rate[4]
+        assert rate[8] < 1.05 * rate[4]  # a tray has four GPUs
 
 
 def test_without_latency_every_doubling_helps_the_user_and_costs_throughput(told: Section) -> None:
@@ -116,14 +117,14 @@ def test_without_latency_every_doubling_helps_the_user_and_costs_throughput(told
         assert per_gpu == sorted(per_gpu, reverse=True)
 
 
-def test_up_to_eight_gpus_decoding_takes_one_to_one_point_eight_times_the_closed_form(told: Section) -> None:
+def test_within_a_tray_decoding_takes_one_to_one_point_eight_times_the_closed_form(told: Section) -> None:
     compared = [
         one
         for one in told.rows
         if one.case.startswith("Llama-3-70B FP8")
-        and one.quantity in {f"TP{tp}, per user" for tp in (1, 2, 4, 8)}
+        and one.quantity in {f"TP{tp}, per user" for tp in (1, 2, 4)}
     ]
-    assert len(compared) == 8
+    assert len(compared) == 6
     for one in compared:
         assert one.estimate is not None
         assert 1.0 < one.estimate / one.simulated < 1.8, one

@@ -7,6 +7,7 @@ WARM = "only for kernels timed again and again on the same data, as benchmarks d
 LATENT = "latent attention has one shared vector a token: its kernel has no such part"
 PLAIN = "read for latent attention only, which has parameters of its own; plain decode is bound by memory"
 FITS = "does not bind: one KV head of all decodes is far below the level-2 cache"
+LOGITS = "logits are read from memory: the elementwise kernels alone find what was written before them"
 AN_END = "a path counts the latencies of what lies between its ends"
 
 SILENT: dict[str, str] = {
@@ -24,8 +25,14 @@ SILENT: dict[str, str] = {
     "topology.gpus.*.kernels.mla_decode.*.sm_kv_tokens": LATENT,
     "topology.gpus.*.kernels.mla_decode.*.split_s": LATENT,
     "topology.gpus.*.pcie_generation": "shown by `sim list gpus`; what PCIe allows is in the links",
+    "topology.gpus.*.kernels.sampling.l2_share": LOGITS,
+    "topology.gpus.*.kernels.sampling.l2_time": LOGITS,
+    "topology.links.azure-ethernet.latency_s, less": BETWEEN_SERVERS,
+    "topology.links.azure-ethernet.latency_s, more": BETWEEN_SERVERS,
     "topology.links.upi-sapphire-rapids.latency_s, less": BETWEEN_SERVERS,
     "topology.links.upi-sapphire-rapids.latency_s, more": BETWEEN_SERVERS,
+    "topology.parts.eth.latency_s, less": BETWEEN_SERVERS,
+    "topology.parts.eth.latency_s, more": BETWEEN_SERVERS,
     "topology.parts.gpu.latency_s, more": AN_END,
     "topology.parts.nvme.latency_s, more": AN_END,
 }

@@ -25,6 +25,10 @@ ACT_UNSEEN: set[tuple[str, str]] = {
     ("tiers written on eviction, over PCIe 4", "topology.parts.host.latency_s"),
     ("tiers written on eviction, over PCIe 4", "kv_reload{cost}.margin"),  # no reload is near the balance
     ("layers with states", "model.heads"),  # every layer there has states, or heads of its own
+    (
+        "layers with states",
+        "model.layer_shapes[].linear.gate_rank",
+    ),  # a product of few rows: its start is all
     ("layers with states", "model.layer_shapes[].at[]"),  # a stage sums over its layers
     ("layers of three shapes", "model.layer_shapes[].at[]"),
     *(

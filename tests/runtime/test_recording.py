@@ -90,7 +90,7 @@ def test_what_is_recorded_of_a_folded_run_is_what_a_played_one_does(
     assert steps_of(rows) == steps_of(of_played)
     assert rows.transfers == of_played.transfers
     expanded = {(step.replica, step.stage, op.name, op.begin_s) for step in rows.steps for op in step.ops()}
-    assert len(expanded) > 1000
+    assert len(expanded) > 900
     assert expanded <= begun, "each op begins when it is played"
     shared = [op for step in rows.steps for op in step.ops() if op.transfer and len(op.transfer.shares) > 1]
     if name == "prefill and decode apart":

@@ -22,7 +22,8 @@ def test_a_published_number_lies_in_the_band_of_its_basis(point: MachinePoint) -
     value, band = point.simulated()
     low, high = band or (0.9 * value, 1.1 * value)  # the links alone: within a tenth
     assert (low <= published <= high) != bool(point.outside), (low, published, high)
-    assert 0.6 <= value / published <= 1.5, "and not far off, whatever the band allows"
+    least = 0.6 if "no kernel of" not in (point.outside or "") else 0.35
+    assert least <= value / published <= 1.5, "and not far off, whatever the band allows"
 
 
 @pytest.mark.slow
