@@ -89,6 +89,8 @@ class CpuBudget:
         limit, began_s = self.seconds, time.process_time()
 
         def look(number: int, frame: FrameType | None) -> None:
+            # No look comes while this one counts objects, which takes seconds where there are many.
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
             used_s = time.process_time() - began_s
             again = bool(self.spent)
             self.spent = (
@@ -97,11 +99,11 @@ class CpuBudget:
             )
             run.why = CPU_BUDGET
             if again or not run.ask():
-                signal.setitimer(signal.ITIMER_PROF, 0.0)  # no second look while this one's error is handled
                 raise UnfinishedError(self.spent)
+            signal.setitimer(signal.ITIMER_PROF, TO_COME_TO_AN_END_S)
 
         before = signal.signal(signal.SIGPROF, look)
-        signal.setitimer(signal.ITIMER_PROF, limit, TO_COME_TO_AN_END_S)
+        signal.setitimer(signal.ITIMER_PROF, limit)
         try:
             yield
         finally:

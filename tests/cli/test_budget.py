@@ -95,6 +95,25 @@ def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_sa
         wait_for_the_look()
 
 
+def test_no_look_comes_while_another_counts_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def long_count() -> str:
+        looks.append(time.process_time())
+        while time.process_time() < looks[-1] + 0.2:
+            pass
+        return "Request (3)"
+
+    in_an_event = Interruption()
+    in_an_event.ask = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sim.cli.budget.most_numerous", long_count)
+    monkeypatch.setattr("sim.cli.budget.TO_COME_TO_AN_END_S", 0.02)
+    with pytest.raises(UnfinishedError), CpuBudget(0.02).held(in_an_event):
+        wait_for_the_look()
+    assert len(looks) == 2
+    assert looks[1] - looks[0] >= 0.2  # the second began behind the first
+
+
 def test_a_run_within_its_processor_time_is_left_alone() -> None:
     with CpuBudget(30.0).held(Interruption()), CpuBudget(None).held(Interruption()):
         assert sum(range(10)) == 45
