@@ -58,12 +58,14 @@ def test_wrong_words_give_status_2_and_a_message_that_names_what_would_be_right(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_broken_pipe_and_an_interrupt_are_quiet() -> None:
     command = f"{sys.executable} -m sim list links --format json | head -c 10"
     piped = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert (piped.stdout[:1], piped.stderr) == ("[", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_full_disk_is_reported_in_a_sentence() -> None:
     command = f"{sys.executable} -m sim list links > /dev/full"

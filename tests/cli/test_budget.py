@@ -95,6 +95,7 @@ def test_processor_time_that_is_spent_within_one_event_or_before_the_first_is_sa
         wait_for_the_look()
 
 
+@pytest.mark.slow
 def test_no_look_comes_while_another_counts_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
 

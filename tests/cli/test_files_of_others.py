@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Sim
 
 SMALL = """
@@ -14,6 +16,7 @@ workload: {arrivals: {kind: burst}, prompt_tokens: 100, output_tokens: 9, reques
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_stands_beside_a_measured_one(sim: Sim, tmp_path: Path) -> None:
     scenario, run, file = tmp_path / "s.yaml", tmp_path / "run", tmp_path / "run.json"
     scenario.write_text(SMALL)

@@ -116,6 +116,7 @@ def test_the_causes_of_each_latency_are_printed_and_none_of_them_is_rounding(
     assert not any("e-" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_a_warm_up_is_left_out_by_the_rule_that_the_scenario_states(sim: Sim, scenario: Path) -> None:
     ten = ("--set", "workload.requests=10")
     for rule, left_out in (("0.2", 2), ("20 %", 2), ("mser5", 0), ("null", 0)):

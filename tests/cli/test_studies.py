@@ -158,6 +158,7 @@ def test_a_line_that_a_kill_has_cut_off_is_dropped(scenario: Path, tmp_path: Pat
         package.sweep(described, {"replicas": [1, 2]}, progress=False, keep=keep)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_the_rates_that_were_tried(sim: Sim, scenario: Path, tmp_path: Path) -> None:
     from sim.studies.kept import Kept
 
@@ -220,6 +221,7 @@ def test_a_store_goes_on_only_when_it_is_told_to(sim: Sim, scenario: Path, tmp_p
     assert (status, "--store FILE" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_values_that_go_together_are_written_with_colons(sim: Sim, scenario: Path) -> None:
     keys = "engine.tensor_parallel_size,replicas"
     for written in (f"{keys}=1:4,2:2", f"{keys}=[[1, 4], [2, 2]]"):

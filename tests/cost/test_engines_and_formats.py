@@ -65,6 +65,7 @@ def test_an_engine_runs_its_own_kernels_and_all_reduces() -> None:
     assert scenario(engine={"disable_custom_all_reduce": True}).engine.collectives_library == "nccl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [0, 20])
 def test_prompts_wait_for_each_other_and_folding_does_not_change_that(wait: int) -> None:
     engine = {"tensor_parallel_size": 4, "batch_wait_timeout_iters": wait, "frontend_s": 5e-3}

@@ -90,6 +90,7 @@ def test_a_link_that_is_down_stops_whoever_needs_it_and_nobody_else() -> None:
     assert max_min([((0, 1), (1, 1), 1, 0), ((0,), (1,), 1, 0)], [10.0, 0.0]) == [0.0, 10.0]
 
 
+@pytest.mark.slow
 @given(st.lists(flows(), min_size=1, max_size=12), capacities)
 def test_no_link_is_above_capacity_and_every_flow_is_held_back_somewhere(
     traffic: list[Flow], capacity: list[float]
@@ -101,6 +102,7 @@ def test_no_link_is_above_capacity_and_every_flow_is_held_back_somewhere(
         assert held_back(flow, level, traffic, levels, capacity)
 
 
+@pytest.mark.slow
 @given(st.lists(flows(), min_size=1, max_size=12), capacities)
 def test_arrays_give_what_plain_python_gives(traffic: list[Flow], capacity: list[float]) -> None:
     table = FlowTable(capacity)
@@ -142,6 +144,7 @@ def test_hundreds_of_flows_with_long_paths_fit_into_a_table_that_grows() -> None
     assert table.levels() == pytest.approx(fair_levels(traffic, capacity), rel=1e-9)
 
 
+@pytest.mark.slow
 @given(st.lists(flows(), min_size=2, max_size=8), capacities)
 def test_the_order_in_which_flows_are_named_changes_nothing(
     traffic: list[Flow], capacity: list[float]

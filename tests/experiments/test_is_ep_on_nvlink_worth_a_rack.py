@@ -58,6 +58,7 @@ def test_the_largest_ratio_of_two_lines_is_found_where_both_are(rack):
     assert speed == pytest.approx(20.0, abs=0.2)
 
 
+@pytest.mark.slow
 def test_tensor_parallel_replicas_with_few_sequences_are_within_a_quarter_of_public_ones(rack):
     """Weights as the checkpoint has them, the engine's own all-reduces, shared experts beside routed ones."""
     shape = rack.Shape(1, 8, whole_experts=True)
@@ -75,6 +76,7 @@ def test_the_rack_wins_nothing_where_both_run_eight_gpus_in_tensor_parallel(rack
     assert islands_s / rack_s == pytest.approx(public[0] / public[1], rel=0.08)
 
 
+@pytest.mark.slow
 def test_decode_replicas_with_experts_over_32_gpus_are_nearly_as_slow_as_public_ones(rack):
     """What coordinates the ranks of an engine between two steps is not in a step."""
     seconds = rack.step_s(rack.RACK, rack.Shape(32), 16, rack.SHORT)

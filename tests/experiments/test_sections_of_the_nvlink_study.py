@@ -98,6 +98,7 @@ def test_the_highest_rate_lies_where_the_time_per_token_crosses_its_objective():
     assert found.capacity(layout, 100.0) == 4.0
 
 
+@pytest.mark.slow
 def test_a_study_is_a_page_of_sections_with_their_figures_and_what_they_rest_on(tmp_path):
     import altair as alt
 

@@ -44,6 +44,7 @@ def test_pools_have_the_engines_of_the_others_and_no_more(pools):
         assert sum(pool.replicas for pool in apart.all_pools.values()) == pools.ENGINES
 
 
+@pytest.mark.slow
 def test_steady_tokens_are_promised_more_requests_apart_and_slow_nics_take_that_back(pools):
     case = pools.CASES[0]
     apart = [pools.in_time(case, pools.Way(pools.APART, 3, network), 5.0, True) for network in (1.0, 1 / 64)]

@@ -64,6 +64,7 @@ def asked_for() -> dict[int, int]:
     return dict(zip(requests["request_id"], requests["generated_tokens"], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POOLS)
 def test_every_token_asked_for_comes_out_of_the_pools_and_every_prompt_goes_over_once(name):
     result = simulate(Scenario.model_validate(POOLS[name]))

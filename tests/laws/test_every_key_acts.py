@@ -27,6 +27,7 @@ def test_every_number_of_the_schema_stands_in_some_scenario() -> None:
     assert schema_keys() - {starred(name) for name in keys()} == set(UNREACHED)
 
 
+@pytest.mark.slow
 def test_the_list_of_silent_keys_names_keys() -> None:
     known = {name if way == "either" else f"{name}, {way}" for name in keys() for way in directions(name)}
     assert set(SILENT) <= known

@@ -83,6 +83,7 @@ def test_one_busy_rank_takes_the_others_with_it():
     assert result.gpus["busy_s"].to_list()[:8] == pytest.approx([result.gpus["busy_s"][0]] * 8)
 
 
+@pytest.mark.slow
 def test_prefill_elsewhere_leaves_decode_steps_undisturbed():
     together = served("hgx-h200", 2, **experts(16))
     apart = {

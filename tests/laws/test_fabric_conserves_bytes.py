@@ -64,6 +64,7 @@ def broken_laws_of_traffic(traffic: Traffic) -> list[str]:
 CROSSING: Traffic = [(0.1 * k, Bytes((k % LINKS, (k + 2) % LINKS), (2.0 + k, 1.0))) for k in range(12)]
 
 
+@pytest.mark.slow
 @given(st.lists(transfers(), min_size=1, max_size=20))
 def test_every_byte_asked_for_flows_once_and_no_link_is_ever_above_capacity(traffic: Traffic) -> None:
     assert broken_laws_of_traffic(traffic) == []
@@ -115,6 +116,7 @@ def slower_with_more(
     ]
 
 
+@pytest.mark.slow
 @given(transfers(), st.floats(1.0, 10.0))
 def test_more_bandwidth_never_makes_a_transfer_slower_when_it_is_alone(
     transfer: tuple[float, Bytes], factor: float

@@ -107,6 +107,7 @@ def test_a_faster_link_or_place_never_slows_an_operation(data: st.DataObject) ->
     assert price(changed(graph, "bytes_per_s", 2.0, what), *call) <= price(graph, *call) * NO_SLOWER
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.data())
 def test_a_shorter_latency_never_slows_an_operation(data: st.DataObject) -> None:

@@ -89,6 +89,7 @@ BATCHES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(batches=BATCHES, groups=st.lists(st.integers(1, 20), min_size=1, max_size=5))
 def test_spans_and_single_steps_leave_the_same_rows(batches, groups):
     one_by_one, in_spans = played(batches, [1]).frame(), played(batches, groups).frame()

@@ -25,6 +25,7 @@ def durations(groups: list[tuple[float, float, int, int]]) -> Durations:
     return Durations.of(first_s, last_s, [n for _, _, n, _ in groups], [w for _, _, _, w in groups])
 
 
+@pytest.mark.slow
 @given(groups=GROUPS, few=st.booleans())
 def test_statistics_are_those_of_the_values_written_out(groups, few):
     values = written_out(groups)

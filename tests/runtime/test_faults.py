@@ -63,6 +63,7 @@ def test_a_lost_chip_costs_every_gpu_its_share_of_the_links() -> None:
     assert (nvlinks / before).to_list() == pytest.approx([17 / 18] * 144)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until_s", [0.02, 0.0731])
 def test_what_is_repaired_is_as_it_was_and_folding_does_not_show(until_s: float) -> None:
     fault = {"at_s": 0.01, "until_s": until_s, "place": "node0.gpu1", "capacity": 0.1}
@@ -256,6 +257,7 @@ def test_a_repaired_link_gives_back_the_whole_rate() -> None:
     assert done.end_s == pytest.approx(demand.latency_s + (SLOWER_BY + 1.0) * flow_s / 2)
 
 
+@pytest.mark.slow
 def test_a_chip_that_is_dead_from_the_start_is_a_machine_built_without_it() -> None:
     """Folded as any other machine, with the records of the played run."""
     dead = scenario(faults=[CHIP])
@@ -271,6 +273,7 @@ def test_a_chip_that_is_dead_from_the_start_is_a_machine_built_without_it() -> N
     assert ttft > 1.05 * (healthy["first_token_s"] - healthy["arrival_s"]).mean()
 
 
+@pytest.mark.slow
 def test_a_loss_for_good_folds_and_a_later_fault_beside_it_adds_up() -> None:
     later: dict[str, Any] = {"at_s": 0.05, "until_s": 0.08, "place": "node0.nvswitch0", "capacity": 0}
     run = scenario(faults=[CHIP, later])

@@ -198,12 +198,14 @@ def test_an_engine_of_a_host_that_is_back_loads_its_weights_once() -> None:
     assert of_parts.steps.equals(of_server.steps)
 
 
+@pytest.mark.slow
 def test_a_failure_during_a_restart_starts_it_anew() -> None:
     faults = [{"at_s": begin_s, "until_s": begin_s + 0.25, "gpu": "node0.gpu0"} for begin_s in (1.0, 2.0)]
     result = with_both_ways(service(faults=faults, recovery={"on_loss": "restart", **RESTART}))
     assert 2.25 + 3.0 < restarted_s(result, 0, 1.5) < 2.25 + 4.5
 
 
+@pytest.mark.slow
 def test_shares_that_add_up_to_a_link_take_it_down() -> None:
     half = {"at_s": 1.0, "place": "node0.gpu0", "capacity": 0.5}
     scenario = service(engine={"tensor_parallel_size": 2}, recovery={"executor_timeout_s": 2.0})
@@ -220,6 +222,7 @@ def test_a_failure_too_large_for_the_spares_leaves_them_to_others() -> None:
     assert 5.0 < restarted_s(result, 1, 2.1) < 5.1
 
 
+@pytest.mark.slow
 def test_ranks_repaired_while_a_link_keeps_their_engine_down_work_again() -> None:
     lost = {"at_s": 0.1, "until_s": 0.4, "gpu": "node0.gpu3"}
     cut = {"at_s": 0.2, "until_s": 0.5, "place": "node0.gpu0"}
@@ -248,6 +251,7 @@ def test_outages_are_told_with_the_keys_of_recovery() -> None:
         assert {key for key in words if key.partition(".")[0] in ("recovery", "on_failure")} == silent
 
 
+@pytest.mark.slow
 def test_a_rank_repaired_within_the_pause_leaves_no_second_unaccounted() -> None:
     back = {"at_s": 0.1046, "until_s": 0.14, "gpu": "node0.gpu3"}
     assert (
@@ -255,6 +259,7 @@ def test_a_rank_repaired_within_the_pause_leaves_no_second_unaccounted() -> None
     )  # the check adds causes up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detection_s", [0.0, 0.5])
 def test_requests_that_end_when_their_failure_is_noticed_are_lost(detection_s: float) -> None:
     out = {"kind": "gpu", "name": "node0.gpu0", "at_s": 1.0, "until_s": 3.0}
@@ -265,6 +270,7 @@ def test_requests_that_end_when_their_failure_is_noticed_are_lost(detection_s: f
     assert aborted.any() == bool(detection_s)
 
 
+@pytest.mark.slow
 def test_all_six_chips_of_a_server_take_its_nvlink_down() -> None:
     chips = {
         "kind": "nvswitch_chip",

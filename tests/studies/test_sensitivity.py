@@ -41,6 +41,7 @@ def test_a_request_that_never_waits_takes_as_much_longer_as_its_step() -> None:
     assert found.table()["key"].to_list()[0] == "engine.service_time.step_s"
 
 
+@pytest.mark.slow
 def test_a_capacity_follows_the_formula_finer_than_what_it_reports() -> None:
     """Constant arrivals every 1/r s, served in s each: the last of 20 waits 19 (s - 1/r), and the objective
     of 150 ms gives 1/r = s - (0.15 - s) / 19.

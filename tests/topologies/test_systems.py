@@ -30,6 +30,7 @@ def test_every_gpu_of_a_system_reaches_every_other(name: str) -> None:
     refuse_unreachable(catalog.load_topology(name).graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLUSTERS)
 @pytest.mark.parametrize("nodes", [2, 3, 40])
 def test_every_gpu_of_a_cluster_reaches_every_other(name: str, nodes: int) -> None:
@@ -172,6 +173,7 @@ def test_the_transports_between_h100_servers_have_names(name: str) -> None:
     assert graph.graph["inter_node"] == ("tcp" if name.startswith("tcp") else "infiniband")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nodes", "leaves", "spines"), [(8, 1, 0), (9, 8, 4), (32, 8, 4), (64, 16, 8), (256, 64, 32)]
 )

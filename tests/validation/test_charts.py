@@ -29,6 +29,7 @@ def test_errors_beyond_all_of_the_measured_stand_at_the_edge() -> None:
     assert [point["y"] for point in drawn] == [100.0, -50.0]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_sections_of_whole_services_beside_it(tmp_path: Path) -> None:
     rows = [row(10.0 * i, 11.0 * i, section=name) for i in range(1, 4) for name in ("kernels", "pools")]
     save_page_charts(rows, tmp_path / "accuracy.md")

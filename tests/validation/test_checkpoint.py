@@ -29,6 +29,7 @@ def numbers(found: list[Outcome]) -> list[list[float]]:
     return [[row.simulated for row in one.rows] for one in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_outcomes_come_in_the_order_of_the_cases_whoever_ends_first(processes: int) -> None:
     found = outcomes(doubled, CASES, processes)

@@ -56,6 +56,7 @@ def test_an_error_is_relative_to_what_was_published() -> None:
     assert rows[1].error is None
 
 
+@pytest.mark.slow
 def test_json_holds_every_field_and_nothing_else_goes_to_standard_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_run_is_written_as_aiperf_writes_its_summary(
         saved.export(tmp_path / "run.txt")
 
 
+@pytest.mark.slow
 def test_what_a_run_writes_for_vllm_reads_back_as_a_trace_and_as_a_result(
     saved: SavedResult, result: Result, tmp_path: Path
 ) -> None:

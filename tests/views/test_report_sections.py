@@ -109,6 +109,7 @@ def test_every_part_is_there_with_names_and_words(shown: Shown, parts: dict[str,
     assert "</script" not in script_data(list(parts.values()))
 
 
+@pytest.mark.slow
 def test_the_slowest_requests_come_first_with_their_own_causes(
     shown: Shown, parts: dict[str, Section]
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_saved_run_has_all_its_files_and_its_scenario_runs_again_to_the_same_r
     assert read["finished_s"].to_list() == result.requests["finished_s"].to_list()
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_files_is_not_overwritten_unless_forced(result: Result, folder: Path) -> None:
     with pytest.raises(InputError, match="already holds files"):
         result.save(folder)
@@ -50,6 +51,7 @@ def test_a_saved_run_is_read_back_to_the_last_bit(folder: Path, result: Result) 
     assert sim.load_scenario(read.scenario_file).workload == result.scenario.workload
 
 
+@pytest.mark.slow
 def test_the_manifest_has_what_the_run_was_read_from_and_no_place_or_time(
     folder: Path, result: Result, tmp_path: Path
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_trace_is_among_what_a_run_was_read_from_every_time_that_it_is_run(tmp
         assert {path.name for path in run.inputs if path.parent == tmp_path} == {"mine.csv", "replay.yaml"}
 
 
+@pytest.mark.slow
 def test_a_folder_without_manifest_and_one_that_was_changed_are_refused(
     result: Result, tmp_path: Path
 ) -> None:

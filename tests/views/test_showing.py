@@ -39,6 +39,7 @@ def test_a_run_and_its_copy_say_the_same(saved: SavedResult, result: Result) -> 
     assert result.over_time(0.1, replica=0).height == result.over_time(0.1).height
 
 
+@pytest.mark.slow
 def test_tokens_of_windowed_layers_are_read_back_too(tmp_path: Path) -> None:
     workload = {"arrivals": {"kind": "burst"}, "prompt_tokens": 300, "output_tokens": 4, "requests": 2}
     result = sim.simulate(

@@ -102,6 +102,7 @@ def test_a_gpu_has_every_op_of_every_layer_in_the_window_and_the_bubbles_are_gap
     assert other[0] == other[1], "ranks go through the same ops"
 
 
+@pytest.mark.slow
 def test_arrows_lead_from_a_request_to_its_step_to_its_gpus_and_to_links(window: Read) -> None:
     by_flow: dict[int, list[Slice]] = {}
     for one in window.all():

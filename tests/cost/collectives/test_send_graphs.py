@@ -111,6 +111,7 @@ def test_between_nodes_sends_and_demand_agree(op: str, algorithm: str) -> None:
     assert played_s(network, op, algorithm, network.gpus) == pytest.approx(isolated_s, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_pipelined_trees_across_nodes_approach_their_demand() -> None:
     network = Network(servers(nodes=2, gpus=4, nics=4))
     for algorithm in ("tree", "nvls_tree", "two_level"):

@@ -112,6 +112,7 @@ def run(
     return seen, one.reports, times, rows, one.replica.queues[0].block_pool.free_blocks
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.integers(2, 4),

@@ -6,6 +6,7 @@ from sim.validation.services import request_logs
 from sim.validation.services.offline_throughput import throughput_left_out, throughput_rows
 
 
+@pytest.mark.slow
 def test_a_row_of_equal_requests_queued_at_once_is_predicted_within_a_fifth():
     short = [
         row
