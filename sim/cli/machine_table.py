@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.cli.output import note, put_between
+from sim.cli.output import note
+from sim.views.page_marks import put_between
 
 if TYPE_CHECKING:
     from sim.inputs.topology import Topology

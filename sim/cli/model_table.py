@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.cli.output import note, put_between
+from sim.cli.output import note
+from sim.views.page_marks import put_between
 
 if TYPE_CHECKING:
     from sim.inputs.model import Model

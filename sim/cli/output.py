@@ -7,25 +7,14 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from sim.inputs.errors import InputError, Problem
+from sim.inputs.errors import InputError
 
 Format = Literal["table", "json"]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(iB|B|b)?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def put_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Put text between two marks of a Markdown page. InputError where the page has none."""
-    written = page.read_text(encoding="utf-8") if page.is_file() else ""
-    before, begins, rest = written.partition(begin)
-    _, ends, after = rest.partition(end)
-    if not begins or not ends:
-        raise InputError(Problem(f"has no lines {begin} and {end}, between which the table goes", str(page)))
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def print_json(value: object) -> None:

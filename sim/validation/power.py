@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from sim.reading.data_files import measured
 from sim.results.compared import Row
 from sim.results.energy import Energy
-from sim.results.records import RequestRecords
 from sim.scenario.scenario import Scenario
 from sim.simulate import simulate
+from sim.validation.tokens_in_time import tokens_between
 
 SOURCE = "ML.ENERGY leaderboard v3, February 2026"
 HOST_FITTED_ON = ("Llama-3.1-70B",)  # of the models of `cost/host_time.py`
@@ -66,7 +64,7 @@ def _rows(row: Mapping[str, str]) -> Iterator[Row]:
         case, "power of a GPU", "W", float(row["watts_a_gpu"]), watts / gpus, "fitted", SOURCE,
         size=users, of=of,
     )  # fmt: skip
-    tokens_per_s = _tokens_between(result.records.requests, begin, end) / (end - begin)
+    tokens_per_s = tokens_between(result.records.requests, begin, end) / (end - begin)
     yield Row(
         case, "energy of an output token", "J", float(row["j_a_token"]), watts / tokens_per_s, "predicted",
         SOURCE, size=users, of=of,
@@ -76,11 +74,3 @@ def _rows(row: Mapping[str, str]) -> Iterator[Row]:
             case, "median ITL", "ms", float(row["median_itl_ms"]), itl_ms,
             "fitted" if row["model"] in HOST_FITTED_ON else "predicted", SOURCE, size=users, of=of,
         )  # fmt: skip
-
-
-def _tokens_between(requests: RequestRecords, begin_s: float, end_s: float) -> float:
-    """Output tokens of a stretch of time, those of each request spread evenly from its first to its last."""
-    first, last = requests["first_token_s"], requests["finished_s"]
-    inside_s = np.clip(np.minimum(last, end_s) - np.maximum(first, begin_s), 0.0, None)
-    further = (requests["generated_tokens"] - 1) * inside_s / np.maximum(last - first, 1e-9)
-    return float(further.sum() + ((first >= begin_s) & (first < end_s)).sum())

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.inputs.errors import InputError, Problem
+from sim.views.page_marks import put_between
 
 if TYPE_CHECKING:
     from sim.views.answer import Answer
@@ -37,18 +37,12 @@ def write_study(answer: Answer, page: Path, drawn: Path, prefix: str) -> None:
     """Put the study between the marks of a page, and the pictures of the folder `drawn` into `images` beside
     it, their names behind `prefix`. InputError where the page has no marks.
     """
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    if END not in rest:
-        raise InputError(Problem(f"has no {BEGIN} and {END}, between which a study is written", str(page)))
-    after = rest.partition(END)[2]
+    put_between(page, BEGIN, END, markdown(answer, f"images/{prefix}{{}}.png"))
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
     for section in answer.sections:
         for figure in section.figures:
             (images / f"{prefix}{figure.name}.png").write_bytes((drawn / f"{figure.name}.png").read_bytes())
-    written = markdown(answer, f"images/{prefix}{{}}.png")
-    page.write_text(f"{before}{BEGIN}\n\n{written}\n\n{END}{after}", encoding="utf-8")
 
 
 def _capital(sentence: str) -> str:

@@ -39,5 +39,5 @@ def test_a_page_keeps_what_stands_outside_of_its_marks(tmp_path: Path) -> None:
         )
     assert (page.parent / "images" / "x_curve.png").read_bytes() == b"picture"
     page.write_text("# No marks\n")
-    with pytest.raises(InputError, match=r"page\.md: has no <!-- study -->"):
+    with pytest.raises(InputError, match=r"page\.md: has no lines <!-- study -->"):
         write_study(ANSWER, page, drawn, "x_")

@@ -6,13 +6,12 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from sim.reading.published_names import MODELS
 from sim.results.compared import Row, RowKind
 from sim.simulate import Result, simulate
 from sim.validation.services.published_rows import PRECISIONS, Cells, scenario_of
 from sim.validation.services.request_logs import read_rows
+from sim.validation.tokens_in_time import tokens_between
 
 # The run that the host's time was fitted on, and the one that is simulated identically.
 VLLM_H100_FITTED = ("h100_single_dense", "h100_single_dense_prefix_cache")
@@ -82,13 +81,8 @@ def per_second_rows(row: Cells) -> list[Row]:
     last. The run with a prefix cache is taken for one without: its log does not say which prompts share a
     beginning.
     """
-    frame = served(row["run"]).requests
-    first, last = frame["first_token_s"].to_numpy(), frame["finished_s"].to_numpy()
-    further = frame["output_tokens"].to_numpy() - 1
     begin = float(row["time_s"])
-    inside = np.clip(np.minimum(last, begin + 1.0) - np.maximum(first, begin), 0.0, None)
-    shares = inside / np.maximum(last - first, 1e-9)
-    ours = float((further * shares).sum() + ((first >= begin) & (first < begin + 1.0)).sum())
+    ours = tokens_between(served(row["run"]).records.requests, begin, begin + 1.0)
     case = f"vLLM {row['run'].removeprefix('h100_')} H100, second {row['time_s']}"
     published = float(row["generated_tokens_per_s"])
     kind: RowKind = "fitted" if row["run"] in VLLM_H100_FITTED else "predicted"
