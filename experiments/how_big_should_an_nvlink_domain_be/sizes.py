@@ -210,8 +210,8 @@ def takeaway(found: list[Point]) -> str:
         "Tokens/s of a user for a batch of 64, on the smallest group within 5 % of the fastest: "
         + "; ".join(said)
         + ". Beyond 8 to 64 GPUs a larger domain gives a user little and every GPU much less (a dense "
-        "model's group of more is further replicas with fewer users each): at these batches it is latencies of "
-        "kernels and collectives that are left, not bytes."
+        "model's group of more is further replicas with fewer users each): at these batches it is "
+        "latencies of kernels and collectives that are left, not bytes."
     )
 
 
